@@ -1,0 +1,39 @@
+"""Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
+
+from kdsearch.agenda.agenda import Agenda, CaseView, Phase2, Request, Results
+from kdsearch.agenda.outcome import Attempt, Cost, Epoch, Outcome, TestScore
+from kdsearch.agenda.training import (
+    VERSION,
+    CheckpointSpec,
+    DataSpec,
+    ForwardSettings,
+    ModelSpec,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+    Training,
+    parse_training,
+)
+
+__all__ = [
+    "VERSION",
+    "Agenda",
+    "Attempt",
+    "CaseView",
+    "CheckpointSpec",
+    "Cost",
+    "DataSpec",
+    "Epoch",
+    "ForwardSettings",
+    "ModelSpec",
+    "Outcome",
+    "OutputsTraining",
+    "Phase2",
+    "Request",
+    "Results",
+    "StudentTraining",
+    "TeacherTraining",
+    "TestScore",
+    "Training",
+    "parse_training",
+]

@@ -1,0 +1,305 @@
+"""The agenda: a pure function of a study and of the results so far.
+
+    agenda(study, results) -> the trainings that can run now, most urgent first | complete
+
+It holds no state of its own but a cache: a new result re-decides only the cases that wait for it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from kdsearch.agenda.graph import Graph
+from kdsearch.agenda.outcome import Outcome
+from kdsearch.agenda.training import (
+    CheckpointSpec,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+    Training,
+)
+from kdsearch.search import (
+    LAZY_TEMPERATURE,
+    Checkpoint,
+    Choice,
+    Evaluate,
+    Inner,
+    Parameter,
+    ParameterValue,
+    Reward,
+    Space,
+    Traversal,
+    Trial,
+    Tuned,
+    ValidationScore,
+    lazy_choice,
+    rewards,
+    stable_choice,
+    stable_values,
+    traverse,
+    tune,
+)
+from kdsearch.study import Resolved, TestCase, space_of, test_cases
+
+Results = Mapping[str, Outcome | None]
+"""By key: an outcome, None for a training that failed for good, absent while unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A training that a test case wants, and the stage that wants it."""
+
+    training: Training
+    case: TestCase
+    stage: str
+
+    def __str__(self) -> str:
+        return f"case={self.case} stage={self.stage} key={self.training.key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase2:
+    """The configurations that a case is measured against once every traversal is done."""
+
+    stable: Choice
+    stable_tuned: Tuned | None
+    lazy: Choice
+    lazy_tuned: Tuned | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseView:
+    """Where a test case stands. `blocked` says why it cannot go on, if it cannot."""
+
+    case: TestCase
+    space: Space
+    wanted: tuple[Request, ...]
+    blocked: str | None = None
+    teacher_training: TeacherTraining | None = None
+    outputs: Mapping[Checkpoint, tuple[OutputsTraining, ...]] | None = None
+    traversal: Traversal | None = None
+    phase2: Phase2 | None = None
+
+    @property
+    def traversed(self) -> bool:
+        """Whether the traversal is finished."""
+        return self.traversal is not None and self.traversal.finished
+
+    @property
+    def coinciding(self) -> bool:
+        """Whether the teacher's two checkpoints turned out to be one."""
+        pairs = self.outputs or {}
+        return len(pairs) == 2 and len({outputs[0].key for outputs in pairs.values()}) == 1
+
+
+class Agenda:
+    """The cached agenda. `results` may be given at once, or one by one with `add`."""
+
+    def __init__(self, resolved: Resolved, results: Results | None = None) -> None:
+        self.resolved = resolved
+        self.cases = test_cases(resolved.study)
+        self._graph = Graph(resolved)
+        self._results: dict[str, Outcome | None] = dict(results or {})
+        self._views: dict[TestCase, CaseView] = {}
+        self._waiting: dict[str, set[TestCase]] = defaultdict(set)
+        self._trainings: dict[TestCase, dict[Trial, StudentTraining]] = defaultdict(dict)
+        self._stable: dict[Parameter, ParameterValue] | None = None
+
+    @property
+    def results(self) -> Results:
+        """The results so far."""
+        return self._results
+
+    def add(self, key: str, result: Outcome | None) -> None:
+        """Take in a result: an outcome, or None for a training that failed for good."""
+        self._results[key] = result
+        for case in self._waiting.pop(key, ()):
+            self._views.pop(case, None)
+
+    def requests(self) -> tuple[Request, ...]:
+        """What can run now, each training once, the longest remaining path first."""
+        views = self.views()
+        lengths = {view.case: _remaining(view) for view in views}
+        ordered = sorted(views, key=lambda view: -lengths[view.case])
+        once: dict[str, Request] = {}
+        for view in ordered:
+            for request in view.wanted:
+                once.setdefault(request.training.key, request)
+        return tuple(once.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to run: all is decided, or blocked for good."""
+        return not self.requests()
+
+    def views(self) -> tuple[CaseView, ...]:
+        """Where each case stands, in the order of the study file."""
+        for case in self.cases:
+            if case not in self._views:
+                self._keep(self._first_phase(case))
+        if self._stable is None and all(v.blocked or v.traversed for v in self._views.values()):
+            self._stable = stable_values(self.rewards())
+        if self._stable is not None:
+            for view in tuple(self._views.values()):
+                if view.traversed and view.phase2 is None:
+                    self._keep(self._second_phase(view, self._stable))
+        return tuple(self._views[case] for case in self.cases)
+
+    def rewards(self) -> tuple[Reward, ...]:
+        """The rewards (Table 3) over the traversals that are finished."""
+        views = (self._views.get(case) for case in self.cases)
+        finished = [v.traversal for v in views if v is not None and v.traversal and v.traversed]
+        return rewards(finished, tuple(map(Parameter, self.resolved.study.search.order)))
+
+    @property
+    def stable(self) -> Mapping[Parameter, ParameterValue] | None:
+        """Where the stable configuration leaves the default; None before the second phase."""
+        self.views()
+        return self._stable
+
+    def training(self, view: CaseView, trial: Trial) -> StudentTraining:
+        """The training of a trial in a case whose teacher is ready."""
+        known = self._trainings[view.case]
+        if trial not in known:
+            assert view.outputs is not None
+            outputs = view.outputs[trial.configuration.teacher][0]
+            known[trial] = self._graph.student(view.case, trial, outputs)
+        return known[trial]
+
+    def _keep(self, view: CaseView) -> None:
+        self._views[view.case] = view
+        for request in view.wanted:
+            self._waiting[request.training.key].add(view.case)
+
+    def _first_phase(self, case: TestCase) -> CaseView:
+        space = space_of(self.resolved.study, case)
+        view = CaseView(case=case, space=space, wanted=())
+        trainings = self._graph.teachers(case)
+        unknown = [t for t in trainings if t.key not in self._results]
+        if unknown:
+            return replace(view, wanted=_wanted(case, "teacher", unknown))
+        chosen = self._best_teacher(trainings)
+        if trainings and chosen is None:
+            return replace(view, blocked="no training of its teacher succeeded")
+        checkpoints = self._checkpoints(case, space, chosen)
+        outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
+        view = replace(view, teacher_training=chosen, outputs=outputs)
+        every = {t.key: t for splits in outputs.values() for t in splits}
+        wanted = _wanted(
+            case, "outputs", (t for key, t in every.items() if key not in self._results)
+        )
+        scores = _Scores(self, view)
+        traversal = traverse(space, scores)
+        view = replace(view, traversal=traversal)
+        if traversal.missing is not None:
+            assert traversal.stage is not None
+            ready = [
+                self.training(view, trial)
+                for trial in traversal.missing.missing
+                if scores.can_run(trial)
+            ]
+            wanted += _wanted(case, str(traversal.stage.parameter), ready)
+        return replace(view, wanted=wanted)
+
+    def _second_phase(self, view: CaseView, stable: Mapping[Parameter, ParameterValue]) -> CaseView:
+        study = self.resolved.study
+        scores = _Scores(self, view)
+        choice = stable_choice(view.space, stable)
+        lazy = lazy_choice(view.space, f"{study.seed}/{view.case}")
+        steps = {
+            "stable": tune(choice, view.space, scores),
+            "lazy": tune(lazy, view.space, scores, temperature=LAZY_TEMPERATURE),
+        }
+        wanted = view.wanted
+        for stage, step in steps.items():
+            if isinstance(step, Evaluate):
+                ready = [self.training(view, t) for t in step.missing if scores.can_run(t)]
+                wanted += _wanted(view.case, stage, ready)
+        tuned = {name: s if isinstance(s, Tuned) else None for name, s in steps.items()}
+        phase2 = Phase2(
+            stable=choice, stable_tuned=tuned["stable"], lazy=lazy, lazy_tuned=tuned["lazy"]
+        )
+        return replace(view, wanted=wanted, phase2=phase2)
+
+    def _best_teacher(self, trainings: tuple[TeacherTraining, ...]) -> TeacherTraining | None:
+        """Of several learning rates, the one of the highest validation score."""
+        best: tuple[ValidationScore, TeacherTraining] | None = None
+        for training in trainings:
+            outcome = self._results[training.key]
+            if outcome is None or outcome.validation is None:
+                continue
+            if best is None or outcome.validation > best[0]:
+                best = (outcome.validation, training)
+        return best[1] if best else None
+
+    def _checkpoints(
+        self, case: TestCase, space: Space, chosen: TeacherTraining | None
+    ) -> dict[Checkpoint, CheckpointSpec]:
+        if chosen is None:
+            given = self.resolved.study.teachers[case.teacher].given
+            return {name: self._graph.given(case, given[name]) for name in space.teachers}
+        outcome = self._results[chosen.key]
+        assert outcome is not None
+        epochs = {
+            Checkpoint.HIGHEST_SCORE: outcome.best_epoch,
+            Checkpoint.LOWEST_LOSS: outcome.lowest_loss_epoch,
+        }
+        return {
+            name: self._graph.checkpoint(chosen, epoch)
+            for name in space.teachers
+            if (epoch := epochs[name]) is not None
+        }
+
+
+def _wanted(case: TestCase, stage: str, trainings: Iterable[Training]) -> tuple[Request, ...]:
+    return tuple(Request(training=training, case=case, stage=stage) for training in trainings)
+
+
+def _remaining(view: CaseView) -> int:
+    """About how many students a case still has to train: its distance from the end."""
+    if view.traversed or view.blocked:
+        return len(view.wanted)
+    space = view.space
+    temperatures, rates = len(space.broad) + 4, len(space.learning_rates)
+    joint = space.inner is Inner.JOINT
+    per_choice = temperatures * rates if joint else temperatures + rates - 1
+    decided = {d.parameter for d in view.traversal.decisions} if view.traversal else set()
+    open_values = sum(len(space.values(p)) - 1 for p in Parameter if p not in decided)
+    return per_choice * (open_values + (not decided))
+
+
+class _Scores(Mapping[Trial, ValidationScore | None]):
+    """The validation scores of a case's trials, looked up in the results by key.
+
+    Teacher checkpoints that coincide have one key, so their trials have one score.
+    """
+
+    def __init__(self, agenda: Agenda, view: CaseView) -> None:
+        self._agenda = agenda
+        self._view = view
+
+    def __getitem__(self, trial: Trial) -> ValidationScore | None:
+        results = self._agenda.results
+        outputs = self._outputs(trial)
+        if results.get(outputs.key, _UNKNOWN) is None:
+            return None  # without the teacher's outputs there is nothing to learn from
+        outcome = results[self._agenda.training(self._view, trial).key]
+        return outcome.validation if outcome else None
+
+    def can_run(self, trial: Trial) -> bool:
+        """Whether the outputs that the trial's student learns from are there."""
+        return self._agenda.results.get(self._outputs(trial).key) is not None
+
+    def _outputs(self, trial: Trial) -> OutputsTraining:
+        assert self._view.outputs is not None
+        return self._view.outputs[trial.configuration.teacher][0]
+
+    def __iter__(self) -> Iterator[Trial]:
+        raise TypeError("scores are looked up, not listed")
+
+    __len__ = __iter__  # type: ignore[assignment]
+
+
+_UNKNOWN = object()

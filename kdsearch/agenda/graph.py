@@ -1,0 +1,122 @@
+"""From a resolved study to its trainings: which there are, and what each one's key covers."""
+
+from __future__ import annotations
+
+from kdsearch.agenda.training import (
+    CheckpointSpec,
+    DataSpec,
+    ForwardSettings,
+    ModelSpec,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+)
+from kdsearch.search import Distance, Trial
+from kdsearch.study import SPLITS, Resolved, TestCase, given_labels
+
+
+class Graph:
+    """Makes the trainings of a resolved study's test cases."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self._resolved = resolved
+        self._study = resolved.study
+
+    def teachers(self, case: TestCase) -> tuple[TeacherTraining, ...]:
+        """The trainings of a case's teacher, one per learning rate; none for a given one."""
+        teacher = self._study.teachers[case.teacher]
+        if teacher.model is None:
+            return ()
+        settings = self._study.training
+        if teacher.fine_tune.epochs is not None:
+            settings = settings.model_copy(update={"epochs": teacher.fine_tune.epochs})
+        return tuple(
+            TeacherTraining(
+                data=self._data(case),
+                model=self._model(teacher.model),
+                learning_rate=rate,
+                settings=settings,
+                seed=self._study.seed,
+            )
+            for rate in teacher.fine_tune.learning_rate
+        )
+
+    def checkpoint(self, training: TeacherTraining, epoch: int) -> CheckpointSpec:
+        """An epoch of a teacher that was fine-tuned here."""
+        return CheckpointSpec(
+            model=training.model, training=training.key, epoch=epoch, labels=training.data.labels
+        )
+
+    def given(self, case: TestCase, model: str) -> CheckpointSpec:
+        """A checkpoint that was given."""
+        teacher = self._study.teachers[case.teacher]
+        labels = given_labels(teacher, self._resolved.models[model])
+        assert labels is not None  # a study without them does not resolve
+        return CheckpointSpec(model=self._model(model), training=None, epoch=None, labels=labels)
+
+    def outputs(self, case: TestCase, checkpoint: CheckpointSpec) -> tuple[OutputsTraining, ...]:
+        """The outputs of a checkpoint on each split, the training split first."""
+        settings = self._study.training
+        return tuple(
+            OutputsTraining(
+                data=self._data(case),
+                checkpoint=checkpoint,
+                split=split,
+                settings=ForwardSettings(
+                    batch_size=settings.batch_size,
+                    max_length=settings.max_length,
+                    precision=settings.precision,
+                    cpu_threads=settings.cpu_threads,
+                ),
+            )
+            for split in SPLITS
+        )
+
+    def student(self, case: TestCase, trial: Trial, outputs: OutputsTraining) -> StudentTraining:
+        """The student of a case in a trial, taught by the checkpoint whose `outputs` these are."""
+        student = self._study.students[case.student]
+        configuration = trial.configuration
+        scaled = configuration.distance is Distance.CE
+        return StudentTraining(
+            data=self._data(case),
+            model=self._model(student.model, student.layers),
+            teacher=outputs.checkpoint,
+            outputs=outputs.key,
+            checkpoint_name=configuration.teacher,
+            distance=configuration.distance,
+            temperature=configuration.temperature,
+            student_temperature=configuration.student_temperature,
+            alpha=configuration.alpha,
+            gradient_scale=self._study.search.gradient_scale if scaled else "none",
+            learning_rate=trial.learning_rate,
+            settings=self._study.training,
+            seed=self._study.seed,
+        )
+
+    def _data(self, case: TestCase) -> DataSpec:
+        dataset = self._resolved.datasets[case.dataset]
+        return DataSpec(
+            task=dataset.task,
+            metric=dataset.metric,
+            labels=dataset.labels,
+            train=dataset.splits["train"].digest,
+            validation=dataset.splits["validation"].digest,
+            test=dataset.splits["test"].digest,
+        )
+
+    def _model(self, name: str, layers: int | None = None) -> ModelSpec:
+        model = self._study.models[name]
+        tokenizer_name = None
+        if model.config is None:
+            tokenizer_name = name
+        elif model.tokenizer != "words":
+            tokenizer_name = model.tokenizer
+        digest = self._resolved.models[tokenizer_name].digest if tokenizer_name else None
+        return ModelSpec(
+            name=name,
+            weights=self._resolved.models[name].digest,
+            config=model.config,
+            tokenizer=digest or "words",
+            tokenizer_name=tokenizer_name,
+            layers=layers,
+        )

@@ -1,0 +1,144 @@
+"""Trainings: values that hold everything that determines their result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from kdsearch.search import Checkpoint, Distance
+from kdsearch.study import Record, TrainingSettings
+
+VERSION = 1
+"""Of the training code. Raise it when the same training would give another result."""
+
+# What a training carries for readers and workers, and what its key leaves out.
+_NAMES: dict[str, Any] = {
+    "model": {"name", "tokenizer_name"},
+    "checkpoint": {"model": {"name", "tokenizer_name"}},
+    "teacher": {"model": {"name", "tokenizer_name"}},
+    "checkpoint_name": True,
+}
+
+
+class DataSpec(Record):
+    """A data set: the digest of each split's rows, its labels and its metric."""
+
+    task: str
+    metric: str
+    labels: tuple[str, ...]
+    train: str
+    validation: str
+    test: str
+
+
+class ModelSpec(Record):
+    """A model before training: a pretrained one by its digest, or a configuration at random."""
+
+    name: str
+    """In the study, which tells where the model lies; no part of a key."""
+    weights: str | None
+    config: dict[str, Any] | None
+    tokenizer: str
+    """`words`, or the digest of the model whose tokenizer it is."""
+    tokenizer_name: str | None
+    """That model's name in the study; no part of a key."""
+    layers: int | None
+    """Evenly spaced layers to keep; None for all."""
+
+
+class CheckpointSpec(Record):
+    """A teacher's checkpoint: an epoch of a training of this study, or a given model."""
+
+    model: ModelSpec
+    training: str | None
+    """The key of the teacher's training; None for a given one."""
+    epoch: int | None
+    labels: tuple[str, ...]
+    """The names of its outputs, in their order."""
+
+
+class ForwardSettings(Record):
+    """How a teacher's outputs are computed."""
+
+    batch_size: int
+    max_length: int
+    precision: Literal["fp32", "bf16", "fp16"]
+    cpu_threads: int
+
+
+class Keyed(Record):
+    """A record with a key: the digest of everything in it but names."""
+
+    @cached_property
+    def key(self) -> str:
+        """24 hexadecimal digits, equal for trainings whose results are equal."""
+        content = {"version": VERSION, **self.model_dump(mode="json", exclude=_NAMES)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class TeacherTraining(Keyed):
+    """Fine-tuning a teacher; the epochs of the highest score and of the lowest loss are kept."""
+
+    kind: Literal["teacher"] = "teacher"
+    data: DataSpec
+    model: ModelSpec
+    learning_rate: float
+    settings: TrainingSettings
+    seed: int
+
+    def __str__(self) -> str:
+        return f"teacher {self.model.name} lr={self.learning_rate:g}"
+
+
+class OutputsTraining(Keyed):
+    """Computing a checkpoint's outputs on one split, and its score there."""
+
+    kind: Literal["outputs"] = "outputs"
+    data: DataSpec
+    checkpoint: CheckpointSpec
+    split: Literal["train", "validation", "test"]
+    settings: ForwardSettings
+
+    def __str__(self) -> str:
+        epoch = f" epoch {self.checkpoint.epoch}" if self.checkpoint.epoch is not None else ""
+        return f"outputs of {self.checkpoint.model.name}{epoch} on {self.split}"
+
+
+class StudentTraining(Keyed):
+    """Distilling a student with one configuration and learning rate."""
+
+    kind: Literal["student"] = "student"
+    data: DataSpec
+    model: ModelSpec
+    teacher: CheckpointSpec
+    outputs: str
+    """The key of the teacher's outputs on the training split."""
+    checkpoint_name: Checkpoint
+    """What the search calls the checkpoint (two names may mean one); no part of the key."""
+    distance: Distance
+    temperature: float | None
+    student_temperature: float | None
+    alpha: float
+    gradient_scale: Literal["none", "tau_squared"]
+    learning_rate: float
+    settings: TrainingSettings
+    seed: int
+
+    def __str__(self) -> str:
+        parts = [self.distance.upper(), self.checkpoint_name.value]
+        if self.temperature is not None:
+            parts += [f"τ_t={self.temperature:g}", f"τ_s={self.student_temperature:g}"]
+        return " ".join([*parts, f"α={self.alpha:g}", f"lr={self.learning_rate:g}"])
+
+
+Training = TeacherTraining | OutputsTraining | StudentTraining
+_ADAPTER: TypeAdapter[Training] = TypeAdapter(Annotated[Training, Field(discriminator="kind")])
+
+
+def parse_training(plain: dict[str, Any]) -> Training:
+    """The training that `model_dump(mode="json")` wrote."""
+    return _ADAPTER.validate_json(json.dumps(plain))

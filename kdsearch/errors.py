@@ -1,0 +1,35 @@
+"""Errors a user can cause: each names the place, what is wrong there and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong: where it is, what it is, how to mend it."""
+
+    place: str
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
+
+
+class InputError(Exception):
+    """The user's input cannot be used; it carries every problem found, not only the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    @classmethod
+    def one(cls, place: object, what: str, mend: str = "") -> InputError:
+        """An error with a single problem."""
+        return cls([Problem(place=str(place), what=what, mend=mend)])
+
+
+class StorageError(Exception):
+    """The study's folder cannot be written: a full or read-only disk, or unsuitable storage."""

@@ -1,0 +1,118 @@
+"""The few calls by which the ledger speaks to a disk, so that a crash can be simulated at each."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from kdsearch.errors import StorageError
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_READ_ONLY = {errno.EROFS: "the disk is read-only", errno.EACCES: "it may not be written"}
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class Disk(Protocol):
+    """What the ledger needs of a disk."""
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a new file and its content durably (fsync)."""
+
+    def link(self, source: Path, target: Path) -> bool:
+        """Give `source` the further name `target`; False if that name is taken by another file."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename `source` to `target`, taking the place of a file there."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file; raises `FileNotFoundError`."""
+
+    def names(self, folder: Path) -> Iterator[str]:
+        """The names in a folder; none if there is no such folder."""
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder and those above it."""
+
+
+class OsDisk:
+    """The operating system's disk."""
+
+    def write(self, path: Path, content: bytes) -> None:
+        """See `Disk.write`; raises `StorageError` where the disk cannot hold it."""
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise storage_error(path, error) from None
+
+    def link(self, source: Path, target: Path) -> bool:
+        """See `Disk.link`. EEXIST on our own inode is success: a retried call on a network disk."""
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            return os.path.samefile(source, target)
+        except OSError as error:
+            raise storage_error(target, error) from None
+        _sync_folder(target.parent)
+        return True
+
+    def replace(self, source: Path, target: Path) -> None:
+        """See `Disk.replace`."""
+        os.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        """See `Disk.remove`."""
+        path.unlink(missing_ok=True)
+
+    def read(self, path: Path) -> bytes:
+        """See `Disk.read`."""
+        return path.read_bytes()
+
+    def names(self, folder: Path) -> Iterator[str]:
+        """See `Disk.names`."""
+        try:
+            with os.scandir(folder) as entries:
+                yield from (entry.name for entry in entries)
+        except FileNotFoundError:
+            return
+
+    def make_folder(self, folder: Path) -> None:
+        """See `Disk.make_folder`."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from None
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """`error` in words that say what to do about it."""
+    number = error.errno or 0
+    if number in _FULL:
+        return StorageError(
+            f"{path}: {_FULL[number]}; make room and launch again: nothing finished is lost"
+        )
+    if number in _READ_ONLY:
+        return StorageError(f"{path}: {_READ_ONLY[number]}; give a writable folder: --folder DIR")
+    if number in _NO_LINKS:
+        return StorageError(
+            f"{path}: this storage has no hard links, which outcomes are committed with; use a "
+            "local disk, NFS, Lustre or another POSIX file system instead of an object-store mount"
+        )
+    return StorageError(f"{path}: {error.strerror or error}")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,170 @@
+"""The ledger: one file per outcome, written once, in the study's folder. Everything else follows.
+
+study.yaml            the study as it was launched
+resolved.json         the study with the digests of its data and models
+data/<digest>.jsonl   the rows of each split
+outcomes/<key>.json   what became of each training
+attempts/<key>/<n>.json   tries that failed
+checkpoints/<key>/    a teacher's kept epochs
+outputs/<key>.npy     a checkpoint's outputs on a split
+report/               what `kdsearch report` wrote
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from kdsearch.agenda import Attempt, Outcome
+from kdsearch.errors import InputError
+from kdsearch.ledger.disk import Disk, OsDisk
+from kdsearch.study import Resolved, Row
+
+
+class Ledger:
+    """The files of one study. Many processes on many hosts may write at once."""
+
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
+        self.folder = folder
+        self._disk = disk or OsDisk()
+
+    def prepare(self) -> None:
+        """Make the folders, and see that this storage can commit an outcome.
+
+        Raises `StorageError` where it cannot.
+        """
+        for name in ("outcomes", "attempts", "data", "checkpoints", "outputs", "report"):
+            self._disk.make_folder(self.folder / name)
+        probe = self.folder / f".probe-{uuid.uuid4().hex}"
+        linked = probe.with_suffix(".linked")
+        try:
+            self._disk.write(probe, b"")
+            self._disk.link(probe, linked)
+        finally:
+            self._disk.remove(linked)
+            self._disk.remove(probe)
+
+    # -- the study ------------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a study."""
+        return "resolved.json" in self._disk.names(self.folder)
+
+    def write_resolved(self, resolved: Resolved) -> None:
+        """Record the study; from here on keys come only from it."""
+        content = resolved.model_dump_json(indent=1)
+        self._commit(self.folder / "resolved.json", content.encode())
+
+    def resolved(self) -> Resolved:
+        """The study of this folder. Raises `InputError` where there is none."""
+        path = self.folder / "resolved.json"
+        try:
+            return Resolved.model_validate_json(self._disk.read(path))
+        except FileNotFoundError:
+            raise InputError.one(
+                self.folder, "holds no study", "give the folder that `kdsearch launch` printed"
+            ) from None
+        except ValidationError as error:
+            detail = error.errors()[0]
+            raise InputError.one(path, f"cannot be read: {detail['msg']}") from None
+
+    def write_rows(self, digest: str, rows: list[Row]) -> None:
+        """Keep the rows of a split under their digest."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._commit(self.folder / "data" / f"{digest}.jsonl", lines.encode())
+
+    def rows(self, digest: str) -> list[Row]:
+        """The rows of a split."""
+        content = self._disk.read(self.folder / "data" / f"{digest}.jsonl")
+        return [json.loads(line) for line in content.decode().splitlines()]
+
+    # -- outcomes and attempts ------------------------------------------------------------------
+
+    def write_outcome(self, outcome: Outcome) -> bool:
+        """Commit an outcome; False if another process was first, whose outcome then stands."""
+        path = self.folder / "outcomes" / f"{outcome.key}.json"
+        return self._commit(path, outcome.model_dump_json(indent=1).encode())
+
+    def outcome(self, key: str) -> Outcome | None:
+        """The outcome of a training, if it has one."""
+        path = self.folder / "outcomes" / f"{key}.json"
+        try:
+            return Outcome.model_validate_json(self._disk.read(path))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise InputError.one(
+                path,
+                f"is no outcome: {error.errors()[0]['msg']}",
+                "move it away, and launch again to repeat this training",
+            ) from None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every outcome, in the order of the keys."""
+        for name in sorted(self._disk.names(self.folder / "outcomes")):
+            if name.endswith(".json"):
+                outcome = self.outcome(name.removesuffix(".json"))
+                if outcome is not None:
+                    yield outcome
+
+    def write_attempt(self, attempt: Attempt) -> None:
+        """Record a try that failed, under the next free number."""
+        folder = self.folder / "attempts" / attempt.key
+        self._disk.make_folder(folder)
+        number = 1 + len(self.attempts_of(attempt.key))
+        while True:
+            numbered = attempt.model_copy(update={"number": number})
+            content = numbered.model_dump_json(indent=1).encode()
+            if self._commit(folder / f"{number}.json", content):
+                return
+            number += 1
+
+    def attempts_of(self, key: str) -> list[Attempt]:
+        """The failed tries of a training, the first one first."""
+        folder = self.folder / "attempts" / key
+        names = [name for name in self._disk.names(folder) if not name.startswith(".")]
+        found = [Attempt.model_validate_json(self._disk.read(folder / name)) for name in names]
+        return sorted(found, key=lambda attempt: attempt.number)
+
+    def attempts(self) -> dict[str, list[Attempt]]:
+        """The failed tries of each training that has any."""
+        keys = sorted(self._disk.names(self.folder / "attempts"))
+        return {key: found for key in keys if (found := self.attempts_of(key))}
+
+    def results(self) -> dict[str, Outcome | None]:
+        """What is known: outcomes, and None for what failed as often as the study allows."""
+        tries = self.resolved().study.tries
+        results: dict[str, Outcome | None] = {
+            key: None for key, tried in self.attempts().items() if len(tried) >= tries
+        }
+        return results | {outcome.key: outcome for outcome in self.outcomes()}
+
+    # -- other files ----------------------------------------------------------------------------
+
+    def write(self, name: str, content: str) -> None:
+        """Write a derived file (a report, a progress note), taking the place of an older one."""
+        path = self.folder / name
+        self._disk.make_folder(path.parent)
+        temporary = self._temporary(path)
+        self._disk.write(temporary, content.encode())
+        self._disk.replace(temporary, path)
+
+    def _commit(self, path: Path, content: bytes) -> bool:
+        temporary = self._temporary(path)
+        self._disk.write(temporary, content)
+        try:
+            return self._disk.link(temporary, path)
+        finally:
+            self._disk.remove(temporary)
+
+    @staticmethod
+    def _temporary(path: Path) -> Path:
+        unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        return path.parent / f".{path.name}.{unique}.tmp"

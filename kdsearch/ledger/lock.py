@@ -1,0 +1,115 @@
+"""One driver per study: flock on one host, a heartbeat that no longer moves across hosts."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kdsearch.errors import InputError
+from kdsearch.ledger.disk import storage_error
+
+HEARTBEAT_SECONDS = 5.0
+LEASE_SECONDS = 60.0
+
+
+@contextmanager
+def driver_lock(folder: Path, lease: float = LEASE_SECONDS) -> Iterator[None]:
+    """Hold the study's folder as its only driver.
+
+    A driver that died on this host frees it at once; one on another host when its heartbeat has
+    not moved for `lease` seconds on our own clock. Raises `InputError` naming the holder.
+    """
+    try:
+        file = (folder / "driver.lock").open("a+")
+    except OSError as error:
+        raise storage_error(folder, error) from None
+    beat = folder / "driver.json"
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _held(folder, _read(beat)) from None
+        other = _read(beat)
+        if other.get("host", socket.gethostname()) != socket.gethostname():
+            _wait_for_silence(folder, beat, other, lease)
+        stop = threading.Event()
+        note = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.now().isoformat(timespec="seconds"),
+        }
+        _write(beat, {**note, "beat": 0})
+        thread = threading.Thread(target=_keep_beating, args=(beat, note, stop), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            beat.unlink(missing_ok=True)
+
+
+def driver_of(folder: Path) -> dict[str, Any] | None:
+    """Who drives the study now, as far as its heartbeat says: host, pid and since when."""
+    note = _read(folder / "driver.json")
+    if not note:
+        return None
+    if note["host"] == socket.gethostname():
+        try:
+            os.kill(note["pid"], 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+    return note
+
+
+def _keep_beating(beat: Path, note: dict[str, Any], stop: threading.Event) -> None:
+    count = 0
+    while not stop.wait(HEARTBEAT_SECONDS):
+        count += 1
+        try:
+            _write(beat, {**note, "beat": count})
+        except OSError:
+            continue  # a full disk must not end the search; the next beat tries again
+
+
+def _wait_for_silence(folder: Path, beat: Path, other: dict[str, Any], lease: float) -> None:
+    since = time.monotonic()
+    while time.monotonic() - since < lease:
+        time.sleep(min(1.0, lease / 10))
+        now = _read(beat)
+        if not now:
+            return
+        if now != other:
+            raise _held(folder, now)
+
+
+def _held(folder: Path, note: dict[str, Any]) -> InputError:
+    who = f"process {note['pid']} on {note['host']} since {note['since']}" if note else "a process"
+    return InputError.one(
+        folder, f"is being driven by {who}", "wait for it, or stop it; `kdsearch status` shows it"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write(path: Path, note: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(note))
+    temporary.replace(path)

@@ -1,0 +1,67 @@
+"""The method of arXiv 2401.06356 as pure functions of a space and of validation scores.
+
+Standard library only: no clock, no randomness that is not seeded, no environment, no disk.
+"""
+
+from kdsearch.search.bounds import Bounds, count_bounds
+from kdsearch.search.configuration import (
+    TIED,
+    Checkpoint,
+    Choice,
+    Configuration,
+    Distance,
+    Parameter,
+    ParameterValue,
+    StudentTemperature,
+    Trial,
+    ValidationScore,
+)
+from kdsearch.search.inner import Evaluate, Scores, Tuned, tune
+from kdsearch.search.space import Inner, Space, choice_of, choices, configurations
+from kdsearch.search.stable import (
+    LAZY_TEMPERATURE,
+    Reward,
+    lazy_choice,
+    rewards,
+    stable_choice,
+    stable_values,
+)
+from kdsearch.search.temperature import local_temperatures, middle
+from kdsearch.search.traversal import Candidate, Decision, Stage, Traversal, traverse
+
+__all__ = [
+    "LAZY_TEMPERATURE",
+    "TIED",
+    "Bounds",
+    "Candidate",
+    "Checkpoint",
+    "Choice",
+    "Configuration",
+    "Decision",
+    "Distance",
+    "Evaluate",
+    "Inner",
+    "Parameter",
+    "ParameterValue",
+    "Reward",
+    "Scores",
+    "Space",
+    "Stage",
+    "StudentTemperature",
+    "Traversal",
+    "Trial",
+    "Tuned",
+    "ValidationScore",
+    "choice_of",
+    "choices",
+    "configurations",
+    "count_bounds",
+    "lazy_choice",
+    "local_temperatures",
+    "middle",
+    "rewards",
+    "stable_choice",
+    "stable_values",
+    "traverse",
+    "tune",
+]

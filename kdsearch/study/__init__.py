@@ -1,0 +1,45 @@
+"""The study: its file, its data sets and models, and what they resolve to. No torch here."""
+
+from kdsearch.study.load import (
+    TestCase,
+    differences,
+    load_study,
+    parse_study,
+    shipped_studies,
+    space_of,
+    test_cases,
+)
+from kdsearch.study.resolve import (
+    Record,
+    Resolved,
+    ResolvedDataset,
+    ResolvedModel,
+    ResolvedSplit,
+    given_labels,
+    resolve,
+)
+from kdsearch.study.rows import Row, columns_of
+from kdsearch.study.schema import SPLITS, Adam, Study, TrainingSettings
+
+__all__ = [
+    "SPLITS",
+    "Adam",
+    "Record",
+    "Resolved",
+    "ResolvedDataset",
+    "ResolvedModel",
+    "ResolvedSplit",
+    "Row",
+    "Study",
+    "TestCase",
+    "TrainingSettings",
+    "columns_of",
+    "differences",
+    "given_labels",
+    "load_study",
+    "parse_study",
+    "resolve",
+    "shipped_studies",
+    "space_of",
+    "test_cases",
+]

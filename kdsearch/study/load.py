@@ -1,0 +1,289 @@
+"""Reading a study file: every problem at once, each with its path in the file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kdsearch.errors import InputError, Problem
+from kdsearch.search import Space
+from kdsearch.study.catalogue import CATALOGUE
+from kdsearch.study.schema import Student, Study, Teacher
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-5` is a number, a date is text and a key may stand once only."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} is not text; put it in quotes",
+                    problem_mark=key_node.start_mark,
+                )
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":float"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
+            |[-+]?[0-9]+[eE][-+]?[0-9]+
+            |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+        re.X,
+    ),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestCase:
+    """A dataset, a teacher and a student, by their names in the study."""
+
+    __test__ = False
+
+    dataset: str
+    teacher: str
+    student: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.teacher}/{self.student}"
+
+
+def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
+    """The study in the file `path`; `models` replaces where models come from, by name.
+
+    Raises `InputError` with every problem found.
+    """
+    raw = _read(path)
+    if not isinstance(raw, dict):
+        raise InputError.one(path, "a study file is a mapping", "start with `kdsearch new NAME`")
+    raw.setdefault("name", path.stem)
+    return parse_study(raw, place=str(path), models=models)
+
+
+def parse_study(
+    raw: dict[str, Any], *, place: str, models: Mapping[str, str] | None = None
+) -> Study:
+    """The study in the mapping `raw`, read from `place`; raises `InputError`."""
+    known = raw.get("models")
+    problems = []
+    for name, location in (models or {}).items():
+        if not isinstance(known, dict) or name not in known:
+            names = known if isinstance(known, dict) else ()
+            problems.append(_unknown("--model", name, names, "a model of this study"))
+        else:
+            known[name] = location
+    try:
+        study = Study.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        problems += [_problem(place, detail) for detail in error.errors()]
+        raise InputError(problems) from None
+    problems += _references(study, place)
+    if problems:
+        raise InputError(problems)
+    return study
+
+
+def test_cases(study: Study) -> tuple[TestCase, ...]:
+    """The test cases of a study, in the order of its file."""
+    return tuple(
+        TestCase(dataset=dataset, teacher=teacher, student=student)
+        for block in study.test_cases
+        for dataset in block.dataset or study.datasets
+        for teacher in block.teacher or study.teachers
+        for student in block.student or study.students
+    )
+
+
+def space_of(study: Study, case: TestCase) -> Space:
+    """The grid of a test case: the study's, less what the case's teacher does not have."""
+    return study.search.space(tuple(study.teachers[case.teacher].given))
+
+
+def differences(old: Study, new: Study) -> list[str]:
+    """What differs between two studies, as lines `path: old → new`."""
+
+    def leaves(value: object, path: str) -> dict[str, object]:
+        if isinstance(value, dict) and value:
+            parts = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
+        elif isinstance(value, list) and value:
+            parts = ((f"{path}[{index}]", inner) for index, inner in enumerate(value))
+        else:
+            return {path: value}
+        return {k: v for name, inner in parts for k, v in leaves(inner, name).items()}
+
+    before, after = (leaves(study.model_dump(mode="json"), "") for study in (old, new))
+    return [
+        f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}"
+        for path in dict.fromkeys((*before, *after))
+        if before.get(path, "absent") != after.get(path, "absent")
+    ]
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The study files that come with kdsearch, by name: in a checkout and in a wheel."""
+    package = Path(str(resources.files("kdsearch")))
+    folders = (package / "search_spaces", package.parent / "search_spaces")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        shipped = ", ".join(shipped_studies())
+        raise InputError.one(
+            path, "no such study file", f"`kdsearch new NAME` copies a shipped one: {shipped}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError.one(path, f"cannot be read as text: {error}") from None
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise InputError.one(place, f"not YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError.one(path, f"not YAML: {error}") from None
+
+
+def _problem(place: str, detail: Any) -> Problem:
+    location = tuple(detail["loc"])
+    where = f"{place}: {_path(location)}" if location else place
+    if detail["type"] == "extra_forbidden":
+        return _unknown(where, str(location[-1]), _fields_at(location[:-1]), "a key here")
+    if detail["type"] == "missing":
+        return Problem(place=where, what="this key is missing")
+    what = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
+        what += f", not {json.dumps(detail['input'], ensure_ascii=False)}"
+    return Problem(place=where, what=what)
+
+
+def _path(location: Sequence[str | int]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
+    """The keys that a study file may have at `location`."""
+    kind: Any = Study
+    for part in location:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:  # dict[str, X] or tuple[X, ...]: the item's type
+            kind = next(a for a in get_args(kind) if a not in (str, Ellipsis))
+        while kind is not None and not isinstance(kind, type):
+            inner = [a for a in get_args(kind) if _is_section(a)]
+            if not inner:
+                break
+            kind = inner[0]
+    return tuple(kind.model_fields) if _is_section(kind) else ()
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _unknown(where: str, name: str, known: Sequence[str] | Any, what: str) -> Problem:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return Problem(place=where, what=f"{name} is not {what}", mend=mend)
+
+
+def _references(study: Study, place: str) -> list[Problem]:
+    """Names that a part of the study gives and that must stand elsewhere in it."""
+    problems = []
+
+    def check(where: str, name: str | None, known: Any, what: str) -> None:
+        if name is not None and name not in known:
+            problems.append(_unknown(f"{place}: {where}", name, known, what))
+
+    for name, dataset in study.datasets.items():
+        if dataset.files is None and dataset.grammar is None:
+            entry = dataset.catalogue or name
+            check(f"datasets.{name}", entry, CATALOGUE, "in the catalogue, and has no files")
+    for name, model in study.models.items():
+        if model.config is not None and model.tokenizer != "words":
+            check(f"models.{name}.tokenizer", model.tokenizer, study.models, "a model")
+            other = study.models.get(model.tokenizer)
+            if other is not None and other.config is not None:
+                where = f"{place}: models.{name}.tokenizer"
+                mend = "name a pretrained model, or words"
+                problems.append(
+                    Problem(place=where, what="a model at random has no tokenizer", mend=mend)
+                )
+    for name, teacher in study.teachers.items():
+        problems += _teacher_problems(study, place, name, teacher, check)
+    for name, student in study.students.items():
+        check(f"students.{name}.model", student.model, study.models, "a model of this study")
+        problems += _layer_problems(study, place, name, student)
+    for i, block in enumerate(study.test_cases):
+        for field, known in (
+            ("dataset", study.datasets),
+            ("teacher", study.teachers),
+            ("student", study.students),
+        ):
+            for entry in getattr(block, field) or ():
+                check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
+    seen: set[TestCase] = set()
+    for case in test_cases(study):
+        if case in seen:
+            problems.append(
+                Problem(place=f"{place}: test_cases", what=f"{case} stands twice", mend="keep one")
+            )
+        seen.add(case)
+    return problems
+
+
+def _teacher_problems(
+    study: Study, place: str, name: str, teacher: Teacher, check: Any
+) -> list[Problem]:
+    for field in ("model", "checkpoint", "t_hs", "t_ll"):
+        check(f"teachers.{name}.{field}", getattr(teacher, field), study.models, "a model")
+    return [
+        Problem(
+            place=f"{place}: teachers.{name}",
+            what=f"{model} is a configuration at random, which cannot be fine-tuned already",
+            mend="give a path or a Hub id",
+        )
+        for model in teacher.given.values()
+        if model in study.models and study.models[model].config is not None
+    ]
+
+
+def _layer_problems(study: Study, place: str, name: str, student: Student) -> list[Problem]:
+    donor = study.models.get(student.model)
+    if student.layers is None or donor is None or donor.config is None:
+        return []
+    return [
+        Problem(
+            place=f"{place}: students.{name}.layers",
+            what=f"{student.model} is a configuration at random: there are no layers worth keeping",
+            mend="give the number of layers in a model's config",
+        )
+    ]

@@ -1,0 +1,213 @@
+"""Resolving a study, once: everything outside of its file that a training's result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+import kdsearch
+from kdsearch.errors import InputError, Problem
+from kdsearch.search import Checkpoint
+from kdsearch.study.hub import hub_model
+from kdsearch.study.rows import Row, columns_of, digest_rows, read_dataset
+from kdsearch.study.schema import Model, Study, Teacher
+
+_LAYER_FIELDS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
+_MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_NOT_CONTENT = ("README", "modules.json", "config_sentence_transformers", "data_config")
+
+
+class Record(BaseModel):
+    """What is kept in the study's folder: frozen, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResolvedSplit(Record):
+    """The rows of a split, by their digest."""
+
+    digest: str
+    rows: int
+
+
+class ResolvedDataset(Record):
+    """A data set as it was read, cut and checked."""
+
+    task: str
+    metric: str
+    labels: tuple[str, ...]
+    splits: dict[str, ResolvedSplit]
+
+
+class ResolvedModel(Record):
+    """A pretrained model by the digest of its files; `path` is where it was found."""
+
+    path: str | None
+    digest: str | None
+    labels: tuple[str, ...] | None
+    """The names of its outputs, of a model that was fine-tuned for classification."""
+
+
+class Resolved(Record):
+    """A study and the digests of what it names. Keys of trainings come only from here."""
+
+    format: int = 1
+    study: Study
+    datasets: dict[str, ResolvedDataset]
+    models: dict[str, ResolvedModel]
+    versions: dict[str, str]
+    """For the record; no part of any key."""
+
+
+def resolve(
+    study: Study,
+    *,
+    data_dir: Path | None,
+    store: Callable[[str, list[Row]], None],
+    place: str,
+) -> Resolved:
+    """Resolve `study`, read from the file `place`; `store` is given each split by its digest.
+
+    Raises `InputError` with the problems of all data sets and models.
+    """
+    problems: list[Problem] = []
+    datasets = {}
+    for name, dataset in study.datasets.items():
+        try:
+            splits = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
+        except InputError as error:
+            problems += error.problems
+            continue
+        columns = columns_of(name, dataset)
+        resolved = {}
+        for split, rows in splits.items():
+            resolved[split] = ResolvedSplit(digest=digest_rows(rows), rows=len(rows))
+            store(resolved[split].digest, rows)
+        datasets[name] = ResolvedDataset(
+            task=columns.task, metric=columns.metric, labels=columns.labels, splits=resolved
+        )
+    models = {}
+    for name, model in study.models.items():
+        try:
+            models[name] = _resolve_model(model, f"{place}: models.{name}")
+        except InputError as error:
+            problems += error.problems
+    problems += _too_many_layers(study, models, place)
+    if not problems:
+        problems += _label_problems(study, datasets, models, place)
+    if problems:
+        raise InputError(problems)
+    return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
+
+
+def given_labels(teacher: Teacher, model: ResolvedModel) -> tuple[str, ...] | None:
+    """The names of a given teacher's outputs: the study's, else those of its configuration."""
+    return teacher.labels or model.labels
+
+
+def _resolve_model(model: Model, place: str) -> ResolvedModel:
+    if model.config is not None:
+        return ResolvedModel(path=None, digest=None, labels=None)
+    if model.hub is not None:
+        folder = hub_model(model.hub, model.revision, place)
+    else:
+        folder = Path(model.path or "").expanduser()
+        if not folder.is_dir():
+            raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise InputError.one(
+            place,
+            f"{folder} holds no model",
+            "a folder as save_pretrained writes it: config.json and model.safetensors",
+        )
+    config = _config(folder)
+    names = config.get("id2label")
+    labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
+    if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
+        labels = None  # transformers' placeholders name nothing
+    return ResolvedModel(path=str(folder.resolve()), digest=_digest_folder(folder), labels=labels)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError.one(folder / "config.json", f"not JSON: {error}") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _digest_folder(folder: Path) -> str:
+    """The digest of a model's files: weights, configuration and tokenizer."""
+    files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        if path.name.startswith(_NOT_CONTENT):
+            continue
+        with path.open("rb") as content:
+            digest.update(path.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) -> list[Problem]:
+    problems = []
+    for name, student in study.students.items():
+        donor = models.get(student.model)
+        if student.layers is None or donor is None or donor.path is None:
+            continue
+        config = _config(Path(donor.path))
+        layers = next((config[f] for f in _LAYER_FIELDS if f in config), None)
+        if layers is not None and student.layers > layers:
+            what = f"asks for {student.layers} layers of {student.model}, which has {layers}"
+            problems.append(Problem(place=f"{place}: students.{name}.layers", what=what))
+    return problems
+
+
+def _label_problems(
+    study: Study,
+    datasets: dict[str, ResolvedDataset],
+    models: dict[str, ResolvedModel],
+    place: str,
+) -> list[Problem]:
+    """Given teachers whose outputs cannot be matched by name to the labels of their data."""
+    problems = []
+    for block in study.test_cases:
+        for teacher_name in block.teacher or study.teachers:
+            teacher = study.teachers[teacher_name]
+            for checkpoint, model_name in teacher.given.items():
+                labels = given_labels(teacher, models[model_name])
+                for dataset in block.dataset or study.datasets:
+                    what = _mismatch(labels, datasets[dataset].labels, dataset)
+                    if what:
+                        where = f"{place}: teachers.{teacher_name}.{_field(checkpoint)}"
+                        mend = f"name its outputs in order: teachers.{teacher_name}.labels"
+                        problems.append(Problem(place=where, what=what, mend=mend))
+    return list(dict.fromkeys(problems))
+
+
+def _field(checkpoint: Checkpoint) -> str:
+    return "checkpoint" if checkpoint is Checkpoint.GIVEN else checkpoint.value
+
+
+def _mismatch(labels: tuple[str, ...] | None, wanted: tuple[str, ...], dataset: str) -> str | None:
+    if labels is None:
+        return f"its configuration does not name its outputs; {dataset} has {', '.join(wanted)}"
+    if sorted(labels) != sorted(wanted):
+        return f"its labels are {', '.join(labels)}; those of {dataset} are {', '.join(wanted)}"
+    return None
+
+
+def _versions() -> dict[str, str]:
+    found = {"kdsearch": kdsearch.__version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "ray", "datasets", "tokenizers", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

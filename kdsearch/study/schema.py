@@ -1,0 +1,317 @@
+"""The study file: what a user may write, typed, with the paper's values as defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
+
+from kdsearch.search import TIED, Checkpoint, Distance, Inner, Parameter, Space, StudentTemperature
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
+SPLITS = ("train", "validation", "test")
+
+
+def _names(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _model(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return {"path" if value.startswith(("/", "./", "../", "~")) else "hub": value}
+
+
+def _student_temperature(value: object) -> StudentTemperature:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 < float(value) < float("inf"):  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    if value == TIED:
+        return TIED
+    raise ValueError("expected tied (τ_s = τ_t) or a number above 0")
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A section of a study file: frozen, strict, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Files(Section):
+    """One file per split: .jsonl, .jsonl.gz, .csv or .parquet."""
+
+    train: str
+    validation: str
+    test: str
+
+
+class Limit(Section):
+    """The most rows to keep of each split, drawn by the study's seed."""
+
+    train: PositiveInt | None = None
+    validation: PositiveInt | None = None
+    test: PositiveInt | None = None
+
+
+class Grammar(Section):
+    """Sentences of a small grammar, generated from a seed; the label says which verb disagrees."""
+
+    train: PositiveInt
+    validation: PositiveInt
+    test: PositiveInt
+    seed: int = 0
+
+
+class Dataset(Section):
+    """A data set: one of the catalogue by its name, one's own files, or a generated one."""
+
+    catalogue: str | None = None
+    """The catalogue's name of it, where the study calls it differently."""
+    files: Files | None = None
+    grammar: Grammar | None = None
+    task: Literal["classification"] = "classification"
+    text: Annotated[Names, Field(max_length=2)] | None = None
+    """The column of the sentence, or the two columns of a pair."""
+    label: str | None = None
+    """The column of the label."""
+    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """The labels' names, in the order of their numbers in the data."""
+    metric: Literal["f1", "accuracy"] | None = None
+    """f1 is binary F1 of the second of two labels, macro F1 of more."""
+    limit: Limit = Limit()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Dataset:
+        given = [n for n in ("catalogue", "files", "grammar") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
+        if self.files and not (self.text and self.label and self.labels):
+            raise ValueError(
+                "files need the names of their columns and labels: text, label, labels"
+            )
+        if self.labels and len(set(self.labels)) < len(self.labels):
+            raise ValueError("two labels have the same name")
+        return self
+
+
+class Model(Section):
+    """Where a model comes from: a folder, the Hugging Face Hub, or a configuration at random."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    """A commit of the Hub's repository."""
+    config: dict[str, Any] | None = None
+    """The fields of a transformers configuration, `model_type` among them."""
+    tokenizer: str = "words"
+    """Of a model at random: `words` (from the training split), or a model of this study."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        given = [name for name in ("path", "hub", "config") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of path, hub and config")
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
+            raise ValueError("config needs a model_type, such as bert")
+        return self
+
+
+class FineTune(Section):
+    """How a teacher is fine-tuned. Of several learning rates the best validation score wins."""
+
+    learning_rate: Rates = (1e-5, 2e-5, 3e-5)
+    epochs: PositiveInt | None = None
+    """Default: the epochs of `training`."""
+
+
+class Teacher(Section):
+    """A teacher: a model to fine-tune here, or one or two checkpoints that are given."""
+
+    model: str | None = None
+    fine_tune: FineTune = FineTune()
+    checkpoint: str | None = None
+    """A model of this study that is already fine-tuned; stage t is then skipped."""
+    t_hs: str | None = None
+    t_ll: str | None = None
+    labels: tuple[str, ...] | None = None
+    """The names of a given teacher's outputs, where its own configuration does not name them."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Teacher:
+        forms = (self.model is not None, self.checkpoint is not None)
+        pair = (self.t_hs is not None, self.t_ll is not None)
+        if any(pair) and not all(pair):
+            raise ValueError("t_hs and t_ll come together; a single one is called checkpoint")
+        if (*forms, all(pair)).count(True) != 1:
+            raise ValueError("give exactly one of model, checkpoint, and the pair t_hs and t_ll")
+        if self.model is None and "fine_tune" in self.model_fields_set:
+            raise ValueError("a given teacher is not fine-tuned; remove fine_tune")
+        return self
+
+    @property
+    def given(self) -> dict[Checkpoint, str]:
+        """The given checkpoints, by the name they have in a search; empty for a fine-tuned one."""
+        names = {
+            Checkpoint.HIGHEST_SCORE: self.t_hs,
+            Checkpoint.LOWEST_LOSS: self.t_ll,
+            Checkpoint.GIVEN: self.checkpoint,
+        }
+        return {checkpoint: name for checkpoint, name in names.items() if name is not None}
+
+
+class Student(Section):
+    """A student: a model of this study, or evenly spaced layers of it."""
+
+    model: str
+    layers: PositiveInt | None = None
+    """How many layers to keep; the last is among them. Default: all."""
+
+
+class TestCases(Section):
+    """Every combination of these; a field left out means all of them."""
+
+    __test__ = False
+
+    dataset: Names | None = None
+    teacher: Names | None = None
+    student: Names | None = None
+
+
+class Temperature(Section):
+    """τ_t of the first stage; the second adds four values around the best."""
+
+    broad: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Temperature:
+        if list(self.broad) != sorted(set(self.broad)):
+            raise ValueError("the broad temperatures must ascend, each once")
+        return self
+
+
+def _distinct(values: tuple[object, ...], name: str) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} has a value twice; keep one")
+
+
+class Search(Section):
+    """The grid (Table 2) and how it is walked. The first value of each list is its default."""
+
+    distance: Annotated[tuple[Literal["ce", "mse"], ...], Field(min_length=1)] = ("ce", "mse")
+    teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] = ("t_hs", "t_ll")
+    student_temperature: Annotated[
+        tuple[Annotated[StudentTemperature, PlainValidator(_student_temperature)], ...],
+        Field(min_length=1),
+    ] = (TIED, 1.0)
+    alpha: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+        1.0,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+    )
+    order: tuple[Literal["teacher", "student_temperature", "distance"], ...] = (
+        "teacher",
+        "student_temperature",
+        "distance",
+    )
+    temperature: Temperature = Temperature()
+    learning_rate: Rates = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5)
+    inner: Literal["joint", "coordinate"] = "joint"
+    """joint: each τ_t with every learning rate. coordinate: the rate first, then τ_t at that."""
+    gradient_scale: Literal["none", "tau_squared"] = "none"
+    """tau_squared multiplies the CE term by τ_s² (Hinton et al.); the paper prints no factor."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Search:
+        for name in ("distance", "teacher", "student_temperature", "alpha", "learning_rate"):
+            _distinct(getattr(self, name), name)
+        if len(set(self.order)) != 3:
+            raise ValueError("order names teacher, student_temperature and distance once each")
+        return self
+
+    def space(self, given: tuple[Checkpoint, ...] = ()) -> Space:
+        """The space of a test case; `given` are the checkpoints of a teacher that was given."""
+        teachers = given if given == (Checkpoint.GIVEN,) else tuple(map(Checkpoint, self.teacher))
+        return Space(
+            distances=tuple(map(Distance, self.distance)),
+            teachers=teachers,
+            student_temperatures=self.student_temperature,
+            alphas=self.alpha,
+            broad=self.temperature.broad,
+            learning_rates=self.learning_rate,
+            inner=Inner(self.inner),
+            order=tuple(map(Parameter, self.order)),
+        )
+
+
+class Adam(Section):
+    """AdamW. It nearly cancels a constant factor of the loss at α = 1, but not where ε matters."""
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    epsilon: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+
+class TrainingSettings(Section):
+    """How a teacher or a student is trained; all of it is part of a training's key."""
+
+    epochs: PositiveInt = 10
+    """Of one run; the epoch of the best validation score is kept."""
+    batch_size: PositiveInt = 32
+    max_length: PositiveInt = 128
+    """In tokens; longer inputs are cut."""
+    adam: Adam = Adam()
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of the steps over which the learning rate rises from 0."""
+    clip: Positive | None = None
+    """The largest norm of the gradient; default: no clipping."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """fp32, or mixed precision."""
+    cpu_threads: PositiveInt = 1
+
+
+class Resources(Section):
+    """What one training takes of the cluster. Default: a GPU if it has any, else a CPU."""
+
+    cpus: Positive | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
+
+
+class Study(Section):
+    """A study file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+    models: Annotated[dict[str, Annotated[Model, BeforeValidator(_model)]], Field(min_length=1)]
+    """Each a folder, a Hub id, or a mapping."""
+    teachers: Annotated[dict[str, Teacher], Field(min_length=1)]
+    students: Annotated[dict[str, Student], Field(min_length=1)]
+    test_cases: Annotated[tuple[TestCases, ...], Field(min_length=1)] = (TestCases(),)
+    search: Search = Search()
+    training: TrainingSettings = TrainingSettings()
+    resources: Resources = Resources()
+    tries: PositiveInt = 2
+    """How often a training that fails is tried in all; one that diverges is not tried again."""
