@@ -1,5 +1,6 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
+from kdsearch.study.hub import hub_model
 from kdsearch.study.load import (
     TestCase,
     differences,
@@ -15,6 +16,7 @@ from kdsearch.study.resolve import (
     ResolvedDataset,
     ResolvedModel,
     ResolvedSplit,
+    digest_model,
     given_labels,
     resolve,
 )
@@ -35,7 +37,9 @@ __all__ = [
     "TrainingSettings",
     "columns_of",
     "differences",
+    "digest_model",
     "given_labels",
+    "hub_model",
     "load_study",
     "parse_study",
     "resolve",

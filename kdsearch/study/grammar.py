@@ -1,37 +1,48 @@
-"""A small grammar whose sentences are easy for a deep student and hard for a shallow one.
+"""Sentences of a small grammar that a bigger model really labels better than a smaller one.
 
-Nested relative clauses pair each noun with a verb, the last opened first: "the dogs that the cat
-near the boys sees bark". Each verb agrees with its own noun in number; in two thirds of the
-sentences one verb does not, and the label says whether it is an inner or the outermost one. To
-tell, a model must match nouns and verbs across what stands between them, distractors included.
+    sentence  = clause, or clause "and" sentence, or clause "but" sentence
+    clause    = "the" NOUN "is" ["not"] ["very"] ADJECTIVE
+
+An adjective is worth +1 or −1, "very" doubles it, "not" turns it round. "and" adds clauses up;
+"but" discards what stands before it. The label is the sign of the whole. A bag of words goes only
+so far: "not" acts on its own clause and "but" on all before it, so that attention in several
+layers helps.
 """
 
 from __future__ import annotations
 
 import random
 
-LABELS = ("agrees", "inner_disagrees", "outer_disagrees")
-_NOUNS = [("dog", "dogs"), ("cat", "cats"), ("boy", "boys"), ("girl", "girls"), ("bird", "birds")]
-_VERBS = [("sees", "see"), ("likes", "like"), ("hears", "hear"), ("follows", "follow")]
-_PREPOSITIONS = ["near", "behind", "above"]
+LABELS = ("negative", "neutral", "positive")
+GOOD = tuple("good kind bright calm clean clever fresh funny".split())
+BAD = tuple("bad cruel dull noisy dirty silly stale boring".split())
+NOUNS = tuple("dog cat boy girl song film book garden".split())
 
 
-def generate(rows: int, seed: str) -> list[dict[str, object]]:
-    """`rows` sentences with their labels, the same for the same seed."""
+def generate(rows: int, seed: str, noise: float = 0.0) -> list[dict[str, object]]:
+    """`rows` sentences with their labels, the same for the same seed.
+
+    A share `noise` of the labels is drawn at random instead.
+    """
     draw = random.Random(seed)
-    return [_sentence(draw) for _ in range(rows)]
+    found = [_sentence(draw) for _ in range(rows)]
+    for row in found:
+        if draw.random() < noise:
+            row["label"] = draw.randrange(len(LABELS))
+    return found
 
 
 def _sentence(draw: random.Random) -> dict[str, object]:
-    depth = draw.randint(2, 3)
-    numbers = [draw.randrange(2) for _ in range(depth)]
-    label = draw.randrange(len(LABELS))
-    wrong = {0: None, 1: draw.randrange(1, depth), 2: 0}[label]
     words: list[str] = []
-    for i, number in enumerate(numbers):
-        words += ["that"] * (i > 0) + ["the", draw.choice(_NOUNS)[number]]
-        if draw.random() < 0.3:
-            words += [draw.choice(_PREPOSITIONS), "the", draw.choice(_NOUNS)[draw.randrange(2)]]
-    for i in reversed(range(depth)):
-        words.append(draw.choice(_VERBS)[numbers[i] ^ (i == wrong)])
-    return {"sentence": " ".join(words), "label": label}
+    value = 0
+    for position in range(draw.randint(1, 3)):
+        if position:
+            joint = draw.choice(("and", "and", "but"))
+            words.append(joint)
+            value = 0 if joint == "but" else value
+        negated, doubled = draw.random() < 0.4, draw.random() < 0.3
+        good = draw.random() < 0.5
+        words += ["the", draw.choice(NOUNS), "is"]
+        words += ["not"] * negated + ["very"] * doubled + [draw.choice(GOOD if good else BAD)]
+        value += (1 if good else -1) * (-1 if negated else 1) * (2 if doubled else 1)
+    return {"sentence": " ".join(words), "label": 1 + (value > 0) - (value < 0)}

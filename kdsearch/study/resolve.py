@@ -132,7 +132,7 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
-    return ResolvedModel(path=str(folder.resolve()), digest=_digest_folder(folder), labels=labels)
+    return ResolvedModel(path=str(folder.resolve()), digest=digest_model(folder), labels=labels)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _digest_folder(folder: Path) -> str:
+def digest_model(folder: Path) -> str:
     """The digest of a model's files: weights, configuration and tokenizer."""
     files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
     digest = hashlib.sha256()

@@ -98,7 +98,8 @@ def _source(
         sizes = dataset.grammar
 
         def generated(split: str) -> tuple[str, list[Row]]:
-            rows = grammar.generate(getattr(sizes, split), f"{sizes.seed}/{split}")
+            noise = sizes.noise if split == "train" else 0.0
+            rows = grammar.generate(getattr(sizes, split), f"{sizes.seed}/{split}", noise)
             return f"grammar: {split}", rows
 
         return generated

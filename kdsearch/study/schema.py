@@ -66,11 +66,13 @@ class Limit(Section):
 
 
 class Grammar(Section):
-    """Sentences of a small grammar, generated from a seed; the label says which verb disagrees."""
+    """Sentences of a small grammar, generated from a seed, labelled by their sentiment."""
 
     train: PositiveInt
     validation: PositiveInt
     test: PositiveInt
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of the training labels that are drawn at random."""
     seed: int = 0
 
 
@@ -192,7 +194,15 @@ class TestCases(Section):
 class Temperature(Section):
     """τ_t of the first stage; the second adds four values around the best."""
 
-    broad: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+    broad: Annotated[tuple[Positive, ...], Field(min_length=2)] = (
+        1.0,
+        2.0,
+        4.0,
+        8.0,
+        16.0,
+        32.0,
+        64.0,
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Temperature:

@@ -1,0 +1,50 @@
+"""From a study's results to the paper's figures and tables. No disk, no clock, no torch."""
+
+from kdsearch.analysis.cases import CaseResult, Evaluated, Failure, State, Step, TeacherScore
+from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
+from kdsearch.analysis.cost import Spent, cost
+from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, compare, deciles, gain
+from kdsearch.analysis.paper import PaperRow
+from kdsearch.analysis.scores import Contender, Contenders, contenders
+from kdsearch.analysis.stable import (
+    RewardRow,
+    Stable,
+    Table3,
+    share_not_above_zero,
+    stable_configuration,
+    table_3,
+)
+from kdsearch.analysis.summary import Analysis, Status, analyse
+
+__all__ = [
+    "Analysis",
+    "CaseGain",
+    "CaseResult",
+    "Comparison",
+    "Contender",
+    "Contenders",
+    "Evaluated",
+    "Failure",
+    "LeftOut",
+    "PaperRow",
+    "RewardRow",
+    "Spent",
+    "Stable",
+    "State",
+    "Status",
+    "Step",
+    "Table3",
+    "TeacherScore",
+    "analyse",
+    "compare",
+    "contenders",
+    "cost",
+    "deciles",
+    "figure_1",
+    "figure_2",
+    "figure_3",
+    "gain",
+    "share_not_above_zero",
+    "stable_configuration",
+    "table_3",
+]

@@ -1,0 +1,207 @@
+"""One test case: the path of its traversal, its teacher, what went wrong and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore
+from kdsearch.analysis.cost import CaseTrainings, Spent, StudentIndex, spent, student_index
+from kdsearch.analysis.scores import score_on_test, value_label
+from kdsearch.search import Candidate, Checkpoint, Choice, Parameter, Tuned, ValidationScore
+from kdsearch.study import TestCase
+
+
+class State(StrEnum):
+    """How far a test case has come."""
+
+    FINISHED = "finished"
+    UNFINISHED = "unfinished"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A choice after its tuning: its best trial by validation, and that one's scores."""
+
+    choice: Choice
+    value: str
+    validation: ValidationScore | None
+    test: TestScore | None
+    temperature: float | None
+    """The tuned τ_t; None where it is inactive, or where no trial has a score."""
+    learning_rate: float | None
+    trials: int
+    key: str | None
+    """Of the best trial's training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A decision of the traversal; the first candidate is the value held before it."""
+
+    parameter: Parameter
+    candidates: tuple[Evaluated, ...]
+    winner: int
+    """The position of the winner among the candidates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherScore:
+    """A teacher's checkpoint and its own scores, where they are known."""
+
+    checkpoint: Checkpoint
+    epoch: int | None
+    validation: ValidationScore | None
+    test: TestScore | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A training without a score."""
+
+    key: str
+    training: str
+    state: Literal["diverged", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """Everything known about a test case."""
+
+    case: TestCase
+    state: State
+    reason: str | None
+    """Why it is unfinished or blocked."""
+    teachers: tuple[TeacherScore, ...]
+    coinciding: bool
+    """Whether the teacher's two checkpoints are one."""
+    path: tuple[Step, ...]
+    winner: Evaluated | None
+    """What the traversal chose, by validation."""
+    stable: Evaluated | None
+    lazy: Evaluated | None
+    failures: tuple[Failure, ...]
+    cost: tuple[Spent, ...]
+    """A training that cases share counts in each of them."""
+
+
+def case_results(agenda: Agenda) -> tuple[CaseResult, ...]:
+    """Every test case, in the order of the study file."""
+    index = student_index(agenda)
+    return tuple(case_result(agenda, view, index) for view in agenda.views())
+
+
+def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResult:
+    """The test case of `view`."""
+    state, reason = state_of(view)
+    path = _path(agenda, view)
+    trainings = CaseTrainings(agenda, view)
+    students = trainings.students(index)
+    every = trainings.teachers | trainings.outputs | students
+    results = agenda.results
+    phase2 = view.phase2
+    return CaseResult(
+        case=view.case,
+        state=state,
+        reason=reason,
+        teachers=teacher_scores(agenda, view),
+        coinciding=view.coinciding,
+        path=path,
+        winner=path[-1].candidates[path[-1].winner] if view.traversed else None,
+        stable=_second_phase(agenda, view, phase2.stable, phase2.stable_tuned) if phase2 else None,
+        lazy=_second_phase(agenda, view, phase2.lazy, phase2.lazy_tuned) if phase2 else None,
+        failures=failures(agenda, every),
+        cost=(
+            spent("teacher", (results[key] for key in trainings.teachers)),
+            spent("outputs", (results[key] for key in trainings.outputs)),
+            spent("student", (results[key] for key in students)),
+        ),
+    )
+
+
+def state_of(view: CaseView) -> tuple[State, str | None]:
+    """How far a case has come, and why not further."""
+    if view.blocked is not None:
+        return State.BLOCKED, view.blocked
+    if view.wanted:
+        stages = ", ".join(dict.fromkeys(request.stage for request in view.wanted))
+        return State.UNFINISHED, f"{len(view.wanted)} trainings to run next, for: {stages}"
+    if view.phase2 is None:
+        return State.UNFINISHED, "its second phase waits for the traversals of the other cases"
+    return State.FINISHED, None
+
+
+def teacher_scores(agenda: Agenda, view: CaseView) -> tuple[TeacherScore, ...]:
+    """The teacher's own scores, from its outputs on the validation and the test split."""
+    return tuple(
+        _teacher_score(agenda, checkpoint, outputs)
+        for checkpoint, outputs in (view.outputs or {}).items()
+    )
+
+
+def failures(agenda: Agenda, trainings: dict[str, str]) -> tuple[Failure, ...]:
+    """Of `trainings` (their descriptions by key, each with a result), those without a score."""
+    found = []
+    for key, name in trainings.items():
+        outcome = agenda.results[key]
+        if outcome is None:
+            found.append(Failure(key=key, training=name, state="failed"))
+        elif outcome.state == "diverged":
+            found.append(Failure(key=key, training=name, state="diverged"))
+    return tuple(found)
+
+
+def _teacher_score(
+    agenda: Agenda, checkpoint: Checkpoint, outputs: tuple[OutputsTraining, ...]
+) -> TeacherScore:
+    by_split = {training.split: agenda.results.get(training.key) for training in outputs}
+    validation, test = by_split["validation"], by_split["test"]
+    return TeacherScore(
+        checkpoint=checkpoint,
+        epoch=outputs[0].checkpoint.epoch,
+        validation=validation.validation if validation else None,
+        test=test.test if test else None,
+    )
+
+
+def _path(agenda: Agenda, view: CaseView) -> tuple[Step, ...]:
+    steps = []
+    for decision in view.traversal.decisions if view.traversal else ():
+        candidates = tuple(
+            _candidate(agenda, view, decision.parameter, each) for each in decision.candidates
+        )
+        winner = decision.candidates.index(decision.winner)
+        steps.append(Step(parameter=decision.parameter, candidates=candidates, winner=winner))
+    return tuple(steps)
+
+
+def _candidate(
+    agenda: Agenda, view: CaseView, parameter: Parameter, candidate: Candidate
+) -> Evaluated:
+    value = value_label(parameter, candidate.value)
+    return evaluated(agenda, view, candidate.choice, candidate.tuned, value=value)
+
+
+def _second_phase(
+    agenda: Agenda, view: CaseView, choice: Choice, tuned: Tuned | None
+) -> Evaluated | None:
+    return None if tuned is None else evaluated(agenda, view, choice, tuned, value=str(choice))
+
+
+def evaluated(
+    agenda: Agenda, view: CaseView, choice: Choice, tuned: Tuned, *, value: str
+) -> Evaluated:
+    """A tuned choice with the scores of its best trial."""
+    best = tuned.best
+    return Evaluated(
+        choice=choice,
+        value=value,
+        validation=tuned.score,
+        test=score_on_test(agenda, view, tuned),
+        temperature=best.configuration.temperature if best else None,
+        learning_rate=best.learning_rate if best else None,
+        trials=len(tuned.trials),
+        key=agenda.training(view, best).key if best else None,
+    )

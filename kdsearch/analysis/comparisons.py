@@ -1,0 +1,232 @@
+"""What Figures 1, 2 and 3 compare: each function gives the gain in one test case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from kdsearch.agenda import Agenda, CaseView, TestScore
+from kdsearch.analysis.gains import Comparison, Gain, LeftOut, compare, gain
+from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA
+from kdsearch.analysis.scores import (
+    Contenders,
+    contenders,
+    over_label,
+    score_on_test,
+    value_label,
+)
+from kdsearch.search import Decision, Parameter, ParameterValue
+
+FIGURE_2 = (Parameter.DISTANCE, Parameter.TEACHER, Parameter.STUDENT_TEMPERATURE)
+"""The parameters of Figure 2 but α, in its order."""
+
+SecondPhase = Literal["stable", "lazy"]
+
+
+def figure_1(agenda: Agenda) -> tuple[Comparison, ...]:
+    """Figure 1: the cost of a bad choice, and beside the paper's draw its expectation."""
+    rows = {
+        "best over worst": best_over_worst,
+        "best over random": best_over_random,
+        "best over the expectation": best_over_expectation,
+    }
+    return tuple(
+        compare(label, agenda.views(), partial(in_case, agenda), figure=1)
+        for label, in_case in rows.items()
+    )
+
+
+def best_over_worst(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 1: the best candidate over the worst, both by test score."""
+    found = _candidates(agenda, view)
+    return found if isinstance(found, LeftOut) else gain(found.best, found.worst)
+
+
+def best_over_random(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 1: the best candidate over one drawn from the candidates."""
+    found = _candidates(agenda, view)
+    if isinstance(found, LeftOut):
+        return found
+    return gain(found.best, found.drawn(_seed(agenda, view, "figure 1")))
+
+
+def best_over_expectation(agenda: Agenda, view: CaseView) -> Gain:
+    """Beside Figure 1: the best candidate over the mean of all, free of the draw's luck."""
+    found = _candidates(agenda, view)
+    return found if isinstance(found, LeftOut) else gain(found.best, found.expectation)
+
+
+def figure_2(agenda: Agenda) -> tuple[Comparison, ...]:
+    """Figure 2: each parameter's alternatives over its default, and α in two readings."""
+    space = agenda.resolved.study.search.space()
+    views = agenda.views()
+    alpha = value_label(Parameter.ALPHA, space.alphas[0])
+    maximum = MAXIMUM_OVER_ALPHA.replace("α = 1", alpha)
+    rows: dict[str, Callable[[CaseView], Gain]] = {}
+    if len(space.alphas) > 1:
+        rows[f"best α by validation over {alpha}"] = partial(selected_alpha, agenda)
+        rows[maximum] = partial(maximum_alpha, agenda)
+    for parameter in FIGURE_2:
+        default, *alternatives = space.values(parameter)
+        for value in alternatives:
+            label = over_label(parameter, value, default)
+            rows[label] = partial(flip, agenda, parameter=parameter, alternative=value)
+    return tuple(compare(label, views, in_case, figure=2) for label, in_case in rows.items())
+
+
+def flip(
+    agenda: Agenda, view: CaseView, *, parameter: Parameter, alternative: ParameterValue
+) -> Gain:
+    """Figure 2: an alternative over the default, as the traversal met them."""
+    found = _decision(view, parameter)
+    if isinstance(found, LeftOut):
+        return found
+    target = next((c for c in found.candidates if c.value == alternative), None)
+    if target is None:
+        return LeftOut.ABSENT
+    return gain(
+        score_on_test(agenda, view, target.tuned),
+        score_on_test(agenda, view, found.candidates[0].tuned),
+    )
+
+
+def selected_alpha(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 2: the α of the highest validation score, the default included, over the default."""
+    found = _scored_alphas(agenda, view)
+    if isinstance(found, LeftOut):
+        return found
+    decision, default, _ = found
+    return gain(score_on_test(agenda, view, decision.winner.tuned), default)
+
+
+def maximum_alpha(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 2, as the paper's row seems to be: the maximum by test score over all α."""
+    found = _scored_alphas(agenda, view)
+    if isinstance(found, LeftOut):
+        return found
+    _, default, others = found
+    return gain(max(others) if default is None else max(default, *others), default)
+
+
+def figure_3(agenda: Agenda) -> tuple[Comparison, ...]:
+    """Figure 3: how far each way to choose lags behind the test case's own best."""
+    rows = {
+        "best over lazy": best_over_lazy,
+        "best over random": best_over_another_random,
+        "best over stable": best_over_stable,
+    }
+    return tuple(
+        compare(label, agenda.views(), partial(in_case, agenda), figure=3)
+        for label, in_case in rows.items()
+    )
+
+
+def best_over_lazy(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 3: the best candidate, frozen before the second phase, over the lazy baseline."""
+    return _over_second_phase(agenda, view, "lazy")
+
+
+def best_over_another_random(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 3: the best candidate over a draw of its own, not that of Figure 1."""
+    found = _traversed(agenda, view)
+    if isinstance(found, LeftOut):
+        return found
+    return gain(found.best, found.drawn(_seed(agenda, view, "figure 3")))
+
+
+def best_over_stable(agenda: Agenda, view: CaseView) -> Gain:
+    """Figure 3: the best candidate, frozen before the second phase, over the stable one."""
+    return _over_second_phase(agenda, view, "stable")
+
+
+def stable_over_others(agenda: Agenda) -> tuple[Comparison, Comparison]:
+    """What the stable configuration gains over the lazy baseline, and over Figure 3's draw."""
+    views = agenda.views()
+    return (
+        compare("stable over lazy", views, partial(stable_over_lazy, agenda)),
+        compare("stable over random", views, partial(stable_over_random, agenda)),
+    )
+
+
+def stable_over_lazy(agenda: Agenda, view: CaseView) -> Gain:
+    """The stable configuration over the lazy baseline."""
+    stable, lazy = _second_phase(agenda, view, "stable"), _second_phase(agenda, view, "lazy")
+    if isinstance(stable, LeftOut):
+        return stable
+    return lazy if isinstance(lazy, LeftOut) else gain(stable, lazy)
+
+
+def stable_over_random(agenda: Agenda, view: CaseView) -> Gain:
+    """The stable configuration over the draw of Figure 3."""
+    stable, found = _second_phase(agenda, view, "stable"), _traversed(agenda, view)
+    if isinstance(stable, LeftOut):
+        return stable
+    if isinstance(found, LeftOut):
+        return found
+    return gain(stable, found.drawn(_seed(agenda, view, "figure 3")))
+
+
+def _seed(agenda: Agenda, view: CaseView, purpose: str) -> str:
+    return f"{agenda.resolved.study.seed}/{view.case}/random of {purpose}"
+
+
+def _traversed(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
+    if view.blocked is not None:
+        return LeftOut.BLOCKED
+    found = contenders(agenda, view)
+    return LeftOut.UNFINISHED if found is None else found
+
+
+def _candidates(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
+    """The candidates of a case in which at least two can be compared."""
+    found = _traversed(agenda, view)
+    if isinstance(found, LeftOut) or found.comparable:
+        return found
+    return LeftOut.ABSENT if found.choices < 2 else LeftOut.UNSCORED
+
+
+def _decision(view: CaseView, parameter: Parameter) -> Decision | LeftOut:
+    """The decision on a parameter: α's is taken in every case, but may have one value only."""
+    if len(view.space.values(parameter)) < 2:
+        return LeftOut.ABSENT
+    if view.blocked is not None:
+        return LeftOut.BLOCKED
+    traversal = view.traversal
+    if traversal is None:
+        return LeftOut.UNFINISHED
+    decision = traversal.decision(parameter)
+    if decision is not None:
+        return decision
+    order = (*view.space.order, Parameter.ALPHA)
+    stage = traversal.stage
+    ahead = stage is not None and order.index(parameter) >= order.index(stage.parameter)
+    return LeftOut.UNFINISHED if ahead else LeftOut.ABSENT
+
+
+def _scored_alphas(
+    agenda: Agenda, view: CaseView
+) -> tuple[Decision, TestScore | None, list[TestScore]] | LeftOut:
+    """The decision on α, the default's test score and those of the alternatives that have one."""
+    decision = _decision(view, Parameter.ALPHA)
+    if isinstance(decision, LeftOut):
+        return decision
+    default, *others = (score_on_test(agenda, view, c.tuned) for c in decision.candidates)
+    scored = [score for score in others if score is not None]
+    return (decision, default, scored) if scored else LeftOut.UNSCORED
+
+
+def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScore | None | LeftOut:
+    if view.blocked is not None:
+        return LeftOut.BLOCKED
+    if view.phase2 is None:
+        return LeftOut.UNFINISHED
+    tuned = view.phase2.stable_tuned if name == "stable" else view.phase2.lazy_tuned
+    return LeftOut.UNFINISHED if tuned is None else score_on_test(agenda, view, tuned)
+
+
+def _over_second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Gain:
+    found, other = _traversed(agenda, view), _second_phase(agenda, view, name)
+    if isinstance(found, LeftOut):
+        return found
+    return other if isinstance(other, LeftOut) else gain(found.best, other)

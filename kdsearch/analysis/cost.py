@@ -1,0 +1,130 @@
+"""What a study took, by kind of training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from math import fsum
+from typing import Literal
+
+from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
+from kdsearch.agenda.graph import Graph
+from kdsearch.search import Trial, choice_of
+
+Kind = Literal["teacher", "outputs", "student"]
+KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """The trainings of one kind that ended, and how."""
+
+    kind: Kind
+    scored: int
+    diverged: int
+    failed: int
+    seconds: float
+    """Of those scored and diverged: a failed try leaves no cost."""
+
+    @property
+    def trainings(self) -> int:
+        """All that ended."""
+        return self.scored + self.diverged + self.failed
+
+
+def cost(agenda: Agenda) -> tuple[Spent, ...]:
+    """What the study took so far, each training once."""
+    owned = [CaseTrainings(agenda, view) for view in agenda.views()]
+    known: dict[str, Kind] = {key: "teacher" for case in owned for key in case.teachers}
+    known |= {key: "outputs" for case in owned for key in case.outputs}
+    groups: dict[Kind, list[Outcome | None]] = defaultdict(list)
+    for key, result in agenda.results.items():
+        # Every teacher and every output is known, so what is left is a student.
+        kind = known.get(key, "student") if result is None else result.training.kind
+        groups[kind].append(result)
+    return tuple(spent(kind, groups[kind]) for kind in KINDS)
+
+
+def spent(kind: Kind, results: Iterable[Outcome | None]) -> Spent:
+    """The sum over `results`, in which None is a training that failed for good."""
+    every = list(results)
+    outcomes = [outcome for outcome in every if outcome is not None]
+    return Spent(
+        kind=kind,
+        scored=sum(outcome.state == "scored" for outcome in outcomes),
+        diverged=sum(outcome.state == "diverged" for outcome in outcomes),
+        failed=len(every) - len(outcomes),
+        seconds=fsum(outcome.cost.seconds for outcome in outcomes),
+    )
+
+
+class CaseTrainings:
+    """Which trainings with a result belong to a test case, by kind: key to description.
+
+    Cases share trainings: those of their teacher, and equal students.
+    """
+
+    def __init__(self, agenda: Agenda, view: CaseView) -> None:
+        self._agenda = agenda
+        self._view = view
+        self._graph = Graph(agenda.resolved)
+
+    @cached_property
+    def teachers(self) -> dict[str, str]:
+        """The fine-tunings of the case's teacher."""
+        trainings = self._graph.teachers(self._view.case)
+        return {t.key: str(t) for t in trainings if t.key in self._agenda.results}
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """The outputs of its checkpoints."""
+        pairs = self._view.outputs or {}
+        every = (t for outputs in pairs.values() for t in outputs)
+        return {t.key: str(t) for t in every if t.key in self._agenda.results}
+
+    def students(self, index: StudentIndex) -> dict[str, str]:
+        """Its students: those in decided stages, and all others that have an outcome."""
+        found: dict[str, str] = {}
+        for trial in _tuned_trials(self._view):
+            training = self._agenda.training(self._view, trial)
+            if training.key in self._agenda.results:
+                found[training.key] = str(training)
+        for pair in (self._view.outputs or {}).values():
+            some = self._agenda.training(self._view, _some_trial(self._view))
+            for student in index.get((pair[0].key, _model(some)), ()):
+                found.setdefault(student.key, str(student))
+        return found
+
+
+StudentIndex = dict[tuple[str, str], list[StudentTraining]]
+"""Students that have an outcome, by the outputs that taught them and by their model."""
+
+
+def student_index(agenda: Agenda) -> StudentIndex:
+    """The students of all outcomes."""
+    index: StudentIndex = defaultdict(list)
+    for outcome in agenda.results.values():
+        if outcome is not None and isinstance(outcome.training, StudentTraining):
+            index[outcome.training.outputs, _model(outcome.training)].append(outcome.training)
+    return dict(index)
+
+
+def _model(training: StudentTraining) -> str:
+    return training.model.model_dump_json(exclude={"name", "tokenizer_name"})
+
+
+def _tuned_trials(view: CaseView) -> Iterable[Trial]:
+    for decision in view.traversal.decisions if view.traversal else ():
+        for candidate in decision.candidates:
+            yield from candidate.tuned.trials
+    if view.phase2 is not None:
+        for tuned in (view.phase2.stable_tuned, view.phase2.lazy_tuned):
+            yield from tuned.trials if tuned else ()
+
+
+def _some_trial(view: CaseView) -> Trial:
+    choice = choice_of(view.space.defaults())
+    temperature = view.space.broad[0] if choice.has_temperature else None
+    return Trial(configuration=choice.at(temperature), learning_rate=view.space.learning_rates[0])

@@ -1,0 +1,130 @@
+"""The rewards (Table 3) and the stable configuration that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kdsearch.agenda import Agenda, CaseView
+from kdsearch.analysis.gains import Comparison
+from kdsearch.analysis.paper import REWARDS
+from kdsearch.analysis.scores import over_label
+from kdsearch.search import (
+    Checkpoint,
+    Choice,
+    Parameter,
+    ParameterValue,
+    choice_of,
+    stable_values,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardRow:
+    """A row of Table 3, by validation score."""
+
+    parameter: Parameter
+    label: str
+    reward: int
+    better: int
+    worse: int
+    equal: int
+    unscored: int
+    paper: int | None
+    """The paper's R, of the same comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table3:
+    """The rewards over the traversals that are finished, and why some comparisons are equal."""
+
+    traversals: int
+    rows: tuple[RewardRow, ...]
+    coinciding: int
+    """Cases whose teacher's two checkpoints are one."""
+    same_student_temperature: int
+    """Cases in which both sides of the τ_s flip came to one configuration: τ_t = τ_s = 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stable:
+    """The configuration that is stable over the test cases; its τ_t is tuned in each."""
+
+    choice: Choice
+    deviations: dict[Parameter, ParameterValue]
+    """Where it leaves the default."""
+    provisional: bool
+    """Whether traversals are still under way, so that it may change."""
+    traversals: int
+    """How many finished traversals it rests on."""
+
+
+def table_3(agenda: Agenda) -> Table3:
+    """Table 3: how often an alternative was better than its default, less how often worse."""
+    traversed = [view for view in agenda.views() if view.traversed]
+    rows = []
+    for found in agenda.rewards():
+        label = over_label(found.parameter, found.alternative, found.default)
+        rows.append(
+            RewardRow(
+                parameter=found.parameter,
+                label=label,
+                reward=found.reward,
+                better=found.better,
+                worse=found.worse,
+                equal=found.equal,
+                unscored=found.unscored,
+                paper=REWARDS.get(label),
+            )
+        )
+    return Table3(
+        traversals=len(traversed),
+        rows=tuple(rows),
+        coinciding=sum(view.coinciding for view in traversed),
+        same_student_temperature=sum(map(same_student_temperature, traversed)),
+    )
+
+
+def same_student_temperature(view: CaseView) -> bool:
+    """Whether the τ_s flip compared a configuration with itself: τ_t = 1 won on both sides."""
+    decision = view.traversal.decision(Parameter.STUDENT_TEMPERATURE) if view.traversal else None
+    if decision is None:
+        return False
+    default, *others = (candidate.tuned.best for candidate in decision.candidates)
+    return default is not None and any(
+        other is not None and other.configuration == default.configuration for other in others
+    )
+
+
+def stable_configuration(agenda: Agenda) -> Stable | None:
+    """The stable configuration, provisional until the second phase.
+
+    None while no traversal is finished: nothing speaks for any value yet.
+    """
+    views = agenda.views()
+    traversals = sum(view.traversed for view in views)
+    if not traversals:
+        return None
+    decided = agenda.stable
+    values = stable_values(agenda.rewards()) if decided is None else decided
+    space = agenda.resolved.study.search.space()
+    held = space.defaults() | dict(values)
+    if all(view.space.teachers == (Checkpoint.GIVEN,) for view in views):
+        held[Parameter.TEACHER] = Checkpoint.GIVEN
+    return Stable(
+        choice=choice_of(held),
+        deviations=dict(values),
+        provisional=decided is None,
+        traversals=traversals,
+    )
+
+
+def at_least_as_good(best_over_stable: Comparison) -> float | None:
+    """The share of cases in which the stable one is at least as good as the best (§4): gain ≤ 0."""
+    return share_not_above_zero(each.gain for each in best_over_stable.gains)
+
+
+def share_not_above_zero(gains: Iterable[float]) -> float | None:
+    """The share of `gains` that are at most 0; None of nothing."""
+    signs = [each <= 0 for each in gains]
+    return sum(signs) / len(signs) if signs else None

@@ -1,0 +1,89 @@
+"""The whole analysis of a study, which may be complete, half done or have failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis.cases import CaseResult, State, case_results
+from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, stable_over_others
+from kdsearch.analysis.cost import Spent, cost
+from kdsearch.analysis.gains import Comparison
+from kdsearch.analysis.stable import (
+    Stable,
+    Table3,
+    at_least_as_good,
+    stable_configuration,
+    table_3,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How many test cases are where, and how many trainings have no score."""
+
+    finished: int
+    unfinished: int
+    blocked: int
+    diverged: int
+    failed: int
+
+    @property
+    def cases(self) -> int:
+        """All test cases."""
+        return self.finished + self.unfinished + self.blocked
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to run; a blocked case does not wait for anything."""
+        return not self.unfinished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What a study says: the paper's figures and Table 3, and every test case."""
+
+    study: str
+    seed: int
+    status: Status
+    stable: Stable | None
+    figure_1: tuple[Comparison, ...]
+    figure_2: tuple[Comparison, ...]
+    figure_3: tuple[Comparison, ...]
+    stable_over_lazy: Comparison
+    stable_over_random: Comparison
+    at_least_as_good: float | None
+    """The share of cases in which the stable configuration is at least as good as the best."""
+    table_3: Table3
+    cases: tuple[CaseResult, ...]
+    cost: tuple[Spent, ...]
+
+
+def analyse(agenda: Agenda) -> Analysis:
+    """Analyse the study of `agenda` as far as its results reach."""
+    cases = case_results(agenda)
+    taken = cost(agenda)
+    third = figure_3(agenda)
+    over_lazy, over_random = stable_over_others(agenda)
+    states = [case.state for case in cases]
+    return Analysis(
+        study=agenda.resolved.study.name,
+        seed=agenda.resolved.study.seed,
+        status=Status(
+            finished=states.count(State.FINISHED),
+            unfinished=states.count(State.UNFINISHED),
+            blocked=states.count(State.BLOCKED),
+            diverged=sum(each.diverged for each in taken),
+            failed=sum(each.failed for each in taken),
+        ),
+        stable=stable_configuration(agenda),
+        figure_1=figure_1(agenda),
+        figure_2=figure_2(agenda),
+        figure_3=third,
+        stable_over_lazy=over_lazy,
+        stable_over_random=over_random,
+        at_least_as_good=at_least_as_good(third[-1]),
+        table_3=table_3(agenda),
+        cases=cases,
+        cost=taken,
+    )

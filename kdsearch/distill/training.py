@@ -1,0 +1,212 @@
+"""The training loop, the same for teachers and students."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from kdsearch.agenda import DataSpec, Epoch
+from kdsearch.search import ValidationScore
+from kdsearch.study import TrainingSettings
+from kdsearch.tasks import Encoded, Task
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From a batch's logits and the numbers of its examples to the loss to minimise."""
+
+State = dict[str, Tensor]
+
+_BATCHES_PER_GROUP = 50
+_EVALUATION_FACTOR = 4  # no gradients are held, so that more examples fit
+
+
+@dataclass(kw_only=True)
+class History:
+    """What a training went through, and the weights of the epochs worth keeping."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best: tuple[Epoch, State] | None = None
+    """The epoch of the highest validation score; the earlier one of equals."""
+    lowest_loss: tuple[Epoch, State] | None = None
+    diverged: bool = False
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    data: DataSpec,
+    examples: Encoded,
+    validation: Encoded,
+    loss: Loss,
+    *,
+    settings: TrainingSettings,
+    learning_rate: float,
+    seed: int,
+    keep_lowest_loss: bool = False,
+) -> History:
+    """Train `model` in place with AdamW, scoring it on `validation` after each epoch.
+
+    A loss that is not finite ends the training: it diverged, and has no score.
+    """
+    device = examples.lengths.device
+    optimizer = _optimizer(model, settings, learning_rate)
+    steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
+    schedule = LambdaLR(optimizer, _schedule(settings, steps))
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    history = History()
+    for number in range(1, settings.epochs + 1):
+        model.train()
+        total = torch.zeros((), device=device)
+        for indices in batches(examples.lengths, settings.batch_size, seed, number):
+            with autocast(device, settings.precision):
+                logits = task.logits(model, examples.batch(indices))
+            batch_loss = loss(logits, indices)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(batch_loss).backward()
+            if settings.clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            total += batch_loss.detach() * len(indices)
+        epoch = _score_epoch(model, task, data, validation, settings, number, total, len(examples))
+        history.epochs.append(epoch)
+        if epoch.train_loss is None or epoch.validation_loss is None:
+            history.diverged = True
+            return history
+        _keep(history, epoch, model, keep_lowest_loss)
+    return history
+
+
+def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """The examples of an epoch in random batches whose members are of similar length.
+
+    The order depends on the seed and the epoch alone, so that a training could go on from any
+    epoch. Every example comes exactly once.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(lengths), generator=generator)
+    groups = order.split(size * _BATCHES_PER_GROUP)
+    on_cpu = lengths.cpu()
+    sorted_groups = [group[on_cpu[group].argsort(stable=True)] for group in groups]
+    every = [batch for group in sorted_groups for batch in group.split(size)]
+    for position in torch.randperm(len(every), generator=generator).tolist():
+        yield every[position].to(lengths.device)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, task: Task, examples: Encoded, *, batch_size: int, precision: str
+) -> Tensor:
+    """The model's logits for every example, [N, C] float32 on the CPU, in their order."""
+    model.eval()
+    device = examples.lengths.device
+    order = examples.lengths.argsort(stable=True)
+    parts = []
+    for indices in order.split(batch_size * _EVALUATION_FACTOR):
+        with autocast(device, precision):
+            parts.append(task.logits(model, examples.batch(indices)).float())
+    logits = torch.cat(parts)
+    result = torch.empty_like(logits)
+    result[order] = logits
+    return result.cpu()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision, unless `precision` is fp32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def _optimizer(
+    model: nn.Module, settings: TrainingSettings, learning_rate: float
+) -> torch.optim.AdamW:
+    """AdamW; biases and norms (everything of one dimension) do not decay, as is usual."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, object]] = [
+        {"params": [p for p in parameters if p.dim() > 1]},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=learning_rate,
+        betas=settings.adam.betas,
+        eps=settings.adam.epsilon,
+        weight_decay=settings.adam.weight_decay,
+    )
+
+
+def _schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """The factor of the learning rate at each step."""
+    warmup = round(settings.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        rest = (step - warmup) / max(1, steps - warmup)
+        if settings.schedule == "linear":
+            return max(0.0, 1 - rest)
+        if settings.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+        return 1.0
+
+    return factor
+
+
+def _score_epoch(
+    model: nn.Module,
+    task: Task,
+    data: DataSpec,
+    validation: Encoded,
+    settings: TrainingSettings,
+    number: int,
+    total: Tensor,
+    count: int,
+) -> Epoch:
+    logits = predict(
+        model,
+        task,
+        validation,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+    )
+    labels = validation.labels.cpu()
+    train_loss = float(total) / count
+    validation_loss = float(F.cross_entropy(logits, labels))
+    finite = math.isfinite(train_loss) and math.isfinite(validation_loss)
+    score = task.score(data.metric, logits, labels, data.labels) if finite else None
+    return Epoch(
+        epoch=number,
+        train_loss=train_loss if math.isfinite(train_loss) else None,
+        validation=None if score is None else ValidationScore(score),
+        validation_loss=validation_loss if math.isfinite(validation_loss) else None,
+    )
+
+
+def _keep(history: History, epoch: Epoch, model: nn.Module, keep_lowest_loss: bool) -> None:
+    better = history.best is None or _score(epoch) > _score(history.best[0])
+    lower = keep_lowest_loss and (
+        history.lowest_loss is None or _loss(epoch) < _loss(history.lowest_loss[0])
+    )
+    if better or lower:
+        state = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+        if better:
+            history.best = (epoch, state)
+        if lower:
+            history.lowest_loss = (epoch, state)
+
+
+def _score(epoch: Epoch) -> float:
+    assert epoch.validation is not None
+    return epoch.validation
+
+
+def _loss(epoch: Epoch) -> float:
+    assert epoch.validation_loss is not None
+    return epoch.validation_loss
