@@ -1,6 +1,7 @@
 """Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
 
 from kdsearch.agenda.agenda import Agenda, CaseView, Phase2, Request, Results
+from kdsearch.agenda.count import Counts, case_counts, remaining
 from kdsearch.agenda.outcome import Attempt, Cost, Epoch, Outcome, TestScore
 from kdsearch.agenda.training import (
     VERSION,
@@ -22,6 +23,7 @@ __all__ = [
     "CaseView",
     "CheckpointSpec",
     "Cost",
+    "Counts",
     "DataSpec",
     "Epoch",
     "ForwardSettings",
@@ -35,5 +37,7 @@ __all__ = [
     "TeacherTraining",
     "TestScore",
     "Training",
+    "case_counts",
     "parse_training",
+    "remaining",
 ]

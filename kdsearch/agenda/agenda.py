@@ -173,6 +173,10 @@ class Agenda:
         for request in view.wanted:
             self._waiting[request.training.key].add(view.case)
 
+    def trained(self, case: TestCase) -> int:
+        """How many of the case's students have a result."""
+        return sum(t.key in self._results for t in self._trainings[case].values())
+
     def _first_phase(self, case: TestCase) -> CaseView:
         space = space_of(self.resolved.study, case)
         view = CaseView(case=case, space=space, wanted=())
@@ -283,23 +287,24 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
     def __getitem__(self, trial: Trial) -> ValidationScore | None:
         results = self._agenda.results
         outputs = self._outputs(trial)
-        if results.get(outputs.key, _UNKNOWN) is None:
+        if outputs is None or (outputs.key in results and not self.can_run(trial)):
             return None  # without the teacher's outputs there is nothing to learn from
         outcome = results[self._agenda.training(self._view, trial).key]
         return outcome.validation if outcome else None
 
     def can_run(self, trial: Trial) -> bool:
         """Whether the outputs that the trial's student learns from are there."""
-        return self._agenda.results.get(self._outputs(trial).key) is not None
+        outputs = self._outputs(trial)
+        outcome = self._agenda.results.get(outputs.key) if outputs else None
+        return outcome is not None and outcome.state == "scored"
 
-    def _outputs(self, trial: Trial) -> OutputsTraining:
+    def _outputs(self, trial: Trial) -> OutputsTraining | None:
+        """On the training split; None of a checkpoint that the teacher's training did not keep."""
         assert self._view.outputs is not None
-        return self._view.outputs[trial.configuration.teacher][0]
+        splits = self._view.outputs.get(trial.configuration.teacher)
+        return splits[0] if splits else None
 
     def __iter__(self) -> Iterator[Trial]:
         raise TypeError("scores are looked up, not listed")
 
     __len__ = __iter__  # type: ignore[assignment]
-
-
-_UNKNOWN = object()

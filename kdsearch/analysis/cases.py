@@ -8,7 +8,7 @@ from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore
 from kdsearch.analysis.cost import CaseTrainings, Spent, StudentIndex, spent, student_index
-from kdsearch.analysis.scores import score_on_test, value_label
+from kdsearch.analysis.scores import contenders, score_on_test, value_label
 from kdsearch.search import Candidate, Checkpoint, Choice, Parameter, Tuned, ValidationScore
 from kdsearch.study import TestCase
 
@@ -80,6 +80,8 @@ class CaseResult:
     path: tuple[Step, ...]
     winner: Evaluated | None
     """What the traversal chose, by validation."""
+    best_on_test: TestScore | None
+    """The case's own best: the highest test score of its candidates (Figures 1 and 3)."""
     stable: Evaluated | None
     lazy: Evaluated | None
     failures: tuple[Failure, ...]
@@ -102,6 +104,7 @@ def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResu
     every = trainings.teachers | trainings.outputs | students
     results = agenda.results
     phase2 = view.phase2
+    candidates = contenders(agenda, view)
     return CaseResult(
         case=view.case,
         state=state,
@@ -110,6 +113,7 @@ def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResu
         coinciding=view.coinciding,
         path=path,
         winner=path[-1].candidates[path[-1].winner] if view.traversed else None,
+        best_on_test=candidates.best if candidates else None,
         stable=_second_phase(agenda, view, phase2.stable, phase2.stable_tuned) if phase2 else None,
         lazy=_second_phase(agenda, view, phase2.lazy, phase2.lazy_tuned) if phase2 else None,
         failures=failures(agenda, every),
@@ -127,7 +131,7 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
         return State.BLOCKED, view.blocked
     if view.wanted:
         stages = ", ".join(dict.fromkeys(request.stage for request in view.wanted))
-        return State.UNFINISHED, f"{len(view.wanted)} trainings to run next, for: {stages}"
+        return State.UNFINISHED, f"trainings to run next: {len(view.wanted)}, for: {stages}"
     if view.phase2 is None:
         return State.UNFINISHED, "its second phase waits for the traversals of the other cases"
     return State.FINISHED, None

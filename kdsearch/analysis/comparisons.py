@@ -216,7 +216,7 @@ def _scored_alphas(
     return (decision, default, scored) if scored else LeftOut.UNSCORED
 
 
-def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScore | None | LeftOut:
+def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScore | LeftOut | None:
     if view.blocked is not None:
         return LeftOut.BLOCKED
     if view.phase2 is None:

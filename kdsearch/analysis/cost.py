@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import fsum
 from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
 from kdsearch.agenda.graph import Graph
-from kdsearch.search import Trial, choice_of
+from kdsearch.search import Checkpoint, Trial, choice_of
 
 Kind = Literal["teacher", "outputs", "student"]
 KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student")
@@ -87,13 +87,16 @@ class CaseTrainings:
     def students(self, index: StudentIndex) -> dict[str, str]:
         """Its students: those in decided stages, and all others that have an outcome."""
         found: dict[str, str] = {}
+        pairs = self._view.outputs or {}
         for trial in _tuned_trials(self._view):
+            if trial.configuration.teacher not in pairs:
+                continue  # a checkpoint that the teacher's training did not keep
             training = self._agenda.training(self._view, trial)
             if training.key in self._agenda.results:
                 found[training.key] = str(training)
-        for pair in (self._view.outputs or {}).values():
-            some = self._agenda.training(self._view, _some_trial(self._view))
-            for student in index.get((pair[0].key, _model(some)), ()):
+        for checkpoint in pairs:
+            some = self._agenda.training(self._view, _some_trial(self._view, checkpoint))
+            for student in index.get((some.outputs, _model(some)), ()):
                 found.setdefault(student.key, str(student))
         return found
 
@@ -124,7 +127,7 @@ def _tuned_trials(view: CaseView) -> Iterable[Trial]:
             yield from tuned.trials if tuned else ()
 
 
-def _some_trial(view: CaseView) -> Trial:
-    choice = choice_of(view.space.defaults())
+def _some_trial(view: CaseView, checkpoint: Checkpoint) -> Trial:
+    choice = replace(choice_of(view.space.defaults()), teacher=checkpoint)
     temperature = view.space.broad[0] if choice.has_temperature else None
     return Trial(configuration=choice.at(temperature), learning_rate=view.space.learning_rates[0])

@@ -67,7 +67,7 @@ def gain(target: TestScore | None, baseline: TestScore | None) -> Gain:
     """(target − baseline) / baseline on the test set (§4), or why there is none."""
     if target is None or baseline is None:
         return LeftOut.UNSCORED
-    if baseline == 0:
+    if float(baseline) == 0:
         return LeftOut.ZERO_BASELINE
     return (target - baseline) / baseline
 

@@ -1,5 +1,16 @@
 """Drives a search: from the agenda through an engine to the ledger."""
 
-from kdsearch.driver.dispatcher import Dispatcher, Watch
+from kdsearch.driver.dispatcher import Dispatcher
+from kdsearch.driver.estimate import Estimate, duration, estimate
+from kdsearch.driver.search import open_study, run_search
+from kdsearch.driver.watch import Watch
 
-__all__ = ["Dispatcher", "Watch"]
+__all__ = [
+    "Dispatcher",
+    "Estimate",
+    "Watch",
+    "duration",
+    "estimate",
+    "open_study",
+    "run_search",
+]

@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.agenda import Agenda, Attempt, Request
+from kdsearch.driver.watch import Watch
 from kdsearch.ledger import Ledger
-
-
-class Watch(Protocol):
-    """Someone who follows a search: a progress display, a log, a monitor."""
-
-    def started(self, request: Request) -> None:
-        """A training was handed to the engine."""
-
-    def finished(self, request: Request, outcome: Outcome) -> None:
-        """A training has its outcome."""
-
-    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
-        """A training failed; `for_good` if it will not be tried again."""
 
 
 class Dispatcher:
@@ -30,13 +17,20 @@ class Dispatcher:
         self._ledger = ledger
         self._watches = watches
         self._running: dict[str, Request] = {}
+        self._attempts: dict[str, int] = {}
         self._tries = agenda.resolved.study.tries
         self._waiting: list[Request] | None = None
+        self._finished = 0
 
     @property
     def running(self) -> tuple[Request, ...]:
         """What the engine has in hand."""
         return tuple(self._running.values())
+
+    @property
+    def finished(self) -> int:
+        """How many trainings ended since the start."""
+        return self._finished
 
     @property
     def complete(self) -> bool:
@@ -51,7 +45,9 @@ class Dispatcher:
         if not self._waiting:
             return None
         request = self._waiting.pop()
-        self._running[request.training.key] = request
+        key = request.training.key
+        self._running[key] = request
+        self._attempts[key] = len(self._ledger.attempts_of(key))
         for watch in self._watches:
             watch.started(request)
         return request
@@ -60,6 +56,7 @@ class Dispatcher:
         """A training ended: take in the outcome, or the failed attempt, that the ledger has."""
         request = self._running.pop(key)
         self._waiting = None
+        self._finished += 1
         outcome = self._ledger.outcome(key)
         if outcome is not None:
             self._agenda.add(key, outcome)
@@ -74,8 +71,9 @@ class Dispatcher:
             watch.failed(request, attempts[-1], for_good=for_good)
 
     def lost(self, key: str, message: str) -> None:
-        """A training ended without a word; its outcome may have been committed all the same."""
-        if self._ledger.outcome(key) is None:
+        """A training ended without a word to the engine; the worker may have committed one."""
+        told = len(self._ledger.attempts_of(key)) > self._attempts[key]
+        if self._ledger.outcome(key) is None and not told:
             attempt = Attempt(
                 key=key,
                 number=0,
@@ -85,3 +83,8 @@ class Dispatcher:
             )
             self._ledger.write_attempt(attempt)
         self.done(key)
+
+    def release(self, key: str) -> None:
+        """A training was given up through no fault of its own; it will be given out again."""
+        self._running.pop(key, None)
+        self._waiting = None

@@ -32,6 +32,13 @@ class Queue(Protocol):
     def lost(self, key: str, message: str) -> None:
         """A training ended without a word: its worker died."""
 
+    def release(self, key: str) -> None:
+        """A training was given up through no fault of its own; it will be given out again."""
+
+    @property
+    def finished(self) -> int:
+        """How many trainings ended since the start."""
+
     @property
     def complete(self) -> bool:
         """Whether nothing is left to run, and nothing is running."""

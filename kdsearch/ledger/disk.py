@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +52,7 @@ class OsDisk:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            path.unlink(missing_ok=True)
+            self.remove(path)
             raise storage_error(path, error) from None
 
     def link(self, source: Path, target: Path) -> bool:
@@ -67,11 +68,15 @@ class OsDisk:
 
     def replace(self, source: Path, target: Path) -> None:
         """See `Disk.replace`."""
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            raise storage_error(target, error) from None
 
     def remove(self, path: Path) -> None:
         """See `Disk.remove`."""
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file left over is hidden, and another error may be on its way
+            path.unlink()
 
     def read(self, path: Path) -> bytes:
         """See `Disk.read`."""
@@ -82,7 +87,7 @@ class OsDisk:
         try:
             with os.scandir(folder) as entries:
                 yield from (entry.name for entry in entries)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def make_folder(self, folder: Path) -> None:

@@ -83,7 +83,8 @@ class Ledger:
     def rows(self, digest: str) -> list[Row]:
         """The rows of a split."""
         content = self._disk.read(self.folder / "data" / f"{digest}.jsonl")
-        return [json.loads(line) for line in content.decode().splitlines()]
+        # Not `splitlines`: a text may hold U+2028 and other ends of lines.
+        return [json.loads(line) for line in content.decode().split("\n") if line]
 
     # -- outcomes and attempts ------------------------------------------------------------------
 

@@ -106,7 +106,8 @@ def _read(path: Path) -> dict[str, Any]:
         note = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) else {}
+    whole = isinstance(note, dict) and {"host", "pid", "since"} <= note.keys()
+    return note if whole else {}
 
 
 def _write(path: Path, note: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def _paths(
         seen = visited | {choice for _, choice in stage.candidates}
         last = order[0] is Parameter.ALPHA
         for value, _ in stage.candidates[:1] if last else stage.candidates:
-            if decided.get(order[0], value) == value:
+            if last or decided.get(order[0], value) == value:
                 yield from walk(order[1:], {**held, order[0]: value}, seen)
 
     yield from walk((*space.order, Parameter.ALPHA), space.defaults(), frozenset())

@@ -110,6 +110,8 @@ class Choice:
         if temperature is not None:
             temperature = significant(temperature)
         student = self.student_temperature
+        if isinstance(student, float | int):
+            student = significant(student)
         return Configuration(
             distance=self.distance,
             teacher=self.teacher,

@@ -15,6 +15,7 @@ from kdsearch.search.configuration import (
     Parameter,
     ParameterValue,
     StudentTemperature,
+    significant,
 )
 from kdsearch.search.temperature import local_temperatures
 
@@ -51,6 +52,8 @@ class Space:
     )
 
     def __post_init__(self) -> None:
+        # As configurations hold them, so that the best one is found again among these.
+        object.__setattr__(self, "broad", tuple(map(significant, self.broad)))
         if len(self.broad) < 2 or list(self.broad) != sorted(set(self.broad)):
             raise ValueError("the broad temperatures are at least two, and ascend")
         if sorted(self.order) != sorted(set(Parameter) - {Parameter.ALPHA}):

@@ -20,7 +20,7 @@ from kdsearch.study.resolve import (
     given_labels,
     resolve,
 )
-from kdsearch.study.rows import Row, columns_of
+from kdsearch.study.rows import Row, columns_of, known_rows, label_count
 from kdsearch.study.schema import SPLITS, Adam, Study, TrainingSettings
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
     "digest_model",
     "given_labels",
     "hub_model",
+    "known_rows",
+    "label_count",
     "load_study",
     "parse_study",
     "resolve",

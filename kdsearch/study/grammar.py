@@ -14,9 +14,9 @@ from __future__ import annotations
 import random
 
 LABELS = ("negative", "neutral", "positive")
-GOOD = tuple("good kind bright calm clean clever fresh funny".split())
-BAD = tuple("bad cruel dull noisy dirty silly stale boring".split())
-NOUNS = tuple("dog cat boy girl song film book garden".split())
+GOOD = ("good", "kind", "bright", "calm", "clean", "clever", "fresh", "funny")
+BAD = ("bad", "cruel", "dull", "noisy", "dirty", "silly", "stale", "boring")
+NOUNS = ("dog", "cat", "boy", "girl", "song", "film", "book", "garden")
 
 
 def generate(rows: int, seed: str, noise: float = 0.0) -> list[dict[str, object]]:

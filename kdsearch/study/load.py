@@ -6,16 +6,17 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from kdsearch.errors import InputError, Problem
-from kdsearch.search import Space
+from kdsearch.search import Inner, Space
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.schema import Student, Study, Teacher
 
@@ -26,6 +27,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag.endswith(":merge"):
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.MarkedYAMLError(
@@ -97,8 +100,10 @@ def parse_study(
     try:
         study = Study.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        problems += [_problem(place, detail) for detail in error.errors()]
+        problems += [_problem(place, detail) for detail in _details(error)]
         raise InputError(problems) from None
+    except (ValueError, RecursionError) as error:  # of json: an alias that holds itself
+        raise InputError.one(place, f"cannot be read: {error}") from None
     problems += _references(study, place)
     if problems:
         raise InputError(problems)
@@ -116,9 +121,13 @@ def test_cases(study: Study) -> tuple[TestCase, ...]:
     )
 
 
-def space_of(study: Study, case: TestCase) -> Space:
-    """The grid of a test case: the study's, less what the case's teacher does not have."""
-    return study.search.space(tuple(study.teachers[case.teacher].given))
+def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
+    """The grid of a test case: the study's, less what the case's teacher does not have.
+
+    `inner` is another inner tuning than the study's, to compare the two.
+    """
+    space = study.search.space(tuple(study.teachers[case.teacher].given))
+    return replace(space, inner=inner) if inner else space
 
 
 def differences(old: Study, new: Study) -> list[str]:
@@ -169,6 +178,21 @@ def _read(path: Path) -> Any:
         raise InputError.one(path, f"not YAML: {error}") from None
 
 
+def _details(error: ValidationError) -> list[Any]:
+    """Its problems, but not that a list is too short once its wrong items are taken out."""
+    found = error.errors()
+    return [
+        detail
+        for detail in found
+        if detail["type"] != "too_short"
+        or not any(
+            len(other["loc"]) > len(detail["loc"])
+            and other["loc"][: len(detail["loc"])] == detail["loc"]
+            for other in found
+        )
+    ]
+
+
 def _problem(place: str, detail: Any) -> Problem:
     location = tuple(detail["loc"])
     where = f"{place}: {_path(location)}" if location else place
@@ -193,15 +217,12 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
     """The keys that a study file may have at `location`."""
     kind: Any = Study
     for part in location:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if _is_section(kind):
             kind = kind.model_fields[str(part)].annotation
         else:  # dict[str, X] or tuple[X, ...]: the item's type
             kind = next(a for a in get_args(kind) if a not in (str, Ellipsis))
-        while kind is not None and not isinstance(kind, type):
-            inner = [a for a in get_args(kind) if _is_section(a)]
-            if not inner:
-                break
-            kind = inner[0]
+        while get_origin(kind) in (Annotated, Union, UnionType):
+            kind = next(a for a in get_args(kind) if a is not NoneType)
     return tuple(kind.model_fields) if _is_section(kind) else ()
 
 

@@ -180,7 +180,7 @@ def _parse_classification(place: str, raw: list[Row], columns: Columns) -> list[
         texts = [row.get(column) for column in columns.text]
         label = numbers.get(str(row.get(columns.label)))
         where = f"{place}: row {index + 1}"
-        if not all(isinstance(text, str) for text in texts):
+        if not all(map(_is_text, texts)):
             problems.append(Problem(place=where, what="its text is missing or not text"))
         elif label is None:
             known = ", ".join(f"{i} {name}" for i, name in enumerate(columns.labels))
@@ -199,8 +199,36 @@ def _parse_classification(place: str, raw: list[Row], columns: Columns) -> list[
     return rows
 
 
+def _is_text(value: object) -> bool:
+    """Whether `value` is text, without the halves of characters that JSON can spell."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _cut(rows: list[Row], limit: int | None, seed: str) -> list[Row]:
     if limit is None or limit >= len(rows):
         return rows
     kept = sorted(random.Random(seed).sample(range(len(rows)), limit))
     return [rows[index] for index in kept]
+
+
+def known_rows(name: str, dataset: Dataset) -> dict[str, int] | None:
+    """How many rows each split will have, as far as that is known without reading any."""
+    if dataset.grammar is not None:
+        counts = {split: getattr(dataset.grammar, split) for split in SPLITS}
+    elif dataset.files is None:
+        counts = CATALOGUE[dataset.catalogue or name].rows
+    else:
+        return None
+    limits = {split: getattr(dataset.limit, split) for split in SPLITS}
+    return {split: min(counts[split], limits[split] or counts[split]) for split in SPLITS}
+
+
+def label_count(name: str, dataset: Dataset) -> int:
+    """How many labels a data set has."""
+    return len(columns_of(name, dataset).labels)

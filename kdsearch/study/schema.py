@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from kdsearch.search import TIED, Checkpoint, Distance, Inner, Parameter, Space, StudentTemperature
+from kdsearch.search.configuration import significant
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -22,7 +23,9 @@ SPLITS = ("train", "validation", "test")
 
 
 def _names(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, list):
+        return tuple(value)  # as it comes from JSON, which a strict tuple no longer accepts here
+    return (value,) if isinstance(value, str) else value
 
 
 def _model(value: object) -> object:
@@ -158,7 +161,7 @@ class Teacher(Section):
             raise ValueError("t_hs and t_ll come together; a single one is called checkpoint")
         if (*forms, all(pair)).count(True) != 1:
             raise ValueError("give exactly one of model, checkpoint, and the pair t_hs and t_ll")
-        if self.model is None and "fine_tune" in self.model_fields_set:
+        if self.model is None and self.fine_tune != FineTune():
             raise ValueError("a given teacher is not fine-tuned; remove fine_tune")
         return self
 
@@ -206,8 +209,9 @@ class Temperature(Section):
 
     @model_validator(mode="after")
     def _ascending(self) -> Temperature:
-        if list(self.broad) != sorted(set(self.broad)):
-            raise ValueError("the broad temperatures must ascend, each once")
+        rounded = [significant(value) for value in self.broad]
+        if rounded != sorted(set(rounded)):
+            raise ValueError("the broad temperatures must ascend, each once (to 6 digits)")
         return self
 
 

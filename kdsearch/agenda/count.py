@@ -1,0 +1,56 @@
+"""How many trainings a study needs, before it runs and while it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdsearch.agenda.agenda import Agenda, CaseView
+from kdsearch.search import Bounds, Checkpoint, Inner, count_bounds, lazy_choice
+from kdsearch.study import SPLITS, Study, TestCase, space_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """The trainings of one test case. Teachers are shared by the cases of a dataset."""
+
+    case: TestCase
+    teachers: int
+    outputs: Bounds
+    students: Bounds
+    """Of the traversal and of the second phase."""
+
+
+def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
+    """The fewest and the most trainings of `case`, with the study's inner tuning or another."""
+    teacher = study.teachers[case.teacher]
+    space = space_of(study, case, inner)
+    checkpoints = len(space.teachers)
+    may_coincide = not teacher.given and checkpoints > 1
+    return Counts(
+        case=case,
+        teachers=0 if teacher.given else len(teacher.fine_tune.learning_rate),
+        outputs=Bounds(
+            fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
+            most=len(SPLITS) * checkpoints,
+        ),
+        students=count_bounds(
+            space, lazy=lazy_choice(space, f"{study.seed}/{case}"), may_coincide=may_coincide
+        ),
+    )
+
+
+def remaining(agenda: Agenda, view: CaseView) -> Bounds:
+    """The fewest and the most students that a case still has to train."""
+    wanted = len(view.wanted)
+    if view.blocked or (not wanted and view.phase2 is not None):
+        return Bounds(fewest=0, most=0)
+    decisions = view.traversal.decisions if view.traversal else ()
+    unknown = view.outputs is None and not agenda.resolved.study.teachers[view.case.teacher].given
+    bounds = count_bounds(
+        view.space,
+        decided={decision.parameter: decision.winner.value for decision in decisions},
+        lazy=lazy_choice(view.space, f"{agenda.resolved.study.seed}/{view.case}"),
+        may_coincide=Checkpoint.LOWEST_LOSS in view.space.teachers and (unknown or view.coinciding),
+    )
+    done = agenda.trained(view.case)
+    return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))

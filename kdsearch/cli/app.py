@@ -1,0 +1,61 @@
+"""The commands, and how their errors reach a person: in words, with an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import kdsearch
+from kdsearch.cli import launch, look, plan, study
+from kdsearch.errors import InputError, StorageError
+
+BAD_INPUT = 2
+STORAGE = 3
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="kdsearch",
+    help="Find out, on a GPU cluster, how best to distil a large model into a small one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=(
+        "Exit codes: 0 done; 1 the search ended with something missing; 2 bad input; "
+        "3 the disk cannot be written; 130 interrupted."
+    ),
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    """Find out, on a GPU cluster, how best to distil a large model into a small one."""
+    if show:
+        typer.echo(f"kdsearch {kdsearch.__version__}")
+        raise typer.Exit
+
+
+study.add_to(app)
+plan.add_to(app)
+launch.add_to(app)
+look.add_to(app)
+
+
+def main() -> None:
+    """Run a command; what a user can cause ends in words and an exit code, not in a traceback."""
+    try:
+        app()
+    except InputError as error:
+        for problem in error.problems:
+            print(f"kdsearch: {problem}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except StorageError as error:
+        print(f"kdsearch: {error}", file=sys.stderr)
+        sys.exit(STORAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `kdsearch explain … | head`
+        sys.stderr.close()
+        sys.exit(0)

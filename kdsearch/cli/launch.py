@@ -1,0 +1,164 @@
+"""`launch`: run a search, or go on with it."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from kdsearch.agenda import Agenda
+from kdsearch.cli.options import (
+    Models,
+    StudyFile,
+    console,
+    example,
+    parse_models,
+    print_answer,
+)
+from kdsearch.distill import run_training
+from kdsearch.driver import duration, open_study, run_search
+from kdsearch.engine import InProcessEngine, Worker
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger, driver_lock
+from kdsearch.report import write_report
+from kdsearch.study import Study, load_study
+
+INCOMPLETE = 1
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command(
+        epilog=example("kdsearch launch search_spaces/mrpc.yaml --data-dir data --address auto")
+    )(launch)
+
+
+def launch(
+    study_file: StudyFile,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="The study's folder, on storage that every node sees. [runs/NAME]"),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet."),
+    ] = None,
+    model: Models = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray: auto, or HOST:PORT. Default: a local one is started."),
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
+    ] = False,
+) -> None:
+    """Run a search. The same command goes on with it: nothing finished is trained again."""
+    if in_process and address:
+        raise InputError.one("--in-process", "does not go with --address", "give one of them")
+    study = load_study(study_file, models=parse_models(model))
+    ledger = Ledger((folder or Path("runs") / study.name).resolve())
+    out = console()
+    ledger.prepare()
+    started = time.monotonic()
+    with driver_lock(ledger.folder), _stopped_politely(out):
+        agenda = open_study(ledger, study, data_dir=data_dir, place=str(study_file))
+        out.print(f"study {study.name}: {len(agenda.cases)} test cases, in {ledger.folder}")
+        known = sum(result is not None for result in agenda.results.values())
+        if known:
+            out.print(f"going on: {known} trainings are done already")
+        if agenda.complete:
+            out.print("nothing is left to run")
+        else:
+            _run(agenda, ledger, study, address=address, in_process=in_process, out=out)
+        report = write_report(ledger, agenda)
+    out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
+    print_answer(agenda)
+    out.print(f"report: {report}")
+    _exit_if_incomplete(agenda, ledger)
+
+
+def _run(
+    agenda: Agenda,
+    ledger: Ledger,
+    study: Study,
+    *,
+    address: str | None,
+    in_process: bool,
+    out: Console,
+) -> None:
+    worker = Worker(folder=ledger.folder, run_training=run_training)
+    if in_process:
+        run_search(agenda, ledger, InProcessEngine(worker=worker), slots=1, console=out)
+        return
+    # Ray takes a second to import, which commands that only read files do not need.
+    from kdsearch.engine.ray_tune import EngineError, RayTuneEngine, connect
+
+    resources = study.resources
+    connection = connect(
+        address,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        threads=study.training.cpu_threads,
+    )
+    with connection as cluster:
+        _raise_on_termination()
+        if cluster.dashboard:
+            out.print(f"Ray dashboard: {cluster.dashboard}")
+            if cluster.token:
+                out.print(f"  it asks for a token: {cluster.token}")
+        out.print(f"{cluster.slots} trainings at once; `kdsearch status {ledger.folder}` watches")
+        engine = RayTuneEngine(worker=worker, cluster=cluster)
+        try:
+            run_search(agenda, ledger, engine, slots=cluster.slots, console=out)
+        except EngineError as error:
+            out.print(f"kdsearch: {error}")
+            _resume_hint(out)
+            raise typer.Exit(INCOMPLETE) from None
+
+
+@contextmanager
+def _stopped_politely(out: Console) -> Iterator[None]:
+    """On Ctrl-C or SIGTERM say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        out.print("\nstopped; what was finished is kept")
+        _resume_hint(out)
+        raise
+
+
+def _raise_on_termination() -> None:
+    """Have SIGTERM stop a search as Ctrl-C does; Ray installs a handler of its own at its start."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _resume_hint(out: Console) -> None:
+    out.print(f"go on with the same command: kdsearch {shlex.join(sys.argv[1:])}")
+
+
+def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
+    """Say what is missing of a search that ended, and exit with 1."""
+    failed = [key for key, result in agenda.results.items() if result is None]
+    blocked = [view for view in agenda.views() if view.blocked]
+    for view in blocked:
+        print(f"kdsearch: {view.case} could not be searched: {view.blocked}", file=sys.stderr)
+    if failed:
+        print(
+            f"kdsearch: {len(failed)} trainings failed for good; why: {ledger.folder}/attempts/\n"
+            "  to try one again, remove its folder there and launch again",
+            file=sys.stderr,
+        )
+    if failed or blocked:
+        raise typer.Exit(INCOMPLETE)

@@ -1,0 +1,232 @@
+"""`status`, `explain` and `report`: reading a study's folder, without Ray or torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdsearch.agenda import Agenda, CaseView, TestScore
+from kdsearch.cli.options import (
+    Json,
+    StudyFolder,
+    console,
+    example,
+    open_folder,
+    print_answer,
+)
+from kdsearch.driver import duration, estimate
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger, driver_of
+from kdsearch.report import write_report
+from kdsearch.search import Candidate, Decision, Parameter
+
+
+_NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(epilog=example("kdsearch status runs/quickstart"))(status)
+    app.command(epilog=example("kdsearch explain runs/quickstart grammar/big/small"))(explain)
+    app.command(epilog=example("kdsearch report runs/quickstart"))(report)
+
+
+def status(folder: StudyFolder, as_json: Json = False) -> None:
+    """Show how far a search is, from its files alone, while it runs or after."""
+    ledger, agenda = open_folder(folder)
+    facts = _status(ledger, agenda)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    out = console()
+    out.print(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
+    if facts["state"] != "complete":
+        out.print(facts["left"])
+    if facts["driver"]:
+        driver = facts["driver"]
+        out.print(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}")
+    table = Table("test case", "stage", "students", "decided so far", box=None)
+    for row in facts["cases"]:
+        decided = ", ".join(f"{name} {value}" for name, value in row["decided"].items())
+        table.add_row(row["case"], row["stage"], str(row["students"]), decided)
+    out.print(table)
+    for run in facts["running"]:
+        took = duration(time.time() - run["since"])
+        out.print(f"running for {took}: {run['case']} · {run['stage']} · {run['training']}")
+    for failure in facts["failed"]:
+        out.print(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
+
+
+def explain(
+    folder: StudyFolder,
+    case: Annotated[
+        str | None, typer.Argument(help="A test case, or part of its name.", metavar="[CASE]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show why each value won: the stages of a test case with every candidate's score."""
+    _, agenda = open_folder(folder)
+    views = [view for view in agenda.views() if case is None or case in str(view.case)]
+    if not views:
+        names = ", ".join(map(str, agenda.cases))
+        raise InputError.one("CASE", f"no test case like {case}", f"there are: {names}")
+    if as_json:
+        typer.echo(json.dumps([_explained(agenda, view) for view in views], indent=1))
+        return
+    out = console()
+    for view in views:
+        _explain(out, agenda, view)
+
+
+def report(folder: StudyFolder, as_json: Json = False) -> None:
+    """Write the report of a study, complete or not, and print where it is."""
+    ledger, agenda = open_folder(folder)
+    path = write_report(ledger, agenda)
+    if as_json:
+        typer.echo((ledger.folder / "report" / "report.json").read_text())
+        return
+    print_answer(agenda)
+    typer.echo(f"report: {path}")
+
+
+def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
+    driver = driver_of(ledger.folder)
+    note = _running(ledger) if driver else _NOTHING_RUNS
+    known = estimate(agenda, note["slots"])
+    attempts = ledger.attempts()
+    failed = [key for key, result in agenda.results.items() if result is None]
+    if agenda.complete:
+        state = "complete" if not failed else "complete, with failures"
+    else:
+        state = "running" if driver else "stopped; launch it again to go on"
+    return {
+        "name": agenda.resolved.study.name,
+        "state": state,
+        "students": {
+            "done": known.done,
+            "left": {"fewest": known.left.fewest, "most": known.left.most},
+        },
+        "left": known.in_words(),
+        "driver": driver,
+        "cases": [
+            {
+                "case": str(view.case),
+                "stage": _stage(view),
+                "students": agenda.trained(view.case),
+                "decided": _decided(view),
+            }
+            for view in agenda.views()
+        ],
+        "running": list(note["running"].values()),
+        "failed": [
+            {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
+            for key in failed
+        ],
+    }
+
+
+def _running(ledger: Ledger) -> dict[str, Any]:
+    try:
+        note: dict[str, Any] = json.loads((ledger.folder / "running.json").read_text())
+    except FileNotFoundError:
+        return _NOTHING_RUNS
+    return note
+
+
+def _stage(view: CaseView) -> str:
+    if view.blocked:
+        return f"blocked: {view.blocked}"
+    if view.wanted:
+        return view.wanted[0].stage
+    return "done" if view.phase2 else "waits for the other cases"
+
+
+def _decided(view: CaseView) -> dict[str, str]:
+    decisions = view.traversal.decisions if view.traversal else ()
+    return {d.parameter.value: f"{d.winner.value}" for d in decisions}
+
+
+def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
+    decisions = view.traversal.decisions if view.traversal else ()
+    return {
+        "case": str(view.case),
+        "stage": _stage(view),
+        "teacher_checkpoints_coincide": view.coinciding,
+        "decisions": [
+            {
+                "parameter": decision.parameter.value,
+                "winner": decision.winner.value,
+                "why": _why(decision),
+                "candidates": [_candidate(agenda, view, c) for c in decision.candidates],
+            }
+            for decision in decisions
+        ],
+    }
+
+
+def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str, Any]:
+    best = candidate.tuned.best
+    return {
+        "value": candidate.value,
+        "choice": str(candidate.choice),
+        "validation": candidate.tuned.score,
+        "test": _test(agenda, view, candidate),
+        "temperature": best.configuration.temperature if best else None,
+        "learning_rate": best.learning_rate if best else None,
+        "trainings": len(candidate.tuned.trials),
+        "key": agenda.training(view, best).key if best else None,
+    }
+
+
+def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | None:
+    if candidate.tuned.best is None:
+        return None
+    outcome = agenda.results[agenda.training(view, candidate.tuned.best).key]
+    return outcome.test if outcome else None
+
+
+def _why(decision: Decision) -> str:
+    held, winner = decision.candidates[0], decision.winner
+    if winner.tuned.score is None:
+        return "no candidate has a score; the value held is kept"
+    others = [c for c in decision.candidates if c is not winner]
+    scored = [c.tuned.score for c in others if c.tuned.score is not None]
+    if not scored:
+        return "the only candidate with a score"
+    margin = winner.tuned.score - max(scored)
+    if margin == 0 and winner is held:
+        return "a tie keeps the value held"
+    return f"highest validation score, by {margin:.4f}"
+
+
+def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
+    out.print(f"{view.case}: {_stage(view)}")
+    if view.coinciding:
+        out.print("  the teacher's two checkpoints are the same epoch: t_hs and t_ll are one value")
+    if view.teacher_training is not None:
+        outcome = agenda.results[view.teacher_training.key]
+        assert outcome is not None
+        out.print(
+            f"  teacher: learning rate {view.teacher_training.learning_rate:g}, t_hs is epoch "
+            f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
+        )
+    for decision in view.traversal.decisions if view.traversal else ():
+        title = {Parameter.ALPHA: "α"}.get(decision.parameter, decision.parameter.value)
+        out.print(f"  {title}: {decision.winner.value} — {_why(decision)}")
+        table = Table("", "value", "validation", "τ_t", "learning rate", "trainings", box=None)
+        for candidate in decision.candidates:
+            facts = _candidate(agenda, view, candidate)
+            table.add_row(
+                "    →" if candidate is decision.winner else "",
+                str(facts["value"]),
+                "no score" if facts["validation"] is None else f"{facts['validation']:.4f}",
+                "—" if facts["temperature"] is None else f"{facts['temperature']:g}",
+                "—" if facts["learning_rate"] is None else f"{facts['learning_rate']:g}",
+                str(facts["trainings"]),
+            )
+        out.print(table)

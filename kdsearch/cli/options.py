@@ -1,0 +1,63 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import analyse
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger
+from kdsearch.report import answer
+
+StudyFile = Annotated[Path, typer.Argument(help="A study file.", metavar="STUDY")]
+StudyFolder = Annotated[
+    Path, typer.Argument(help="A study's folder, such as runs/NAME.", metavar="FOLDER")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME=PATH",
+        help="Take a model of the study from this folder or Hub id. May be given several times.",
+    ),
+]
+
+
+def example(text: str) -> str:
+    """The epilog of a command's help."""
+    return f"Example:  {text}"
+
+
+def parse_models(given: list[str] | None) -> dict[str, str]:
+    """The `--model NAME=PATH` options. Raises `InputError`."""
+    models = {}
+    for entry in given or []:
+        name, equals, location = entry.partition("=")
+        if not (name and equals and location):
+            raise InputError.one("--model", f"{entry!r} is not NAME=PATH")
+        path = Path(location).expanduser()
+        models[name] = str(path.resolve()) if path.is_dir() else location
+    return models
+
+
+def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
+    """The ledger of a study's folder, and its agenda as far as the outcomes go."""
+    ledger = Ledger(folder.resolve())
+    return ledger, Agenda(ledger.resolved(), ledger.results())
+
+
+def console() -> Console:
+    """Where commands print for people."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def print_answer(agenda: Agenda) -> None:
+    """Print what a report has on top: the stable configuration, and how far the study has come."""
+    Console().print(Markdown(answer(analyse(agenda))))

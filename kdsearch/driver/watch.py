@@ -1,0 +1,177 @@
+"""Following a search: a progress display for people, a log, a note for `kdsearch status`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.driver.estimate import estimate
+from kdsearch.errors import StorageError
+from kdsearch.ledger import Ledger
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Watch(Protocol):
+    """Someone who follows a search."""
+
+    def started(self, request: Request) -> None:
+        """A training was handed to the engine."""
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        """A training has its outcome."""
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        """A training failed; `for_good` if it will not be tried again."""
+
+
+class Log:
+    """Writes a line per event to `launch.log`, with the test case, the stage and the key."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = logging.getLogger("kdsearch.search")
+        self._handler = logging.FileHandler(folder / "launch.log", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log.addHandler(self._handler)
+        self._log.setLevel(logging.INFO)
+        self._log.propagate = False
+
+    def close(self) -> None:
+        """Close the file."""
+        self._log.removeHandler(self._handler)
+        self._handler.close()
+
+    def started(self, request: Request) -> None:
+        """See `Watch`."""
+        self._log.info("%s started: %s", request, request.training)
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        """See `Watch`."""
+        scored = f"validation={outcome.validation:.4f}" if outcome.validation else outcome.state
+        self._log.info("%s finished in %.1f s: %s", request, outcome.cost.seconds, scored)
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        """See `Watch`."""
+        what = "failed for good" if for_good else "failed, will be tried again"
+        self._log.error("%s %s: %s", request, what, attempt.message)
+
+
+class Note:
+    """Keeps `running.json`: what runs since when, for `kdsearch status` while a search runs."""
+
+    def __init__(self, ledger: Ledger, slots: int) -> None:
+        self._ledger = ledger
+        self._slots = slots
+        self._running: dict[str, dict[str, object]] = {}
+        self._write()
+
+    def started(self, request: Request) -> None:
+        """See `Watch`."""
+        self._running[request.training.key] = {
+            "case": str(request.case),
+            "stage": request.stage,
+            "training": str(request.training),
+            "since": time.time(),
+        }
+        self._write()
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        """See `Watch`."""
+        self._running.pop(request.training.key, None)
+        self._write()
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        """See `Watch`."""
+        self._running.pop(request.training.key, None)
+        self._write()
+
+    def _write(self) -> None:
+        note = {"slots": self._slots, "running": self._running}
+        with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
+            self._ledger.write("running.json", json.dumps(note, indent=1, ensure_ascii=False))
+
+
+class Display:
+    """A progress bar in a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self, agenda: Agenda, slots: int, console: Console) -> None:
+        self._agenda = agenda
+        self._slots = slots
+        self._console = console
+        self._running = 0
+        self._last_line = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None, left="")
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def started(self, request: Request) -> None:
+        """See `Watch`."""
+        self._running += 1
+        self._show(f"{request.case} · {request.stage}")
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        """See `Watch`."""
+        self._running -= 1
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        """See `Watch`."""
+        self._running -= 1
+        what = "failed for good" if for_good else "failed, will be tried again"
+        self._bar.console.print(
+            f"{request.case} · {request.stage} · {request.training} {what}: {attempt.message}\n"
+            f"  see attempts/{attempt.key}/",
+            style="red",
+            highlight=False,
+            markup=False,
+        )
+
+    def _show(self, doing: str) -> None:
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        state = estimate(self._agenda, self._slots)
+        total = state.done + state.left.most
+        fewest = state.done + state.left.fewest
+        of = f"{fewest}" if fewest == total else f"{fewest} to {total}"
+        text = f"{state.done} of {of} students"
+        if self._console.is_terminal:
+            left = f"{state.in_words()} · {doing}"
+            self._bar.update(
+                self._task, description=text, completed=state.done, total=total, left=left
+            )
+        else:
+            self._console.print(
+                f"{text} · {self._running} running · {state.in_words()} · {doing}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )

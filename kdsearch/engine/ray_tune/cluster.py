@@ -1,0 +1,97 @@
+"""Connecting to Ray: a running cluster, or a local one of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from kdsearch.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Ray cluster we are connected to."""
+
+    dashboard: str | None
+    token: str | None
+    """How to get the dashboard's token; None where it asks for none."""
+    resources: Mapping[str, float]
+    """What one training takes: CPU and GPU."""
+    slots: int
+    """How many trainings run at once."""
+
+
+@contextmanager
+def connect(
+    address: str | None, *, cpus: float | None, gpus: float | None, threads: int
+) -> Iterator[Cluster]:
+    """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one.
+
+    A training takes `cpus` and `gpus`; by default a GPU if the cluster has any, and a CPU per
+    thread. Raises `InputError` where there is no cluster, or none of its nodes has room for one.
+    """
+    # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        context = ray.init(
+            address=address or "local",
+            include_dashboard=None if address else True,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError.one(
+            f"--address {address}" if address else "Ray",
+            f"no Ray could be reached: {str(error).splitlines()[0]}",
+            "start one with `ray start --head`, or leave --address out for a local one",
+        ) from None
+    try:
+        wanted = _resources(cpus, gpus, threads)
+        slots = sum(_room(n["Resources"], wanted) for n in ray.nodes() if n["Alive"])
+        if slots == 0 and address is None:
+            raise InputError.one(
+                "resources",
+                f"a training asks for {_words(wanted)}; this machine does not have that",
+                "ask for less, or give --address of a cluster that has it",
+            )
+        url = context.dashboard_url
+        yield Cluster(
+            dashboard=f"http://{url}" if url else None,
+            token=_token(),
+            resources=wanted,
+            slots=max(slots, 1),
+        )
+    finally:
+        ray.shutdown()
+
+
+def _resources(cpus: float | None, gpus: float | None, threads: int) -> dict[str, float]:
+    if gpus is None:
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) > 0 else 0
+    wanted = {"CPU": cpus or float(threads)}
+    return wanted | ({"GPU": gpus} if gpus else {})
+
+
+def _room(node: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    """How many trainings fit a node at once."""
+    return min(int(node.get(name, 0) // amount) for name, amount in wanted.items())
+
+
+def _words(wanted: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+
+
+def _token() -> str | None:
+    """Where the token lies that Ray asks for since its local clusters have authentication."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "the value of RAY_AUTH_TOKEN"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"))
+    return f"cat {path}" if path.expanduser().exists() else None

@@ -1,0 +1,117 @@
+"""Runs a queue's trainings as the trials of one Ray Tune run, rebuilt when it dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
+
+from kdsearch.engine.base import Queue, Worker
+from kdsearch.engine.ray_tune.cluster import Cluster
+from kdsearch.engine.ray_tune.searcher import QueueSearcher, Reconcile
+from kdsearch.engine.ray_tune.slot import slot_class
+
+_MOST_REBUILDS = 3
+_log = logging.getLogger(__name__)
+
+
+class EngineError(Exception):
+    """Ray died again and again without a training getting done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayTuneEngine:
+    """See `Engine`. Needs a connection to the cluster (`connect`)."""
+
+    worker: Worker
+    cluster: Cluster
+
+    def run(self, queue: Queue) -> None:
+        """Run what `queue` gives, until it is complete.
+
+        A run of Tune that dies is rebuilt from the ledger, never restored: what was running is
+        asked for again. Raises `EngineError` when that does not help.
+        """
+        deaths = 0
+        while not queue.complete:
+            searcher = QueueSearcher(queue)
+            before = queue.finished
+            try:
+                self._fit(searcher)
+            except (TuneError, RayError, RuntimeError) as error:
+                _log.warning("Ray Tune died and is built anew: %s", error)
+                deaths = 1 if queue.finished > before else deaths + 1
+                if deaths >= _MOST_REBUILDS:
+                    raise EngineError(f"Ray Tune dies again and again: {error}") from error
+            finally:
+                for key in searcher.live:
+                    queue.release(key)
+            if searcher.error is not None:
+                raise searcher.error
+
+    def _fit(self, searcher: QueueSearcher) -> None:
+        with _scratch() as scratch, _environment(self.cluster.slots):
+            tune.Tuner(
+                slot_class(self.worker, self.cluster.resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="kdsearch",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[Reconcile(searcher)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{trial.config.get('key', 'trial')}-{trial.trial_id}"
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """Where Tune keeps its own notes, which nothing ever reads."""
+    folder = tempfile.mkdtemp(prefix="kdsearch-tune-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _environment(slots: int) -> Iterator[None]:
+    """Tune's settings that are environment variables only."""
+    settings = {
+        # With Ray's default of one pending trial, all work went to one of two slots.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "600",
+        "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table of no use even when silenced
+        # Ctrl-C reaches us as KeyboardInterrupt, instead of a fit() that returns as if all is well.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,74 @@
+"""The top of a report: what the study found, and how far it has come."""
+
+from __future__ import annotations
+
+from kdsearch.analysis import Analysis, CaseResult, Comparison, State
+from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
+from kdsearch.report.markdown import escape, percent
+
+
+def answer(analysis: Analysis) -> str:
+    """The answer, the study's state, and the cases that are missing from it."""
+    return "\n\n".join([*_stable(analysis), *_status(analysis)])
+
+
+def _stable(analysis: Analysis) -> list[str]:
+    stable = analysis.stable
+    if stable is None:
+        return ["No traversal is finished, so there is no stable configuration to name."]
+    choice = f"**{escape(stable.choice)}**, with τ_t and the learning rate tuned in each case"
+    if stable.provisional:
+        of = f"{stable.traversals} of {analysis.status.cases} traversals"
+        return [
+            f"So far, over {of}, the stable configuration would be {choice}. It may still change, "
+            "and has not been measured: that is the second phase, after the last traversal."
+        ]
+    rests = f"It rests on {_count(stable.traversals, 'traversal')}."
+    lines = [f"The stable configuration is {choice}. {rests}"]
+    over = [
+        _versus(row, other)
+        for row, other in (
+            (analysis.stable_over_lazy, "the lazy baseline"),
+            (analysis.stable_over_random, "a random candidate"),
+        )
+    ]
+    lines.append(f"On the test set and in the median it {over[0]}, and {over[1]}.")
+    best = analysis.figure_3[-1]
+    if best.median is not None and analysis.at_least_as_good is not None:
+        lines.append(
+            f"A case's own best lies {percent(best.median)} % above it in the median. It is at "
+            f"least as good as that best in {100 * analysis.at_least_as_good:.0f} % of "
+            f"{_count(best.n, 'case')} (paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
+        )
+    return lines
+
+
+def _versus(row: Comparison, other: str) -> str:
+    if row.median is None:
+        return f"cannot be compared with {other} (n = 0)"
+    cases = f"over {_count(row.n, 'case')}"
+    size = percent(abs(row.median))
+    if size == "0.0":
+        return f"is level with {other} {cases}"
+    return f"{'gains' if row.median > 0 else 'loses'} {size} % against {other} {cases}"
+
+
+def _status(analysis: Analysis) -> list[str]:
+    status = analysis.status
+    kind = "complete" if status.complete else "partial"
+    failed = status.blocked or status.diverged or status.failed
+    text = f"**The study is {kind}{', with failures' if failed else ''}**: {status.finished} of "
+    text += f"{_count(status.cases, 'test case')} finished"
+    text += f", {status.unfinished} unfinished" if status.unfinished else ""
+    text += f", {status.blocked} blocked" if status.blocked else ""
+    text += f"; {_count(status.diverged, 'training')} diverged, {status.failed} failed for good."
+    missing = [_why(case) for case in analysis.cases if case.state is not State.FINISHED]
+    return [text, "\n".join(missing)] if missing else [text]
+
+
+def _why(case: CaseResult) -> str:
+    return f"- {escape(case.case)} is {case.state}: {escape(case.reason)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

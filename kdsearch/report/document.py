@@ -1,0 +1,231 @@
+"""report.md: the answer, the paper's figures and Table 3 beside the study's, and every case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import (
+    Analysis,
+    CaseResult,
+    Comparison,
+    Evaluated,
+    LeftOut,
+    Spent,
+    Stable,
+    Status,
+)
+from kdsearch.analysis.paper import CASES, SOURCE
+from kdsearch.report.answer import answer
+from kdsearch.report.markdown import duration, escape, percent, score, table
+
+_PAPER = f"paper, {CASES} cases"
+_REASONS = {reason: str(reason) for reason in LeftOut} | {
+    LeftOut.ABSENT: "without it",
+    LeftOut.ZERO_BASELINE: "over 0",
+}
+_DECILES = [f"D{k}" for k in range(11)]
+
+
+def document(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) -> str:
+    """The content of report.md; `messages` says by key why a training failed."""
+    sections = [
+        f"# {escape(analysis.study)}",
+        answer(analysis),
+        *_how(agenda),
+        *_figure_1(analysis),
+        *_figure_2(analysis),
+        *_table_3(analysis),
+        *_figure_3(analysis),
+        *_cost(analysis),
+        "## Test cases",
+        *(section for case in analysis.cases for section in _case(case, messages)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _how(agenda: Agenda) -> list[str]:
+    study = agenda.resolved.study
+    search = study.search
+    return [
+        "## How to read this",
+        "A gain is (target − baseline) / baseline on the test set, in percent, one per test case; "
+        "a row gives the deciles of the gains, D0 the minimum and D10 the maximum, interpolated "
+        f"linearly. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a comparison "
+        "is left out of its row, with the reason counted.",
+        f"Parameters were flipped in the order {', '.join(search.order)}, then α; learning rate "
+        f"and τ_t were tuned by `{search.inner}` search; gradient_scale is "
+        f"`{search.gradient_scale}`; the seed is {study.seed}. There is one run per configuration, "
+        "so no uncertainty is given.",
+    ]
+
+
+def _comparisons(rows: Iterable[Comparison]) -> list[str]:
+    rows = list(rows)
+    lines: list[list[object]] = []
+    for row in rows:
+        deciles = map(percent, row.deciles or (None,) * 11)
+        left_out = ", ".join(f"{n} {_REASONS[reason]}" for reason, n in row.left_out.items())
+        lines.append([row.label, row.n, *deciles, left_out or None])
+        if row.paper is not None:
+            printed = [f"{value:.1f}" for value in row.paper.percent]
+            lines.append([f"{row.label} ({_PAPER})", CASES, *printed, None])
+    found = [table(["comparison, %", "n", *_DECILES, "left out"], lines)]
+    few = [row.n for row in rows if 0 < row.n <= 2]
+    if few:
+        found.append(
+            "With n = 1 every decile is the one value; with n = 2 the deciles lie evenly between "
+            "the two. They say nothing about a distribution."
+        )
+    return found
+
+
+def _figure_1(analysis: Analysis) -> list[str]:
+    return [
+        "## The cost of a bad choice (Figure 1)",
+        "Candidates are the choices evaluated at the default α and the one of the best α by "
+        "validation; best and worst are by test score. Only part of the grid is evaluated, so "
+        "the true cost may be higher.",
+        *_comparisons(analysis.figure_1),
+    ]
+
+
+def _figure_2(analysis: Analysis) -> list[str]:
+    note = (
+        "α stands twice: the value that validation chose, and the best by test score with the "
+        "default among them, a maximum, as the paper's row seems to be."
+    )
+    return ["## Each parameter (Figure 2)", note, *_comparisons(analysis.figure_2)]
+
+
+def _table_3(analysis: Analysis) -> list[str]:
+    found = analysis.table_3
+    headers = ["alternative", "R", "better", "worse", "equal", "unscored", f"R ({_PAPER})"]
+    rows = [
+        (r.label, _signed(r.reward), r.better, r.worse, r.equal, r.unscored, _signed(r.paper))
+        for r in found.rows
+    ]
+    return [
+        "## Rewards (Table 3)",
+        "R is the number of test cases where the alternative is better than the default by "
+        "validation score, less those where it is worse. Finished traversals: "
+        f"{found.traversals}. The stable configuration takes an alternative where R > 0.",
+        table(headers, rows),
+        f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
+        f"{found.same_student_temperature} both sides of the τ_s flip are one configuration "
+        "(τ_t = 1 won on both).",
+        *_values(analysis.stable, analysis.status),
+    ]
+
+
+def _signed(number: int | None) -> str | None:
+    return None if number is None else f"{number:+d}" if number else "0"
+
+
+def _values(stable: Stable | None, status: Status) -> list[str]:
+    if stable is None:
+        return []
+    when = f"so far, {stable.traversals} of {status.cases} traversals" if stable.provisional else ""
+    title = f"stable{f' ({when})' if when else ''}"
+    choice = stable.choice
+    student = choice.student_temperature
+    rows: list[tuple[object, object]] = [
+        ("teacher checkpoint", choice.teacher),
+        ("distance", choice.distance.upper()),
+        ("τ_s", "inactive under MSE" if student is None else student),
+        ("α", f"{choice.alpha:g}"),
+    ]
+    return [table(["parameter", title], rows)]
+
+
+def _figure_3(analysis: Analysis) -> list[str]:
+    rows = (*analysis.figure_3, analysis.stable_over_lazy, analysis.stable_over_random)
+    return [
+        "## The stable configuration against a case's own best (Figure 3)",
+        "The best is that of the traversal's candidates by test score, fixed before the second "
+        "phase, so it can be worse than what it is compared with. Random is a draw of its own. "
+        "The last two rows are not the paper's.",
+        *_comparisons(rows),
+    ]
+
+
+def _spent(rows: Iterable[Spent]) -> str:
+    headers = ["trainings", "scored", "diverged", "failed", "time"]
+    return table(
+        headers,
+        [
+            (each.kind, each.scored, each.diverged, each.failed, duration(each.seconds))
+            for each in rows
+        ],
+    )
+
+
+def _cost(analysis: Analysis) -> list[str]:
+    total = sum(each.seconds for each in analysis.cost)
+    trainings = sum(each.trainings for each in analysis.cost)
+    return [
+        "## Cost",
+        f"{trainings} trainings took {duration(total)} in all, summed over workers; tries that "
+        "failed are not timed.",
+        _spent(analysis.cost),
+    ]
+
+
+def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
+    sections = [f"### {escape(case.case)}", _standing(case)]
+    if case.teachers:
+        rows = [(t.checkpoint, t.epoch, score(t.validation), score(t.test)) for t in case.teachers]
+        sections.append(table(["teacher", "epoch", "validation", "test"], rows))
+    if case.coinciding:
+        sections.append("The two checkpoints are one.")
+    if case.path:
+        sections.append(_path(case))
+    if case.failures:
+        sections.append("Without a score:")
+        sections.append("\n".join(_failure(case, messages)))
+    sections.append("Cost, with what it shares with other cases:")
+    sections.append(_spent(case.cost))
+    return sections
+
+
+def _standing(case: CaseResult) -> str:
+    text = str(case.state).capitalize() + (f": {escape(case.reason)}" if case.reason else "") + "."
+    if case.winner is not None:
+        text += f" Its traversal chose **{escape(case.winner.choice)}**."
+        if case.winner.validation is None:
+            text += " No candidate of its last stage has a score."
+    if case.best_on_test is not None:
+        text += f" Its best candidate has a test score of {score(case.best_on_test)}."
+    return text
+
+
+def _path(case: CaseResult) -> str:
+    headers = ["choice", "step", "validation", "test", "τ_t", "learning rate", "trials", "won"]
+    named: list[tuple[str, Evaluated, str]] = [
+        (str(step.parameter), each, "yes" if position == step.winner else "")
+        for step in case.path
+        for position, each in enumerate(step.candidates)
+    ]
+    second = {"stable": case.stable, "lazy": case.lazy}
+    named += [(name, each, "") for name, each in second.items() if each is not None]
+    rows = [
+        (
+            each.choice,
+            step,
+            score(each.validation),
+            score(each.test),
+            None if each.temperature is None else f"{each.temperature:g}",
+            None if each.learning_rate is None else f"{each.learning_rate:g}",
+            each.trials,
+            won,
+        )
+        for step, each, won in named
+    ]
+    return table(headers, rows)
+
+
+def _failure(case: CaseResult, messages: Mapping[str, str]) -> Iterable[str]:
+    for failure in case.failures:
+        message = messages.get(failure.key)
+        why = f" ({escape(message)})" if message else ""
+        yield f"- {escape(failure.training)}: {failure.state}{why}"

@@ -1,0 +1,51 @@
+"""A little Markdown: tables, and text that keeps what it says whatever a study's names hold."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+NOTHING = "–"
+
+
+def escape(text: object) -> str:
+    """`text` on one line, with nothing left in it that Markdown or HTML would take as markup."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(line, quote=False))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; None is a cell without a value. The first column is text, so it is to the left."""
+    lines = [_line(headers), _line([":--", *["--:"] * (len(headers) - 1)], raw=True)]
+    lines += [_line(row) for row in rows]
+    return "\n".join(lines)
+
+
+def percent(fraction: float | None) -> str:
+    """A gain in percent with one decimal, as the paper prints it."""
+    return NOTHING if fraction is None else _no_negative_zero(f"{100 * fraction:.1f}")
+
+
+def score(value: float | None) -> str:
+    """A score with four decimals."""
+    return NOTHING if value is None else _no_negative_zero(f"{value:.4f}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
+
+
+def _line(cells: Iterable[object], *, raw: bool = False) -> str:
+    texts = [NOTHING if c is None else str(c) if raw else escape(c) for c in cells]
+    return f"| {' | '.join(texts)} |"
+
+
+def _no_negative_zero(text: str) -> str:
+    return text.removeprefix("-") if not text.strip("-0.") else text

@@ -1,0 +1,50 @@
+"""An analysis as JSON: the same numbers, under the same names."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import Analysis
+from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
+
+FORMAT = 1
+"""Of report.json. Raise it when a name in it changes."""
+
+
+def to_json(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) -> str:
+    """The content of report.json; `messages` says by key why a training failed."""
+    content = {
+        "format": FORMAT,
+        **plain(analysis),
+        "complete": analysis.status.complete,
+        "search": agenda.resolved.study.search.model_dump(mode="json"),
+        "failure_messages": dict(messages),
+        "paper": {
+            "source": SOURCE,
+            "cases": CASES,
+            "at_least_as_good": AT_LEAST_AS_GOOD,
+            "rewards": REWARDS,
+        },
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def plain(value: object) -> Any:
+    """`value` in what JSON has; a number that is not finite becomes null."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,112 @@
+"""The tables of a report as data frames: what the CSV files hold. Gains are fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, LeftOut
+from kdsearch.analysis.paper import CASES
+
+DECILES = tuple(f"D{k}" for k in range(11))
+
+
+def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """Every table by the name of its file."""
+    over_others = (analysis.stable_over_lazy, analysis.stable_over_random)
+    return {
+        "best_worst_random": comparisons(analysis.figure_1),
+        "parameters": comparisons(analysis.figure_2),
+        "stable": comparisons((*analysis.figure_3, *over_others)),
+        "rewards": rewards(analysis),
+        "cases": cases(analysis),
+        "path": path(analysis),
+    }
+
+
+def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
+    """A row per comparison, and the paper's own row after it."""
+    found: list[dict[str, object]] = []
+    for row in rows:
+        name: dict[str, object] = {"figure": row.figure, "comparison": row.label}
+        found.append(
+            name
+            | {"source": "this study", "n": row.n}
+            | dict(zip(DECILES, row.deciles or (None,) * 11, strict=True))
+            | {f"left_out_{reason}": row.left_out.get(reason, 0) for reason in LeftOut}
+        )
+        if row.paper is not None:
+            fractions = [round(value / 100, 3) for value in row.paper.percent]
+            paper: dict[str, object] = {"source": "paper", "n": CASES}
+            found.append(name | paper | dict(zip(DECILES, fractions, strict=True)))
+    columns = ["figure", "comparison", "source", "n", *DECILES]
+    columns += [f"left_out_{reason}" for reason in LeftOut]
+    whole = {name: "Int64" for name in columns if name.startswith("left_out_")}
+    return pd.DataFrame(found, columns=columns).astype({"figure": "Int64", **whole})
+
+
+def rewards(analysis: Analysis) -> pd.DataFrame:
+    """Table 3."""
+    columns = ["parameter", "comparison", "R", "better", "worse", "equal", "unscored", "paper_R"]
+    rows = [
+        (str(r.parameter), r.label, r.reward, r.better, r.worse, r.equal, r.unscored, r.paper)
+        for r in analysis.table_3.rows
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"paper_R": "Int64"})
+
+
+def cases(analysis: Analysis) -> pd.DataFrame:
+    """A row per test case."""
+    rows = [
+        _names(case)
+        | {"state": str(case.state), "reason": case.reason, "coinciding": case.coinciding}
+        | _scores("winner", case.winner)
+        | {"best_test": case.best_on_test}
+        | _scores("stable", case.stable)
+        | _scores("lazy", case.lazy)
+        | _teacher(case)
+        | {"failures": len(case.failures)}
+        | {f"{each.kind}_seconds": each.seconds for each in case.cost}
+        for case in analysis.cases
+    ]
+    return pd.DataFrame(rows)
+
+
+def path(analysis: Analysis) -> pd.DataFrame:
+    """A row per candidate of each decision of each test case."""
+    columns = ["dataset", "teacher", "student", "step", "parameter", "value", "choice"]
+    columns += ["validation", "test", "temperature", "learning_rate", "trials", "won", "key"]
+    rows = [
+        _names(case)
+        | {"step": number, "parameter": str(step.parameter), "value": each.value}
+        | {"choice": str(each.choice), "validation": each.validation, "test": each.test}
+        | {"temperature": each.temperature, "learning_rate": each.learning_rate}
+        | {"trials": each.trials, "won": position == step.winner, "key": each.key}
+        for case in analysis.cases
+        for number, step in enumerate(case.path, start=1)
+        for position, each in enumerate(step.candidates)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _names(case: CaseResult) -> dict[str, object]:
+    names = case.case
+    return {"dataset": names.dataset, "teacher": names.teacher, "student": names.student}
+
+
+def _scores(name: str, result: Evaluated | None) -> dict[str, object]:
+    return {
+        name: str(result.choice) if result else None,
+        f"{name}_validation": result.validation if result else None,
+        f"{name}_test": result.test if result else None,
+    }
+
+
+def _teacher(case: CaseResult) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    for each in case.teachers:
+        columns[f"{each.checkpoint}_epoch"] = each.epoch
+        columns[f"{each.checkpoint}_validation"] = each.validation
+        columns[f"{each.checkpoint}_test"] = each.test
+    return columns

@@ -1,0 +1,30 @@
+"""Writing a report into the study's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import Analysis, analyse
+from kdsearch.ledger import Ledger
+from kdsearch.report.document import document
+from kdsearch.report.plain import to_json
+from kdsearch.report.tables import tables
+
+
+def write_report(ledger: Ledger, agenda: Agenda) -> Path:
+    """Write report/report.md, report.json and tables/*.csv; the path of the first."""
+    analysis = analyse(agenda)
+    messages = failure_messages(ledger, analysis)
+    for name, frame in tables(analysis).items():
+        ledger.write(f"report/tables/{name}.csv", frame.to_csv(index=False))
+    ledger.write("report/report.json", to_json(analysis, agenda, messages))
+    ledger.write("report/report.md", document(analysis, agenda, messages))
+    return ledger.folder / "report" / "report.md"
+
+
+def failure_messages(ledger: Ledger, analysis: Analysis) -> dict[str, str]:
+    """Why each training that failed for good failed last, by key."""
+    failed = {f.key for case in analysis.cases for f in case.failures if f.state == "failed"}
+    tries = {key: ledger.attempts_of(key) for key in sorted(failed)}
+    return {key: found[-1].message for key, found in tries.items() if found}

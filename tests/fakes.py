@@ -1,0 +1,377 @@
+"""Stand-ins that the tests share: a disk in memory, small studies, made-up results."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdsearch.agenda import (
+    Agenda,
+    Attempt,
+    CheckpointSpec,
+    Cost,
+    ModelSpec,
+    Outcome,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+    TestScore,
+    Training,
+)
+from kdsearch.driver import Dispatcher
+from kdsearch.engine import TabulatedEngine
+from kdsearch.ledger import Ledger
+from kdsearch.search import (
+    Checkpoint,
+    Distance,
+    Inner,
+    Space,
+    Traversal,
+    Trial,
+    ValidationScore,
+    traverse,
+)
+from kdsearch.study import (
+    Resolved,
+    ResolvedDataset,
+    ResolvedModel,
+    ResolvedSplit,
+    Study,
+    parse_study,
+)
+
+LABELS = ("no", "yes")
+COST = Cost(seconds=1.0, device="none", host="here")
+
+
+# -- a disk ------------------------------------------------------------------------------------
+
+
+class MemoryDisk:
+    """A `kdsearch.ledger.Disk` in memory; a file is a cell, so that links share one."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, list[bytes]]] = {}
+
+    def write(self, path: Path, content: bytes) -> None:
+        folder = self._folders[path.parent]
+        if path.name in folder:
+            raise FileExistsError(path)
+        folder[path.name] = [content]
+
+    def link(self, source: Path, target: Path) -> bool:
+        cell = self._folders[source.parent][source.name]
+        return self._folders[target.parent].setdefault(target.name, cell) is cell
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._folders[target.parent][target.name] = self._folders[source.parent].pop(source.name)
+
+    def remove(self, path: Path) -> None:
+        self._folders.get(path.parent, {}).pop(path.name, None)
+
+    def read(self, path: Path) -> bytes:
+        cell = self._folders.get(path.parent, {}).get(path.name)
+        if cell is None:
+            raise FileNotFoundError(path)
+        return cell[0]
+
+    def names(self, folder: Path) -> Iterator[str]:
+        yield from list(self._folders.get(folder, {}))
+
+    def make_folder(self, folder: Path) -> None:
+        while folder not in self._folders:
+            self._folders[folder] = {}
+            self._folders.setdefault(folder.parent, {}).setdefault(folder.name, [b""])
+            folder = folder.parent
+
+
+def memory_ledger(resolved: Resolved) -> Ledger:
+    """A ledger in memory that holds the study."""
+    ledger = Ledger(Path("/study"), MemoryDisk())
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    return ledger
+
+
+# -- studies -----------------------------------------------------------------------------------
+
+
+def a_study(**sections: Any) -> dict[str, Any]:
+    """The mapping of a small valid study; `sections` take the place of its own."""
+    return {
+        "name": "small",
+        "datasets": {"sentences": {"grammar": {"train": 20, "validation": 10, "test": 10}}},
+        "models": {
+            "big": {"config": {"model_type": "bert", "num_hidden_layers": 4}},
+            "small": {"config": {"model_type": "bert", "num_hidden_layers": 1}},
+        },
+        "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [1e-5]}}},
+        "students": {"small": {"model": "small"}},
+        "search": {
+            "alpha": [1, 0.5],
+            "temperature": {"broad": [1, 4]},
+            "learning_rate": [1e-5, 2e-5],
+        },
+        **sections,
+    }
+
+
+def resolved_of(study: Study | dict[str, Any]) -> Resolved:
+    """A study resolved to made-up digests: equal sources have equal ones."""
+    if isinstance(study, dict):
+        study = parse_study(study, place="study.yaml")
+    datasets = {
+        name: ResolvedDataset(
+            task="classification",
+            metric="f1",
+            labels=LABELS,
+            splits={
+                split: ResolvedSplit(digest=f"{dataset.grammar}/{split}", rows=10)
+                for split in ("train", "validation", "test")
+            },
+        )
+        for name, dataset in study.datasets.items()
+    }
+    models = {
+        name: ResolvedModel(
+            path=model.path, digest=model.path, labels=LABELS if model.path else None
+        )
+        for name, model in study.models.items()
+    }
+    return Resolved(study=study, datasets=datasets, models=models, versions={})
+
+
+def random_study(draw: random.Random) -> dict[str, Any]:
+    """A study of at most four test cases with small grids of every shape."""
+
+    def some(values: list[Any], least: int = 1) -> list[Any]:
+        return draw.sample(values, draw.randint(least, len(values)))
+
+    models: dict[str, Any] = {
+        name: {"config": {"model_type": "bert", "kind": kind}}
+        for name, kind in (("big", 1), ("large", 2), ("small", 3), ("tiny", 4), ("twin", 4))
+    }
+    models |= {name: {"path": f"/models/{name}"} for name in ("tuned", "other")}
+    kinds: list[dict[str, Any]] = [
+        {"model": "big", "fine_tune": {"learning_rate": some([1e-5, 2e-5, 3e-5])}},
+        {"model": "big", "fine_tune": {"learning_rate": [1e-5]}},
+        {"model": "large", "fine_tune": {"learning_rate": [2e-5, 1e-5], "epochs": 3}},
+        {"checkpoint": "tuned"},
+        {"t_hs": "tuned", "t_ll": "other"},
+        {"t_hs": "tuned", "t_ll": "tuned"},
+    ]
+    sizes = draw.choice([*[(1, 1, 1)] * 6, (2, 1, 1), (1, 2, 1), (1, 1, 2), (1, 2, 2)])
+    grammar = {"train": 4, "validation": 2, "test": 2}
+    same_rows = draw.random() < 0.2
+    return {
+        "name": "random",
+        "seed": draw.randrange(100),
+        "tries": draw.randint(1, 2),
+        "datasets": {
+            f"d{i}": {"grammar": {**grammar, "seed": 0 if same_rows else i}}
+            for i in range(sizes[0])
+        },
+        "models": models,
+        "teachers": {f"t{i}": draw.choice(kinds) for i in range(sizes[1])},
+        "students": {
+            f"s{i}": {"model": model}
+            for i, model in enumerate(draw.sample(["small", "tiny", "twin"], sizes[2]))
+        },
+        "search": {
+            "distance": some(["ce", "mse"]),
+            "teacher": some(["t_hs", "t_ll"]),
+            "student_temperature": some(["tied", 1, 2]) if draw.random() < 0.5 else ["tied", 1],
+            "alpha": some([1, 0.5, 0.1]),
+            "order": draw.sample(["teacher", "student_temperature", "distance"], 3),
+            "temperature": {"broad": sorted(some([0.5, 1, 1.5, 2, 4, 10], least=2)[:3])},
+            "learning_rate": some([1e-5, 2e-5, 3e-5])[:2],
+            "inner": draw.choice(["joint", "coordinate"]),
+        },
+    }
+
+
+def paper_space(**changes: Any) -> Space:
+    """The grid of the paper (Table 2)."""
+    values: dict[str, Any] = {
+        "distances": (Distance.CE, Distance.MSE),
+        "teachers": (Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS),
+        "student_temperatures": ("tied", 1.0),
+        "alphas": (1.0, *(i / 10 for i in range(1, 10))),
+        "broad": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+        "learning_rates": tuple(i * 1e-5 for i in range(1, 8)),
+        "inner": Inner.JOINT,
+    }
+    return Space(**{**values, **changes})
+
+
+# -- results -----------------------------------------------------------------------------------
+
+
+def uniform(*what: object) -> float:
+    """A number in [0, 1) that `what` determines."""
+    digest = hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def outcome_of(training: Training, validation: float | None = 0.5, **fields: Any) -> Outcome:
+    """An outcome of `training`; without a validation score it diverged."""
+    values: dict[str, Any] = {
+        "state": "diverged" if validation is None else "scored",
+        "validation": None if validation is None else ValidationScore(validation),
+        "test": None if validation is None else TestScore(1 - validation),
+        "best_epoch": 1,
+        "lowest_loss_epoch": 2,
+        "cost": COST,
+    }
+    return Outcome(key=training.key, training=training, **{**values, **fields})
+
+
+def attempt_at(key: str, message: str = "out of memory") -> Attempt:
+    """A try of a training that failed."""
+    return Attempt(key=key, number=0, failure="error", message=message, host="here")
+
+
+def walk(
+    space: Space, score: Callable[[Trial], float | None]
+) -> tuple[Traversal, dict[Trial, ValidationScore | None]]:
+    """Walk a space to its end; also every trial that was asked for, with its score."""
+    scores: dict[Trial, ValidationScore | None] = {}
+    traversal = traverse(space, scores)
+    while traversal.missing is not None:
+        for trial in traversal.missing.missing:
+            assert trial not in scores, f"{trial} was asked for twice"
+            value = score(trial)
+            scores[trial] = None if value is None else ValidationScore(value)
+        traversal = traverse(space, scores)
+    return traversal, scores
+
+
+def model_identity(digest: str | None, config: Mapping[str, Any] | None) -> str:
+    """What a made-up result knows of a model: its content, whatever its name."""
+    return repr((digest, config))
+
+
+@dataclass(kw_only=True)
+class World:
+    """Made-up results: a function of a seed and of what a training is, not of its key or time."""
+
+    seed: int
+    levels: int = 1000
+    """Scores are rounded to so many levels; few make ties."""
+    failing: float = 0.0
+    diverging: float = 0.0
+    coinciding: float = 0.3
+    """How often a teacher's two checkpoints are one epoch."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """The learning rate of each teacher's training, by its key."""
+
+    def score(self, *what: object) -> float | None:
+        """The validation score, or None for what fails for good or diverges."""
+        if self.fails(*what) or self.diverges(*what):
+            return None
+        return round(uniform(self.seed, "score", what) * self.levels) / self.levels
+
+    def fails(self, *what: object) -> bool:
+        return uniform(self.seed, "fails", what) < self.failing
+
+    def diverges(self, *what: object) -> bool:
+        return uniform(self.seed, "diverges", what) < self.diverging
+
+    def epochs(self, *what: object) -> tuple[int, int]:
+        """The epoch of a teacher's best score and that of its lowest loss."""
+        best = 1 + int(3 * uniform(self.seed, "best", what))
+        if uniform(self.seed, "coincide", what) < self.coinciding:
+            return best, best
+        return best, 1 + int(3 * uniform(self.seed, "lowest", what))
+
+    def identity(self, training: Training) -> tuple[object, ...]:
+        """What `training` is, in words that the tests can say without a key."""
+        data = training.data.train
+        match training:
+            case TeacherTraining():
+                return ("teacher", data, _model(training.model), training.learning_rate)
+            case OutputsTraining():
+                return ("outputs", data, self._checkpoint(training.checkpoint), training.split)
+            case StudentTraining():
+                return (
+                    *("student", data, _model(training.model)),
+                    self._checkpoint(training.teacher),
+                    str(training.distance),
+                    training.temperature,
+                    training.student_temperature,
+                    training.alpha,
+                    training.learning_rate,
+                )
+
+    def commit(self, ledger: Ledger, training: Training) -> None:
+        """Do as a worker does: commit the outcome, or a failed attempt."""
+        what = self.identity(training)
+        if isinstance(training, TeacherTraining):
+            self.rates[training.key] = training.learning_rate
+        if self.fails(*what):
+            ledger.write_attempt(attempt_at(training.key))
+            return
+        best, lowest = self.epochs(*what)
+        ledger.write_outcome(
+            outcome_of(training, self.score(*what), best_epoch=best, lowest_loss_epoch=lowest)
+        )
+
+    def _checkpoint(self, checkpoint: CheckpointSpec) -> tuple[object, ...]:
+        rate = self.rates[checkpoint.training] if checkpoint.training else None
+        return (_model(checkpoint.model), rate, checkpoint.epoch)
+
+
+def _model(model: ModelSpec) -> str:
+    return model_identity(model.weights, model.config)
+
+
+def search_through(
+    resolved: Resolved, ledger: Ledger, world: World, *, slots: int = 1, order: int = 0
+) -> Agenda:
+    """Run a study to its end on simulated slots, in an order of completion that `order` draws."""
+    agenda = Agenda(resolved, ledger.results())
+    TabulatedEngine(
+        look_up=lambda training: world.commit(ledger, training),
+        seconds=lambda training: uniform(order, training.key),
+        slots=slots,
+    ).run(Dispatcher(agenda, ledger))
+    return agenda
+
+
+# -- what engines run; top-level and picklable -----------------------------------------------------
+
+
+def made_up_training(training: Training, folder: Path) -> Outcome:
+    """A `run_training` whose outcome follows from the key alone."""
+    return outcome_of(training, round(uniform(training.key), 1), lowest_loss_epoch=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedTraining:
+    """`made_up_training` that also writes down each run, as a line of `log`."""
+
+    log: Path
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        with self.log.open("a") as lines:  # appended whole: the lines are short
+            lines.write(f"{training.key}\n")
+        return made_up_training(training, folder)
+
+    def runs(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailingTraining:
+    """`made_up_training` that fails for trainings of one kind."""
+
+    kind: str
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        if training.kind == self.kind:
+            raise RuntimeError(f"cannot train a {self.kind}")
+        return made_up_training(training, folder)

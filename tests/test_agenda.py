@@ -1,0 +1,531 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import naive
+import pytest
+from fakes import (
+    World,
+    a_study,
+    attempt_at,
+    memory_ledger,
+    model_identity,
+    outcome_of,
+    random_study,
+    resolved_of,
+    search_through,
+    uniform,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdsearch.agenda import Agenda, Outcome, Request, StudentTraining, TestScore
+from kdsearch.driver import Dispatcher
+from kdsearch.engine import TabulatedEngine
+from kdsearch.ledger import Ledger
+from kdsearch.search import Tuned
+from kdsearch.study import Resolved, TestCase
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+# -- what a naive search of the same made-up world comes to ------------------------------------
+
+
+class Expected:
+    """The naive search of every case of a study, and which trainings it needed."""
+
+    def __init__(self, resolved: Resolved, world: World) -> None:
+        self._resolved = resolved
+        self._world = world
+        self.students: set[tuple[object, ...]] = set()
+
+    def grid(self, case: TestCase) -> dict[str, Any]:
+        search = self._resolved.study.search
+        given = self._resolved.study.teachers[case.teacher].checkpoint is not None
+        return {
+            "distance": search.distance,
+            "teacher": ("given",) if given else search.teacher,
+            "student_temperature": search.student_temperature,
+            "alpha": search.alpha,
+            "order": search.order,
+            "broad": search.temperature.broad,
+            "learning_rate": search.learning_rate,
+            "inner": search.inner,
+        }
+
+    def score(self, case: TestCase) -> naive.Score | None:
+        """The score of a student of this case; None if no teacher could be trained."""
+        checkpoints = self._checkpoints(case)
+        if checkpoints is None:
+            return None
+        student = self._model(self._resolved.study.students[case.student].model)
+        data = self._data(case)
+
+        def score(
+            distance: str, teacher: str, tau_t: float, tau_s: float, alpha: float, rate: float
+        ) -> float | None:
+            checkpoint = checkpoints[teacher]
+            if self._world.score("outputs", data, checkpoint, "train") is None:
+                return None
+            what = ("student", data, student, checkpoint, str(distance), tau_t, tau_s, alpha, rate)
+            self.students.add(what)
+            return self._world.score(*what)
+
+        return score
+
+    def _checkpoints(self, case: TestCase) -> dict[str, tuple[object, ...]] | None:
+        teacher = self._resolved.study.teachers[case.teacher]
+        if teacher.checkpoint:
+            return {"given": (self._model(teacher.checkpoint), None, None)}
+        if teacher.t_hs and teacher.t_ll:
+            return {
+                "t_hs": (self._model(teacher.t_hs), None, None),
+                "t_ll": (self._model(teacher.t_ll), None, None),
+            }
+        assert teacher.model
+        model = self._model(teacher.model)
+        best: float | None = None
+        chosen = None
+        for rate in teacher.fine_tune.learning_rate:
+            what = ("teacher", self._data(case), model, rate)
+            score = self._world.score(*what)
+            if score is not None and (best is None or score > best):
+                best, chosen = score, (what, rate)
+        if chosen is None:
+            return None
+        highest, lowest = self._world.epochs(*chosen[0])
+        return {"t_hs": (model, chosen[1], highest), "t_ll": (model, chosen[1], lowest)}
+
+    def _model(self, name: str) -> str:
+        return model_identity(
+            self._resolved.models[name].digest, self._resolved.study.models[name].config
+        )
+
+    def _data(self, case: TestCase) -> str:
+        return self._resolved.datasets[case.dataset].splits["train"].digest
+
+
+def in_words(tuned: Tuned | None) -> naive.Tuned | None:
+    """A tuned choice as the naive search says it."""
+    if tuned is None or tuned.best is None or tuned.score is None:
+        return None
+    return naive.Tuned(tuned.score, tuned.best.configuration.temperature, tuned.best.learning_rate)
+
+
+def assert_agrees(agenda: Agenda, world: World) -> None:
+    """Every decision of `agenda` is that of the naive search, and it trained the same students."""
+    expected = Expected(agenda.resolved, world)
+    views = agenda.views()
+    scores = {view.case: expected.score(view.case) for view in views}
+    found = {}
+    for view in views:
+        score = scores[view.case]
+        if score is None:
+            assert view.blocked
+            continue
+        assert view.traversal is not None
+        found[view.case] = naive.traverse(expected.grid(view.case), score)
+        assert [
+            naive.Stage(
+                decision.parameter,
+                tuple((c.value, in_words(c.tuned)) for c in decision.candidates),
+                decision.winner.value,
+            )
+            for decision in view.traversal.decisions
+        ] == found[view.case]
+    stable = naive.stable_values(list(found.values()))
+    assert agenda.stable == stable
+    for view in views:
+        score, grid = scores[view.case], expected.grid(view.case)
+        if score is None:
+            continue
+        assert view.phase2 is not None
+        values = naive.stable_choice(grid, stable)
+        assert in_words(view.phase2.stable_tuned) == naive.tune(grid, score, values)
+        lazy = view.phase2.lazy  # a seeded draw: any is right, if the grid has it
+        drawn = {"distance": lazy.distance, "teacher": lazy.teacher, "alpha": lazy.alpha}
+        drawn["student_temperature"] = lazy.student_temperature
+        assert lazy.alpha == grid["alpha"][0]
+        assert all(drawn[name] in grid[name] for name in ("distance", "teacher"))
+        assert lazy.distance == "mse" or lazy.student_temperature in grid["student_temperature"]
+        assert in_words(view.phase2.lazy_tuned) == naive.tune(grid, score, drawn, fixed=1.0)
+    trained = {
+        key for view in views for key in _student_keys(agenda, view) if key in agenda.results
+    }
+    assert len(trained) == len(expected.students)
+
+
+def _student_keys(agenda: Agenda, view: Any) -> set[str]:
+    tuned = [c.tuned for c in view.traversal.candidates()] if view.traversal else []
+    if view.phase2 is not None:
+        tuned += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
+    return {agenda.training(view, trial).key for part in tuned for trial in part.trials}
+
+
+def random_world(seed: int) -> tuple[Resolved, World]:
+    draw = random.Random(seed)
+    resolved = resolved_of(random_study(draw))
+    world = World(
+        seed=draw.randrange(2**32),
+        levels=draw.choice([1, 2, 5, 10_000]),
+        failing=draw.choice([0, 0, 0.05, 0.3]),
+        diverging=draw.choice([0, 0, 0.05, 0.3, 0.9]),
+        coinciding=draw.choice([0, 0.5, 1]),
+    )
+    return resolved, world
+
+
+@settings(max_examples=2000, deadline=None)
+@given(seed=seeds, slots=st.integers(1, 8))
+def test_a_search_in_any_order_decides_as_the_naive_one(seed: int, slots: int) -> None:
+    resolved, world = random_world(seed)
+    ledger = memory_ledger(resolved)
+    agenda = search_through(resolved, ledger, world, slots=slots, order=seed)
+    assert agenda.complete
+    assert_agrees(agenda, world)
+    trained = {o.key for o in ledger.outcomes() if isinstance(o.training, StudentTraining)}
+    wanted = {key for view in agenda.views() for key in _student_keys(agenda, view)}
+    assert trained <= wanted
+
+
+# -- invariants along the way ------------------------------------------------------------------
+
+
+class Follower:
+    """A watch that counts what was handed out."""
+
+    def __init__(self) -> None:
+        self.started_keys: Counter[str] = Counter()
+
+    def started(self, request: Request) -> None:
+        self.started_keys[request.training.key] += 1
+
+    def finished(self, request: Request, outcome: Outcome) -> None: ...
+
+    def failed(self, request: Request, attempt: object, *, for_good: bool) -> None: ...
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=seeds, slots=st.integers(1, 8))
+def test_no_training_runs_twice_but_to_try_again(seed: int, slots: int) -> None:
+    resolved, world = random_world(seed)
+    ledger = memory_ledger(resolved)
+    follower = Follower()
+    TabulatedEngine(
+        look_up=lambda training: world.commit(ledger, training),
+        seconds=lambda training: uniform(seed, training.key),
+        slots=slots,
+    ).run(Dispatcher(Agenda(resolved), ledger, (follower,)))
+    results = ledger.results()
+    assert set(results) == set(follower.started_keys)
+    for key, times in follower.started_keys.items():
+        assert times == (1 if results[key] else resolved.study.tries)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds, chance=st.randoms(use_true_random=False))
+def test_the_incremental_agenda_equals_one_built_from_scratch(
+    seed: int, chance: random.Random
+) -> None:
+    resolved, world = random_world(seed)
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+    while requests := agenda.requests():
+        training = chance.choice(requests).training
+        world.commit(ledger, training)
+        results = ledger.results()
+        if training.key in results:
+            agenda.add(training.key, results[training.key])
+        if chance.random() < 0.15:
+            scratch = Agenda(resolved, results)
+            assert scratch.requests() == agenda.requests()
+            assert scratch.views() == agenda.views()
+    assert Agenda(resolved, ledger.results()).views() == agenda.views()
+
+
+class Stopped(BaseException):
+    """The driver's process ends here."""
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=seeds, stops=st.lists(st.integers(1, 40), max_size=4), slots=st.integers(1, 8))
+def test_where_a_search_was_stopped_and_resumed_changes_nothing(
+    seed: int, stops: list[int], slots: int
+) -> None:
+    resolved, world = random_world(seed)
+    straight = search_through(resolved, memory_ledger(resolved), world)
+    ledger = memory_ledger(resolved)
+    for stop in stops:
+        left = stop
+
+        def look_up(training: Any) -> None:
+            nonlocal left
+            world.commit(ledger, training)
+            left -= 1
+            if not left:
+                raise Stopped
+
+        engine = TabulatedEngine(
+            look_up=look_up, seconds=lambda t: uniform(seed, t.key), slots=slots
+        )
+        try:
+            engine.run(Dispatcher(Agenda(ledger.resolved(), ledger.results()), ledger))
+        except Stopped:
+            continue
+    resumed = search_through(ledger.resolved(), ledger, world, slots=slots)
+    assert resumed.views() == straight.views()
+    assert set(resumed.results) == set(straight.results)
+
+
+# -- single behaviours -------------------------------------------------------------------------
+
+
+def run_to_the_end(raw: dict[str, Any], world: World) -> tuple[Agenda, Ledger]:
+    resolved = resolved_of(raw)
+    ledger = memory_ledger(resolved)
+    return search_through(resolved, ledger, world), ledger
+
+
+def two_students() -> dict[str, Any]:
+    """A study of two cases: one traversal far longer than the other."""
+    return a_study(
+        teachers={
+            "pair": {"t_hs": "tuned", "t_ll": "other"},
+            "one": {"checkpoint": "tuned"},
+        },
+        models={
+            "tuned": {"path": "/models/tuned"},
+            "other": {"path": "/models/other"},
+            "small": {"config": {"model_type": "bert"}},
+        },
+        test_cases=[{"teacher": "one"}, {"teacher": "pair"}],
+    )
+
+
+def two_datasets() -> dict[str, Any]:
+    """A study of two cases that share nothing."""
+    return a_study(
+        tries=1,
+        datasets={
+            name: {"grammar": {"train": 4, "validation": 2, "test": 2, "seed": seed}}
+            for seed, name in enumerate(["first", "second"])
+        },
+    )
+
+
+def test_the_case_with_the_longest_path_left_comes_first() -> None:
+    agenda = Agenda(resolved_of(two_students()))
+    order = [request.case.teacher for request in agenda.requests()]
+    assert order[0] == "pair"  # two checkpoints to compare, though it stands last in the file
+    assert order == sorted(order, key=["pair", "one"].index)
+
+
+def test_a_case_near_its_end_gives_way_to_one_at_its_start() -> None:
+    resolved, world = resolved_of(two_datasets()), World(seed=1)
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+    first = agenda.cases[0]
+
+    def ahead() -> bool:
+        decisions = [view.traversal and view.traversal.decisions for view in agenda.views()]
+        return bool(decisions[0])
+
+    while not ahead():
+        training = next(r.training for r in agenda.requests() if r.case == first)
+        world.commit(ledger, training)
+        agenda.add(training.key, ledger.outcome(training.key))
+    cases = [request.case for request in agenda.requests()]
+    assert cases[0] == agenda.cases[1]
+    assert first in cases
+
+
+def test_a_case_without_a_teacher_is_blocked_and_the_others_complete() -> None:
+    resolved, world = resolved_of(two_datasets()), World(seed=3)
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+    [teacher] = [r for r in agenda.requests() if r.case.dataset == "first"]
+    ledger.write_attempt(attempt_at(teacher.training.key))
+    agenda = search_through(resolved, ledger, world)
+    [blocked, sound] = agenda.views()
+    assert agenda.complete
+    assert blocked.blocked == "no training of its teacher succeeded"
+    assert blocked.phase2 is None
+    assert sound.traversed
+    assert sound.phase2 is not None
+    assert sound.phase2.stable_tuned is not None
+
+
+def test_a_teacher_without_a_lowest_loss_has_one_checkpoint_and_the_other_loses() -> None:
+    resolved, world = resolved_of(a_study()), World(seed=3)
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+    [teacher] = agenda.requests()
+    world.commit(memory_ledger(resolved), teacher.training)
+    ledger.write_outcome(outcome_of(teacher.training, 0.5, lowest_loss_epoch=None))
+    agenda = search_through(resolved, ledger, world)
+    [view] = agenda.views()
+    assert view.traversed
+    assert view.traversal is not None
+    decision = view.traversal.decisions[0]
+    assert [c.tuned.score is None for c in decision.candidates] == [False, True]
+
+
+def test_a_checkpoint_without_outputs_loses_to_the_other() -> None:
+    raw = a_study(tries=1)
+    resolved, world = resolved_of(raw), World(seed=3, coinciding=0)
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+    [teacher] = agenda.requests()
+    world.rates[teacher.training.key] = 1e-5
+    ledger.write_outcome(outcome_of(teacher.training, 0.5, best_epoch=1, lowest_loss_epoch=2))
+    agenda = Agenda(resolved, ledger.results())
+    first = next(r for r in agenda.requests() if r.stage == "outputs")
+    ledger.write_attempt(attempt_at(first.training.key))
+    [view] = search_through(resolved, ledger, world).views()
+    assert view.traversal is not None
+    assert view.traversal.decisions[0].winner.value == "t_ll"
+    assert view.traversal.decisions[0].candidates[0].tuned.score is None
+
+
+def test_coinciding_checkpoints_are_one_training_and_the_default_is_kept() -> None:
+    agenda, ledger = run_to_the_end(a_study(), World(seed=5, coinciding=1))
+    [view] = agenda.views()
+    assert view.coinciding
+    assert view.traversal is not None
+    decision = view.traversal.decisions[0]
+    highest, lowest = decision.candidates
+    assert highest.tuned.score == lowest.tuned.score
+    assert decision.winner is highest
+    outputs = [o for o in ledger.outcomes() if o.training.kind == "outputs"]
+    assert len(outputs) == 3  # one checkpoint on three splits
+    [reward] = [r for r in agenda.rewards() if r.parameter == "teacher"]
+    assert (reward.better, reward.worse, reward.equal) == (0, 0, 1)
+
+
+def test_models_of_equal_content_share_their_trainings() -> None:
+    config = {"config": {"model_type": "bert"}}
+    raw = a_study(
+        models={"big": config, "small": {"config": {"model_type": "bert", "n": 1}}},
+        students={"one": {"model": "small"}, "same": {"model": "small"}},
+    )
+    alone = a_study(models=raw["models"], students={"one": {"model": "small"}})
+    both, _ = run_to_the_end(raw, World(seed=8))
+    single, _ = run_to_the_end(alone, World(seed=8))
+    lazy = {key for key in both.results if key not in single.results}
+    assert set(single.results) <= set(both.results)
+    assert len(lazy) <= 2  # the two cases draw their lazy choices apart, two rates each
+
+
+def test_every_learning_rate_of_a_teacher_is_trained_and_the_best_one_teaches() -> None:
+    rates = [1e-5, 2e-5, 3e-5]
+    raw = a_study(teachers={"big": {"model": "big", "fine_tune": {"learning_rate": rates}}})
+    agenda, ledger = run_to_the_end(raw, World(seed=9))
+    teachers = [o for o in ledger.outcomes() if o.training.kind == "teacher"]
+    [view] = agenda.views()
+    assert len(teachers) == 3
+    best = max(teachers, key=lambda outcome: outcome.validation or 0)
+    assert view.teacher_training == best.training
+
+
+def test_the_second_phase_trains_no_more_than_stable_and_lazy() -> None:
+    agenda, ledger = run_to_the_end(a_study(), World(seed=2))
+    [view] = agenda.views()
+    assert view.phase2 is not None
+    assert view.phase2.stable_tuned
+    assert view.phase2.lazy_tuned
+    assert view.traversal is not None
+    named = [c.tuned for c in view.traversal.candidates()]
+    named += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
+    keys = {agenda.training(view, trial).key for tuned in named for trial in tuned.trials}
+    students = {o.key for o in ledger.outcomes() if o.training.kind == "student"}
+    assert students == keys
+
+
+def test_the_second_phase_waits_for_every_traversal() -> None:
+    resolved, world = resolved_of(two_datasets()), World(seed=4)
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+    while mine := [r for r in agenda.requests() if r.case.dataset == "first"]:
+        world.commit(ledger, mine[0].training)
+        agenda.add(mine[0].training.key, ledger.outcome(mine[0].training.key))
+    [first, second] = agenda.views()
+    assert first.traversed
+    assert first.phase2 is None
+    assert not second.traversed
+    assert agenda.stable is None
+
+
+def test_test_scores_change_no_decision() -> None:
+    resolved, world = resolved_of(a_study()), World(seed=6)
+
+    class Lying(Ledger):
+        def write_outcome(self, outcome: Outcome) -> bool:
+            twisted = TestScore(uniform("another", outcome.key))
+            return super().write_outcome(outcome.model_copy(update={"test": twisted}))
+
+    honest = search_through(resolved, memory_ledger(resolved), world)
+    plain = memory_ledger(resolved)
+    lying = Lying(plain.folder, plain._disk)
+    twisted = search_through(resolved, lying, world)
+    assert honest.views() == twisted.views()
+    scores = [
+        {key: o.test for key, o in agenda.results.items() if o} for agenda in (honest, twisted)
+    ]
+    assert scores[0] != scores[1]
+
+
+def test_a_key_covers_what_changes_a_result_and_not_a_name() -> None:
+    def keys(raw: dict[str, Any]) -> set[str]:
+        agenda, _ = run_to_the_end(raw, World(seed=1))
+        return set(agenda.results)
+
+    plain = a_study()
+    renamed = a_study(
+        students={"other": {"model": "little"}},
+        models={**plain["models"], "little": plain["models"]["small"]},
+        test_cases=[{"student": "other"}],
+        search={**plain["search"], "distance": ["mse"]},
+    )
+    same = a_study(search={**plain["search"], "distance": ["mse"]})
+    assert keys(renamed) == keys(same)
+    assert keys(same).isdisjoint(keys({**same, "seed": 1}))
+    threads = {**same, "training": {"cpu_threads": 2}}
+    assert keys(same).isdisjoint(keys(threads))
+
+
+def test_where_a_model_lies_is_no_part_of_a_key() -> None:
+    resolved = resolved_of(two_students())
+    moved = resolved.model_copy(
+        update={
+            "models": {
+                name: model.model_copy(update={"path": f"/elsewhere/{name}"})
+                for name, model in resolved.models.items()
+            }
+        }
+    )
+    here, there = (
+        {request.training.key for request in Agenda(r).requests()} for r in (resolved, moved)
+    )
+    assert here == there
+
+
+def test_a_training_survives_the_way_through_json(tmp_path: Path) -> None:
+    agenda, ledger = run_to_the_end(a_study(), World(seed=2))
+    for outcome in ledger.outcomes():
+        known = agenda.results[outcome.key]
+        assert known == outcome
+        assert outcome.training.key == outcome.key
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+def test_a_training_that_fails_is_tried_as_often_as_the_study_says(tries: int) -> None:
+    resolved = resolved_of(a_study(tries=tries))
+    ledger = memory_ledger(resolved)
+    agenda = search_through(resolved, ledger, World(seed=1, failing=1))
+    [(key, attempts)] = ledger.attempts().items()
+    assert len(attempts) == tries
+    assert agenda.results == {key: None}

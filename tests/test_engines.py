@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import (
+    FailingTraining,
+    RecordedTraining,
+    a_study,
+    attempt_at,
+    made_up_training,
+    memory_ledger,
+    outcome_of,
+    resolved_of,
+    uniform,
+)
+
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.driver import Dispatcher
+from kdsearch.engine import (
+    Engine,
+    InProcessEngine,
+    Queue,
+    RunTraining,
+    TabulatedEngine,
+    Worker,
+)
+from kdsearch.ledger import Ledger
+from kdsearch.study import Resolved
+
+# -- the engines -------------------------------------------------------------------------------
+
+
+def in_process(worker: Worker, slots: int) -> Engine:
+    return InProcessEngine(worker=worker)
+
+
+def tabulated(worker: Worker, slots: int) -> Engine:
+    return TabulatedEngine(look_up=worker, seconds=lambda t: uniform("seconds", t.key), slots=slots)
+
+
+ENGINES: dict[str, Callable[[Worker, int], Engine]] = {
+    "inprocess": in_process,
+    "tabulated": tabulated,
+}
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def make_engine(request: pytest.FixtureRequest) -> Callable[[Worker, int], Engine]:
+    """Makes an engine of a worker and a number of slots."""
+    return ENGINES[request.param]
+
+
+# -- a study to run ----------------------------------------------------------------------------
+
+RESOLVED = resolved_of(a_study(students={"one": {"model": "small"}, "other": {"model": "big"}}))
+
+
+def ready(folder: Path, resolved: Resolved = RESOLVED) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    return ledger
+
+
+@dataclass
+class Follower:
+    """A watch that writes down what it sees."""
+
+    started_keys: list[str] = field(default_factory=list)
+    finished_keys: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    def started(self, request: Request) -> None:
+        self.started_keys.append(request.training.key)
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        self.finished_keys.append(outcome.key)
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        self.failures.append((attempt.key, attempt.failure, for_good))
+
+
+def run(
+    make_engine: Callable[[Worker, int], Engine],
+    ledger: Ledger,
+    run_training: RunTraining = made_up_training,
+    slots: int = 2,
+    watch: Follower | None = None,
+) -> Agenda:
+    agenda = Agenda(ledger.resolved(), ledger.results())
+    dispatcher = Dispatcher(agenda, ledger, (watch,) if watch else ())
+    worker = Worker(folder=ledger.folder, run_training=run_training)
+    make_engine(worker, slots).run(dispatcher)
+    assert dispatcher.complete
+    return agenda
+
+
+def run_one_by_one(resolved: Resolved) -> Agenda:
+    """The study in a plain loop, the least urgent training first."""
+    agenda = Agenda(resolved)
+    while requests := agenda.requests():
+        training = requests[-1].training
+        agenda.add(training.key, made_up_training(training, Path()))
+    return agenda
+
+
+# -- what every engine does --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_engine_decides_as_a_plain_loop_does(
+    tmp_path: Path, make_engine: Callable[[Worker, int], Engine], slots: int
+) -> None:
+    found = run(make_engine, ready(tmp_path), slots=slots)
+    assert found.complete
+    assert found.views() == run_one_by_one(RESOLVED).views()
+
+
+def test_an_engine_runs_every_training_exactly_once(
+    tmp_path: Path, make_engine: Callable[[Worker, int], Engine]
+) -> None:
+    recorded = RecordedTraining(log=tmp_path / "runs.txt")
+    ledger, follower = ready(tmp_path), Follower()
+    agenda = run(make_engine, ledger, recorded, watch=follower)
+    expected = dict.fromkeys(agenda.results, 1)
+    assert len(expected) > 20
+    assert Counter(recorded.runs()) == expected
+    assert Counter(follower.started_keys) == expected
+    assert Counter(follower.finished_keys) == expected
+    assert {outcome.key for outcome in ledger.outcomes()} == set(expected)
+
+
+@dataclass
+class CarefulQueue:
+    """A queue that notes which trainings were called done before the ledger had them."""
+
+    queue: Dispatcher
+    ledger: Ledger
+    early: list[str] = field(default_factory=list)
+    done_keys: list[str] = field(default_factory=list)
+
+    def done(self, key: str) -> None:
+        if self.ledger.outcome(key) is None:
+            self.early.append(key)
+        self.done_keys.append(key)
+        self.queue.done(key)
+
+    def take(self) -> Request | None:
+        return self.queue.take()
+
+    def lost(self, key: str, message: str) -> None:
+        self.queue.lost(key, message)
+
+    def release(self, key: str) -> None:
+        self.queue.release(key)
+
+    @property
+    def finished(self) -> int:
+        return self.queue.finished
+
+    @property
+    def complete(self) -> bool:
+        return self.queue.complete
+
+
+def test_an_outcome_is_in_the_ledger_before_its_training_is_called_done(
+    tmp_path: Path, make_engine: Callable[[Worker, int], Engine]
+) -> None:
+    ledger = ready(tmp_path)
+    queue: CarefulQueue = CarefulQueue(Dispatcher(Agenda(RESOLVED), ledger), ledger)
+    plain: Queue = queue
+    make_engine(Worker(folder=tmp_path, run_training=made_up_training), 2).run(plain)
+    assert queue.early == []
+    assert set(queue.done_keys) == {outcome.key for outcome in ledger.outcomes()}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
+def test_an_engine_goes_on_where_another_stopped_and_repeats_nothing(
+    tmp_path: Path, make_engine: Callable[[Worker, int], Engine], share: float
+) -> None:
+    whole = run_one_by_one(RESOLVED)
+    ledger = ready(tmp_path)
+    there = {key for key in whole.results if uniform("kept", key) < share}
+    for key in there:
+        outcome = whole.results[key]
+        assert outcome is not None
+        ledger.write_outcome(outcome)
+    recorded = RecordedTraining(log=tmp_path / "runs.txt")
+    resumed = run(make_engine, ledger, recorded)
+    assert Counter(recorded.runs()) == dict.fromkeys(set(whole.results) - there, 1)
+    assert resumed.views() == whole.views()
+
+
+def test_an_engine_has_nothing_to_do_for_a_complete_study(
+    tmp_path: Path, make_engine: Callable[[Worker, int], Engine]
+) -> None:
+    ledger = ready(tmp_path)
+    run(make_engine, ledger)
+    recorded, follower = RecordedTraining(log=tmp_path / "runs.txt"), Follower()
+    run(make_engine, ledger, recorded, watch=follower)
+    assert recorded.runs() == []
+    assert follower.started_keys == []
+
+
+def test_an_outcome_that_another_worker_committed_stands(
+    tmp_path: Path, make_engine: Callable[[Worker, int], Engine]
+) -> None:
+    ledger = ready(tmp_path)
+    agenda = Agenda(RESOLVED)
+    [teacher] = agenda.requests()
+    first = outcome_of(teacher.training, 0.125)
+    ledger.write_outcome(first)
+    # The agenda does not know of it: the engine is asked to train what is done already.
+    dispatcher = Dispatcher(agenda, ledger)
+    make_engine(Worker(folder=tmp_path, run_training=made_up_training), 1).run(dispatcher)
+    assert ledger.outcome(first.key) == agenda.results[first.key] == first
+
+
+# -- what single engines do --------------------------------------------------------------------
+
+
+def test_in_process_an_exception_passes_through_and_nothing_is_committed(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    with pytest.raises(RuntimeError, match="cannot train a student"):
+        run(in_process, ledger, FailingTraining(kind="student"))
+    kinds = Counter(outcome.training.kind for outcome in ledger.outcomes())
+    assert kinds["teacher"] == 1
+    assert kinds["student"] == 0
+    assert ledger.attempts() == {}
+    assert run(in_process, ledger).views() == run_one_by_one(RESOLVED).views()
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_the_clock_of_a_tabulated_search_is_that_of_slots_never_idle_without_need(
+    slots: int,
+) -> None:
+    ledger = memory_ledger(RESOLVED)
+    engine = TabulatedEngine(
+        look_up=lambda training: ledger.write_outcome(made_up_training(training, Path())) and None,
+        seconds=lambda _: 2.0,
+        slots=slots,
+    )
+    engine.run(Dispatcher(Agenda(RESOLVED), ledger))
+    trained = len(list(ledger.outcomes()))
+    assert engine.busy == 2.0 * trained
+    if slots == 1:
+        assert engine.clock == engine.busy
+    else:
+        assert engine.busy / slots <= engine.clock < engine.busy
+
+
+# -- the dispatcher ----------------------------------------------------------------------------
+
+
+def dispatching(**sections: Any) -> tuple[Agenda, Ledger, Dispatcher, Follower]:
+    resolved = resolved_of(a_study(**sections))
+    agenda, ledger, follower = Agenda(resolved), memory_ledger(resolved), Follower()
+    return agenda, ledger, Dispatcher(agenda, ledger, (follower,)), follower
+
+
+def take(dispatcher: Dispatcher) -> str:
+    request = dispatcher.take()
+    assert request is not None
+    return request.training.key
+
+
+def test_a_training_that_runs_is_not_handed_out_again() -> None:
+    _, _, dispatcher, _ = dispatching()
+    key = take(dispatcher)
+    assert dispatcher.take() is None
+    assert not dispatcher.complete
+    assert [request.training.key for request in dispatcher.running] == [key]
+
+
+def test_a_lost_training_is_an_attempt_and_is_tried_again_until_it_has_failed_for_good() -> None:
+    agenda, ledger, dispatcher, follower = dispatching(tries=2)
+    key = take(dispatcher)
+    dispatcher.lost(key, "the node is gone")
+    assert take(dispatcher) == key
+    dispatcher.lost(key, "the node is gone")
+    assert dispatcher.complete
+    assert agenda.results == {key: None}
+    assert follower.failures == [(key, "worker_lost", False), (key, "worker_lost", True)]
+    assert [a.message for a in ledger.attempts_of(key)] == ["the node is gone"] * 2
+
+
+def test_a_lost_training_that_had_committed_its_outcome_is_done() -> None:
+    agenda, ledger, dispatcher, follower = dispatching()
+    request = dispatcher.take()
+    assert request is not None
+    key = request.training.key
+    ledger.write_outcome(outcome_of(request.training))
+    dispatcher.lost(key, "the node is gone")
+    assert ledger.attempts() == {}
+    assert agenda.results[key] == outcome_of(request.training)
+    assert follower.finished_keys == [key]
+
+
+def test_a_lost_training_that_had_told_of_its_failure_is_one_attempt() -> None:
+    _, ledger, dispatcher, follower = dispatching(tries=2)
+    key = take(dispatcher)
+    ledger.write_attempt(attempt_at(key))
+    dispatcher.lost(key, "the trial ended")
+    assert follower.failures == [(key, "error", False)]
+    assert len(ledger.attempts_of(key)) == 1
+
+
+def test_a_training_that_was_given_up_is_handed_out_again_and_costs_no_try() -> None:
+    _, ledger, dispatcher, follower = dispatching(tries=1)
+    key = take(dispatcher)
+    dispatcher.release(key)
+    assert dispatcher.running == ()
+    assert ledger.attempts() == {}
+    assert take(dispatcher) == key
+    assert follower.failures == []
+
+
+def test_tries_of_an_earlier_driver_count() -> None:
+    resolved = resolved_of(a_study(tries=2))
+    ledger = memory_ledger(resolved)
+    first = Dispatcher(Agenda(resolved), ledger)
+    first.lost(take(first), "killed")
+    agenda = Agenda(resolved, ledger.results())
+    second = Dispatcher(agenda, ledger)
+    key = take(second)
+    second.lost(key, "killed")
+    assert agenda.results == {key: None}
+
+
+# -- the worker --------------------------------------------------------------------------------
+
+
+def test_a_worker_repeats_nothing_that_has_an_outcome(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    training = Agenda(RESOLVED).requests()[0].training
+    recorded = RecordedTraining(log=tmp_path / "runs.txt")
+    worker = Worker(folder=tmp_path, run_training=recorded)
+    worker(training)
+    worker(training)
+    assert recorded.runs() == [training.key]
+    assert ledger.outcome(training.key) == made_up_training(training, tmp_path)
+
+
+def test_a_worker_commits_a_failure_with_its_traceback(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    training = Agenda(RESOLVED).requests()[0].training
+    worker = Worker(folder=tmp_path, run_training=FailingTraining(kind="teacher"))
+    with pytest.raises(RuntimeError) as caught:
+        worker(training)
+    worker.fail(training, caught.value)
+    [attempt] = ledger.attempts_of(training.key)
+    assert attempt.message == "RuntimeError: cannot train a teacher"
+    assert "in __call__" in attempt.traceback
+    assert (attempt.failure, attempt.number) == ("error", 1)

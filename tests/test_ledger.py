@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import (
+    MemoryDisk,
+    World,
+    a_study,
+    attempt_at,
+    memory_ledger,
+    outcome_of,
+    resolved_of,
+    search_through,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdsearch.agenda import Agenda, Cost, Epoch, TestScore, Training
+from kdsearch.errors import InputError, StorageError
+from kdsearch.ledger import Disk, Ledger, OsDisk, driver_lock, driver_of
+from kdsearch.search import ValidationScore
+
+RESOLVED = resolved_of(a_study(tries=2))
+TRAINING: Training = Agenda(RESOLVED).requests()[0].training
+
+
+def ready(folder: Path) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.prepare()
+    ledger.write_resolved(RESOLVED)
+    return ledger
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- outcomes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disk", [OsDisk, MemoryDisk])
+def test_an_outcome_is_written_once_and_the_first_stands(tmp_path: Path, disk: type[Disk]) -> None:
+    ledger = Ledger(tmp_path, disk())
+    ledger.prepare()
+    assert ledger.outcome(TRAINING.key) is None
+    assert ledger.write_outcome(outcome_of(TRAINING, 0.25)) is True
+    assert ledger.write_outcome(outcome_of(TRAINING, 0.75)) is False
+    assert ledger.outcome(TRAINING.key) == outcome_of(TRAINING, 0.25)
+    assert list(ledger.outcomes()) == [outcome_of(TRAINING, 0.25)]
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    validation=st.none() | finite,
+    test=st.none() | finite,
+    losses=st.lists(st.none() | finite, max_size=3),
+    seconds=finite,
+    host=st.text(st.characters(codec="utf-8"), max_size=9),
+)
+def test_an_outcome_comes_back_as_it_was_written(
+    validation: float | None,
+    test: float | None,
+    losses: list[float | None],
+    seconds: float,
+    host: str,
+) -> None:
+    epochs = tuple(
+        Epoch(epoch=i + 1, train_loss=loss, validation=None, validation_loss=loss)
+        for i, loss in enumerate(losses)
+    )
+    outcome = outcome_of(TRAINING, 0.5).model_copy(
+        update={
+            "validation": None if validation is None else ValidationScore(validation),
+            "test": None if test is None else TestScore(test),
+            "epochs": epochs,
+            "digests": {"checkpoints/a": host},
+            "cost": Cost(seconds=seconds, device=host, host=host),
+        }
+    )
+    ledger = memory_ledger(RESOLVED)
+    ledger.write_outcome(outcome)
+    assert ledger.outcome(TRAINING.key) == outcome
+
+
+def race(folder: Path, name: str, keys: int, start: Any, results: Any) -> None:
+    """Commit an outcome under each of `keys` names at the same time as another process."""
+    ledger = Ledger(folder)
+    won = []
+    for number in range(keys):
+        cost = Cost(seconds=1, device="cpu", host=name)
+        outcome = outcome_of(TRAINING, 0.5, cost=cost).model_copy(update={"key": f"key{number}"})
+        start.wait()
+        won.append(ledger.write_outcome(outcome))
+    results.put((name, won))
+
+
+def test_of_two_processes_that_commit_at_once_exactly_one_wins(tmp_path: Path) -> None:
+    ready(tmp_path)
+    keys = 200
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(2), context.Queue()
+    racers = [
+        context.Process(target=race, args=(tmp_path, name, keys, start, results))
+        for name in ("one", "two")
+    ]
+    for racer in racers:
+        racer.start()
+    won = dict(results.get(timeout=60) for _ in racers)
+    for racer in racers:
+        racer.join()
+    for number in range(keys):
+        winners = [name for name in won if won[name][number]]
+        assert len(winners) == 1
+        stands = Ledger(tmp_path).outcome(f"key{number}")
+        assert stands is not None
+        assert stands.cost.host == winners[0]
+    assert len(files_in(tmp_path / "outcomes")) == keys  # and no temporary file is left
+
+
+def test_files_that_a_crash_left_behind_are_no_outcomes(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    ledger.write_outcome(outcome_of(TRAINING))
+    torn = tmp_path / "outcomes" / ".abc.json.host-1-2.tmp"
+    torn.write_bytes(b'{"key": "abc", "trai')
+    (tmp_path / "attempts" / "abc").mkdir()
+    (tmp_path / "attempts" / "abc" / ".1.json.host-1-2.tmp").write_bytes(b"{")
+    (tmp_path / "attempts" / ".stray").write_bytes(b"")
+    assert set(ledger.results()) == {TRAINING.key}
+    assert ledger.attempts() == {}
+    assert ledger.write_outcome(outcome_of(TRAINING).model_copy(update={"key": "abc"}))
+
+
+def test_an_outcome_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    (tmp_path / "outcomes" / "abc.json").write_text("{}")
+    with pytest.raises(InputError, match=r"outcomes/abc\.json: is no outcome.*launch again"):
+        list(ledger.outcomes())
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class CrashingDisk(OsDisk):
+    """The real disk, on which the process dies at the call number `at`, before or after it."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self._left = at
+        self._after = after
+
+    def write(self, path: Path, content: bytes) -> None:
+        self._step(lambda: super(CrashingDisk, self).write(path, content))
+
+    def link(self, source: Path, target: Path) -> bool:
+        return bool(self._step(lambda: super(CrashingDisk, self).link(source, target)))
+
+    def remove(self, path: Path) -> None:
+        self._step(lambda: super(CrashingDisk, self).remove(path))
+
+    def _step(self, call: Any) -> object:
+        self._left -= 1
+        if self._left < 0 or (self._left == 0 and not self._after):
+            raise Crash  # also for what would follow: a dead process does nothing
+        result = call()
+        if self._left == 0:
+            raise Crash
+        return result
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_crash_at_any_call_leaves_a_whole_outcome_or_none(
+    tmp_path: Path, at: int, after: bool
+) -> None:
+    ready(tmp_path)
+    with pytest.raises(Crash):
+        Ledger(tmp_path, CrashingDisk(at, after=after)).write_outcome(outcome_of(TRAINING, 0.25))
+    committed = (at, after) in [(2, True), (3, False), (3, True)]
+    ledger = Ledger(tmp_path)
+    assert ledger.outcome(TRAINING.key) == (outcome_of(TRAINING, 0.25) if committed else None)
+    assert ledger.write_outcome(outcome_of(TRAINING, 0.75)) is not committed
+
+
+# -- attempts ----------------------------------------------------------------------------------
+
+
+def test_attempts_are_numbered_in_their_order(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    for message in "first", "second", "third":
+        ledger.write_attempt(attempt_at("abc", message))
+    found = ledger.attempts_of("abc")
+    assert [(a.number, a.message) for a in found] == [(1, "first"), (2, "second"), (3, "third")]
+    assert ledger.attempts() == {"abc": found}
+    assert files_in(tmp_path / "attempts" / "abc") == ["1.json", "2.json", "3.json"]
+
+
+def test_a_training_has_failed_for_good_after_as_many_tries_as_the_study_says(
+    tmp_path: Path,
+) -> None:
+    ledger = ready(tmp_path)
+    ledger.write_attempt(attempt_at("abc"))
+    assert ledger.results() == {}
+    ledger.write_attempt(attempt_at("abc"))
+    assert ledger.results() == {"abc": None}
+
+
+def test_a_later_outcome_overrules_failed_attempts(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    for _ in range(2):
+        ledger.write_attempt(attempt_at(TRAINING.key))
+    ledger.write_outcome(outcome_of(TRAINING))
+    assert ledger.results() == {TRAINING.key: outcome_of(TRAINING)}
+
+
+# -- the study and its rows ----------------------------------------------------------------------
+
+
+def test_the_study_comes_back_as_it_was_written_and_stands(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.prepare()
+    assert not ledger.exists
+    ledger.write_resolved(RESOLVED)
+    ledger.write_resolved(resolved_of(a_study(seed=9)))
+    assert ledger.exists
+    assert ledger.resolved() == RESOLVED
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no study"):
+        Ledger(tmp_path).resolved()
+
+
+def test_a_study_that_was_damaged_is_refused(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    (tmp_path / "resolved.json").write_text('{"format": 1')
+    with pytest.raises(InputError, match=r"resolved\.json: cannot be read"):
+        ledger.resolved()
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=5))
+def test_rows_come_back_as_they_were_written_whatever_their_text(texts: list[str]) -> None:
+    ledger = memory_ledger(RESOLVED)
+    rows = [{"texts": [text, "a\u2028b\x85c\x0bd"], "label": 1} for text in texts]
+    ledger.write_rows("digest", rows)
+    assert ledger.rows("digest") == rows
+
+
+def test_a_derived_file_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    ledger.write("report/index.html", "old")
+    ledger.write("report/index.html", "new")
+    assert (tmp_path / "report" / "index.html").read_text() == "new"
+    assert files_in(tmp_path / "report") == ["index.html"]
+
+
+def test_a_whole_search_on_a_real_disk_is_that_in_memory(tmp_path: Path) -> None:
+    world = World(seed=1, failing=0.05)
+    on_disk = search_through(RESOLVED, ready(tmp_path), world)
+    in_memory = search_through(RESOLVED, memory_ledger(RESOLVED), world)
+    assert on_disk.views() == in_memory.views()
+    assert Ledger(tmp_path).results() == in_memory.results
+
+
+# -- disks that cannot hold it -------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of 64 KiB of its own."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a disk needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    made = subprocess.run(mount, capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to `path` for as long as there is room."""
+    with path.open("wb") as file:
+        while True:
+            file.write(bytes(1024))
+            file.flush()
+
+
+def test_a_full_disk_is_named_with_what_to_do_and_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path):
+        ledger = ready(tmp_path)
+        ledger.write_outcome(outcome_of(TRAINING))
+        with pytest.raises(OSError, match="No space"):
+            fill(tmp_path / "ballast")
+        late = outcome_of(TRAINING, digests={str(i): "x" * 100 for i in range(100)})
+        with pytest.raises(StorageError, match="the disk is full; make room and launch again"):
+            ledger.write_outcome(late.model_copy(update={"key": "late"}))
+        assert ledger.results() == {TRAINING.key: outcome_of(TRAINING)}
+        assert files_in(tmp_path / "outcomes") == [f"{TRAINING.key}.json"]
+        (tmp_path / "ballast").unlink()
+        assert ledger.write_outcome(late.model_copy(update={"key": "late"}))
+
+
+def test_a_read_only_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with small_disk(tmp_path):
+        ledger = ready(tmp_path)
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        advice = "the disk is read-only; give a writable folder: --folder DIR"
+        with pytest.raises(StorageError, match=advice):
+            ledger.prepare()
+        with pytest.raises(StorageError, match=advice):
+            ledger.write_outcome(outcome_of(TRAINING))
+        with pytest.raises(StorageError, match=advice):
+            Ledger(tmp_path / "new").prepare()
+        with pytest.raises(StorageError, match=advice), driver_lock(tmp_path):
+            pass
+
+
+class DiskWithoutLinks(OsDisk):
+    """A disk on which files have one name only, as an object store that is mounted."""
+
+    def link(self, source: Path, target: Path) -> bool:
+        from kdsearch.ledger import storage_error
+
+        raise storage_error(target, PermissionError(1, "Operation not permitted"))
+
+
+def test_storage_without_hard_links_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"has no hard links.*use a local disk, NFS, Lustre"):
+        Ledger(tmp_path, DiskWithoutLinks()).prepare()
+    assert not [name for name in files_in(tmp_path) if name.startswith(".probe")]
+
+
+# -- one driver --------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from kdsearch.ledger import driver_lock
+with driver_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def another_driver(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that drives the study."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_driver_is_refused_by_name_and_a_dead_one_frees_the_folder_at_once(
+    tmp_path: Path,
+) -> None:
+    with another_driver(tmp_path) as holder:
+        words = f"driven by process {holder.pid} on {socket.gethostname()} since "
+        with pytest.raises(InputError, match=words), driver_lock(tmp_path):
+            pass
+        found = driver_of(tmp_path)
+        assert found is not None
+        assert found["pid"] == holder.pid
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert driver_of(tmp_path) is None
+        start = time.monotonic()
+        with driver_lock(tmp_path):
+            found = driver_of(tmp_path)
+            assert found is not None
+            assert found["pid"] == os.getpid()
+        assert time.monotonic() - start < 2
+
+
+def test_a_driver_that_ends_leaves_the_folder_free(tmp_path: Path) -> None:
+    for _ in range(2):
+        with driver_lock(tmp_path):
+            assert driver_of(tmp_path) is not None
+        assert driver_of(tmp_path) is None
+
+
+def note_of_elsewhere(folder: Path, beat: int = 0) -> None:
+    note = {"host": "elsewhere", "pid": 7, "since": "2024-01-12T10:00:00", "beat": beat}
+    temporary = folder / "note"
+    temporary.write_text(json.dumps(note))
+    temporary.replace(folder / "driver.json")
+
+
+def test_a_driver_elsewhere_whose_heart_stands_still_is_relieved_after_the_lease(
+    tmp_path: Path,
+) -> None:
+    note_of_elsewhere(tmp_path)
+    start = time.monotonic()
+    with driver_lock(tmp_path, lease=0.5):
+        assert time.monotonic() - start >= 0.5
+        found = driver_of(tmp_path)
+        assert found is not None
+        assert found["host"] == socket.gethostname()
+
+
+def test_a_driver_elsewhere_whose_heart_beats_keeps_the_folder(tmp_path: Path) -> None:
+    note_of_elsewhere(tmp_path)
+    stop = threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not stop.wait(0.05):
+            count += 1
+            note_of_elsewhere(tmp_path, count)
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        words = "driven by process 7 on elsewhere since 2024-01-12T10:00:00"
+        with pytest.raises(InputError, match=words), driver_lock(tmp_path, lease=5):
+            pass
+    finally:
+        stop.set()
+        heart.join()
+
+
+def test_a_driver_elsewhere_that_ends_frees_the_folder_before_the_lease(tmp_path: Path) -> None:
+    note_of_elsewhere(tmp_path)
+    end = threading.Timer(0.3, (tmp_path / "driver.json").unlink)
+    end.start()
+    start = time.monotonic()
+    with driver_lock(tmp_path, lease=30):
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"host": "elsewhere"}', '{"pid": 1}'])
+def test_a_damaged_note_keeps_nobody_out(tmp_path: Path, note: str) -> None:
+    (tmp_path / "driver.json").write_text(note)
+    driver_of(tmp_path)
+    with driver_lock(tmp_path, lease=0.2):
+        assert driver_of(tmp_path) is not None
+    assert driver_of(tmp_path) is None
+
+
+def test_the_heart_of_a_driver_beats(tmp_path: Path) -> None:
+    with driver_lock(tmp_path):
+        first = driver_of(tmp_path)
+        deadline = time.monotonic() + 10
+        while driver_of(tmp_path) == first and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert driver_of(tmp_path) != first

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_analysis import (
+    before_tiny_met_mse,
+    blocked_study,
+    by_hand,
+    failing_teacher,
+    searched,
+    two_cases,
+    without,
+)
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import Analysis, analyse
+from kdsearch.ledger import Ledger
+from kdsearch.report import write_report
+from kdsearch.report.markdown import duration, escape, percent, score, table
+from kdsearch.report.plain import plain
+
+Study = tuple[Ledger, Agenda]
+CSV = ["best_worst_random", "parameters", "stable", "rewards", "cases", "path"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    ledger, agenda = searched(tmp_path_factory.mktemp("whole"))
+    write_report(ledger, agenda)
+    return ledger, agenda
+
+
+@pytest.fixture(scope="module")
+def analysis(whole: Study) -> Analysis:
+    return analyse(whole[1])
+
+
+def markdown(study: Study) -> str:
+    return (study[0].folder / "report" / "report.md").read_text()
+
+
+def written(ledger: Ledger, agenda: Agenda) -> str:
+    return write_report(ledger, agenda).read_text()
+
+
+def content(ledger: Ledger) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (ledger.folder / "report" / "report.json").read_text()
+    return json.loads(text, parse_constant=refuse)
+
+
+def frame(ledger: Ledger, name: str) -> pd.DataFrame:
+    path = ledger.folder / "report" / "tables" / f"{name}.csv"
+    return pd.read_csv(path, float_precision="round_trip")
+
+
+# -- small pieces --------------------------------------------------------------------------------
+
+
+def test_a_table_has_as_many_cells_in_every_line() -> None:
+    assert table(["a", "b"], [("x|y", None), ("z", 1)]).splitlines() == [
+        "| a | b |",
+        "| :-- | --: |",
+        "| x\\|y | – |",
+        "| z | 1 |",
+    ]
+
+
+def test_markup_in_a_name_is_escaped() -> None:
+    assert escape("<b>&|`*\n[x]") == "&lt;b&gt;&amp;\\|\\`\\* \\[x\\]"
+
+
+def test_a_gain_is_printed_in_percent_with_one_decimal_and_no_negative_zero() -> None:
+    assert [percent(value) for value in (0.0164, -0.05, -0.0001, None)] == [
+        "1.6",
+        "-5.0",
+        "0.0",
+        "–",
+    ]
+
+
+def test_a_score_has_four_decimals() -> None:
+    assert [score(value) for value in (0.5, None)] == ["0.5000", "–"]
+
+
+def test_durations_are_read_easily() -> None:
+    assert [duration(s) for s in (2.5, 61, 3720, 59.7)] == [
+        "2.5 s",
+        "1 min 1 s",
+        "1 h 2 min",
+        "1 min 0 s",
+    ]
+
+
+def test_a_number_that_json_does_not_have_becomes_null() -> None:
+    assert plain({"a": (float("nan"), float("inf"), 1.0)}) == {"a": [None, None, 1.0]}
+
+
+# -- a complete study ----------------------------------------------------------------------------
+
+
+def test_every_file_is_written(whole: Study) -> None:
+    folder = whole[0].folder / "report"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"report.md", "report.json", *(f"tables/{name}.csv" for name in CSV)}
+
+
+def test_the_report_says_that_a_study_is_complete(whole: Study) -> None:
+    assert "**The study is complete**: 2 of 2 test cases finished" in markdown(whole)
+
+
+def test_the_report_starts_with_the_stable_configuration_and_its_gains(whole: Study) -> None:
+    top = markdown(whole).split("##")[0]
+    assert "The stable configuration is **CE t_ll τ_s=τ_t α=1**" in top
+    # (.84 / .30 − 1 and .55 / .44 − 1: the median of two is their mean)
+    assert "gains 102.5 % against the lazy baseline over 2 cases" in top
+    assert "50 % of 2 cases (paper: 40 % of 39)" in top
+
+
+def test_the_papers_rows_stand_after_the_studys(whole: Study) -> None:
+    lines = markdown(whole).splitlines()
+    position = next(i for i, line in enumerate(lines) if line.startswith("| best over worst"))
+    assert lines[position].split(" | ")[1:4] == ["2", "40.0", "42.5"]
+    assert lines[position + 1].startswith("| best over worst (paper, 39 cases) | 39 | 0.3 | 0.6")
+
+
+def test_the_report_warns_of_deciles_of_two(whole: Study) -> None:
+    assert "They say nothing about a distribution" in markdown(whole)
+
+
+def test_json_holds_the_numbers_of_the_analysis(whole: Study, analysis: Analysis) -> None:
+    found = content(whole[0])
+    for name in ("figure_1", "figure_2", "figure_3"):
+        for row, comparison in zip(found[name], getattr(analysis, name), strict=True):
+            assert (row["label"], row["n"]) == (comparison.label, comparison.n)
+            assert row["deciles"] == list(comparison.deciles)
+            assert [each["gain"] for each in row["gains"]] == [g.gain for g in comparison.gains]
+    assert [row["reward"] for row in found["table_3"]["rows"]] == [2, 0, 0]
+    assert found["stable"]["choice"]["teacher"] == "t_ll"
+    assert found["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("best_worst_random", "figure_1"), ("parameters", "figure_2"), ("stable", "figure_3")],
+)
+def test_csv_and_json_hold_the_same_deciles(whole: Study, name: str, part: str) -> None:
+    rows = frame(whole[0], name)
+    own = rows[rows.source == "this study"].set_index(["figure", "comparison"])
+    for expected in content(whole[0])[part]:
+        found = own.loc[(expected["figure"], expected["label"])]
+        assert [found[f"D{k}"] for k in range(11)] == expected["deciles"]
+        assert found["n"] == expected["n"]
+
+
+def test_csv_and_json_hold_the_same_paths(whole: Study) -> None:
+    found = frame(whole[0], "path")
+    expected = [
+        (case["case"]["student"], candidate["value"], candidate["validation"], candidate["test"])
+        for case in content(whole[0])["cases"]
+        for step in case["path"]
+        for candidate in step["candidates"]
+    ]
+    rows = found[["student", "value", "validation", "test"]].itertuples(index=False, name=None)
+    assert list(rows) == expected
+
+
+def test_csv_and_json_hold_the_same_cases_and_rewards(whole: Study) -> None:
+    found = content(whole[0])
+    cases = frame(whole[0], "cases")
+    assert list(cases.winner_test) == [case["winner"]["test"] for case in found["cases"]]
+    assert list(cases.stable_test) == [case["stable"]["test"] for case in found["cases"]]
+    rewards = frame(whole[0], "rewards")
+    assert list(rewards.R) == [row["reward"] for row in found["table_3"]["rows"]]
+    assert list(rewards.paper_R) == [row["paper"] for row in found["table_3"]["rows"]]
+
+
+def test_writing_a_report_again_gives_the_same_bytes(whole: Study) -> None:
+    folder = whole[0].folder / "report"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_report(*whole)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+# -- studies that are not whole ------------------------------------------------------------------
+
+
+def test_the_report_says_that_a_study_is_partial_and_which_cases_wait(
+    whole: Study, tmp_path: Path
+) -> None:
+    text = written(Ledger(tmp_path), without(whole[1], before_tiny_met_mse))
+    top = text.split("##")[0]
+    assert "**The study is partial**: 0 of 2 test cases finished, 2 unfinished" in top
+    assert "complete" not in top
+    assert "- g/t/tiny is unfinished: " in top
+    assert "So far, over 1 of 2 traversals, the stable configuration would be" in top
+
+
+def test_a_study_without_results_has_a_report_and_valid_files(whole: Study, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    text = written(ledger, Agenda(whole[1].resolved, {}))
+    assert "No traversal is finished" in text
+    assert content(ledger)["figure_1"][0]["deciles"] is None
+    assert frame(ledger, "stable")["D5"].dropna().size == 3  # the paper's
+    assert frame(ledger, "path").empty
+
+
+def test_a_blocked_case_is_named_with_its_reason_and_the_failures_message(tmp_path: Path) -> None:
+    ledger, agenda = searched(tmp_path, failing_teacher, blocked_study())
+    text = written(ledger, agenda)
+    assert "**The study is complete, with failures**: 1 of 2 test cases finished, 1 blocked" in text
+    assert "- g/u/small is blocked: no training of its teacher succeeded" in text
+    assert "(RuntimeError: no &lt;room&gt; \\| left)" in text
+    assert content(ledger)["cases"][1]["failures"][0]["state"] == "failed"
+
+
+def test_hostile_names_do_not_break_the_tables(tmp_path: Path) -> None:
+    raw = two_cases()
+    raw["datasets"] = {"a|<b>\n# c": raw["datasets"]["g"]}
+    ledger, agenda = searched(tmp_path, by_hand, raw)
+    text = written(ledger, agenda)
+    assert "<b>" not in text
+    assert "\n# c" not in text
+    assert next(csv.DictReader((tmp_path / "report/tables/cases.csv").open()))["dataset"] == (
+        "a|<b>\n# c"
+    )
+
+
+def test_a_level_median_is_called_level(analysis: Analysis) -> None:
+    from kdsearch.report.answer import answer
+
+    none = replace(analysis.stable_over_lazy, deciles=(0.0,) * 11)
+    assert "is level with the lazy baseline" in answer(replace(analysis, stable_over_lazy=none))

@@ -1,0 +1,618 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes import a_study, paper_space, resolved_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdsearch.errors import InputError
+from kdsearch.search import Checkpoint
+from kdsearch.study import (
+    Study,
+    TestCase,
+    differences,
+    load_study,
+    parse_study,
+    resolve,
+    space_of,
+    test_cases,
+)
+from kdsearch.study.grammar import LABELS
+
+cases_of = test_cases
+del test_cases  # or pytest takes it for a test
+
+WRITTEN = """
+datasets:
+  sentences: {grammar: {train: 20, validation: 10, test: 10}}
+models:
+  big: {config: {model_type: bert}}
+  small: {config: {model_type: bert}}
+teachers:
+  big: {model: big}
+students:
+  small: {model: small}
+"""
+
+
+def load(folder: Path, text: str, name: str = "x.yaml") -> Study:
+    path = folder / name
+    path.write_text(text)
+    return load_study(path)
+
+
+def problems(raw: dict[str, Any], place: str = "x.yaml") -> list[str]:
+    with pytest.raises(InputError) as caught:
+        parse_study(raw, place=place)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def the_problem(raw: dict[str, Any]) -> str:
+    [one] = problems(raw)
+    return one
+
+
+def searching(**search: Any) -> dict[str, Any]:
+    return a_study(search=search)
+
+
+# -- YAML --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-5", 1e-5),
+        ("1E-5", 1e-5),
+        ("1.0e-5", 1e-5),
+        ("1.e-5", 1e-5),
+        (".5", 0.5),
+        ("1e3", 1000.0),
+        ("+2.5e+1", 25.0),
+        ("3", 3.0),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(tmp_path: Path, written: str, value: float) -> None:
+    study = load(tmp_path, WRITTEN + f"search: {{learning_rate: [{written}]}}\n")
+    assert study.search.learning_rate == (value,)
+
+
+def test_what_only_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    study = load(
+        tmp_path, WRITTEN.replace("sentences", "e5").replace("{model: big}", "{model: big}")
+    )
+    assert list(study.datasets) == ["e5"]
+    assert load(tmp_path, "name: 1e5x\n" + WRITTEN).name == "1e5x"
+
+
+def test_null_is_the_absence_of_a_value(tmp_path: Path) -> None:
+    study = load(tmp_path, WRITTEN + "training: {clip: null}\nresources: {gpus: ~}\n")
+    assert study.training.clip is None
+    assert study.resources.gpus is None
+
+
+def test_a_date_is_text(tmp_path: Path) -> None:
+    assert load(tmp_path, "name: 2024-01-12\n" + WRITTEN).name == "2024-01-12"
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml:4:1: .*'seed' stands twice"):
+        load(tmp_path, "name: a\nseed: 1\ntries: 2\nseed: 2\n")
+
+
+def test_a_key_that_is_no_text_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml:2:7: .*1 is not text; put it in quotes"):
+        load(tmp_path, "datasets:\n  a: {1: b}\n")
+
+
+def test_broken_yaml_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml:3:\d+: not YAML"):
+        load(tmp_path, "name: a\nmodels: [\nseed: 1}\n")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text\n", "42\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml: a study file is a mapping"):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.yaml: no such study file"):
+        load_study(tmp_path / "gone.yaml")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as text"):
+        load_study(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\xff\xfe", b"name: \x00\x01", b"\xff" * 9])
+def test_a_binary_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.yaml"):
+        load_study(path)
+
+
+def test_an_alias_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml"):
+        load(tmp_path, WRITTEN + "search: &me {alpha: *me}\n")
+
+
+@pytest.mark.parametrize("text", ["seed: !!python/object:os.system x\n", "seed: !mine 1\n"])
+def test_a_tag_of_another_program_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="not YAML"):
+        load(tmp_path, text)
+
+
+def test_a_study_without_a_name_has_that_of_its_file(tmp_path: Path) -> None:
+    assert load(tmp_path, WRITTEN, "mine.yaml").name == "mine"
+
+
+# -- what is wrong, and where ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (
+            searching(learning_rates=[1e-5]),
+            "x.yaml: search.learning_rates: learning_rates is not a key here "
+            "(did you mean learning_rate?)",
+        ),
+        (
+            searching(temperature={"brod": [1, 2]}),
+            "x.yaml: search.temperature.brod: brod is not a key here (did you mean broad?)",
+        ),
+        (
+            a_study(trainning={"epochs": 1}),
+            "x.yaml: trainning: trainning is not a key here (did you mean training?)",
+        ),
+        (
+            a_study(training={"adam": {"epsilonn": 1}}),
+            "x.yaml: training.adam.epsilonn: epsilonn is not a key here (did you mean epsilon?)",
+        ),
+        (
+            a_study(
+                datasets={"a": {"grammar": {"train": 1, "validation": 1, "test": 1, "sed": 1}}}
+            ),
+            "x.yaml: datasets.a.grammar.sed: sed is not a key here (did you mean seed?)",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(
+    raw: dict[str, Any], problem: str
+) -> None:
+    assert the_problem(raw) == problem
+
+
+def test_an_unknown_key_like_no_other_comes_with_all_the_known_ones() -> None:
+    assert the_problem(a_study(test_cases=[{"qqq": "a"}])) == (
+        "x.yaml: test_cases[0].qqq: qqq is not a key here (there are: dataset, teacher, student)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "where"),
+    [
+        (searching(temperature={"broad": [1, 2, 4, "eight"]}), "search.temperature.broad[3]"),
+        (searching(temperature={"broad": [1, True]}), "search.temperature.broad[1]"),
+        (searching(temperature={"broad": [-1, 2]}), "search.temperature.broad[0]"),
+        (searching(temperature={"broad": [1, math.inf]}), "search.temperature.broad[1]"),
+        (searching(learning_rate=[math.nan]), "search.learning_rate[0]"),
+        (searching(learning_rate=["1e-5"]), "search.learning_rate[0]"),
+        (searching(alpha=[0]), "search.alpha[0]"),
+        (searching(alpha=[1, 1.5]), "search.alpha[1]"),
+        (searching(distance=["ce", "kl"]), "search.distance[1]"),
+        (searching(student_temperature=["tied", "free"]), "search.student_temperature[1]"),
+        (searching(student_temperature=[True]), "search.student_temperature[0]"),
+        (searching(student_temperature=[math.nan]), "search.student_temperature[0]"),
+        (a_study(seed="7"), "seed"),
+        (a_study(seed=1.5), "seed"),
+        (a_study(seed=True), "seed"),
+        (a_study(name=7), "name"),
+        (a_study(name="a/b"), "name"),
+        (a_study(tries=0), "tries"),
+        (a_study(training={"epochs": 0}), "training.epochs"),
+        (a_study(training={"precision": "fp8"}), "training.precision"),
+        (a_study(training={"adam": {"betas": [0.9, 1]}}), "training.adam.betas[1]"),
+        (a_study(resources={"gpus": -1}), "resources.gpus"),
+        (a_study(students={"s": {"model": 5}}), "students.s.model"),
+        (a_study(students={"s": {}}), "students.s.model"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_path(raw: dict[str, Any], where: str) -> None:
+    assert the_problem(raw).startswith(f"x.yaml: {where}: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "where"),
+    [
+        (a_study(datasets={}), "datasets"),
+        (a_study(students={}), "students"),
+        (a_study(test_cases=[]), "test_cases"),
+        (a_study(test_cases=[{"student": []}]), "test_cases[0].student"),
+        (searching(alpha=[]), "search.alpha"),
+        (searching(distance=[]), "search.distance"),
+        (searching(learning_rate=[]), "search.learning_rate"),
+        (searching(temperature={"broad": [1]}), "search.temperature.broad"),
+        (
+            a_study(teachers={"t": {"model": "big", "fine_tune": {"learning_rate": []}}}),
+            "teachers.t.fine_tune.learning_rate",
+        ),
+    ],
+)
+def test_a_list_with_too_little_in_it_is_refused(raw: dict[str, Any], where: str) -> None:
+    assert the_problem(raw).startswith(f"x.yaml: {where}: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (searching(alpha=[1, 0.5, 1.0]), "alpha has a value twice"),
+        (searching(student_temperature=[1, 1.0]), "student_temperature has a value twice"),
+        (searching(order=["teacher", "teacher", "distance"]), "once each"),
+        (searching(temperature={"broad": [2, 1]}), "must ascend"),
+        (searching(temperature={"broad": [1, 1.00000001]}), "must ascend"),
+        (
+            a_study(
+                datasets={
+                    "a": {
+                        "catalogue": "mrpc",
+                        "grammar": None,
+                        "files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv"},
+                    }
+                }
+            ),
+            "exclude each other",
+        ),
+        (
+            a_study(
+                datasets={
+                    "a": {"files": {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}}
+                }
+            ),
+            "text, label, labels",
+        ),
+        (a_study(datasets={"mrpc": {"labels": ["a", "a"]}}), "same name"),
+        (a_study(models={"big": {"path": "/a", "hub": "b"}, "small": "/s"}), "exactly one of path"),
+        (a_study(models={"big": {"config": {}}, "small": "/s"}), "model_type"),
+        (a_study(teachers={"t": {}}), "exactly one of model"),
+        (a_study(teachers={"t": {"model": "big", "checkpoint": "big"}}), "exactly one of model"),
+        (a_study(teachers={"t": {"t_hs": "big"}}), "come together"),
+        (
+            a_study(teachers={"t": {"checkpoint": "big", "fine_tune": {"epochs": 3}}}),
+            "remove fine_tune",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(raw: dict[str, Any], words: str) -> None:
+    assert words in the_problem(raw)
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    raw = a_study(
+        seed="one",
+        tries=-1,
+        search={"temperature": {"broad": [1, 2, 4, "x"]}, "alpah": [1]},
+        training={"epochs": 1.5},
+    )
+    assert {problem.split(": ")[1] for problem in problems(raw)} == {
+        "seed",
+        "tries",
+        "search.temperature.broad[3]",
+        "search.alpah",
+        "training.epochs",
+    }
+
+
+def test_a_wrong_item_does_not_also_make_its_list_too_short() -> None:
+    assert len(problems(a_study(test_cases=[{"student": 5}]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (
+            a_study(students={"s": {"model": "smal"}}),
+            "x.yaml: students.s.model: smal is not a model of this study (did you mean small?)",
+        ),
+        (
+            a_study(teachers={"t": {"model": "bigg"}}),
+            "x.yaml: teachers.t.model: bigg is not a model (did you mean big?)",
+        ),
+        (
+            a_study(test_cases=[{"dataset": ["sentence"]}]),
+            "x.yaml: test_cases[0].dataset: sentence is not a dataset of this study "
+            "(did you mean sentences?)",
+        ),
+        (
+            a_study(datasets={"mprc": {}}),
+            "x.yaml: datasets.mprc: mprc is not in the catalogue, and has no files "
+            "(did you mean mrpc?)",
+        ),
+    ],
+)
+def test_a_name_that_stands_for_nothing_is_refused(raw: dict[str, Any], problem: str) -> None:
+    assert the_problem(raw) == problem
+
+
+def test_a_test_case_that_stands_twice_is_refused() -> None:
+    raw = a_study(test_cases=[{}, {"student": "small"}])
+    assert "sentences/big/small stands twice" in the_problem(raw)
+
+
+def test_a_given_teacher_at_random_is_refused() -> None:
+    assert "cannot be fine-tuned already" in the_problem(
+        a_study(teachers={"t": {"checkpoint": "big"}})
+    )
+
+
+def test_layers_of_a_model_at_random_are_refused() -> None:
+    raw = a_study(students={"s": {"model": "small", "layers": 1}})
+    assert the_problem(raw).startswith("x.yaml: students.s.layers: ")
+
+
+def test_a_tokenizer_must_be_that_of_a_pretrained_model() -> None:
+    small = {"config": {"model_type": "bert"}, "tokenizer": "big"}
+    raw = a_study(models={"big": {"config": {"model_type": "bert"}}, "small": small})
+    assert "a model at random has no tokenizer" in the_problem(raw)
+    assert parse_study(a_study(models={"big": "/b", "small": small}), place="x.yaml")
+
+
+# -- what is right -----------------------------------------------------------------------------
+
+
+def test_a_study_that_says_little_is_searched_on_the_papers_grid(tmp_path: Path) -> None:
+    study = load(tmp_path, WRITTEN)
+    [case] = cases_of(study)
+    space, paper = space_of(study, case), paper_space()
+    for field in ("distances", "teachers", "student_temperatures", "broad", "inner", "order"):
+        assert getattr(space, field) == getattr(paper, field)
+    assert space.alphas == pytest.approx([1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert space.learning_rates == pytest.approx([i * 1e-5 for i in range(1, 8)])
+    assert (study.training.epochs, study.training.batch_size) == (10, 32)
+    assert study.training.schedule == "constant"
+    assert study.training.warmup == 0
+    assert study.training.clip is None
+    assert study.search.gradient_scale == "none"
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "value"),
+    [
+        ("/models/a", "path", "/models/a"),
+        ("./a", "path", "./a"),
+        ("../a", "path", "../a"),
+        ("~/a", "path", "~/a"),
+        ("roberta-base", "hub", "roberta-base"),
+        ("FacebookAI/roberta-base", "hub", "FacebookAI/roberta-base"),
+    ],
+)
+def test_a_model_may_be_a_line_of_text(written: str, field: str, value: str) -> None:
+    study = parse_study(a_study(models={**a_study()["models"], "more": written}), place="x.yaml")
+    model = study.models["more"]
+    assert getattr(model, field) == value
+    assert [model.path, model.hub, model.config].count(None) == 2
+
+
+def test_a_model_can_be_taken_from_elsewhere_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(WRITTEN)
+    assert load_study(path, models={"big": "/elsewhere"}).models["big"].path == "/elsewhere"
+    with pytest.raises(InputError, match=r"--model: bigg is not .*did you mean big\?"):
+        load_study(path, models={"bigg": "/elsewhere"})
+
+
+@pytest.mark.parametrize("written", ["small", ["small"], None])
+def test_test_cases_name_one_or_several_or_all(written: object) -> None:
+    study = parse_study(a_study(test_cases=[{"student": written}]), place="x.yaml")
+    assert cases_of(study) == (TestCase(dataset="sentences", teacher="big", student="small"),)
+
+
+def test_a_teacher_of_one_checkpoint_has_a_grid_of_one_teacher() -> None:
+    raw = a_study(models={"big": "/b", "small": "/s"}, teachers={"t": {"checkpoint": "big"}})
+    study = parse_study(raw, place="x.yaml")
+    [case] = cases_of(study)
+    assert space_of(study, case).teachers == (Checkpoint.GIVEN,)
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        {"model": "big"},
+        {"checkpoint": "big"},
+        {"t_hs": "big", "t_ll": "small", "labels": ["a", "b"]},
+    ],
+)
+def test_a_study_survives_the_way_through_json(teacher: dict[str, Any]) -> None:
+    raw = a_study(models={"big": "/b", "small": "/s"}, teachers={"t": teacher})
+    study = parse_study(raw, place="x.yaml")
+    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert parse_study(study.model_dump(mode="json"), place="x.yaml") == study
+    resolved = resolved_of(study)
+    assert type(resolved).model_validate_json(resolved.model_dump_json()) == resolved
+
+
+def test_differences_are_named_by_their_path() -> None:
+    old = parse_study(a_study(), place="x.yaml")
+    new = parse_study(
+        a_study(seed=3, search={**a_study()["search"], "temperature": {"broad": [1, 8, 9]}}),
+        place="x.yaml",
+    )
+    assert differences(old, old) == []
+    assert differences(old, new) == [
+        "seed: 0 → 3",
+        "search.temperature.broad[1]: 4.0 → 8.0",
+        "search.temperature.broad[2]: absent → 9.0",
+    ]
+
+
+# -- mutations of a valid study ------------------------------------------------------------------
+
+ODD = [
+    *(None, True, -1, 0, 1, 10**30, 0.5, -0.0, math.nan, math.inf, "", "x", "tied", "1e-5", "ce"),
+    *(
+        [],
+        [[]],
+        [None],
+        ["x", "x"],
+        [1, 1],
+        {},
+        {"x": {}},
+        {"model": "big"},
+        [{}],
+        "\ud800",
+        "\x00",
+    ),
+    *({"": 1}, {"hub": "a", "path": "b"}, "big", ["small"], [1, "a", None], "é" * 50),
+]
+
+
+def mutated(draw: random.Random) -> Any:
+    raw = copy.deepcopy(parse_study(a_study(), place="x.yaml").model_dump(mode="json"))
+    if draw.random() < 0.5:
+        raw = copy.deepcopy(a_study())
+    for _ in range(draw.randint(1, 3)):
+        at: Any = raw
+        while True:
+            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+            if not keys:
+                break
+            key = draw.choice(keys)
+            if isinstance(at[key], dict | list) and at[key] and draw.random() < 0.7:
+                at = at[key]
+                continue
+            kind = draw.random()
+            if kind < 0.2:
+                del at[key]
+            elif kind < 0.4 and isinstance(at, dict):
+                at[f"{key}s"] = at.pop(key)
+            else:
+                at[key] = copy.deepcopy(draw.choice(ODD))
+            break
+    return raw
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_whatever_a_study_says_it_is_a_study_or_has_problems_that_are_named(seed: int) -> None:
+    raw = mutated(random.Random(seed))
+    study, found = None, ()
+    try:
+        study = parse_study(raw, place="x.yaml")
+    except InputError as error:
+        found = error.problems
+    assert (study is None) == bool(found)
+    assert all(problem.place and problem.what for problem in found)
+    if study is not None:
+        assert all(space_of(study, case).broad for case in cases_of(study))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_whatever_a_study_file_holds_it_is_a_study_or_has_problems_that_are_named(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    draw = random.Random(seed)
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    text = bytearray(yaml.safe_dump(json.loads(json.dumps(a_study()))).encode())
+    for _ in range(draw.randint(1, 4)):
+        position = draw.randrange(len(text))
+        piece = draw.choice(
+            [b"", b"\n", b":", b"[", b"}", b"&a ", b"*a", b"- ", b"\xff", b"<<", b"!"]
+        )
+        text[position : position + draw.randint(0, 2)] = piece
+    path.write_bytes(bytes(text))
+    study, found = None, ()
+    try:
+        study = load_study(path)
+    except InputError as error:
+        found = error.problems
+    assert (study is None) == bool(found)
+
+
+# -- resolving ---------------------------------------------------------------------------------
+
+
+def save_model(folder: Path, **config: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def resolve_here(raw: dict[str, Any]) -> Any:
+    study = parse_study(raw, place="x.yaml")
+    return resolve(study, data_dir=None, store=lambda digest, rows: None, place="x.yaml")
+
+
+def with_models(big: Path, **more: Any) -> dict[str, Any]:
+    return a_study(models={"big": str(big), "small": a_study()["models"]["small"]}, **more)
+
+
+def test_a_models_digest_is_that_of_its_files_wherever_they_lie(tmp_path: Path) -> None:
+    first = save_model(tmp_path / "a")
+    (first / "README.md").write_text("one")
+    second = save_model(tmp_path / "b")
+    third = save_model(tmp_path / "c", hidden_size=3)
+    digests = [resolve_here(with_models(f)).models["big"].digest for f in (first, second, third)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (list(LABELS), None),
+        (list(reversed(LABELS)), None),
+        (["a", "b", "c"], "its labels are a, b, c"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], "does not name its outputs"),
+    ],
+)
+def test_a_given_teachers_outputs_are_matched_to_the_labels_by_name(
+    tmp_path: Path, labels: list[str], words: str | None
+) -> None:
+    folder = save_model(tmp_path / "m", id2label=dict(enumerate(labels)))
+    raw = with_models(folder, teachers={"t": {"checkpoint": "big"}})
+    if words is None:
+        assert resolve_here(raw).models["big"].labels == tuple(labels)
+        return
+    with pytest.raises(InputError, match=words):
+        resolve_here(raw)
+
+
+def test_problems_of_data_and_models_are_reported_at_once(tmp_path: Path) -> None:
+    raw = a_study(
+        datasets={
+            "a": {
+                "files": {s: str(tmp_path / s) for s in ("train", "validation", "test")},
+                "text": "t",
+                "label": "l",
+                "labels": ["x", "y"],
+            }
+        },
+        models={"big": str(tmp_path / "none"), "small": str(tmp_path)},
+    )
+    with pytest.raises(InputError) as caught:
+        resolve_here(raw)
+    text = str(caught.value)
+    assert len(caught.value.problems) == 5
+    assert "none is no folder" in text
+    assert "holds no model" in text
+
+
+def test_a_student_cannot_keep_more_layers_than_there_are(tmp_path: Path) -> None:
+    raw = with_models(
+        save_model(tmp_path / "m", num_hidden_layers=2),
+        students={"s": {"model": "big", "layers": 3}},
+    )
+    with pytest.raises(InputError, match=r"students\.s\.layers: asks for 3 layers of big, .* 2"):
+        resolve_here(raw)
