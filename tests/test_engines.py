@@ -29,6 +29,7 @@ from kdsearch.engine import (
     TabulatedEngine,
     Worker,
 )
+from kdsearch.engine.ray_tune import RayTuneEngine
 from kdsearch.ledger import Ledger
 from kdsearch.study import Resolved
 
@@ -49,9 +50,12 @@ ENGINES: dict[str, Callable[[Worker, int], Engine]] = {
 }
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(params=[*sorted(ENGINES), "ray"])
 def make_engine(request: pytest.FixtureRequest) -> Callable[[Worker, int], Engine]:
-    """Makes an engine of a worker and a number of slots."""
+    """Makes an engine of a worker and a number of slots (Ray has its own number of them)."""
+    if request.param == "ray":
+        cluster = request.getfixturevalue("cluster")
+        return lambda worker, slots: RayTuneEngine(worker=worker, cluster=cluster)
     return ENGINES[request.param]
 
 

@@ -2,6 +2,7 @@
 
 from kdsearch.agenda.agenda import Agenda, CaseView, Phase2, Request, Results
 from kdsearch.agenda.count import Counts, case_counts, remaining
+from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Attempt, Cost, Epoch, Outcome, TestScore
 from kdsearch.agenda.training import (
     VERSION,
@@ -27,6 +28,7 @@ __all__ = [
     "DataSpec",
     "Epoch",
     "ForwardSettings",
+    "Graph",
     "ModelSpec",
     "Outcome",
     "OutputsTraining",

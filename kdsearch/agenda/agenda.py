@@ -175,7 +175,8 @@ class Agenda:
 
     def trained(self, case: TestCase) -> int:
         """How many of the case's students have a result."""
-        return sum(t.key in self._results for t in self._trainings[case].values())
+        # Two trials may be one training, where the teacher's checkpoints coincide.
+        return len({t.key for t in self._trainings[case].values()} & self._results.keys())
 
     def _first_phase(self, case: TestCase) -> CaseView:
         space = space_of(self.resolved.study, case)

@@ -9,8 +9,7 @@ from functools import cached_property
 from math import fsum
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
-from kdsearch.agenda.graph import Graph
+from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining
 from kdsearch.search import Checkpoint, Trial, choice_of
 
 Kind = Literal["teacher", "outputs", "student"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import signal
 import sys
@@ -19,6 +20,7 @@ from kdsearch.cli.options import (
     Models,
     StudyFile,
     console,
+    count,
     example,
     parse_models,
     print_answer,
@@ -27,11 +29,12 @@ from kdsearch.distill import run_training
 from kdsearch.driver import duration, open_study, run_search
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, driver_lock
+from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
 from kdsearch.study import Study, load_study
 
 INCOMPLETE = 1
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -68,12 +71,13 @@ def launch(
     out = console()
     ledger.prepare()
     started = time.monotonic()
-    with driver_lock(ledger.folder), _stopped_politely(out):
+    with _disk_in_words(ledger.folder), driver_lock(ledger.folder), _stopped_politely(out):
         agenda = open_study(ledger, study, data_dir=data_dir, place=str(study_file))
-        out.print(f"study {study.name}: {len(agenda.cases)} test cases, in {ledger.folder}")
+        cases = count(len(agenda.cases), "test case")
+        out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         known = sum(result is not None for result in agenda.results.values())
         if known:
-            out.print(f"going on: {known} trainings are done already")
+            out.print(f"going on: {count(known, 'training')} done already")
         if agenda.complete:
             out.print("nothing is left to run")
         else:
@@ -127,12 +131,27 @@ def _run(
 @contextmanager
 def _stopped_politely(out: Console) -> Iterator[None]:
     """On Ctrl-C or SIGTERM say how to go on."""
+    before = signal.getsignal(signal.SIGTERM)
+    _raise_on_termination()
     try:
         yield
     except KeyboardInterrupt:
         out.print("\nstopped; what was finished is kept")
         _resume_hint(out)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _disk_in_words(folder: Path) -> Iterator[None]:
+    """A full disk shows wherever something is written, not only where an outcome is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise storage_error(folder, error) from None
 
 
 def _raise_on_termination() -> None:
@@ -155,8 +174,9 @@ def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
     for view in blocked:
         print(f"kdsearch: {view.case} could not be searched: {view.blocked}", file=sys.stderr)
     if failed:
+        trainings = count(len(failed), "training")
         print(
-            f"kdsearch: {len(failed)} trainings failed for good; why: {ledger.folder}/attempts/\n"
+            f"kdsearch: {trainings} failed for good; why: {ledger.folder}/attempts/\n"
             "  to try one again, remove its folder there and launch again",
             file=sys.stderr,
         )

@@ -25,7 +25,6 @@ from kdsearch.ledger import Ledger, driver_of
 from kdsearch.report import write_report
 from kdsearch.search import Candidate, Decision, Parameter
 
-
 _NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}}
 
 
@@ -45,7 +44,7 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
         return
     out = console()
     out.print(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
-    if facts["state"] != "complete":
+    if not agenda.complete:
         out.print(facts["left"])
     if facts["driver"]:
         driver = facts["driver"]
@@ -57,7 +56,8 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
     out.print(table)
     for run in facts["running"]:
         took = duration(time.time() - run["since"])
-        out.print(f"running for {took}: {run['case']} · {run['stage']} · {run['training']}")
+        doing = f"running for {took}" if run["has_slot"] else "next"
+        out.print(f"{doing}: {run['case']} · {run['stage']} · {run['training']}")
     for failure in facts["failed"]:
         out.print(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
 
@@ -122,7 +122,11 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             }
             for view in agenda.views()
         ],
-        "running": list(note["running"].values()),
+        "running": [
+            # The engine holds a few trainings ready, so that no slot ever waits.
+            {**run, "has_slot": index < note["slots"]}
+            for index, run in enumerate(note["running"].values())
+        ],
         "failed": [
             {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
             for key in failed

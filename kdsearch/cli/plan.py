@@ -130,8 +130,9 @@ def _show(study: Study, counts: list[Counts], facts: Mapping[str, Any]) -> None:
         out.print("time: give --seconds, what one student takes, and --slots, how many at once")
     else:
         low, high = (duration(facts["seconds"][end]) for end in ("fewest", "most"))
+        took = low if low == high else f"{low} to {high}"
         out.print(
-            f"time: {low} to {high} for the students, at {facts['seconds_per_student']:.3g} s each "
+            f"time: {took} for the students, at {facts['seconds_per_student']:.3g} s each "
             f"on {facts['slots']} slot{'s' * (facts['slots'] != 1)}"
         )
     size = facts["outputs_bytes"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdsearch.cli.options import Json, Models, StudyFile, example, parse_models
+from kdsearch.cli.options import Json, Models, StudyFile, count, example, parse_models
 from kdsearch.errors import InputError
 from kdsearch.study import load_study, shipped_studies, test_cases
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a study's, which is that of its file
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +35,9 @@ def new(
     if chosen not in shipped:
         raise InputError.one("--from", f"no shipped study {chosen}", f"one of {', '.join(shipped)}")
     target = Path(name if name.endswith(".yaml") else f"{name}.yaml")
+    if not _NAME.fullmatch(target.stem):
+        mend = "letters, digits and . _ -, the first a letter or a digit"
+        raise InputError.one("NAME", f"{name!r} is no name for a study", mend)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(shipped[chosen].read_text(encoding="utf-8"))
@@ -49,6 +55,6 @@ def validate(study_file: StudyFile, model: Models = None, as_json: Json = False)
     if as_json:
         typer.echo(json.dumps({"name": study.name, "cases": [str(case) for case in cases]}))
     else:
-        typer.echo(f"{study_file}: fine; {len(cases)} test case{'s' * (len(cases) != 1)}:")
+        typer.echo(f"{study_file}: fine; {count(len(cases), 'test case')}:")
         for case in cases:
             typer.echo(f"  {case}")

@@ -34,12 +34,19 @@ class Watch(Protocol):
         """A training failed; `for_good` if it will not be tried again."""
 
 
+class _Lines(logging.FileHandler):
+    """A log file that is no reason to stop or to shout when its disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Drop the line."""
+
+
 class Log:
     """Writes a line per event to `launch.log`, with the test case, the stage and the key."""
 
     def __init__(self, folder: Path) -> None:
         self._log = logging.getLogger("kdsearch.search")
-        self._handler = logging.FileHandler(folder / "launch.log", encoding="utf-8")
+        self._handler = _Lines(folder / "launch.log", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log.addHandler(self._handler)
         self._log.setLevel(logging.INFO)
@@ -48,7 +55,8 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._log.removeHandler(self._handler)
-        self._handler.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take
+            self._handler.close()
 
     def started(self, request: Request) -> None:
         """See `Watch`."""
@@ -56,7 +64,8 @@ class Log:
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
-        scored = f"validation={outcome.validation:.4f}" if outcome.validation else outcome.state
+        score = outcome.validation
+        scored = outcome.state if score is None else f"validation={score:.4f}"
         self._log.info("%s finished in %.1f s: %s", request, outcome.cost.seconds, scored)
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:

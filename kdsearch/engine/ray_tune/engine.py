@@ -17,6 +17,7 @@ from ray.tune.error import TuneError
 
 from kdsearch.engine.base import Queue, Worker
 from kdsearch.engine.ray_tune.cluster import Cluster
+from kdsearch.engine.ray_tune.scheduler import RampUpScheduler
 from kdsearch.engine.ray_tune.searcher import QueueSearcher, Reconcile
 from kdsearch.engine.ray_tune.slot import slot_class
 
@@ -64,6 +65,7 @@ class RayTuneEngine:
                 slot_class(self.worker, self.cluster.resources),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
+                    scheduler=RampUpScheduler(self.cluster.slots),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_name_creator=_trial_name,

@@ -1,0 +1,48 @@
+# make quickstart   a whole search in miniature, on this machine
+# make test         what CI runs
+# make test-all     the same, and nothing may be skipped for want of a program
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+FOLDER ?= runs/quickstart
+
+.PHONY: quickstart test test-all check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# Two marks: someone who only runs a search needs no test tools.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "kdsearch needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/kdsearch launch search_spaces/quickstart.yaml --folder $(FOLDER)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest
+
+test-all: check
+	KDSEARCH_TEST_ALL=1 $(BIN)/pytest
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdsearch.engine.ray_tune import Cluster, connect
+
+SLOTS = 2
+
+# Ray's workers import the made-up trainings of fakes.py, as this process does.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))
+)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real local Ray with two slots, shared by the tests that need one."""
+    with connect(None, cpus=(os.cpu_count() or SLOTS) / SLOTS, gpus=0, threads=1) as found:
+        yield found

@@ -1,0 +1,655 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+from test_analysis import blocked_study, failing_teacher, searched
+
+from kdsearch.cli.app import main
+from kdsearch.ledger import driver_lock
+
+COMMANDS = ("new", "validate", "plan", "launch", "status", "explain", "report")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int | str | None
+    out: str
+    err: str
+
+
+def kdsearch(*arguments: str | Path) -> Ended:
+    """Run a command in this process; an exception that a person would see passes through."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["kdsearch", *map(str, arguments)]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+            code: int | str | None = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def started(*arguments: str | Path) -> subprocess.Popen[str]:
+    """The real command, as a process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdsearch", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=120)
+    return Ended(process.returncode, out, err)
+
+
+def refused(result: Ended, *words: str) -> None:
+    """Assert that a command ended as one does whose input is bad, with `words` in its message."""
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
+def tiny(**sections: Any) -> dict[str, Any]:
+    """A study of 12 students, each trained in a moment."""
+    bert = {
+        "model_type": "bert",
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": 32,
+    }
+    return {
+        "datasets": {"g": {"grammar": {"train": 48, "validation": 24, "test": 24}}},
+        "models": {
+            "big": {"config": {**bert, "num_hidden_layers": 2}},
+            "small": {"config": {**bert, "num_hidden_layers": 1}},
+        },
+        "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [1e-3]}}},
+        "students": {"small": {"model": "small"}},
+        "search": {
+            "distance": ["ce"],
+            "teacher": ["t_hs"],
+            "student_temperature": ["tied"],
+            "alpha": [1, 0.5],
+            "temperature": {"broad": [1, 4]},
+            "learning_rate": [1e-3],
+        },
+        "training": {"epochs": 1, "batch_size": 24, "max_length": 32, "precision": "fp32"},
+        **sections,
+    }
+
+
+def written(path: Path, study: Any) -> Path:
+    path.write_text(study if isinstance(study, str) else yaml.safe_dump(study))
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Ended]:
+    """A study file, the folder of its search, and how the launch ended."""
+    folder = tmp_path_factory.mktemp("launched")
+    study = written(folder / "tiny.yaml", tiny())
+    return (
+        study,
+        folder / "run",
+        kdsearch("launch", study, "--in-process", "--folder", folder / "run"),
+    )
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A study file and the folder of its search, in which a teacher failed for good."""
+    folder = tmp_path_factory.mktemp("failed")
+    searched(folder / "run", failing_teacher, blocked_study())
+    return written(folder / "study.yaml", blocked_study()), folder / "run"
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_an_example_of_it(command: str) -> None:
+    result = kdsearch(command, "--help")
+    assert result.code == 0
+    assert re.search(rf"Example:\s+kdsearch {command} ", result.out)
+
+
+def test_the_help_lists_every_command_and_what_the_exit_codes_mean() -> None:
+    text = kdsearch("--help").out
+    for command in COMMANDS:
+        assert re.search(rf"^│ {command} ", text, re.MULTILINE)
+    assert "130 interrupted" in text
+
+
+def test_the_version_is_printed() -> None:
+    assert re.fullmatch(r"kdsearch \d+\.\d+\.\d+\n", kdsearch("--version").out)
+
+
+def test_an_unknown_command_is_bad_input() -> None:
+    refused(ended(started("lunch")), "lunch")
+
+
+def test_commands_that_read_files_import_neither_torch_nor_ray(
+    launched: tuple[Path, Path, Ended],
+) -> None:
+    study, folder, _ = launched
+    commands = [
+        ["validate", str(study)],
+        ["plan", str(study)],
+        ["plan", str(folder)],
+        ["status", str(folder)],
+        ["explain", str(folder)],
+        ["report", str(folder)],
+    ]
+    script = f"""
+import sys
+from kdsearch.cli import main
+for command in {commands!r}:
+    sys.argv = ["kdsearch", *command]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, command
+assert not {{"torch", "ray", "transformers"}} & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+# -- new and validate -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "source"),
+    [
+        (["mrpc"], "mrpc", "mrpc"),
+        (["mine"], "mine", "quickstart"),
+        (["mine.yaml", "--from", "mrpc"], "mine", "mrpc"),
+    ],
+)
+def test_new_copies_a_shipped_study_that_validates(
+    here: Path, arguments: list[str], name: str, source: str
+) -> None:
+    result = kdsearch("new", *arguments)
+    assert result.code == 0
+    assert f"wrote {name}.yaml, a copy of {source}" in result.out
+    shipped = Path(__file__).parent.parent / "search_spaces" / f"{source}.yaml"
+    assert (here / f"{name}.yaml").read_text() == shipped.read_text()
+    assert json.loads(kdsearch("validate", f"{name}.yaml", "--json").out)["name"] == name
+
+
+def test_new_refuses_a_study_that_is_not_shipped(here: Path) -> None:
+    refused(kdsearch("new", "mine", "--from", "mprc"), "no shipped study mprc", "mrpc, quickstart")
+    assert not list(here.iterdir())
+
+
+def test_new_writes_over_nothing(here: Path) -> None:
+    written(here / "mine.yaml", "my work")
+    refused(kdsearch("new", "mine"), "mine.yaml: is there already")
+    assert (here / "mine.yaml").read_text() == "my work"
+
+
+@pytest.mark.parametrize("name", ["", "my study", ".hidden", "no/such/folder/mine"])
+def test_new_refuses_a_name_that_a_study_cannot_have(here: Path, name: str) -> None:
+    refused(kdsearch("new", name))
+    assert not list(here.iterdir())
+
+
+def test_a_fine_study_is_called_fine_with_its_test_cases(here: Path) -> None:
+    result = kdsearch("validate", written(here / "tiny.yaml", tiny()))
+    assert result.code == 0
+    assert "fine; 1 test case:\n  g/big/small\n" in result.out
+
+
+def test_validate_prints_json(here: Path) -> None:
+    result = kdsearch("validate", written(here / "tiny.yaml", tiny()), "--json")
+    assert json.loads(result.out) == {"name": "tiny", "cases": ["g/big/small"]}
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "launch"])
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        (None, ["study.yaml: no such study file", "kdsearch new NAME"]),
+        ("a: [1\nb: 2", ["study.yaml:2:", "not YAML"]),
+        ("- a\n- b\n", ["study.yaml: a study file is a mapping"]),
+        ("", ["study.yaml: a study file is a mapping"]),
+        (tiny(serach={}), ["study.yaml: serach: serach is not a key here", "search"]),
+        (
+            tiny(search={"alhpa": [1], "distance": ["kl"]}, students={"small": {"model": "smal"}}),
+            ["study.yaml: search.alhpa", "did you mean alpha?", "study.yaml: search.distance[0]"],
+        ),
+        (
+            tiny(students={"small": {"model": "smal"}}, test_cases=[{"teacher": "bg"}]),
+            ["students.small.model", "did you mean small?", "test_cases[0].teacher"],
+        ),
+    ],
+)
+def test_a_bad_study_is_refused_with_every_problem_and_its_place(
+    here: Path, command: str, study: Any, words: list[str]
+) -> None:
+    if study is not None:
+        written(here / "study.yaml", study)
+    refused(kdsearch(command, "study.yaml"), *words)
+
+
+def test_bad_input_ends_a_process_with_words_and_no_traceback(here: Path) -> None:
+    study = written(here / "study.yaml", tiny(serach={}, sead=1))
+    result = ended(started("validate", study))
+    refused(result, "serach", "sead")
+    assert [line.startswith("kdsearch: ") for line in result.err.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "launch"])
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("bgi=/models/big", ["--model: bgi is not a model of this study", "did you mean big?"]),
+        ("big", ["--model: 'big' is not NAME=PATH"]),
+        ("big=", ["--model: 'big=' is not NAME=PATH"]),
+        ("=/models/big", ["--model: '=/models/big' is not NAME=PATH"]),
+    ],
+)
+def test_a_model_that_the_study_does_not_have_is_refused(
+    here: Path, command: str, model: str, words: list[str]
+) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    refused(kdsearch(command, study, "--model", model), *words)
+
+
+# -- plan -----------------------------------------------------------------------------------------
+
+
+def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
+    result = kdsearch("plan", written(here / "tiny.yaml", tiny()))
+    assert result.code == 0
+    assert re.search(r"g/big/small +12 +12", result.out)
+    assert "students in all: 12" in result.out
+    assert "teachers to fine-tune: 1" in result.out
+    assert "time: give --seconds" in result.out
+
+
+def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    assert "12 min for the students, at 120 s each on 2 slots" in (
+        kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
+    )
+
+
+def test_plan_prints_json(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    facts = json.loads(kdsearch("plan", study, "--seconds", "2", "--slots", "4", "--json").out)
+    assert facts["cases"][0]["case"] == "g/big/small"
+    assert facts["students"] == {"fewest": 12, "most": 12}
+    assert facts["seconds"] == {"fewest": 6.0, "most": 6.0}
+    assert (facts["teachers"], facts["outputs"]) == (1, {"fewest": 3, "most": 3})
+
+
+def test_plan_needs_no_data(here: Path) -> None:
+    absent = {split: f"no/such/{split}.jsonl" for split in ("train", "validation", "test")}
+    data = {"files": absent, "text": "t", "label": "l", "labels": ["no", "yes"]}
+    study = written(here / "tiny.yaml", tiny(datasets={"mine": data}))
+    result = kdsearch("plan", study)
+    assert result.code == 0
+    assert "outputs known when the data is read" in result.out
+
+
+def test_plan_of_a_folder_knows_what_a_student_takes(launched: tuple[Path, Path, Ended]) -> None:
+    facts = json.loads(kdsearch("plan", launched[1], "--json").out)
+    assert facts["seconds_per_student"] > 0
+    assert facts["checkpoint_bytes"] > 0
+
+
+@pytest.mark.parametrize("option", [("--slots", "0"), ("--seconds", "0"), ("--seconds", "x")])
+def test_plan_refuses_numbers_that_make_no_sense(here: Path, option: tuple[str, str]) -> None:
+    refused(kdsearch("plan", written(here / "tiny.yaml", tiny()), *option), option[0])
+
+
+# -- launch ---------------------------------------------------------------------------------------
+
+
+def test_a_search_ends_with_the_stable_configuration_and_the_reports_path(
+    launched: tuple[Path, Path, Ended],
+) -> None:
+    _, folder, result = launched
+    assert result.code == 0
+    assert "1 test case, in" in result.out
+    assert "The stable configuration is CE t_hs τ_s=τ_t α=" in result.out
+    assert result.out.rstrip().endswith(f"report: {folder}/report/report.md")
+    assert "The study is complete" in (folder / "report" / "report.md").read_text()
+    assert len(list((folder / "outcomes").iterdir())) == 1 + 3 + 12
+    assert result.err == ""
+
+
+def test_a_search_is_in_runs_under_its_name_unless_told_otherwise(here: Path) -> None:
+    written(here / "tiny.yaml", tiny(datasets={"g": {"catalogue": "mrpc"}}))
+    refused(kdsearch("launch", "tiny.yaml", "--in-process", "--data-dir", "absent"))
+    assert (here / "runs" / "tiny").is_dir()
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = sorted((folder / "outcomes").iterdir())
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_launched_again_a_complete_search_trains_nothing(
+    launched: tuple[Path, Path, Ended],
+) -> None:
+    study, folder, _ = launched
+    before = contents(folder)
+    result = kdsearch("launch", study, "--in-process", "--folder", folder)
+    assert result.code == 0
+    assert "going on: 16 trainings done already" in result.out
+    assert "nothing is left to run" in result.out
+    assert "The stable configuration is" in result.out
+    assert contents(folder) == before
+
+
+def test_a_search_that_ended_with_failures_exits_with_1_and_names_them(
+    failed: tuple[Path, Path],
+) -> None:
+    study, folder = failed
+    result = kdsearch("launch", study, "--in-process", "--folder", folder, "--model", "big=x/y")
+    refused(result, "holds another study")
+    written(study, {**blocked_study(), "name": "by-hand"})
+    result = kdsearch("launch", study, "--in-process", "--folder", folder)
+    assert result.code == 1
+    assert "g/u/small could not be searched: no training of its teacher succeeded" in result.err
+    assert "1 training failed for good" in result.err
+    assert f"{folder}/attempts/" in result.err
+
+
+def test_the_folder_of_another_study_is_refused_with_the_difference(
+    launched: tuple[Path, Path, Ended], here: Path
+) -> None:
+    _, folder, _ = launched
+    before = contents(folder)
+    other = written(here / "tiny.yaml", tiny(seed=7))
+    result = kdsearch("launch", other, "--in-process", "--folder", folder)
+    refused(result, f"{folder}: holds another study", "seed: 0 → 7", "--folder")
+    assert contents(folder) == before
+
+
+def test_a_second_driver_is_refused(launched: tuple[Path, Path, Ended]) -> None:
+    study, folder, _ = launched
+    with driver_lock(folder):
+        result = ended(started("launch", study, "--in-process", "--folder", folder))
+    refused(result, "is being driven by process", str(os.getpid()), "kdsearch status")
+
+
+def test_in_process_and_an_address_exclude_each_other(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    result = kdsearch("launch", study, "--in-process", "--address", "auto")
+    refused(result, "--in-process: does not go with --address")
+    assert not (here / "runs").exists()
+
+
+ROWS = [{"t": "a word", "l": "no"}, {"t": "another", "l": "yes"}]
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ([{"text": "a word", "l": "no"}], ["has no column t", "there are: text, l"]),
+        ([*ROWS, {"t": "a", "l": "maybe"}], ["row 3: unknown label 'maybe'", "0 no, 1 yes"]),
+        ([], ["train.jsonl: has no rows"]),
+        (None, ["has no train split", "train.csv"]),
+    ],
+)
+def test_bad_data_is_refused_with_its_place(here: Path, train: Any, words: list[str]) -> None:
+    folder = here / "data" / "mine"
+    folder.mkdir(parents=True)
+    for split, rows in {"train": train, "validation": ROWS, "test": ROWS}.items():
+        if rows is not None:
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{split}.jsonl").write_text(lines)
+    absent = dict.fromkeys(("train", "validation", "test"), "absent.csv")
+    data = {"files": absent, "text": "t", "label": "l", "labels": ["no", "yes"]}
+    study = written(here / "tiny.yaml", tiny(datasets={"mine": data}))
+    result = ended(started("launch", study, "--in-process", "--data-dir", "data"))
+    refused(result, str(Path("data/mine")), *words)
+
+
+def test_a_data_folder_that_is_absent_is_refused(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny(datasets={"mrpc": {}}))
+    result = kdsearch("launch", study, "--in-process", "--data-dir", "absent")
+    refused(result, "absent: no such folder", "--data-dir")
+
+
+def test_models_that_cannot_be_used_are_refused_together(here: Path) -> None:
+    donor = here / "donor"
+    donor.mkdir()
+    (donor / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
+    (donor / "model.safetensors").write_bytes(b"")
+    models = {"big": "/no/such/model", "donor": str(donor)}
+    students = {"small": {"model": "donor", "layers": 3}}
+    study = written(here / "tiny.yaml", tiny(models=models, students=students))
+    refused(
+        kdsearch("launch", study, "--in-process"),
+        "models.big: /no/such/model is no folder (give --model NAME=PATH)",
+        "students.small.layers: asks for 3 layers of donor, which has 2",
+    )
+
+
+# -- disks that cannot be written -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root and the right to mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def on_a_bad_disk(result: Ended, *words: str) -> None:
+    assert result.code == 3, result
+    assert "Traceback" not in result.err
+    assert result.err.startswith("kdsearch: ")
+    for word in words:
+        assert word in result.err
+
+
+def fill(disk: Path, leave: int = 0) -> None:
+    size = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filling").write_bytes(bytes(size - leave))
+
+
+def test_a_full_disk_is_said_in_words(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    with small_disk(here / "disk", "size=64k") as disk:
+        fill(disk)
+        result = ended(started("launch", study, "--in-process", "--folder", disk / "run"))
+    on_a_bad_disk(result, "the disk is full", "launch again")
+
+
+def test_a_disk_that_fills_up_while_a_search_runs_is_said_in_words(
+    launched: tuple[Path, Path, Ended], here: Path
+) -> None:
+    study, _, _ = launched
+    with small_disk(here / "disk", "size=1m") as disk:
+        command = ("launch", study, "--in-process", "--folder", disk / "run")
+        process = started(*command)
+        while process.poll() is None and not list((disk / "run").glob("outcomes/*.json")):
+            time.sleep(0.005)
+        fill(disk)
+        on_a_bad_disk(ended(process), "the disk is full")
+        (disk / "filling").unlink()
+        before = contents(disk / "run")
+        result = kdsearch(*command)
+        assert result.code == 0
+        assert "The study is complete" in result.out
+        assert before.items() <= contents(disk / "run").items()
+
+
+def test_a_read_only_disk_is_said_in_words(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    with small_disk(here / "disk", "size=64k,ro") as disk:
+        result = ended(started("launch", study, "--in-process", "--folder", disk / "run"))
+    on_a_bad_disk(result, "the disk is read-only", "--folder DIR")
+
+
+def test_a_folder_that_is_a_file_is_said_in_words(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    result = kdsearch("launch", study, "--in-process", "--folder", study)
+    on_a_bad_disk(result, "tiny.yaml")
+
+
+# -- stopping and going on ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_stopped_search_says_how_to_go_on_and_repeats_nothing(
+    here: Path, number: signal.Signals
+) -> None:
+    search = {**tiny()["search"], "alpha": [1, 0.5, 0.25], "learning_rate": [1e-3, 2e-3]}
+    study = written(here / "my tiny.yaml", tiny(name="tiny", search=search))
+    command = ("launch", study, "--in-process", "--folder", here / "run")
+    process = started(*command)
+    while process.poll() is None and not list((here / "run").glob("outcomes/*.json")):
+        time.sleep(0.005)
+    process.send_signal(number)
+    result = ended(process)
+    assert result.code == 130, result
+    assert "Traceback" not in result.err
+    assert "stopped; what was finished is kept" in result.out
+    assert f"kdsearch launch '{study}' --in-process" in result.out
+    before = contents(here / "run")
+    assert before
+
+    status = json.loads(kdsearch("status", here / "run", "--json").out)
+    assert status["state"] == "stopped; launch it again to go on"
+
+    result = kdsearch(*command)
+    assert result.code == 0
+    assert f"going on: {len(before)} training" in result.out
+    after = contents(here / "run")
+    assert before.items() <= after.items()
+    assert len(after) == 1 + 3 + 36
+
+
+# -- status, explain and report -------------------------------------------------------------------
+
+
+def test_status_of_a_complete_search(launched: tuple[Path, Path, Ended]) -> None:
+    result = kdsearch("status", launched[1])
+    assert result.code == 0
+    assert "tiny: complete; 12 students trained" in result.out
+    facts = json.loads(kdsearch("status", launched[1], "--json").out)
+    assert facts["state"] == "complete"
+    assert facts["students"] == {"done": 12, "left": {"fewest": 0, "most": 0}}
+    assert facts["cases"][0]["case"] == "g/big/small"
+    assert (facts["driver"], facts["running"], facts["failed"]) == (None, [], [])
+
+
+def test_status_while_a_search_runs(launched: tuple[Path, Path, Ended], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "resolved.json").write_text((launched[1] / "resolved.json").read_text())
+    running = {"case": "g/big/small", "stage": "teacher", "training": "teacher big", "since": 0.0}
+    note = {"slots": 2, "running": {"key": running}}
+    (folder / "running.json").write_text(json.dumps(note))
+    with driver_lock(folder):
+        text = kdsearch("status", folder).out
+        facts = json.loads(kdsearch("status", folder, "--json").out)
+    assert "tiny: running; 0 students trained" in text
+    assert "estimating the time left" in text
+    assert f"driven by process {os.getpid()} on " in text
+    assert "g/big/small · teacher · teacher big" in text
+    assert (facts["state"], facts["running"]) == ("running", [running])
+
+    # The note of a driver that was killed is no longer true.
+    facts = json.loads(kdsearch("status", folder, "--json").out)
+    assert (facts["state"], facts["running"]) == ("stopped; launch it again to go on", [])
+
+
+def test_status_lists_what_failed(failed: tuple[Path, Path]) -> None:
+    text = kdsearch("status", failed[1]).out
+    assert "complete, with failures" in text
+    assert "blocked: no training" in text
+    assert "\ndone\n" not in text
+    assert re.search(r"failed 2×: [0-9a-f]{24}: RuntimeError: no <room> \| left", text)
+    facts = json.loads(kdsearch("status", failed[1], "--json").out)
+    assert [failure["tries"] for failure in facts["failed"]] == [2]
+
+
+def test_explain_shows_every_candidate_of_every_step(launched: tuple[Path, Path, Ended]) -> None:
+    result = kdsearch("explain", launched[1])
+    assert result.code == 0
+    assert "g/big/small: done" in result.out
+    assert re.search(r"α: (1.0|0.5) — ", result.out)
+    assert result.out.count("→") == 1
+    (case,) = json.loads(kdsearch("explain", launched[1], "--json").out)
+    (decision,) = case["decisions"]
+    assert decision["parameter"] == "alpha"
+    scores = {c["value"]: c["validation"] for c in decision["candidates"]}
+    assert set(scores) == {1.0, 0.5}
+    assert scores[decision["winner"]] == max(scores.values())
+    assert all((launched[1] / f"outcomes/{c['key']}.json").exists() for c in decision["candidates"])
+
+
+def test_explain_takes_a_part_of_a_cases_name(failed: tuple[Path, Path]) -> None:
+    assert "g/u/small: blocked" in kdsearch("explain", failed[1]).out
+    assert "g/u/small" not in kdsearch("explain", failed[1], "t/small").out
+    (case,) = json.loads(kdsearch("explain", failed[1], "t/small", "--json").out)
+    assert case["case"] == "g/t/small"
+
+
+def test_explain_refuses_a_case_that_is_not_there(launched: tuple[Path, Path, Ended]) -> None:
+    refused(kdsearch("explain", launched[1], "nope"), "no test case like nope", "g/big/small")
+
+
+def test_report_writes_the_report_and_says_where(launched: tuple[Path, Path, Ended]) -> None:
+    path = launched[1] / "report" / "report.md"
+    path.unlink()
+    result = kdsearch("report", launched[1])
+    assert result.code == 0
+    assert "The stable configuration is" in result.out
+    assert result.out.rstrip().endswith(f"report: {path}")
+    assert path.exists()
+    assert json.loads(kdsearch("report", launched[1], "--json").out)["complete"] is True
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "report"])
+def test_a_folder_without_a_study_is_refused(here: Path, command: str) -> None:
+    (here / "empty").mkdir()
+    study = written(here / "tiny.yaml", tiny())
+    for folder in (here / "empty", here / "absent", study):
+        refused(kdsearch(command, folder), str(folder), "kdsearch launch")
+    assert not list((here / "empty").iterdir())
+    assert not (here / "absent").exists()

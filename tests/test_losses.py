@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kdsearch.distill.losses import ce, kd_loss, mse
+from kdsearch.search import Distance
+
+N, C = 5, 4
+LABELS = torch.tensor([0, 3, 1, 1, 2])
+LOGITS = st.lists(
+    st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3), min_size=2, max_size=2
+).map(torch.tensor)
+TEMPERATURES = st.floats(0.5, 64)
+
+
+def drawn(seed: int) -> Tensor:
+    """Logits [N, C]."""
+    return 3 * torch.randn(N, C, generator=torch.Generator().manual_seed(seed))
+
+
+STUDENT, TEACHER = drawn(1), drawn(2)
+
+
+def softmax(logits: Tensor, temperature: float = 1.0) -> np.ndarray[Any, Any]:
+    """exp(z / τ) / Σ exp(z / τ), in double precision."""
+    powers = np.exp(logits.detach().double().numpy() / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def by_hand_ce(student: Tensor, teacher: Tensor, temperature: float, own: float) -> float:
+    """The cross-entropy of softened distributions."""
+    terms = softmax(teacher, temperature) * np.log(softmax(student, own))
+    return float(-terms.sum(axis=1).mean())
+
+
+def loss(student: Tensor = STUDENT, teacher: Tensor = TEACHER, **changes: Any) -> Tensor:
+    """L_KD, by default CE with both temperatures 2 at α = 1."""
+    arguments: dict[str, Any] = {
+        "distance": Distance.CE,
+        "alpha": 1.0,
+        "temperature": 2.0,
+        "student_temperature": 2.0,
+    }
+    labels = changes.pop("labels", LABELS)
+    return kd_loss(student, teacher, labels, **{**arguments, **changes})
+
+
+@pytest.mark.parametrize(("temperature", "own"), [(1.0, 1.0), (4.0, 4.0), (4.0, 1.0), (0.5, 3.0)])
+def test_ce_is_the_cross_entropy_of_the_softened_distributions(
+    temperature: float, own: float
+) -> None:
+    expected = by_hand_ce(STUDENT, TEACHER, temperature, own)
+    assert float(ce(STUDENT, TEACHER, temperature, own)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mse_is_the_mean_over_units_and_classes_of_the_squared_difference() -> None:
+    expected = ((STUDENT - TEACHER).numpy() ** 2).sum() / (N * C)
+    assert float(mse(STUDENT, TEACHER)) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("distance", list(Distance))
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
+def test_alpha_mixes_the_labels_cross_entropy_with_the_distance(
+    distance: Distance, alpha: float
+) -> None:
+    own = -np.log(softmax(STUDENT)[np.arange(N), LABELS.numpy()]).mean()
+    kd = by_hand_ce(STUDENT, TEACHER, 2, 3)
+    if distance is Distance.MSE:
+        kd = float(((STUDENT - TEACHER) ** 2).mean())
+    found = loss(distance=distance, alpha=alpha, student_temperature=3.0)
+    assert float(found) == pytest.approx((1 - alpha) * own + alpha * kd, rel=1e-5)
+
+
+@pytest.mark.parametrize(("temperature", "own"), [(1.0, 1.0), (8.0, 8.0), (8.0, 1.0)])
+def test_the_gradient_of_ce_is_the_difference_of_the_distributions_over_the_students_temperature(
+    temperature: float, own: float
+) -> None:
+    student = STUDENT.clone().requires_grad_()
+    loss(student, temperature=temperature, student_temperature=own).backward()
+    expected = (softmax(STUDENT, own) - softmax(TEACHER, temperature)) / own / N
+    assert student.grad is not None
+    np.testing.assert_allclose(student.grad.numpy(), expected, atol=1e-6)
+
+
+def test_the_gradient_of_ce_is_that_of_the_kl_divergence() -> None:
+    student, other = (STUDENT.clone().requires_grad_() for _ in range(2))
+    loss(student, temperature=4.0).backward()
+    kl = torch.nn.KLDivLoss(reduction="batchmean")
+    kl((other / 2).log_softmax(dim=1), (TEACHER / 4).softmax(dim=1)).backward()
+    torch.testing.assert_close(student.grad, other.grad)
+
+
+def test_tau_squared_multiplies_ce_by_the_square_of_the_students_temperature() -> None:
+    plain = loss(temperature=4.0, student_temperature=3.0)
+    scaled = loss(temperature=4.0, student_temperature=3.0, gradient_scale="tau_squared")
+    assert float(scaled) == pytest.approx(9 * float(plain), rel=1e-6)
+
+
+def test_tau_squared_leaves_the_labels_cross_entropy_as_it_is() -> None:
+    scaled = loss(alpha=0.25, student_temperature=3.0, gradient_scale="tau_squared")
+    labels = -np.log(softmax(STUDENT)[np.arange(N), LABELS.numpy()]).mean()
+    expected = 0.75 * labels + 0.25 * 9 * by_hand_ce(STUDENT, TEACHER, 2, 3)
+    assert float(scaled) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mse_knows_neither_temperature_nor_scale() -> None:
+    bare = loss(distance=Distance.MSE, temperature=None, student_temperature=None)
+    given_both = loss(distance=Distance.MSE, temperature=64.0, gradient_scale="tau_squared")
+    assert torch.equal(bare, given_both)
+
+
+@pytest.mark.parametrize("distance", list(Distance))
+def test_at_alpha_1_the_labels_do_not_matter_even_where_they_are_none(distance: Distance) -> None:
+    nothing = torch.full((N,), -100)
+    assert torch.equal(loss(distance=distance), loss(distance=distance, labels=nothing))
+
+
+@pytest.mark.parametrize("distance", list(Distance))
+def test_no_step_leads_below_the_loss_of_equal_logits(distance: Distance) -> None:
+    student = TEACHER.clone().requires_grad_()
+    least = loss(student, distance=distance)
+    least.backward()
+    assert student.grad is not None
+    assert float(student.grad.abs().max()) < 1e-7
+    for seed in range(20):
+        assert loss(TEACHER + 0.1 * drawn(seed), distance=distance) > least
+
+
+def test_at_a_huge_temperature_all_classes_are_alike() -> None:
+    student = STUDENT.clone().requires_grad_()
+    found = loss(student, temperature=1e6, student_temperature=1e6)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(np.log(C), rel=1e-5)
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("distance", list(Distance))
+def test_half_precision_logits_are_compared_in_single_precision(
+    dtype: torch.dtype, distance: Distance
+) -> None:
+    student, teacher = STUDENT.to(dtype), TEACHER.to(dtype)
+    found = loss(student, teacher, distance=distance, alpha=0.5)
+    assert found.dtype == torch.float32
+    assert torch.equal(
+        found, loss(student.float(), teacher.float(), distance=distance, alpha=0.5)
+    )
+
+
+def test_logits_far_apart_give_a_finite_loss_in_half_precision() -> None:
+    far = torch.tensor([[300.0, -300.0]], dtype=torch.float16)
+    found = loss(far, -far, labels=torch.tensor([0]), distance=Distance.MSE)
+    assert float(found) == pytest.approx(600.0**2)
+
+
+@given(student=LOGITS, teacher=LOGITS, temperature=TEMPERATURES, own=TEMPERATURES)
+def test_ce_is_no_less_than_the_teachers_entropy(
+    student: Tensor, teacher: Tensor, temperature: float, own: float
+) -> None:
+    found = float(ce(student, teacher, temperature, own))
+    entropy = by_hand_ce(teacher, teacher, temperature, temperature)
+    assert found >= entropy - 1e-4 * (1 + abs(entropy))
+
+
+@given(student=LOGITS, teacher=LOGITS, shifts=st.tuples(*[st.floats(-50, 50, width=32)] * 2))
+def test_ce_is_the_same_for_logits_that_a_constant_is_added_to(
+    student: Tensor, teacher: Tensor, shifts: tuple[float, float]
+) -> None:
+    before = float(ce(student, teacher, 2, 4))
+    after = float(ce(student + shifts[0], teacher + shifts[1], 2, 4))
+    assert after == pytest.approx(before, rel=1e-3, abs=1e-4)
+
+
+@given(student=LOGITS, teacher=LOGITS, temperature=TEMPERATURES)
+def test_the_gradient_of_ce_sums_to_nothing_over_the_classes(
+    student: Tensor, teacher: Tensor, temperature: float
+) -> None:
+    student = student.clone().requires_grad_()
+    ce(student, teacher, temperature, temperature).backward()
+    assert student.grad is not None
+    assert float(student.grad.sum(dim=1).abs().max()) < 1e-6

@@ -1,0 +1,239 @@
+"""The Ray engine on a real local Ray: what holds for it alone. See test_engines.py for the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SLOTS
+from fakes import FailingTraining, a_study, made_up_training, resolved_of
+
+from kdsearch.agenda import Agenda, Outcome, Request, Training
+from kdsearch.driver import Dispatcher
+from kdsearch.engine import RunTraining, Worker
+from kdsearch.engine.ray_tune import Cluster, RayTuneEngine, connect
+from kdsearch.errors import InputError, StorageError
+from kdsearch.ledger import Ledger
+
+SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+
+
+TWO_STUDENTS = {"one": {"model": "small"}, "other": {"model": "big"}}
+
+
+def ready(folder: Path, study: dict[str, Any] | None = None) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.prepare()
+    ledger.write_resolved(resolved_of(study or a_study(search=SMALL_GRID)))
+    return ledger
+
+
+def search(ledger: Ledger, run_training: RunTraining, cluster: Cluster) -> Agenda:
+    agenda = Agenda(ledger.resolved(), ledger.results())
+    worker = Worker(folder=ledger.folder, run_training=run_training)
+    RayTuneEngine(worker=worker, cluster=cluster).run(Dispatcher(agenda, ledger))
+    return agenda
+
+
+@dataclass(frozen=True)
+class TimedTraining:
+    """Takes a while, and writes down when and where it ran."""
+
+    seconds: float
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        begin = time.monotonic()
+        time.sleep(self.seconds)
+        note = {"pid": os.getpid(), "begin": begin, "end": time.monotonic()}
+        (folder / f"{training.key}.{training.kind}.time").write_text(json.dumps(note))
+        return made_up_training(training, folder)
+
+
+@dataclass(frozen=True)
+class DyingTraining:
+    """The first try of each teacher's training kills its own process."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        mark = folder / f"{training.key}.died"
+        if training.kind == "teacher" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made_up_training(training, folder)
+
+
+def test_every_slot_is_busy_while_there_is_work_for_it(tmp_path: Path, cluster: Cluster) -> None:
+    assert cluster.slots == SLOTS
+    # Shorter than the start of a worker process: with Tune's own scheduler one slot does it all.
+    search(ready(tmp_path, a_study(students=TWO_STUDENTS)), TimedTraining(seconds=0.5), cluster)
+    notes = [json.loads(path.read_text()) for path in tmp_path.glob("*.student.time")]
+    assert len({note["pid"] for note in notes}) >= SLOTS
+    # At the middle of each student's training, how many trainings run? Rounds end with a few
+    # alone, when what is left of a grid does not fill all slots.
+    middles = [(note["begin"] + note["end"]) / 2 for note in notes]
+    running = [sum(n["begin"] <= middle <= n["end"] for n in notes) for middle in middles]
+    assert max(running) == SLOTS
+    assert sum(count == SLOTS for count in running) > len(running) / 2
+
+
+def test_workers_are_reused_from_training_to_training(tmp_path: Path, cluster: Cluster) -> None:
+    agenda = search(ready(tmp_path), TimedTraining(seconds=0.0), cluster)
+    pids = {json.loads(path.read_text())["pid"] for path in tmp_path.glob("*.time")}
+    assert len(pids) < len(agenda.results) / 3
+
+
+def test_a_worker_that_dies_is_an_attempt_and_its_training_is_tried_again(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path)
+    agenda = search(ledger, DyingTraining(), cluster)
+    [attempts] = ledger.attempts().values()
+    assert [attempt.failure for attempt in attempts] == ["worker_lost"]
+    assert agenda.complete
+    assert all(agenda.results.values())
+
+
+def test_a_training_that_fails_is_tried_as_often_as_the_study_says_and_keeps_its_traceback(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path)
+    agenda = search(ledger, FailingTraining(kind="teacher"), cluster)
+    [attempts] = ledger.attempts().values()
+    assert [attempt.failure for attempt in attempts] == ["error"] * ledger.resolved().study.tries
+    assert "cannot train a teacher" in attempts[0].traceback
+    assert agenda.complete
+    assert [view.blocked for view in agenda.views()] == ["no training of its teacher succeeded"]
+
+
+@dataclass
+class BrokenQueue:
+    """A queue whose disk fills up when it is told of a result."""
+
+    queue: Dispatcher
+
+    def take(self) -> Request | None:
+        return self.queue.take()
+
+    def done(self, key: str) -> None:
+        raise StorageError("the disk is full")
+
+    def lost(self, key: str, message: str) -> None:
+        raise StorageError("the disk is full")
+
+    def release(self, key: str) -> None:
+        self.queue.release(key)
+
+    @property
+    def finished(self) -> int:
+        return self.queue.finished
+
+    @property
+    def complete(self) -> bool:
+        return self.queue.complete
+
+
+def test_an_error_in_a_hook_ends_the_search_with_that_error_and_repeats_nothing(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path)
+    queue = BrokenQueue(Dispatcher(Agenda(ledger.resolved()), ledger))
+    worker = Worker(folder=tmp_path, run_training=TimedTraining(seconds=0.0))
+    with pytest.raises(StorageError, match="the disk is full"):
+        RayTuneEngine(worker=worker, cluster=cluster).run(queue)
+    assert len(list(tmp_path.glob("*.time"))) == 1
+
+
+# -- the whole command, killed ------------------------------------------------------------------
+
+TINY = """
+name: tiny
+datasets:
+  grammar: {grammar: {train: 200, validation: 60, test: 60}}
+models:
+  tiny:
+    config: {model_type: bert, num_hidden_layers: 1, hidden_size: 16, num_attention_heads: 2,
+             intermediate_size: 16, max_position_embeddings: 32}
+teachers:
+  tiny: {model: tiny, fine_tune: {learning_rate: [1e-3]}}
+students:
+  tiny: {model: tiny}
+search:
+  inner: coordinate
+  temperature: {broad: [1, 4]}
+  learning_rate: [1e-3, 2e-3]
+  alpha: [1, 0.5]
+training: {epochs: 2, max_length: 32, precision: fp32}
+"""
+
+
+def launch(folder: Path) -> subprocess.Popen[str]:
+    study = folder / "tiny.yaml"
+    study.write_text(TINY)
+    command = [
+        sys.executable,
+        "-m",
+        "kdsearch",
+        "launch",
+        str(study),
+        "--folder",
+        str(folder / "run"),
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
+    )
+
+
+def wait_for_outcomes(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(list((folder / "run" / "outcomes").glob("*.json"))) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "run" / "outcomes").glob("*.json")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_was_stopped_goes_on_and_repeats_no_finished_training(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    first = launch(tmp_path)
+    wait_for_outcomes(tmp_path, 12, first)
+    first.send_signal(number)
+    output, _ = first.communicate(timeout=60)
+    if number is not signal.SIGKILL:
+        assert first.returncode == 130
+        assert "go on with the same command" in output
+        assert "Traceback" not in output
+    kept = contents(tmp_path)
+    second = launch(tmp_path)
+    output, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, output
+    found = re.search(r"going on: (\d+) trainings are done already", output)
+    assert found is not None
+    assert int(found[1]) >= len(kept)  # a worker may have outlived its driver by a moment
+    assert kept.items() <= contents(tmp_path).items()
+    agenda = Agenda(Ledger(tmp_path / "run").resolved(), Ledger(tmp_path / "run").results())
+    assert agenda.complete
+    assert not Ledger(tmp_path / "run").attempts()
+
+
+def test_a_cluster_that_is_not_there_is_refused_in_words(cluster: Cluster) -> None:
+    import ray
+
+    ray.shutdown()  # the tests' own Ray runs on; only this process lets go of it
+    with (
+        pytest.raises(InputError, match="no Ray could be reached"),
+        connect("127.0.0.1:1", cpus=1, gpus=0, threads=1),
+    ):
+        pass

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from models import SENTENCES, macro_f1, save_model
+from transformers import AutoTokenizer
+
+from kdsearch.distill.models import word_tokenizer
+from kdsearch.tasks import TASKS
+
+TASK = TASKS["classification"]
+TOKENIZER = word_tokenizer([*SENTENCES, "first second third"])
+
+
+def score(metric: str, predicted: Sequence[int], gold: Sequence[int], classes: int) -> float:
+    """The score of predictions, as logits whose largest is the predicted class's."""
+    logits = torch.nn.functional.one_hot(torch.tensor(predicted), classes).float() * 3 - 7
+    labels = [f"label {number}" for number in range(classes)]
+    return TASK.score(metric, logits, torch.tensor(gold), labels)
+
+
+def rows(*texts: list[str]) -> list[dict[str, Any]]:
+    return [{"texts": text, "label": number % 2} for number, text in enumerate(texts)]
+
+
+# -- scores ------------------------------------------------------------------------------------
+
+
+def test_f1_of_two_labels_is_that_of_the_second() -> None:
+    # 2 hits, 1 false alarm, 1 miss: 2·2 / (2·2 + 1 + 1); of the first label it were 4/5.
+    assert score("f1", [1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0], 2) == pytest.approx(4 / 6)
+    assert score("f1", [1, 0, 0, 0], [1, 1, 0, 0], 2) == pytest.approx(2 / 3)
+
+
+def test_f1_of_three_labels_is_the_mean_of_theirs() -> None:
+    # label 0: 1 hit, 1 false alarm, 1 miss; label 1: 2 hits, 1 miss; label 2: 1 hit, 1 false alarm
+    found = score("f1", [0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 0], 3)
+    assert found == pytest.approx((2 / 4 + 4 / 5 + 2 / 3) / 3)
+
+
+def test_a_label_that_neither_occurs_nor_is_predicted_counts_as_nothing() -> None:
+    assert score("f1", [0, 1], [0, 1], 3) == pytest.approx(2 / 3)
+
+
+def test_f1_without_a_hit_is_nothing() -> None:
+    assert score("f1", [0, 0], [0, 1], 2) == 0
+    assert score("f1", [0, 0], [0, 0], 2) == 0
+
+
+def test_accuracy_is_the_share_of_hits() -> None:
+    assert score("accuracy", [0, 1, 2, 2], [0, 1, 1, 2], 3) == 0.75
+    assert score("accuracy", [0, 1, 1], [0, 1, 0], 2) == pytest.approx(2 / 3)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30),
+)
+def test_macro_f1_follows_from_hits_false_alarms_and_misses(pairs: list[tuple[int, int]]) -> None:
+    predicted, gold = zip(*pairs, strict=True)
+    assert score("f1", predicted, gold, 4) == pytest.approx(macro_f1(predicted, gold, 4))
+
+
+# -- encoding ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_an_example_is_encoded_as_the_tokenizer_does(columns: int) -> None:
+    texts = [list(SENTENCES[i : i + columns]) for i in range(20)]
+    examples = TASK.encode(rows(*texts), TOKENIZER, 100)
+    for index, text in enumerate(texts):
+        expected = TOKENIZER(*text)
+        length = int(examples.lengths[index])
+        assert length == len(expected["input_ids"])
+        for name, values in examples.inputs.items():
+            assert values[index, :length].tolist() == expected[name]
+
+
+def test_rows_keep_their_order_and_labels() -> None:
+    examples = TASK.encode(rows(["third"], ["first second third"], ["first"]), TOKENIZER, 100)
+    assert examples.labels.tolist() == [0, 1, 0]
+    assert examples.lengths.tolist() == [3, 5, 3]
+    assert len(examples) == 3
+
+
+def test_what_lies_behind_an_example_is_padding() -> None:
+    examples = TASK.encode(rows(["first"], ["first second third"]), TOKENIZER, 100)
+    assert examples.inputs["input_ids"][0, 3:].tolist() == [TOKENIZER.pad_token_id] * 2
+
+
+def test_a_longer_sentence_is_cut_to_the_most_tokens() -> None:
+    examples = TASK.encode(rows(["first second third"]), TOKENIZER, 4)
+    tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0])
+    assert tokens == ["[CLS]", "first", "second", "[SEP]"]
+
+
+def test_of_a_pair_the_longer_text_is_cut() -> None:
+    examples = TASK.encode(rows(["first second third first second", "third"]), TOKENIZER, 6)
+    tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0])
+    assert tokens == ["[CLS]", "first", "second", "[SEP]", "third", "[SEP]"]
+
+
+@pytest.mark.parametrize("text", [[""], ["", ""], [" \n"]])
+def test_an_empty_text_has_its_special_tokens_alone(text: list[str]) -> None:
+    examples = TASK.encode(rows(text), TOKENIZER, 100)
+    assert examples.lengths.tolist() == [1 + len(text)]
+
+
+def test_a_batch_is_as_wide_as_its_longest_example_and_masks_the_rest() -> None:
+    texts = (["first"], ["first second third second first"], ["first second"])
+    examples = TASK.encode(rows(*texts), TOKENIZER, 100)
+    batch = examples.batch(torch.tensor([2, 0]))
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    expected = TOKENIZER([texts[2][0], texts[0][0]], padding=True)["input_ids"]
+    assert batch["input_ids"].tolist() == expected
+
+
+def test_a_model_is_given_no_more_than_its_tokenizer_says_it_takes(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, model_input_names=["input_ids"])
+    examples = TASK.encode(rows(["first second"]), tokenizer, 100)
+    assert set(examples.batch(torch.tensor([0]))) == {"input_ids", "attention_mask"}

@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from models import ENCODERS, SENTENCES
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from kdsearch.agenda import DataSpec
+from kdsearch.distill.models import word_tokenizer
+from kdsearch.distill.training import History, batches, predict, train
+from kdsearch.study import Adam, TrainingSettings
+from kdsearch.tasks import TASKS, Encoded
+
+TASK = TASKS["classification"]
+TOKENIZER = word_tokenizer(SENTENCES)
+DATA = DataSpec(
+    task="classification",
+    metric="accuracy",
+    labels=("no", "yes"),
+    train="",
+    validation="",
+    test="",
+)
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(
+        **{"epochs": 1, "batch_size": 8, "max_length": 32, "precision": "fp32", **changes}
+    )
+
+
+def encoded(count: int) -> Encoded:
+    """Sentences that ask for `good`, or not."""
+    rows = [{"texts": [text], "label": int("good" in text)} for text in SENTENCES[:count]]
+    return TASK.encode(rows, TOKENIZER, 32)
+
+
+def bert(kind: str = "bert", seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    depth, _, fields = ENCODERS[kind]
+    names = {"vocab_size": len(TOKENIZER), "num_labels": 2, depth: 2}
+    config = AutoConfig.for_model(kind, **{**fields, **names})
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def on_labels(examples: Encoded) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda logits, indices: nn.functional.cross_entropy(
+        logits.float(), examples.labels[indices]
+    )
+
+
+def trained(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    *,
+    examples: Encoded | None = None,
+    learning_rate: float = 3e-3,
+    seed: int = 1,
+    **changes: Any,
+) -> History:
+    examples = examples or encoded(40)
+    return train(
+        model,
+        TASK,
+        DATA,
+        examples,
+        encoded(24),
+        loss or on_labels(examples),
+        settings=settings(**changes),
+        learning_rate=learning_rate,
+        seed=seed,
+        keep_lowest_loss=True,
+    )
+
+
+# -- batches -----------------------------------------------------------------------------------
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=300),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 5),
+)
+def test_batches_hold_every_example_once(lengths: list[int], size: int, seed: int) -> None:
+    found = list(batches(torch.tensor(lengths), size, seed, 1))
+    assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
+    assert len(found) == math.ceil(len(lengths) / size)
+    assert max(map(len, found)) <= size
+
+
+def test_the_members_of_a_batch_are_of_similar_length() -> None:
+    lengths = torch.arange(1, 81).repeat(5)[torch.randperm(400)]
+    spans = [int(lengths[b].max() - lengths[b].min()) for b in batches(lengths, 8, 0, 1)]
+    assert max(spans) <= 3
+
+
+def test_batches_come_in_no_order_of_length() -> None:
+    lengths = torch.arange(100)
+    firsts = [int(b[0]) for b in batches(lengths, 5, 0, 1)]
+    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
+
+
+def test_batches_follow_from_the_seed_and_the_epoch_alone() -> None:
+    def drawn(seed: int, epoch: int) -> list[list[int]]:
+        torch.manual_seed(epoch)
+        return [b.tolist() for b in batches(torch.arange(100) % 7, 8, seed, epoch)]
+
+    usual = drawn(1, 2)
+    torch.rand(3)
+    assert drawn(1, 2) == usual
+    assert drawn(1, 3) != usual
+    assert drawn(2, 2) != usual
+
+
+# -- prediction --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(ENCODERS))
+@torch.no_grad()
+def test_predictions_are_those_of_each_example_alone(kind: str) -> None:
+    model, examples = bert(kind).eval(), encoded(40)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    found = predict(model, TASK, examples, batch_size=4, precision="fp32")
+    for index, text in enumerate(SENTENCES[:40]):
+        alone = TOKENIZER(text, return_tensors="pt")
+        expected = model(input_ids=alone["input_ids"]).logits[0]
+        torch.testing.assert_close(found[index], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_predicting_switches_dropout_off() -> None:
+    model, examples = bert().train(), encoded(12)
+    once, twice = (
+        predict(model, TASK, examples, batch_size=4, precision="fp32") for _ in range(2)
+    )
+    assert torch.equal(once, twice)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_predictions_in_half_precision_are_close_and_single_in_type(precision: str) -> None:
+    model, examples = bert(), encoded(12)
+    exact = predict(model, TASK, examples, batch_size=4, precision="fp32")
+    found = predict(model, TASK, examples, batch_size=4, precision=precision)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, atol=0.02, rtol=0.05)
+
+
+# -- one step, worked out by hand --------------------------------------------------------------
+
+
+class Linear(nn.Module):
+    """Says W·[1, 2] + b whatever it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[0.5, -1.0], [2.0, 0.25]]))
+        self.bias = nn.Parameter(torch.tensor([0.1, -0.2]))
+
+    def forward(self, input_ids: Tensor, **_: Tensor) -> SimpleNamespace:
+        features = torch.tensor([1.0, 2.0]).expand(len(input_ids), 2)
+        return SimpleNamespace(logits=features @ self.weight.T + self.bias)
+
+
+SLOPE = torch.tensor([0.3, -0.4])
+# of `slope`: the gradient of b is SLOPE, that of W is SLOPE times [1, 2]
+GRADIENTS = (np.array([[0.3, 0.6], [-0.4, -0.8]]), np.array([0.3, -0.4]))
+
+
+def slope(logits: Tensor, _: Tensor) -> Tensor:
+    """A loss of constant gradient."""
+    return (logits * SLOPE).sum(dim=1).mean()
+
+
+def after_a_step(
+    gradients: Sequence[np.ndarray[Any, Any]], rate: float, decay: float, epsilon: float
+) -> list[np.ndarray[Any, Any]]:
+    """W and b after AdamW's first step, in which m̂ = g and v̂ = g²; b does not decay."""
+    start = [np.array([[0.5, -1.0], [2.0, 0.25]]), np.array([0.1, -0.2])]
+    return [
+        value * (1 - rate * decay * (value.ndim > 1)) - rate * g / (np.abs(g) + epsilon)
+        for value, g in zip(start, gradients, strict=True)
+    ]
+
+
+def one_step(**changes: Any) -> Linear:
+    model = Linear()
+    trained(model, slope, examples=encoded(8), learning_rate=0.1, **changes)
+    return model
+
+
+def assert_values(model: Linear, expected: Sequence[np.ndarray[Any, Any]]) -> None:
+    np.testing.assert_allclose(model.weight.detach().numpy(), expected[0], rtol=1e-5)
+    np.testing.assert_allclose(model.bias.detach().numpy(), expected[1], rtol=1e-5)
+
+
+def test_weights_decay_and_biases_do_not() -> None:
+    model = one_step(adam=Adam(weight_decay=0.5, epsilon=0.25))
+    assert_values(model, after_a_step(GRADIENTS, 0.1, 0.5, 0.25))
+
+
+@pytest.mark.parametrize("clip", [0.2, 5.0])
+def test_the_norm_of_the_gradient_is_clipped(clip: float) -> None:
+    norm = math.sqrt(sum((g**2).sum() for g in GRADIENTS))  # 1.22
+    clipped = [g * min(1.0, clip / norm) for g in GRADIENTS]
+    model = one_step(clip=clip, adam=Adam(weight_decay=0.0, epsilon=0.25))
+    assert_values(model, after_a_step(clipped, 0.1, 0.0, 0.25))
+
+
+def test_the_gradient_is_not_clipped_unless_the_study_says_so() -> None:
+    model = one_step(adam=Adam(weight_decay=0.0, epsilon=0.25))
+    assert_values(model, after_a_step(GRADIENTS, 0.1, 0.0, 0.25))
+
+
+def test_in_fp16_the_clipped_gradient_is_that_of_the_unscaled_loss() -> None:
+    model = one_step(clip=0.2, precision="fp16", adam=Adam(weight_decay=0.0, epsilon=0.25))
+    expected = one_step(clip=0.2, adam=Adam(weight_decay=0.0, epsilon=0.25))
+    torch.testing.assert_close(model.weight, expected.weight)
+
+
+# -- schedules ---------------------------------------------------------------------------------
+
+
+def rates(**changes: Any) -> list[float]:
+    """The learning rate at each of ten steps as a share of its highest, seen in what moves.
+
+    The gradient is constant, so that each of Adam's steps is the rate times a constant.
+    """
+    model = Linear()
+    seen = [float(model.bias[0].detach())]
+
+    def loss(logits: Tensor, indices: Tensor) -> Tensor:
+        seen.append(float(model.bias[0].detach()))
+        return slope(logits, indices)
+
+    adam = Adam(weight_decay=0.0, epsilon=1e-12)
+    trained(
+        model,
+        loss,
+        examples=encoded(40),
+        learning_rate=0.5,
+        epochs=2,
+        batch_size=8,
+        adam=adam,
+        **changes,
+    )
+    seen.append(float(model.bias[0].detach()))
+    return [(a - b) / 0.5 for a, b in zip(seen[1:], seen[2:], strict=False)]
+
+
+def test_a_constant_rate_stays() -> None:
+    assert rates() == pytest.approx([1.0] * 10, abs=1e-4)
+
+
+def test_a_linear_schedule_falls_to_nothing_after_the_last_step() -> None:
+    expected = [1 - step / 10 for step in range(10)]
+    assert rates(schedule="linear") == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_cosine_schedule_falls_along_half_a_wave() -> None:
+    expected = [(1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]
+    assert rates(schedule="cosine") == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rest"),
+    [
+        ("constant", [1.0] * 6),
+        ("linear", [1 - step / 6 for step in range(6)]),
+        ("cosine", [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]),
+    ],
+)
+def test_the_rate_first_rises_over_the_steps_of_the_warmup(
+    schedule: str, rest: list[float]
+) -> None:
+    expected = [0.25, 0.5, 0.75, 1.0, *rest]
+    assert rates(schedule=schedule, warmup=0.4) == pytest.approx(expected, abs=1e-4)
+
+
+# -- which epochs are kept ---------------------------------------------------------------------
+
+
+class Scripted(nn.Module):
+    """Gets a number of validation examples right that its script says for each epoch."""
+
+    epoch: Tensor
+
+    def __init__(self, right: Sequence[int], sureness: Sequence[float]) -> None:
+        super().__init__()
+        self._right, self._sureness = right, sureness
+        self.bias = nn.Parameter(torch.zeros(2))
+        self.register_buffer("epoch", torch.tensor(0))
+
+    def forward(self, input_ids: Tensor, **_: Tensor) -> SimpleNamespace:
+        if self.training:
+            self.epoch += 1
+            return SimpleNamespace(logits=self.bias.expand(len(input_ids), 2))
+        number = int(self.epoch) - 1
+        sure = torch.full((len(input_ids),), self._sureness[number])
+        sure[self._right[number] :] *= -1
+        return SimpleNamespace(logits=torch.stack([torch.zeros_like(sure), sure], dim=1))
+
+
+def kept(right: Sequence[int], sureness: Sequence[float]) -> History:
+    """The history of as many epochs of one batch, all validation examples being `yes`."""
+    examples = encoded(8)
+    validation = TASK.encode([{"texts": ["good"], "label": 1}] * 4, TOKENIZER, 32)
+    model = Scripted(right, sureness)
+    return train(
+        model,
+        TASK,
+        DATA,
+        examples,
+        validation,
+        on_labels(examples),
+        settings=settings(epochs=len(right)),
+        learning_rate=1e-3,
+        seed=0,
+        keep_lowest_loss=True,
+    )
+
+
+def test_the_epoch_of_the_highest_score_is_kept_with_its_weights() -> None:
+    history = kept([1, 3, 2], [1.0, 1.0, 1.0])
+    assert [e.validation for e in history.epochs] == [0.25, 0.75, 0.5]
+    assert history.best is not None
+    assert history.best[0].epoch == int(history.best[1]["epoch"]) == 2
+
+
+def test_of_equal_scores_the_first_epoch_is_kept() -> None:
+    history = kept([1, 3, 3, 3], [1.0] * 4)
+    assert history.best is not None
+    assert history.best[0].epoch == int(history.best[1]["epoch"]) == 2
+
+
+def test_the_epoch_of_the_lowest_loss_is_kept_with_its_weights() -> None:
+    history = kept([2, 3, 2, 2], [1.0, 9.0, 0.1, 0.1])
+    losses = [e.validation_loss for e in history.epochs]
+    share = np.array([2, 3, 2, 2]) / 4
+    sure = np.array([1.0, 9.0, 0.1, 0.1])
+    expected = share * np.log1p(np.exp(-sure)) + (1 - share) * np.log1p(np.exp(sure))
+    assert losses == pytest.approx(list(expected), rel=1e-5)
+    assert history.best is not None
+    assert history.best[0].epoch == 2
+    assert history.lowest_loss is not None
+    assert history.lowest_loss[0].epoch == int(history.lowest_loss[1]["epoch"]) == 3
+
+
+def test_the_training_loss_of_an_epoch_is_the_mean_over_its_examples() -> None:
+    examples = encoded(11)  # the last batch has three
+
+    def number(logits: Tensor, indices: Tensor) -> Tensor:
+        return indices.float().mean() + 0 * logits.sum()
+
+    history = trained(Linear(), number, examples=examples)
+    assert history.epochs[0].train_loss == pytest.approx(sum(range(11)) / 11)
+
+
+# -- whole trainings ---------------------------------------------------------------------------
+
+
+def test_a_tiny_model_learns_what_is_easy() -> None:
+    history = trained(bert(), epochs=12, learning_rate=1e-2)
+    assert history.best is not None
+    assert history.best[0].validation is not None
+    assert history.best[0].validation >= 0.9
+    losses = [e.train_loss for e in history.epochs]
+    assert losses[-1] is not None
+    assert losses[0] is not None
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_each_precision_gives_finite_scores(precision: str) -> None:
+    history = trained(bert(), epochs=2, precision=precision)
+    assert not history.diverged
+    for epoch in history.epochs:
+        assert epoch.validation is not None
+        assert epoch.train_loss is not None
+        assert epoch.validation_loss is not None
+
+
+def test_the_weights_stay_in_single_precision_in_mixed_training() -> None:
+    history = trained(bert(), precision="bf16")
+    assert history.best is not None
+    assert {v.dtype for v in history.best[1].values() if v.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_learning_rate_far_too_large_makes_a_training_diverge(precision: str) -> None:
+    history = trained(bert(), learning_rate=1e30, epochs=3, precision=precision)
+    assert history.diverged
+    assert len(history.epochs) < 3
+    assert history.epochs[-1].validation is None
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_ends_a_training(value: float) -> None:
+    seen = []
+
+    def loss(logits: Tensor, indices: Tensor) -> Tensor:
+        seen.append(len(indices))
+        return logits.sum() * (value if len(seen) == 7 else 1.0)  # in the second epoch
+
+    history = trained(Linear(), loss, epochs=5)
+    assert history.diverged
+    assert len(history.epochs) == 2
+    assert history.epochs[-1].train_loss is None
+    assert history.epochs[-1].validation is None
+
+
+def test_equal_seeds_give_equal_epochs_and_weights() -> None:
+    one, other = (trained(bert(seed=4), epochs=2, seed=4) for _ in range(2))
+    assert one.epochs == other.epochs
+    assert one.best is not None
+    assert other.best is not None
+    assert all(torch.equal(v, other.best[1][n]) for n, v in one.best[1].items())
+
+
+def test_the_order_of_the_examples_follows_the_seed() -> None:
+    one, other = (trained(bert(seed=4), epochs=1, seed=seed) for seed in (4, 5))
+    assert one.epochs != other.epochs
