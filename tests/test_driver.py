@@ -156,7 +156,7 @@ def test_an_estimate_multiplies_what_is_left_by_each_students_mean_and_shares_th
     left = {case.student: 12 - agenda.trained(case) for case in agenda.cases}
     assert (found.done, found.left) == (done, Bounds(fewest=24 - done, most=24 - done))
     took = (left["one"] * 2.0 + left["other"] * 6.0) / 2
-    assert found.seconds == (pytest.approx(took), pytest.approx(took))
+    assert found.seconds == pytest.approx((took, took))
 
 
 def test_a_student_of_unknown_speed_is_taken_to_be_as_fast_as_the_others() -> None:

@@ -25,7 +25,7 @@ from kdsearch.cli.options import (
     parse_models,
     print_answer,
 )
-from kdsearch.distill import run_training
+from kdsearch.distill import check_models, run_training
 from kdsearch.driver import duration, open_study, run_search
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
@@ -72,7 +72,9 @@ def launch(
     ledger.prepare()
     started = time.monotonic()
     with _disk_in_words(ledger.folder), driver_lock(ledger.folder), _stopped_politely(out):
-        agenda = open_study(ledger, study, data_dir=data_dir, place=str(study_file))
+        agenda = open_study(
+            ledger, study, data_dir=data_dir, place=str(study_file), check=check_models
+        )
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         known = sum(result is not None for result in agenda.results.values())

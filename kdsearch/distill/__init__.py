@@ -6,6 +6,7 @@ Importing this package costs nothing: torch is imported when the first training 
 from pathlib import Path
 
 from kdsearch.agenda import Outcome, Training
+from kdsearch.study import Resolved
 
 
 def run_training(training: Training, folder: Path) -> Outcome:
@@ -15,4 +16,11 @@ def run_training(training: Training, folder: Path) -> Outcome:
     return run(training, folder)
 
 
-__all__ = ["run_training"]
+def check_models(resolved: Resolved, place: str) -> None:
+    """See `kdsearch.distill.check.check_models`."""
+    from kdsearch.distill.check import check_models
+
+    check_models(resolved, place)
+
+
+__all__ = ["check_models", "run_training"]

@@ -39,8 +39,7 @@ def build_model(
         "label2id": {label: number for number, label in enumerate(labels)},
     }
     if spec.config is not None:
-        fields = dict(spec.config)
-        config = AutoConfig.for_model(fields.pop("model_type"), **fields, **names)
+        config = random_config(spec.config, names)
         config.vocab_size = len(tokenizer)
         config.pad_token_id = tokenizer.pad_token_id
         model: nn.Module = task.head.from_config(config)
@@ -56,6 +55,12 @@ def build_model(
     if spec.layers is not None:
         truncate(model, spec.layers)
     return model
+
+
+def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -> Any:
+    """The transformers configuration with these fields, `model_type` among them."""
+    rest = {name: value for name, value in fields.items() if name != "model_type"}
+    return AutoConfig.for_model(fields["model_type"], **rest, **(names or {}))
 
 
 def truncate(model: Any, layers: int) -> None:

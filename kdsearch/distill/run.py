@@ -206,10 +206,10 @@ class _Worker:
 
     def _read_outputs(self, key: str, rows: int) -> Tensor:
         path = self._ledger.folder / "outputs" / f"{key}.npy"
-        array = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="c")  # torch wants to be able to write, which stays here
         if len(array) != rows:
             raise InputError.one(path, f"has {len(array)} rows for {rows} examples", "remove it")
-        return torch.from_numpy(np.array(array))
+        return torch.from_numpy(array)
 
     # -- what is kept ---------------------------------------------------------------------------
 

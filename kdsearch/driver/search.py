@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,13 +14,21 @@ from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
-from kdsearch.study import Study, differences, resolve
+from kdsearch.study import Resolved, Study, differences, resolve
 
 
-def open_study(ledger: Ledger, study: Study, *, data_dir: Path | None, place: str) -> Agenda:
-    """The agenda of `study` in the ledger's folder, which is begun if it is empty.
+def open_study(
+    ledger: Ledger,
+    study: Study,
+    *,
+    data_dir: Path | None,
+    place: str,
+    check: Callable[[Resolved, str], None] | None = None,
+) -> Agenda:
+    """The agenda of `study`, read from the file `place`, in the ledger's folder.
 
-    A folder that holds another study is refused with the difference: `InputError`.
+    An empty folder is begun, once `check` found nothing wrong with the resolved study. One that
+    holds another study is refused with the difference: `InputError`.
     """
     if ledger.exists:
         resolved = ledger.resolved()
@@ -31,6 +40,8 @@ def open_study(ledger: Ledger, study: Study, *, data_dir: Path | None, place: st
     else:
         ledger.prepare()
         resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
+        if check is not None:
+            check(resolved, place)
         ledger.write_resolved(resolved)
     ledger.prepare()
     return Agenda(resolved, ledger.results())

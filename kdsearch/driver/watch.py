@@ -74,6 +74,13 @@ class Log:
         self._log.error("%s %s: %s", request, what, attempt.message)
 
 
+class _QuietFile(logging.FileHandler):
+    """A full disk must not print a traceback per line; the ledger says that it is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        pass
+
+
 class Note:
     """Keeps `running.json`: what runs since when, for `kdsearch status` while a search runs."""
 
@@ -178,8 +185,9 @@ class Display:
                 self._task, description=text, completed=state.done, total=total, left=left
             )
         else:
+            running = f"{min(self._running, self._slots)} running"  # the others are held ready
             self._console.print(
-                f"{text} · {self._running} running · {state.in_words()} · {doing}",
+                f"{text} · {running} · {state.in_words()} · {doing}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

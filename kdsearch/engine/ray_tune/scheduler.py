@@ -17,12 +17,12 @@ class RampUpScheduler(FIFOScheduler):
     """
 
     def __init__(self, slots: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._slots = slots
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """See `TrialScheduler`."""
-        trials = tune_controller.get_trials()
+        trials: list[Trial] = tune_controller.get_trials()
         pending = [trial for trial in trials if trial.status == Trial.PENDING]
         if not pending:
             return None

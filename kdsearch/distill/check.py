@@ -1,0 +1,63 @@
+"""Finding out before a search whether its models can be built, without building any weights."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig
+
+from kdsearch.distill.models import random_config, truncate
+from kdsearch.errors import InputError, Problem
+from kdsearch.study import Resolved, test_cases
+from kdsearch.tasks import TASKS
+
+
+def check_models(resolved: Resolved, place: str) -> None:
+    """Build each model of the study, read from the file `place`, without weights.
+
+    Raises `InputError` with every one that cannot be built, cut or given inputs this long.
+    """
+    transformers.logging.set_verbosity_error()
+    study = resolved.study
+    used: set[tuple[str, str, int | None, str]] = set()
+    for case in test_cases(study):
+        teacher, student = study.teachers[case.teacher], study.students[case.student]
+        task = resolved.datasets[case.dataset].task
+        for name in (*filter(None, [teacher.model]), *teacher.given.values(), student.model):
+            used.add((f"models.{name}", name, None, task))
+        if student.layers is not None:
+            used.add((f"students.{case.student}", student.model, student.layers, task))
+    problems: dict[Problem, None] = {}
+    for where, name, layers, task in sorted(used, key=str):
+        try:
+            problem = _problem(resolved, name, layers, task)
+        except Exception as error:  # whatever transformers raises for a configuration
+            problem = " ".join(str(error).split())[:300] or type(error).__name__
+        if problem:
+            problems[Problem(place=f"{place}: {where}", what=problem)] = None
+    if problems:
+        raise InputError(problems)
+
+
+def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> str | None:
+    fields = resolved.study.models[name].config
+    path = resolved.models[name].path
+    kind = (fields or {}).get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(kind, CONFIG_MAPPING.keys(), n=1)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        return f"transformers knows no model_type {kind}{advice}"
+    config: Any = AutoConfig.from_pretrained(Path(path)) if path else random_config(fields or {})
+    with torch.device("meta"):
+        model = TASKS[task].head.from_config(config)
+    if layers is not None:
+        truncate(model, layers)
+    positions = getattr(config, "max_position_embeddings", None)
+    length = resolved.study.training.max_length
+    if isinstance(positions, int) and 0 < positions < length:
+        return f"has {positions} positions; training.max_length is {length}: make it no more"
+    return None
