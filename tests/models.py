@@ -19,6 +19,8 @@ from kdsearch.ledger import Ledger
 from kdsearch.study import parse_study
 from kdsearch.study.grammar import LABELS, generate
 
+torch.set_num_threads(1)  # as trainings do: more threads only get in each other's way here
+
 LABEL_NAMES = tuple(LABELS)
 SENTENCES = tuple(str(row["sentence"]) for row in generate(200, "words"))
 
@@ -102,12 +104,12 @@ def tiny_study(**sections: Any) -> dict[str, Any]:
     return {
         "name": "tiny",
         "seed": 3,
-        "datasets": {"sentences": {"grammar": {"train": 40, "validation": 24, "test": 20}}},
+        "datasets": {"sentences": {"grammar": {"train": 96, "validation": 24, "test": 20}}},
         "models": {
             "big": {"config": tiny(2, hidden_size=32)},
             "small": {"config": tiny(1)},
         },
-        "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [3e-3], "epochs": 4}}},
+        "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [1e-2], "epochs": 8}}},
         "students": {"small": {"model": "small"}},
         "search": {
             "distance": ["ce", "mse"],
@@ -115,7 +117,7 @@ def tiny_study(**sections: Any) -> dict[str, Any]:
             "student_temperature": ["tied"],
             "alpha": [1, 0.5],
             "temperature": {"broad": [1, 4]},
-            "learning_rate": [3e-3],
+            "learning_rate": [1e-2],
         },
         "training": {"epochs": 2, "batch_size": 8, "max_length": 32, "precision": "fp32"},
         **sections,

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -581,8 +582,9 @@ def test_status_while_a_search_runs(launched: tuple[Path, Path, Ended], tmp_path
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "resolved.json").write_text((launched[1] / "resolved.json").read_text())
-    running = {"case": "g/big/small", "stage": "teacher", "training": "teacher big", "since": 0.0}
-    note = {"slots": 2, "running": {"key": running}}
+    one = {"case": "g/big/small", "stage": "teacher", "training": "teacher big", "since": 0.0}
+    other = {**one, "training": "teacher large"}
+    note = {"slots": 1, "running": {"key": one, "another": other}}
     (folder / "running.json").write_text(json.dumps(note))
     with driver_lock(folder):
         text = kdsearch("status", folder).out
@@ -590,10 +592,16 @@ def test_status_while_a_search_runs(launched: tuple[Path, Path, Ended], tmp_path
     assert "tiny: running; 0 students trained" in text
     assert "estimating the time left" in text
     assert f"driven by process {os.getpid()} on " in text
-    assert "g/big/small · teacher · teacher big" in text
-    assert (facts["state"], facts["running"]) == ("running", [running])
+    assert re.search(r"running for .+: g/big/small · teacher · teacher big\n", text)
+    assert "next: g/big/small · teacher · teacher large\n" in text
+    assert facts["state"] == "running"
+    assert facts["running"] == [{**one, "has_slot": True}, {**other, "has_slot": False}]
 
-    # The note of a driver that was killed is no longer true.
+    # What a driver that was killed left behind is no longer true.
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    driver = {"host": socket.gethostname(), "pid": gone.pid, "since": "2000-01-01T00:00:00"}
+    (folder / "driver.json").write_text(json.dumps(driver))
     facts = json.loads(kdsearch("status", folder, "--json").out)
     assert (facts["state"], facts["running"]) == ("stopped; launch it again to go on", [])
 

@@ -31,7 +31,8 @@ STUDENT, TEACHER = drawn(1), drawn(2)
 def softmax(logits: Tensor, temperature: float = 1.0) -> np.ndarray[Any, Any]:
     """exp(z / τ) / Σ exp(z / τ), in double precision."""
     powers = np.exp(logits.detach().double().numpy() / temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
+    shares: np.ndarray[Any, Any] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def by_hand_ce(student: Tensor, teacher: Tensor, temperature: float, own: float) -> float:
@@ -150,9 +151,7 @@ def test_half_precision_logits_are_compared_in_single_precision(
     student, teacher = STUDENT.to(dtype), TEACHER.to(dtype)
     found = loss(student, teacher, distance=distance, alpha=0.5)
     assert found.dtype == torch.float32
-    assert torch.equal(
-        found, loss(student.float(), teacher.float(), distance=distance, alpha=0.5)
-    )
+    assert torch.equal(found, loss(student.float(), teacher.float(), distance=distance, alpha=0.5))
 
 
 def test_logits_far_apart_give_a_finite_loss_in_half_precision() -> None:

@@ -141,9 +141,9 @@ def test_a_truncated_model_says_what_the_donor_says_when_it_skips_the_other_laye
     for skipped in (0, 2):
         layer = donor.get_submodule(f"bert.encoder.layer.{skipped}")
         layer.register_forward_hook(
-            lambda module, inputs, output: (inputs[0], *output[1:])
-            if isinstance(output, tuple)
-            else inputs[0]
+            lambda module, inputs, output: (
+                (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]
+            )
         )
     found = build(ledger, spec_of(ledger, "donor", layers=2))
     assert torch.equal(logits(found, tokenizer), logits(donor, tokenizer))
@@ -152,13 +152,13 @@ def test_a_truncated_model_says_what_the_donor_says_when_it_skips_the_other_laye
 def test_a_model_whose_layers_share_weights_is_not_cut(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "donor", "albert", layers=4, embedding_size=16)
     ledger = study_of(tmp_path / "study", folder)
-    with pytest.raises(InputError, match="AlbertForSequenceClassification.*which to cut") as error:
+    with pytest.raises(InputError, match=r"AlbertForSequenceClassification.*which to cut") as error:
         build(ledger, spec_of(ledger, "donor", layers=2))
     assert "use the whole model" in str(error.value)
 
 
 def test_a_model_of_two_stacks_of_layers_is_not_cut(tmp_path: Path) -> None:
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2}
+    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2}
     folder = save_model(tmp_path / "donor", "t5", layers=4, **sizes)
     ledger = study_of(tmp_path / "study", folder)
     with pytest.raises(InputError, match="has 2 lists of 4 layers"):

@@ -95,13 +95,13 @@ def test_what_lies_behind_an_example_is_padding() -> None:
 
 def test_a_longer_sentence_is_cut_to_the_most_tokens() -> None:
     examples = TASK.encode(rows(["first second third"]), TOKENIZER, 4)
-    tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0])
+    tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0].tolist())
     assert tokens == ["[CLS]", "first", "second", "[SEP]"]
 
 
 def test_of_a_pair_the_longer_text_is_cut() -> None:
     examples = TASK.encode(rows(["first second third first second", "third"]), TOKENIZER, 6)
-    tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0])
+    tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0].tolist())
     assert tokens == ["[CLS]", "first", "second", "[SEP]", "third", "[SEP]"]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kdsearch.agenda import (
@@ -232,7 +233,7 @@ class _Worker:
             size = sum(path.stat().st_size for path in files)
             shutil.rmtree(final, ignore_errors=True)  # of a try that was killed before it ended
             temporary.rename(final)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise storage_error(final, error) from None
         return digests, size

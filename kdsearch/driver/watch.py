@@ -74,13 +74,6 @@ class Log:
         self._log.error("%s %s: %s", request, what, attempt.message)
 
 
-class _QuietFile(logging.FileHandler):
-    """A full disk must not print a traceback per line; the ledger says that it is full."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        pass
-
-
 class Note:
     """Keeps `running.json`: what runs since when, for `kdsearch status` while a search runs."""
 

@@ -98,21 +98,26 @@ class OsDisk:
             raise storage_error(folder, error) from None
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """`error` in words that say what to do about it."""
-    number = error.errno or 0
+def storage_error(path: Path, error: Exception) -> StorageError:
+    """`error`, of the operating system or of a library that writes, in words that say what to do.
+
+    What a library raises names the cause in its text only, as the operating system words it.
+    """
+    number = getattr(error, "errno", None) or next(
+        (known for known in (*_FULL, *_READ_ONLY) if os.strerror(known) in str(error)), 0
+    )
     if number in _FULL:
         return StorageError(
             f"{path}: {_FULL[number]}; make room and launch again: nothing finished is lost"
         )
     if number in _READ_ONLY:
-        return StorageError(f"{path}: {_READ_ONLY[number]}; give a writable folder: --folder DIR")
+        return StorageError(f"{path}: {_READ_ONLY[number]}; use a folder that can be written")
     if number in _NO_LINKS:
         return StorageError(
             f"{path}: this storage has no hard links, which outcomes are committed with; use a "
             "local disk, NFS, Lustre or another POSIX file system instead of an object-store mount"
         )
-    return StorageError(f"{path}: {error.strerror or error}")
+    return StorageError(f"{path}: {getattr(error, 'strerror', None) or error}")
 
 
 def _sync_folder(folder: Path) -> None:

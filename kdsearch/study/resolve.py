@@ -78,6 +78,8 @@ def resolve(
     Raises `InputError` with the problems of all data sets and models.
     """
     problems: list[Problem] = []
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError.one(data_dir, "no such folder", "give --data-dir a folder")
     datasets = {}
     for name, dataset in study.datasets.items():
         try:

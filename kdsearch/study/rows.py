@@ -108,8 +108,6 @@ def _source(
         folder = next(
             (f for f in (data_dir / name, data_dir / catalogue) if f.is_dir()), data_dir / name
         )
-        if not data_dir.is_dir():
-            raise InputError.one(data_dir, "no such folder", "give --data-dir a folder")
         if folder.is_dir():
             return lambda split: _from_folder(folder, split)
     if dataset.files is not None:
