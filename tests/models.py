@@ -109,7 +109,7 @@ def tiny_study(**sections: Any) -> dict[str, Any]:
             "big": {"config": tiny(2, hidden_size=32)},
             "small": {"config": tiny(1)},
         },
-        "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [1e-2], "epochs": 8}}},
+        "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [3e-3], "epochs": 12}}},
         "students": {"small": {"model": "small"}},
         "search": {
             "distance": ["ce", "mse"],

@@ -71,6 +71,10 @@ def truncate(model: Any, layers: int) -> None:
     kept = evenly_spaced(model.config.num_hidden_layers, layers)
     holder, name = _layer_list(model)
     setattr(holder, name, nn.ModuleList(getattr(holder, name)[i] for i in kept))
+    for number, layer in enumerate(getattr(holder, name)):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):  # by which attention finds its cache
+                module.layer_idx = number
     kinds = getattr(model.config, "layer_types", None)
     if kinds is not None:
         model.config.layer_types = [kinds[i] for i in kept]
@@ -126,6 +130,7 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 

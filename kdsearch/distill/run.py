@@ -207,7 +207,11 @@ class _Worker:
 
     def _read_outputs(self, key: str, rows: int) -> Tensor:
         path = self._ledger.folder / "outputs" / f"{key}.npy"
-        array = np.load(path, mmap_mode="c")  # torch wants to be able to write, which stays here
+        try:
+            array = np.load(path, mmap_mode="c")  # torch wants to be able to write; it stays here
+        except (OSError, ValueError) as error:
+            mend = f"remove outcomes/{key}.json and launch again to compute it anew"
+            raise InputError.one(path, f"cannot be read: {error}", mend) from None
         if len(array) != rows:
             raise InputError.one(path, f"has {len(array)} rows for {rows} examples", "remove it")
         return torch.from_numpy(array)
