@@ -6,9 +6,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,20 +177,20 @@ training: {epochs: 2, max_length: 32, precision: fp32}
 """
 
 
-def launch(folder: Path) -> subprocess.Popen[str]:
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
+def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
     study = folder / "tiny.yaml"
     study.write_text(TINY)
-    command = [
-        sys.executable,
-        "-m",
-        "kdsearch",
-        "launch",
-        str(study),
-        "--folder",
-        str(folder / "run"),
-    ]
+    command = [sys.executable, "-m", "kdsearch", "launch", str(study)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
+        [*command, "--folder", str(folder / "run"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=os.environ | (TOKEN if options else {}),
     )
 
 
@@ -228,12 +231,49 @@ def test_a_search_that_was_stopped_goes_on_and_repeats_no_finished_training(
     assert not Ledger(tmp_path / "run").attempts()
 
 
-def test_a_cluster_that_is_not_there_is_refused_in_words(cluster: Cluster) -> None:
-    import ray
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A Ray cluster that someone else has started, of one slot."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
+    command += [f"--temp-dir={tempfile.mkdtemp(prefix='ray')}", "--include-dashboard=false"]
+    with (tmp_path / "ray.log").open("wb") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
+    deadline = time.monotonic() + 60
+    while b"will now block" not in (tmp_path / "ray.log").read_bytes():
+        assert head.poll() is None, (tmp_path / "ray.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    head.terminate()
+    head.wait(timeout=30)
 
-    ray.shutdown()  # the tests' own Ray runs on; only this process lets go of it
+
+def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, address: str) -> None:
+    process = launch(tmp_path, "--address", address)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "1 training at once" in output
+    assert "The study is complete" in output
+
+
+@pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
+def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (
         pytest.raises(InputError, match="no Ray could be reached"),
-        connect("127.0.0.1:1", cpus=1, gpus=0, threads=1),
+        connect(wrong, cpus=1, gpus=0, threads=1),
     ):
         pass
+
+
+def test_a_training_that_asks_for_more_than_the_machine_has_is_refused_in_words(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "greedy.yaml").write_text(TINY + "resources: {cpus: 1000}\n")
+    command = [sys.executable, "-m", "kdsearch", "launch", "greedy.yaml"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 2
+    assert "a training asks for 1000 CPU; this machine does not have that" in found.stderr

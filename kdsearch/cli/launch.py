@@ -120,7 +120,8 @@ def _run(
             out.print(f"Ray dashboard: {cluster.dashboard}")
             if cluster.token:
                 out.print(f"  it asks for a token: {cluster.token}")
-        out.print(f"{cluster.slots} trainings at once; `kdsearch status {ledger.folder}` watches")
+        slots = count(cluster.slots, "training")
+        out.print(f"{slots} at once; `kdsearch status {ledger.folder}` watches")
         engine = RayTuneEngine(worker=worker, cluster=cluster)
         try:
             run_search(agenda, ledger, engine, slots=cluster.slots, console=out)

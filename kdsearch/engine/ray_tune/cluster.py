@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 import ray
 
 from kdsearch.errors import InputError
+
+_PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ def connect(
     A training takes `cpus` and `gpus`; by default a GPU if the cluster has any, and a CPU per
     thread. Raises `InputError` where there is no cluster, or none of its nodes has room for one.
     """
+    if address not in (None, "auto"):
+        _probe(address)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
@@ -51,7 +56,8 @@ def connect(
         raise InputError.one(
             f"--address {address}" if address else "Ray",
             f"no Ray could be reached: {str(error).splitlines()[0]}",
-            "start one with `ray start --head`, or leave --address out for a local one",
+            "start one with `ray start --head`, or leave --address out for a local one; a cluster "
+            "that asks for a token wants RAY_AUTH_MODE=token and the token in ~/.ray/auth_token",
         ) from None
     try:
         wanted = _resources(cpus, gpus, threads)
@@ -71,6 +77,21 @@ def connect(
         )
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """See that something listens at `address`: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError.one(
+            f"--address {address}",
+            f"no Ray could be reached: {error}",
+            "give auto, or the HOST:PORT that `ray start --head` printed; leave it out for a local "
+            "Ray",
+        ) from None
 
 
 def _resources(cpus: float | None, gpus: float | None, threads: int) -> dict[str, float]:
