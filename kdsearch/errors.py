@@ -18,6 +18,11 @@ class Problem:
         return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class InputError(Exception):
     """The user's input cannot be used; it carries every problem found, not only the first."""
 

@@ -109,7 +109,7 @@ def test_what_is_decided_narrows_the_bounds() -> None:
 
 def test_coinciding_checkpoints_spare_the_second_teacher() -> None:
     # One teacher: 77 + 70 + 7, then 63 or 693 for the other values of α.
-    assert count_bounds(paper_space(), may_coincide=True) == Bounds(fewest=154 + 63, most=924)
+    assert count_bounds(paper_space(), coincide=None) == Bounds(fewest=154 + 63, most=924)
 
 
 def test_the_second_phase_adds_what_no_traversal_visited() -> None:
@@ -154,7 +154,9 @@ def test_the_second_phase_lies_within_the_bounds_too(
     count = len({str(t).replace("t_ll", "t_hs") if coincide else str(t) for t in every})
     if coincide and HS not in space.teachers:
         coincide = False
-    bounds = count_bounds(space, lazy=lazy_choice(space, "seed"), may_coincide=coincide)
+    bounds = count_bounds(
+        space, lazy=lazy_choice(space, "seed"), coincide=None if coincide else False
+    )
     assert bounds.fewest <= count <= bounds.most
 
 

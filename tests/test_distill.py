@@ -25,7 +25,7 @@ from models import (
     tiny_study,
     without_cost,
 )
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.agenda import (
     Agenda,
@@ -35,7 +35,7 @@ from kdsearch.agenda import (
     TeacherTraining,
     Training,
 )
-from kdsearch.distill import run_training
+from kdsearch.distill import check_models, run_training
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.search import Checkpoint, Distance
@@ -331,6 +331,25 @@ def run_outputs(ledger: Ledger, agenda: Agenda) -> list[OutputsTraining]:
         ledger.write_outcome(run_training(request.training, ledger.folder))
         found.append(request.training)
     return found
+
+
+def test_a_given_teacher_without_a_head_is_refused_and_teaches_nothing(tmp_path: Path) -> None:
+    tuned = save_model(tmp_path / "tuned")
+    AutoModel.from_pretrained(tuned).save_pretrained(tuned)
+    study = given_study({"checkpoint": "tuned", "labels": list(LABEL_NAMES)}, tuned=tuned)
+    ledger, agenda = begin(tmp_path / "study", study)
+    with pytest.raises(InputError, match=r"lacks the weights classifier\.bias"):
+        run_training(agenda.requests()[0].training, ledger.folder)
+
+
+def test_a_given_teacher_of_another_number_of_outputs_is_refused_before_the_search(
+    tmp_path: Path,
+) -> None:
+    tuned = save_model(tmp_path / "tuned", labels=["one", "two", "three", "four"])
+    study = given_study({"checkpoint": "tuned", "labels": list(LABEL_NAMES)}, tuned=tuned)
+    ledger, _ = begin(tmp_path / "study", study)
+    with pytest.raises(InputError, match="tuned has 4 outputs, for 3 labels"):
+        check_models(ledger.resolved(), "study.yaml")
 
 
 def test_a_given_checkpoint_is_not_fine_tuned(tmp_path: Path) -> None:

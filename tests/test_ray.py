@@ -116,6 +116,28 @@ def test_a_training_that_fails_is_tried_as_often_as_the_study_says_and_keeps_its
     assert [view.blocked for view in agenda.views()] == ["no training of its teacher succeeded"]
 
 
+@dataclass(frozen=True)
+class TrainingOnFullDisk:
+    """The disk has no room for the outputs of the teacher."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        if training.kind == "outputs":
+            raise StorageError("outputs: the disk is full")
+        return made_up_training(training, folder)
+
+
+def test_a_full_disk_stops_the_search_and_is_no_try_of_the_training(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path)
+    for _ in range(ledger.resolved().study.tries + 1):
+        with pytest.raises(StorageError, match="the disk is full"):
+            search(ledger, TrainingOnFullDisk(), cluster)
+    agenda = search(ledger, made_up_training, cluster)
+    assert agenda.complete
+    assert all(agenda.results.values())
+
+
 @dataclass
 class BrokenQueue:
     """A queue whose disk fills up when it is told of a result."""

@@ -208,8 +208,18 @@ def test_a_data_folder_without_a_split_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_data_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "no such folder" in problems(dataset_of(tmp_path), tmp_path / "none")[0]
+def test_labels_that_are_named_by_numbers_are_taken_by_name_alone(tmp_path: Path) -> None:
+    rows = [{"first": "a", "second": "b", "class": stars} for stars in (1, 3, 2)]
+    write_all(tmp_path, rows=rows)
+    found = read(dataset_of(tmp_path, labels=["1", "2", "3"]))
+    assert [row["label"] for row in found["train"]] == [0, 2, 1]
+    write_all(tmp_path, rows=[{"first": "a", "second": "b", "class": 0}])
+    assert "unknown label 0" in problems(dataset_of(tmp_path, labels=["1", "2", "3"]))[0]
+
+
+def test_a_label_that_pandas_wrote_as_a_float_is_its_number(tmp_path: Path) -> None:
+    write_all(tmp_path, "parquet", [{"first": "a", "second": "b", "class": 1.0}])
+    assert read(dataset_of(tmp_path, "parquet"))["train"][0]["label"] == 1
 
 
 @pytest.fixture

@@ -616,3 +616,17 @@ def test_a_student_cannot_keep_more_layers_than_there_are(tmp_path: Path) -> Non
     )
     with pytest.raises(InputError, match=r"students\.s\.layers: asks for 3 layers of big, .* 2"):
         resolve_here(raw)
+
+
+def test_labels_of_a_teacher_that_is_fine_tuned_here_are_refused() -> None:
+    teacher = {"model": "big", "labels": ["no", "yes"]}
+    assert "labels name the outputs of a given teacher" in the_problem(
+        a_study(teachers={"big": teacher})
+    )
+
+
+def test_two_test_cases_that_are_one_under_two_names_are_refused(tmp_path: Path) -> None:
+    raw = a_study(students={"one": {"model": "small"}, "other": {"model": "small"}})
+    study = parse_study(raw, place="x.yaml")
+    with pytest.raises(InputError, match="big/other is sentences/big/one under another name"):
+        resolve(study, data_dir=None, store=lambda digest, rows: None, place="x.yaml")

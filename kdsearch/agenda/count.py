@@ -34,7 +34,9 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
             most=len(SPLITS) * checkpoints,
         ),
         students=count_bounds(
-            space, lazy=lazy_choice(space, f"{study.seed}/{case}"), may_coincide=may_coincide
+            space,
+            lazy=lazy_choice(space, f"{study.seed}/{case}"),
+            coincide=None if may_coincide else False,
         ),
     )
 
@@ -45,12 +47,12 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     if view.blocked or (not wanted and view.phase2 is not None):
         return Bounds(fewest=0, most=0)
     decisions = view.traversal.decisions if view.traversal else ()
-    unknown = view.outputs is None and not agenda.resolved.study.teachers[view.case.teacher].given
+    unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.teachers
     bounds = count_bounds(
         view.space,
         decided={decision.parameter: decision.winner.value for decision in decisions},
         lazy=lazy_choice(view.space, f"{agenda.resolved.study.seed}/{view.case}"),
-        may_coincide=Checkpoint.LOWEST_LOSS in view.space.teachers and (unknown or view.coinciding),
+        coincide=None if unknown else view.coinciding,
     )
     done = agenda.trained(view.case)
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))

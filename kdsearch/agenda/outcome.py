@@ -63,7 +63,13 @@ class Attempt(Record):
 
     key: str
     number: int
-    failure: Literal["error", "worker_lost"]
+    failure: Literal["error", "worker_lost", "storage", "input"]
+    """`storage` and `input`: the disk or the files failed it, not the training; no try of it."""
     message: str
     traceback: str = ""
     host: str
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the tries that a study grants."""
+        return self.failure not in ("storage", "input")

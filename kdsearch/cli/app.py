@@ -56,6 +56,3 @@ def main() -> None:
         sys.exit(STORAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `kdsearch explain … | head`
-        sys.stderr.close()
-        sys.exit(0)

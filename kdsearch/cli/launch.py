@@ -105,7 +105,7 @@ def _run(
         run_search(agenda, ledger, InProcessEngine(worker=worker), slots=1, console=out)
         return
     # Ray takes a second to import, which commands that only read files do not need.
-    from kdsearch.engine.ray_tune import EngineError, RayTuneEngine, connect
+    from kdsearch.engine.ray_tune import EngineError, RayTuneEngine, connect, words
 
     resources = study.resources
     connection = connect(
@@ -113,6 +113,7 @@ def _run(
         cpus=resources.cpus,
         gpus=resources.gpus,
         threads=study.training.cpu_threads,
+        say=out.print,
     )
     with connection as cluster:
         _raise_on_termination()
@@ -121,7 +122,10 @@ def _run(
             if cluster.token:
                 out.print(f"  it asks for a token: {cluster.token}")
         slots = count(cluster.slots, "training")
-        out.print(f"{slots} at once; `kdsearch status {ledger.folder}` watches")
+        out.print(
+            f"{slots} at once, each on {words(cluster.resources)}; "
+            f"`kdsearch status {ledger.folder}` watches"
+        )
         engine = RayTuneEngine(worker=worker, cluster=cluster)
         try:
             run_search(agenda, ledger, engine, slots=cluster.slots, console=out)

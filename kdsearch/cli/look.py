@@ -137,7 +137,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
 def _running(ledger: Ledger) -> dict[str, Any]:
     try:
         note: dict[str, Any] = json.loads((ledger.folder / "running.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # none yet, or a torn one
         return _NOTHING_RUNS
     return note
 

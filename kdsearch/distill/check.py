@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
 from kdsearch.distill.models import random_config, truncate
 from kdsearch.errors import InputError, Problem
-from kdsearch.study import Resolved, test_cases
+from kdsearch.study import Resolved, given_labels, test_cases
 from kdsearch.tasks import TASKS
 
 
@@ -31,7 +32,7 @@ def check_models(resolved: Resolved, place: str) -> None:
             used.add((f"models.{name}", name, None, task))
         if student.layers is not None:
             used.add((f"students.{case.student}", student.model, student.layers, task))
-    problems: dict[Problem, None] = {}
+    problems = dict.fromkeys(_given_problems(resolved, place))
     for where, name, layers, task in sorted(used, key=str):
         try:
             problem = _problem(resolved, name, layers, task)
@@ -41,6 +42,18 @@ def check_models(resolved: Resolved, place: str) -> None:
             problems[Problem(place=f"{place}: {where}", what=problem)] = None
     if problems:
         raise InputError(problems)
+
+
+def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
+    """Given teachers whose number of outputs is not that of their labels."""
+    for name, teacher in resolved.study.teachers.items():
+        for model in teacher.given.values():
+            found = resolved.models[model]
+            labels = given_labels(teacher, found)
+            outputs = AutoConfig.from_pretrained(Path(found.path or "")).num_labels
+            if labels is not None and outputs != len(labels):
+                what = f"{model} has {outputs} outputs, for {len(labels)} labels"
+                yield Problem(place=f"{place}: teachers.{name}", what=what)
 
 
 def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> str | None:
@@ -56,7 +69,11 @@ def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> st
         model = TASKS[task].head.from_config(config)
     if layers is not None:
         truncate(model, layers)
+    if path is not None and AutoTokenizer.from_pretrained(Path(path)).pad_token_id is None:
+        return "its tokenizer has no padding token"
     positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and "roberta" in config.model_type:
+        positions -= 2  # they are counted from behind the padding token's
     length = resolved.study.training.max_length
     if isinstance(positions, int) and 0 < positions < length:
         return f"has {positions} positions; training.max_length is {length}: make it no more"

@@ -142,7 +142,7 @@ def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
     if found is not None and Path(found).is_dir():
         folder = Path(found)
     elif hub is not None:
-        folder = hub_model(hub, resolved.study.models[name].revision, f"models.{name}")
+        folder = hub_model(hub, resolved.models[name].revision, f"models.{name}")
     else:
         raise InputError.one(
             f"models.{name}", f"{found} is not on this host", "put it on storage that all nodes see"

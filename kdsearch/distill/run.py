@@ -114,9 +114,13 @@ class _Worker:
         data, settings, checkpoint = training.data, training.settings, training.checkpoint
         task = TASKS[data.task]
         source = self._checkpoint_folder(checkpoint)
-        model: nn.Module = task.head.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True
+        model, loading = task.head.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
+        if loading["missing_keys"]:
+            missing = ", ".join(sorted(loading["missing_keys"]))
+            mend = f"give a model that was fine-tuned for {data.task}"
+            raise InputError.one(source, f"lacks the weights {missing}", mend)
         model.to(self._device)
         digest: str = getattr(data, training.split)
         examples = self._encoded(checkpoint.model, data, digest, settings.max_length)

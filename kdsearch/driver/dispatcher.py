@@ -6,6 +6,7 @@ import socket
 
 from kdsearch.agenda import Agenda, Attempt, Request
 from kdsearch.driver.watch import Watch
+from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 
 
@@ -53,36 +54,51 @@ class Dispatcher:
         return request
 
     def done(self, key: str) -> None:
-        """A training ended: take in the outcome, or the failed attempt, that the ledger has."""
+        """A training ended: take in the outcome, or the failed attempt, that the ledger has.
+
+        Raises `StorageError` or `InputError` where the disk or the files failed the training: the
+        others would fare no better, so the search must stop until that is mended.
+        """
+        outcome = self._ledger.outcome(key)
+        attempts = self._ledger.attempts_of(key)
+        if outcome is None and len(attempts) <= self._attempts[key]:
+            self._write_lost(key, "it ended without an outcome")
+            attempts = self._ledger.attempts_of(key)
         request = self._running.pop(key)
         self._waiting = None
         self._finished += 1
-        outcome = self._ledger.outcome(key)
         if outcome is not None:
             self._agenda.add(key, outcome)
             for watch in self._watches:
                 watch.finished(request, outcome)
             return
-        attempts = self._ledger.attempts_of(key)
-        for_good = len(attempts) >= self._tries
+        for_good = sum(attempt.counts for attempt in attempts) >= self._tries
         if for_good:
             self._agenda.add(key, None)
         for watch in self._watches:
             watch.failed(request, attempts[-1], for_good=for_good)
+        if attempts[-1].failure == "storage":
+            raise StorageError(attempts[-1].message)
+        if attempts[-1].failure == "input":
+            raise InputError.one(request.training, attempts[-1].message)
 
     def lost(self, key: str, message: str) -> None:
         """A training ended without a word to the engine; the worker may have committed one."""
         told = len(self._ledger.attempts_of(key)) > self._attempts[key]
         if self._ledger.outcome(key) is None and not told:
-            attempt = Attempt(
+            self._write_lost(key, message)
+        self.done(key)
+
+    def _write_lost(self, key: str, message: str) -> None:
+        self._ledger.write_attempt(
+            Attempt(
                 key=key,
                 number=0,
                 failure="worker_lost",
                 message=message,
                 host=socket.gethostname(),
             )
-            self._ledger.write_attempt(attempt)
-        self.done(key)
+        )
 
     def release(self, key: str) -> None:
         """A training was given up through no fault of its own; it will be given out again."""

@@ -164,7 +164,8 @@ class Display:
 
     def _show(self, doing: str) -> None:
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line < _SECONDS_BETWEEN_LINES:
+        between = 1.0 if self._console.is_terminal else _SECONDS_BETWEEN_LINES
+        if now - self._last_line < between:
             return
         self._last_line = now
         state = estimate(self._agenda, self._slots)

@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from kdsearch.agenda import Attempt, Outcome, Request, Training
+from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 
 RunTraining = Callable[[Training, Path], Outcome]
@@ -69,12 +70,16 @@ class Worker:
 
     def fail(self, training: Training, error: BaseException) -> None:
         """Commit a failed attempt."""
+        kinds: dict[type[BaseException], Literal["storage", "input"]] = {
+            StorageError: "storage",
+            InputError: "input",
+        }
         Ledger(self.folder).write_attempt(
             Attempt(
                 key=training.key,
                 number=0,
-                failure="error",
-                message=f"{type(error).__name__}: {error}",
+                failure=kinds.get(type(error), "error"),
+                message=str(error) if type(error) in kinds else f"{type(error).__name__}: {error}",
                 traceback="".join(traceback.format_exception(error)),
                 host=socket.gethostname(),
             )

@@ -111,7 +111,7 @@ def storage_error(path: Path, error: Exception) -> StorageError:
             f"{path}: {_FULL[number]}; make room and launch again: nothing finished is lost"
         )
     if number in _READ_ONLY:
-        return StorageError(f"{path}: {_READ_ONLY[number]}; use a folder that can be written")
+        return StorageError(f"{path}: {_READ_ONLY[number]}; give a writable folder: --folder DIR")
     if number in _NO_LINKS:
         return StorageError(
             f"{path}: this storage has no hard links, which outcomes are committed with; use a "

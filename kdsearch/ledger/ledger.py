@@ -131,8 +131,15 @@ class Ledger:
         """The failed tries of a training, the first one first."""
         folder = self.folder / "attempts" / key
         names = [name for name in self._disk.names(folder) if not name.startswith(".")]
-        found = [Attempt.model_validate_json(self._disk.read(folder / name)) for name in names]
+        found = [self._attempt(folder / name) for name in names]
         return sorted(found, key=lambda attempt: attempt.number)
+
+    def _attempt(self, path: Path) -> Attempt:
+        try:
+            return Attempt.model_validate_json(self._disk.read(path))
+        except ValidationError as error:
+            what = f"is no attempt: {error.errors()[0]['msg']}"
+            raise InputError.one(path, what, "remove it") from None
 
     def attempts(self) -> dict[str, list[Attempt]]:
         """The failed tries of each training that has any."""
@@ -143,7 +150,9 @@ class Ledger:
         """What is known: outcomes, and None for what failed as often as the study allows."""
         tries = self.resolved().study.tries
         results: dict[str, Outcome | None] = {
-            key: None for key, tried in self.attempts().items() if len(tried) >= tries
+            key: None
+            for key, tried in self.attempts().items()
+            if sum(attempt.counts for attempt in tried) >= tries
         }
         return results | {outcome.key: outcome for outcome in self.outcomes()}
 

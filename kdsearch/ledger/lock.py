@@ -59,8 +59,12 @@ def driver_lock(folder: Path, lease: float = LEASE_SECONDS) -> Iterator[None]:
 
 
 def driver_of(folder: Path) -> dict[str, Any] | None:
-    """Who drives the study now, as far as its heartbeat says: host, pid and since when."""
-    note = _read(folder / "driver.json")
+    """Who drives the study now, as far as its heartbeat says: host, pid and since when.
+
+    None where there is no driver, or one on another host that has not been heard of for a while.
+    """
+    path = folder / "driver.json"
+    note = _read(path)
     if not note:
         return None
     if note["host"] == socket.gethostname():
@@ -70,7 +74,12 @@ def driver_of(folder: Path) -> dict[str, Any] | None:
             return None
         except PermissionError:
             pass
-    return note
+        return note
+    try:
+        silent = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return note if silent < LEASE_SECONDS else None
 
 
 def _keep_beating(beat: Path, note: dict[str, Any], stop: threading.Event) -> None:

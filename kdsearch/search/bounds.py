@@ -44,21 +44,22 @@ def count_bounds(
     *,
     decided: Mapping[Parameter, ParameterValue] | None = None,
     lazy: Choice | None = None,
-    may_coincide: bool = False,
+    coincide: bool | None = False,
 ) -> Bounds:
     """The fewest and the most distinct trials of a traversal.
 
     `decided` holds the winners that are known already. With the `lazy` choice the second phase is
-    counted too: lazy itself, and any choice as the stable one. `may_coincide`: the two teacher
-    checkpoints may turn out to be one, as only the teacher's training can tell.
+    counted too: lazy itself, and any choice as the stable one. `coincide`: whether the two teacher
+    checkpoints are one; None while only the teacher's training can tell.
     """
     counter = _Counter(space, lazy)
     every: list[Bounds] = []
     for visited in set(_paths(space, decided or {})):
         for stable in _stable_choices(space) if lazy is not None else (None,):
             wanted = visited | ({stable} if stable else frozenset())
-            every.append(counter.count(wanted))
-            if may_coincide:
+            if coincide is not True:
+                every.append(counter.count(wanted))
+            if coincide is not False:
                 merged = {replace(c, teacher=Checkpoint.HIGHEST_SCORE) for c in wanted}
                 every.append(counter.count(frozenset(merged), coincide=True))
     return Bounds(

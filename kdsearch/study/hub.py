@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, first_line
 from kdsearch.study.catalogue import Entry
 
 _PROBE_SECONDS = 3.0
@@ -20,6 +21,8 @@ def reachable() -> bool:
     """Whether the Hub answers; one quick probe, since its own client retries for half a minute."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return False
+    if "https" in getproxies():
+        return True  # a direct connection would say nothing
     url = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     address = (url.hostname or "", url.port or (80 if url.scheme == "http" else 443))
     try:
@@ -61,8 +64,7 @@ def hub_model(hub: str, revision: str | None, place: str) -> Path:
             )
         )
     except Exception as error:  # its errors have no common class
-        first_line = str(error).splitlines()[0]
-        what = f"cannot be had from the Hub: {first_line}"
+        what = f"cannot be had from the Hub: {first_line(error)}"
         if not reachable():
             what = "is not in the local cache, and the Hugging Face Hub cannot be reached from here"
         raise InputError.one(f"{place} ({hub})", what, "give a folder: --model NAME=PATH") from None

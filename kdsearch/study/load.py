@@ -131,7 +131,10 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
 
 
 def differences(old: Study, new: Study) -> list[str]:
-    """What differs between two studies, as lines `path: old → new`."""
+    """What differs between two studies, as lines `path: old → new`.
+
+    What a training takes of the cluster may change: no result depends on it.
+    """
 
     def leaves(value: object, path: str) -> dict[str, object]:
         if isinstance(value, dict) and value:
@@ -142,7 +145,9 @@ def differences(old: Study, new: Study) -> list[str]:
             return {path: value}
         return {k: v for name, inner in parts for k, v in leaves(inner, name).items()}
 
-    before, after = (leaves(study.model_dump(mode="json"), "") for study in (old, new))
+    before, after = (
+        leaves(study.model_dump(mode="json", exclude={"resources"}), "") for study in (old, new)
+    )
     return [
         f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}"
         for path in dict.fromkeys((*before, *after))

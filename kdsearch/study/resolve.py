@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ import kdsearch
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import Checkpoint
 from kdsearch.study.hub import hub_model
+from kdsearch.study.load import TestCase, test_cases
 from kdsearch.study.rows import Row, columns_of, digest_rows, read_dataset
 from kdsearch.study.schema import Model, Study, Teacher
 
@@ -51,6 +52,8 @@ class ResolvedModel(Record):
 
     path: str | None
     digest: str | None
+    revision: str | None = None
+    """The Hub's commit that it came from."""
     labels: tuple[str, ...] | None
     """The names of its outputs, of a model that was fine-tuned for classification."""
 
@@ -58,7 +61,7 @@ class ResolvedModel(Record):
 class Resolved(Record):
     """A study and the digests of what it names. Keys of trainings come only from here."""
 
-    format: int = 1
+    format: Literal[1] = 1
     study: Study
     datasets: dict[str, ResolvedDataset]
     models: dict[str, ResolvedModel]
@@ -104,6 +107,7 @@ def resolve(
     problems += _too_many_layers(study, models, place)
     if not problems:
         problems += _label_problems(study, datasets, models, place)
+        problems += _equal_cases(study, datasets, models, place)
     if problems:
         raise InputError(problems)
     return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
@@ -134,7 +138,12 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
-    return ResolvedModel(path=str(folder.resolve()), digest=digest_model(folder), labels=labels)
+    return ResolvedModel(
+        path=str(folder.resolve()),
+        digest=digest_model(folder),
+        revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
+        labels=labels,
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -191,6 +200,41 @@ def _label_problems(
                         mend = f"name its outputs in order: teachers.{teacher_name}.labels"
                         problems.append(Problem(place=where, what=what, mend=mend))
     return list(dict.fromkeys(problems))
+
+
+def _equal_cases(
+    study: Study,
+    datasets: dict[str, ResolvedDataset],
+    models: dict[str, ResolvedModel],
+    place: str,
+) -> list[Problem]:
+    """Test cases that are one under two names: they would count twice in every comparison."""
+
+    def content(name: str | None) -> object:
+        if name is None:
+            return None
+        model = study.models[name]
+        tokenizer = model.tokenizer if model.config is None or model.tokenizer == "words" else ""
+        return models[name].digest, model.config, tokenizer or models[model.tokenizer].digest
+
+    problems = []
+    first: dict[str, TestCase] = {}
+    for case in test_cases(study):
+        teacher, student = study.teachers[case.teacher], study.students[case.student]
+        names = (teacher.model, teacher.checkpoint, teacher.t_hs, teacher.t_ll)
+        same = repr(
+            (
+                datasets[case.dataset],
+                [content(name) for name in names],
+                (teacher.fine_tune, teacher.labels),
+                (content(student.model), student.layers),
+            )
+        )
+        if same in first:
+            what = f"{case} is {first[same]} under another name"
+            problems.append(Problem(place=f"{place}: test_cases", what=what, mend="keep one"))
+        first.setdefault(same, case)
+    return problems
 
 
 def _field(checkpoint: Checkpoint) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdsearch.errors import InputError, Problem
+from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.study import grammar
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.hub import hub_rows
@@ -72,7 +72,7 @@ def read_dataset(
     for split in SPLITS:
         try:
             place, raw = read(split)
-            splits[split] = _parse_classification(place, raw, columns)
+            splits[split] = PARSERS[columns.task](place, raw, columns)
         except InputError as error:
             problems += error.problems
             continue
@@ -141,13 +141,12 @@ def _from_file(path: Path) -> tuple[str, list[Row]]:
     except InputError:
         raise
     except Exception as error:  # the readers' own errors have no common class
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError.one(path, f"cannot be read: {first_line}") from None
+        raise InputError.one(path, f"cannot be read: {first_line(error)}") from None
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
+    with opener(path, "rt", encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -170,13 +169,14 @@ def _parse_classification(place: str, raw: list[Row], columns: Columns) -> list[
             Problem(place=place, what=f"has no column {column}", mend=f"there are: {there}")
             for column in missing
         )
-    numbers = {str(number): number for number in range(len(columns.labels))}
-    numbers |= {name: number for number, name in enumerate(columns.labels)}
+    numbers = {name: number for number, name in enumerate(columns.labels)}
+    if not any(name.lstrip("-").isdigit() for name in columns.labels):
+        numbers |= {str(number): number for number in range(len(columns.labels))}
     rows: list[Row] = []
     problems: list[Problem] = []
     for index, row in enumerate(raw):
         texts = [row.get(column) for column in columns.text]
-        label = numbers.get(str(row.get(columns.label)))
+        label = numbers.get(_label_text(row.get(columns.label)))
         where = f"{place}: row {index + 1}"
         if not all(map(_is_text, texts)):
             problems.append(Problem(place=where, what="its text is missing or not text"))
@@ -206,6 +206,17 @@ def _is_text(value: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+PARSERS: dict[str, Callable[[str, list[Row], Columns], list[Row]]] = {
+    "classification": _parse_classification
+}
+"""By task: from the raw rows of a place to checked ones. Raises `InputError`."""
+
+
+def _label_text(value: object) -> str:
+    """A label as text; pandas writes whole numbers as 1.0 where a column once lacked a value."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _cut(rows: list[Row], limit: int | None, seed: str) -> list[Row]:

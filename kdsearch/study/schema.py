@@ -161,6 +161,8 @@ class Teacher(Section):
             raise ValueError("t_hs and t_ll come together; a single one is called checkpoint")
         if (*forms, all(pair)).count(True) != 1:
             raise ValueError("give exactly one of model, checkpoint, and the pair t_hs and t_ll")
+        if self.model is not None and self.labels is not None:
+            raise ValueError("labels name the outputs of a given teacher; remove them")
         if self.model is None and self.fine_tune != FineTune():
             raise ValueError("a given teacher is not fine-tuned; remove fine_tune")
         return self
@@ -317,7 +319,7 @@ class Study(Section):
     """A study file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
     models: Annotated[dict[str, Annotated[Model, BeforeValidator(_model)]], Field(min_length=1)]
     """Each a folder, a Hub id, or a mapping."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, first_line
 
 _PROBE_SECONDS = 5.0
+_SETTLING_SECONDS = 5.0
+_JOINING_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,18 @@ class Cluster:
 
 @contextmanager
 def connect(
-    address: str | None, *, cpus: float | None, gpus: float | None, threads: int
+    address: str | None,
+    *,
+    cpus: float | None,
+    gpus: float | None,
+    threads: int,
+    say: Callable[[str], None] = print,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one.
 
     A training takes `cpus` and `gpus`; by default a GPU if the cluster has any, and a CPU per
-    thread. Raises `InputError` where there is no cluster, or none of its nodes has room for one.
+    thread. Nodes of a cluster that are still joining are waited for; `say` is told so. Raises
+    `InputError` where there is no cluster, or none of its nodes has room for one.
     """
     if address not in (None, "auto"):
         _probe(address)
@@ -55,17 +64,19 @@ def connect(
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError.one(
             f"--address {address}" if address else "Ray",
-            f"no Ray could be reached: {str(error).splitlines()[0]}",
+            f"no Ray could be reached: {first_line(error)}",
             "start one with `ray start --head`, or leave --address out for a local one; a cluster "
             "that asks for a token wants RAY_AUTH_MODE=token and the token in ~/.ray/auth_token",
         ) from None
     try:
-        wanted = _resources(cpus, gpus, threads)
-        slots = sum(_room(n["Resources"], wanted) for n in ray.nodes() if n["Alive"])
-        if slots == 0 and address is None:
+        wanted, slots = _room_for(cpus, gpus, threads)
+        if address is not None:
+            wanted, slots = _settled(cpus, gpus, threads, say)
+        if slots == 0:
+            where = "no node of the cluster has" if address else "this machine does not have"
             raise InputError.one(
                 "resources",
-                f"a training asks for {_words(wanted)}; this machine does not have that",
+                f"a training asks for {words(wanted)}; {where} that",
                 "ask for less, or give --address of a cluster that has it",
             )
         url = context.dashboard_url
@@ -73,7 +84,7 @@ def connect(
             dashboard=f"http://{url}" if url else None,
             token=_token(),
             resources=wanted,
-            slots=max(slots, 1),
+            slots=slots,
         )
     finally:
         ray.shutdown()
@@ -101,12 +112,39 @@ def _resources(cpus: float | None, gpus: float | None, threads: int) -> dict[str
     return wanted | ({"GPU": gpus} if gpus else {})
 
 
+def _room_for(cpus: float | None, gpus: float | None, threads: int) -> tuple[dict[str, float], int]:
+    """What a training takes, and how many of them fit the nodes that are there."""
+    wanted = _resources(cpus, gpus, threads)
+    return wanted, sum(_room(n["Resources"], wanted) for n in ray.nodes() if n["Alive"])
+
+
+def _settled(
+    cpus: float | None, gpus: float | None, threads: int, say: Callable[[str], None]
+) -> tuple[dict[str, float], int]:
+    """As `_room_for`, once there is room and no further node joins.
+
+    Right after a cluster's start its workers are not there yet, nor are their GPUs.
+    """
+    deadline = time.monotonic() + _JOINING_SECONDS
+    wanted, slots = _room_for(cpus, gpus, threads)
+    while time.monotonic() < deadline:
+        if slots == 0:
+            say(f"waiting for nodes that have room for {words(wanted)}")
+        before = slots
+        time.sleep(_SETTLING_SECONDS)
+        wanted, slots = _room_for(cpus, gpus, threads)
+        if slots == before > 0:
+            break
+    return wanted, slots
+
+
 def _room(node: Mapping[str, float], wanted: Mapping[str, float]) -> int:
-    """How many trainings fit a node at once."""
-    return min(int(node.get(name, 0) // amount) for name, amount in wanted.items())
+    """How many trainings fit a node at once; 1 GPU has room for five that take 0.2."""
+    return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
 
 
-def _words(wanted: Mapping[str, float]) -> str:
+def words(wanted: Mapping[str, float]) -> str:
+    """Resources as a person says them: `1 CPU and 1 GPU`."""
     return " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
 
 

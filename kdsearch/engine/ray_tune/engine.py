@@ -46,18 +46,22 @@ class RayTuneEngine:
         while not queue.complete:
             searcher = QueueSearcher(queue)
             before = queue.finished
+            reason: Exception | str = "it ended early"
             try:
                 self._fit(searcher)
             except (TuneError, RayError, RuntimeError) as error:
-                _log.warning("Ray Tune died and is built anew: %s", error)
-                deaths = 1 if queue.finished > before else deaths + 1
-                if deaths >= _MOST_REBUILDS:
-                    raise EngineError(f"Ray Tune dies again and again: {error}") from error
+                reason = error
             finally:
                 for key in searcher.live:
                     queue.release(key)
             if searcher.error is not None:
                 raise searcher.error
+            if queue.complete:
+                return
+            _log.warning("Ray Tune died and is built anew: %s", reason)
+            deaths = 1 if queue.finished > before else deaths + 1
+            if deaths >= _MOST_REBUILDS:
+                raise EngineError(f"Ray Tune dies again and again: {reason}")
 
     def _fit(self, searcher: QueueSearcher) -> None:
         with _scratch() as scratch, _environment(self.cluster.slots):
