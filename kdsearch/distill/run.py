@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ from kdsearch.agenda import (
 )
 from kdsearch.distill.losses import kd_loss
 from kdsearch.distill.models import build_model, load_tokenizer, model_folder
-from kdsearch.distill.training import History, State, predict, train
+from kdsearch.distill.training import History, Loss, State, predict, train
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, storage_error
+from kdsearch.ledger import Ledger, storage_error, sync_folder
 from kdsearch.search import ValidationScore
 from kdsearch.tasks import TASKS, Encoded, Task
 
@@ -74,32 +75,19 @@ class _Worker:
 
     def teacher(self, training: TeacherTraining) -> Outcome:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch."""
-        data, settings = training.data, training.settings
-        task = TASKS[data.task]
-        torch.manual_seed(training.seed)
-        tokenizer = self._tokenizer(training.model, data)
-        model = build_model(training.model, task, data.labels, tokenizer, self._ledger)
-        model.to(self._device)
-        examples = self._encoded(training.model, data, data.train, settings.max_length)
-        history = train(
-            model,
-            task,
-            data,
-            examples,
-            self._encoded(training.model, data, data.validation, settings.max_length),
-            lambda logits, indices: F.cross_entropy(logits.float(), examples.labels[indices]),
-            settings=settings,
-            learning_rate=training.learning_rate,
-            seed=training.seed,
-            keep_lowest_loss=True,
-        )
+
+        def loss_on(examples: Encoded) -> Loss:
+            return lambda logits, indices: F.cross_entropy(logits.float(), examples.labels[indices])
+
+        model, tokenizer, history = self._train(training, loss_on)
+        outcome = self._outcome(training, model, history)
         if history.diverged:
-            return self._outcome(training, model, history)
+            return outcome
         assert history.best is not None
         assert history.lowest_loss is not None
         kept = {epoch.epoch: state for epoch, state in (history.best, history.lowest_loss)}
         digests, size = self._save(training.key, model, tokenizer, kept)
-        return self._outcome(training, model, history).model_copy(
+        return outcome.model_copy(
             update={
                 "validation": history.best[0].validation,
                 "best_epoch": history.best[0].epoch,
@@ -145,15 +133,10 @@ class _Worker:
         """Distil a student from the teacher's cached outputs; score its best epoch on test."""
         data, settings = training.data, training.settings
         task = TASKS[data.task]
-        torch.manual_seed(training.seed)
-        tokenizer = self._tokenizer(training.model, data)
-        model = build_model(training.model, task, data.labels, tokenizer, self._ledger)
-        model.to(self._device)
-        examples = self._encoded(training.model, data, data.train, settings.max_length)
-        teacher = self._read_outputs(training.outputs, len(examples)).to(self._device)
 
-        def loss(logits: Tensor, indices: Tensor) -> Tensor:
-            return kd_loss(
+        def loss_on(examples: Encoded) -> Loss:
+            teacher = self._read_outputs(training.outputs, len(examples)).to(self._device)
+            return lambda logits, indices: kd_loss(
                 logits,
                 teacher[indices],
                 examples.labels[indices],
@@ -164,18 +147,7 @@ class _Worker:
                 gradient_scale=training.gradient_scale,
             )
 
-        validation = self._encoded(training.model, data, data.validation, settings.max_length)
-        history = train(
-            model,
-            task,
-            data,
-            examples,
-            validation,
-            loss,
-            settings=settings,
-            learning_rate=training.learning_rate,
-            seed=training.seed,
-        )
+        model, _, history = self._train(training, loss_on)
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -194,6 +166,36 @@ class _Worker:
                 "best_epoch": epoch.epoch,
             }
         )
+
+    def _train(
+        self,
+        training: TeacherTraining | StudentTraining,
+        loss_on: Callable[[Encoded], Loss],
+    ) -> tuple[Any, Any, History]:
+        """Build the model and train it with a loss on its examples: it, its tokenizer, how it went.
+
+        Everything random comes after the seed, and in the same order in every process.
+        """
+        data, settings = training.data, training.settings
+        task = TASKS[data.task]
+        torch.manual_seed(training.seed)
+        tokenizer = self._tokenizer(training.model, data)
+        model = build_model(training.model, task, data.labels, tokenizer, self._ledger)
+        model.to(self._device)
+        examples = self._encoded(training.model, data, data.train, settings.max_length)
+        history = train(
+            model,
+            task,
+            data,
+            examples,
+            self._encoded(training.model, data, data.validation, settings.max_length),
+            loss_on(examples),
+            settings=settings,
+            learning_rate=training.learning_rate,
+            seed=training.seed,
+            keep_lowest_loss=isinstance(training, TeacherTraining),
+        )
+        return model, tokenizer, history
 
     # -- inputs ---------------------------------------------------------------------------------
 
@@ -241,6 +243,7 @@ class _Worker:
             size = sum(path.stat().st_size for path in files)
             shutil.rmtree(final, ignore_errors=True)  # of a try that was killed before it ended
             temporary.rename(final)
+            sync_folder(final.parent)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise storage_error(final, error) from None
@@ -255,6 +258,7 @@ class _Worker:
             digest = _sync_and_digest(temporary)
             size = temporary.stat().st_size
             temporary.replace(final)
+            sync_folder(final.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise storage_error(final, error) from None

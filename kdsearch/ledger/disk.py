@@ -63,7 +63,7 @@ class OsDisk:
             return os.path.samefile(source, target)
         except OSError as error:
             raise storage_error(target, error) from None
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return True
 
     def replace(self, source: Path, target: Path) -> None:
@@ -120,7 +120,8 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     return StorageError(f"{path}: {getattr(error, 'strerror', None) or error}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, as fsync of a file does its content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

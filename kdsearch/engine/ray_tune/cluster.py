@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -48,26 +49,7 @@ def connect(
     thread. Nodes of a cluster that are still joining are waited for; `say` is told so. Raises
     `InputError` where there is no cluster, or none of its nodes has room for one.
     """
-    if address not in (None, "auto"):
-        _probe(address)
-    # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        context = ray.init(
-            address=address or "local",
-            include_dashboard=None if address else True,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError.one(
-            f"--address {address}" if address else "Ray",
-            f"no Ray could be reached: {first_line(error)}",
-            "start one with `ray start --head`, or leave --address out for a local one; a cluster "
-            "that asks for a token wants RAY_AUTH_MODE=token and the token in ~/.ray/auth_token",
-        ) from None
+    context = _init(address)
     try:
         wanted, slots = _room_for(cpus, gpus, threads)
         if address is not None:
@@ -88,6 +70,30 @@ def connect(
         )
     finally:
         ray.shutdown()
+
+
+def _init(address: str | None) -> Any:
+    """Ray's context of a connection to `address`, or to a local Ray that is started."""
+    if address not in (None, "auto"):
+        _probe(address)
+    # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        return ray.init(
+            address=address or "local",
+            include_dashboard=None if address else True,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError.one(
+            f"--address {address}" if address else "Ray",
+            f"no Ray could be reached: {first_line(error)}",
+            "start one with `ray start --head`, or leave --address out for a local one; a cluster "
+            "that asks for a token wants RAY_AUTH_MODE=token and the token in ~/.ray/auth_token",
+        ) from None
 
 
 def _probe(address: str) -> None:
