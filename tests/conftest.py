@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from kdsearch.engine.ray_tune import Cluster, connect
 
 SLOTS = 2
+
+# A shell starts background jobs with SIGINT ignored, and so would be the commands that tests stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray's workers import the made-up trainings of fakes.py, as this process does.
 os.environ["PYTHONPATH"] = os.pathsep.join(
