@@ -11,7 +11,7 @@ FOLDER ?= runs/quickstart
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 # Two marks: someone who only runs a search needs no test tools.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -528,7 +528,30 @@ def test_a_read_only_disk_is_said_in_words(here: Path) -> None:
 def test_a_folder_that_is_a_file_is_said_in_words(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     result = kdsearch("launch", study, "--in-process", "--folder", study)
-    on_a_bad_disk(result, "tiny.yaml")
+    refused(result, "tiny.yaml: is a file")
+
+
+def test_a_folder_of_other_files_is_refused_and_nothing_is_written_there(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    (here / "notes").mkdir()
+    (here / "notes" / "todo.txt").write_text("buy milk")
+    refused(
+        kdsearch("launch", study, "--in-process", "--folder", here / "notes"),
+        "holds other files, such as todo.txt",
+    )
+    assert [path.name for path in (here / "notes").iterdir()] == ["todo.txt"]
+
+
+def test_a_search_in_which_everything_diverges_names_no_configuration_and_exits_with_1(
+    here: Path,
+) -> None:
+    search = {**tiny()["search"], "learning_rate": [1e25]}
+    study = written(here / "tiny.yaml", tiny(search=search))
+    result = kdsearch("launch", study, "--in-process", "--folder", here / "run")
+    assert result.code == 1
+    assert "No training has a score" in result.out
+    assert "no training of it has a score" in result.err
+    assert "diverged and have no score" in kdsearch("status", here / "run").out
 
 
 # -- stopping and going on ------------------------------------------------------------------------

@@ -396,10 +396,24 @@ def test_a_study_is_resolved_once(tmp_path: Path) -> None:
     assert (tmp_path / "resolved.json").stat().st_mtime_ns == before
 
 
+def open_small(folder: Path, **sections: Any) -> Agenda:
+    study = parse_study(a_study(**sections), place="x")
+    return open_study(Ledger(folder), study, data_dir=None, place="new.yaml")
+
+
 def test_every_difference_from_the_study_of_a_folder_is_named(tmp_path: Path) -> None:
-    open_study(Ledger(tmp_path), parse_study(a_study(), place="x"), data_dir=None, place="x")
-    other = parse_study(a_study(seed=1, tries=3), place="x")
+    [request] = open_small(tmp_path).requests()
+    Ledger(tmp_path).write_outcome(outcome_of(request.training))
     with pytest.raises(InputError) as refused:
-        open_study(Ledger(tmp_path), other, data_dir=None, place="new.yaml")
-    assert [problem.what for problem in refused.value.problems] == ["seed: 0 → 1", "tries: 2 → 3"]
-    assert "holds another study than new.yaml" in str(refused.value)
+        open_small(tmp_path, seed=1, tries=3)
+    assert [problem.what for problem in refused.value.problems] == [
+        "seed: 0 → 1",
+        "tries: 2 → 3",
+        "holds another study than new.yaml",
+    ]
+
+
+def test_a_study_that_has_not_begun_makes_way_for_another(tmp_path: Path) -> None:
+    open_small(tmp_path)
+    assert open_small(tmp_path, seed=1).resolved.study.seed == 1
+    assert Ledger(tmp_path).resolved().study.seed == 1

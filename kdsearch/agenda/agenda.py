@@ -88,6 +88,13 @@ class CaseView:
         return self.traversal is not None and self.traversal.finished
 
     @property
+    def best_has_score(self) -> bool:
+        """Whether the traversal is finished, and what it chose has a score."""
+        return (
+            self.traversed and (t := self.traversal) is not None and t.winner.tuned.best is not None
+        )
+
+    @property
     def coinciding(self) -> bool:
         """Whether the teacher's two checkpoints turned out to be one."""
         pairs = self.outputs or {}

@@ -69,6 +69,7 @@ def launch(
     study = load_study(study_file, models=parse_models(model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
+    _check_folder(ledger)
     ledger.prepare()
     started = time.monotonic()
     with _disk_in_words(ledger.folder), driver_lock(ledger.folder), _stopped_politely(out):
@@ -174,6 +175,16 @@ def _resume_hint(out: Console) -> None:
     out.print(f"go on with the same command: kdsearch {shlex.join(sys.argv[1:])}")
 
 
+def _check_folder(ledger: Ledger) -> None:
+    """Refuse a folder in which a study would mix with other files."""
+    if ledger.folder.exists() and not ledger.folder.is_dir():
+        raise InputError.one(f"--folder {ledger.folder}", "is a file", "give a folder")
+    strangers = ledger.strangers() if ledger.folder.is_dir() and not ledger.exists else []
+    if strangers:
+        what = f"holds other files, such as {strangers[0]}"
+        raise InputError.one(f"--folder {ledger.folder}", what, "give an empty or a new folder")
+
+
 def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
     """Say what is missing of a search that ended, and exit with 1."""
     failed = [key for key, result in agenda.results.items() if result is None]
@@ -187,5 +198,8 @@ def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
             "  to try one again, remove its folder there and launch again",
             file=sys.stderr,
         )
-    if failed or blocked:
+    unscored = [v for v in agenda.views() if v.traversed and not v.best_has_score]
+    for view in unscored:
+        print(f"kdsearch: {view.case}: no training of it has a score", file=sys.stderr)
+    if failed or blocked or unscored:
         raise typer.Exit(INCOMPLETE)

@@ -15,6 +15,7 @@ from kdsearch.cli.options import (
     Json,
     StudyFolder,
     console,
+    count,
     example,
     open_folder,
     print_answer,
@@ -58,6 +59,8 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
         took = duration(time.time() - run["since"])
         doing = f"running for {took}" if run["has_slot"] else "next"
         out.print(f"{doing}: {run['case']} · {run['stage']} · {run['training']}")
+    if facts["diverged"]:
+        out.print(f"{count(facts['diverged'], 'training')} diverged and have no score")
     for failure in facts["failed"]:
         out.print(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
 
@@ -127,6 +130,9 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             {**run, "has_slot": index < note["slots"]}
             for index, run in enumerate(note["running"].values())
         ],
+        "diverged": sum(
+            result is not None and result.state == "diverged" for result in agenda.results.values()
+        ),
         "failed": [
             {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
             for key in failed

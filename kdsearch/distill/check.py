@@ -56,6 +56,19 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 yield Problem(place=f"{place}: teachers.{name}", what=what)
 
 
+def _unknown_fields(fields: dict[str, Any]) -> str | None:
+    """Fields that transformers would take without a word and that change nothing."""
+    default = CONFIG_MAPPING[fields["model_type"]]()
+    known = {*default.to_dict(), *default.attribute_map, "attn_implementation"}
+    texts = []
+    for name in fields.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1)
+        texts.append(
+            f"config.{name} is no field of it" + (f"; did you mean {near[0]}?" if near else "")
+        )
+    return ", ".join(sorted(texts)) or None
+
+
 def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> str | None:
     fields = resolved.study.models[name].config
     path = resolved.models[name].path
@@ -64,7 +77,11 @@ def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> st
         near = difflib.get_close_matches(kind, CONFIG_MAPPING.keys(), n=1)
         advice = f"; did you mean {near[0]}?" if near else ""
         return f"transformers knows no model_type {kind}{advice}"
+    if fields is not None and (unknown := _unknown_fields(fields)):
+        return unknown
     config: Any = AutoConfig.from_pretrained(Path(path)) if path else random_config(fields or {})
+    if config.is_encoder_decoder:
+        return f"{config.model_type} is an encoder-decoder; {task} needs an encoder"
     with torch.device("meta"):
         model = TASKS[task].head.from_config(config)
     if layers is not None:

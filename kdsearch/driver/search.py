@@ -16,6 +16,8 @@ from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
 from kdsearch.study import Resolved, Study, differences, resolve
 
+_MOST_DIFFERENCES = 6
+
 
 def open_study(
     ledger: Ledger,
@@ -30,13 +32,13 @@ def open_study(
     An empty folder is begun, once `check` found nothing wrong with the resolved study. One that
     holds another study is refused with the difference: `InputError`.
     """
+    changed = differences(ledger.resolved().study, study) if ledger.exists else []
+    if changed and not ledger.begun:
+        ledger.forget()
+    elif changed:
+        raise _another_study(ledger.folder, place, changed)
     if ledger.exists:
         resolved = ledger.resolved()
-        changed = differences(resolved.study, study)
-        if changed:
-            mend = "launch it with another --folder or name, or undo the change"
-            where = f"{ledger.folder}: holds another study than {place}"
-            raise InputError(Problem(place=where, what=line, mend=mend) for line in changed)
     else:
         ledger.prepare()
         resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
@@ -45,6 +47,14 @@ def open_study(
         ledger.write_resolved(resolved)
     ledger.prepare()
     return Agenda(resolved, ledger.results())
+
+
+def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:
+    shown = [Problem(place=str(folder), what=line) for line in changed[:_MOST_DIFFERENCES]]
+    rest = len(changed) - len(shown)
+    what = f"holds another study than {place}" + (f"; {rest} more differences" if rest else "")
+    mend = "launch with another --folder or name, or undo the change"
+    return InputError([*shown, Problem(place=str(folder), what=what, mend=mend)])
 
 
 def run_search(

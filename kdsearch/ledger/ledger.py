@@ -26,6 +26,8 @@ from kdsearch.errors import InputError
 from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.study import Resolved, Row
 
+_FOLDERS = ("outcomes", "attempts", "data", "checkpoints", "outputs", "report")
+
 
 class Ledger:
     """The files of one study. Many processes on many hosts may write at once."""
@@ -39,7 +41,7 @@ class Ledger:
 
         Raises `StorageError` where it cannot.
         """
-        for name in ("outcomes", "attempts", "data", "checkpoints", "outputs", "report"):
+        for name in _FOLDERS:
             self._disk.make_folder(self.folder / name)
         probe = self.folder / f".probe-{uuid.uuid4().hex}"
         linked = probe.with_suffix(".linked")
@@ -56,6 +58,22 @@ class Ledger:
     def exists(self) -> bool:
         """Whether the folder holds a study."""
         return "resolved.json" in self._disk.names(self.folder)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any training of the folder's study has ended."""
+        folders = (self.folder / name for name in ("outcomes", "attempts"))
+        return any(True for folder in folders for _ in self._disk.names(folder))
+
+    def forget(self) -> None:
+        """Let go of a study that has not begun, for another one."""
+        self._disk.remove(self.folder / "resolved.json")
+
+    def strangers(self) -> list[str]:
+        """What lies in the folder and is not a study's."""
+        ours = (*_FOLDERS, "resolved.json", "driver", "running.json", "launch.log", ".")
+        names = self._disk.names(self.folder)
+        return sorted(name for name in names if not name.startswith(ours))
 
     def write_resolved(self, resolved: Resolved) -> None:
         """Record the study; from here on keys come only from it."""

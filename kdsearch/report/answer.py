@@ -16,6 +16,8 @@ def _stable(analysis: Analysis) -> list[str]:
     stable = analysis.stable
     if stable is None:
         return ["No traversal is finished, so there is no stable configuration to name."]
+    if not any(spent.scored for spent in analysis.cost if spent.kind == "student"):
+        return ["No training has a score, so there is no stable configuration to name."]
     choice = f"**{escape(stable.choice)}**, with τ_t and the learning rate tuned in each case"
     if stable.provisional:
         of = f"{stable.traversals} of {analysis.status.cases} traversals"
@@ -25,6 +27,11 @@ def _stable(analysis: Analysis) -> list[str]:
         ]
     rests = f"It rests on {_count(stable.traversals, 'traversal')}."
     lines = [f"The stable configuration is {choice}. {rests}"]
+    if any(case.winner is not None and case.winner.choice.alpha != 1 for case in analysis.cases):
+        lines[0] += (
+            " α is not voted on and keeps its default, as in the paper, though a case of this "
+            "study did better with another."
+        )
     over = [
         _versus(row, other)
         for row, other in (

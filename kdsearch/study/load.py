@@ -81,7 +81,7 @@ def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
     raw = _read(path)
     if not isinstance(raw, dict):
         raise InputError.one(path, "a study file is a mapping", "start with `kdsearch new NAME`")
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", path.stem).strip("-"))
     return parse_study(raw, place=str(path), models=models)
 
 
@@ -225,7 +225,7 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
         if _is_section(kind):
             kind = kind.model_fields[str(part)].annotation
         else:  # dict[str, X] or tuple[X, ...]: the item's type
-            kind = next(a for a in get_args(kind) if a not in (str, Ellipsis))
+            kind = [a for a in get_args(kind) if a is not Ellipsis][-1]
         while get_origin(kind) in (Annotated, Union, UnionType):
             kind = next(a for a in get_args(kind) if a is not NoneType)
     return tuple(kind.model_fields) if _is_section(kind) else ()

@@ -17,7 +17,10 @@ from kdsearch.search import TIED, Checkpoint, Distance, Inner, Parameter, Space,
 from kdsearch.search.configuration import significant
 
 Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
+TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
+Name = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]+$", max_length=100)]
+"""Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student."""
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 SPLITS = ("train", "validation", "test")
 
@@ -36,7 +39,7 @@ def _model(value: object) -> object:
 
 def _student_temperature(value: object) -> StudentTemperature:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and 0 < float(value) < float("inf"):  # type: ignore[arg-type]
+    if number and 1e-6 <= float(value) <= 1e9:  # type: ignore[arg-type]
         return float(value)  # type: ignore[arg-type]
     if value == TIED:
         return TIED
@@ -199,7 +202,7 @@ class TestCases(Section):
 class Temperature(Section):
     """τ_t of the first stage; the second adds four values around the best."""
 
-    broad: Annotated[tuple[Positive, ...], Field(min_length=2)] = (
+    broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2)] = (
         1.0,
         2.0,
         4.0,
@@ -320,11 +323,11 @@ class Study(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
-    models: Annotated[dict[str, Annotated[Model, BeforeValidator(_model)]], Field(min_length=1)]
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    models: Annotated[dict[Name, Annotated[Model, BeforeValidator(_model)]], Field(min_length=1)]
     """Each a folder, a Hub id, or a mapping."""
-    teachers: Annotated[dict[str, Teacher], Field(min_length=1)]
-    students: Annotated[dict[str, Student], Field(min_length=1)]
+    teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]
+    students: Annotated[dict[Name, Student], Field(min_length=1)]
     test_cases: Annotated[tuple[TestCases, ...], Field(min_length=1)] = (TestCases(),)
     search: Search = Search()
     training: TrainingSettings = TrainingSettings()

@@ -105,7 +105,8 @@ def _probe(address: str) -> None:
     except (OSError, ValueError, OverflowError) as error:
         raise InputError.one(
             f"--address {address}",
-            f"no Ray could be reached: {error}",
+            "no Ray could be reached: "
+            + (str(error) if isinstance(error, OSError) else "this is not HOST:PORT"),
             "give auto, or the HOST:PORT that `ray start --head` printed; leave it out for a local "
             "Ray",
         ) from None
