@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 FOLDER ?= runs/quickstart
 
-.PHONY: quickstart test test-all check format clean
+.PHONY: help quickstart test test-all check format clean
 .DEFAULT_GOAL := help
 
 help:

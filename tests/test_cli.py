@@ -534,12 +534,12 @@ def test_a_folder_that_is_a_file_is_said_in_words(here: Path) -> None:
 def test_a_folder_of_other_files_is_refused_and_nothing_is_written_there(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     (here / "notes").mkdir()
-    (here / "notes" / "todo.txt").write_text("buy milk")
+    (here / "notes" / "data.csv").write_text("buy,milk")
     refused(
         kdsearch("launch", study, "--in-process", "--folder", here / "notes"),
-        "holds other files, such as todo.txt",
+        "holds other files, such as data.csv",
     )
-    assert [path.name for path in (here / "notes").iterdir()] == ["todo.txt"]
+    assert [path.name for path in (here / "notes").iterdir()] == ["data.csv"]
 
 
 def test_a_search_in_which_everything_diverges_names_no_configuration_and_exits_with_1(

@@ -29,9 +29,11 @@ def open_study(
 ) -> Agenda:
     """The agenda of `study`, read from the file `place`, in the ledger's folder.
 
-    An empty folder is begun, once `check` found nothing wrong with the resolved study. One that
-    holds another study is refused with the difference: `InputError`.
+    An empty folder is begun, once `check` found nothing wrong with the resolved study; so is one
+    whose study has no training that ended. One that holds another study is refused with the
+    difference: `InputError`.
     """
+    ledger.prepare()
     changed = differences(ledger.resolved().study, study) if ledger.exists else []
     if changed and not ledger.begun:
         ledger.forget()
@@ -40,12 +42,10 @@ def open_study(
     if ledger.exists:
         resolved = ledger.resolved()
     else:
-        ledger.prepare()
         resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
         if check is not None:
             check(resolved, place)
         ledger.write_resolved(resolved)
-    ledger.prepare()
     return Agenda(resolved, ledger.results())
 
 

@@ -71,9 +71,9 @@ class Ledger:
 
     def strangers(self) -> list[str]:
         """What lies in the folder and is not a study's."""
-        ours = (*_FOLDERS, "resolved.json", "driver", "running.json", "launch.log", ".")
-        names = self._disk.names(self.folder)
-        return sorted(name for name in names if not name.startswith(ours))
+        ours = {*_FOLDERS, "resolved.json", "running.json", "launch.log"}
+        names = set(self._disk.names(self.folder)) - ours
+        return sorted(name for name in names if not name.startswith((".", "driver.")))
 
     def write_resolved(self, resolved: Resolved) -> None:
         """Record the study; from here on keys come only from it."""
