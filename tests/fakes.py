@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -375,3 +377,29 @@ class FailingTraining:
         if training.kind == self.kind:
             raise RuntimeError(f"cannot train a {self.kind}")
         return made_up_training(training, folder)
+
+
+class FakeHub:
+    """`load_dataset` with rows of our own, by repository, or by path for a packaged reader."""
+
+    def __init__(self, rows: dict[str, list[dict[str, Any]]]) -> None:
+        self.rows = rows
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        from datasets import Dataset
+
+        self.calls.append((args, options))
+        key = args[0]
+        if "data_files" in options:
+            [key] = options["data_files"].values()
+        if key not in self.rows:
+            raise FileNotFoundError(f"no {key}\nand much more")
+        return Dataset.from_list(self.rows[key])
+
+
+@contextmanager
+def listening() -> Iterator[str]:
+    """The address of a server that takes connections and says nothing: a Hub that is there."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"

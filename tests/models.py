@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, M2M100Tokenizer, MBart50Tokenizer, MBartTokenizer
 
-from kdsearch.agenda import Agenda, ModelSpec, Outcome, Training
+from kdsearch.agenda import Agenda, DataSpec, ModelSpec, Outcome, Training
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.driver import Dispatcher, open_study
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.ledger import Ledger
-from kdsearch.study import parse_study
-from kdsearch.study.grammar import LABELS, generate
+from kdsearch.study import Row, TrainingSettings, parse_study
+from kdsearch.study.grammar import LABELS, TAGS, generate
+from kdsearch.study.rows import columns_of, read_dataset
+from kdsearch.study.schema import Dataset
+from kdsearch.tasks import TASKS, Encoded
 
 torch.set_num_threads(1)  # as trainings do: more threads only get in each other's way here
 
 LABEL_NAMES = tuple(LABELS)
 SENTENCES = tuple(str(row["sentence"]) for row in generate(200, "words"))
+TASK_LABELS = {"classification": LABEL_NAMES, "ner": TAGS, "qa": (), "translation": ()}
 
 _USUAL: dict[str, Any] = {
     "hidden_size": 16,
@@ -39,6 +47,7 @@ ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "distilbert.transformer.layer",
         {"dim": 16, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64},
     ),
+    "xlm-roberta": ("num_hidden_layers", "roberta.encoder.layer", {**_USUAL, **_SPECIAL}),
     "electra": ("num_hidden_layers", "electra.encoder.layer", {**_USUAL, "embedding_size": 16}),
     "modernbert": (
         "num_hidden_layers",
@@ -60,10 +69,34 @@ ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """By model type: the field of its depth, where its layers are, and the rest of a tiny one."""
 
+_BART: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+}
+_T5: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2}
+_SIDES = ("encoder_layers", "decoder_layers")
+SEQ2SEQ: dict[str, tuple[tuple[str, str], tuple[str, str], dict[str, Any]]] = {
+    "bart": (_SIDES, ("model.encoder.layers", "model.decoder.layers"), _BART),
+    "mbart": (_SIDES, ("model.encoder.layers", "model.decoder.layers"), _BART),
+    "marian": (_SIDES, ("model.encoder.layers", "model.decoder.layers"), _BART),
+    "m2m_100": (_SIDES, ("model.encoder.layers", "model.decoder.layers"), _BART),
+    "t5": (("num_layers", "num_decoder_layers"), ("encoder.block", "decoder.block"), _T5),
+}
+"""By model type: the fields of its depths, where its layers are, and the rest of a tiny one."""
+
 
 def tiny(layers: int = 1, **fields: Any) -> dict[str, Any]:
     """A study's `config` of a tiny BERT."""
     return {"model_type": "bert", "num_hidden_layers": layers, **_USUAL, **fields}
+
+
+def tiny_seq2seq(layers: int = 1, **fields: Any) -> dict[str, Any]:
+    """A study's `config` of a tiny BART with so many layers on each side."""
+    return {"model_type": "bart", **dict.fromkeys(_SIDES, layers), **_BART, **fields}
 
 
 def save_model(
@@ -71,32 +104,71 @@ def save_model(
     kind: str = "bert",
     *,
     layers: int = 2,
-    labels: Sequence[str] = LABEL_NAMES,
+    labels: Sequence[str] | None = None,
     seed: int = 0,
-    texts: Sequence[str] = SENTENCES,
+    texts: Sequence[str] | None = None,
+    task: str = "classification",
+    tokenizer: Any = None,
     **fields: Any,
 ) -> Path:
-    """Write a tiny model at random with its own tokenizer, as `save_pretrained` does."""
-    depth, _, rest = ENCODERS.get(kind, ("num_hidden_layers", "", _USUAL))
-    tokenizer = word_tokenizer(texts)
+    """Write a tiny model at random with its own tokenizer, as `save_pretrained` does.
+
+    An encoder-decoder has so many layers on each side. Its labels and its words are by default
+    those of the task's data in these tests.
+    """
+    names = TASK_LABELS[task] if labels is None else labels
+    if tokenizer is None:
+        tokenizer = word_tokenizer(texts or task_texts(task))
+    rest: dict[str, Any]
+    if kind in SEQ2SEQ:
+        depths, _, rest = SEQ2SEQ[kind]
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        rest = {**rest, **dict.fromkeys(depths, layers), **ends}
+        rest["pad_token_id"] = rest["decoder_start_token_id"] = tokenizer.pad_token_id
+    else:
+        depth, _, rest = ENCODERS.get(kind, ("num_hidden_layers", "", _USUAL))
+        rest = {**rest, depth: layers}
+    if names:
+        rest["id2label"] = dict(enumerate(names))
+        rest["label2id"] = {label: number for number, label in enumerate(names)}
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(
-        kind,
-        **{
-            **rest,
-            depth: layers,
-            "vocab_size": len(tokenizer),
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: number for number, label in enumerate(labels)},
-            **fields,
-        },
-    )
-    model = AutoModelForSequenceClassification.from_config(config)
-    for parameter in model.parameters():  # as drawn, a tiny model says the same to everything
-        torch.nn.init.normal_(parameter, std=0.3)
+    config = AutoConfig.for_model(kind, **{**rest, "vocab_size": len(tokenizer), **fields})
+    model = TASKS[task].head.from_config(config)
+    spread(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def spread(model: Any) -> None:
+    """Draw a tiny model's weights far apart: as drawn, it says the same to everything."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    if hasattr(model, "final_logits_bias"):  # a buffer, of BART and its kin
+        torch.nn.init.normal_(model.final_logits_bias)
+
+
+def multilingual(kind: str, folder: Path) -> Any:
+    """A tokenizer with language codes (mbart, mbart50, m2m_100) and the words of translations.
+
+    M2M-100's needs a file in `folder`.
+    """
+    words = sorted({word for text in task_texts("translation") for word in text.split()})
+    if kind == "m2m_100":
+        corpus, model = folder / "corpus.txt", folder / "sentencepiece"
+        corpus.write_text("\n".join(task_texts("translation")))
+        SentencePieceTrainer.Train(
+            input=str(corpus), model_prefix=str(model), vocab_size=70, minloglevel=2
+        )
+        processor = SentencePieceProcessor(model_file=f"{model}.model")
+        every = [processor.IdToPiece(number) for number in range(3, 70)]
+        names = ["<s>", "<pad>", "</s>", "<unk>", *every]
+        vocabulary = folder / "vocab.json"
+        vocabulary.write_text(json.dumps({name: number for number, name in enumerate(names)}))
+        return M2M100Tokenizer(str(vocabulary), f"{model}.model")
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    pieces = [*special, *((f"▁{word}", -1.0) for word in words), ("▁", -2.0)]
+    return {"mbart": MBartTokenizer, "mbart50": MBart50Tokenizer}[kind](vocab=pieces)
 
 
 def tiny_study(**sections: Any) -> dict[str, Any]:
@@ -135,6 +207,89 @@ def run_study(ledger: Ledger, agenda: Agenda, run_training: Any) -> None:
     """Run what is left of a study in this process."""
     worker = Worker(folder=ledger.folder, run_training=run_training)
     InProcessEngine(worker=worker).run(Dispatcher(agenda, ledger))
+
+
+def task_study(task: str, **sections: Any) -> dict[str, Any]:
+    """The mapping of a study on generated data of a task; few trainings, all of them short."""
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    models = {"big": {"config": tiny(2, hidden_size=32)}, "small": {"config": tiny(1)}}
+    if task == "translation":
+        models = {
+            "big": {"config": tiny_seq2seq(2, d_model=32)},
+            "small": {"config": tiny_seq2seq()},
+        }
+    usual = tiny_study()
+    beams = {"beams": 2} if task == "translation" else {}
+    search = {**usual["search"], "teacher": ["t_hs"], **sections.pop("search", {})}
+    training = {**usual["training"], "max_length": 64, **beams, **sections.pop("training", {})}
+    return tiny_study(
+        **{
+            "datasets": {"data": {"task": task, "grammar": sizes}},
+            "models": models,
+            "teachers": {
+                "big": {"model": "big", "fine_tune": {"learning_rate": [3e-3], "epochs": 4}}
+            },
+            "search": search,
+            "training": training,
+            **sections,
+        }
+    )
+
+
+def settings_of(task: str = "classification", **changes: Any) -> TrainingSettings:
+    """The settings of short trainings in single precision, with the defaults of a task."""
+    usual = {"epochs": 1, "batch_size": 8, "max_length": 64, "precision": "fp32", "beams": 2}
+    return TrainingSettings(**{**usual, **changes}).for_task(task, None)
+
+
+def data_of(task: str = "classification", **changes: Any) -> DataSpec:
+    """The data of a task, for what is not told by rows."""
+    return DataSpec(
+        **{
+            "task": task,
+            "metric": columns_of("data", _dataset(task, 1)).metric,
+            "labels": TASK_LABELS[task],
+            "train": "",
+            "validation": "",
+            "test": "",
+            **changes,
+        }
+    )
+
+
+@cache
+def rows_of(task: str, count: int = 96) -> tuple[Row, ...]:
+    """Generated rows in the form in which a study keeps them."""
+    rows = read_dataset("data", _dataset(task, count), data_dir=None, seed=0).splits["train"]
+    return tuple(rows)
+
+
+def _dataset(task: str, count: int) -> Dataset:
+    grammar = {"train": count, "validation": 20, "test": 20}
+    return Dataset.model_validate({"task": task, "grammar": grammar})
+
+
+@cache
+def task_texts(task: str) -> tuple[str, ...]:
+    """The texts of the rows of a task."""
+    if task == "classification":
+        return SENTENCES
+    return tuple(text for row in rows_of(task) for text in TASKS[task].texts(row))
+
+
+def encode(
+    task: str, rows: Sequence[Row], tokenizer: Any, *, training: bool = True, **changes: Any
+) -> Encoded:
+    """Rows as their task encodes them."""
+    data = data_of(task, languages=changes.pop("languages", None))
+    return TASKS[task].encode(
+        list(rows), tokenizer, data, settings_of(task, **changes), training=training
+    )
+
+
+def everything(examples: Encoded) -> Any:
+    """All examples as one batch."""
+    return examples.batch(torch.arange(len(examples)))
 
 
 def spec_of(ledger: Ledger, name: str, layers: int | None = None) -> ModelSpec:
@@ -190,3 +345,20 @@ def cross_entropy(logits_NC: np.ndarray[Any, Any], labels: Sequence[int]) -> flo
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return float(-log_probabilities[np.arange(len(labels)), list(labels)].mean())
+
+
+class Largest(TorchDispatchMode):
+    """Sees how many numbers the largest tensor has that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        result = function(*arguments, **(named or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result

@@ -23,7 +23,7 @@ from test_analysis import blocked_study, failing_teacher, searched
 from kdsearch.cli.app import main
 from kdsearch.ledger import driver_lock
 
-COMMANDS = ("new", "validate", "plan", "launch", "status", "explain", "report")
+COMMANDS = ("new", "validate", "plan", "fetch", "launch", "status", "explain", "report")
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,8 @@ def test_new_copies_a_shipped_study_that_validates(
 
 
 def test_new_refuses_a_study_that_is_not_shipped(here: Path) -> None:
-    refused(kdsearch("new", "mine", "--from", "mprc"), "no shipped study mprc", "mrpc, quickstart")
+    shipped = "mrpc, paper-small, paper, quickstart"
+    refused(kdsearch("new", "mine", "--from", "mprc"), "no shipped study mprc", shipped)
     assert not list(here.iterdir())
 
 
@@ -298,14 +299,28 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
     assert re.search(r"g/big/small +12 +12", result.out)
     assert "students in all: 12" in result.out
     assert "teachers to fine-tune: 1" in result.out
-    assert "time: give --seconds" in result.out
+    assert "time: give --speed" in result.out
 
 
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
-    assert "12 min for the students, at 120 s each on 2 slots" in (
-        kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
+    shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
+    assert "12 min for the students on 2 slots, 0.4 hours of a slot in all" in shown
+
+
+def test_plan_tells_the_time_from_a_students_examples_per_second(here: Path) -> None:
+    study = tiny()
+    study["datasets"]["g"]["grammar"]["train"] = 1000
+    study["training"] = {**study["training"], "epochs": 3}
+    facts = json.loads(
+        kdsearch("plan", written(here / "s.yaml", study), "--speed", "50", "--json").out
     )
+    assert facts["slot_seconds"] == {"fewest": 12 * 60.0, "most": 12 * 60.0}
+
+
+def test_plan_takes_one_of_speed_and_seconds(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    refused(kdsearch("plan", study, "--speed", "5", "--seconds", "5"), "--seconds", "--speed")
 
 
 def test_plan_prints_json(here: Path) -> None:
@@ -313,7 +328,7 @@ def test_plan_prints_json(here: Path) -> None:
     facts = json.loads(kdsearch("plan", study, "--seconds", "2", "--slots", "4", "--json").out)
     assert facts["cases"][0]["case"] == "g/big/small"
     assert facts["students"] == {"fewest": 12, "most": 12}
-    assert facts["seconds"] == {"fewest": 6.0, "most": 6.0}
+    assert facts["slot_seconds"] == {"fewest": 24.0, "most": 24.0}
     assert (facts["teachers"], facts["outputs"]) == (1, {"fewest": 3, "most": 3})
 
 
@@ -328,7 +343,8 @@ def test_plan_needs_no_data(here: Path) -> None:
 
 def test_plan_of_a_folder_knows_what_a_student_takes(launched: tuple[Path, Path, Ended]) -> None:
     facts = json.loads(kdsearch("plan", launched[1], "--json").out)
-    assert facts["seconds_per_student"] > 0
+    assert facts["slot_seconds"]["most"] > 0
+    assert facts["caches"][0]["bytes"] > 0
     assert facts["checkpoint_bytes"] > 0
 
 

@@ -11,20 +11,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fakes import RecordedTraining
 from models import (
     LABEL_NAMES,
+    SEQ2SEQ,
+    TASK_LABELS,
     begin,
     cross_entropy,
     first,
     macro_f1,
+    multilingual,
     one_by_one,
     run_study,
     save_model,
+    task_study,
     tiny,
     tiny_study,
     without_cost,
 )
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.agenda import (
@@ -39,8 +45,9 @@ from kdsearch.distill import check_models, run_training
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.search import Checkpoint, Distance
-from kdsearch.study import digest_model
+from kdsearch.study import GOLD, digest_model
 from kdsearch.study.rows import digest_rows
+from kdsearch.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,39 +188,62 @@ def test_a_teacher_that_diverges_keeps_nothing(tmp_path: Path) -> None:
 # -- a checkpoint's outputs --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_outputs_are_the_checkpoints_logits_in_the_order_of_the_rows(ran: Ran, split: str) -> None:
-    for outcome in ran.outcomes("outputs"):
-        training = outcome.training
-        assert isinstance(training, OutputsTraining)
-        if training.split != split:
-            continue
-        checkpoint = training.checkpoint
-        folder = ran.ledger.folder / "checkpoints" / str(checkpoint.training)
-        folder = folder / f"epoch-{checkpoint.epoch}"
+def outputs_by_split(ran: Ran, split: str) -> list[tuple[Outcome, OutputsTraining]]:
+    return [
+        (outcome, outcome.training)
+        for outcome in ran.outcomes("outputs")
+        if isinstance(outcome.training, OutputsTraining) and outcome.training.split == split
+    ]
+
+
+def checkpoint_folder(ledger: Ledger, training: OutputsTraining) -> Path:
+    """Where a teacher's checkpoint lies that was fine-tuned here."""
+    checkpoint = training.checkpoint
+    folder = ledger.folder / "checkpoints" / str(checkpoint.training)
+    return folder / f"epoch-{checkpoint.epoch}"
+
+
+def test_outputs_are_the_checkpoints_logits_in_the_order_of_the_rows(ran: Ran) -> None:
+    for _, training in outputs_by_split(ran, "train"):
+        folder = checkpoint_folder(ran.ledger, training)
         model = AutoModelForSequenceClassification.from_pretrained(folder)
-        rows = ran.ledger.rows(digest_of(training, split))
+        rows = ran.ledger.rows(training.data.train)
         expected = one_by_one(model, AutoTokenizer.from_pretrained(folder), rows)
         found = outputs_of(ran.ledger, training)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
-def test_outputs_score_what_their_checkpoint_scored(ran: Ran) -> None:
-    for outcome in ran.outcomes("outputs"):
-        training = outcome.training
-        assert isinstance(training, OutputsTraining)
-        rows = ran.ledger.rows(digest_of(training, training.split))
-        predicted = outputs_of(ran.ledger, training).argmax(axis=1)
-        score = macro_f1(predicted, [row["label"] for row in rows], 3)
+def test_outputs_are_kept_of_the_training_split_alone(ran: Ran) -> None:
+    kept = {path.stem for path in (ran.ledger.folder / "outputs").iterdir()}
+    assert kept == {outcome.key for outcome, _ in outputs_by_split(ran, "train")}
+    for split in ("validation", "test"):
+        assert all(not outcome.digests for outcome, _ in outputs_by_split(ran, split))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_checkpoint_is_scored_by_what_it_says_of_each_row(ran: Ran, split: str) -> None:
+    for outcome, training in outputs_by_split(ran, split):
+        folder = checkpoint_folder(ran.ledger, training)
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        rows = ran.ledger.rows(digest_of(training, split))
+        logits = one_by_one(model, AutoTokenizer.from_pretrained(folder), rows)
+        score = macro_f1(logits.argmax(dim=1).tolist(), [row["label"] for row in rows], 3)
+        assert getattr(outcome, split) == pytest.approx(score)
+
+
+def test_the_validation_score_of_a_checkpoint_is_that_of_its_epoch(ran: Ran) -> None:
+    for outcome, training in outputs_by_split(ran, "validation"):
         assert training.checkpoint.epoch is not None
-        if training.split == "validation":
-            recorded = ran.teacher.epochs[training.checkpoint.epoch - 1].validation
-            assert outcome.validation == recorded == pytest.approx(score)
-        assert (outcome.validation is None) == (training.split != "validation")
-        assert (outcome.test is None) == (training.split != "test")
-        if training.split == "test":
-            assert outcome.test == pytest.approx(score)
+        recorded = ran.teacher.epochs[training.checkpoint.epoch - 1].validation
+        assert outcome.validation == recorded
+
+
+def test_a_pass_over_a_split_records_no_score_of_another(ran: Ran) -> None:
+    for split in ("train", "validation", "test"):
+        for outcome, _ in outputs_by_split(ran, split):
+            assert (outcome.validation is None) == (split != "validation")
+            assert (outcome.test is None) == (split != "test")
 
 
 # -- students ----------------------------------------------------------------------------------
@@ -287,7 +317,7 @@ def test_outputs_of_another_number_of_rows_are_refused(ran: Ran, tmp_path: Path)
     assert isinstance(training, StudentTraining)
     path = folder / "outputs" / f"{training.outputs}.npy"
     np.save(path, np.load(path)[:-1])
-    with pytest.raises(InputError, match="has 95 rows for 96 examples"):
+    with pytest.raises(InputError, match="has 95 rows, not 96"):
         run_training(training, folder)
 
 
@@ -376,10 +406,17 @@ def test_the_columns_of_a_given_teacher_stand_in_the_order_of_the_datas_labels(
     ledger, agenda = begin(tmp_path / "study", given_study({"checkpoint": "tuned"}, tuned=tuned))
     model = AutoModelForSequenceClassification.from_pretrained(tuned)
     tokenizer = AutoTokenizer.from_pretrained(tuned)
+    order = [names.index(label) for label in LABEL_NAMES]
     for training in run_outputs(ledger, agenda):
-        own = one_by_one(model, tokenizer, ledger.rows(digest_of(training, training.split)))
-        expected = np.stack([own[:, names.index(label)] for label in LABEL_NAMES], axis=1)
-        np.testing.assert_allclose(outputs_of(ledger, training), expected, atol=1e-5)
+        rows = ledger.rows(digest_of(training, training.split))
+        logits = one_by_one(model, tokenizer, rows).numpy()[:, order]
+        if training.split == "train":
+            np.testing.assert_allclose(outputs_of(ledger, training), logits, atol=1e-5)
+            continue
+        outcome = ledger.outcome(training.key)
+        score = macro_f1(logits.argmax(axis=1).tolist(), [row["label"] for row in rows], 3)
+        assert outcome is not None
+        assert getattr(outcome, training.split) == pytest.approx(score)
 
 
 def test_a_study_can_name_the_outputs_of_a_given_teacher(tmp_path: Path) -> None:
@@ -422,6 +459,425 @@ def test_a_given_teacher_that_changed_since_the_study_began_gives_no_outputs(
     save_model(tuned, seed=1)
     with pytest.raises(InputError, match="has changed since the study began"):
         run_training(first(agenda, "outputs"), ledger.folder)
+
+
+# -- the other tasks ---------------------------------------------------------------------------
+
+OTHERS = ("ner", "qa", "translation")
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A tiny study of another task that has run to its end."""
+    folder = tmp_path_factory.mktemp(request.param)
+    ledger, agenda = begin(folder, task_study(request.param))
+    run_study(ledger, agenda, run_training)
+    return Ran(ledger=ledger, agenda=agenda)
+
+
+def task_of(ran: Ran) -> str:
+    return ran.teacher.training.data.task
+
+
+def test_a_study_of_each_task_runs_to_its_end(other: Ran) -> None:
+    assert other.agenda.complete
+    outcomes = list(other.ledger.outcomes())
+    assert all(o.state == "scored" for o in outcomes)
+    for outcome in other.outcomes("student"):
+        assert outcome.validation is not None
+        assert outcome.test is not None
+
+
+def test_an_outcome_says_how_its_scores_are_computed(other: Ran) -> None:
+    starts = {"ner": "micro F1", "qa": "SQuAD token", "translation": "BLEU nrefs:1|"}
+    for outcome in other.ledger.outcomes():
+        assert outcome.metric.startswith(starts[task_of(other)])
+        assert ("|version:" in outcome.metric) == (task_of(other) == "translation")
+
+
+def test_the_default_length_of_a_task_is_part_of_its_trainings(tmp_path: Path) -> None:
+    models = {"m": {"config": tiny(max_position_embeddings=512)}}
+    study = task_study("qa", models=models, **same("m"), training={"max_length": None})
+    _, agenda = begin(tmp_path, study)
+    assert first(agenda, "teacher").settings.max_length == 384
+
+
+def same(model: str) -> dict[str, Any]:
+    """The sections of a study whose one teacher and one student have the same model."""
+    return {"teachers": {"t": {"model": model}}, "students": {"s": {"model": model}}}
+
+
+@pytest.mark.parametrize("kind", ["teacher", "outputs", "student"])
+def test_each_task_trained_twice_has_the_same_outcome(
+    other: Ran, kind: str, tmp_path: Path
+) -> None:
+    folder = other.copy(tmp_path / "copy")
+    recorded = other.outcomes(kind)[0]
+    again = run_training(recorded.training, folder)
+    assert without_cost(again) == without_cost(recorded)
+
+
+@torch.no_grad()
+def alone_by_row(ledger: Ledger, training: OutputsTraining) -> np.ndarray[Any, Any]:
+    """What the saved checkpoint says of each example of the training split on its own."""
+    data = training.data
+    task = TASKS[data.task]
+    folder = checkpoint_folder(ledger, training)
+    model = task.head.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    parts = []
+    for row in ledger.rows(data.train):
+        encoded = task.encode([row], tokenizer, data, training.settings, training=True)
+        for index in range(len(encoded)):
+            batch = encoded.batch(torch.tensor([index]))
+            if data.task == "translation":
+                found = model(
+                    **batch.arguments, labels=batch.targets, output_hidden_states=True
+                ).decoder_hidden_states[-1]
+            elif data.task == "qa":
+                said = model(**batch.arguments)
+                found = torch.stack([said.start_logits, said.end_logits], dim=-1)
+            else:
+                found = model(**batch.arguments).logits
+            parts.append(found[batch.counted])
+    return torch.cat(parts).numpy()
+
+
+def bits(stored: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Hidden states that were kept in bf16, which numpy does not know."""
+    return torch.from_numpy(stored).view(torch.bfloat16).float()
+
+
+def test_the_outputs_of_each_task_are_what_the_saved_checkpoint_says_of_each_row(
+    other: Ran,
+) -> None:
+    for _, training in outputs_by_split(other, "train"):
+        expected, found = alone_by_row(other.ledger, training), outputs_of(other.ledger, training)
+        assert found.shape == expected.shape
+        if task_of(other) == "translation":
+            np.testing.assert_allclose(bits(found), expected, rtol=2**-7, atol=1e-5)
+        else:
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_kept_teacher_of_each_task_has_its_words_and_its_head(other: Ran) -> None:
+    task = TASKS[task_of(other)]
+    for _, training in outputs_by_split(other, "train"):
+        folder = checkpoint_folder(other.ledger, training)
+        _, loading = task.head.from_pretrained(folder, output_loading_info=True)
+        assert not loading["missing_keys"]
+        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+        for row in other.ledger.rows(training.data.train):
+            assert {word for text in task.texts(row) for word in text.split()} <= {
+                *vocabulary,
+                ".",
+                "?",
+            }
+
+
+def test_a_student_of_each_task_learns_without_its_teachers_weights(
+    other: Ran, tmp_path: Path
+) -> None:
+    folder = other.copy(tmp_path / "copy")
+    shutil.rmtree(folder / "checkpoints")
+    recorded = other.student(Distance.MSE)
+    assert without_cost(run_training(recorded.training, folder)) == without_cost(recorded)
+
+
+def test_a_student_of_each_task_looks_at_its_teachers_outputs(other: Ran, tmp_path: Path) -> None:
+    folder = other.copy(tmp_path / "copy")
+    recorded = other.student()
+    assert isinstance(recorded.training, StudentTraining)
+    path = folder / "outputs" / f"{recorded.training.outputs}.npy"
+    np.save(path, np.load(path)[::-1].copy())
+    assert run_training(recorded.training, folder).epochs != recorded.epochs
+
+
+def test_a_tiny_tagger_learns_more_than_that_all_words_are_outside(tmp_path: Path) -> None:
+    study = task_study("ner", teachers={"big": {"model": "big"}}, training={"epochs": 12})
+    study["teachers"]["big"]["fine_tune"] = {"learning_rate": [3e-3]}
+    ledger, agenda = begin(tmp_path, study)
+    outcome = run_training(first(agenda, "teacher"), ledger.folder)
+    assert outcome.validation is not None
+    assert outcome.validation > 0.2  # of no entities it were 0
+
+
+# -- rows without a label ------------------------------------------------------------------------
+
+
+def with_unlabelled(training: Training, ledger: Ledger) -> tuple[Training, int]:
+    """The training, every third of whose training rows has no label; how many have one."""
+    data = training.data
+    gold = GOLD[data.task]
+    rows = [
+        {**row, gold: None} if number % 3 == 0 else row
+        for number, row in enumerate(ledger.rows(data.train))
+    ]
+    ledger.write_rows(digest_rows(rows), rows)
+    changed = data.model_copy(update={"train": digest_rows(rows)})
+    return (
+        training.model_copy(update={"data": changed}),
+        sum(row[gold] is not None for row in rows),
+    )
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_a_teacher_is_fine_tuned_on_the_rows_that_have_a_label(task: str, tmp_path: Path) -> None:
+    ledger, agenda = begin(tmp_path, task_study(task, models=pretrained(tmp_path, task)))
+    training = first(agenda, "teacher")
+    partly, labelled = with_unlabelled(training, ledger)
+    assert labelled == 64
+    gold = GOLD[task]
+    rows = [row for row in ledger.rows(partly.data.train) if row[gold] is not None]
+    ledger.write_rows(digest_rows(rows), rows)
+    only = training.data.model_copy(update={"train": digest_rows(rows)})
+    expected = run_training(training.model_copy(update={"data": only}), ledger.folder)
+    found = run_training(partly, ledger.folder)
+    assert found.epochs == expected.epochs
+    assert found.epochs != run_training(training, ledger.folder).epochs
+
+
+def pretrained(folder: Path, task: str) -> dict[str, Any]:
+    """Models whose tokenizer does not depend on the training rows."""
+    return {name: str(save_model(folder / name, task=task)) for name in ("big", "small")}
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_a_student_at_alpha_1_learns_from_the_rows_without_a_label_too(
+    task: str, tmp_path: Path
+) -> None:
+    study = task_study(
+        task,
+        models=pretrained(tmp_path, task),
+        teachers={"given": {"checkpoint": "big", "labels": list(TASK_LABELS[task]) or None}},
+        search={"alpha": [1], "distance": ["ce"]},
+    )
+    ledger, agenda = begin(tmp_path / "study", study)
+    (outputs,) = [t for t in run_outputs(ledger, agenda) if t.split == "train"]
+    agenda = begin(ledger.folder, study)[1]
+    training = first(agenda, "student")
+    partly, _ = with_unlabelled(training, ledger)
+    outcomes = [run_training(each, ledger.folder) for each in (training, partly)]
+    assert outcomes[0].epochs == outcomes[1].epochs
+    assert outcomes[0].test == outcomes[1].test
+    changed, _ = with_unlabelled(outputs, ledger)
+    run_training(changed, ledger.folder)
+    np.testing.assert_array_equal(
+        np.load(ledger.folder / "outputs" / f"{changed.key}.npy"), outputs_of(ledger, outputs)
+    )
+
+
+def test_the_columns_of_a_given_tagger_stand_in_the_order_of_the_datas_labels(
+    tmp_path: Path,
+) -> None:
+    data = TASK_LABELS["ner"]
+    names = (*data[2:], *data[:2])
+    tuned = save_model(tmp_path / "tuned", task="ner", labels=names)
+    study = task_study(
+        "ner",
+        models={"small": {"config": tiny(), "tokenizer": "tuned"}, "tuned": str(tuned)},
+        teachers={"given": {"checkpoint": "tuned"}},
+    )
+    ledger, agenda = begin(tmp_path / "study", study)
+    (training,) = [t for t in run_outputs(ledger, agenda) if t.split == "train"]
+    model = TASKS["ner"].head.from_pretrained(tuned).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tuned)
+    parts = []
+    for row in ledger.rows(training.data.train):
+        ids = tokenizer(" ".join(row["words"]), return_tensors="pt")
+        with torch.no_grad():
+            parts.append(model(input_ids=ids["input_ids"]).logits[0, 1:-1])  # a token a word
+    expected = torch.cat(parts)[:, [names.index(label) for label in data]]
+    np.testing.assert_allclose(outputs_of(ledger, training), expected, atol=1e-5)
+
+
+# -- wide outputs --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wide:
+    """A translation study whose teacher is given, and its outputs on the training split."""
+
+    ledger: Ledger
+    student: StudentTraining
+    outputs: OutputsTraining
+    tuned: Path
+
+    @property
+    def head(self) -> Path:
+        return self.ledger.folder / "outputs" / f"{self.outputs.key}.head.safetensors"
+
+
+def wide(folder: Path, kind: str = "bart", **training: Any) -> Wide:
+    tuned = save_model(folder / "tuned", kind, task="translation")
+    study = task_study(
+        "translation",
+        models={"tuned": str(tuned)},
+        teachers={"given": {"checkpoint": "tuned"}},
+        students={"cut": {"model": "tuned", "layers": 2}},
+        training={"epochs": 1, **training},
+        search={"alpha": [1], "distance": ["ce"]},
+    )
+    ledger, agenda = begin(folder / "study", study)
+    (outputs,) = [t for t in run_outputs(ledger, agenda) if t.split == "train"]
+    student = first(begin(ledger.folder, study)[1], "student")
+    assert isinstance(student, StudentTraining)
+    return Wide(ledger=ledger, student=student, outputs=outputs, tuned=tuned)
+
+
+@pytest.mark.parametrize("kind", sorted(SEQ2SEQ))
+def test_the_head_beside_the_hidden_states_makes_the_teachers_logits_of_them(
+    kind: str, tmp_path: Path
+) -> None:
+    found = wide(tmp_path, kind, hidden_dtype="fp32")
+    head = load_file(found.head)
+    values = torch.from_numpy(outputs_of(found.ledger, found.outputs))
+    logits = torch.nn.functional.linear(values, head["weight"], head.get("bias"))
+    model = TASKS["translation"].head.from_pretrained(found.tuned).eval()
+    tokenizer = AutoTokenizer.from_pretrained(found.tuned)
+    at = 0
+    for row in found.ledger.rows(found.outputs.data.train)[:12]:
+        source = tokenizer(row["source"], return_tensors="pt")["input_ids"]
+        target = tokenizer(row["target"], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            expected = model(input_ids=source, labels=target).logits[0]
+        torch.testing.assert_close(logits[at : at + len(expected)], expected, rtol=1e-4, atol=1e-4)
+        at += len(expected)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_hidden_states_are_kept_in_the_type_that_the_study_says(dtype: str, tmp_path: Path) -> None:
+    found = wide(tmp_path, hidden_dtype=dtype)
+    size = {"fp32": 4, "bf16": 2, "fp16": 2}[dtype]
+    stored = outputs_of(found.ledger, found.outputs)
+    assert stored.dtype.itemsize == size
+    outcome = run_training(found.student, found.ledger.folder)
+    assert outcome.state == "scored"
+    assert outcome.epochs[0].train_loss is not None
+
+
+def test_hidden_states_too_large_for_fp16_are_an_input_error(tmp_path: Path) -> None:
+    tuned = save_model(tmp_path / "tuned", "bart", task="translation")
+    model = TASKS["translation"].head.from_pretrained(tuned)
+    torch.nn.init.constant_(model.model.decoder.layers[-1].final_layer_norm.bias, 1e6)
+    model.save_pretrained(tuned)
+    study = task_study(
+        "translation",
+        models={"tuned": str(tuned)},
+        teachers={"given": {"checkpoint": "tuned"}},
+        students={"cut": {"model": "tuned", "layers": 2}},
+        training={"hidden_dtype": "fp16"},
+    )
+    ledger, agenda = begin(tmp_path / "study", study)
+    with pytest.raises(InputError, match=r"training\.hidden_dtype.*too large for fp16.*bf16"):
+        run_training(first(agenda, "outputs"), ledger.folder)
+    assert list((ledger.folder / "outputs").iterdir()) == []
+
+
+def test_a_head_file_that_is_gone_is_an_input_error(tmp_path: Path) -> None:
+    found = wide(tmp_path)
+    found.head.unlink()
+    with pytest.raises(InputError, match=r"cannot be read.*launch again to compute it anew"):
+        run_training(found.student, found.ledger.folder)
+
+
+def test_a_head_file_that_was_cut_short_is_an_input_error(tmp_path: Path) -> None:
+    found = wide(tmp_path)
+    found.head.write_bytes(found.head.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"cannot be read.*launch again to compute it anew"):
+        run_training(found.student, found.ledger.folder)
+
+
+def test_a_head_of_other_shapes_is_an_input_error(tmp_path: Path) -> None:
+    found = wide(tmp_path)
+    save_file({"weight": torch.zeros(3, 5)}, found.head)
+    with pytest.raises(InputError, match="launch again to compute it anew"):
+        run_training(found.student, found.ledger.folder)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_hidden_states_of_another_type_are_an_input_error(dtype: str, tmp_path: Path) -> None:
+    found = wide(tmp_path)
+    path = found.ledger.folder / "outputs" / f"{found.outputs.key}.npy"
+    np.save(path, bits(np.load(path)).numpy().astype({"fp32": "f4", "fp16": "f2"}[dtype]))
+    with pytest.raises(InputError, match="launch again to compute it anew"):
+        run_training(found.student, found.ledger.folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "languages"),
+    [
+        ("mbart", "mbart", ["de_DE", "en_XX"]),
+        ("mbart50", "mbart", ["de_DE", "en_XX"]),
+        ("m2m_100", "m2m_100", ["de", "en"]),
+    ],
+)
+def test_a_multilingual_model_is_fine_tuned_and_kept_with_its_languages(
+    kind: str, model: str, languages: list[str], tmp_path: Path
+) -> None:
+    tokenizer = multilingual(kind, tmp_path)
+    donor = save_model(
+        tmp_path / "donor",
+        model,
+        task="translation",
+        tokenizer=tokenizer,
+        vocab_size=len(tokenizer) + 110,  # M2M-100's does not count its 100 codes
+    )
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    data = {"task": "translation", "grammar": sizes, "languages": languages}
+    study = task_study(
+        "translation", datasets={"data": data}, models={"m": str(donor)}, **same("m")
+    )
+    study["teachers"]["t"]["fine_tune"] = {"learning_rate": [3e-3], "epochs": 1}
+    ledger, agenda = begin(tmp_path / "study", study)
+    outcome = run_training(first(agenda, "teacher"), ledger.folder)
+    kept = AutoTokenizer.from_pretrained(
+        ledger.folder / "checkpoints" / outcome.key / f"epoch-{outcome.best_epoch}"
+    )
+    expected = AutoTokenizer.from_pretrained(donor)
+    expected.src_lang, expected.tgt_lang = languages
+    (row, *_) = ledger.rows(outcome.training.data.train)
+    assert kept(row["source"]) == expected(row["source"])
+    assert kept(text_target=row["target"]) == expected(text_target=row["target"])
+
+
+def test_a_single_beam_searches_too(tmp_path: Path) -> None:
+    study = task_study("translation", training={"beams": 1, "epochs": 1})
+    ledger, agenda = begin(tmp_path, study)
+    assert run_training(first(agenda, "teacher"), ledger.folder).state == "scored"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("task", OTHERS)
+def test_each_task_trains_in_mixed_precision(task: str, precision: str, tmp_path: Path) -> None:
+    study = task_study(task, training={"precision": precision, "epochs": 1})
+    study["search"] = {**study["search"], "alpha": [0.5], "distance": ["ce"]}
+    study["teachers"]["big"]["fine_tune"]["epochs"] = 1
+    ledger, agenda = begin(tmp_path, study)
+    for kind in ("teacher", "outputs", "student"):
+        for request in agenda.requests():
+            if request.training.kind == kind:
+                ledger.write_outcome(run_training(request.training, ledger.folder))
+        agenda = begin(tmp_path, study)[1]
+    found = list(ledger.outcomes())
+    assert {o.training.kind for o in found} == {"teacher", "outputs", "student"}
+    assert all(o.state == "scored" for o in found)
+
+
+def test_what_a_worker_did_before_does_not_change_what_a_teacher_keeps(tmp_path: Path) -> None:
+    donor = save_model(tmp_path / "donor")
+    models = {"big": str(donor), "small": str(donor)}
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    study = tiny_study(
+        datasets={"a": {"grammar": sizes}, "b": {"grammar": {**sizes, "seed": 1}, "max_length": 9}},
+        models=models,
+    )
+    ledger, agenda = begin(tmp_path / "study", study)
+    usual, other = [r.training for r in agenda.requests() if r.training.kind == "teacher"]
+    before = run_training(usual, ledger.folder)
+    run_training(other, ledger.folder)
+    assert without_cost(run_training(usual, ledger.folder)) == without_cost(before)
 
 
 # -- another process, without ray, optuna and datasets -----------------------------------------

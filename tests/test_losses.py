@@ -5,12 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import Largest
 from torch import Tensor
 
-from kdsearch.distill.losses import ce, kd_loss, mse
+from kdsearch.distill.losses import ce, in_chunks, kd_loss, label_loss, mse
 from kdsearch.search import Distance
+from kdsearch.tasks import IGNORED
 
 N, C = 5, 4
 LABELS = torch.tensor([0, 3, 1, 1, 2])
@@ -186,3 +189,179 @@ def test_the_gradient_of_ce_sums_to_nothing_over_the_classes(
     ce(student, teacher, temperature, temperature).backward()
     assert student.grad is not None
     assert float(student.grad.sum(dim=1).abs().max()) < 1e-6
+
+
+# -- units of different classes ------------------------------------------------------------------
+
+COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+"""How many classes each unit has."""
+LOSSES = ("ce", "mse", "labels", "kd ce", "kd mse")
+
+
+def padded_units(counts: list[int], seed: int, width: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [U, width] of students and teachers, of which each unit has its first few."""
+    draw = torch.Generator().manual_seed(seed)
+    student, teacher = (3 * torch.randn(len(counts), width, generator=draw) for _ in range(2))
+    return student, teacher, torch.arange(width) < torch.tensor(counts)[:, None]
+
+
+def masked_loss(
+    which: str, student: Tensor, teacher: Tensor, labels: Tensor, real: Tensor | None
+) -> Tensor:
+    if which == "ce":
+        return ce(student, teacher, 4.0, 2.0, real)
+    if which == "mse":
+        return mse(student, teacher, real)
+    if which == "labels":
+        return label_loss(student, labels, real)
+    distance = Distance(which.removeprefix("kd "))
+    return loss(student, teacher, labels=labels, distance=distance, alpha=0.5, real_NC=real)
+
+
+@pytest.mark.parametrize("which", LOSSES)
+@given(counts=COUNTS, seed=st.integers(0, 99))
+def test_a_loss_of_units_of_different_classes_is_the_mean_of_each_ones_own(
+    which: str, counts: list[int], seed: int
+) -> None:
+    student, teacher, real = padded_units(counts, seed)
+    labels = torch.tensor([seed % count for count in counts])
+    each = [
+        masked_loss(which, student[i : i + 1, :n], teacher[i : i + 1, :n], labels[i : i + 1], None)
+        for i, n in enumerate(counts)
+    ]
+    found = masked_loss(which, student, teacher, labels, real)
+    assert float(found) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("which", LOSSES)
+@pytest.mark.parametrize("strange", [1e4, -1e30, float("inf"), float("-inf"), float("nan")])
+def test_what_stands_where_a_class_is_not_real_changes_neither_loss_nor_gradient(
+    which: str, strange: float
+) -> None:
+    student, teacher, real = padded_units([2, 5, 1], 0)
+    labels = torch.tensor([1, 4, 0])
+    found = []
+    for filling in (0.0, strange):
+        leaf = student.masked_fill(~real, filling).requires_grad_()
+        value = masked_loss(which, leaf, teacher.masked_fill(~real, filling), labels, real)
+        value.backward()
+        assert leaf.grad is not None
+        assert torch.equal(leaf.grad[~real], torch.zeros(int((~real).sum())))
+        assert torch.isfinite(leaf.grad).all()
+        found.append((value.detach(), leaf.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("distance", list(Distance))
+def test_classes_that_are_not_real_give_finite_gradients_in_half_precision(
+    dtype: torch.dtype, distance: Distance
+) -> None:
+    student, teacher, real = padded_units([2, 5, 1], 0)
+    student = student.to(dtype).requires_grad_()
+    labels = torch.tensor([1, IGNORED, 0])
+    value = loss(
+        student, teacher.to(dtype), labels=labels, distance=distance, alpha=0.5, real_NC=real
+    )
+    value.backward()
+    assert torch.isfinite(value)
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+    assert not student.grad[~real].any()
+
+
+@pytest.mark.parametrize("which", LOSSES)
+def test_a_unit_without_any_class_has_no_gradient(which: str) -> None:
+    student, teacher, real = padded_units([3, 0], 0)
+    leaf = student.requires_grad_()
+    value = masked_loss(which, leaf, teacher, torch.tensor([1, IGNORED]), real)
+    value.backward()
+    assert torch.isfinite(value)
+    assert leaf.grad is not None
+    assert not leaf.grad[1].any()
+    assert leaf.grad[0, :3].all()
+
+
+# -- labels --------------------------------------------------------------------------------------
+
+
+def test_units_without_a_label_do_not_count_in_the_labels_loss() -> None:
+    some = torch.tensor([0, IGNORED, 1, IGNORED, 2])
+    expected = F.cross_entropy(STUDENT[[0, 2, 4]], some[[0, 2, 4]])
+    assert float(label_loss(STUDENT, some)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_the_labels_loss_of_units_without_labels_is_nothing() -> None:
+    student = STUDENT.clone().requires_grad_()
+    value = label_loss(student, torch.full((N,), IGNORED))
+    value.backward()
+    assert float(value.detach()) == 0
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+# -- in chunks -----------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 23),
+    chunk=st.integers(1, 30),
+    width=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    distance=st.sampled_from(Distance),
+)
+def test_a_loss_in_chunks_is_that_of_the_whole_with_all_of_its_gradients(
+    rows: int, chunk: int, width: int, seed: int, distance: Distance
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    values = torch.randn(rows, width, generator=draw)
+    weight, bias = torch.randn(7, width, generator=draw), torch.randn(7, generator=draw)
+    teacher = 3 * torch.randn(rows, 7, generator=draw)
+    labels = torch.randint(7, (rows,), generator=draw)
+    results = []
+    for chunked in (False, True):
+        leaves = [tensor.clone().requires_grad_() for tensor in (values, weight, bias)]
+
+        def of(some: Tensor, indices: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
+            logits = F.linear(some, leaves[1], leaves[2])
+            return loss(
+                logits, teacher[indices], labels=labels[indices], distance=distance, alpha=0.3
+            )
+
+        value = in_chunks(of, leaves[0], chunk) if chunked else of(leaves[0], torch.arange(rows))
+        value.backward()
+        results.append((value, *(leaf.grad for leaf in leaves)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_logits_are_kept_for_the_gradient() -> None:
+    values = torch.randn(40, 4, requires_grad=True)
+    weight = torch.randn(300, 4, requires_grad=True)
+    sizes: list[int] = []
+
+    def of(some: Tensor, _: Tensor) -> Tensor:
+        return F.linear(some, weight).logsumexp(dim=1).mean()
+
+    def keep(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        in_chunks(of, values, 5)
+    assert max(sizes, default=0) <= values.numel()
+
+
+@pytest.mark.parametrize("chunk", [1, 8, 40])
+def test_logits_are_made_for_no_more_rows_than_a_chunk_has(chunk: int) -> None:
+    values = torch.randn(40, 4, requires_grad=True)
+    weight = torch.randn(300, 4, requires_grad=True)
+
+    def of(some: Tensor, _: Tensor) -> Tensor:
+        return F.linear(some, weight).logsumexp(dim=1).mean()
+
+    with Largest() as largest:
+        in_chunks(of, values, chunk).backward()
+    assert largest.numbers == max(chunk * 300, 300 * 4)

@@ -9,43 +9,66 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import ENCODERS, LABEL_NAMES, SENTENCES, begin, save_model, spec_of, tiny, tiny_study
+from models import (
+    ENCODERS,
+    LABEL_NAMES,
+    SENTENCES,
+    SEQ2SEQ,
+    begin,
+    encode,
+    everything,
+    rows_of,
+    save_model,
+    spec_of,
+    task_study,
+    tiny,
+    tiny_study,
+)
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BartForConditionalGeneration,
+)
 
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.models import (
     build_model,
+    check_head,
     evenly_spaced,
     load_tokenizer,
     model_folder,
+    truncate,
     word_tokenizer,
 )
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
-from kdsearch.tasks import TASKS
+from kdsearch.tasks import TASKS, Task
 
 TASK = TASKS["classification"]
 ROWS = [{"texts": [text], "label": 0} for text in SENTENCES[:6]]
 
 
-def study_of(folder: Path, donor: Path) -> Ledger:
-    """A study with the pretrained model `donor`."""
+def study_of(folder: Path, donor: Path, layers: int | None = None) -> Ledger:
+    """A study with the pretrained model `donor`, of whose layers a student has some."""
     models = {"big": {"config": tiny()}, "donor": {"path": str(donor)}}
-    students = {"small": {"model": "donor"}}
+    students = {"small": {"model": "donor", "layers": layers}}
     return begin(folder, tiny_study(models=models, students=students))[0]
 
 
-def build(ledger: Ledger, spec: ModelSpec, labels: tuple[str, ...] = LABEL_NAMES) -> Any:
-    tokenizer = load_tokenizer(spec, "", ledger)
-    return build_model(spec, TASK, labels, tokenizer, ledger).eval()
+def build(
+    ledger: Ledger, spec: ModelSpec, labels: tuple[str, ...] = LABEL_NAMES, task: Task = TASK
+) -> Any:
+    tokenizer = load_tokenizer(spec, task, "", ledger)
+    return build_model(spec, task, labels, tokenizer, ledger).eval()
 
 
 @torch.no_grad()
 def logits(model: nn.Module, tokenizer: Any) -> Tensor:
     """A model's logits for a few sentences of different lengths."""
-    examples = TASK.encode(ROWS, tokenizer, 32)
-    return TASK.logits(model, examples.batch(torch.arange(len(ROWS))))
+    return TASK.outputs(model, everything(encode("classification", ROWS, tokenizer)))
 
 
 # -- which layers are kept ---------------------------------------------------------------------
@@ -123,8 +146,8 @@ def test_a_truncated_model_learns_in_all_of_its_layers(kind: str, tmp_path: Path
     ledger = study_of(tmp_path / "study", folder)
     spec = spec_of(ledger, "donor", layers=3)
     found = build(ledger, spec)
-    examples = TASK.encode(ROWS, load_tokenizer(spec, "", ledger), 32)
-    output = TASK.logits(found, examples.batch(torch.arange(len(ROWS))))
+    tokenizer = load_tokenizer(spec, TASK, "", ledger)
+    output = TASK.outputs(found, everything(encode("classification", ROWS, tokenizer)))
     assert output.shape == (len(ROWS), len(LABEL_NAMES))
     output.square().sum().backward()
     for layer in found.get_submodule(ENCODERS[kind][1]):
@@ -157,12 +180,296 @@ def test_a_model_whose_layers_share_weights_is_not_cut(tmp_path: Path) -> None:
     assert "use the whole model" in str(error.value)
 
 
-def test_a_model_of_two_stacks_of_layers_is_not_cut(tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_heads": 2}
-    folder = save_model(tmp_path / "donor", "t5", layers=4, **sizes)
+# -- truncation of encoder-decoders ------------------------------------------------------------
+
+TRANSLATION = TASKS["translation"]
+PAIRS = rows_of("translation")[:6]
+KINDS = sorted(SEQ2SEQ)
+
+
+def seq2seq(ledger: Ledger, layers: int | None) -> Any:
+    """The donor of a study, or some of its layers."""
+    return build(ledger, spec_of(ledger, "donor", layers), (), TRANSLATION)
+
+
+@pytest.fixture(scope="module")
+def donors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Ledger]]:
+    """By kind, an encoder-decoder with six layers on each side, and a study that has it."""
+    found = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        save_model(folder / "donor", kind, layers=6, task="translation")
+        found[kind] = folder / "donor", study_of(folder / "study", folder / "donor")
+    return found
+
+
+@torch.no_grad()
+def translation_logits(model: Any, tokenizer: Any) -> Tensor:
+    """What a model says of each token of a few translations."""
+    batch = everything(encode("translation", PAIRS, tokenizer))
+    found: Tensor = model.eval()(**batch.arguments, labels=batch.targets).logits
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_decoder_of_every_layer_says_what_its_donor_says(
+    donors: dict[str, tuple[Path, Ledger]], kind: str
+) -> None:
+    folder, ledger = donors[kind]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    donor = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    expected = translation_logits(donor, tokenizer)
+    assert torch.equal(translation_logits(seq2seq(ledger, 12), tokenizer), expected)
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(6, (1, 3, 5)), (4, (2, 5)), (2, (5,))])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_decoder_keeps_half_of_the_layers_on_each_side(
+    donors: dict[str, tuple[Path, Ledger]], kind: str, layers: int, kept: tuple[int, ...]
+) -> None:
+    folder, ledger = donors[kind]
+    donor, found = AutoModelForSeq2SeqLM.from_pretrained(folder), seq2seq(ledger, layers)
+    depths, places, _ = SEQ2SEQ[kind]
+    for depth, place in zip(depths, places, strict=True):
+        cut, whole = found.get_submodule(place), donor.get_submodule(place)
+        assert len(cut) == getattr(found.config, depth) == len(kept)
+        for layer, index in zip(cut, kept, strict=True):
+            expected = whole[index].state_dict()
+            found_there = layer.state_dict()
+            assert expected.keys() <= found_there.keys()
+            assert all(torch.equal(found_there[name], value) for name, value in expected.items())
+    rest = {n: v for n, v in found.state_dict().items() if not n.startswith(places)}
+    assert all(torch.equal(value, donor.state_dict()[name]) for name, value in rest.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_encoder_decoder_says_what_the_donor_says_when_it_skips_the_other_layers(
+    donors: dict[str, tuple[Path, Ledger]], kind: str
+) -> None:
+    folder, ledger = donors[kind]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    donor: Any = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    if kind == "t5":  # the first layer's bias is needed where the first layer is skipped
+        skip_t5_layers(donor, (0, 1, 3, 4))
+    else:
+        for place in SEQ2SEQ[kind][1]:
+            for skipped in (0, 1, 3, 4):
+                layer = donor.get_submodule(f"{place}.{skipped}")
+                layer.register_forward_hook(
+                    lambda module, inputs, output: (
+                        (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]
+                    )
+                )
+    expected = translation_logits(donor, tokenizer)
+    found = translation_logits(seq2seq(ledger, 4), tokenizer)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def skip_t5_layers(model: Any, skipped: tuple[int, ...]) -> None:
+    """Make layers of T5 add nothing to what they are given; they still make the position bias.
+
+    Each of a layer's parts adds to what it is given the result of one last linear map.
+    """
+    for stack in (model.encoder, model.decoder):
+        for index in skipped:
+            for part in stack.block[index].layer:
+                for name in ("SelfAttention.o", "EncDecAttention.o", "DenseReluDense.wo"):
+                    if hasattr(part, name.split(".")[0]):
+                        nn.init.zeros_(part.get_submodule(name).weight)
+
+
+def test_the_first_layer_that_t5_keeps_is_given_the_position_bias(
+    donors: dict[str, tuple[Path, Ledger]],
+) -> None:
+    folder, ledger = donors["t5"]
+    donor: Any = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    found = seq2seq(ledger, 4)
+    for cut, whole in ((found.encoder, donor.encoder), (found.decoder, donor.decoder)):
+        heirs = [block.layer[0].SelfAttention.has_relative_attention_bias for block in cut.block]
+        assert heirs == [True, False]
+        weights = [
+            block.layer[0].SelfAttention.relative_attention_bias.weight
+            for block in (cut.block[0], whole.block[0])
+        ]
+        assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_encoder_decoder_reads_back_as_it_was_saved(
+    donors: dict[str, tuple[Path, Ledger]], kind: str, tmp_path: Path
+) -> None:
+    folder, ledger = donors[kind]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = seq2seq(ledger, 6)
+    found.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert [config[depth] for depth in SEQ2SEQ[kind][0]] == [3, 3]
+    again, loading = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    before, after = (translation_logits(model, tokenizer) for model in (found, again))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_encoder_decoder_generates_as_well_with_a_cache_as_without(
+    donors: dict[str, tuple[Path, Ledger]], kind: str
+) -> None:
+    folder, ledger = donors[kind]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = seq2seq(ledger, 4)
+    arguments = everything(encode("translation", PAIRS, tokenizer)).arguments
+    texts = [
+        found.generate(**arguments, max_new_tokens=12, do_sample=False, use_cache=cached).tolist()
+        for cached in (True, False)
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_encoder_decoder_learns_in_all_of_its_layers(
+    donors: dict[str, tuple[Path, Ledger]], kind: str
+) -> None:
+    folder, ledger = donors[kind]
+    found = seq2seq(ledger, 6)
+    batch = everything(encode("translation", PAIRS, AutoTokenizer.from_pretrained(folder)))
+    found(**batch.arguments, labels=batch.targets).loss.backward()
+    for place in SEQ2SEQ[kind][1]:
+        for layer in found.get_submodule(place):
+            assert all(p.grad is not None and p.grad.any() for p in layer.parameters())
+
+
+def test_sides_of_different_depths_are_each_cut_evenly(tmp_path: Path) -> None:
+    sizes = {"encoder_layers": 8, "decoder_layers": 4}
+    folder = save_model(tmp_path / "donor", task="translation", kind="marian", **sizes)
+    donor: Any = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    found = seq2seq(study_of(tmp_path / "study", folder), 4)
+    for place, kept in zip(SEQ2SEQ["marian"][1], ((3, 7), (1, 3)), strict=True):
+        for layer, index in zip(found.get_submodule(place), kept, strict=True):
+            for name, value in donor.get_submodule(f"{place}.{index}").state_dict().items():
+                assert torch.equal(layer.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("each", [2, 3])
+def test_a_t5_with_as_many_layers_as_a_layer_has_parts_is_cut_too(
+    each: int, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "donor", "t5", layers=each, task="translation")
+    found = seq2seq(study_of(tmp_path / "study", folder), 2)
+    assert len(found.encoder.block) == len(found.decoder.block) == 1
+    assert len(found.encoder.block[0].layer) == 2
+    assert len(found.decoder.block[0].layer) == 3
+
+
+@pytest.mark.parametrize("layers", [1, 3, 5])
+def test_an_odd_number_of_layers_of_an_encoder_decoder_is_refused(
+    donors: dict[str, tuple[Path, Ledger]], layers: int
+) -> None:
+    _, ledger = donors["bart"]
+    with pytest.raises(InputError, match=f"{layers} layers cannot be halved") as error:
+        seq2seq(ledger, layers)
+    assert "give an even number" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_layers_than_an_encoder_decoder_has_are_refused(
+    donors: dict[str, tuple[Path, Ledger]], kind: str, tmp_path: Path
+) -> None:
+    folder, _ = donors[kind]
+    study_of(tmp_path / "as many", folder, 12)
+    with pytest.raises(InputError, match="asks for 14 layers of donor, which has 12"):
+        study_of(tmp_path / "more", folder, 14)
+
+
+def test_more_layers_than_twice_those_of_the_shorter_side_are_refused(tmp_path: Path) -> None:
+    sizes = {"encoder_layers": 6, "decoder_layers": 2}
+    folder = save_model(tmp_path / "donor", "bart", task="translation", **sizes)
+    study_of(tmp_path / "as many", folder, 4)
+    with pytest.raises(InputError, match="asks for 6 layers of donor, which has 4"):
+        study_of(tmp_path / "more", folder, 6)
+
+
+def test_a_cut_modernbert_keeps_the_kind_of_attention_of_each_layer(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "donor", "modernbert", layers=6, global_attn_every_n_layers=3)
     ledger = study_of(tmp_path / "study", folder)
-    with pytest.raises(InputError, match="has 2 lists of 4 layers"):
-        build(ledger, spec_of(ledger, "donor", layers=2))
+    donor: Any = AutoModelForSequenceClassification.from_pretrained(folder)
+    found = build(ledger, spec_of(ledger, "donor", layers=3))
+    kinds = [donor.config.layer_types[i] for i in (1, 3, 5)]
+    assert kinds == ["sliding_attention", "full_attention", "sliding_attention"]
+    assert found.config.layer_types == kinds
+    assert [layer.attention_type for layer in found.get_submodule("model.layers")] == kinds
+
+
+# -- a linear head -----------------------------------------------------------------------------
+
+
+class Squashed(BartForConditionalGeneration):
+    """A BART whose logits are squashed."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        found = super().forward(*arguments, **named)
+        found.logits = 30 * torch.tanh(found.logits / 30)
+        return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_of_every_usual_encoder_decoder_is_linear(
+    donors: dict[str, tuple[Path, Ledger]], kind: str
+) -> None:
+    folder, _ = donors[kind]
+    examples = encode("translation", PAIRS, AutoTokenizer.from_pretrained(folder))
+    check_head(AutoModelForSeq2SeqLM.from_pretrained(folder), TRANSLATION, examples)
+
+
+def test_a_model_whose_logits_are_not_linear_in_its_hidden_states_is_refused(
+    donors: dict[str, tuple[Path, Ledger]],
+) -> None:
+    folder, _ = donors["bart"]
+    examples = encode("translation", PAIRS, AutoTokenizer.from_pretrained(folder))
+    squashed = Squashed.from_pretrained(folder)
+    with pytest.raises(InputError, match="Squashed: its logits are no linear map") as error:
+        check_head(squashed, TRANSLATION, examples)
+    assert "such as BART" in str(error.value)
+
+
+# -- at random ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_decoder_at_random_has_the_vocabulary_and_the_special_tokens_of_its_words(
+    kind: str, tmp_path: Path
+) -> None:
+    config = {"model_type": kind, **SEQ2SEQ[kind][2]}
+    config |= dict.fromkeys(SEQ2SEQ[kind][0], 1)
+    study = task_study("translation", models={"m": {"config": config}}, **same_model("m"))
+    ledger, agenda = begin(tmp_path, study)
+    training = agenda.requests()[0].training
+    assert training.kind == "teacher"
+    tokenizer = load_tokenizer(training.model, TRANSLATION, training.data.train, ledger)
+    found: Any = build_model(training.model, TRANSLATION, (), tokenizer, ledger)
+    logits = translation_logits(found, tokenizer)
+    assert logits.shape[-1] == len(tokenizer) == found.get_output_embeddings().out_features
+    assert found.get_input_embeddings().num_embeddings == len(tokenizer)
+    assert found.config.pad_token_id == found.config.decoder_start_token_id == 0
+    assert found.config.eos_token_id == tokenizer.eos_token_id
+
+
+def same_model(name: str) -> dict[str, Any]:
+    """The sections of a study whose one teacher and one student have the same model."""
+    return {"teachers": {"big": {"model": name}}, "students": {"small": {"model": name}}}
+
+
+@pytest.mark.parametrize("total", [3, 4, 6])
+@pytest.mark.parametrize("kind", sorted({*ENCODERS, *SEQ2SEQ}))
+def test_cutting_needs_no_weights(kind: str, total: int) -> None:
+    depths = SEQ2SEQ[kind][0] if kind in SEQ2SEQ else (ENCODERS[kind][0],)
+    rest = SEQ2SEQ[kind][2] if kind in SEQ2SEQ else ENCODERS[kind][2]
+    config = AutoConfig.for_model(kind, **{**rest, **dict.fromkeys(depths, total)})
+    task = TRANSLATION if kind in SEQ2SEQ else TASK
+    with torch.device("meta"):
+        model = task.head.from_config(config)
+    truncate(model, 2)
+    assert [getattr(model.config, depth) for depth in depths] == [2 // len(depths)] * len(depths)
 
 
 # -- heads and weights -------------------------------------------------------------------------
@@ -197,7 +504,7 @@ def test_a_model_at_random_has_an_embedding_for_each_word_of_the_training_split(
     ledger, agenda = begin(tmp_path / "study", tiny_study())
     training = agenda.requests()[0].training
     assert training.kind == "teacher"
-    tokenizer = load_tokenizer(training.model, training.data.train, ledger)
+    tokenizer = load_tokenizer(training.model, TASK, training.data.train, ledger)
     words = {w for row in ledger.rows(training.data.train) for w in row["texts"][0].split()}
     found: Any = build_model(training.model, TASK, LABEL_NAMES, tokenizer, ledger)
     assert set(tokenizer.get_vocab()) == words | {"[PAD]", "[UNK]", "[CLS]", "[SEP]"}
@@ -213,13 +520,36 @@ def test_weights_are_read_in_single_precision(tmp_path: Path) -> None:
     assert {p.dtype for p in found.parameters()} == {torch.float32}
 
 
-def test_weights_that_are_no_safetensors_are_not_read(tmp_path: Path) -> None:
+def test_weights_in_torchs_own_format_are_read_where_there_are_no_others(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "donor")
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    expected = AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"holds no model.*model\.safetensors"):
-        study_of(tmp_path / "study", folder)
+    torch.save(expected, folder / "pytorch_model.bin")
+    ledger = study_of(tmp_path / "study", folder)
+    found = build(ledger, spec_of(ledger, "donor")).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+class Stranger:
+    """What runs something of its own when it is unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.witness,)
+
+
+def test_weights_that_would_run_something_are_refused_and_run_nothing(tmp_path: Path) -> None:
+    folder, witness = save_model(tmp_path / "donor"), tmp_path / "ran"
+    state = AutoModelForSequenceClassification.from_pretrained(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save({**state, "more": Stranger(witness)}, folder / "pytorch_model.bin")
+    ledger = study_of(tmp_path / "study", folder)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        build(ledger, spec_of(ledger, "donor"))
+    assert not witness.exists()
 
 
 def test_safetensors_are_read_where_other_weights_lie_beside_them(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import gzip
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
 from kdsearch.study import grammar, hub
-from kdsearch.study.rows import Row, digest_rows, read_dataset
+from kdsearch.study.catalogue import CATALOGUE
+from kdsearch.study.parsers import Row
+from kdsearch.study.rows import DataRows, digest_rows, read_dataset
 from kdsearch.study.schema import Dataset
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ["plain", 'quo"ted, with a comma', "NA", "", "zwölf Boxkämpfer", "line\u2028separator", "0"]
 ROWS = [
-    {"first": text, "second": text[::-1], "class": number % 2} for number, text in enumerate(TEXTS)
+    {"first": text, "second": f"{text[::-1]}!", "class": number % 2}
+    for number, text in enumerate(TEXTS)
 ]
 
 
@@ -62,7 +65,11 @@ def write_all(folder: Path, kind: str = "jsonl", rows: list[dict[str, Any]] = RO
     return dataset_of(folder, kind)
 
 
-def read(dataset: Dataset, data_dir: Path | None = None, seed: int = 0) -> dict[str, list[Row]]:
+def read(dataset: Dataset, data_dir: Path | None = None, seed: int = 0) -> Mapping[str, list[Row]]:
+    return read_all(dataset, data_dir, seed).splits
+
+
+def read_all(dataset: Dataset, data_dir: Path | None = None, seed: int = 0) -> DataRows:
     return read_dataset("mine", dataset, data_dir=data_dir, seed=seed)
 
 
@@ -79,7 +86,8 @@ def problems(dataset: Dataset, data_dir: Path | None = None) -> list[str]:
 def test_every_kind_of_file_gives_the_same_rows_and_digest(tmp_path: Path, kind: str) -> None:
     found = read(write_all(tmp_path, kind))
     expected = [
-        {"texts": [text, text[::-1]], "label": number % 2} for number, text in enumerate(TEXTS)
+        {"texts": [text, f"{text[::-1]}!"], "label": number % 2}
+        for number, text in enumerate(TEXTS)
     ]
     assert found == dict.fromkeys(SPLITS, expected)
     assert {digest_rows(rows) for rows in found.values()} == {digest_rows(expected)}
@@ -113,11 +121,11 @@ def test_empty_lines_of_a_file_are_no_rows(tmp_path: Path) -> None:
 def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path) -> None:
     write_all(tmp_path)
     found = problems(dataset_of(tmp_path, text=["first", "third"], label="klass"))
-    assert len(found) == 6  # two columns of three splits
+    assert len(found) == 5  # two columns of three splits, but for the training split's labels
     assert "has no column third (there are: first, second, class)" in found[0]
 
 
-@pytest.mark.parametrize("label", [2, -1, "maybe", None, 0.5, True])
+@pytest.mark.parametrize("label", [2, -1, "maybe", 0.5, True, ["no"]])
 def test_an_unknown_label_is_named_with_its_row(tmp_path: Path, label: object) -> None:
     dataset = write_all(tmp_path)
     write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": label}])
@@ -132,7 +140,8 @@ def test_a_text_that_is_none_is_named_with_its_row(tmp_path: Path, text: object)
     dataset = write_all(tmp_path)
     write(tmp_path, "test", "jsonl", [{**ROWS[0], "second": text}])
     [problem] = problems(dataset)
-    assert problem.startswith(f"{tmp_path}/test.jsonl: row 1: its text is missing or not text")
+    what = "holds half a character" if isinstance(text, str) else "is missing or not text"
+    assert problem == f"{tmp_path}/test.jsonl: row 1: its second {what}"
 
 
 def test_many_bad_rows_are_counted_not_listed(tmp_path: Path) -> None:
@@ -184,8 +193,10 @@ def test_the_problems_of_all_splits_are_reported_at_once(tmp_path: Path) -> None
     (tmp_path / "train.jsonl").write_text("{\n")
     write(tmp_path, "validation", "jsonl", [])
     (tmp_path / "test.jsonl").unlink()
-    words = ["not JSON", "has no rows", "no such file"]
-    assert all(word in text for word, text in zip(words, problems(dataset), strict=True))
+    found = problems(dataset)
+    assert len(found) == 3
+    for words in ("train.jsonl:1: not JSON", "validation.jsonl: has no rows", "no such file"):
+        assert any(words in text for text in found)
 
 
 # -- where rows come from ----------------------------------------------------------------------
@@ -199,12 +210,11 @@ def test_the_data_folder_comes_before_the_files_of_the_study(tmp_path: Path) -> 
     assert len(read(dataset, tmp_path / "data")["train"]) == 2
 
 
-def test_a_data_folder_without_a_split_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "mine", "train", "jsonl", ROWS)
-    found = problems(dataset_of(tmp_path), tmp_path)
-    assert [text.split(": ")[1][:27] for text in found] == [
-        "has no validation split (pu",
-        "has no test split (put one ",
+def test_a_data_folder_without_a_training_split_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "mine", "test", "jsonl", ROWS)
+    assert problems(dataset_of(tmp_path), tmp_path) == [
+        f"{tmp_path}/mine: has no train split "
+        "(put one of train.jsonl.gz, train.jsonl, train.csv, train.parquet)"
     ]
 
 
@@ -238,16 +248,16 @@ def test_an_unreachable_hub_is_said_at_once_with_what_to_do() -> None:
     with pytest.raises(InputError) as caught:
         read_dataset("mrpc", Dataset(), data_dir=None, seed=0)
     assert time.monotonic() - start < 10
-    assert len(caught.value.problems) == 3
-    for problem in caught.value.problems:
-        assert "the Hugging Face Hub cannot be reached" in problem.what
-        assert "--data-dir" in problem.mend
+    [problem] = caught.value.problems
+    assert problem.place == "datasets.mrpc"
+    assert "the Hugging Face Hub cannot be reached" in problem.what
+    assert "--data-dir" in problem.mend
 
 
 @pytest.mark.usefixtures("no_hub")
 def test_a_model_that_is_not_in_the_cache_is_said_with_what_to_do(tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"models\.big .*cannot be reached .*--model NAME=PATH"):
+    with pytest.raises(InputError, match=r"models\.big .*cannot be reached .*--data-dir DIR"):
         hub.hub_model("nobody/nothing-of-this-name", None, "x.yaml: models.big")
     assert time.monotonic() - start < 10
 
@@ -258,16 +268,264 @@ def test_the_data_folder_comes_before_the_hub(tmp_path: Path) -> None:
     for split in SPLITS:
         write(tmp_path / "mrpc", split, "jsonl.gz", rows)
     found = read_dataset("mrpc", Dataset(), data_dir=tmp_path, seed=0)
-    assert found["test"] == [{"texts": ["a", "b"], "label": 1}]
+    assert found.splits["test"] == [{"texts": ["a", "b"], "label": 1}]
     renamed = read_dataset("pairs", Dataset(catalogue="mrpc"), data_dir=tmp_path, seed=0)
     assert renamed == found
+
+
+# -- splits cut off the training split ---------------------------------------------------------
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    return [{"first": str(i), "second": "", "class": i % 2} for i in range(count)]
+
+
+def only(folder: Path, *splits: str, **fields: Any) -> Dataset:
+    """A data set whose study names the files of these splits alone."""
+    files = {split: str(folder / f"{split}.jsonl") for split in splits}
+    return dataset_of(folder, files=files, **fields)
+
+
+@given(
+    count=st.integers(20, 200),
+    seed=st.integers(0, 5),
+    there=st.sampled_from([("train",), ("train", "test"), ("train", "validation")]),
+)
+def test_missing_splits_are_a_tenth_each_of_the_training_rows_and_share_none(
+    tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, there: tuple[str, ...]
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    for split in there:
+        write(folder, split, "jsonl", numbered(count) if split == "train" else ROWS)
+    found = read_all(only(folder, *there), seed=seed)
+    missing = [split for split in SPLITS if split not in there]
+    assert found.cut == dict.fromkeys(missing, count // 10)
+    together: list[str] = []
+    for split in ("train", *missing):
+        numbers = [row["texts"][0] for row in found.splits[split]]
+        assert numbers == sorted(numbers, key=int)  # in the order of the file
+        together += numbers
+    assert sorted(together, key=int) == [str(i) for i in range(count)]
+    assert read_all(only(folder, *there), seed=seed) == found
+
+
+def test_another_seed_cuts_other_rows(tmp_path: Path) -> None:
+    write(tmp_path, "train", "jsonl", numbered(100))
+    first, other = (read(only(tmp_path, "train"), seed=seed)["test"] for seed in (0, 1))
+    assert first != other
+
+
+def test_a_split_that_is_there_is_read_and_not_cut(tmp_path: Path) -> None:
+    found = read_all(write_all(tmp_path))
+    assert found.cut == {}
+    assert found.labels == ("no", "yes")
+
+
+def test_a_data_folder_without_the_other_splits_has_them_cut(tmp_path: Path) -> None:
+    write(tmp_path / "mine", "train", "csv", numbered(50))
+    found = read_all(dataset_of(tmp_path), tmp_path)
+    assert found.cut == {"validation": 5, "test": 5}
+    assert [len(found.splits[split]) for split in SPLITS] == [40, 5, 5]
+
+
+def test_only_rows_with_a_label_are_cut_off(tmp_path: Path) -> None:
+    rows = [{**row, "class": None if i % 2 else i // 2 % 2} for i, row in enumerate(numbered(100))]
+    write(tmp_path, "train", "jsonl", rows)
+    found = read(only(tmp_path, "train"))
+    assert len(found["validation"]) == len(found["test"]) == 10
+    assert all(row["label"] is not None for row in found["validation"] + found["test"])
+    assert sum(row["label"] is None for row in found["train"]) == 50
+
+
+def test_too_few_labelled_rows_to_cut_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "train", "jsonl", numbered(2))
+    [problem] = problems(only(tmp_path, "train"))
+    assert "1 labelled rows are too few to cut 1 off for test (give a test split)" in problem
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_the_catalogue_says_how_many_rows_its_missing_splits_have(tmp_path: Path) -> None:
+    [(split, size)] = CATALOGUE["sst2"].cut.items()
+    assert split == "test"
+    rows = [{"sentence": f"number {i}", "label": i % 2} for i in range(size + 50)]
+    write(tmp_path / "sst2", "train", "parquet", rows)
+    write(tmp_path / "sst2", "validation", "parquet", rows[:10])
+    found = read_dataset("sst2", Dataset(), data_dir=tmp_path, seed=0)
+    assert found.cut == {"test": size}
+    assert [len(found.splits[split]) for split in SPLITS] == [50, 10, size]
+
+
+def test_a_limit_holds_for_what_is_left_after_the_cut(tmp_path: Path) -> None:
+    write(tmp_path, "train", "jsonl", numbered(100))
+    found = read(only(tmp_path, "train", limit={"train": 30, "validation": 4}))
+    assert [len(found[split]) for split in SPLITS] == [30, 4, 10]
+    numbers = [row["texts"][0] for rows in found.values() for row in rows]
+    assert len(set(numbers)) == 44
+
+
+# -- other tasks -------------------------------------------------------------------------------
+
+
+NER_ROWS = [
+    {"words": ["Ada", "Byron", "wrote"], "tags": ["B-PER", "I-PER", "O"]},
+    {"words": ["in", "London"], "tags": ["O", "B-LOC"]},
+]
+NER_NUMBERS = [[3, 4, 0], [0, 1]]  # by the name of the kind: O, B-LOC, B-PER, I-PER
+
+
+def write_task(folder: Path, kind: str, rows: list[dict[str, Any]], **fields: Any) -> Dataset:
+    for split in SPLITS:
+        write(folder, split, kind, rows)
+    return dataset_of(folder, kind, **{"labels": None, **fields})
+
+
+NER_FIELDS: dict[str, Any] = {"task": "ner", "text": "words", "label": "tags"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_tags_that_the_study_does_not_name_are_those_of_all_splits(
+    tmp_path: Path, kind: str
+) -> None:
+    rows: list[dict[str, Any]] = NER_ROWS
+    if kind == "csv":
+        rows = [{name: " ".join(items) for name, items in row.items()} for row in rows]
+    dataset = write_task(tmp_path, kind, rows, **NER_FIELDS)
+    write(tmp_path, "test", kind, [rows[0]])
+    write(tmp_path, "validation", kind, [rows[1]])
+    found = read_all(dataset)
+    assert found.labels == ("O", "B-LOC", "B-PER", "I-PER")
+    expected = [
+        {"words": row["words"], "tags": tags}
+        for row, tags in zip(NER_ROWS, ([2, 3, 0], [0, 1]), strict=True)
+    ]
+    assert found.splits == {
+        "train": expected,
+        "validation": expected[1:],
+        "test": expected[:1],
+    }
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_tags_are_read_by_name_and_by_number(tmp_path: Path, kind: str) -> None:
+    labels = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    numbers = [{**row, "tags": tags} for row, tags in zip(NER_ROWS, NER_NUMBERS, strict=True)]
+    found = []
+    for folder, rows in (("names", NER_ROWS), ("numbers", numbers)):
+        cells = [{n: " ".join(map(str, items)) for n, items in row.items()} for row in rows]
+        dataset = write_task(
+            tmp_path / folder, kind, cells if kind == "csv" else rows, **NER_FIELDS, labels=labels
+        )
+        found.append(read(dataset)["train"])
+    assert found[0] == found[1]
+    assert [row["tags"] for row in found[0]] == NER_NUMBERS
+
+
+def test_kinds_of_entity_stand_for_their_tags(tmp_path: Path) -> None:
+    found = read_all(write_task(tmp_path, "jsonl", NER_ROWS, **NER_FIELDS, labels=["PER", "LOC"]))
+    assert found.labels == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    assert [row["tags"] for row in found.splits["test"]] == [[1, 2, 0], [0, 3]]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_numbers_of_tags_without_names_are_refused(tmp_path: Path, kind: str) -> None:
+    rows: list[dict[str, Any]] = [{"words": ["a", "b"], "tags": [0, 1]}]
+    if kind == "csv":
+        rows = [{"words": "a b", "tags": "0 1"}]
+    found = problems(write_task(tmp_path, kind, rows, **NER_FIELDS))
+    assert len(found) == 1
+    assert found[0].startswith("datasets.mine: ")
+    assert "name them in their order: labels: [O, B-PER, ...]" in found[0]
+
+
+def test_tags_that_are_not_iob2_are_refused(tmp_path: Path) -> None:
+    rows = [{"words": ["a", "b"], "tags": ["S-PER", "O"]}]
+    dataset = write_task(tmp_path, "jsonl", rows, **NER_FIELDS)
+    assert problems(dataset) == [
+        "datasets.mine: the F1 of entities needs tags in IOB2, unlike S-PER "
+        "(write O, B-X and I-X, or take metric: accuracy)"
+    ]
+    accurate = write_task(tmp_path, "jsonl", rows, **NER_FIELDS, metric="accuracy")
+    assert read_all(accurate).labels == ("O", "S-PER")
+
+
+def test_tags_without_that_of_no_entity_are_refused(tmp_path: Path) -> None:
+    fields = {**NER_FIELDS, "labels": ["B-PER", "I-PER", "B-LOC"]}
+    [problem] = problems(write_task(tmp_path, "jsonl", NER_ROWS, **fields))
+    assert problem.startswith("datasets.mine: its labels lack the tag O (name every tag")
+
+
+def test_a_missing_column_of_tags_without_names_is_named(tmp_path: Path) -> None:
+    dataset = write_task(tmp_path, "jsonl", NER_ROWS, **{**NER_FIELDS, "label": "ner"})
+    assert problems(dataset) == ["datasets.mine: has no column ner"]
+
+
+QA_CONTEXT = "Ada wrote it, and Ada kept it."
+QA_ROW = {"question": "Who?", "context": QA_CONTEXT}
+QA_PARSED = [{**QA_ROW, "answers": [{"text": "Ada", "start": 18}, {"text": "it", "start": 10}]}]
+SQUAD_FORM = {"text": ["Ada", "it"], "answer_start": [18, 10]}
+LIST_FORM = [{"text": "Ada", "answer_start": 18}, {"text": "it", "answer_start": 10}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("answers", [SQUAD_FORM, LIST_FORM])
+def test_answers_of_either_form_are_read_from_every_kind_of_file(
+    tmp_path: Path, kind: str, answers: Any
+) -> None:
+    given_answers = json.dumps(answers) if kind == "csv" else answers
+    rows = [{**QA_ROW, "answers": given_answers}]
+    dataset = write_task(tmp_path, kind, rows, task="qa", text=None, label=None)
+    assert read(dataset) == dict.fromkeys(SPLITS, QA_PARSED)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_column_within_a_column_is_read(tmp_path: Path, kind: str) -> None:
+    rows = [{"translation": {"de": "Er sagte es .", "en": "He said so ."}}]
+    fields = {"task": "translation", "text": "translation.de", "label": "translation.en"}
+    found = read(write_task(tmp_path, kind, rows, **fields))
+    assert found["test"] == [{"source": "Er sagte es .", "target": "He said so ."}]
+
+
+def test_a_missing_column_within_a_column_is_named(tmp_path: Path) -> None:
+    rows = [{"translation": {"fr": "Il le dit .", "en": "He said so ."}}]
+    fields = {"task": "translation", "text": "translation.de", "label": "translation.en"}
+    found = problems(write_task(tmp_path, "jsonl", rows, **fields))
+    assert len(found) == 3
+    assert "train.jsonl: has no column translation.de" in found[0]
+
+
+def test_a_training_split_may_lack_labels_and_no_other(tmp_path: Path) -> None:
+    unlabelled = [{"first": row["first"], "second": row["second"]} for row in ROWS]
+    dataset = write_all(tmp_path)
+    write(tmp_path, "train", "jsonl", unlabelled)
+    assert {row["label"] for row in read(dataset)["train"]} == {None}
+    write(tmp_path, "validation", "jsonl", unlabelled)
+    write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": None}, ROWS[2]])
+    assert problems(dataset) == [
+        f"{tmp_path}/validation.jsonl: has no column class (there are: first, second)",
+        f"{tmp_path}/test.jsonl: row 2: its class is missing",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_an_empty_cell_is_a_missing_label(tmp_path: Path, kind: str) -> None:
+    dataset = write_all(tmp_path, kind)
+    write(tmp_path, "train", kind, [ROWS[0], {**ROWS[1], "class": None}, ROWS[5]])
+    assert [row["label"] for row in read(dataset)["train"]] == [0, None, 1]
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation"])
+def test_every_grammar_gives_rows_that_its_task_accepts(task: str) -> None:
+    sizes = {"train": 30, "validation": 20, "test": 10}
+    dataset = Dataset.model_validate_json(json.dumps({"grammar": sizes, "task": task}))
+    found = read_all(dataset)
+    assert {split: len(rows) for split, rows in found.splits.items()} == sizes
 
 
 # -- limits ------------------------------------------------------------------------------------
 
 
 def test_a_limit_keeps_the_same_rows_in_their_order_for_the_same_seed(tmp_path: Path) -> None:
-    many = [{"first": str(i), "second": "", "class": 0} for i in range(500)]
+    many = [{"first": str(i), "second": "", "class": i % 2} for i in range(500)]
     write_all(tmp_path, rows=many)
     dataset = dataset_of(tmp_path, limit={"train": 50, "test": 1000})
     first, again, other = (read(dataset, seed=seed) for seed in (0, 0, 1))

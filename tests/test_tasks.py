@@ -8,21 +8,41 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import SENTENCES, macro_f1, save_model
-from transformers import AutoTokenizer
+from models import SENTENCES, macro_f1, one_by_one, save_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from kdsearch.agenda import DataSpec
 from kdsearch.distill.models import word_tokenizer
-from kdsearch.tasks import TASKS
+from kdsearch.study import TrainingSettings
+from kdsearch.tasks import IGNORED, TASKS, Encoded
 
 TASK = TASKS["classification"]
 TOKENIZER = word_tokenizer([*SENTENCES, "first second third"])
 
 
+def data_of(metric: str = "f1", classes: int = 2) -> DataSpec:
+    labels = tuple(f"label {number}" for number in range(classes))
+    return DataSpec(
+        task="classification", metric=metric, labels=labels, train="", validation="", test=""
+    )
+
+
+def encode(
+    some: Sequence[dict[str, Any]], tokenizer: Any = TOKENIZER, max_length: int = 100
+) -> Encoded:
+    settings = TrainingSettings(max_length=max_length)
+    return TASK.encode(some, tokenizer, data_of(), settings, training=False)
+
+
 def score(metric: str, predicted: Sequence[int], gold: Sequence[int], classes: int) -> float:
-    """The score of predictions, as logits whose largest is the predicted class's."""
+    """The score of predictions, decoded from logits whose largest is the predicted class's."""
     logits = torch.nn.functional.one_hot(torch.tensor(predicted), classes).float() * 3 - 7
-    labels = [f"label {number}" for number in range(classes)]
-    return TASK.score(metric, logits, torch.tensor(gold), labels)
+    examples = encode([{"texts": ["first"], "label": label} for label in gold])
+    batch = examples.batch(torch.arange(len(gold)))
+    data = data_of(metric, classes)
+    settings = TrainingSettings(max_length=100)
+    decoded = TASK.decode(torch.nn.Identity(), TOKENIZER, batch, logits, data, settings)
+    return TASK.score(decoded, examples.references, data)
 
 
 def rows(*texts: list[str]) -> list[dict[str, Any]]:
@@ -66,13 +86,25 @@ def test_macro_f1_follows_from_hits_false_alarms_and_misses(pairs: list[tuple[in
     assert score("f1", predicted, gold, 4) == pytest.approx(macro_f1(predicted, gold, 4))
 
 
+@pytest.mark.parametrize(
+    ("metric", "classes", "expected"),
+    [
+        ("f1", 2, "binary F1 of label 1"),
+        ("f1", 3, "macro F1 of 3 labels"),
+        ("accuracy", 3, "accuracy"),
+    ],
+)
+def test_a_signature_says_which_score_it_is(metric: str, classes: int, expected: str) -> None:
+    assert TASK.signature(data_of(metric, classes)) == expected
+
+
 # -- encoding ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_an_example_is_encoded_as_the_tokenizer_does(columns: int) -> None:
     texts = [list(SENTENCES[i : i + columns]) for i in range(20)]
-    examples = TASK.encode(rows(*texts), TOKENIZER, 100)
+    examples = encode(rows(*texts))
     for index, text in enumerate(texts):
         expected = TOKENIZER(*text)
         length = int(examples.lengths[index])
@@ -82,46 +114,84 @@ def test_an_example_is_encoded_as_the_tokenizer_does(columns: int) -> None:
 
 
 def test_rows_keep_their_order_and_labels() -> None:
-    examples = TASK.encode(rows(["third"], ["first second third"], ["first"]), TOKENIZER, 100)
+    examples = encode(rows(["third"], ["first second third"], ["first"]))
     assert examples.labels.tolist() == [0, 1, 0]
     assert examples.lengths.tolist() == [3, 5, 3]
     assert len(examples) == 3
 
 
+def test_every_example_has_one_row_and_a_batch_those_of_its_examples() -> None:
+    examples = encode(rows(["third"], ["first second third"], ["first"], ["second"]))
+    assert examples.offsets.tolist() == [0, 1, 2, 3, 4]
+    batch = examples.batch(torch.tensor([3, 1]))
+    assert batch.rows.tolist() == [3, 1]
+    assert batch.counts.tolist() == [1, 1]
+    assert batch.labels.tolist() == TASK.labels(batch).tolist() == [1, 1]
+
+
+def test_a_row_without_a_label_is_ignored_by_the_loss() -> None:
+    examples = encode([{"texts": ["first"], "label": 1}, {"texts": ["second"], "label": None}])
+    assert examples.labels.tolist() == [1, IGNORED]
+
+
+def test_what_a_model_says_of_a_batch_is_what_it_says_of_each_alone(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    some = rows(*([sentence] for sentence in SENTENCES[:8]))
+    examples = encode(some, AutoTokenizer.from_pretrained(tmp_path), 50)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    batch = examples.batch(order)
+    with torch.no_grad():
+        found = TASK.outputs(model, batch)
+    expected = one_by_one(model, AutoTokenizer.from_pretrained(tmp_path), some, 50)
+    torch.testing.assert_close(found, expected[order], rtol=1e-4, atol=1e-4)
+    logits, real = TASK.units(found, batch)
+    assert real is None
+    assert logits is found
+
+
+def test_examples_on_another_device_are_the_same() -> None:
+    examples = encode(rows(["first"], ["first second third"]))
+    moved = examples.to("meta")
+    tensors = (moved.lengths, moved.counted, moved.labels, *moved.inputs.values())
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.references == examples.references
+
+
 def test_what_lies_behind_an_example_is_padding() -> None:
-    examples = TASK.encode(rows(["first"], ["first second third"]), TOKENIZER, 100)
+    examples = encode(rows(["first"], ["first second third"]))
     assert examples.inputs["input_ids"][0, 3:].tolist() == [TOKENIZER.pad_token_id] * 2
 
 
 def test_a_longer_sentence_is_cut_to_the_most_tokens() -> None:
-    examples = TASK.encode(rows(["first second third"]), TOKENIZER, 4)
+    examples = encode(rows(["first second third"]), max_length=4)
     tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0].tolist())
     assert tokens == ["[CLS]", "first", "second", "[SEP]"]
 
 
 def test_of_a_pair_the_longer_text_is_cut() -> None:
-    examples = TASK.encode(rows(["first second third first second", "third"]), TOKENIZER, 6)
+    examples = encode(rows(["first second third first second", "third"]), max_length=6)
     tokens = TOKENIZER.convert_ids_to_tokens(examples.inputs["input_ids"][0].tolist())
     assert tokens == ["[CLS]", "first", "second", "[SEP]", "third", "[SEP]"]
 
 
 @pytest.mark.parametrize("text", [[""], ["", ""], [" \n"]])
 def test_an_empty_text_has_its_special_tokens_alone(text: list[str]) -> None:
-    examples = TASK.encode(rows(text), TOKENIZER, 100)
+    examples = encode(rows(text))
     assert examples.lengths.tolist() == [1 + len(text)]
 
 
 def test_a_batch_is_as_wide_as_its_longest_example_and_masks_the_rest() -> None:
     texts = (["first"], ["first second third second first"], ["first second"])
-    examples = TASK.encode(rows(*texts), TOKENIZER, 100)
+    examples = encode(rows(*texts))
     batch = examples.batch(torch.tensor([2, 0]))
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert batch.arguments["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     expected = TOKENIZER([texts[2][0], texts[0][0]], padding=True)["input_ids"]
-    assert batch["input_ids"].tolist() == expected
+    assert batch.arguments["input_ids"].tolist() == expected
 
 
 def test_a_model_is_given_no_more_than_its_tokenizer_says_it_takes(tmp_path: Path) -> None:
     save_model(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, model_input_names=["input_ids"])
-    examples = TASK.encode(rows(["first second"]), tokenizer, 100)
-    assert set(examples.batch(torch.tensor([0]))) == {"input_ids", "attention_mask"}
+    examples = encode(rows(["first second"]), tokenizer)
+    assert set(examples.batch(torch.tensor([0])).arguments) == {"input_ids", "attention_mask"}

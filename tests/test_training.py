@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,38 +12,36 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import ENCODERS, SENTENCES
+from models import (
+    ENCODERS,
+    SENTENCES,
+    cross_entropy,
+    data_of,
+    encode,
+    everything,
+    macro_f1,
+    rows_of,
+    save_model,
+    settings_of,
+)
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from kdsearch.agenda import DataSpec
 from kdsearch.distill.models import word_tokenizer
-from kdsearch.distill.training import History, batches, predict, train
-from kdsearch.study import Adam, TrainingSettings
-from kdsearch.tasks import TASKS, Encoded
+from kdsearch.distill.objective import Objective, label_objective
+from kdsearch.distill.training import History, batches, evaluate, predict, train
+from kdsearch.study import Adam
+from kdsearch.tasks import TASKS, Batch, Encoded
 
 TASK = TASKS["classification"]
 TOKENIZER = word_tokenizer(SENTENCES)
-DATA = DataSpec(
-    task="classification",
-    metric="accuracy",
-    labels=("no", "yes"),
-    train="",
-    validation="",
-    test="",
-)
-
-
-def settings(**changes: Any) -> TrainingSettings:
-    return TrainingSettings(
-        **{"epochs": 1, "batch_size": 8, "max_length": 32, "precision": "fp32", **changes}
-    )
+DATA = data_of(metric="accuracy", labels=("no", "yes"))
 
 
 def encoded(count: int) -> Encoded:
     """Sentences that ask for `good`, or not."""
     rows = [{"texts": [text], "label": int("good" in text)} for text in SENTENCES[:count]]
-    return TASK.encode(rows, TOKENIZER, 32)
+    return encode("classification", rows, TOKENIZER)
 
 
 def bert(kind: str = "bert", seed: int = 0) -> Any:
@@ -53,30 +52,28 @@ def bert(kind: str = "bert", seed: int = 0) -> Any:
     return AutoModelForSequenceClassification.from_config(config)
 
 
-def on_labels(examples: Encoded) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda logits, indices: nn.functional.cross_entropy(
-        logits.float(), examples.labels[indices]
-    )
+def on_labels(values: Tensor, batch: Batch) -> Tensor:
+    return nn.functional.cross_entropy(values.float(), batch.labels)
 
 
 def trained(
     model: nn.Module,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    objective: Objective = on_labels,
     *,
     examples: Encoded | None = None,
     learning_rate: float = 3e-3,
     seed: int = 1,
     **changes: Any,
 ) -> History:
-    examples = examples or encoded(40)
     return train(
         model,
         TASK,
+        TOKENIZER,
         DATA,
-        examples,
+        examples or encoded(40),
         encoded(24),
-        loss or on_labels(examples),
-        settings=settings(**changes),
+        objective,
+        settings=settings_of(**changes),
         learning_rate=learning_rate,
         seed=seed,
         keep_lowest_loss=True,
@@ -125,13 +122,21 @@ def test_batches_follow_from_the_seed_and_the_epoch_alone() -> None:
 # -- prediction --------------------------------------------------------------------------------
 
 
+def said(model: nn.Module, examples: Encoded, **changes: Any) -> Tensor:
+    """What a model says of each example of one row, in their order."""
+    parts = list(predict(model, TASK, examples, settings_of(**changes)))
+    order = torch.cat([indices for indices, _, _ in parts])
+    assert sorted(order.tolist()) == list(range(len(examples)))
+    return torch.cat([values for _, _, values in parts])[order.argsort()]
+
+
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
 @torch.no_grad()
 def test_predictions_are_those_of_each_example_alone(kind: str) -> None:
     model, examples = bert(kind).eval(), encoded(16)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
-    found = predict(model, TASK, examples, batch_size=1, precision="fp32")
+    found = said(model, examples, batch_size=1)
     for index, text in enumerate(SENTENCES[:16]):
         alone = TOKENIZER(text, return_tensors="pt")
         expected = model(input_ids=alone["input_ids"]).logits[0]
@@ -140,18 +145,102 @@ def test_predictions_are_those_of_each_example_alone(kind: str) -> None:
 
 def test_predicting_switches_dropout_off() -> None:
     model, examples = bert().train(), encoded(12)
-    once, twice = (predict(model, TASK, examples, batch_size=4, precision="fp32") for _ in range(2))
+    once, twice = (said(model, examples, batch_size=4) for _ in range(2))
     assert torch.equal(once, twice)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_predictions_in_half_precision_are_close_and_single_in_type(precision: str) -> None:
+def test_predictions_in_half_precision_are_close(precision: str) -> None:
     model, examples = bert(), encoded(12)
-    exact = predict(model, TASK, examples, batch_size=4, precision="fp32")
-    found = predict(model, TASK, examples, batch_size=4, precision=precision)
-    assert found.dtype == torch.float32
+    exact = said(model, examples, batch_size=4)
+    found = said(model, examples, batch_size=4, precision=precision).float()
     assert not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_predictions_come_with_the_batch_they_were_made_of(task: str, tmp_path: Path) -> None:
+    model, tokenizer = saved(task, tmp_path)
+    examples = encode(task, rows_of(task, 21), tokenizer)
+    rows = []
+    for indices, batch, values in predict(model, TASKS[task], examples, settings_of(task)):
+        expected = examples.batch(indices)
+        assert torch.equal(batch.arguments["input_ids"], expected.arguments["input_ids"])
+        assert torch.equal(batch.rows, expected.rows)
+        assert len(values) == len(batch.rows) == len(batch.labels)
+        rows += batch.rows.tolist()
+    assert sorted(rows) == list(range(len(examples.labels)))
+
+
+def test_the_columns_of_predictions_can_be_put_in_another_order() -> None:
+    model, examples = bert(), encoded(12)
+    usual, swapped = (
+        [values for _, _, values in predict(model, TASK, examples, settings_of(), order=order)]
+        for order in ((), (1, 0))
+    )
+    for before, after in zip(usual, swapped, strict=True):
+        assert torch.equal(after, before.flip(1))
+
+
+# -- evaluation --------------------------------------------------------------------------------
+
+
+def saved(task: str, folder: Path) -> tuple[Any, Any]:
+    """A tiny model at random for a task, and its tokenizer."""
+    kind = "bart" if task == "translation" else "bert"
+    save_model(folder, kind, task=task, max_position_embeddings=128)
+    return TASKS[task].head.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@torch.no_grad()
+def test_a_model_is_scored_by_what_it_says_of_each_example() -> None:
+    model, examples = bert().eval(), encoded(37)
+    logits = model(**everything(examples).arguments).logits.numpy()
+    gold = examples.labels.tolist()
+    data = DATA.model_copy(update={"labels": ("a", "b", "c"), "metric": "f1"})
+    found = evaluate(model, TASK, TOKENIZER, examples, data, settings_of())
+    assert found.score == pytest.approx(macro_f1(logits.argmax(axis=1).tolist(), gold, 3))
+    assert found.loss == pytest.approx(cross_entropy(logits, gold), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@torch.no_grad()
+def test_the_loss_of_a_split_is_the_mean_over_its_units_however_they_are_batched(
+    task: str, tmp_path: Path
+) -> None:
+    model, tokenizer = saved(task, tmp_path)
+    examples = encode(task, rows_of(task, 21), tokenizer)
+    batch = everything(examples)
+    model.eval()
+    whole = label_objective(TASKS[task], model)(TASKS[task].outputs(model, batch), batch)
+    for size in (1, 4, 21):
+        settings = settings_of(task, batch_size=size)
+        found = evaluate(model, TASKS[task], tokenizer, examples, data_of(task), settings)
+        assert found.loss == pytest.approx(float(whole), rel=1e-4)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_the_score_of_a_split_does_not_depend_on_its_batches(task: str, tmp_path: Path) -> None:
+    model, tokenizer = saved(task, tmp_path)
+    examples = encode(task, rows_of(task, 21), tokenizer)
+    scores = {
+        evaluate(
+            model,
+            TASKS[task],
+            tokenizer,
+            examples,
+            data_of(task),
+            settings_of(task, batch_size=size),
+        ).score
+        for size in (1, 3, 21)
+    }
+    assert len(scores) == 1
+
+
+def test_a_model_whose_loss_is_not_finite_has_no_score() -> None:
+    model = bert()
+    model.classifier.bias.data[0] = math.nan
+    assert evaluate(model, TASK, TOKENIZER, encoded(9), DATA, settings_of()).score is None
 
 
 # -- one step, worked out by hand --------------------------------------------------------------
@@ -175,7 +264,7 @@ SLOPE = torch.tensor([0.3, -0.4])
 GRADIENTS = (np.array([[0.3, 0.6], [-0.4, -0.8]]), np.array([0.3, -0.4]))
 
 
-def slope(logits: Tensor, _: Tensor) -> Tensor:
+def slope(logits: Tensor, _: Batch) -> Tensor:
     """A loss of constant gradient."""
     return (logits * SLOPE).sum(dim=1).mean()
 
@@ -237,9 +326,9 @@ def rates(**changes: Any) -> list[float]:
     model = Linear()
     seen: list[float] = []
 
-    def loss(logits: Tensor, indices: Tensor) -> Tensor:
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
         seen.append(float(model.bias[0].detach()))
-        return slope(logits, indices)
+        return slope(logits, batch)
 
     adam = Adam(weight_decay=0.0, epsilon=1e-12)
     trained(
@@ -312,16 +401,17 @@ class Scripted(nn.Module):
 def kept(right: Sequence[int], sureness: Sequence[float]) -> History:
     """The history of as many epochs of one batch, all validation examples being `yes`."""
     examples = encoded(8)
-    validation = TASK.encode([{"texts": ["good"], "label": 1}] * 4, TOKENIZER, 32)
+    validation = encode("classification", [{"texts": ["good"], "label": 1}] * 4, TOKENIZER)
     model = Scripted(right, sureness)
     return train(
         model,
         TASK,
+        TOKENIZER,
         DATA,
         examples,
         validation,
-        on_labels(examples),
-        settings=settings(epochs=len(right)),
+        on_labels,
+        settings=settings_of(epochs=len(right)),
         learning_rate=1e-3,
         seed=0,
         keep_lowest_loss=True,
@@ -357,8 +447,8 @@ def test_the_epoch_of_the_lowest_loss_is_kept_with_its_weights() -> None:
 def test_the_training_loss_of_an_epoch_is_the_mean_over_its_examples() -> None:
     examples = encoded(11)  # the last batch has three
 
-    def number(logits: Tensor, indices: Tensor) -> Tensor:
-        return indices.float().mean() + 0 * logits.sum()
+    def number(logits: Tensor, batch: Batch) -> Tensor:
+        return batch.rows.float().mean() + 0 * logits.sum()
 
     history = trained(Linear(), number, examples=examples)
     assert history.epochs[0].train_loss == pytest.approx(sum(range(11)) / 11)
@@ -406,8 +496,8 @@ def test_a_learning_rate_far_too_large_makes_a_training_diverge(precision: str) 
 def test_a_loss_that_is_not_finite_ends_a_training(value: float) -> None:
     seen = []
 
-    def loss(logits: Tensor, indices: Tensor) -> Tensor:
-        seen.append(len(indices))
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        seen.append(len(batch.rows))
         return logits.sum() * (value if len(seen) == 7 else 1.0)  # in the second epoch
 
     history = trained(Linear(), loss, epochs=5)

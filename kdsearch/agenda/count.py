@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kdsearch.agenda.agenda import Agenda, CaseView
-from kdsearch.search import Bounds, Checkpoint, Inner, count_bounds, lazy_choice
-from kdsearch.study import SPLITS, Study, TestCase, space_of
+from kdsearch.search import (
+    Bounds,
+    Checkpoint,
+    Choice,
+    Inner,
+    Space,
+    count_bounds,
+    lazy_choice,
+)
+from kdsearch.study import SPLITS, Resolved, Study, TestCase, cache_bytes, space_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +42,33 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
             fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
             most=len(SPLITS) * checkpoints,
         ),
-        students=count_bounds(
-            space,
-            lazy=lazy_choice(space, f"{study.seed}/{case}"),
-            coincide=None if may_coincide else False,
+        students=_students(
+            space, lazy_choice(space, f"{study.seed}/{case}"), None if may_coincide else False
         ),
+    )
+
+
+@lru_cache(maxsize=256)
+def _students(space: Space, lazy: Choice, coincide: bool | None) -> Bounds:
+    """The cases of a study differ in few of these."""
+    return count_bounds(space, lazy=lazy, coincide=coincide)
+
+
+def cached_bytes(resolved: Resolved, case: TestCase) -> int:
+    """About how many bytes the outputs of a case's teacher take, of all its checkpoints."""
+    study, data = resolved.study, resolved.datasets[case.dataset]
+    teacher = study.teachers[case.teacher]
+    names = list(teacher.given.values()) or [teacher.model or ""] * len(study.search.teacher)
+    return sum(
+        cache_bytes(
+            study,
+            data.task,
+            name,
+            data.splits["train"].units,
+            len(data.labels),
+            resolved.models[name].path,
+        )
+        for name in names
     )
 
 

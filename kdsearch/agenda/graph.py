@@ -12,7 +12,7 @@ from kdsearch.agenda.training import (
     TeacherTraining,
 )
 from kdsearch.search import Distance, Trial
-from kdsearch.study import SPLITS, Resolved, TestCase, given_labels
+from kdsearch.study import SPLITS, Resolved, TestCase, TrainingSettings, given_labels
 
 
 class Graph:
@@ -27,7 +27,7 @@ class Graph:
         teacher = self._study.teachers[case.teacher]
         if teacher.model is None:
             return ()
-        settings = self._study.training
+        settings = self._settings(case).model_copy(update={"hidden_dtype": None})
         if teacher.fine_tune.epochs is not None:
             settings = settings.model_copy(update={"epochs": teacher.fine_tune.epochs})
         return tuple(
@@ -51,12 +51,15 @@ class Graph:
         """A checkpoint that was given."""
         teacher = self._study.teachers[case.teacher]
         labels = given_labels(teacher, self._resolved.models[model])
+        if not self._resolved.datasets[case.dataset].labels:
+            labels = ()  # its task has none
         assert labels is not None  # a study without them does not resolve
         return CheckpointSpec(model=self._model(model), training=None, epoch=None, labels=labels)
 
     def outputs(self, case: TestCase, checkpoint: CheckpointSpec) -> tuple[OutputsTraining, ...]:
         """The outputs of a checkpoint on each split, the training split first."""
-        settings = self._study.training
+        settings = self._settings(case)
+        assert settings.max_length is not None  # `for_task` filled it in
         return tuple(
             OutputsTraining(
                 data=self._data(case),
@@ -65,6 +68,9 @@ class Graph:
                 settings=ForwardSettings(
                     batch_size=settings.batch_size,
                     max_length=settings.max_length,
+                    stride=settings.stride,
+                    beams=settings.beams if split != "train" else None,
+                    hidden_dtype=settings.hidden_dtype if split == "train" else None,
                     precision=settings.precision,
                     cpu_threads=settings.cpu_threads,
                 ),
@@ -89,9 +95,14 @@ class Graph:
             alpha=configuration.alpha,
             gradient_scale=self._study.search.gradient_scale if scaled else "none",
             learning_rate=trial.learning_rate,
-            settings=self._study.training,
+            settings=self._settings(case),
             seed=self._study.seed,
         )
+
+    def _settings(self, case: TestCase) -> TrainingSettings:
+        dataset = self._study.datasets[case.dataset]
+        task = self._resolved.datasets[case.dataset].task
+        return self._study.training.for_task(task, dataset.max_length)
 
     def _data(self, case: TestCase) -> DataSpec:
         dataset = self._resolved.datasets[case.dataset]
@@ -99,6 +110,7 @@ class Graph:
             task=dataset.task,
             metric=dataset.metric,
             labels=dataset.labels,
+            languages=dataset.languages,
             train=dataset.splits["train"].digest,
             validation=dataset.splits["validation"].digest,
             test=dataset.splits["test"].digest,

@@ -53,6 +53,8 @@ class Outcome(Record):
     """Of the lowest validation loss: a teacher's t_ll."""
     parameters: int | None = None
     """How many weights the model has."""
+    metric: str = ""
+    """How exactly the scores are computed, as a publication would state it."""
     digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file that was kept, by its path in the study's folder."""
     cost: Cost

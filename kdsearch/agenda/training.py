@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from kdsearch.search import Checkpoint, Distance
 from kdsearch.study import Record, TrainingSettings
 
-VERSION = 1
+VERSION = 2
 """Of the training code. Raise it when the same training would give another result."""
 
 # What a training carries for readers and workers, and what its key leaves out.
@@ -30,6 +30,7 @@ class DataSpec(Record):
     task: str
     metric: str
     labels: tuple[str, ...]
+    languages: tuple[str, str] | None = None
     train: str
     validation: str
     test: str
@@ -66,6 +67,9 @@ class ForwardSettings(Record):
 
     batch_size: int
     max_length: int
+    stride: int | None
+    beams: int | None
+    hidden_dtype: str | None
     precision: Literal["fp32", "bf16", "fp16"]
     cpu_threads: int
 

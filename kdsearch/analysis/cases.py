@@ -74,6 +74,8 @@ class CaseResult:
     state: State
     reason: str | None
     """Why it is unfinished or blocked."""
+    metric: str | None
+    """How exactly its scores are computed; None before there is any."""
     teachers: tuple[TeacherScore, ...]
     coinciding: bool
     """Whether the teacher's two checkpoints are one."""
@@ -109,6 +111,7 @@ def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResu
         case=view.case,
         state=state,
         reason=reason,
+        metric=next((o.metric for key in every if (o := results[key]) is not None), None),
         teachers=teacher_scores(agenda, view),
         coinciding=view.coinciding,
         path=path,

@@ -7,7 +7,7 @@ import sys
 import typer
 
 import kdsearch
-from kdsearch.cli import launch, look, plan, study
+from kdsearch.cli import data, launch, look, plan, study
 from kdsearch.errors import InputError, StorageError
 
 BAD_INPUT = 2
@@ -39,6 +39,7 @@ def version(
 
 study.add_to(app)
 plan.add_to(app)
+data.add_to(app)
 launch.add_to(app)
 look.add_to(app)
 

@@ -31,7 +31,7 @@ from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
-from kdsearch.study import Study, load_study
+from kdsearch.study import Resolved, Study, load_study
 
 INCOMPLETE = 1
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -52,7 +52,10 @@ def launch(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet."),
+        typer.Option(
+            help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet for data sets, "
+            "and models/NAME/ for models."
+        ),
     ] = None,
     model: Models = None,
     address: Annotated[
@@ -66,7 +69,7 @@ def launch(
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
-    study = load_study(study_file, models=parse_models(model))
+    study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
     _check_folder(ledger)
@@ -78,6 +81,7 @@ def launch(
         )
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
+        _say_of_data(agenda.resolved, out)
         known = sum(result is not None for result in agenda.results.values())
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
@@ -90,6 +94,28 @@ def launch(
     print_answer(agenda)
     out.print(f"report: {report}")
     _exit_if_incomplete(agenda, ledger)
+
+
+def _say_of_data(resolved: Resolved, out: Console) -> None:
+    """What became of a data set's rows that its reader may not expect."""
+    for name, data in resolved.datasets.items():
+        for split, rows in data.cut.items():
+            out.print(f"{name}: no {split} split; {rows} rows of train serve as it")
+        for split, rows in data.left_out.items():
+            out.print(f"{name}: {rows} rows of {split} cannot be used and are left out")
+
+
+def _fetched(study_file: Path, data_dir: Path | None) -> dict[str, str]:
+    """The models that `fetch` brought to DIR/models/, by their names in the study."""
+    if data_dir is None or not (data_dir / "models").is_dir():
+        return {}
+    known = load_study(study_file).models
+    folders = {path.name: path for path in (data_dir / "models").iterdir() if path.is_dir()}
+    return {
+        name: str(folders[name].resolve())
+        for name, source in known.items()
+        if name in folders and source.hub is not None
+    }
 
 
 def _run(

@@ -32,7 +32,7 @@ _NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}}
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command(epilog=example("kdsearch status runs/quickstart"))(status)
-    app.command(epilog=example("kdsearch explain runs/quickstart grammar/big/small"))(explain)
+    app.command(epilog=example("kdsearch explain runs/quickstart sentiment/encoder/small"))(explain)
     app.command(epilog=example("kdsearch report runs/quickstart"))(report)
 
 

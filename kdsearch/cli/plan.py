@@ -10,20 +10,29 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from kdsearch.agenda import Counts, StudentTraining, case_counts
-from kdsearch.cli.options import Json, Models, console, example, open_folder, parse_models
+from kdsearch.agenda import Counts, StudentTraining, cached_bytes, case_counts
+from kdsearch.cli.options import Json, Models, console, count, example, open_folder, parse_models
 from kdsearch.driver import duration
+from kdsearch.errors import InputError
 from kdsearch.search import Bounds, Checkpoint, Inner
-from kdsearch.study import Study, known_rows, label_count, load_study, test_cases
-
-_FLOAT_BYTES = 4
+from kdsearch.study import (
+    Resolved,
+    Study,
+    TestCase,
+    cache_bytes,
+    known_rows,
+    label_count,
+    load_study,
+    readable_size,
+    task_of,
+    test_cases,
+    units_per_row,
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command(epilog=example("kdsearch plan search_spaces/mrpc.yaml --seconds 40 --slots 8"))(
-        plan
-    )
+    app.command(epilog=example("kdsearch plan search_spaces/mrpc.yaml --speed 100 --slots 8"))(plan)
 
 
 def plan(
@@ -31,6 +40,12 @@ def plan(
         Path,
         typer.Argument(metavar="STUDY", help="A study file, or the folder of a study that ran."),
     ],
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Training examples per second of a student on one slot, e.g. a GPU."
+        ),
+    ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(min=0.001, help="What one student takes; of a folder, its mean is known."),
@@ -40,113 +55,194 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Count the trainings of each test case: the fewest and the most. Trains and reads nothing."""
-    teacher_bytes = None
+    if speed is not None and seconds is not None:
+        raise InputError.one("--seconds", "does not go with --speed", "give one of them")
+    resolved, teacher_bytes = None, None
     if study_file.is_dir():
         _, agenda = open_folder(study_file)
-        study = agenda.resolved.study
+        resolved = agenda.resolved
+        study = resolved.study
         outcomes = [o for o in agenda.results.values() if o is not None]
         took = [o.cost.seconds for o in outcomes if isinstance(o.training, StudentTraining)]
-        seconds = seconds or (sum(took) / len(took) if took else None)
+        if speed is None and seconds is None and took:
+            seconds = sum(took) / len(took)
         teacher_bytes = sum(o.cost.bytes_written for o in outcomes if o.training.kind == "teacher")
     else:
         study = load_study(study_file, models=parse_models(model))
     counts = [case_counts(study, case) for case in test_cases(study)]
-    facts = _facts(study, counts, seconds, slots, teacher_bytes)
+    facts = _facts(study, resolved, counts, speed, seconds, slots) | {
+        "checkpoint_bytes": teacher_bytes
+    }
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:
-        _show(study, counts, facts)
+        _show(study, facts)
 
 
 def _facts(
     study: Study,
+    resolved: Resolved | None,
     counts: list[Counts],
+    speed: float | None,
     seconds: float | None,
     slots: int,
-    teacher_bytes: int | None,
 ) -> dict[str, Any]:
     students = sum((c.students for c in counts), Bounds(fewest=0, most=0))
     other = Inner.COORDINATE if study.search.inner == "joint" else Inner.JOINT
-    shared = {(c.case.dataset, c.case.teacher): c for c in counts}
-    return {
-        "name": study.name,
-        "inner": study.search.inner,
-        "cases": [
+    shared = list({(c.case.dataset, c.case.teacher): c for c in counts}.values())
+    cases: list[dict[str, Any]] = []
+    for c in counts:
+        took = _seconds_of_student(study, resolved, c.case, speed, seconds)
+        cases.append(
             {
                 "case": str(c.case),
                 "students": _range(c.students),
                 f"students_{other.value}": _range(case_counts(study, c.case, other).students),
+                "seconds": None if took is None else _range(c.students, took),
             }
-            for c in counts
-        ],
-        "teachers": sum(c.teachers for c in shared.values()),
-        "outputs": _range(sum((c.outputs for c in shared.values()), Bounds(fewest=0, most=0))),
+        )
+    times = [case["seconds"] for case in cases]
+    return {
+        "name": study.name,
+        "inner": study.search.inner,
+        "cases": cases,
+        "teachers": sum(c.teachers for c in shared),
+        "outputs": _range(sum((c.outputs for c in shared), Bounds(fewest=0, most=0))),
+        "caches": [_cache(study, resolved, c) for c in shared],
         "students": _range(students),
-        "seconds_per_student": seconds,
         "slots": slots,
-        "seconds": None
-        if seconds is None
-        else {
-            "fewest": students.fewest * seconds / slots,
-            "most": students.most * seconds / slots,
-        },
-        "outputs_bytes": _outputs_bytes(study, list(shared.values())),
-        "checkpoint_bytes": teacher_bytes,
+        "slot_seconds": None
+        if None in times
+        else {end: sum(t[end] for t in times) for end in ("fewest", "most")},
     }
 
 
-def _range(bounds: Bounds) -> dict[str, int]:
-    return {"fewest": bounds.fewest, "most": bounds.most}
+def _seconds_of_student(
+    study: Study,
+    resolved: Resolved | None,
+    case: TestCase,
+    speed: float | None,
+    seconds: float | None,
+) -> float | None:
+    """What a student of a case takes to train; None where nothing says it."""
+    rows = _train_rows(study, resolved, case)
+    if speed is None or rows is None:
+        return seconds
+    return rows * study.training.epochs / speed
 
 
-def _outputs_bytes(study: Study, shared: list[Counts]) -> int | None:
-    """The size of the cached outputs; None where a data set's size is not known yet."""
-    total = 0
-    for counts in shared:
-        rows = known_rows(counts.case.dataset, study.datasets[counts.case.dataset])
-        if rows is None:
-            return None
-        labels = label_count(counts.case.dataset, study.datasets[counts.case.dataset])
-        checkpoints = counts.outputs.most // len(rows)
-        total += checkpoints * sum(rows.values()) * labels * _FLOAT_BYTES
-    return total
+def _train_rows(study: Study, resolved: Resolved | None, case: TestCase) -> int | None:
+    if resolved is not None:
+        return resolved.datasets[case.dataset].splits["train"].rows
+    rows = known_rows(case.dataset, study.datasets[case.dataset])
+    return rows["train"] if rows else None
 
 
-def _show(study: Study, counts: list[Counts], facts: Mapping[str, Any]) -> None:
-    other = "coordinate" if study.search.inner == "joint" else "joint"
-    table = Table("test case", title=f"Students of {study.name}, fewest to most", box=None)
-    table.add_column(f"{study.search.inner} (this study)", justify="right")
-    table.add_column(other, justify="right")
-    for row in facts["cases"]:
-        table.add_row(row["case"], _words(row["students"]), _words(row[f"students_{other}"]))
+def _cache(study: Study, resolved: Resolved | None, counts: Counts) -> dict[str, Any]:
+    """A teacher's trainings on a data set, and its outputs that are kept."""
+    case = counts.case
+    dataset, teacher = study.datasets[case.dataset], study.teachers[case.teacher]
+    rows, units = _train_rows(study, resolved, case), units_per_row(case.dataset, dataset)
+    taken: int | None = None
+    if resolved is not None:
+        taken = cached_bytes(resolved, case)
+    elif rows is not None and units is not None:
+        names = list(teacher.given.values()) or [teacher.model or ""] * len(study.search.teacher)
+        task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
+        taken = sum(cache_bytes(study, task, name, rows * units, labels) for name in names)
+    return {
+        "dataset": case.dataset,
+        "teacher": case.teacher,
+        "trainings": counts.teachers,
+        "passes": _range(counts.outputs),
+        "train_rows": rows,
+        "bytes": taken,
+    }
+
+
+def _range(bounds: Bounds, factor: float = 1) -> dict[str, Any]:
+    return {"fewest": bounds.fewest * factor, "most": bounds.most * factor}
+
+
+def _show(study: Study, facts: Mapping[str, Any]) -> None:
     out = console()
-    out.print(table)
+    out.print(_students_table(study, facts))
+    out.print(_teachers_table(facts))
     out.print(f"students in all: {_words(facts['students'])}")
     out.print(f"teachers to fine-tune: {facts['teachers']}, shared by the cases of a data set")
-    out.print(f"passes over a split for teachers' outputs: {_words(facts['outputs'])}")
+    out.print(f"passes of teachers over a split: {_words(facts['outputs'])}")
     if Checkpoint.LOWEST_LOSS.value in study.search.teacher and facts["teachers"]:
         out.print("  (the fewest: where a teacher's two checkpoints turn out to be one)")
-    if facts["seconds"] is None:
-        out.print("time: give --seconds, what one student takes, and --slots, how many at once")
-    else:
-        low, high = (duration(facts["seconds"][end]) for end in ("fewest", "most"))
-        took = low if low == high else f"{low} to {high}"
+    if facts["slot_seconds"] is None:
         out.print(
-            f"time: {took} for the students, at {facts['seconds_per_student']:.3g} s each "
-            f"on {facts['slots']} slot{'s' * (facts['slots'] != 1)}"
+            "time: give --speed, the training examples per second of a student, "
+            "or --seconds, what one takes"
         )
-    size = facts["outputs_bytes"]
-    known = "known when the data is read" if size is None else f"about {size / 1e6:.1f} MB"
+    else:
+        slots = facts["slots"]
+        out.print(
+            f"time: {_span(facts['slot_seconds'], slots)} for the students on "
+            f"{count(slots, 'slot')}, {_hours(facts['slot_seconds'])} hours of a slot in all; "
+            "the teachers' own comes on top"
+        )
+    sizes = [cache["bytes"] for cache in facts["caches"]]
+    known = "known when the data is read" if None in sizes else f"about {readable_size(sum(sizes))}"
     out.print(f"disk: teachers' outputs {known}; {_checkpoint_words(facts)}")
+
+
+def _students_table(study: Study, facts: Mapping[str, Any]) -> Table:
+    other = "coordinate" if study.search.inner == "joint" else "joint"
+    title = f"Students of {study.name}, fewest to most; its inner tuning is {study.search.inner}"
+    table = Table(title=title, box=None)
+    table.add_column("test case", overflow="fold")
+    table.add_column(study.search.inner, justify="right")
+    table.add_column(other, justify="right")
+    timed = any(row["seconds"] for row in facts["cases"])
+    if timed:
+        table.add_column("hours of a slot", justify="right")
+    for row in facts["cases"]:
+        cells = [row["case"], _words(row["students"]), _words(row[f"students_{other}"])]
+        if timed:
+            cells.append(_hours(row["seconds"]) if row["seconds"] else "?")
+        table.add_row(*cells)
+    return table
+
+
+def _teachers_table(facts: Mapping[str, Any]) -> Table:
+    table = Table(title="Teachers", box=None)
+    table.add_column("data set / teacher", overflow="fold")
+    for column in ("trainings", "passes", "training rows", "outputs kept"):
+        table.add_column(column, justify="right")
+    for row in facts["caches"]:
+        table.add_row(
+            f"{row['dataset']}/{row['teacher']}",
+            str(row["trainings"]),
+            _words(row["passes"]),
+            "?" if row["train_rows"] is None else f"{row['train_rows']:,}",
+            "?" if row["bytes"] is None else readable_size(row["bytes"]),
+        )
+    return table
 
 
 def _checkpoint_words(facts: Mapping[str, Any]) -> str:
     if facts["checkpoint_bytes"]:
-        return f"checkpoints {facts['checkpoint_bytes'] / 1e6:.0f} MB so far"
+        return f"checkpoints {readable_size(facts['checkpoint_bytes'])} so far"
     return "up to two checkpoints per teacher training, each of the model's size"
 
 
+def _hours(seconds: Mapping[str, float]) -> str:
+    low, high = (
+        f"{hours:,.0f}" if (hours := seconds[end] / 3600) >= 10 else f"{hours:.2g}"
+        for end in ("fewest", "most")
+    )
+    return low if low == high else f"{low} to {high}"
+
+
+def _span(seconds: Mapping[str, float], slots: int) -> str:
+    low, high = (duration(seconds[end] / slots) for end in ("fewest", "most"))
+    return low if low == high else f"{low} to {high}"
+
+
 def _words(bounds: Mapping[str, int]) -> str:
-    if bounds["fewest"] == bounds["most"]:
-        return str(bounds["most"])
-    return f"{bounds['fewest']} to {bounds['most']}"
+    low, high = bounds["fewest"], bounds["most"]
+    return str(low) if low == high else f"{low} to {high}"

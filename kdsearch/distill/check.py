@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +13,82 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
+from kdsearch.agenda import DataSpec
 from kdsearch.distill.models import random_config, truncate
 from kdsearch.errors import InputError, Problem
-from kdsearch.study import Resolved, given_labels, test_cases
-from kdsearch.tasks import TASKS
+from kdsearch.study import Resolved, TestCase, given_labels, test_cases
+from kdsearch.tasks import TASKS, has_languages
 
 
 def check_models(resolved: Resolved, place: str) -> None:
     """Build each model of the study, read from the file `place`, without weights.
 
-    Raises `InputError` with every one that cannot be built, cut or given inputs this long.
+    Raises `InputError` with every one that cannot be built, cut or given inputs this long, and
+    with teachers and students that do not go together.
     """
     transformers.logging.set_verbosity_error()
+    _tokenizer.cache_clear()
     study = resolved.study
     used: set[tuple[str, str, int | None, str]] = set()
     for case in test_cases(study):
-        teacher, student = study.teachers[case.teacher], study.students[case.student]
-        task = resolved.datasets[case.dataset].task
-        for name in (*filter(None, [teacher.model]), *teacher.given.values(), student.model):
-            used.add((f"models.{name}", name, None, task))
+        student = study.students[case.student]
+        for name in (*_teacher_models(resolved, case), student.model):
+            used.add((f"models.{name}", name, None, case.dataset))
         if student.layers is not None:
-            used.add((f"students.{case.student}", student.model, student.layers, task))
+            used.add((f"students.{case.student}", student.model, student.layers, case.dataset))
     problems = dict.fromkeys(_given_problems(resolved, place))
-    for where, name, layers, task in sorted(used, key=str):
+    problems |= dict.fromkeys(_metric_problems(resolved, place))
+    for where, name, layers, dataset in sorted(used, key=str):
         try:
-            problem = _problem(resolved, name, layers, task)
+            problem = _problem(resolved, name, layers, dataset)
+        except InputError as error:
+            problem = "; ".join(f"{p.what} ({p.mend})" for p in error.problems)
         except Exception as error:  # whatever transformers raises for a configuration
             problem = " ".join(str(error).split())[:300] or type(error).__name__
         if problem:
             problems[Problem(place=f"{place}: {where}", what=problem)] = None
+    if not problems:
+        problems |= dict.fromkeys(_pair_problems(resolved, place))
     if problems:
         raise InputError(problems)
 
 
+def _teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
+    teacher = resolved.study.teachers[case.teacher]
+    return (*filter(None, [teacher.model]), *teacher.given.values())
+
+
 def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Given teachers whose number of outputs is not that of their labels."""
-    for name, teacher in resolved.study.teachers.items():
+    for case in test_cases(resolved.study):
+        if not resolved.datasets[case.dataset].labels:
+            continue
+        teacher = resolved.study.teachers[case.teacher]
         for model in teacher.given.values():
             found = resolved.models[model]
             labels = given_labels(teacher, found)
             outputs = AutoConfig.from_pretrained(Path(found.path or "")).num_labels
             if labels is not None and outputs != len(labels):
                 what = f"{model} has {outputs} outputs, for {len(labels)} labels"
-                yield Problem(place=f"{place}: teachers.{name}", what=what)
+                yield Problem(place=f"{place}: teachers.{case.teacher}", what=what)
+
+
+def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
+    """Metrics that need a package which is not there: BLEU of Japanese and Korean."""
+    for name, data in resolved.datasets.items():
+        spec = DataSpec(
+            task=data.task,
+            metric=data.metric,
+            labels=data.labels,
+            languages=data.languages,
+            **{split: data.splits[split].digest for split in data.splits},
+        )
+        try:
+            TASKS[data.task].signature(spec)
+        except RuntimeError as error:
+            what = f"{data.metric} cannot be computed: {' '.join(str(error).split())}"
+            mend = "install what it asks for on every node, or take metric: chrf"
+            yield Problem(place=f"{place}: datasets.{name}.metric", what=what, mend=mend)
 
 
 def _unknown_fields(fields: dict[str, Any]) -> str | None:
@@ -69,9 +104,9 @@ def _unknown_fields(fields: dict[str, Any]) -> str | None:
     return ", ".join(sorted(texts)) or None
 
 
-def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> str | None:
+def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) -> str | None:
+    task = TASKS[resolved.datasets[dataset].task]
     fields = resolved.study.models[name].config
-    path = resolved.models[name].path
     kind = (fields or {}).get("model_type")
     if kind is not None and kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(kind, CONFIG_MAPPING.keys(), n=1)
@@ -79,19 +114,125 @@ def _problem(resolved: Resolved, name: str, layers: int | None, task: str) -> st
         return f"transformers knows no model_type {kind}{advice}"
     if fields is not None and (unknown := _unknown_fields(fields)):
         return unknown
-    config: Any = AutoConfig.from_pretrained(Path(path)) if path else random_config(fields or {})
-    if config.is_encoder_decoder:
-        return f"{config.model_type} is an encoder-decoder; {task} needs an encoder"
+    config = _config(resolved, name)
+    wanted = resolved.datasets[dataset].task
+    if config.is_encoder_decoder and wanted != "translation":
+        return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
+    if not config.is_encoder_decoder and wanted == "translation":
+        return f"{config.model_type} is no encoder-decoder, which translation needs"
     with torch.device("meta"):
-        model = TASKS[task].head.from_config(config)
+        model = task.head.from_config(config)
     if layers is not None:
         truncate(model, layers)
-    if path is not None and AutoTokenizer.from_pretrained(Path(path)).pad_token_id is None:
-        return "its tokenizer has no padding token"
+    return _tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+
+
+def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and "roberta" in config.model_type:
         positions -= 2  # they are counted from behind the padding token's
-    length = resolved.study.training.max_length
+    own = resolved.study.datasets[dataset].max_length
+    task = resolved.datasets[dataset].task
+    length = resolved.study.training.for_task(task, own).max_length
+    assert length is not None
     if isinstance(positions, int) and 0 < positions < length:
-        return f"has {positions} positions; training.max_length is {length}: make it no more"
+        where = "training" if own is None else f"datasets.{dataset}"
+        return (
+            f"has {positions} positions; {dataset} is read {length} tokens at a time: "
+            f"make {where}.max_length no more than {positions}"
+        )
     return None
+
+
+def _tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None:
+    """A tokenizer that cannot pad, point into its text or name the languages of the data."""
+    data = resolved.datasets[dataset]
+    tokenizer = _tokenizer(_tokenizer_path(resolved, name))
+    explicit = resolved.study.datasets[dataset].languages
+    if tokenizer is None:  # of the training split's words
+        return None if explicit is None else f"words have no language codes; {dataset} names some"
+    if tokenizer.pad_token_id is None:
+        return "its tokenizer has no padding token"
+    if data.task in ("ner", "qa") and not tokenizer.is_fast:
+        return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
+    if data.task != "translation":
+        return None
+    if not has_languages(tokenizer):
+        if explicit is None:
+            return None
+        return f"its tokenizer has no language codes; remove datasets.{dataset}.languages"
+    if data.languages is None:
+        return f"its tokenizer needs two language codes: datasets.{dataset}.languages"
+    # A word of the vocabulary is no code: mBART's has the word `de` beside the code `de_DE`.
+    known = list(getattr(tokenizer, "lang_code_to_token", tokenizer.all_special_tokens))
+    for code in data.languages:
+        if code not in known:
+            near = difflib.get_close_matches(code, known, n=3, cutoff=0.3)
+            advice = f"; did you mean {' or '.join(near)}?" if near else ""
+            return f"its tokenizer knows no language {code} of {dataset}{advice}"
+    return None
+
+
+def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
+    """Teachers and students that must read the same tokens and do not."""
+    for case in test_cases(resolved.study):
+        task = resolved.datasets[case.dataset].task
+        if not TASKS[task].per_token:
+            continue
+        student = resolved.study.students[case.student].model
+        for teacher in _teacher_models(resolved, case):
+            where = f"{place}: students.{case.student}"
+            if _vocabulary(resolved, teacher) != _vocabulary(resolved, student):
+                what = (
+                    f"{student} and the teacher {teacher} have different tokenizers; "
+                    f"{task} compares their outputs token by token"
+                )
+                mend = "take models of one tokenizer; only classification can do without"
+                yield Problem(place=where, what=what, mend=mend)
+            elif task == "translation" and _width(resolved, teacher) != _width(resolved, student):
+                what = (
+                    f"{student} has {_width(resolved, student)} outputs, and the teacher "
+                    f"{teacher} {_width(resolved, teacher)}"
+                )
+                yield Problem(place=where, what=what, mend="take models of one vocabulary")
+
+
+def _config(resolved: Resolved, name: str) -> Any:
+    path = resolved.models[name].path
+    if path is not None:
+        return AutoConfig.from_pretrained(Path(path))
+    return random_config(resolved.study.models[name].config or {})
+
+
+def _width(resolved: Resolved, name: str) -> object:
+    """How many outputs a model for translation has."""
+    if resolved.models[name].path is not None:
+        return _config(resolved, name).vocab_size
+    tokenizer = _tokenizer(_tokenizer_path(resolved, name))
+    return "words" if tokenizer is None else len(tokenizer)
+
+
+def _vocabulary(resolved: Resolved, name: str) -> str:
+    """What makes a tokenizer: all of it but how it pads and cuts, and for which languages."""
+    tokenizer = _tokenizer(_tokenizer_path(resolved, name))
+    if tokenizer is None:
+        return "words"
+    if not tokenizer.is_fast:
+        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = ("padding", "truncation", *(["post_processor"] * has_languages(tokenizer)))
+    rest = {key: value for key, value in content.items() if key not in state}
+    return json.dumps(rest, sort_keys=True)
+
+
+def _tokenizer_path(resolved: Resolved, name: str) -> str | None:
+    """Where the tokenizer of a model lies; None for the words of the training split."""
+    model = resolved.study.models[name]
+    if model.config is None:
+        return resolved.models[name].path
+    return None if model.tokenizer == "words" else resolved.models[model.tokenizer].path
+
+
+@lru_cache(maxsize=32)
+def _tokenizer(path: str | None) -> Any:
+    return None if path is None else AutoTokenizer.from_pretrained(Path(path))

@@ -20,7 +20,7 @@ from kdsearch.agenda import ModelSpec
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.study import digest_model, hub_model
-from kdsearch.tasks import Task
+from kdsearch.tasks import Encoded, Task, head_weights
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _MOST_WORDS = 30_000
@@ -32,24 +32,30 @@ def build_model(
     """The model that `spec` describes, with the task's head for `labels`.
 
     What is not pretrained is drawn from torch's global generator: seed it first. The weights are
-    read from safetensors only, and no code from a model's repository is run.
+    read from safetensors, or from torch's own files with `weights_only`; no code from a model's
+    repository is run.
     """
     names = {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: number for number, label in enumerate(labels)},
     }
     if spec.config is not None:
-        config = random_config(spec.config, names)
+        config = random_config(spec.config, names if labels else None)
         config.vocab_size = len(tokenizer)
+        if hasattr(config, "decoder_vocab_size"):  # Marian's
+            config.decoder_vocab_size = len(tokenizer)
         config.pad_token_id = tokenizer.pad_token_id
+        if config.is_encoder_decoder:
+            config.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
+            config.bos_token_id = tokenizer.bos_token_id
+            config.eos_token_id = tokenizer.eos_token_id
         model: nn.Module = task.head.from_config(config)
         return model
     folder = model_folder(spec.name, spec.weights, ledger)
     model = task.head.from_pretrained(
         folder,
-        **names,
+        **(names if labels else {}),
         dtype=torch.float32,
-        use_safetensors=True,
         ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
     )
     if spec.layers is not None:
@@ -64,21 +70,72 @@ def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -
 
 
 def truncate(model: Any, layers: int) -> None:
-    """Keep `layers` evenly spaced layers of an encoder, in place (skip-layer strategy, §3).
+    """Keep `layers` evenly spaced layers of a model, in place (skip-layer strategy, §3).
 
-    The layers are found by the configuration's count, not by a model's name.
+    An encoder-decoder keeps half of them in its encoder and half in its decoder (§4). The layers
+    are found by the configuration's count, not by a model's name.
     """
-    kept = evenly_spaced(model.config.num_hidden_layers, layers)
-    holder, name = _layer_list(model)
-    setattr(holder, name, nn.ModuleList(getattr(holder, name)[i] for i in kept))
+    if not model.config.is_encoder_decoder:
+        _truncate_stack(model, model.config, _depth(model.config, _DEPTHS), layers)
+        return
+    if layers % 2:
+        raise InputError.one(
+            type(model).__name__,
+            f"{layers} layers cannot be halved between its encoder and its decoder",
+            "give an even number: 6 is 3 of each",
+        )
+    fields = _depth(model.config, _ENCODER_DEPTHS), _depth(model.config, _DECODER_DEPTHS)
+    # Both counts are read before any is changed: some models have one for the two.
+    depths = [getattr(model.config, field) for field in fields]
+    for stack, field, depth in zip(
+        (model.get_encoder(), model.get_decoder()), fields, depths, strict=True
+    ):
+        _truncate_stack(stack, model.config, field, layers // 2, depth)
+
+
+_DEPTHS = ("num_hidden_layers",)
+_ENCODER_DEPTHS = ("encoder_layers", "num_encoder_layers", "num_layers")
+_DECODER_DEPTHS = ("decoder_layers", "num_decoder_layers", "num_layers")
+
+
+def _depth(config: Any, fields: Sequence[str]) -> str:
+    """The field of a configuration that has the number of layers."""
+    return next(field for field in fields if getattr(config, field, None) is not None)
+
+
+def _truncate_stack(
+    stack: Any, config: Any, field: str, layers: int, total: int | None = None
+) -> None:
+    total = getattr(config, field) if total is None else total
+    kept = evenly_spaced(total, layers)
+    holder, name = _layer_list(stack, total)
+    every = getattr(holder, name)
+    setattr(holder, name, nn.ModuleList(every[i] for i in kept))
+    _hand_on_positions(every[0], every[kept[0]])
     for number, layer in enumerate(getattr(holder, name)):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):  # by which attention finds its cache
                 module.layer_idx = number
-    kinds = getattr(model.config, "layer_types", None)
+    kinds = getattr(config, "layer_types", None)
     if kinds is not None:
-        model.config.layer_types = [kinds[i] for i in kept]
-    model.config.num_hidden_layers = layers
+        config.layer_types = [kinds[i] for i in kept]
+    # A stack may have a configuration of its own, and the whole model the same field.
+    for own in (config, getattr(stack, "config", config)):
+        for alike in (field, "num_hidden_layers", "num_layers"):
+            if getattr(own, alike, None) == total:
+                setattr(own, alike, layers)
+
+
+def _hand_on_positions(first: nn.Module, kept: nn.Module) -> None:
+    """Give the first layer that is kept what only the first of all has.
+
+    T5's first layer of each stack holds the relative positions for all of them.
+    """
+    for path, module in first.named_modules():
+        if getattr(module, "has_relative_attention_bias", False):
+            heir = kept.get_submodule(path)
+            heir.has_relative_attention_bias = True  # type: ignore[assignment]
+            heir.relative_attention_bias = module.relative_attention_bias
 
 
 def evenly_spaced(total: int, kept: int) -> tuple[int, ...]:
@@ -86,31 +143,56 @@ def evenly_spaced(total: int, kept: int) -> tuple[int, ...]:
     return tuple(round((i + 1) * total / kept) - 1 for i in range(kept))
 
 
-def _layer_list(model: Any) -> tuple[nn.Module, str]:
-    """The module that holds the list of layers, and the list's name there."""
-    total = model.config.num_hidden_layers
+def _layer_list(stack: nn.Module, total: int) -> tuple[nn.Module, str]:
+    """The module that holds the list of layers, and the list's name there.
+
+    A layer may be a list of as many parts (T5's is of 2 or 3): lists within a list are none.
+    """
+    within = {
+        part
+        for each in stack.modules()
+        if isinstance(each, nn.ModuleList) and len(each) == total
+        for layer in each
+        for part in layer.modules()
+    }
     found = [
         (holder, name)
-        for holder in model.modules()
+        for holder in stack.modules()
+        if holder not in within
         for name, child in holder.named_children()
         if isinstance(child, nn.ModuleList) and len(child) == total
     ]
     if len(found) != 1:
         raise InputError.one(
-            type(model).__name__,
+            type(stack).__name__,
             f"has {len(found)} lists of {total} layers; which to cut cannot be told",
             "use the whole model, or a smaller pretrained one",
         )
     return found[0]
 
 
-def load_tokenizer(spec: ModelSpec, train_digest: str, ledger: Ledger) -> Any:
+@torch.no_grad()
+def check_head(model: Any, task: Task, examples: Encoded) -> None:
+    """Raise `InputError` unless a model's logits are a linear map of its last hidden states."""
+    model.eval()
+    batch = examples.batch(torch.zeros(1, dtype=torch.long, device=examples.lengths.device))
+    found = nn.functional.linear(task.outputs(model, batch), *head_weights(model))
+    expected = model(**batch.arguments, labels=batch.targets).logits[batch.counted]
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        raise InputError.one(
+            type(model).__name__,
+            "its logits are no linear map of its last hidden states, which the cache keeps",
+            "use a model whose head is one linear layer, such as BART, Marian, mBART or T5",
+        )
+
+
+def load_tokenizer(spec: ModelSpec, task: Task, train_digest: str, ledger: Ledger) -> Any:
     """The tokenizer of a model: its own, another's, or the words of the training split."""
     if spec.tokenizer_name is not None:
         return AutoTokenizer.from_pretrained(
             model_folder(spec.tokenizer_name, spec.tokenizer, ledger)
         )
-    return word_tokenizer(text for row in ledger.rows(train_digest) for text in row["texts"])
+    return word_tokenizer(text for row in ledger.rows(train_digest) for text in task.texts(row))
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -130,6 +212,8 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
+        bos_token="[CLS]",
+        eos_token="[SEP]",
         model_input_names=["input_ids", "attention_mask"],
     )
 

@@ -10,22 +10,24 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 import transformers
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from kdsearch.agenda import (
     CheckpointSpec,
     Cost,
     DataSpec,
+    ForwardSettings,
     ModelSpec,
     Outcome,
     OutputsTraining,
@@ -34,13 +36,14 @@ from kdsearch.agenda import (
     TestScore,
     Training,
 )
-from kdsearch.distill.losses import kd_loss
-from kdsearch.distill.models import build_model, load_tokenizer, model_folder
-from kdsearch.distill.training import History, Loss, State, predict, train
+from kdsearch.distill.models import build_model, check_head, load_tokenizer, model_folder
+from kdsearch.distill.objective import CachedOutputs, Objective, kd_objective, label_objective
+from kdsearch.distill.training import History, State, evaluate, predict, train
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, storage_error, sync_folder
 from kdsearch.search import ValidationScore
-from kdsearch.tasks import TASKS, Encoded, Task
+from kdsearch.study import GOLD
+from kdsearch.tasks import TASKS, Encoded, Settings, Task, has_languages, head_weights
 
 _log = logging.getLogger(__name__)
 
@@ -75,18 +78,17 @@ class _Worker:
 
     def teacher(self, training: TeacherTraining) -> Outcome:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch."""
-
-        def loss_on(examples: Encoded) -> Loss:
-            return lambda logits, indices: F.cross_entropy(logits.float(), examples.labels[indices])
-
-        model, tokenizer, history = self._train(training, loss_on)
+        task = TASKS[training.data.task]
+        model, _, history = self._train(
+            training, lambda model, examples: label_objective(task, model)
+        )
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
         assert history.best is not None
         assert history.lowest_loss is not None
         kept = {epoch.epoch: state for epoch, state in (history.best, history.lowest_loss)}
-        digests, size = self._save(training.key, model, tokenizer, kept)
+        digests, size = self._save(training, model, kept)
         return outcome.model_copy(
             update={
                 "validation": history.best[0].validation,
@@ -98,71 +100,55 @@ class _Worker:
         )
 
     def outputs(self, training: OutputsTraining) -> Outcome:
-        """Compute a checkpoint's logits on a split, in the order of the data's labels."""
+        """Score a checkpoint on a split; on the training split, keep what it says instead."""
         data, settings, checkpoint = training.data, training.settings, training.checkpoint
         task = TASKS[data.task]
         source = self._checkpoint_folder(checkpoint)
         model, loading = task.head.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            source, dtype=torch.float32, output_loading_info=True
         )
         if loading["missing_keys"]:
             missing = ", ".join(sorted(loading["missing_keys"]))
             mend = f"give a model that was fine-tuned for {data.task}"
             raise InputError.one(source, f"lacks the weights {missing}", mend)
         model.to(self._device)
-        digest: str = getattr(data, training.split)
-        examples = self._encoded(checkpoint.model, data, digest, settings.max_length)
-        logits = predict(
-            model, task, examples, batch_size=settings.batch_size, precision=settings.precision
-        )
-        logits = logits[:, [checkpoint.labels.index(label) for label in data.labels]]
+        order = [checkpoint.labels.index(label) for label in data.labels]
+        examples = self._encoded(checkpoint.model, data, training.split, settings)
+        if training.split == "train":
+            return self._keep_outputs(training, model, examples, order)
+        tokenizer = self._tokenizer(checkpoint.model, data)
+        found = evaluate(model, task, tokenizer, examples, data, settings, order=order)
         outcome = self._outcome(training, model, None)
-        if not torch.isfinite(logits).all():
+        if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
-        name = f"outputs/{training.key}.npy"
-        file_digest, size = self._write_array(name, logits.numpy())
-        score = task.score(data.metric, logits, examples.labels.cpu(), data.labels)
-        update: dict[str, Any] = {"digests": {name: file_digest}, "cost": self._cost(size)}
         if training.split == "validation":
-            update["validation"] = ValidationScore(score)
-        if training.split == "test":
-            update["test"] = TestScore(score)
-        return outcome.model_copy(update=update)
+            return outcome.model_copy(update={"validation": ValidationScore(found.score)})
+        return outcome.model_copy(update={"test": TestScore(found.score)})
 
     def student(self, training: StudentTraining) -> Outcome:
         """Distil a student from the teacher's cached outputs; score its best epoch on test."""
         data, settings = training.data, training.settings
         task = TASKS[data.task]
 
-        def loss_on(examples: Encoded) -> Loss:
-            teacher = self._read_outputs(training.outputs, len(examples)).to(self._device)
-            return lambda logits, indices: kd_loss(
-                logits,
-                teacher[indices],
-                examples.labels[indices],
-                distance=training.distance,
-                alpha=training.alpha,
-                temperature=training.temperature,
-                student_temperature=training.student_temperature,
-                gradient_scale=training.gradient_scale,
-            )
+        def objective_of(model: Any, examples: Encoded) -> Objective:
+            teacher = self._read_outputs(training, len(examples.labels))
+            return kd_objective(task, model, teacher, training)
 
-        model, _, history = self._train(training, loss_on)
+        model, tokenizer, history = self._train(training, objective_of)
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
         assert history.best is not None
         epoch, state = history.best
         model.load_state_dict(state)
-        test = self._encoded(training.model, data, data.test, settings.max_length)
-        logits = predict(
-            model, task, test, batch_size=settings.batch_size, precision=settings.precision
-        )
-        score = task.score(data.metric, logits, test.labels.cpu(), data.labels)
+        test = self._encoded(training.model, data, "test", settings)
+        found = evaluate(model, task, tokenizer, test, data, settings)
+        if found.score is None:
+            return outcome.model_copy(update={"state": "diverged"})
         return outcome.model_copy(
             update={
                 "validation": epoch.validation,
-                "test": TestScore(score),
+                "test": TestScore(found.score),
                 "best_epoch": epoch.epoch,
             }
         )
@@ -170,40 +156,62 @@ class _Worker:
     def _train(
         self,
         training: TeacherTraining | StudentTraining,
-        loss_on: Callable[[Encoded], Loss],
+        objective_of: Callable[[Any, Encoded], Objective],
     ) -> tuple[Any, Any, History]:
-        """Build the model and train it with a loss on its examples: it, its tokenizer, how it went.
+        """Build the model and train it: it, its tokenizer, how it went.
 
-        Everything random comes after the seed, and in the same order in every process.
+        A teacher learns from the rows that have a label. Everything random comes after the seed,
+        and in the same order in every process.
         """
         data, settings = training.data, training.settings
         task = TASKS[data.task]
+        teacher = isinstance(training, TeacherTraining)
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(training.model, task, data.labels, tokenizer, self._ledger)
         model.to(self._device)
-        examples = self._encoded(training.model, data, data.train, settings.max_length)
+        examples = self._encoded(training.model, data, "train", settings, labelled=teacher)
+        if task.wide:
+            check_head(model, task, examples)
         history = train(
             model,
             task,
+            tokenizer,
             data,
             examples,
-            self._encoded(training.model, data, data.validation, settings.max_length),
-            loss_on(examples),
+            self._encoded(training.model, data, "validation", settings),
+            objective_of(model, examples),
             settings=settings,
             learning_rate=training.learning_rate,
             seed=training.seed,
-            keep_lowest_loss=isinstance(training, TeacherTraining),
+            keep_lowest_loss=teacher,
         )
         return model, tokenizer, history
 
     # -- inputs ---------------------------------------------------------------------------------
 
     def _tokenizer(self, spec: ModelSpec, data: DataSpec) -> Any:
-        return _cached_tokenizer(spec, data.train, self._ledger.folder)
+        return _cached_tokenizer(spec, data, self._ledger.folder)
 
-    def _encoded(self, spec: ModelSpec, data: DataSpec, digest: str, max_length: int) -> Encoded:
-        return _cached_split(spec, data, digest, max_length, self._ledger.folder, str(self._device))
+    def _encoded(
+        self,
+        spec: ModelSpec,
+        data: DataSpec,
+        split: str,
+        settings: Settings,
+        *,
+        labelled: bool = False,
+    ) -> Encoded:
+        wanted = _Split(
+            spec=spec,
+            data=data,
+            split=split,
+            settings=settings,
+            labelled=labelled,
+            folder=self._ledger.folder,
+            device=str(self._device),
+        )
+        return _encoded(_Hashed(wanted.key, wanted))
 
     def _checkpoint_folder(self, checkpoint: CheckpointSpec) -> Path:
         if checkpoint.training is None:
@@ -211,23 +219,43 @@ class _Worker:
         root = self._ledger.folder / "checkpoints"
         return root / checkpoint.training / f"epoch-{checkpoint.epoch}"
 
-    def _read_outputs(self, key: str, rows: int) -> Tensor:
+    def _read_outputs(self, training: StudentTraining, rows: int) -> CachedOutputs:
+        task, key = TASKS[training.data.task], training.outputs
         path = self._ledger.folder / "outputs" / f"{key}.npy"
+        mend = f"remove outcomes/{key}.json and launch again to compute it anew"
         try:
             array = np.load(path, mmap_mode="c")  # torch wants to be able to write; it stays here
-        except (OSError, ValueError) as error:
-            mend = f"remove outcomes/{key}.json and launch again to compute it anew"
+            head = load_file(_head_path(path), device=str(self._device)) if task.wide else None
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError.one(path, f"cannot be read: {error}", mend) from None
         if len(array) != rows:
-            raise InputError.one(path, f"has {len(array)} rows for {rows} examples", "remove it")
-        return torch.from_numpy(array)
+            raise InputError.one(path, f"has {len(array)} rows, not {rows}", mend)
+        width = array.shape[1] if head is None else head["weight"].shape[1]
+        if array.dtype != _STORED[training.settings.hidden_dtype or "fp32"] or (
+            array.shape[1] != width
+        ):
+            raise InputError.one(path, f"holds {array.dtype} × {array.shape[1]}", mend)
+        values = torch.from_numpy(array)
+        if head is None:
+            return CachedOutputs(values=values.to(self._device), head=None)
+        if training.settings.hidden_dtype == "bf16":
+            values = values.view(torch.bfloat16)
+        # Once, not at every batch: mixed precision would bring the weights to its type each time.
+        dtype = torch.bfloat16 if training.settings.precision == "bf16" else torch.float32
+        weights = {name: tensor.to(dtype) for name, tensor in head.items()}
+        return CachedOutputs(values=values, head=(weights["weight"], weights.get("bias")))
 
     # -- what is kept ---------------------------------------------------------------------------
 
     def _save(
-        self, key: str, model: Any, tokenizer: Any, kept: dict[int, State]
+        self, training: TeacherTraining, model: Any, kept: dict[int, State]
     ) -> tuple[dict[str, str], int]:
         """Write the kept epochs as Hugging Face folders; their digests and size in bytes."""
+        key, data = training.key, training.data
+        # A new one: the cached one also carries how other trainings cut with it.
+        tokenizer = load_tokenizer(training.model, TASKS[data.task], data.train, self._ledger)
+        if data.languages is not None and has_languages(tokenizer):
+            tokenizer.src_lang, tokenizer.tgt_lang = data.languages
         final = self._ledger.folder / "checkpoints" / key
         temporary = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -249,20 +277,72 @@ class _Worker:
             raise storage_error(final, error) from None
         return digests, size
 
-    def _write_array(self, name: str, array: np.ndarray[Any, Any]) -> tuple[str, int]:
-        final = self._ledger.folder / name
+    def _keep_outputs(
+        self, training: OutputsTraining, model: Any, examples: Encoded, order: Sequence[int]
+    ) -> Outcome:
+        """Write what a model says of the training split, batch by batch, and its head if wide."""
+        task, settings = TASKS[training.data.task], training.settings
+        outcome = self._outcome(training, model, None)
+        final = self._ledger.folder / "outputs" / f"{training.key}.npy"
         temporary = final.with_name(f".{uuid.uuid4().hex}.tmp")
+        if task.wide:
+            check_head(model, task, examples)
         try:
-            with temporary.open("wb") as file:
-                np.save(file, array)
-            digest = _sync_and_digest(temporary)
-            size = temporary.stat().st_size
-            temporary.replace(final)
+            if not self._write_rows(temporary, model, task, examples, order, settings):
+                temporary.unlink(missing_ok=True)
+                return outcome.model_copy(update={"state": "diverged"})
+            files = {final: temporary}
+            if task.wide:
+                weight, bias = head_weights(model)
+                head = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+                files[_head_path(final)] = _head_path(temporary)
+                save_file(
+                    {n: t.detach().cpu().contiguous() for n, t in head.items()},
+                    _head_path(temporary),
+                )
+            root = self._ledger.folder
+            digests = {str(f.relative_to(root)): _sync_and_digest(t) for f, t in files.items()}
+            size = sum(path.stat().st_size for path in files.values())
+            for path, written in files.items():
+                written.replace(path)
             sync_folder(final.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            for path in (temporary, _head_path(temporary)):
+                path.unlink(missing_ok=True)
             raise storage_error(final, error) from None
-        return digest, size
+        return outcome.model_copy(update={"digests": digests, "cost": self._cost(size)})
+
+    def _write_rows(
+        self,
+        path: Path,
+        model: Any,
+        task: Task,
+        examples: Encoded,
+        order: Sequence[int],
+        settings: ForwardSettings,
+    ) -> bool:
+        """Write the rows of all examples in their order; False where one is not finite."""
+        dtype = _DTYPES[settings.hidden_dtype or "fp32"]
+        array: Any = None
+        for _, batch, values in predict(model, task, examples, settings, order=order):
+            if not torch.isfinite(values).all():
+                return False
+            stored = values.to(dtype).cpu()
+            if not torch.isfinite(stored).all():
+                what = "a hidden state of the teacher is too large for fp16"
+                raise InputError.one("training.hidden_dtype", what, "choose bf16")
+            if dtype is torch.bfloat16:
+                stored = stored.view(torch.int16)  # numpy has no bfloat16
+            if array is None:
+                shape = (len(examples.labels), values.shape[1])
+                array = np.lib.format.open_memmap(
+                    path, mode="w+", dtype=stored.numpy().dtype, shape=shape
+                )
+                with path.open("r+b") as file:  # a disk that fills up must not kill the process
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            array[batch.rows.cpu().numpy()] = stored.numpy()
+        array.flush()
+        return True
 
     def _outcome(self, training: Training, model: nn.Module, history: History | None) -> Outcome:
         return Outcome(
@@ -271,6 +351,7 @@ class _Worker:
             state="diverged" if history is not None and history.diverged else "scored",
             epochs=tuple(history.epochs) if history else (),
             parameters=sum(p.numel() for p in model.parameters()),
+            metric=TASKS[training.data.task].signature(training.data),
             cost=self._cost(0),
         )
 
@@ -303,33 +384,65 @@ class _Hashed:
         return isinstance(other, _Hashed) and self.key == other.key
 
 
-def _cached_tokenizer(spec: ModelSpec, train: str, folder: Path) -> Any:
-    words = spec.tokenizer_name is None
-    return _tokenizer(_Hashed((spec.tokenizer, train if words else ""), spec, train, folder))
+def _cached_tokenizer(spec: ModelSpec, data: DataSpec, folder: Path) -> Any:
+    return _tokenizer(_Hashed(_tokenizer_key(spec, data), spec, data, folder))
+
+
+def _tokenizer_key(spec: ModelSpec, data: DataSpec) -> tuple[object, ...]:
+    return spec.tokenizer, data.train if spec.tokenizer_name is None else ""
 
 
 @lru_cache(maxsize=8)
 def _tokenizer(wanted: _Hashed) -> Any:
-    spec, train_digest, folder = wanted.values
-    return load_tokenizer(spec, train_digest, Ledger(folder))
+    spec, data, folder = wanted.values
+    return load_tokenizer(spec, TASKS[data.task], data.train, Ledger(folder))
 
 
-def _cached_split(
-    spec: ModelSpec, data: DataSpec, digest: str, max_length: int, folder: Path, device: str
-) -> Encoded:
-    words = spec.tokenizer_name is None
-    key = (spec.tokenizer, data.train if words else "", data.task, digest, max_length, device)
-    return _split(_Hashed(key, spec, data, digest, max_length, folder, device))
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """A split as tensors on a device: all that they depend on."""
+
+    spec: ModelSpec
+    data: DataSpec
+    split: str
+    settings: Settings
+    labelled: bool
+    folder: Path
+    device: str
+
+    @property
+    def digest(self) -> str:
+        digest: str = getattr(self.data, self.split)
+        return digest
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        settings = self.settings
+        return (
+            *_tokenizer_key(self.spec, self.data),
+            (self.data.task, self.data.languages, self.digest, self.split, self.labelled),
+            (settings.max_length, settings.stride, self.device),
+        )
 
 
 @lru_cache(maxsize=12)
-def _split(wanted: _Hashed) -> Encoded:
-    spec, data, digest, max_length, folder, device = wanted.values
-    task: Task = TASKS[data.task]
-    tokenizer = _cached_tokenizer(spec, data.train, folder)
-    encoded = task.encode(Ledger(folder).rows(digest), tokenizer, max_length)
-    return Encoded(
-        inputs={name: values.to(device) for name, values in encoded.inputs.items()},
-        lengths=encoded.lengths.to(device),
-        labels=encoded.labels.to(device),
+def _encoded(wanted: _Hashed) -> Encoded:
+    (split,) = wanted.values
+    task, gold = TASKS[split.data.task], GOLD[split.data.task]
+    rows = Ledger(split.folder).rows(split.digest)
+    if split.labelled:
+        rows = [row for row in rows if row[gold] is not None]
+    tokenizer = _cached_tokenizer(split.spec, split.data, split.folder)
+    encoded = task.encode(
+        rows, tokenizer, split.data, split.settings, training=split.split == "train"
     )
+    return encoded.to(split.device)
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_STORED = {"fp32": np.float32, "bf16": np.int16, "fp16": np.float16}  # numpy has no bfloat16
+
+
+def _head_path(outputs: Path) -> Path:
+    """Beside a teacher's wide outputs: the head that makes logits of them."""
+    return outputs.with_name(outputs.stem + ".head.safetensors")

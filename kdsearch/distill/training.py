@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from kdsearch.agenda import DataSpec, Epoch
+from kdsearch.distill.objective import Objective, label_objective
 from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
-from kdsearch.tasks import Encoded, Task
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From a batch's logits and the numbers of its examples to the loss to minimise."""
+from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
 
 State = dict[str, Tensor]
 
@@ -39,10 +37,11 @@ class History:
 def train(
     model: nn.Module,
     task: Task,
+    tokenizer: Any,
     data: DataSpec,
     examples: Encoded,
     validation: Encoded,
-    loss: Loss,
+    objective: Objective,
     *,
     settings: TrainingSettings,
     learning_rate: float,
@@ -63,9 +62,9 @@ def train(
         model.train()
         total = torch.zeros((), device=device)
         for indices in batches(examples.lengths, settings.batch_size, seed, number):
+            batch = examples.batch(indices)
             with autocast(device, settings.precision):
-                logits = task.logits(model, examples.batch(indices))
-            batch_loss = loss(logits, indices)
+                batch_loss = objective(task.outputs(model, batch), batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(batch_loss).backward()
             if settings.clip is not None:
@@ -75,7 +74,9 @@ def train(
             scaler.update()
             schedule.step()
             total += batch_loss.detach() * len(indices)
-        epoch = _score_epoch(model, task, data, validation, settings, number, total, len(examples))
+        train_loss = float(total) / len(examples)
+        scored = evaluate(model, task, tokenizer, validation, data, settings)
+        epoch = _epoch(number, train_loss, scored)
         history.epochs.append(epoch)
         if epoch.train_loss is None or epoch.validation_loss is None:
             history.diverged = True
@@ -100,22 +101,68 @@ def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tenso
         yield every[position].to(lengths.device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model is worth on a split."""
+
+    score: float | None
+    """None where its loss is not finite."""
+    loss: float
+    """Cross-entropy on the labels, the mean over the units that have one."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    tokenizer: Any,
+    examples: Encoded,
+    data: DataSpec,
+    settings: Settings,
+    *,
+    order: Sequence[int] = (),
+) -> Evaluation:
+    """Score a model on a split whose rows all have labels; `order`: see `predict`."""
+    device = examples.lengths.device
+    objective = label_objective(task, model)
+    predictions: list[Any] = [None] * len(examples)
+    total, units = torch.zeros((), dtype=torch.float64, device=device), 0
+    for indices, batch, values in predict(model, task, examples, settings, order=order):
+        labelled = int((task.labels(batch) != IGNORED).sum())
+        with autocast(device, settings.precision):
+            loss = objective(values, batch)
+            decoded = task.decode(model, tokenizer, batch, values, data, settings)
+        total += loss.double() * labelled
+        units += labelled
+        for index, prediction in zip(indices.tolist(), decoded, strict=True):
+            predictions[index] = prediction
+    mean = float(total) / max(1, units)
+    score = task.score(predictions, examples.references, data) if math.isfinite(mean) else None
+    return Evaluation(score=score, loss=mean)
+
+
 @torch.no_grad()
 def predict(
-    model: nn.Module, task: Task, examples: Encoded, *, batch_size: int, precision: str
-) -> Tensor:
-    """The model's logits for every example, [N, C] float32 on the CPU, in their order."""
+    model: nn.Module,
+    task: Task,
+    examples: Encoded,
+    settings: Settings,
+    *,
+    order: Sequence[int] = (),
+) -> Iterator[tuple[Tensor, Batch, Tensor]]:
+    """What the model says of every example, those of similar length together.
+
+    Gives the numbers of some examples, their batch and its rows [R, W]. `order` are the numbers
+    that the data's labels have in the model, where it has them in another order.
+    """
     model.eval()
     device = examples.lengths.device
-    order = examples.lengths.argsort(stable=True)
-    parts = []
-    for indices in order.split(batch_size * _EVALUATION_FACTOR):
-        with autocast(device, precision):
-            parts.append(task.logits(model, examples.batch(indices)).float())
-    logits = torch.cat(parts)
-    result = torch.empty_like(logits)
-    result[order] = logits
-    return result.cpu()
+    by_length = examples.lengths.argsort(stable=True)
+    for indices in by_length.split(settings.batch_size * _EVALUATION_FACTOR):
+        batch = examples.batch(indices)
+        with autocast(device, settings.precision):
+            values = task.outputs(model, batch)
+        yield indices, batch, values[:, list(order)] if order else values
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -159,33 +206,13 @@ def _schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def _score_epoch(
-    model: nn.Module,
-    task: Task,
-    data: DataSpec,
-    validation: Encoded,
-    settings: TrainingSettings,
-    number: int,
-    total: Tensor,
-    count: int,
-) -> Epoch:
-    logits = predict(
-        model,
-        task,
-        validation,
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-    )
-    labels = validation.labels.cpu()
-    train_loss = float(total) / count
-    validation_loss = float(F.cross_entropy(logits, labels))
-    finite = math.isfinite(train_loss) and math.isfinite(validation_loss)
-    score = task.score(data.metric, logits, labels, data.labels) if finite else None
+def _epoch(number: int, train_loss: float, scored: Evaluation) -> Epoch:
+    finite = math.isfinite(train_loss) and scored.score is not None
     return Epoch(
         epoch=number,
         train_loss=train_loss if math.isfinite(train_loss) else None,
-        validation=None if score is None else ValidationScore(score),
-        validation_loss=validation_loss if math.isfinite(validation_loss) else None,
+        validation=ValidationScore(scored.score) if finite and scored.score is not None else None,
+        validation_loss=scored.loss if math.isfinite(scored.loss) else None,
     )
 
 

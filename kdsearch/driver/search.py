@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, cached_bytes
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
-from kdsearch.study import Resolved, Study, differences, resolve
+from kdsearch.study import Resolved, Study, differences, readable_size, resolve, test_cases
 
 _MOST_DIFFERENCES = 6
 
@@ -45,8 +46,23 @@ def open_study(
         resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
         if check is not None:
             check(resolved, place)
+        _check_disk(resolved, ledger.folder)
         ledger.write_resolved(resolved)
     return Agenda(resolved, ledger.results())
+
+
+def _check_disk(resolved: Resolved, folder: Path) -> None:
+    """Refuse a study whose teachers' outputs the disk cannot hold, before anything is trained."""
+    groups = {(case.dataset, case.teacher): case for case in test_cases(resolved.study)}
+    needed = sum(cached_bytes(resolved, case) for case in groups.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError.one(
+            folder,
+            f"the teachers' outputs need about {readable_size(needed)}, "
+            f"and {readable_size(free)} are free",
+            "give a --folder with more room, limit the training rows, or drop data sets",
+        )
 
 
 def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:

@@ -190,6 +190,8 @@ def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
 
 def _standing(case: CaseResult) -> str:
     text = str(case.state).capitalize() + (f": {escape(case.reason)}" if case.reason else "") + "."
+    if case.metric is not None:
+        text += f" Scored by {escape(case.metric)}."
     if case.winner is not None:
         text += f" Its traversal chose **{escape(case.winner.choice)}**."
         if case.winner.validation is None:

@@ -60,7 +60,8 @@ def cases(analysis: Analysis) -> pd.DataFrame:
     """A row per test case."""
     rows = [
         _names(case)
-        | {"state": str(case.state), "reason": case.reason, "coinciding": case.coinciding}
+        | {"state": str(case.state), "reason": case.reason, "metric": case.metric}
+        | {"coinciding": case.coinciding}
         | _scores("winner", case.winner)
         | {"best_test": case.best_on_test}
         | _scores("stable", case.stable)

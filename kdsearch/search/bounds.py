@@ -102,7 +102,6 @@ class _Counter:
     def __init__(self, space: Space, lazy: Choice | None) -> None:
         self._space = space
         self._lazy = lazy
-        self._known: dict[tuple[frozenset[Choice], TrialSet], Bounds] = {}
 
     def count(self, wanted: frozenset[Choice], *, coincide: bool = False) -> Bounds:
         groups: dict[tuple[object, ...], set[Choice]] = defaultdict(set)
@@ -117,8 +116,11 @@ class _Counter:
             groups[lazy_group]  # it may be a group of its own
         total = Bounds(fewest=0, most=0)
         for name, members in groups.items():
-            extra = self._lazy_trials(lazy) if lazy and name == lazy_group else frozenset()
-            total += self._group(frozenset(members), extra)
+            if lazy and name == lazy_group:
+                total += _group(self._space, frozenset(members), self._lazy_trials(lazy))
+            else:  # of any teacher and α there are as many: count them once
+                alike = {replace(c, teacher=Checkpoint.HIGHEST_SCORE, alpha=1.0) for c in members}
+                total += _group(self._space, frozenset(alike), frozenset())
         return total
 
     def _lazy_trials(self, lazy: Choice) -> TrialSet:
@@ -128,23 +130,24 @@ class _Counter:
             for rate in self._space.learning_rates
         )
 
-    def _group(self, members: frozenset[Choice], extra: TrialSet) -> Bounds:
-        if (members, extra) not in self._known:
-            outcomes = [_possible(choice, self._space) for choice in members]
-            outcomes.append(frozenset({extra}))
-            everything = [frozenset().union(*sets) for sets in outcomes]
-            # What only one member can hold adds up; what several may hold is united.
-            reduced: list[set[tuple[int, TrialSet]]] = []
-            for i, sets in enumerate(outcomes):
-                others = frozenset().union(*(e for j, e in enumerate(everything) if j != i))
-                reduced.append({(len(trials - others), trials & others) for trials in sets})
-            sizes = [
-                sum(own for own, _ in combination)
-                + len(frozenset().union(*(shared for _, shared in combination)))
-                for combination in product(*reduced)
-            ]
-            self._known[members, extra] = Bounds(fewest=min(sizes), most=max(sizes))
-        return self._known[members, extra]
+
+@lru_cache(maxsize=4096)
+def _group(space: Space, members: frozenset[Choice], extra: TrialSet) -> Bounds:
+    """The distinct trials of some choices that may share them, and of `extra`."""
+    outcomes = [_possible(choice, space) for choice in members]
+    outcomes.append(frozenset({extra}))
+    everything = [frozenset().union(*sets) for sets in outcomes]
+    # What only one member can hold adds up; what several may hold is united.
+    reduced: list[set[tuple[int, TrialSet]]] = []
+    for i, sets in enumerate(outcomes):
+        others = frozenset().union(*(e for j, e in enumerate(everything) if j != i))
+        reduced.append({(len(trials - others), trials & others) for trials in sets})
+    sizes = [
+        sum(own for own, _ in combination)
+        + len(frozenset().union(*(shared for _, shared in combination)))
+        for combination in product(*reduced)
+    ]
+    return Bounds(fewest=min(sizes), most=max(sizes))
 
 
 @lru_cache(maxsize=4096)

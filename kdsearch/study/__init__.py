@@ -1,6 +1,7 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
-from kdsearch.study.hub import hub_model
+from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.hub import hub_model, hub_rows, reachable
 from kdsearch.study.load import (
     TestCase,
     differences,
@@ -10,6 +11,7 @@ from kdsearch.study.load import (
     space_of,
     test_cases,
 )
+from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.resolve import (
     Record,
     Resolved,
@@ -20,12 +22,24 @@ from kdsearch.study.resolve import (
     given_labels,
     resolve,
 )
-from kdsearch.study.rows import Row, columns_of, known_rows, label_count
-from kdsearch.study.schema import SPLITS, Adam, Study, TrainingSettings
+from kdsearch.study.rows import (
+    columns_of,
+    known_rows,
+    label_count,
+    read_dataset,
+    task_of,
+    units_per_row,
+)
+from kdsearch.study.schema import SPLITS, Adam, Dataset, Study, TrainingSettings
+from kdsearch.study.sizes import cache_bytes, readable_size
 
 __all__ = [
+    "CATALOGUE",
+    "GOLD",
     "SPLITS",
     "Adam",
+    "Dataset",
+    "Entry",
     "Record",
     "Resolved",
     "ResolvedDataset",
@@ -35,17 +49,24 @@ __all__ = [
     "Study",
     "TestCase",
     "TrainingSettings",
+    "cache_bytes",
     "columns_of",
     "differences",
     "digest_model",
     "given_labels",
     "hub_model",
+    "hub_rows",
     "known_rows",
     "label_count",
     "load_study",
     "parse_study",
+    "reachable",
+    "read_dataset",
+    "readable_size",
     "resolve",
     "shipped_studies",
     "space_of",
+    "task_of",
     "test_cases",
+    "units_per_row",
 ]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-from kdsearch.errors import InputError, first_line
-from kdsearch.study.catalogue import Entry
+from kdsearch.errors import InputError, Problem, first_line
+from kdsearch.study.catalogue import Entry, Part
 
 _PROBE_SECONDS = 3.0
 
@@ -32,39 +34,83 @@ def reachable() -> bool:
         return False
 
 
+class HubUnreachableError(InputError):
+    """The Hub is needed and cannot be reached. Said once, for all that needs it."""
+
+    @classmethod
+    def of(cls, wanted: Iterable[str]) -> HubUnreachableError:
+        """The error for all of `wanted`."""
+        problem = Problem(
+            place=", ".join(wanted),
+            what="not on this machine, and the Hugging Face Hub cannot be reached from here",
+            mend="where it can be: kdsearch fetch STUDY --data-dir DIR; then launch with "
+            "--data-dir DIR. Or put files there: DIR/NAME/{train,validation,test}.jsonl, "
+            "DIR/models/NAME/",
+        )
+        return cls([problem])
+
+
 def hub_rows(entry: Entry, split: str) -> list[dict[str, Any]]:
     """The rows of a split of a data set of the catalogue. Raises `InputError`."""
-    place = f"{entry.hub} ({entry.config})"
-    if not reachable():
-        raise InputError.one(
-            f"{place}: {split}",
-            "the Hugging Face Hub cannot be reached from here",
-            "give the files: --data-dir DIR with DIR/NAME/{train,validation,test}.jsonl.gz",
-        )
+    rows: list[dict[str, Any]] = []
+    for part in entry.parts[split]:
+        place = f"{part.hub}{f' ({part.config})' if part.config else ''}: {part.split}"
+        if not reachable():
+            raise HubUnreachableError.of([place])
+        try:
+            rows += (row for row in _load(part) if _has_text(entry, row))
+        except Exception as error:  # datasets raises whatever its readers raise
+            raise InputError.one(place, f"cannot be loaded: {first_line(error)}") from None
+    return rows
+
+
+def _load(part: Part) -> Iterator[dict[str, Any]]:
     from datasets import load_dataset
 
-    try:
-        data = load_dataset(entry.hub, entry.config, revision=entry.revision, split=split)
-    except Exception as error:  # datasets raises whatever its readers raise
-        raise InputError.one(f"{place}: {split}", f"cannot be loaded: {error}") from None
-    return [dict(row) for row in data]
+    if part.data_files is None:
+        data = load_dataset(part.hub, part.config, revision=part.revision, split=part.split)
+    else:
+        files = f"hf://datasets/{part.hub}@{part.revision}/{part.data_files}"
+        # by its files, since the repository itself may be a script, which no longer loads
+        data = load_dataset("parquet", data_files={part.split: files}, split=part.split)
+    if part.keep is not None:
+        column, wanted = part.keep
+        data = data.filter(lambda value: value == wanted, input_columns=column)
+    for row in data:
+        yield part.convert(row) if part.convert is not None else row
 
 
-def hub_model(hub: str, revision: str | None, place: str) -> Path:
-    """The folder of a model of the Hub, downloaded if it is not in the local cache."""
+def _has_text(entry: Entry, row: dict[str, Any]) -> bool:
+    """Some published files have a few empty rows: CoNLL-2002's ends, blank lines of WMT's."""
+    columns = (*entry.text, entry.label) if entry.task == "translation" else entry.text
+    values = (reduce(getitem, column.split("."), row) for column in columns)
+    there = (bool(value.strip() if isinstance(value, str) else value) for value in values)
+    return any(there) if entry.task == "classification" else all(there)
+
+
+def hub_model(hub: str, revision: str | None, place: str, to: Path | None = None) -> Path:
+    """The folder of a model of the Hub, downloaded if it is not in the local cache.
+
+    With `to` it is downloaded into that folder instead.
+    """
     from huggingface_hub import snapshot_download
 
-    try:
+    def download(*patterns: str) -> Path:
         return Path(
             snapshot_download(
                 hub,
                 revision=revision,
                 local_files_only=not reachable(),
-                allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
+                local_dir=to,
+                allow_patterns=["*.json", "*.txt", "*.model", "*.spm", *patterns],
             )
         )
+
+    try:
+        folder = download("*.safetensors")
+        return folder if any(folder.glob("*.safetensors")) else download("pytorch_model*.bin")
     except Exception as error:  # its errors have no common class
-        what = f"cannot be had from the Hub: {first_line(error)}"
         if not reachable():
-            what = "is not in the local cache, and the Hugging Face Hub cannot be reached from here"
+            raise HubUnreachableError.of([f"{place} ({hub})"]) from None
+        what = f"cannot be had from the Hub: {first_line(error)}"
         raise InputError.one(f"{place} ({hub})", what, "give a folder: --model NAME=PATH") from None

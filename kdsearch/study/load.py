@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import Inner, Space
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.schema import Student, Study, Teacher
+from kdsearch.study.schema import Dataset, Student, Study, Teacher
 
 
 class _Loader(yaml.SafeLoader):
@@ -253,6 +253,8 @@ def _references(study: Study, place: str) -> list[Problem]:
         if dataset.files is None and dataset.grammar is None:
             entry = dataset.catalogue or name
             check(f"datasets.{name}", entry, CATALOGUE, "in the catalogue, and has no files")
+            if entry in CATALOGUE:
+                problems += _catalogue_problems(f"{place}: datasets.{name}", entry, dataset)
     for name, model in study.models.items():
         if model.config is not None and model.tokenizer != "words":
             check(f"models.{name}.tokenizer", model.tokenizer, study.models, "a model")
@@ -284,6 +286,17 @@ def _references(study: Study, place: str) -> list[Problem]:
             )
         seen.add(case)
     return problems
+
+
+def _catalogue_problems(where: str, entry: str, dataset: Dataset) -> list[Problem]:
+    task = CATALOGUE[entry].task
+    if dataset.task not in (None, task):
+        return [Problem(place=f"{where}.task", what=f"{entry} is for {task}", mend="remove task")]
+    try:
+        dataset.check_task(task)
+    except ValueError as error:
+        return [Problem(place=where, what=str(error))]
+    return []
 
 
 def _teacher_problems(

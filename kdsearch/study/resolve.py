@@ -15,13 +15,16 @@ from pydantic import BaseModel, ConfigDict
 import kdsearch
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import Checkpoint
-from kdsearch.study.hub import hub_model
+from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
-from kdsearch.study.rows import Row, columns_of, digest_rows, read_dataset
+from kdsearch.study.parsers import GOLD, Row, units_of
+from kdsearch.study.rows import columns_of, digest_rows, read_dataset
 from kdsearch.study.schema import Model, Study, Teacher
 
-_LAYER_FIELDS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
-_MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
+_DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_MODEL_FILES = (*_WEIGHTS, "*.json", "*.txt", "*.model", "*.spm")
 _NOT_CONTENT = ("README", "modules.json", "config_sentence_transformers", "data_config")
 
 
@@ -36,6 +39,10 @@ class ResolvedSplit(Record):
 
     digest: str
     rows: int
+    unlabelled: int = 0
+    """Rows of the training split without a gold label; only a teacher can say what they are."""
+    units: int = 0
+    """About how many rows a teacher's outputs on the split have."""
 
 
 class ResolvedDataset(Record):
@@ -44,7 +51,12 @@ class ResolvedDataset(Record):
     task: str
     metric: str
     labels: tuple[str, ...]
+    languages: tuple[str, str] | None = None
     splits: dict[str, ResolvedSplit]
+    cut: dict[str, int] = {}
+    """How many rows were cut off the training split for a split that had no source."""
+    left_out: dict[str, int] = {}
+    """How many rows of a published data set cannot be used, by split."""
 
 
 class ResolvedModel(Record):
@@ -83,30 +95,50 @@ def resolve(
     problems: list[Problem] = []
     if data_dir is not None and not data_dir.is_dir():
         raise InputError.one(data_dir, "no such folder", "give --data-dir a folder")
+    unreachable: list[str] = []
     datasets = {}
     for name, dataset in study.datasets.items():
         try:
-            splits = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
+            data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
+        except HubUnreachableError:
+            unreachable.append(f"datasets.{name}")
+            continue
         except InputError as error:
             problems += error.problems
             continue
         columns = columns_of(name, dataset)
         resolved = {}
-        for split, rows in splits.items():
-            resolved[split] = ResolvedSplit(digest=digest_rows(rows), rows=len(rows))
+        for split, rows in data.splits.items():
+            resolved[split] = ResolvedSplit(
+                digest=digest_rows(rows),
+                rows=len(rows),
+                unlabelled=sum(row[GOLD[columns.task]] is None for row in rows),
+                units=round(sum(units_of(columns.task, row) for row in rows)),
+            )
             store(resolved[split].digest, rows)
         datasets[name] = ResolvedDataset(
-            task=columns.task, metric=columns.metric, labels=columns.labels, splits=resolved
+            task=columns.task,
+            metric=columns.metric,
+            labels=data.labels,
+            languages=columns.languages,
+            splits=resolved,
+            cut=dict(data.cut),
+            left_out=dict(data.left_out),
         )
     models = {}
     for name, model in study.models.items():
         try:
             models[name] = _resolve_model(model, f"{place}: models.{name}")
+        except HubUnreachableError:
+            unreachable.append(f"models.{name}")
         except InputError as error:
             problems += error.problems
+    if unreachable:
+        problems += HubUnreachableError.of([f"{place}: {', '.join(unreachable)}"]).problems
     problems += _too_many_layers(study, models, place)
     if not problems:
         problems += _label_problems(study, datasets, models, place)
+        problems += _unlabelled_problems(study, datasets, place)
         problems += _equal_cases(study, datasets, models, place)
     if problems:
         raise InputError(problems)
@@ -127,7 +159,8 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         folder = Path(model.path or "").expanduser()
         if not folder.is_dir():
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+    weights = [path for pattern in _WEIGHTS for path in folder.glob(pattern)]
+    if not (folder / "config.json").is_file() or not weights:
         raise InputError.one(
             place,
             f"{folder} holds no model",
@@ -172,12 +205,20 @@ def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str)
         donor = models.get(student.model)
         if student.layers is None or donor is None or donor.path is None:
             continue
-        config = _config(Path(donor.path))
-        layers = next((config[f] for f in _LAYER_FIELDS if f in config), None)
+        layers = _layers(_config(Path(donor.path)))
         if layers is not None and student.layers > layers:
             what = f"asks for {student.layers} layers of {student.model}, which has {layers}"
             problems.append(Problem(place=f"{place}: students.{name}.layers", what=what))
     return problems
+
+
+def _layers(config: dict[str, Any]) -> int | None:
+    """The layers of a model, of an encoder-decoder those of both sides."""
+    encoder: int | None = next((config[f] for f in _LAYER_FIELDS if f in config), None)
+    if encoder is None or not config.get("is_encoder_decoder"):
+        return encoder
+    decoder: int = next((config[f] for f in _DECODER_FIELDS if f in config), encoder)
+    return 2 * min(encoder, decoder)
 
 
 def _label_problems(
@@ -194,12 +235,32 @@ def _label_problems(
             for checkpoint, model_name in teacher.given.items():
                 labels = given_labels(teacher, models[model_name])
                 for dataset in block.dataset or study.datasets:
-                    what = _mismatch(labels, datasets[dataset].labels, dataset)
+                    wanted = datasets[dataset].labels
+                    what = _mismatch(labels, wanted, dataset) if wanted else None
                     if what:
                         where = f"{place}: teachers.{teacher_name}.{_field(checkpoint)}"
                         mend = f"name its outputs in order: teachers.{teacher_name}.labels"
                         problems.append(Problem(place=where, what=what, mend=mend))
     return list(dict.fromkeys(problems))
+
+
+def _unlabelled_problems(
+    study: Study, datasets: dict[str, ResolvedDataset], place: str
+) -> list[Problem]:
+    """Training rows without labels, where the labels are asked for after all."""
+    problems = {}
+    for case in test_cases(study):
+        train = datasets[case.dataset].splits["train"]
+        where = f"{place}: datasets.{case.dataset}"
+        what = f"{train.unlabelled} of {train.rows} training rows have no label"
+        if train.unlabelled and any(alpha < 1 for alpha in study.search.alpha):
+            mend = "leave only 1 in search.alpha, or leave these rows out"
+            problems[where] = Problem(place=where, what=f"{what}, and α < 1 needs them", mend=mend)
+        if train.unlabelled == train.rows and not study.teachers[case.teacher].given:
+            mend = "give a teacher that is fine-tuned already, or labelled rows"
+            what = f"{what}, so that {case.teacher} cannot be fine-tuned"
+            problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, mend=mend)
+    return list(problems.values())
 
 
 def _equal_cases(

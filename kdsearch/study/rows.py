@@ -1,7 +1,4 @@
-"""Reading a data set's rows: from files, from the Hub or from the grammar, checked and cut.
-
-A classification row is `{"texts": [sentence] or [first, second], "label": number}`.
-"""
+"""Reading a data set's rows: from files, from the Hub or from the grammar, checked and cut."""
 
 from __future__ import annotations
 
@@ -9,78 +6,124 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pandas as pd
 
 from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.study import grammar
-from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.hub import hub_rows
-from kdsearch.study.schema import SPLITS, Dataset
+from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.hub import HubUnreachableError, hub_rows
+from kdsearch.study.parsers import Columns, Row, collect_tags, expand_tags, parse_rows, tag_problem
+from kdsearch.study.schema import METRICS, SPLITS, Dataset
 
-Row = dict[str, Any]
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
-_MOST_PROBLEMS = 5  # of one split; more of the same would hide the others
+_USUAL_COLUMNS = {"qa": (("question", "context"), "answers")}
+"""Of one's own files, by task, where nearly all data sets have the same."""
+_GRAMMAR_COLUMNS: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
+    "classification": (("sentence",), "label", grammar.LABELS),
+    "ner": (("tokens",), "ner_tags", grammar.TAGS),
+    "qa": (("question", "context"), "answers", ()),
+    "translation": (("source",), "target", ()),
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """What to read of a data set, and how its scores are computed."""
-
-    task: str
-    text: tuple[str, ...]
-    label: str
-    labels: tuple[str, ...]
-    metric: str
+def task_of(name: str, dataset: Dataset) -> str:
+    """The task of a study's data set: its own, else the catalogue's."""
+    if dataset.task is not None or dataset.files is not None or dataset.grammar is not None:
+        return dataset.task or "classification"
+    return CATALOGUE[dataset.catalogue or name].task
 
 
 def columns_of(name: str, dataset: Dataset) -> Columns:
     """The columns, labels and metric of a study's data set: its own, else the catalogue's."""
+    task = task_of(name, dataset)
+    languages = None
     if dataset.grammar is not None:
-        known: tuple[Any, ...] = (("sentence",), "label", grammar.LABELS, "f1")
+        text, label, labels = _GRAMMAR_COLUMNS[task]
+        metric = METRICS[task][0]
     elif dataset.files is not None:
-        known = ((), "", (), "f1")
+        text, label = _USUAL_COLUMNS.get(task, ((), ""))
+        labels, metric = (), METRICS[task][0]
     else:
         entry = CATALOGUE[dataset.catalogue or name]
-        known = (entry.text, entry.label, entry.labels, entry.metric)
-    text, label, labels, metric = known
+        text, label, labels, metric = entry.text, entry.label, entry.labels, entry.metric
+        languages = entry.languages
+    labels = dataset.labels or labels
     return Columns(
-        task=dataset.task,
+        task=task,
         text=dataset.text or text,
         label=dataset.label or label,
-        labels=dataset.labels or labels,
+        labels=expand_tags(labels) if task == "ner" and labels else labels,
         metric=dataset.metric or metric,
+        languages=dataset.languages or languages,
     )
 
 
-def read_dataset(
-    name: str, dataset: Dataset, *, data_dir: Path | None, seed: int
-) -> dict[str, list[Row]]:
+@dataclass(frozen=True, kw_only=True)
+class DataRows:
+    """A data set as it was read: checked, its missing splits cut, limited."""
+
+    splits: Mapping[str, list[Row]]
+    labels: tuple[str, ...]
+    """Those of its columns; of ner, collected from the data where the study names none."""
+    cut: Mapping[str, int]
+    """How many rows were cut off the training split for a split that had no source."""
+    left_out: Mapping[str, int]
+    """How many rows of a published data set cannot be used, where there are any."""
+
+
+def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: int) -> DataRows:
     """The rows of each split, checked and cut to the study's limit.
 
-    Looks in `data_dir/NAME/` first, then where the study says. Raises `InputError` with the
-    problems of all splits.
+    Looks in `data_dir/NAME/` first, then where the study says. A split without a source is drawn
+    from the training split by the seed. Raises `InputError` with the problems of all splits.
     """
     columns = columns_of(name, dataset)
-    read = _source(name, dataset, data_dir)
+    source = _source(name, dataset, data_dir)
     problems: list[Problem] = []
-    splits: dict[str, list[Row]] = {}
+    raw: dict[str, tuple[str, list[Row]]] = {}
     for split in SPLITS:
         try:
-            place, raw = read(split)
-            splits[split] = PARSERS[columns.task](place, raw, columns)
+            if (read := source.readers.get(split)) is not None:
+                raw[split] = read()
+        except HubUnreachableError:
+            raise HubUnreachableError.of([f"datasets.{name}"]) from None
         except InputError as error:
             problems += error.problems
-            continue
-        limit = getattr(dataset.limit, split)
-        splits[split] = _cut(splits[split], limit, f"{seed}/{name}/{split}")
+    if columns.task == "ner" and raw:
+        every = [rows for _, rows in raw.values()]
+        columns = replace(columns, labels=columns.labels or collect_tags(every, columns))
+        if (problem := tag_problem(every, columns)) is not None:
+            what, mend = problem
+            problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
+            raw = {}
+    splits: dict[str, list[Row]] = {}
+    left_out: dict[str, int] = {}
+    for split, (place, rows) in raw.items():
+        try:
+            splits[split] = parse_rows(
+                place, rows, columns, labelled=split != SPLITS[0], published=source.published
+            )
+            left_out[split] = len(rows) - len(splits[split])
+        except InputError as error:
+            problems += error.problems
     if problems:
         raise InputError(problems)
-    return splits
+    cut = _cut_off(splits, source.cut, f"{seed}/{name}")
+    for split in SPLITS:
+        limit = getattr(dataset.limit, split) or source.limit.get(split)
+        splits[split] = _limited(splits[split], limit, f"{seed}/{name}/{split}")
+    return DataRows(
+        splits={split: splits[split] for split in SPLITS},
+        labels=columns.labels,
+        cut=cut,
+        left_out={split: count for split, count in left_out.items() if count},
+    )
 
 
 def digest_rows(rows: list[Row]) -> str:
@@ -91,39 +134,70 @@ def digest_rows(rows: list[Row]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _source(
-    name: str, dataset: Dataset, data_dir: Path | None
-) -> Callable[[str], tuple[str, list[Row]]]:
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where a data set's splits are read; one that is not there is cut off the training split."""
+
+    readers: Mapping[str, Callable[[], tuple[str, list[Row]]]]
+    cut: Mapping[str, int]
+    """How many rows to cut off for a missing split. Default: a tenth."""
+    limit: Mapping[str, int]
+    """The most rows of a split, where the study sets no limit of its own."""
+    published: bool = False
+    """Whether its rows are somebody else's: a few bad ones are left out."""
+
+
+def _source(name: str, dataset: Dataset, data_dir: Path | None) -> _Source:
     if dataset.grammar is not None:
-        sizes = dataset.grammar
-
-        def generated(split: str) -> tuple[str, list[Row]]:
-            noise = sizes.noise if split == "train" else 0.0
-            rows = grammar.generate(getattr(sizes, split), f"{sizes.seed}/{split}", noise)
-            return f"grammar: {split}", rows
-
-        return generated
-    catalogue = dataset.catalogue or name
+        readers = {split: partial(_generated, dataset, name, split) for split in SPLITS}
+        return _Source(readers=readers, cut={}, limit={})
+    entry = CATALOGUE[dataset.catalogue or name] if dataset.files is None else None
+    cut, limit = (entry.cut, entry.limit) if entry else ({}, {})
     if data_dir is not None:
-        folder = next(
-            (f for f in (data_dir / name, data_dir / catalogue) if f.is_dir()), data_dir / name
-        )
-        if folder.is_dir():
-            return lambda split: _from_folder(folder, split)
+        names = (name, dataset.catalogue or name)
+        folder = next((data_dir / n for n in names if (data_dir / n).is_dir()), None)
+        if folder is not None:
+            found = _folder_readers(folder)
+            return _Source(readers=found, cut=cut, limit=limit, published=entry is not None)
     if dataset.files is not None:
-        files = dataset.files
-        return lambda split: _from_file(Path(getattr(files, split)))
-    entry = CATALOGUE[catalogue]
-    return lambda split: (f"{entry.hub}: {split}", hub_rows(entry, split))
+        paths = {s: p for s in SPLITS if (p := getattr(dataset.files, s)) is not None}
+        readers = {split: partial(_from_file, Path(path)) for split, path in paths.items()}
+    else:
+        assert entry is not None
+        if not entry.parts:
+            what = "is no public data set"
+            mend = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
+            raise InputError.one(f"datasets.{name}", what, mend)
+        readers = {split: partial(_from_hub, entry, split) for split in entry.parts}
+    return _Source(readers=readers, cut=cut, limit=limit, published=entry is not None)
 
 
-def _from_folder(folder: Path, split: str) -> tuple[str, list[Row]]:
-    found = [path for s in SUFFIXES if (path := folder / f"{split}{s}").exists()]
-    if not found:
-        raise InputError.one(
-            folder, f"has no {split} split", f"put one of {', '.join(split + s for s in SUFFIXES)}"
-        )
-    return _from_file(found[0])
+def _generated(dataset: Dataset, name: str, split: str) -> tuple[str, list[Row]]:
+    sizes = dataset.grammar
+    assert sizes is not None
+    noise = sizes.noise if split == SPLITS[0] else 0.0
+    seed = f"{sizes.seed}/{split}"
+    rows = grammar.generate(getattr(sizes, split), seed, noise, task_of(name, dataset))
+    return f"grammar: {split}", rows
+
+
+def _from_hub(entry: Entry, split: str) -> tuple[str, list[Row]]:
+    return f"{entry.parts[split][0].hub}: {split}", hub_rows(entry, split)
+
+
+def _folder_readers(folder: Path) -> dict[str, Callable[[], tuple[str, list[Row]]]]:
+    """Of a folder's files by their names; the training split must be there."""
+    readers: dict[str, Callable[[], tuple[str, list[Row]]]] = {}
+    for split in SPLITS:
+        paths = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").exists()]
+        if paths or split == SPLITS[0]:
+            readers[split] = partial(_from_file, paths[0]) if paths else partial(_nothing, folder)
+    return readers
+
+
+def _nothing(folder: Path) -> NoReturn:
+    names = ", ".join(SPLITS[0] + suffix for suffix in SUFFIXES)
+    raise InputError.one(folder, "has no train split", f"put one of {names}")
 
 
 def _from_file(path: Path) -> tuple[str, list[Row]]:
@@ -159,67 +233,24 @@ def _json_lines(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _parse_classification(place: str, raw: list[Row], columns: Columns) -> list[Row]:
-    if not raw:
-        raise InputError.one(place, "has no rows", "a split needs at least one row")
-    missing = [c for c in (*columns.text, columns.label) if c not in raw[0]]
-    if missing:
-        there = ", ".join(map(str, raw[0]))
-        raise InputError(
-            Problem(place=place, what=f"has no column {column}", mend=f"there are: {there}")
-            for column in missing
-        )
-    numbers = {name: number for number, name in enumerate(columns.labels)}
-    if not any(name.lstrip("-").isdigit() for name in columns.labels):
-        numbers |= {str(number): number for number in range(len(columns.labels))}
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    for index, row in enumerate(raw):
-        texts = [row.get(column) for column in columns.text]
-        label = numbers.get(_label_text(row.get(columns.label)))
-        where = f"{place}: row {index + 1}"
-        if not all(map(_is_text, texts)):
-            problems.append(Problem(place=where, what="its text is missing or not text"))
-        elif label is None:
-            known = ", ".join(f"{i} {name}" for i, name in enumerate(columns.labels))
-            given = row.get(columns.label)
-            problems.append(
-                Problem(place=where, what=f"unknown label {given!r}", mend=f"there are: {known}")
-            )
-        else:
-            rows.append({"texts": texts, "label": label})
-    if problems:
-        rest = len(problems) - _MOST_PROBLEMS
-        shown = problems[:_MOST_PROBLEMS]
-        if rest > 0:
-            shown.append(Problem(place=place, what=f"{rest} more rows like these"))
-        raise InputError(shown)
-    return rows
+def _cut_off(splits: dict[str, list[Row]], sizes: Mapping[str, int], seed: str) -> dict[str, int]:
+    """Move rows of the training split that have labels to each split that is missing."""
+    missing = [split for split in SPLITS if split not in splits]
+    tenth = max(1, len(splits[SPLITS[0]]) // 10)
+    cut = {split: sizes.get(split, tenth) for split in missing}
+    for split, size in cut.items():
+        train = splits[SPLITS[0]]
+        labelled = [i for i, row in enumerate(train) if None not in row.values()]
+        if size >= len(labelled):
+            what = f"{len(labelled)} labelled rows are too few to cut {size} off for {split}"
+            raise InputError.one(seed.partition("/")[2], what, f"give a {split} split")
+        drawn = set(random.Random(f"{seed}/cut/{split}").sample(labelled, size))
+        splits[split] = [train[index] for index in sorted(drawn)]
+        splits[SPLITS[0]] = [row for index, row in enumerate(train) if index not in drawn]
+    return cut
 
 
-def _is_text(value: object) -> bool:
-    """Whether `value` is text, without the halves of characters that JSON can spell."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-PARSERS: dict[str, Callable[[str, list[Row], Columns], list[Row]]] = {
-    "classification": _parse_classification
-}
-"""By task: from the raw rows of a place to checked ones. Raises `InputError`."""
-
-
-def _label_text(value: object) -> str:
-    """A label as text; pandas writes whole numbers as 1.0 where a column once lacked a value."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _cut(rows: list[Row], limit: int | None, seed: str) -> list[Row]:
+def _limited(rows: list[Row], limit: int | None, seed: str) -> list[Row]:
     if limit is None or limit >= len(rows):
         return rows
     kept = sorted(random.Random(seed).sample(range(len(rows)), limit))
@@ -228,16 +259,27 @@ def _cut(rows: list[Row], limit: int | None, seed: str) -> list[Row]:
 
 def known_rows(name: str, dataset: Dataset) -> dict[str, int] | None:
     """How many rows each split will have, as far as that is known without reading any."""
+    known: Mapping[str, int] = {}
     if dataset.grammar is not None:
-        counts = {split: getattr(dataset.grammar, split) for split in SPLITS}
+        counts: Mapping[str, int] = {s: getattr(dataset.grammar, s) for s in SPLITS}
     elif dataset.files is None:
-        counts = CATALOGUE[dataset.catalogue or name].rows
+        entry = CATALOGUE[dataset.catalogue or name]
+        counts, known = entry.rows, entry.limit
     else:
         return None
-    limits = {split: getattr(dataset.limit, split) for split in SPLITS}
+    limits = {split: getattr(dataset.limit, split) or known.get(split) for split in SPLITS}
     return {split: min(counts[split], limits[split] or counts[split]) for split in SPLITS}
 
 
+def units_per_row(name: str, dataset: Dataset) -> float | None:
+    """About how many scored units a row has, as far as that is known without reading any."""
+    if dataset.grammar is not None:
+        return 16.0
+    return CATALOGUE[dataset.catalogue or name].units if dataset.files is None else None
+
+
 def label_count(name: str, dataset: Dataset) -> int:
-    """How many labels a data set has."""
-    return len(columns_of(name, dataset).labels)
+    """How many labels a data set has; 0 where that is known only when it is read."""
+    labels = columns_of(name, dataset).labels
+    entry = CATALOGUE.get(dataset.catalogue or name) if dataset.files is None else None
+    return len(labels) or (entry.label_count or 0 if entry else 0)

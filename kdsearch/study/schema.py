@@ -23,6 +23,26 @@ Name = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]+$", max_length=100)]
 """Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student."""
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 SPLITS = ("train", "validation", "test")
+TaskName = Literal["classification", "ner", "qa", "translation"]
+METRICS = {
+    "classification": ("f1", "accuracy"),
+    "ner": ("f1", "accuracy"),
+    "qa": ("f1", "exact_match"),
+    "translation": ("bleu", "chrf"),
+}
+"""Of each task, its default first. classification: F1 is binary of the second of two labels, macro
+of more; ner: entities' F1, words' accuracy; qa: SQuAD's; translation: sacrebleu's."""
+COLUMNS = {"classification": (1, 2), "ner": (1,), "qa": (2,), "translation": (1,)}
+"""How many columns a model reads, by task."""
+NEEDED = {
+    "classification": ("text", "label", "labels"),
+    "ner": ("text", "label"),
+    "qa": (),
+    "translation": ("text", "label"),
+}
+"""What a data set of one's own files must say, by task; qa has SQuAD's columns by default."""
+MAX_LENGTH = {"classification": 128, "ner": 128, "qa": 384, "translation": 128}
+"""In tokens, where the study says nothing. qa: of a window, as in the paper's App. B."""
 
 
 def _names(value: object) -> object:
@@ -56,11 +76,14 @@ class Section(BaseModel):
 
 
 class Files(Section):
-    """One file per split: .jsonl, .jsonl.gz, .csv or .parquet."""
+    """One file per split: .jsonl, .jsonl.gz, .csv or .parquet.
+
+    A tenth of the training rows, drawn by the study's seed, serves as a split that is left out.
+    """
 
     train: str
-    validation: str
-    test: str
+    validation: str | None = None
+    test: str | None = None
 
 
 class Limit(Section):
@@ -72,7 +95,7 @@ class Limit(Section):
 
 
 class Grammar(Section):
-    """Sentences of a small grammar, generated from a seed, labelled by their sentiment."""
+    """Rows of a small grammar for the data set's task, generated from a seed."""
 
     train: PositiveInt
     validation: PositiveInt
@@ -89,15 +112,27 @@ class Dataset(Section):
     """The catalogue's name of it, where the study calls it differently."""
     files: Files | None = None
     grammar: Grammar | None = None
-    task: Literal["classification"] = "classification"
+    task: TaskName | None = None
+    """Default: the catalogue's; of one's own files and of a generated one, classification."""
     text: Annotated[Names, Field(max_length=2)] | None = None
-    """The column of the sentence, or the two columns of a pair."""
+    """The column or columns that a model reads; `a.b` is the field b of the column a.
+
+    classification: a sentence, or the two of a pair; ner: the words; qa: question and context;
+    translation: the source.
+    """
     label: str | None = None
-    """The column of the label."""
+    """The column of what a model should say: label, tags, answers or translation."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """The labels' names, in the order of their numbers in the data."""
-    metric: Literal["f1", "accuracy"] | None = None
-    """f1 is binary F1 of the second of two labels, macro F1 of more."""
+    """The labels' names, in the order of their numbers in the data.
+
+    ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data.
+    """
+    metric: str | None = None
+    """One of the task's; see METRICS. Default: the first of them."""
+    languages: tuple[str, str] | None = None
+    """translation: the source's and the target's code in a multilingual tokenizer (de_DE)."""
+    max_length: PositiveInt | None = None
+    """In tokens. Default: that of `training`."""
     limit: Limit = Limit()
 
     @model_validator(mode="after")
@@ -105,13 +140,30 @@ class Dataset(Section):
         given = [n for n in ("catalogue", "files", "grammar") if getattr(self, n) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
-        if self.files and not (self.text and self.label and self.labels):
-            raise ValueError(
-                "files need the names of their columns and labels: text, label, labels"
-            )
+        if self.grammar and (self.text or self.label or self.labels):
+            raise ValueError("a grammar has its own columns and labels; remove text, label, labels")
+        task = self.task or ("classification" if self.files or self.grammar else None)
+        if self.files:
+            missing = [name for name in NEEDED[task or ""] if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"files of {task} need {' and '.join(missing)}")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels have the same name")
+        if task is not None:
+            self.check_task(task)
         return self
+
+    def check_task(self, task: str) -> None:
+        """Raise `ValueError` where a key does not go with `task`."""
+        if self.metric is not None and self.metric not in METRICS[task]:
+            raise ValueError(f"metric of {task} is one of {', '.join(METRICS[task])}")
+        if self.text is not None and len(self.text) not in COLUMNS[task]:
+            counts = " or ".join(map(str, COLUMNS[task]))
+            raise ValueError(f"text of {task} names {counts} column{'s' * (counts != '1')}")
+        if self.labels is not None and task in ("qa", "translation"):
+            raise ValueError(f"{task} has no labels; remove them")
+        if self.languages is not None and task != "translation":
+            raise ValueError(f"{task} has no languages; remove them")
 
 
 class Model(Section):
@@ -298,8 +350,14 @@ class TrainingSettings(Section):
     epochs: PositiveInt = 10
     """Of one run; the epoch of the best validation score is kept."""
     batch_size: PositiveInt = 32
-    max_length: PositiveInt = 128
-    """In tokens; longer inputs are cut."""
+    max_length: PositiveInt | None = None
+    """In tokens. Longer inputs are cut, contexts read in windows. Default: MAX_LENGTH's."""
+    stride: PositiveInt | None = None
+    """qa: how many tokens two windows of a context share. Default: 128."""
+    beams: PositiveInt | None = None
+    """translation: of the beam search. Default: 5."""
+    hidden_dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    """translation: of the teacher's hidden states in the cache. Default: bf16."""
     adam: Adam = Adam()
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -309,6 +367,20 @@ class TrainingSettings(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """fp32, or mixed precision."""
     cpu_threads: PositiveInt = 1
+
+    def for_task(self, task: str, max_length: int | None) -> TrainingSettings:
+        """With every default of `task` filled in, and without what it does not use.
+
+        `max_length` is the data set's own. So a key covers what its training depends on, no more.
+        """
+        length = max_length or self.max_length or MAX_LENGTH[task]
+        update = {
+            "max_length": length,
+            "stride": min(self.stride or 128, length // 2) if task == "qa" else None,
+            "beams": (self.beams or 5) if task == "translation" else None,
+            "hidden_dtype": (self.hidden_dtype or "bf16") if task == "translation" else None,
+        }
+        return self.model_copy(update=update)
 
 
 class Resources(Section):

@@ -1,13 +1,52 @@
-"""The contract of a task: all that differs between kinds of data, in one short file each."""
+"""The contract of a task: all that differs between kinds of data, in one short file each.
+
+A model reads *examples*: sentences, pairs of them, windows of a context. What is distilled and
+scored are *units*: the examples of classification, the words of ner, the target tokens of
+translation; of qa two distributions per window. What a model says is kept as *rows*, those of an
+example next to each other: one per unit, but for qa, where a row is a position of the context.
+
+Shapes: N examples, B of them in a batch, L tokens, T target tokens, R rows of W numbers, U units
+with C classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from kdsearch.agenda import DataSpec, ForwardSettings
+from kdsearch.study import TrainingSettings
+
+IGNORED = -100
+"""The class number of a unit without a label, as torch's cross-entropy has it."""
+
+Settings = TrainingSettings | ForwardSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some examples, as a model takes them."""
+
+    arguments: dict[str, Tensor]
+    """By the model's argument names, [B, L]."""
+    counted: Tensor
+    """[B, L], [B, T] of translation, [B, 1] of classification: the positions that give rows."""
+    rows: Tensor
+    """[R]: the numbers of these rows among all of the split."""
+    labels: Tensor
+    """[R] class numbers; of qa [R, 2], 1 where an answer starts and where it ends."""
+    targets: Tensor | None
+    """[B, T] tokens of the reference translations, IGNORED behind their ends."""
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """[B]: the rows of each example."""
+        return self.counted.sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,20 +57,61 @@ class Encoded:
     """By the model's argument names, [N, L] integers, padded at the end."""
     lengths: Tensor
     """[N]: how many tokens of each example are no padding."""
+    counted: Tensor
+    """[N, L], [N, T] or [N, 1]; see `Batch`."""
     labels: Tensor
-    """[N] integers."""
+    """[R] or [R, 2]; see `Batch`."""
+    references: Sequence[Any]
+    """Of each example: what its prediction is scored against."""
+    targets: Tensor | None = None
+    """[N, T]; see `Batch`."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """The model's arguments for the examples `indices`, no wider than the longest of them."""
+    @cached_property
+    def offsets(self) -> Tensor:
+        """[N + 1]: the number of each example's first row, and that of all rows."""
+        counts = self.counted.sum(dim=1)
+        return torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
+
+    def to(self, device: torch.device | str) -> Encoded:
+        """The same on another device."""
+        return replace(
+            self,
+            inputs={name: values.to(device) for name, values in self.inputs.items()},
+            lengths=self.lengths.to(device),
+            counted=self.counted.to(device),
+            labels=self.labels.to(device),
+            targets=None if self.targets is None else self.targets.to(device),
+        )
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The examples `indices`, no wider than the longest of them."""
         lengths = self.lengths[indices]
         width = int(lengths.max())
         arguments = {name: values[indices, :width] for name, values in self.inputs.items()}
         positions = torch.arange(width, device=lengths.device)
         arguments["attention_mask"] = (positions < lengths[:, None]).long()
-        return arguments
+        targets = None
+        if self.targets is not None:
+            targets = self.targets[indices]
+            width = int((targets != IGNORED).sum(dim=1).max())
+            targets = targets[:, :width]
+        starts, ends = self.offsets[indices], self.offsets[indices + 1]
+        rows = torch.cat(
+            [
+                torch.arange(start, end, device=lengths.device)
+                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+            ]
+        )
+        return Batch(
+            arguments=arguments,
+            counted=self.counted[indices, :width],
+            rows=rows,
+            labels=self.labels[rows],
+            targets=targets,
+        )
 
 
 class Task(Protocol):
@@ -39,14 +119,62 @@ class Task(Protocol):
 
     head: Any
     """The transformers auto class that gives a model this task's head."""
+    per_token: bool
+    """Whether a row belongs to a token, so that teacher and student need one tokenizer."""
+    wide: bool
+    """Whether rows are hidden states, from which the model's head computes the logits when they
+    are needed: for outputs too wide to be kept."""
 
-    def encode(self, rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Encoded:
-        """The rows as tensors, in their order."""
+    def texts(self, row: Mapping[str, Any]) -> Iterable[str]:
+        """The texts of a row, for a tokenizer of the words of a training split."""
 
-    def logits(self, model: nn.Module, arguments: Mapping[str, Tensor]) -> Tensor:
-        """The model's outputs for a batch, [units, classes]: what is distilled and scored."""
+    def encode(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: Any,
+        data: DataSpec,
+        settings: Settings,
+        *,
+        training: bool,
+    ) -> Encoded:
+        """The rows of data as tensors, in their order; `training`: of the training split."""
 
-    def score(
-        self, metric: str, logits_NC: Tensor, labels_N: Tensor, labels: Sequence[str]
-    ) -> float:
-        """The score of a whole split, higher is better."""
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model says of a batch, [R, W]."""
+
+    def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The logits in `values_RW` as units, [U, C]; which classes are real, None for all."""
+
+    def labels(self, batch: Batch) -> Tensor:
+        """[U]: the class of each unit, or IGNORED."""
+
+    def decode(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        values_RW: Tensor,
+        data: DataSpec,
+        settings: Settings,
+    ) -> list[Any]:
+        """The model's prediction for each example of a batch."""
+
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
+        """The score of all the predictions for a split, higher is better."""
+
+    def signature(self, data: DataSpec) -> str:
+        """How exactly the score is computed, as a publication would state it."""
+
+
+def padded(lists: Sequence[Sequence[int]], value: int) -> Tensor:
+    """[N, longest]: lists of different lengths, filled up at the end."""
+    width = max(map(len, lists))
+    return torch.tensor([[*items, *[value] * (width - len(items))] for items in lists])
+
+
+def model_inputs(encoding: Any, tokenizer: Any) -> dict[str, Tensor]:
+    """What a tokenizer says of some texts, padded: by the model's argument names, [N, L]."""
+    padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}
+    return {
+        name: padded(encoding[name], value) for name, value in padding.items() if name in encoding
+    }

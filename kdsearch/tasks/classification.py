@@ -8,7 +8,7 @@ F1 of more; or by accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,47 +16,84 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from kdsearch.tasks.base import Encoded
+from kdsearch.agenda import DataSpec
+from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
 
 
 class Classification:
     """See `Task`."""
 
     head = AutoModelForSequenceClassification
+    per_token = False
+    wide = False
 
-    def encode(self, rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Encoded:
-        """The sentences, or the pairs as the tokenizer joins them, cut to `max_length` tokens."""
+    def texts(self, row: Mapping[str, Any]) -> Iterable[str]:
+        """The sentence, or the two of a pair."""
+        texts: list[str] = row["texts"]
+        return texts
+
+    def encode(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: Any,
+        data: DataSpec,
+        settings: Settings,
+        *,
+        training: bool,
+    ) -> Encoded:
+        """The sentences, or the pairs as the tokenizer joins them, cut to the most tokens."""
         columns = list(zip(*(row["texts"] for row in rows), strict=True))
-        encoding = tokenizer(*map(list, columns), truncation=True, max_length=max_length)
-        ids = encoding["input_ids"]
-        width = max(map(len, ids))
-        padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0}
-        inputs = {
-            name: torch.tensor(
-                [values + [pad] * (width - len(values)) for values in encoding[name]]
-            )
-            for name, pad in padding.items()
-            if name in encoding
-        }
+        encoding = tokenizer(*map(list, columns), truncation=True, max_length=settings.max_length)
+        labels = [IGNORED if row["label"] is None else row["label"] for row in rows]
         return Encoded(
-            inputs=inputs,
-            lengths=torch.tensor([len(values) for values in ids]),
-            labels=torch.tensor([row["label"] for row in rows]),
+            inputs=model_inputs(encoding, tokenizer),
+            lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
+            counted=torch.ones(len(rows), 1, dtype=torch.bool),
+            labels=torch.tensor(labels),
+            references=labels,
         )
 
-    def logits(self, model: nn.Module, arguments: Mapping[str, Tensor]) -> Tensor:
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[examples, labels]."""
-        logits: Tensor = model(**arguments).logits
+        logits: Tensor = model(**batch.arguments).logits
         return logits
 
-    def score(
-        self, metric: str, logits_NC: Tensor, labels_N: Tensor, labels: Sequence[str]
-    ) -> float:
-        """F1 (binary of the second of two labels, else macro over `labels`) or accuracy."""
-        predicted, gold = logits_NC.argmax(dim=1).numpy(), labels_N.numpy()
-        if metric == "accuracy":
-            return float(accuracy_score(gold, predicted))
-        if len(labels) == 2:
-            return float(f1_score(gold, predicted, average="binary", zero_division=0.0))
-        every = list(range(len(labels)))
-        return float(f1_score(gold, predicted, labels=every, average="macro", zero_division=0.0))
+    def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """An example each."""
+        return values_RW, None
+
+    def labels(self, batch: Batch) -> Tensor:
+        """[examples]."""
+        return batch.labels
+
+    def decode(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        values_RW: Tensor,
+        data: DataSpec,
+        settings: Settings,
+    ) -> list[int]:
+        """The label of the highest logit."""
+        numbers: list[int] = values_RW.argmax(dim=1).tolist()
+        return numbers
+
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
+        """F1 (binary of the second of two labels, else macro over all of them) or accuracy."""
+        if data.metric == "accuracy":
+            return float(accuracy_score(references, predictions))
+        if len(data.labels) == 2:
+            return float(f1_score(references, predictions, average="binary", zero_division=0.0))
+        every = list(range(len(data.labels)))
+        return float(
+            f1_score(references, predictions, labels=every, average="macro", zero_division=0.0)
+        )
+
+    def signature(self, data: DataSpec) -> str:
+        """Such as: binary F1 of `equivalent`."""
+        if data.metric == "accuracy":
+            return "accuracy"
+        if len(data.labels) == 2:
+            return f"binary F1 of {data.labels[1]}"
+        return f"macro F1 of {len(data.labels)} labels"

@@ -1,0 +1,151 @@
+"""`data check` and `fetch`: the data sets of the catalogue, and bringing a study's to a disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from kdsearch.cli.options import Json, Models, StudyFile, console, count, example, parse_models
+from kdsearch.errors import InputError, Problem
+from kdsearch.study import (
+    CATALOGUE,
+    SPLITS,
+    Dataset,
+    Entry,
+    hub_model,
+    hub_rows,
+    load_study,
+    reachable,
+    read_dataset,
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet."),
+]
+
+
+Jobs = dict[str, tuple[Path, Callable[[Path], None]]]
+"""What to bring: where to, and how."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    data = typer.Typer(help="The data sets that kdsearch knows by name.", no_args_is_help=True)
+    data.command(epilog=example("kdsearch data check mrpc --data-dir data"))(check)
+    app.add_typer(data, name="data")
+    app.command(epilog=example("kdsearch fetch search_spaces/paper.yaml --data-dir data"))(fetch)
+
+
+def check(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help=f"One of {', '.join(sorted(CATALOGUE))}.")
+    ],
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(help="Of the splits that are cut off another.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read a data set as a study does, and show its counts beside the published ones."""
+    if name not in CATALOGUE:
+        known = ", ".join(sorted(CATALOGUE))
+        raise InputError.one("NAME", f"{name} is not in the catalogue", f"there are: {known}")
+    entry = CATALOGUE[name]
+    data = read_dataset(name, Dataset(), data_dir=data_dir, seed=seed)
+    facts: dict[str, Any] = {
+        "name": name,
+        "task": entry.task,
+        "metric": entry.metric,
+        "labels": data.labels,
+        "rows": {split: len(rows) for split, rows in data.splits.items()},
+        "published": {split: entry.limit.get(split, entry.rows[split]) for split in SPLITS},
+        "cut": dict(data.cut),
+        "left_out": dict(data.left_out),
+        "note": entry.note,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    table = Table("split", title=f"{name}: {entry.task}, {entry.metric}", box=None)
+    for column in ("rows here", "published"):
+        table.add_column(column, justify="right")
+    for split in SPLITS:
+        table.add_row(split, f"{facts['rows'][split]:,}", f"{facts['published'][split]:,}")
+    out = console()
+    out.print(table)
+    for split in data.cut:
+        out.print(f"{split} is drawn from train, by the seed {seed}")
+    for split, rows in data.left_out.items():
+        out.print(f"{count(rows, 'row')} of {split} cannot be used and left out")
+    if data.labels:
+        out.print(f"{len(data.labels)} labels: {', '.join(data.labels)}")
+    out.print(entry.note)
+
+
+def fetch(
+    study_file: StudyFile,
+    data_dir: Annotated[
+        Path, typer.Option(help="Where to: NAME/ for data sets, models/NAME/ for models.")
+    ],
+    model: Models = None,
+) -> None:
+    """Bring a study's data and models from the Hub to a folder, for machines without a network.
+
+    What is there already is not fetched again.
+    """
+    study = load_study(study_file, models=parse_models(model))
+    wanted: Jobs = {}
+    problems: list[Problem] = []
+    for name, dataset in study.datasets.items():
+        if dataset.files is not None or dataset.grammar is not None:
+            continue
+        entry = CATALOGUE[dataset.catalogue or name]
+        if not entry.parts and not (data_dir / name).is_dir():
+            mend = f"put its files into {data_dir / name}/: {entry.note}"
+            problems.append(Problem(place=f"datasets.{name}", what="is not public", mend=mend))
+        for split in entry.parts:
+            target = data_dir / name / f"{split}.jsonl.gz"
+            wanted[f"datasets.{name} {split}"] = (target, partial(_bring_rows, entry, split))
+    for name, source in study.models.items():
+        if source.hub is not None:
+            model_to = partial(_bring_model, source.hub, source.revision, f"models.{name}")
+            wanted[f"models.{name}"] = (data_dir / "models" / name, model_to)
+    out = console()
+    missing: Jobs = {what: job for what, job in wanted.items() if not job[0].exists()}
+    out.print(f"{len(wanted) - len(missing)} of {len(wanted)} there already")
+    if missing and not reachable():
+        mend = "run this where it can, such as a login node of the cluster"
+        what = f"{len(missing)} are missing, and the Hugging Face Hub cannot be reached from here"
+        raise InputError([*problems, Problem(place=str(study_file), what=what, mend=mend)])
+    for number, (what, (target, bring)) in enumerate(missing.items(), start=1):
+        out.print(f"{number} of {len(missing)}: {what} to {target}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            bring(target)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    launch = ["kdsearch", "launch", str(study_file), "--data-dir", str(data_dir)]
+    out.print(f"all there; next, with or without a network: {shlex.join(launch)}")
+
+
+def _bring_rows(entry: Entry, split: str, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.part")
+    with gzip.open(temporary, "wt", encoding="utf-8") as file:
+        for row in hub_rows(entry, split):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(target)
+
+
+def _bring_model(hub: str, revision: str | None, place: str, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.part")  # a broken download goes on there
+    hub_model(hub, revision, place, temporary)
+    temporary.replace(target)

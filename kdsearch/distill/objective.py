@@ -1,0 +1,104 @@
+"""What a training minimises: from what a model says of a batch to the loss of its units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from kdsearch.agenda import StudentTraining
+from kdsearch.distill.losses import in_chunks, kd_loss, label_loss
+from kdsearch.tasks import Batch, Task, head_weights
+
+Objective = Callable[[Tensor, Batch], Tensor]
+"""From the rows that a model says of a batch, [R, W], and that batch to a loss."""
+
+_MOST_LOGITS = 2**25
+"""At once, of a wide vocabulary: 128 MB in single precision, a few times over."""
+
+Head = tuple[Tensor, Tensor | None]
+"""The weights [C, W] and the bias [C] that make logits of a hidden state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedOutputs:
+    """A teacher's outputs on the training split."""
+
+    values: Tensor
+    """[rows of the split, W]; on disk, where they are wide."""
+    head: Head | None
+    """Of wide ones: the teacher's."""
+
+    def of(self, batch: Batch) -> Tensor:
+        """[R, W]: those of a batch, where the batch is."""
+        rows = batch.rows.to(self.values.device)
+        return self.values[rows].to(batch.rows.device)
+
+
+def label_objective(task: Task, model: Any) -> Objective:
+    """L1 alone: cross-entropy on the labels, as teachers are fine-tuned."""
+
+    def narrow(values_RW: Tensor, batch: Batch) -> Tensor:
+        logits_UC, real_UC = task.units(values_RW, batch)
+        return label_loss(logits_UC, task.labels(batch), real_UC)
+
+    def wide(values_RW: Tensor, batch: Batch) -> Tensor:
+        head = head_weights(model)
+
+        def loss(chunk_RW: Tensor, indices: Tensor) -> Tensor:
+            return label_loss(_logits(chunk_RW, head), batch.labels[indices])
+
+        return in_chunks(loss, values_RW, _chunk(head))
+
+    return wide if task.wide else narrow
+
+
+def kd_objective(
+    task: Task, model: Any, teacher: CachedOutputs, training: StudentTraining
+) -> Objective:
+    """L_KD of a student (Eq. 1), with the teacher's cached outputs."""
+
+    def unit_loss(
+        student_UC: Tensor, teacher_UC: Tensor, labels_U: Tensor, real_UC: Tensor | None
+    ) -> Tensor:
+        return kd_loss(
+            student_UC,
+            teacher_UC,
+            labels_U,
+            distance=training.distance,
+            alpha=training.alpha,
+            temperature=training.temperature,
+            student_temperature=training.student_temperature,
+            gradient_scale=training.gradient_scale,
+            real_NC=real_UC,
+        )
+
+    def narrow(values_RW: Tensor, batch: Batch) -> Tensor:
+        student_UC, real_UC = task.units(values_RW, batch)
+        teacher_UC, _ = task.units(teacher.of(batch), batch)
+        return unit_loss(student_UC, teacher_UC, task.labels(batch), real_UC)
+
+    def wide(values_RW: Tensor, batch: Batch) -> Tensor:
+        head = head_weights(model)
+        hidden_RW = teacher.of(batch)
+        assert teacher.head is not None
+        teacher_head = teacher.head
+
+        def loss(chunk_RW: Tensor, indices: Tensor) -> Tensor:
+            teacher_UC = _logits(hidden_RW[indices].to(teacher_head[0].dtype), teacher_head)
+            return unit_loss(_logits(chunk_RW, head), teacher_UC, batch.labels[indices], None)
+
+        return in_chunks(loss, values_RW, _chunk(head))
+
+    return wide if task.wide else narrow
+
+
+def _logits(hidden_RW: Tensor, head: Head) -> Tensor:
+    return F.linear(hidden_RW, *head)
+
+
+def _chunk(head: Head) -> int:
+    return max(1, _MOST_LOGITS // len(head[0]))

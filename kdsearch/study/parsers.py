@@ -1,0 +1,344 @@
+"""Checking a data set's raw rows and bringing them to their task's form.
+
+    classification  {"texts": [sentence] or [first, second], "label": number}
+    ner             {"words": [word, ...], "tags": [number, ...]}
+    qa              {"question": text, "context": text, "answers": [{"text": text, "start": 0}]}
+    translation     {"source": text, "target": text}
+
+A row of the training split may lack its gold label (None), but not a reference translation, on
+which the teacher's outputs depend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdsearch.errors import InputError, Problem
+
+Row = dict[str, Any]
+GOLD = {"classification": "label", "ner": "tags", "qa": "answers", "translation": "target"}
+"""The field of a row that holds what a model should say, by task."""
+OUTSIDE = "O"
+_BAD_SHARE = 0.01
+_MOST_PROBLEMS = 5  # of one split; more of the same would hide the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What to read of a data set, and how its scores are computed."""
+
+    task: str
+    text: tuple[str, ...]
+    label: str
+    labels: tuple[str, ...]
+    """Of ner, empty until they have been collected from the data."""
+    metric: str
+    languages: tuple[str, str] | None = None
+
+
+class _BadRowError(Exception):
+    """What is wrong with a row, and how to mend it."""
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.mend = mend
+
+
+def parse_rows(
+    place: str, raw: list[Row], columns: Columns, *, labelled: bool, published: bool = False
+) -> list[Row]:
+    """The checked rows of a split read from `place`; raises `InputError`.
+
+    `labelled`: every row must have its gold label. `published`: of a data set that its reader
+    cannot mend, one bad row in a hundred is left out.
+    """
+    if not raw:
+        raise InputError.one(place, "has no rows", "a split needs at least one row")
+    there = ", ".join(map(str, raw[0]))
+    missing = [c for c in columns.text if not _has(raw, c)]
+    if (labelled or columns.task == "translation") and not _has(raw, columns.label):
+        missing.append(columns.label)
+    if missing:
+        raise InputError(
+            Problem(place=place, what=f"has no column {column}", mend=f"there are: {there}")
+            for column in missing
+        )
+    parse = _PARSERS[columns.task](columns)
+    gold = GOLD[columns.task]
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for number, row in enumerate(raw, start=1):
+        try:
+            parsed = parse([_get(row, column) for column in columns.text], _get(row, columns.label))
+            if parsed[gold] is None and labelled:
+                raise _BadRowError(f"its {columns.label} is missing")
+            rows.append(parsed)
+        except _BadRowError as bad:
+            where = f"{place}: row {number}"
+            problems.append(Problem(place=where, what=bad.what, mend=bad.mend))
+    if published and len(problems) <= len(raw) * _BAD_SHARE:
+        problems = []
+    found = [*_first_of(problems, place)] or [*_one_class(place, rows, columns)]
+    if found:
+        raise InputError(found)
+    return rows
+
+
+def collect_tags(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, ...]:
+    """The tags that occur in some splits of a data set for ner, O first."""
+    found = set()
+    for row in (row for rows in raw for row in rows):
+        value = _get(row, columns.label)
+        tags = value.split() if isinstance(value, str) else value
+        if hasattr(tags, "tolist"):
+            tags = tags.tolist()  # of a .parquet
+        if isinstance(tags, list | tuple):
+            found |= {tag for tag in tags if isinstance(tag, str) and not tag.isdigit()}
+    return (OUTSIDE, *sorted(found - {OUTSIDE}, key=lambda tag: (tag[2:], tag))) if found else ()
+
+
+def expand_tags(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The tags of ner: as they are, or made of the kinds of entity: PER → O, B-PER, I-PER."""
+    if OUTSIDE in labels or any(label.startswith(("B-", "I-")) for label in labels):
+        return labels
+    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in labels for prefix in "BI"))
+
+
+def tag_problem(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] | None:
+    """What is wrong with the tags of a data set for ner, and how to mend it."""
+    if not columns.labels:
+        there = any(_has(rows, columns.label) for rows in raw)
+        what = "its tags have no names" if there else f"has no column {columns.label}"
+        return what, "name them in their order: labels: [O, B-PER, ...]" if there else ""
+    if OUTSIDE not in columns.labels:
+        return f"its labels lack the tag {OUTSIDE}", "name every tag: labels: [O, B-PER, ...]"
+    other = [tag for tag in columns.labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
+    if other and columns.metric == "f1":
+        mend = "write O, B-X and I-X, or take metric: accuracy"
+        return f"the F1 of entities needs tags in IOB2, unlike {', '.join(other[:5])}", mend
+    return None
+
+
+def units_of(task: str, row: Row) -> float:
+    """About how many rows of a teacher's outputs a row of data has: what the cache's size needs."""
+    if task == "ner":
+        return len(row["words"])
+    if task == "qa":
+        return len(row["context"]) / 4
+    if task == "translation":
+        return len(row["target"]) / 3.5 + 2
+    return 1
+
+
+def _first_of(problems: list[Problem], place: str) -> Iterator[Problem]:
+    yield from problems[:_MOST_PROBLEMS]
+    if len(problems) > _MOST_PROBLEMS:
+        rest = len(problems) - _MOST_PROBLEMS
+        yield Problem(place=place, what=f"{rest} more row{'s' * (rest > 1)} like these")
+
+
+def _one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem]:
+    """A split in which every answer is the same teaches and tells nothing."""
+    golds = [row[GOLD[columns.task]] for row in rows]
+    known = [gold for gold in golds if gold is not None]
+    if columns.task == "classification" and len(known) > 1 and len(set(known)) == 1:
+        what = f"every row has the label {columns.labels[known[0]]}"
+        yield Problem(place=place, what=what, mend="a split needs rows of two labels at least")
+    outside = columns.labels.index(OUTSIDE) if columns.task == "ner" and known else None
+    if outside is not None and all(tag == outside for tags in known for tag in tags):
+        mend = "a split needs at least one entity"
+        yield Problem(place=place, what=f"every word has the tag {OUTSIDE}", mend=mend)
+
+
+def _classification(columns: Columns) -> Callable[[list[Any], Any], Row]:
+    number_of = _numbers(columns.labels, "label")
+
+    def parse(texts: list[Any], label: Any) -> Row:
+        for column, text in zip(columns.text, texts, strict=True):
+            _text(text, column)
+        if not any(text.strip() for text in texts):
+            raise _BadRowError(f"its {' and '.join(columns.text)} is empty", "leave the row out")
+        return {"texts": texts, "label": None if _missing(label) else number_of(label)}
+
+    return parse
+
+
+def _ner(columns: Columns) -> Callable[[list[Any], Any], Row]:
+    number_of = _numbers(columns.labels, "tag")
+
+    def parse(texts: list[Any], tags: Any) -> Row:
+        words = _items(texts[0], columns.text[0])
+        if not words:
+            raise _BadRowError("has no words", "leave the row out")
+        for word in words:
+            _text(word, columns.text[0])
+            if not word.strip():
+                raise _BadRowError("one of its words is empty", "remove the word and its tag")
+        if _missing(tags):
+            return {"words": words, "tags": None}
+        given = _items(tags, columns.label)
+        if len(given) != len(words):
+            what = f"has {len(words)} words in {columns.text[0]} and {len(given)} tags"
+            raise _BadRowError(f"{what} in {columns.label}", "each word needs one tag")
+        return {"words": words, "tags": [number_of(tag) for tag in given]}
+
+    return parse
+
+
+def _qa(columns: Columns) -> Callable[[list[Any], Any], Row]:
+    def parse(texts: list[Any], answers: Any) -> Row:
+        for column, text in zip(columns.text, texts, strict=True):
+            _text(text, column)
+            if not text.strip():
+                raise _BadRowError(f"its {column} is empty", "leave the row out")
+        question, context = texts
+        row: Row = {"question": question, "context": context, "answers": None}
+        if _missing(answers):
+            return row
+        row["answers"] = [_answer(context, text, start) for text, start in _answers(answers)]
+        if not row["answers"]:
+            raise _BadRowError(
+                "its context has no answer", "leave the row out: every question needs an answer"
+            )
+        return row
+
+    return parse
+
+
+def _answers(value: Any) -> list[tuple[Any, Any]]:
+    """SQuAD's {"text": [...], "answer_start": [...]}, or a list of one of these per answer."""
+    mend = 'give {"text": [...], "answer_start": [...]}'
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)  # as a cell of a .csv has it
+        except (ValueError, RecursionError):
+            raise _BadRowError(f"its answers are text: {value[:40]!r}", mend) from None
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # of a .parquet
+    if isinstance(value, dict):
+        given: tuple[Any, Any] = (value.get("text"), value.get("answer_start"))
+        texts, starts = (part.tolist() if hasattr(part, "tolist") else part for part in given)
+        if isinstance(texts, list) and isinstance(starts, list):
+            if len(texts) == len(starts):
+                return list(zip(texts, starts, strict=True))
+            raise _BadRowError(f"has {len(texts)} answers and {len(starts)} offsets", mend)
+    if isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+        return [(answer.get("text"), answer.get("answer_start")) for answer in value]
+    raise _BadRowError("its answers are not in SQuAD's form", mend)
+
+
+def _answer(context: str, text: Any, start: Any) -> Row:
+    _text(text, "answer")
+    if not text.strip():
+        raise _BadRowError("one of its answers is empty", "leave the answer out")
+    if not _whole(start):
+        raise _BadRowError(f"the offset of its answer {text!r} is {start!r}", "give a whole number")
+    start = int(start)
+    found = context[start : start + len(text)] if start >= 0 else ""
+    if found != text:
+        at = context.find(text)
+        mend = f"the context has it at {at}" if at >= 0 else "it is nowhere in the context"
+        raise _BadRowError(
+            f"its answer {text!r} is not at the offset {start}, where {found!r} is", mend
+        )
+    return {"text": text, "start": start}
+
+
+def _translation(columns: Columns) -> Callable[[list[Any], Any], Row]:
+    names = (columns.text[0], columns.label)
+
+    def parse(texts: list[Any], target: Any) -> Row:
+        for column, text in zip(names, (texts[0], target), strict=True):
+            _text(text, column)
+            if not text.strip():
+                raise _BadRowError(f"its {column} is empty", "leave the row out")
+        return {"source": texts[0], "target": target}
+
+    return parse
+
+
+_PARSERS: dict[str, Callable[[Columns], Callable[[list[Any], Any], Row]]] = {
+    "classification": _classification,
+    "ner": _ner,
+    "qa": _qa,
+    "translation": _translation,
+}
+
+
+def _numbers(labels: tuple[str, ...], noun: str) -> Callable[[Any], int]:
+    """From a label's name or number in the data to its number."""
+    numbers = {name: number for number, name in enumerate(labels)}
+    if not any(name.lstrip("-").isdigit() for name in labels):
+        numbers |= {str(number): number for number in range(len(labels))}
+
+    def number_of(value: Any) -> int:
+        # pandas writes whole numbers as 1.0 where a column once lacked a value
+        found = numbers.get(str(int(value)) if _whole(value) else str(value))
+        if found is None:
+            known = ", ".join(f"{i} {name}" for i, name in enumerate(labels))
+            raise _BadRowError(f"unknown {noun} {value!r}", f"there are: {known}")
+        return found
+
+    return number_of
+
+
+def _items(value: Any, column: str) -> list[Any]:
+    """A list, or text whose parts stand between spaces."""
+    if isinstance(value, str):
+        return value.split()
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # of a .parquet
+    if not isinstance(value, list | tuple):
+        raise _BadRowError(
+            f"its {column} is no list", "give a list, or text with spaces between words"
+        )
+    return list(value)
+
+
+def _text(value: Any, column: str) -> None:
+    """Refuse what is no text, or holds the halves of characters that JSON can spell."""
+    if not isinstance(value, str):
+        raise _BadRowError(f"its {column} is missing or not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _BadRowError(f"its {column} holds half a character") from None
+
+
+def _missing(value: Any) -> bool:
+    """None, an empty cell of a .csv, or the NaN that pandas puts in its place."""
+    empty = isinstance(value, str) and not value.strip()
+    return value is None or empty or (isinstance(value, float) and value != value)
+
+
+def _whole(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) or hasattr(value, "__index__")
+
+
+def _has(raw: list[Row], column: str) -> bool:
+    """Whether some of the first rows has the column, which may be a field of another: `a.b`."""
+    return any(_find(row, column) is not _ABSENT for row in raw[:100])
+
+
+_ABSENT = object()
+
+
+def _get(row: Row, column: str) -> Any:
+    found = _find(row, column)
+    return None if found is _ABSENT else found
+
+
+def _find(row: Row, column: str) -> Any:
+    if column in row:
+        return row[column]
+    name, _, rest = column.partition(".")
+    inner = row.get(name)
+    return _find(inner, rest) if rest and isinstance(inner, dict) else _ABSENT

@@ -1,0 +1,60 @@
+"""How large a teacher's cached outputs will be, before there are any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kdsearch.study.schema import Model, Study
+
+_ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_KNOWN = {
+    # (width of the last hidden state, vocabulary), where only the Hub could say it
+    "facebook/mbart-large-cc25": (1024, 250_027),
+    "facebook/mbart-large-50": (1024, 250_054),
+    "facebook/nllb-200-distilled-600M": (1024, 256_206),
+    "google-t5/t5-small": (512, 32_128),
+    "google-t5/t5-base": (768, 32_128),
+    "google-t5/t5-large": (1024, 32_128),
+}
+_ASSUMED = (1024, 250_027)
+_WIDTHS = ("d_model", "hidden_size")
+
+
+def cache_bytes(
+    study: Study, task: str, model: str, units: float, labels: int, path: str | None = None
+) -> int:
+    """About how many bytes one checkpoint's outputs on a training split take.
+
+    `units` are the split's scored units, `model` is the teacher in the study and `path` its folder,
+    where that is known. Translation keeps hidden states, and the head that makes logits of them; of
+    a model of the Hub that is not known here a width of 1,024 is assumed.
+    """
+    if task == "translation":
+        width, vocabulary = _sizes(study.models[model], path)
+        dtype = study.training.for_task(task, None).hidden_dtype or "bf16"
+        return round(units * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
+    width = 2 if task == "qa" else labels
+    return round(units * width * _ITEM_BYTES["fp32"])
+
+
+def readable_size(count: float) -> str:
+    """A number of bytes as a person reads it, such as 1.5 GB."""
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
+def _sizes(model: Model, path: str | None) -> tuple[int, int]:
+    fields: dict[str, Any] = model.config or {}
+    folder = path or model.path
+    if folder is not None:
+        config = Path(folder).expanduser() / "config.json"
+        fields = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    width, vocabulary = _KNOWN.get(model.hub or "", _ASSUMED)
+    if model.config is not None:
+        vocabulary = 30_004  # of the tokenizer of words, at most
+    width = next((fields[name] for name in _WIDTHS if name in fields), width)
+    return width, fields.get("vocab_size", vocabulary)

@@ -1,0 +1,175 @@
+"""Token classification of words: named entities, slots.
+
+A row: {"words": ["Ada", "Byron", "wrote", "it"], "tags": [1, 2, 0, 0]}, with O, B-PER, I-PER
+The teacher's outputs are a row of logits per word, that of its first sub-word; the others count
+neither in the loss nor in the score. Scored by the F1 of whole entities, or by words' accuracy.
+
+Tags are IOB2. An I-X that follows no B-X or I-X begins an entity, as in conlleval and seqeval. A
+word beyond the most tokens is predicted to be O.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForTokenClassification
+
+from kdsearch.agenda import DataSpec
+from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
+
+Entity = tuple[str, int, int]
+"""Its kind, its first word and the word behind its last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """What the prediction for an example is scored against."""
+
+    tags: Sequence[int] | None
+    """Of every word."""
+    words: Sequence[int]
+    """The words that the rows of the example belong to."""
+
+
+class Ner:
+    """See `Task`."""
+
+    head = AutoModelForTokenClassification
+    per_token = True
+    wide = False
+
+    def texts(self, row: Mapping[str, Any]) -> Iterable[str]:
+        """The words."""
+        words: list[str] = row["words"]
+        return words
+
+    def encode(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: Any,
+        data: DataSpec,
+        settings: Settings,
+        *,
+        training: bool,
+    ) -> Encoded:
+        """The words with spaces between them, cut to the most tokens."""
+        encoding = tokenizer(
+            [" ".join(row["words"]) for row in rows],
+            truncation=True,
+            max_length=settings.max_length,
+            return_offsets_mapping=True,
+        )
+        inputs = model_inputs(encoding, tokenizer)
+        counted = torch.zeros(inputs["input_ids"].shape, dtype=torch.bool)
+        labels: list[int] = []
+        references = []
+        for index, row in enumerate(rows):
+            firsts = _first_tokens(row["words"], encoding["offset_mapping"][index])
+            counted[index, list(firsts.values())] = True
+            tags = row["tags"]
+            labels += [IGNORED if tags is None else tags[word] for word in firsts]
+            references.append(Sentence(tags=tags, words=tuple(firsts)))
+        return Encoded(
+            inputs=inputs,
+            lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
+            counted=counted,
+            labels=torch.tensor(labels, dtype=torch.long),
+            references=references,
+        )
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[words, tags]."""
+        logits: Tensor = model(**batch.arguments).logits
+        return logits[batch.counted]
+
+    def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """A word each."""
+        return values_RW, None
+
+    def labels(self, batch: Batch) -> Tensor:
+        """[words]."""
+        return batch.labels
+
+    def decode(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        values_RW: Tensor,
+        data: DataSpec,
+        settings: Settings,
+    ) -> list[list[int]]:
+        """The tag of the highest logit of each word that has a row."""
+        tags = values_RW.argmax(dim=1).split(batch.counts.tolist())
+        return [part.tolist() for part in tags]
+
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
+        """Entities' micro F1, or the accuracy over words."""
+        pairs = []
+        outside = data.labels.index("O")
+        for predicted, sentence in zip(predictions, references, strict=True):
+            tags = [outside] * len(sentence.tags)
+            for word, tag in zip(sentence.words, predicted, strict=True):
+                tags[word] = tag
+            gold = [data.labels[tag] for tag in sentence.tags]
+            pairs.append(([data.labels[tag] for tag in tags], gold))
+        return accuracy(pairs) if data.metric == "accuracy" else entity_f1(pairs)
+
+    def signature(self, data: DataSpec) -> str:
+        """Which of the two."""
+        return "words' accuracy" if data.metric == "accuracy" else "micro F1 of entities, IOB2"
+
+
+Tagged = Iterable[tuple[Sequence[str], Sequence[str]]]
+"""Of each sentence the predicted tags and the gold ones."""
+
+
+def entity_f1(sentences: Tagged) -> float:
+    """2·hits / (predicted + gold entities); a hit has the same kind, start and end."""
+    hits = total = 0
+    for predicted, gold in sentences:
+        found, wanted = set(entities(predicted)), set(entities(gold))
+        hits += len(found & wanted)
+        total += len(found) + len(wanted)
+    return 2 * hits / total if total else 0.0
+
+
+def accuracy(sentences: Tagged) -> float:
+    """The share of words whose tag is right."""
+    pairs = [pair for predicted, gold in sentences for pair in zip(predicted, gold, strict=True)]
+    return sum(found == wanted for found, wanted in pairs) / len(pairs)
+
+
+def entities(tags: Sequence[str]) -> Iterator[Entity]:
+    """The entities of a sentence in IOB2; an I-X that continues no X begins one."""
+    kind, start = None, 0
+    for position, tag in enumerate([*tags, "O"]):
+        prefix, _, name = tag.partition("-")
+        if kind is not None and (prefix != "I" or name != kind):
+            yield kind, start, position
+            kind = None
+        if kind is None and prefix in ("B", "I"):
+            kind, start = name, position
+
+
+def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """The first token of each word that has one, by the word's number.
+
+    Offsets count characters of the words joined by spaces; some tokenizers put the space before a
+    word into its first token.
+    """
+    starts = [0]
+    for word in words[:-1]:
+        starts.append(starts[-1] + len(word) + 1)
+    text = " ".join(words)
+    firsts: dict[int, int] = {}
+    for token, (start, end) in enumerate(offsets):
+        blank = len(text[start:end]) - len(text[start:end].lstrip())
+        if start + blank < end:
+            firsts.setdefault(bisect_right(starts, start + blank) - 1, token)
+    return firsts

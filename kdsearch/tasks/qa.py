@@ -1,0 +1,236 @@
+"""Extractive question answering.
+
+A row: {"question": "Who wrote it?", "context": "Ada wrote it.", "answers": [{"text": "Ada",
+"start": 0}]}
+
+A long context is read in windows that overlap. The teacher's outputs are a row per token of the
+context: the logits of an answer that starts and of one that ends there. Each window has two units,
+the distribution of the start and that of the end over the window's context. The first answer is
+what is learnt; a window that does not hold it whole has no label. Of all windows of a question the
+span with the highest sum of logits is the prediction, of at most 30 tokens. Scored by SQuAD's
+token-overlap F1 or exact match, the best over the answers (Rajpurkar et al. 2016).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForQuestionAnswering
+
+from kdsearch.agenda import DataSpec
+from kdsearch.errors import InputError
+from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
+
+_LONGEST_ANSWER = 30
+"""In tokens, as in BERT's and SQuAD's own code."""
+
+Offsets = Sequence[tuple[int, int]]
+Span = tuple[float, int, int]
+"""The sum of its logits, its first and its last row in a window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What the prediction for an example is scored against."""
+
+    question: int
+    """Its number in the split: windows of one question compete."""
+    context: str
+    offsets: Offsets
+    """Of each row of the example, in the context's characters."""
+    answers: Sequence[str]
+
+
+class QuestionAnswering:
+    """See `Task`."""
+
+    head = AutoModelForQuestionAnswering
+    per_token = True
+    wide = False
+
+    def texts(self, row: Mapping[str, Any]) -> Iterable[str]:
+        """Question and context."""
+        return row["question"], row["context"]
+
+    def encode(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: Any,
+        data: DataSpec,
+        settings: Settings,
+        *,
+        training: bool,
+    ) -> Encoded:
+        """The question and a window of the context; questions are cut to a quarter of it."""
+        assert settings.max_length is not None
+        assert settings.stride is not None
+        longest = settings.max_length // 4
+        room = settings.max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
+        if longest < 1 or room < 1:
+            what = f"{settings.max_length} tokens do not hold a question and a context"
+            raise InputError.one("training.max_length", what, "make it more")
+        encoding = tokenizer(
+            _cut_questions([row["question"] for row in rows], tokenizer, longest),
+            [row["context"] for row in rows],
+            truncation="only_second",
+            max_length=settings.max_length,
+            stride=min(settings.stride, room - 1),
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        inputs = model_inputs(encoding, tokenizer)
+        counted = torch.zeros(inputs["input_ids"].shape, dtype=torch.bool)
+        labels: list[Tensor] = []
+        references = []
+        for index, question in enumerate(encoding["overflow_to_sample_mapping"]):
+            row = rows[question]
+            sequences = encoding.sequence_ids(index)
+            positions = [token for token, sequence in enumerate(sequences) if sequence == 1]
+            offsets = [tuple(encoding["offset_mapping"][index][token]) for token in positions]
+            counted[index, positions] = True
+            labels.append(_labels(row["answers"], offsets))
+            references.append(
+                Window(
+                    question=question,
+                    context=row["context"],
+                    offsets=offsets,
+                    answers=[answer["text"] for answer in row["answers"] or ()],
+                )
+            )
+        return Encoded(
+            inputs=inputs,
+            lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
+            counted=counted,
+            labels=torch.cat(labels),
+            references=references,
+        )
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[positions of contexts, 2]."""
+        found = model(**batch.arguments)
+        return torch.stack([found.start_logits, found.end_logits], dim=-1)[batch.counted]
+
+    def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """[2 × windows, positions]: the starts of all windows, then the ends."""
+        return _by_window(values_RW, batch).flatten(0, 1), _real(batch).repeat(2, 1)
+
+    def labels(self, batch: Batch) -> Tensor:
+        """[2 × windows]: the positions of the starts, then of the ends."""
+        marks = _by_window(batch.labels, batch).flatten(0, 1)
+        return torch.where(marks.any(dim=1), marks.argmax(dim=1), IGNORED)
+
+    def decode(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        values_RW: Tensor,
+        data: DataSpec,
+        settings: Settings,
+    ) -> list[Span]:
+        """The best span of each window."""
+        starts_BP, ends_BP = _by_window(values_RW.float(), batch)
+        real_BP = _real(batch)
+        size = real_BP.shape[1]
+        sums_BPP = starts_BP[:, :, None] + ends_BP[:, None, :]
+        allowed_PP = torch.ones(size, size, dtype=torch.bool, device=sums_BPP.device)
+        allowed_PP = allowed_PP.triu().tril(_LONGEST_ANSWER - 1)
+        allowed_BPP = allowed_PP & real_BP[:, :, None] & real_BP[:, None, :]
+        best = sums_BPP.masked_fill(~allowed_BPP, float("-inf")).flatten(1).max(dim=1)
+        return [
+            (score, index // size, index % size)
+            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
+        """The mean over the questions."""
+        best: dict[int, tuple[Span, Window]] = {}
+        for span, window in zip(predictions, references, strict=True):
+            if window.question not in best or span[0] > best[window.question][0][0]:
+                best[window.question] = (span, window)
+        measure = exact_match if data.metric == "exact_match" else token_f1
+        scores = [
+            max(measure(_text(span, window), answer) for answer in window.answers)
+            for span, window in best.values()
+        ]
+        return sum(scores) / len(scores)
+
+    def signature(self, data: DataSpec) -> str:
+        """Which of the two."""
+        return "SQuAD exact match" if data.metric == "exact_match" else "SQuAD token-overlap F1"
+
+
+def token_f1(prediction: str, answer: str) -> float:
+    """The F1 of the words that two answers share."""
+    found, wanted = _normalised(prediction).split(), _normalised(answer).split()
+    common = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * common / (len(found) + len(wanted)) if common else 0.0
+
+
+def exact_match(prediction: str, answer: str) -> float:
+    """1 if two answers are the same but for case, punctuation, articles and spaces."""
+    return float(_normalised(prediction) == _normalised(answer))
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _normalised(text: str) -> str:
+    """As SQuAD's official evaluation does it."""
+    text = re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION))
+    return " ".join(text.split())
+
+
+def _text(span: Span, window: Window) -> str:
+    _, first, last = span
+    if not window.offsets:
+        return ""
+    return window.context[window.offsets[first][0] : window.offsets[last][1]]
+
+
+def _cut_questions(questions: list[str], tokenizer: Any, tokens: int) -> list[str]:
+    """Questions of at most so many tokens, so that the context has room beside them."""
+    encoding = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+    return [
+        # a letter may be several tokens, of which no part is kept
+        question[: min(offsets[tokens - 1][1], offsets[tokens][0])]
+        if len(offsets) > tokens
+        else question
+        for question, offsets in zip(questions, encoding["offset_mapping"], strict=True)
+    ]
+
+
+def _labels(answers: Sequence[Mapping[str, Any]] | None, offsets: Offsets) -> Tensor:
+    """[rows, 2]: where the first answer starts and ends, if the window holds it whole."""
+    marks = torch.zeros(len(offsets), 2, dtype=torch.long)
+    if answers and offsets:
+        text = answers[0]["text"]
+        start = answers[0]["start"] + len(text) - len(text.lstrip())
+        end = start + len(text.strip())  # the space behind it may belong to the next token
+        if offsets[0][0] <= start and end <= offsets[-1][1]:
+            first = next(i for i, (_, behind) in enumerate(offsets) if behind > start)
+            last = max(i for i, (before, _) in enumerate(offsets) if before < end)
+            if first <= last:  # else none of its letters has a token
+                marks[first, 0] = marks[last, 1] = 1
+    return marks
+
+
+def _by_window(values_RW: Tensor, batch: Batch) -> Tensor:
+    """[2, windows, positions]: starts and ends, 0 behind the last position of a window."""
+    real_BP = _real(batch)
+    values_BPW = values_RW.new_zeros(*real_BP.shape, 2)
+    values_BPW[real_BP] = values_RW
+    return values_BPW.permute(2, 0, 1)
+
+
+def _real(batch: Batch) -> Tensor:
+    """[windows, positions]: which positions are there."""
+    size = max(1, int(batch.counts.max()))
+    return torch.arange(size, device=batch.counts.device) < batch.counts[:, None]

@@ -1,0 +1,187 @@
+"""Translation, and any other task from text to text.
+
+A row: {"source": "Er sagte es .", "target": "He said so ."}
+
+The model reads the reference up to each token (teacher forcing) and says the next one. A
+vocabulary is too wide for a teacher's logits to be kept (mBART's has 250,027 tokens), so that the
+teacher's outputs are the last hidden state of its decoder, a row per target token, and its head
+computes the logits when they are needed. Padding is no row. Scored by sacrebleu's BLEU or chrF of
+what beam search generates. A training pair with a side of more than the most tokens is left out
+(App. B); elsewhere the source is cut, and scored against the whole reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+
+from kdsearch.agenda import DataSpec
+from kdsearch.errors import InputError
+from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs, padded
+
+_LONGER = 50
+"""How many tokens more than its source a translation may have (Vaswani et al. 2017, §6.1)."""
+
+
+class Translation:
+    """See `Task`."""
+
+    head = AutoModelForSeq2SeqLM
+    per_token = True
+    wide = True
+
+    def texts(self, row: Mapping[str, Any]) -> Iterable[str]:
+        """Source and target: one vocabulary for both."""
+        return row["source"], row["target"]
+
+    def encode(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: Any,
+        data: DataSpec,
+        settings: Settings,
+        *,
+        training: bool,
+    ) -> Encoded:
+        """Sources and targets, with their language codes where the tokenizer knows any."""
+        if has_languages(tokenizer):
+            assert data.languages is not None  # checked before a search
+            tokenizer.src_lang, tokenizer.tgt_lang = data.languages
+        longest = settings.max_length
+        assert longest is not None
+        kept = list(rows)
+        if training:
+            sources = tokenizer([row["source"] for row in kept])["input_ids"]
+            targets = tokenizer(text_target=[row["target"] for row in kept])["input_ids"]
+            kept = [
+                row
+                for row, source, target in zip(kept, sources, targets, strict=True)
+                if len(source) <= longest and len(target) <= longest
+            ]
+            if not kept:
+                what = f"every training pair has more than {longest} tokens"
+                raise InputError.one("training.max_length", what, "make it more")
+        cut = {"truncation": True, "max_length": longest}
+        encoding = tokenizer([row["source"] for row in kept], **cut)
+        targets = tokenizer(text_target=[row["target"] for row in kept], **cut)["input_ids"]
+        targets_NT = padded(targets, IGNORED)
+        counted = targets_NT != IGNORED
+        return Encoded(
+            inputs=model_inputs(encoding, tokenizer),
+            lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
+            counted=counted,
+            labels=targets_NT[counted],
+            references=[row["target"] for row in kept],
+            targets=targets_NT,
+        )
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[target tokens, width of the decoder]: what the model's head is given."""
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            found.append(arguments[0])
+            return (arguments[0][:, :0],)  # the head is called later, on what is needed
+
+        hook = _head(model).register_forward_pre_hook(keep)
+        try:
+            model(**batch.arguments, decoder_input_ids=_decoder_inputs(model, batch))
+        finally:
+            hook.remove()
+        return found[0][batch.counted]
+
+    def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """A target token each."""
+        return values_RW, None
+
+    def labels(self, batch: Batch) -> Tensor:
+        """[target tokens]."""
+        return batch.labels
+
+    def decode(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        values_RW: Tensor,
+        data: DataSpec,
+        settings: Settings,
+    ) -> list[str]:
+        """The translations that beam search finds."""
+        assert batch.targets is not None
+        assert settings.max_length is not None
+        first = None  # a language code that every target begins with, as mBART-50's do
+        if data.languages is not None and has_languages(tokenizer):
+            to_id = getattr(tokenizer, "get_lang_id", tokenizer.convert_tokens_to_ids)  # M2M-100's
+            code = to_id(data.languages[1])
+            first = code if bool((batch.targets[:, 0] == code).all()) else None
+        width = batch.arguments["input_ids"].shape[1]
+        # The model's own, since those of a pretrained model would fill in what this one leaves out.
+        generator: Any = model
+        generator.generation_config = GenerationConfig(
+            num_beams=settings.beams,
+            do_sample=False,
+            early_stopping=False,  # True would end with worse beams, shorter than the best one
+            max_new_tokens=min(settings.max_length, width + _LONGER),
+            decoder_start_token_id=int(_decoder_inputs(model, batch)[0, 0]),
+            forced_bos_token_id=first,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            suppress_tokens=[tokenizer.pad_token_id],  # some models may say it, Marian's among them
+        )
+        tokens = generator.generate(**batch.arguments)
+        texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+    def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
+        """BLEU or chrF of the whole split, from 0 to 100."""
+        return float(_metric(data).corpus_score(list(predictions), [list(references)]).score)
+
+    def signature(self, data: DataSpec) -> str:
+        """Sacrebleu's own."""
+        metric = _metric(data)
+        metric.corpus_score(["a"], [["a"]])  # it knows the number of references only afterwards
+        return f"{data.metric.upper()} {metric.get_signature()}"
+
+
+def has_languages(tokenizer: Any) -> bool:
+    """Whether a tokenizer marks texts with the codes of their languages."""
+    return hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
+
+
+def head_weights(model: Any) -> tuple[Tensor, Tensor | None]:
+    """[vocabulary, W] and [vocabulary]: the weights of a model's head, which is linear."""
+    head = _head(model)
+    shift = getattr(model, "final_logits_bias", None)  # of BART and its kin: a buffer, not a layer
+    if shift is None:
+        return head.weight, head.bias
+    shift = shift.flatten()
+    return head.weight, shift if head.bias is None else head.bias + shift
+
+
+def _head(model: Any) -> Any:
+    return model.get_output_embeddings()
+
+
+def _decoder_inputs(model: Any, batch: Batch) -> Tensor:
+    """[B, T]: the targets one to the right, behind the token the model's decoder starts with."""
+    assert batch.targets is not None
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        inputs: Tensor = model.prepare_decoder_input_ids_from_labels(labels=batch.targets)
+        return inputs
+    starts = batch.targets.new_full((len(batch.targets), 1), model.config.decoder_start_token_id)
+    rest = batch.targets[:, :-1]
+    return torch.cat([starts, rest.masked_fill(rest == IGNORED, model.config.pad_token_id)], dim=1)
+
+
+def _metric(data: DataSpec) -> Any:
+    if data.metric == "chrf":
+        return CHRF()
+    language = data.languages[1][:2] if data.languages else ""  # picks zh, ja, ko tokenization
+    return BLEU(trg_lang=language)

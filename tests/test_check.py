@@ -1,0 +1,261 @@
+"""Refusing what cannot be trained, before a search: `check_models`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import begin, multilingual, save_model, task_study, task_texts, tiny, tiny_seq2seq
+from transformers import AutoTokenizer
+
+from kdsearch.distill import check_models
+from kdsearch.distill.models import word_tokenizer
+from kdsearch.errors import InputError
+
+CASE = {"teachers": {"t": {"model": "big"}}, "students": {"s": {"model": "small"}}}
+PER_TOKEN = ("ner", "qa", "translation")
+
+
+def check(folder: Path, task: str, models: dict[str, Any], **sections: Any) -> None:
+    """Check a study on generated data of a task, with the teacher `big` and the student `small`."""
+    study = task_study(task, **{"models": models, **CASE, **sections})
+    ledger, _ = begin(folder, study)
+    check_models(ledger.resolved(), "study.yaml")
+
+
+def kind_for(task: str) -> str:
+    return "bart" if task == "translation" else "bert"
+
+
+def folders(folder: Path, task: str, *texts: tuple[str, ...]) -> dict[str, Any]:
+    """A teacher and a student, each with the tokenizer of some texts."""
+    usual = task_texts(task)
+    return {
+        name: str(save_model(folder / name, kind_for(task), task=task, texts=[*usual, *more]))
+        for name, more in zip(("big", "small"), texts, strict=True)
+    }
+
+
+# -- one tokenizer -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", PER_TOKEN)
+def test_a_pair_of_different_tokenizers_is_refused_where_tokens_are_compared(
+    task: str, tmp_path: Path
+) -> None:
+    models = folders(tmp_path, task, (), ("another word",))
+    with pytest.raises(InputError, match="small and the teacher big have different token") as error:
+        check(tmp_path / "study", task, models)
+    assert f"{task} compares their outputs token by token" in str(error.value)
+    assert "study.yaml: students.s" in str(error.value)
+    assert "only classification can do without" in str(error.value)
+
+
+def test_a_pair_of_different_tokenizers_can_learn_to_classify(tmp_path: Path) -> None:
+    models = folders(tmp_path, "classification", (), ("another word",))
+    check(tmp_path / "study", "classification", models)
+
+
+@pytest.mark.parametrize("task", PER_TOKEN)
+def test_a_pair_of_equal_tokenizers_in_two_folders_is_accepted(task: str, tmp_path: Path) -> None:
+    check(tmp_path / "study", task, folders(tmp_path, task, (), ()))
+
+
+@pytest.mark.parametrize("task", PER_TOKEN)
+def test_tokenizers_that_only_pad_and_cut_differently_are_equal(task: str, tmp_path: Path) -> None:
+    models = folders(tmp_path, task, (), ())
+    tokenizer = AutoTokenizer.from_pretrained(models["small"])
+    before = (Path(models["small"]) / "tokenizer.json").read_text()
+    tokenizer("a b", truncation=True, max_length=7, padding="max_length")
+    tokenizer.save_pretrained(models["small"])
+    assert (Path(models["small"]) / "tokenizer.json").read_text() != before
+    check(tmp_path / "study", task, models)
+
+
+@pytest.mark.parametrize("task", PER_TOKEN)
+def test_the_training_splits_words_and_a_models_own_tokenizer_are_different(
+    task: str, tmp_path: Path
+) -> None:
+    small = tiny_seq2seq() if task == "translation" else tiny()
+    big = save_model(tmp_path / "big", kind_for(task), task=task)
+    with pytest.raises(InputError, match="have different tokenizers"):
+        check(tmp_path / "study", task, {"big": str(big), "small": {"config": small}})
+    models = {"big": str(big), "small": {"config": small, "tokenizer": "big"}}
+    check(tmp_path / "another", task, models)
+
+
+def test_models_at_random_with_the_training_splits_words_go_together(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    check(tmp_path, "ner", models)
+
+
+def test_a_given_teacher_of_another_tokenizer_is_refused_too(tmp_path: Path) -> None:
+    models = folders(tmp_path, "ner", (), ("another word",))
+    with pytest.raises(InputError, match="different tokenizers"):
+        check(tmp_path / "study", "ner", models, teachers={"t": {"checkpoint": "big"}})
+
+
+def test_a_teacher_and_a_student_of_different_widths_of_vocabulary_are_refused(
+    tmp_path: Path,
+) -> None:
+    models = folders(tmp_path, "translation", (), ())
+    words = len(AutoTokenizer.from_pretrained(models["big"]))
+    save_model(tmp_path / "small", "bart", task="translation", vocab_size=words + 5)
+    what = f"small has {words + 5} outputs, and the teacher big {words}"
+    with pytest.raises(InputError, match=what):
+        check(tmp_path / "study", "translation", models)
+
+
+def test_a_model_at_random_has_as_many_outputs_as_its_tokenizer_has_words(tmp_path: Path) -> None:
+    big = save_model(tmp_path / "big", "bart", task="translation")
+    models = {"big": str(big), "small": {"config": tiny_seq2seq(), "tokenizer": "big"}}
+    check(tmp_path / "study", "translation", models)
+
+
+# -- the kind of model ---------------------------------------------------------------------------
+
+
+def test_an_encoder_is_refused_for_translation(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny_seq2seq()}, "small": {"config": tiny()}}
+    what = r"models\.small: bert is no encoder-decoder, which translation needs"
+    with pytest.raises(InputError, match=what):
+        check(tmp_path, "translation", models)
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_an_encoder_decoder_is_refused_for_what_needs_an_encoder(task: str, tmp_path: Path) -> None:
+    models = {"big": {"config": tiny()}, "small": {"config": tiny_seq2seq()}}
+    what = rf"models\.small: bart is an encoder-decoder; {task} needs an encoder"
+    with pytest.raises(InputError, match=what):
+        check(tmp_path, task, models)
+
+
+def test_an_odd_number_of_layers_of_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    models = folders(tmp_path, "translation", (), ())
+    students = {"s": {"model": "small", "layers": 3}}
+    with pytest.raises(InputError, match=r"students\.s: 3 layers cannot be halved"):
+        check(tmp_path / "study", "translation", models, students=students)
+
+
+def test_an_even_number_of_layers_of_an_encoder_decoder_is_accepted(tmp_path: Path) -> None:
+    models = folders(tmp_path, "translation", (), ())
+    students = {"s": {"model": "small", "layers": 2}}
+    check(tmp_path / "study", "translation", models, students=students)
+
+
+# -- lengths -------------------------------------------------------------------------------------
+
+
+def test_more_tokens_than_positions_are_refused_with_the_key_that_says_so(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    with pytest.raises(InputError, match=r"make training\.max_length no more than 64"):
+        check(tmp_path, "ner", models, training={"max_length": 65})
+
+
+def test_the_data_sets_own_length_is_named_where_it_has_one(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    datasets = {"data": {"task": "ner", "grammar": sizes, "max_length": 65}}
+    with pytest.raises(InputError, match=r"make datasets\.data\.max_length no more than 64"):
+        check(tmp_path, "ner", models, datasets=datasets)
+
+
+def test_the_default_length_of_a_task_counts_where_the_study_says_nothing(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    with pytest.raises(InputError, match=r"has 64 positions; data is read 384 tokens at a time"):
+        check(tmp_path, "qa", models, training={"max_length": None})
+
+
+# -- languages -----------------------------------------------------------------------------------
+
+
+def languages_study(
+    folder: Path, tokenizer: Any, languages: list[str] | None, kind: str = "mbart"
+) -> None:
+    """Check a study whose models have this tokenizer, and whose data has these languages."""
+    models = {
+        name: str(save_model(folder / name, kind, task="translation", tokenizer=tokenizer))
+        for name in ("big", "small")
+    }
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    data: dict[str, Any] = {"task": "translation", "grammar": sizes}
+    if languages is not None:
+        data["languages"] = languages
+    check(folder / "study", "translation", models, datasets={"data": data})
+
+
+@pytest.mark.parametrize(
+    ("kind", "languages"),
+    [("mbart", ["de_DE", "en_XX"]), ("mbart50", ["de_DE", "en_XX"]), ("m2m_100", ["de", "en"])],
+)
+def test_languages_that_a_tokenizer_knows_are_accepted(
+    kind: str, languages: list[str], tmp_path: Path
+) -> None:
+    languages_study(tmp_path, multilingual(kind, tmp_path), languages)
+
+
+def test_an_unknown_language_is_named_with_what_is_like_it(tmp_path: Path) -> None:
+    what = r"knows no language de of data; did you mean .*de_DE"
+    with pytest.raises(InputError, match=what):
+        languages_study(tmp_path, multilingual("mbart", tmp_path), ["de", "en_XX"])
+
+
+def test_a_word_is_no_language(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="knows no language ▁dog of data"):
+        languages_study(tmp_path, multilingual("mbart", tmp_path), ["▁dog", "en_XX"])
+
+
+def test_the_token_of_a_language_is_not_its_code(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"knows no language __de__ of data; did you mean .*de"):
+        languages_study(tmp_path, multilingual("m2m_100", tmp_path), ["__de__", "en"])
+
+
+def test_a_multilingual_tokenizer_needs_languages(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"needs two language codes: datasets\.data\.languages"):
+        languages_study(tmp_path, multilingual("mbart", tmp_path), None)
+
+
+def test_languages_for_a_tokenizer_without_codes_are_refused(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(task_texts("translation"))
+    what = r"its tokenizer has no language codes; remove datasets\.data\.languages"
+    with pytest.raises(InputError, match=what):
+        languages_study(tmp_path, tokenizer, ["de", "en"], "bart")
+
+
+def test_languages_for_the_words_of_the_training_split_are_refused(tmp_path: Path) -> None:
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    data = {"task": "translation", "grammar": sizes, "languages": ["de", "en"]}
+    models = {name: {"config": tiny_seq2seq()} for name in ("big", "small")}
+    models["big"] = {"config": tiny_seq2seq(2)}
+    with pytest.raises(InputError, match="words have no language codes; data names some"):
+        check(tmp_path, "translation", models, datasets={"data": data})
+
+
+def test_multilingual_tokenizers_that_were_saved_for_other_languages_are_equal(
+    tmp_path: Path,
+) -> None:
+    models = {}
+    for name, language in (("big", "de_DE"), ("small", "fr_XX")):
+        tokenizer = multilingual("mbart", tmp_path)
+        tokenizer.src_lang, tokenizer.tgt_lang = language, "en_XX"
+        folder = save_model(tmp_path / name, "mbart", task="translation", tokenizer=tokenizer)
+        models[name] = str(folder)
+    sizes = {"train": 96, "validation": 24, "test": 20}
+    data = {"task": "translation", "grammar": sizes, "languages": ["de_DE", "en_XX"]}
+    check(tmp_path / "study", "translation", models, datasets={"data": data})
+
+
+# -- tokenizers ----------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
+    models = folders(tmp_path, "ner", (), ())
+    for folder in models.values():
+        place = Path(folder) / "tokenizer_config.json"
+        config = json.loads(place.read_text())
+        del config["pad_token"]
+        place.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="its tokenizer has no padding token"):
+        check(tmp_path / "study", "ner", models)

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kdsearch.errors import InputError
+from kdsearch.study.parsers import (
+    GOLD,
+    Columns,
+    Row,
+    collect_tags,
+    expand_tags,
+    parse_rows,
+    units_of,
+)
+
+COLUMNS = {
+    "classification": Columns(
+        task="classification",
+        text=("first", "second"),
+        label="class",
+        labels=("no", "yes"),
+        metric="f1",
+    ),
+    "ner": Columns(
+        task="ner", text=("words",), label="tags", labels=("O", "B-PER", "I-PER"), metric="f1"
+    ),
+    "qa": Columns(task="qa", text=("question", "context"), label="answers", labels=(), metric="f1"),
+    "translation": Columns(
+        task="translation",
+        text=("translation.de",),
+        label="translation.en",
+        labels=(),
+        metric="bleu",
+    ),
+}
+CONTEXT = "Ada wrote it, and Ada kept it."
+GOOD: dict[str, list[Row]] = {
+    "classification": [
+        {"first": "a", "second": "", "class": "no"},
+        {"first": "c", "second": "d", "class": 1},
+    ],
+    "ner": [{"words": ["Ada", "wrote"], "tags": ["B-PER", "O"]}],
+    "qa": [
+        {
+            "question": "Who?",
+            "context": CONTEXT,
+            "answers": {"text": ["Ada"], "answer_start": [18]},
+        }
+    ],
+    "translation": [{"translation": {"de": "Er sagte es .", "en": "He said so ."}}],
+}
+PARSED: dict[str, list[Row]] = {
+    "classification": [{"texts": ["a", ""], "label": 0}, {"texts": ["c", "d"], "label": 1}],
+    "ner": [{"words": ["Ada", "wrote"], "tags": [1, 0]}],
+    "qa": [{"question": "Who?", "context": CONTEXT, "answers": [{"text": "Ada", "start": 18}]}],
+    "translation": [{"source": "Er sagte es .", "target": "He said so ."}],
+}
+TASKS = tuple(COLUMNS)
+
+
+def parse(task: str, *rows: Row, labelled: bool = True) -> list[Row]:
+    return parse_rows("here", list(rows), COLUMNS[task], labelled=labelled)
+
+
+def problems(task: str, *rows: Row, labelled: bool = True) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        parse(task, *rows, labelled=labelled)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def changed(task: str, **fields: Any) -> Row:
+    """The first good row with other fields."""
+    return {**GOOD[task][0], **fields}
+
+
+# -- any task ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_good_rows_take_the_form_of_their_task(task: str, labelled: bool) -> None:
+    assert parse(task, *GOOD[task], labelled=labelled) == PARSED[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_parsed_rows_can_be_written_as_json(task: str) -> None:
+    assert json.loads(json.dumps(parse(task, *GOOD[task]))) == PARSED[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_split_without_rows_is_refused(task: str) -> None:
+    assert problems(task) == ["here: has no rows (a split needs at least one row)"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_missing_column_is_named_beside_those_that_are_there(task: str) -> None:
+    columns = COLUMNS[task]
+    assert problems(task, {"x": 1, "y": 2}) == [
+        f"here: has no column {column} (there are: x, y)"
+        for column in (*columns.text, columns.label)
+    ]
+
+
+def test_a_missing_field_of_a_column_is_named() -> None:
+    row = {"translation": {"fr": "Il le dit .", "en": "He said so ."}}
+    assert problems("translation", row) == [
+        "here: has no column translation.de (there are: translation)"
+    ]
+
+
+def test_a_column_whose_own_name_has_a_point_is_read() -> None:
+    row = {"translation.de": "Er sagte es .", "translation.en": "He said so ."}
+    assert parse("translation", row) == PARSED["translation"]
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+@pytest.mark.parametrize("missing", [None, "", " ", float("nan"), "no such column"])
+def test_a_missing_label_is_none_in_training_and_refused_elsewhere(
+    task: str, missing: object
+) -> None:
+    label = COLUMNS[task].label
+    rows = [*GOOD[task], changed(task, **{label: missing})]
+    if missing == "no such column":
+        del rows[-1][label]
+    found = parse(task, *rows, labelled=False)
+    assert [row[GOLD[task]] is None for row in found] == [False] * len(GOOD[task]) + [True]
+    [problem] = problems(task, *rows)
+    assert problem == f"here: row {len(rows)}: its {label} is missing"
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_a_training_split_needs_no_labels_at_all(task: str) -> None:
+    label = COLUMNS[task].label
+    rows = [{name: value for name, value in row.items() if name != label} for row in GOOD[task]]
+    assert {row[GOLD[task]] for row in parse(task, *rows, labelled=False)} == {None}
+    assert f"has no column {label}" in problems(task, *rows)[0]
+
+
+@pytest.mark.parametrize("target", [None, "", "  "])
+def test_a_translation_is_needed_in_training_too(target: object) -> None:
+    row = {"translation": {"de": "Er sagte es .", "en": target}}
+    what = "missing or not text" if target is None else "empty (leave the row out)"
+    assert problems("translation", row, labelled=False) == [
+        f"here: row 1: its translation.en is {what}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "column"),
+    [("classification", "first"), ("ner", "words"), ("qa", "context"), ("qa", "question")],
+)
+def test_a_text_with_half_a_character_is_refused(task: str, column: str) -> None:
+    text = "half \ud83d"
+    row = changed(task, **{column: [text, text] if task == "ner" else text})
+    assert f"here: row 1: its {column} holds half a character" in problems(task, row)
+
+
+def test_at_most_five_bad_rows_are_listed_and_the_others_counted() -> None:
+    found = problems("ner", *[changed("ner", tags=["O"])] * 100)
+    assert len(found) == 6
+    assert found[-1] == "here: 95 more rows like these"
+    assert problems("ner", *[changed("ner", tags=["O"])] * 6)[-1] == "here: 1 more row like these"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(
+        ["O", "B-PER", "0", "1", '{"text": 1, "answer_start": 2}', "[", "Ada", CONTEXT]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "answer_start", "de", "en"]), inner, max_size=3)
+        | st.fixed_dictionaries({"text": inner, "answer_start": inner})
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(data=st.data(), labelled=st.booleans())
+def test_whatever_the_rows_hold_nothing_but_an_input_error_comes_of_it(
+    task: str, data: st.DataObject, labelled: bool
+) -> None:
+    columns = COLUMNS[task]
+    names = sorted({"translation", "other", *columns.text, columns.label})
+    rows = data.draw(st.lists(st.dictionaries(st.sampled_from(names), JSON), max_size=3))
+    if data.draw(st.booleans()):  # only one thing is wrong
+        rows = [{**GOOD[task][0], **row} for row in rows]
+    with contextlib.suppress(InputError):
+        for row in parse(task, *rows, labelled=labelled):
+            assert not labelled or row[GOLD[task]] is not None
+            json.dumps(row, ensure_ascii=False).encode()
+            assert units_of(task, row) > 0
+
+
+# -- classification ----------------------------------------------------------------------------
+
+
+def test_a_pair_of_empty_sentences_is_refused_and_one_empty_one_is_not() -> None:
+    rows = [*GOOD["classification"], {"first": " ", "second": "", "class": 1}]
+    assert problems("classification", *rows) == [
+        "here: row 3: its first and second is empty (leave the row out)"
+    ]
+
+
+def test_a_split_whose_rows_all_have_one_label_is_refused() -> None:
+    assert problems("classification", *[changed("classification", **{"class": 1})] * 3) == [
+        "here: every row has the label yes (a split needs rows of two labels at least)"
+    ]
+
+
+def test_a_bad_label_is_not_also_taken_for_a_lack_of_labels() -> None:
+    good = changed("classification")
+    [problem] = problems("classification", good, good, {**good, "class": "maybe"})
+    assert problem == "here: row 3: unknown label 'maybe' (there are: 0 no, 1 yes)"
+
+
+# -- ner ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ["B-PER", "O"],
+        [1, 0],
+        [1.0, 0.0],
+        "B-PER O",
+        "1 0",
+        np.array(["B-PER", "O"], dtype=object),
+        np.array([1, 0]),
+        ("B-PER", "O"),
+    ],
+)
+def test_tags_are_lists_arrays_or_text_of_names_or_numbers(tags: object) -> None:
+    assert parse("ner", changed("ner", tags=tags)) == PARSED["ner"]
+
+
+@pytest.mark.parametrize("words", ["Ada wrote", np.array(["Ada", "wrote"], dtype=object)])
+def test_words_are_lists_arrays_or_text(words: object) -> None:
+    assert parse("ner", changed("ner", words=words)) == PARSED["ner"]
+
+
+@pytest.mark.parametrize("tags", [["B-PER"], ["B-PER", "O", "O"], [], "O"])
+def test_tags_that_do_not_match_the_words_are_counted(tags: list[str]) -> None:
+    count = 1 if isinstance(tags, str) else len(tags)
+    assert problems("ner", *GOOD["ner"], changed("ner", tags=tags)) == [
+        f"here: row 2: has 2 words in words and {count} tags in tags (each word needs one tag)"
+    ]
+
+
+@pytest.mark.parametrize("tag", ["B-LOC", 3, -1, None, ["O"], True, 0.5])
+def test_a_tag_outside_the_list_is_named_beside_the_known_ones(tag: object) -> None:
+    assert problems("ner", changed("ner", tags=["B-PER", tag])) == [
+        f"here: row 1: unknown tag {tag!r} (there are: 0 O, 1 B-PER, 2 I-PER)"
+    ]
+
+
+def test_tags_that_are_no_list_are_refused() -> None:
+    assert problems("ner", changed("ner", tags={"B-PER": 1})) == [
+        "here: row 1: its tags is no list (give a list, or text with spaces between words)"
+    ]
+
+
+@pytest.mark.parametrize("words", [[], "", "  "])
+def test_a_sentence_without_words_is_refused(words: object) -> None:
+    assert problems("ner", changed("ner", words=words, tags=[])) == [
+        "here: row 1: has no words (leave the row out)"
+    ]
+
+
+def test_an_empty_word_is_refused() -> None:
+    assert problems("ner", changed("ner", words=["Ada", " "])) == [
+        "here: row 1: one of its words is empty (remove the word and its tag)"
+    ]
+
+
+def test_a_split_without_any_entity_is_refused() -> None:
+    assert problems("ner", *[changed("ner", tags=["O", "O"])] * 2) == [
+        "here: every word has the tag O (a split needs at least one entity)"
+    ]
+
+
+def test_tags_are_collected_from_all_splits_with_that_of_no_entity_first() -> None:
+    splits: list[list[Row]] = [
+        [{"tags": ["I-PER", "B-PER"]}, {"tags": None}, {}],
+        [{"tags": "O B-LOC"}, {"tags": np.array(["I-LOC"], dtype=object)}],
+    ]
+    expected = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert collect_tags(splits, COLUMNS["ner"]) == expected
+    assert collect_tags(splits[::-1], COLUMNS["ner"]) == expected
+
+
+@pytest.mark.parametrize("tags", [[0, 1], "0 1", np.array([0, 1]), np.int64(1), None, 5, ["1"]])
+def test_numbers_name_no_tags(tags: object) -> None:
+    assert collect_tags([[{"tags": tags}]], COLUMNS["ner"]) == ()
+
+
+def test_kinds_of_entity_are_expanded_and_tags_are_not() -> None:
+    assert expand_tags(("PER", "LOC")) == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    assert expand_tags(("O", "B-PER")) == ("O", "B-PER")
+    assert expand_tags(("B-PER", "I-PER")) == ("B-PER", "I-PER")
+
+
+# -- qa ----------------------------------------------------------------------------------------
+
+TWO = [{"text": "Ada", "start": 18}, {"text": "it", "start": 10}]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"text": ["Ada", "it"], "answer_start": [18, 10]},
+        {"text": np.array(["Ada", "it"], dtype=object), "answer_start": np.array([18, 10])},
+        [{"text": "Ada", "answer_start": 18}, {"text": "it", "answer_start": 10.0}],
+        np.array(
+            [{"text": "Ada", "answer_start": 18}, {"text": "it", "answer_start": 10}], dtype=object
+        ),
+        '{"text": ["Ada", "it"], "answer_start": [18, 10]}',
+        '[{"text": "Ada", "answer_start": 18}, {"text": "it", "answer_start": 10}]',
+    ],
+)
+def test_answers_are_read_in_each_of_their_forms(answers: object) -> None:
+    assert parse("qa", changed("qa", answers=answers))[0]["answers"] == TWO
+
+
+def answered(text: object, start: object) -> Row:
+    return changed("qa", answers={"text": [text], "answer_start": [start]})
+
+
+def test_a_wrong_offset_is_told_with_where_the_answer_is() -> None:
+    assert problems("qa", answered("it", 11)) == [
+        "here: row 1: its answer 'it' is not at the offset 11, where 't,' is "
+        "(the context has it at 10)"
+    ]
+
+
+@pytest.mark.parametrize("start", [-20, -1, 29, 1000])
+def test_an_offset_outside_the_context_is_wrong(start: int) -> None:
+    [problem] = problems("qa", answered("it", start))
+    assert f"is not at the offset {start}" in problem
+    assert "the context has it at 10" in problem
+
+
+def test_an_answer_that_is_nowhere_in_the_context_is_told() -> None:
+    assert "(it is nowhere in the context)" in problems("qa", answered("Bob", 0))[0]
+
+
+@pytest.mark.parametrize("start", [None, "18", 1.5, True, [18]])
+def test_an_offset_that_is_no_whole_number_is_refused(start: object) -> None:
+    assert problems("qa", answered("Ada", start)) == [
+        f"here: row 1: the offset of its answer 'Ada' is {start!r} (give a whole number)"
+    ]
+
+
+@pytest.mark.parametrize("answers", [[], {"text": [], "answer_start": []}, "[]"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_context_without_an_answer_is_refused(answers: object, labelled: bool) -> None:
+    assert problems("qa", changed("qa", answers=answers), labelled=labelled) == [
+        "here: row 1: its context has no answer (leave the row out: every question needs an answer)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "what"),
+    [
+        ("Ada", "its answers are text: 'Ada'"),
+        ("[" * 100_000, f"its answers are text: '{'[' * 40}'"),
+        ({"text": ["Ada"], "answer_start": []}, "has 1 answers and 0 offsets"),
+        ({"text": ["Ada"]}, "its answers are not in SQuAD's form"),
+        ({"text": "Ada", "answer_start": 18}, "its answers are not in SQuAD's form"),
+        ({"text": None, "answer_start": None}, "its answers are not in SQuAD's form"),
+        (["Ada"], "its answers are not in SQuAD's form"),
+        (18, "its answers are not in SQuAD's form"),
+    ],
+)
+def test_answers_of_another_form_are_refused_with_the_form_they_need(
+    answers: object, what: str
+) -> None:
+    mend = 'give {"text": [...], "answer_start": [...]}'
+    assert problems("qa", changed("qa", answers=answers)) == [f"here: row 1: {what} ({mend})"]
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_answer_is_refused(text: str) -> None:
+    start = 0 if text == "" else 3
+    assert problems("qa", answered(text, start)) == [
+        "here: row 1: one of its answers is empty (leave the answer out)"
+    ]
+
+
+@pytest.mark.parametrize("column", ["question", "context"])
+def test_an_empty_question_or_context_is_refused(column: str) -> None:
+    assert problems("qa", changed("qa", **{column: " \n"})) == [
+        f"here: row 1: its {column} is empty (leave the row out)"
+    ]
+
+
+@given(context=st.text(min_size=1), data=st.data())
+@example(context="ẞ İ \U0001f600", data=None)
+def test_every_stretch_of_a_context_is_an_answer_at_its_offset(
+    context: str, data: st.DataObject | None
+) -> None:
+    start = 0 if data is None else data.draw(st.integers(0, len(context) - 1))
+    end = len(context) if data is None else data.draw(st.integers(start + 1, len(context)))
+    text = context[start:end]
+    row = {
+        "question": "?",
+        "context": context,
+        "answers": {"text": [text], "answer_start": [start]},
+    }
+    if text.strip():
+        assert parse("qa", row)[0]["answers"] == [{"text": text, "start": start}]
+    else:
+        assert problems("qa", row)
