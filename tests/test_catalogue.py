@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,7 +16,8 @@ from kdsearch.errors import InputError
 from kdsearch.study import hub
 from kdsearch.study.catalogue import CATALOGUE, UNPINNED, Entry, Part, from_mrqa, mended
 from kdsearch.study.parsers import Columns, parse_rows
-from kdsearch.study.schema import COLUMNS, METRICS, SPLITS
+from kdsearch.study.rows import DataRows, read_dataset
+from kdsearch.study.schema import COLUMNS, METRICS, SPLITS, Dataset
 
 PUBLISHED = {
     "mrpc": (3_668, 408, 1_725),
@@ -252,7 +257,7 @@ def rows_of(
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         hub.reachable.cache_clear()
         try:
-            return hub.hub_rows(entry, split), fake
+            return list(hub.hub_rows(entry, split)), fake
         finally:
             hub.reachable.cache_clear()
 
@@ -277,8 +282,7 @@ def test_parts_are_joined_in_their_order_and_read_by_their_files(
         export.format(2002, "nl"),
     ]
     rows = [{"id": "0", "tokens": [place[-20:]], "ner_tags": [0]} for place in places]
-    end_of_file: dict[str, Any] = {"id": "1", "tokens": [], "ner_tags": []}
-    files = {place: [row, end_of_file] for place, row in zip(places, rows, strict=True)}
+    files = {place: [row] for place, row in zip(places, rows, strict=True)}
     found, fake = rows_of(monkeypatch, CATALOGUE["conll"], "test", files)
     assert found == rows
     for (args, options), place in zip(fake.calls, places, strict=True):
@@ -294,20 +298,74 @@ def test_rows_are_kept_by_a_column_and_converted(monkeypatch: pytest.MonkeyPatch
     assert [pairs(row) for row in found] == [[("Bob", 8)]] * 2
 
 
-def test_a_pair_that_lacks_a_side_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [("Es regnet.", "It rains."), ("Ja.", " "), ("", "Yes."), ("Nein.", "No.")]
-    rows = [{"translation": {"de": german, "en": english}} for german, english in texts]
-    found, _ = rows_of(monkeypatch, CATALOGUE["wmt16_de_en"], "train", {"wmt/wmt16": rows})
-    assert found == [rows[0], rows[3]]
+def read_from(hub_rows: FakeHub, monkeypatch: pytest.MonkeyPatch, name: str) -> DataRows:
+    monkeypatch.setattr(datasets, "load_dataset", hub_rows)
+    with listening() as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        hub.reachable.cache_clear()
+        try:
+            return read_dataset(name, Dataset(), data_dir=None, seed=0)
+        finally:
+            hub.reachable.cache_clear()
 
 
-def test_a_pair_of_sentences_may_lack_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_that_lack_a_side_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = [(f"Es regnet {i}.", f"It rains {i}.") for i in range(298)]
+    pairs = [("Ja.", " "), *good, ("", "Yes.")]
+    rows = [{"translation": {"de": german, "en": english}} for german, english in pairs]
+    found = read_from(FakeHub({"wmt/wmt16": rows}), monkeypatch, "wmt16_de_en")
+    assert found.splits["test"] == [{"source": g, "target": e} for g, e in good]
+    assert found.left_out == dict.fromkeys(SPLITS, 2)
+
+
+def test_a_pair_of_sentences_may_lack_one_but_not_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [("a", ""), ("", " "), *[("b", "c")] * 200]
     rows = [
-        {"premise": premise, "hypothesis": hypothesis, "label": 0, "idx": 0}
-        for premise, hypothesis in [("a", ""), ("", " ")]
+        {"premise": premise, "hypothesis": hypothesis, "label": i % 3, "idx": 0}
+        for i, (premise, hypothesis) in enumerate(pairs)
     ]
-    found, _ = rows_of(monkeypatch, CATALOGUE["mnli"], "test", {"nyu-mll/glue": rows})
-    assert found == rows[:1]
+    cut = CATALOGUE["mnli"].cut
+    monkeypatch.setitem(
+        CATALOGUE, "mnli", replace(CATALOGUE["mnli"], cut=dict.fromkeys(cut, 20), limit={})
+    )
+    found = read_from(FakeHub({"nyu-mll/glue": rows}), monkeypatch, "mnli")
+    assert ["a", ""] in [row["texts"] for rows in found.splits.values() for row in rows]
+    assert set(found.left_out.values()) == {1}
+
+
+def test_rows_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"question": "Who?", "sentence": "It is he.", "label": 1, "idx": 0}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: itertools.repeat(row))
+    with listening() as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        hub.reachable.cache_clear()
+        endless = hub.hub_rows(CATALOGUE["qnli"], "test")
+        assert [next(endless), next(endless)] == [row, row]
+    hub.reachable.cache_clear()
+
+
+def test_a_part_is_read_from_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for split in ("train", "validation"):
+        rows = [{"number": i, "kind": "ab"[i % 2], "of": split} for i in range(5)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{split}.jsonl").write_text(lines)
+    part = Part(
+        hub=str(tmp_path / "data"),
+        split="validation",
+        revision="0" * 40,
+        keep=("kind", "b"),
+        convert=lambda row: {"number": row["number"], "of": row["of"]},
+    )
+    entry = replace(CATALOGUE["sst2"], parts={"test": (part, part)})
+    with listening() as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        hub.reachable.cache_clear()
+        found = list(hub.hub_rows(entry, "test"))
+    hub.reachable.cache_clear()
+    once = [{"number": 1, "of": "validation"}, {"number": 3, "of": "validation"}]
+    assert found == once * 2
 
 
 def test_what_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

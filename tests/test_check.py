@@ -168,6 +168,49 @@ def test_the_default_length_of_a_task_counts_where_the_study_says_nothing(tmp_pa
         check(tmp_path, "qa", models, training={"max_length": None})
 
 
+@pytest.mark.parametrize(
+    ("length", "stride", "said"),
+    [(23, None, 11), (1, None, 0), (24, 13, 13), (64, 33, 33), (63, 32, 32), (20, 2, 2)],
+)
+def test_windows_too_small_for_a_question_and_a_context_are_refused(
+    length: int, stride: int | None, said: int, tmp_path: Path
+) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    what = (
+        f"reads data in windows of {length} tokens that share {said}: make max_length 24 at least "
+        r"and training\.stride half of it at most"
+    )
+    with pytest.raises(InputError, match=what):
+        check(tmp_path, "qa", models, training={"max_length": length, "stride": stride})
+
+
+@pytest.mark.parametrize(
+    ("length", "stride"), [(24, None), (24, 12), (25, 12), (64, 32), (64, 1), (64, None)]
+)
+def test_windows_that_share_half_of_their_tokens_are_accepted(
+    length: int, stride: int | None, tmp_path: Path
+) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    check(tmp_path, "qa", models, training={"max_length": length, "stride": stride})
+
+
+def test_only_questions_need_windows(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    check(tmp_path, "ner", models, training={"max_length": 8})
+
+
+# -- given teachers ------------------------------------------------------------------------------
+
+
+def test_a_given_teacher_of_questions_has_two_outputs(tmp_path: Path) -> None:
+    teachers = {"t": {"checkpoint": "big"}}
+    models = folders(tmp_path, "qa", (), ())
+    check(tmp_path / "study", "qa", models, teachers=teachers)
+    save_model(tmp_path / "big", task="qa", num_labels=3)
+    with pytest.raises(InputError, match="big has 3 outputs, for 2 labels"):
+        check(tmp_path / "another", "qa", models, teachers=teachers)
+
+
 # -- languages -----------------------------------------------------------------------------------
 
 

@@ -11,8 +11,6 @@ import pytest
 from fakes import FakeHub, listening
 from test_cli import kdsearch, refused, tiny, written
 
-from kdsearch.agenda import case_counts
-from kdsearch.search import Inner
 from kdsearch.study import hub, load_study, shipped_studies
 from kdsearch.study import test_cases as cases_of
 
@@ -57,11 +55,24 @@ def test_check_shows_the_rows_beside_the_published_counts(tmp_path: Path) -> Non
     facts = json.loads(kdsearch("data", "check", "mrpc", "--data-dir", tmp_path, "--json").out)
     assert facts["rows"] == {"train": 24, "validation": 3, "test": 3}
     assert facts["published"] == {"train": 3668, "validation": 408, "test": 1725}
+    assert facts["limit"] == {}
     assert facts["cut"] == {"validation": 3, "test": 3}
     shown = kdsearch("data", "check", "mrpc", "--data-dir", tmp_path).out
     assert "24" in shown
     assert "3,668" in shown
     assert "drawn from train" in shown
+
+
+def test_check_shows_the_published_rows_beside_the_usual_limit(tmp_path: Path) -> None:
+    rows = [{"translation": {"de": f"Es ist {i}.", "en": f"It is {i}."}} for i in range(30)]
+    split_file(tmp_path, "wmt16_de_en", rows)
+    command = ("data", "check", "wmt16_de_en", "--data-dir", tmp_path)
+    facts = json.loads(kdsearch(*command, "--json").out)
+    assert facts["published"]["train"] == 4_490_021
+    assert facts["limit"] == {"train": 500_000}
+    shown = kdsearch(*command).out
+    assert "4,490,021" in shown
+    assert "train is limited to 500,000 rows, unless the study sets a limit" in shown
 
 
 def test_check_says_how_many_rows_of_a_published_data_set_are_left_out(tmp_path: Path) -> None:
@@ -130,15 +141,47 @@ def test_fetch_does_not_fetch_again_what_is_there(tmp_path: Path, mrpc_hub: Fake
     kdsearch("fetch", study, "--data-dir", tmp_path / "hub")
     calls = len(mrpc_hub.calls)
     ended = kdsearch("fetch", study, "--data-dir", tmp_path / "hub")
-    assert "3 of 3 there already" in ended.out
+    assert "1 of 1 there already" in ended.out
     assert len(mrpc_hub.calls) == calls
+
+
+def test_a_data_set_of_which_a_split_fails_is_not_brought_at_all(
+    tmp_path: Path, mrpc_hub: FakeHub
+) -> None:
+    study = written(tmp_path / "s.yaml", tiny(datasets={"mrpc": {}, "squad": {}}))
+    target = tmp_path / "hub"
+
+    def without_test(*args: Any, **options: Any) -> Any:
+        if options["split"] == "test":
+            raise ConnectionError("the line was cut")
+        return mrpc_hub(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_dataset", without_test)
+        ended = kdsearch("fetch", study, "--data-dir", target)
+    refused(ended, "(mrpc): test: cannot be loaded: the line was cut", "mrqa-workshop/mrqa")
+    assert not (target / "mrpc").exists()
+    assert not (target / "squad").exists()
+    assert kdsearch("fetch", mrpc_study(study), "--data-dir", target).code == 0
+    assert sorted(path.name for path in (target / "mrpc").iterdir()) == [
+        f"{split}.jsonl.gz" for split in ("test", "train", "validation")
+    ]
+    assert not (target / ".mrpc.part").exists()
+
+
+def test_a_data_sets_folder_that_is_there_is_not_touched(tmp_path: Path, mrpc_hub: FakeHub) -> None:
+    split_file(tmp_path / "hub", "mrpc", PAIRS)
+    study = mrpc_study(tmp_path / "s.yaml")
+    assert kdsearch("fetch", study, "--data-dir", tmp_path / "hub").code == 0
+    assert [path.name for path in (tmp_path / "hub" / "mrpc").iterdir()] == ["train.jsonl"]
+    assert not mrpc_hub.calls
 
 
 @pytest.mark.usefixtures("no_hub")
 def test_fetch_without_the_hub_says_where_to_run_it(tmp_path: Path) -> None:
     study = mrpc_study(tmp_path / "s.yaml")
     ended = kdsearch("fetch", study, "--data-dir", tmp_path / "hub")
-    refused(ended, "3 are missing", "cannot be reached", "login node")
+    refused(ended, "1 are missing", "cannot be reached", "login node")
     assert ended.err.count("cannot be reached") == 1
 
 
@@ -173,17 +216,6 @@ def test_the_papers_study_has_the_papers_grid() -> None:
     assert study.training == type(study.training)()
     assert study.search.learning_rate == pytest.approx(tuple(i * 1e-5 for i in range(1, 8)))
     assert (study.training.epochs, study.training.batch_size) == (10, 32)
-
-
-def test_joint_tuning_of_the_papers_grid_takes_77_trainings_per_ce_configuration() -> None:
-    study = load_study(shipped_studies()["paper"])
-    case = cases_of(study)[0]
-    joint, coordinate = (case_counts(study, case, inner).students for inner in Inner)
-    if Inner(study.search.inner) is not Inner.JOINT:
-        joint, coordinate = coordinate, joint
-    # At least t_hs at 77 and MSE at 7, then nine more α at 7 each where MSE won.
-    assert joint.fewest >= 77 + 7 + 9 * 7
-    assert joint.most > coordinate.most
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -19,12 +21,15 @@ from models import (
     TASK_LABELS,
     begin,
     cross_entropy,
+    encode,
     first,
     macro_f1,
     multilingual,
     one_by_one,
+    rows_of,
     run_study,
     save_model,
+    settings_of,
     task_study,
     tiny,
     tiny_study,
@@ -42,7 +47,8 @@ from kdsearch.agenda import (
     Training,
 )
 from kdsearch.distill import check_models, run_training
-from kdsearch.errors import InputError
+from kdsearch.distill.outputs import write_outputs
+from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.search import Checkpoint, Distance
 from kdsearch.study import GOLD, digest_model
@@ -746,10 +752,10 @@ def test_the_head_beside_the_hidden_states_makes_the_teachers_logits_of_them(
         at += len(expected)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_hidden_states_are_kept_in_the_type_that_the_study_says(dtype: str, tmp_path: Path) -> None:
     found = wide(tmp_path, hidden_dtype=dtype)
-    size = {"fp32": 4, "bf16": 2, "fp16": 2}[dtype]
+    size = {"fp32": 4, "bf16": 2}[dtype]
     stored = outputs_of(found.ledger, found.outputs)
     assert stored.dtype.itemsize == size
     outcome = run_training(found.student, found.ledger.folder)
@@ -757,22 +763,89 @@ def test_hidden_states_are_kept_in_the_type_that_the_study_says(dtype: str, tmp_
     assert outcome.epochs[0].train_loss is not None
 
 
-def test_hidden_states_too_large_for_fp16_are_an_input_error(tmp_path: Path) -> None:
-    tuned = save_model(tmp_path / "tuned", "bart", task="translation")
-    model = TASKS["translation"].head.from_pretrained(tuned)
-    torch.nn.init.constant_(model.model.decoder.layers[-1].final_layer_norm.bias, 1e6)
-    model.save_pretrained(tuned)
-    study = task_study(
-        "translation",
-        models={"tuned": str(tuned)},
-        teachers={"given": {"checkpoint": "tuned"}},
-        students={"cut": {"model": "tuned", "layers": 2}},
-        training={"hidden_dtype": "fp16"},
-    )
+def nothing_is_left(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+def a_pass(task: str, folder: Path) -> dict[str, Any]:
+    """What `write_outputs` needs for a few rows of a task, but for a path."""
+    kind = "bart" if task == "translation" else "bert"
+    save_model(folder, kind, task=task, max_position_embeddings=128)
+    examples = encode(task, rows_of(task, 40), AutoTokenizer.from_pretrained(folder))
+    return {
+        "model": TASKS[task].head.from_pretrained(folder),
+        "task": TASKS[task],
+        "examples": examples,
+        "settings": settings_of(task, batch_size=1),
+        "order": (),
+    }
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_what_was_written_has_the_name_the_digest_and_the_rows(task: str, tmp_path: Path) -> None:
+    given = a_pass(task, tmp_path / "model")
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    written = write_outputs(folder / "key.npy", **given)
+    assert written is not None
+    wanted = [folder / "key.npy"] + [folder / "key.head.safetensors"] * (task == "translation")
+    assert sorted(written) == sorted(folder.iterdir()) == sorted(wanted)
+    for path, digest in written.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    assert len(np.load(folder / "key.npy")) == len(given["examples"].labels)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("task", ["classification", "translation"])
+def test_a_pass_that_ends_halfway_leaves_no_file(
+    task: str, error: type[BaseException], tmp_path: Path
+) -> None:
+    given = a_pass(task, tmp_path / "model")
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    passes: list[list[str]] = []
+
+    def fail_at_the_third(*_: Any) -> None:
+        passes.append([path.name for path in folder.iterdir()])
+        if len(passes) == 3:
+            raise error("out of memory")
+
+    given["model"].register_forward_pre_hook(fail_at_the_third)
+    if task == "translation":
+        given["model"].get_decoder().register_forward_pre_hook(fail_at_the_third)
+    with pytest.raises(error):
+        write_outputs(folder / "key.npy", **given)
+    assert [name.endswith(".tmp") for name in passes[-1]] == [True]
+    assert nothing_is_left(folder)
+
+
+@pytest.mark.parametrize("task", ["classification", "translation"])
+def test_outputs_that_are_not_finite_leave_no_file(task: str, tmp_path: Path) -> None:
+    given = a_pass(task, tmp_path / "model")
+    for parameter in given["model"].parameters():
+        torch.nn.init.constant_(parameter, math.nan)
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    assert write_outputs(folder / "key.npy", **given) is None
+    assert nothing_is_left(folder)
+
+
+def test_outputs_that_cannot_be_written_are_a_storage_error(tmp_path: Path) -> None:
+    given = a_pass("classification", tmp_path / "model")
+    with pytest.raises(StorageError, match="outputs"):
+        write_outputs(tmp_path / "outputs" / "key.npy", **given)
+
+
+def test_a_model_with_three_labels_learns_to_answer_questions(tmp_path: Path) -> None:
+    donor = save_model(tmp_path / "donor", task="qa", num_labels=3)
+    study = task_study("qa", models={"m": str(donor)}, training={"epochs": 1}, **same("m"))
+    study["search"] |= {"alpha": [0.5], "distance": ["ce"]}
+    study["teachers"]["t"]["fine_tune"] = {"learning_rate": [3e-3], "epochs": 1}
     ledger, agenda = begin(tmp_path / "study", study)
-    with pytest.raises(InputError, match=r"training\.hidden_dtype.*too large for fp16.*bf16"):
-        run_training(first(agenda, "outputs"), ledger.folder)
-    assert list((ledger.folder / "outputs").iterdir()) == []
+    check_models(ledger.resolved(), "study.yaml")
+    run_study(ledger, agenda, run_training)
+    assert {o.training.kind for o in ledger.outcomes()} == {"teacher", "outputs", "student"}
+    assert all(outcome.state == "scored" for outcome in ledger.outcomes())
 
 
 def test_a_head_file_that_is_gone_is_an_input_error(tmp_path: Path) -> None:

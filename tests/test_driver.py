@@ -396,6 +396,19 @@ def test_a_study_is_resolved_once(tmp_path: Path) -> None:
     assert (tmp_path / "resolved.json").stat().st_mtime_ns == before
 
 
+def test_a_driver_sweeps_up_what_killed_workers_left(tmp_path: Path) -> None:
+    study = parse_study(a_study(), place="study.yaml")
+    open_study(Ledger(tmp_path), study, data_dir=None, place="study.yaml")
+    left = [tmp_path / "outputs" / ".a.tmp", tmp_path / "checkpoints" / ".b.tmp" / "weights"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    (tmp_path / "outputs" / "whole.npy").write_bytes(b"whole")
+    open_study(Ledger(tmp_path), study, data_dir=None, place="study.yaml")
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["whole.npy"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def open_small(folder: Path, **sections: Any) -> Agenda:
     study = parse_study(a_study(**sections), place="x")
     return open_study(Ledger(folder), study, data_dir=None, place="new.yaml")

@@ -49,6 +49,43 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+# -- what killed workers left ------------------------------------------------------------------
+
+
+def test_what_workers_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    ledger.write_outcome(outcome_of(TRAINING))
+    outputs, checkpoints = tmp_path / "outputs", tmp_path / "checkpoints"
+    for path in (
+        outputs / "a.npy",
+        outputs / "a.head.safetensors",
+        checkpoints / "b" / "epoch-1" / "model.safetensors",
+        checkpoints / "b" / ".c.tmp",
+        tmp_path / "data" / ".d.tmp",
+        tmp_path / ".e.tmp",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"kept")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (outputs / ".0.tmp").write_bytes(b"left")
+    (outputs / ".0.head.tmp").write_bytes(b"left")
+    (checkpoints / ".1.tmp" / "epoch-2").mkdir(parents=True)
+    (checkpoints / ".1.tmp" / "epoch-2" / "model.safetensors").write_bytes(b"left")
+    ledger.sweep()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert files_in(checkpoints) == ["b"]
+    ledger.sweep()
+    assert files_in(outputs) == ["a.head.safetensors", "a.npy"]
+
+
+@pytest.mark.parametrize("disk", [OsDisk, MemoryDisk])
+def test_there_may_be_nothing_to_sweep(tmp_path: Path, disk: type[Disk]) -> None:
+    ledger = Ledger(tmp_path / "run", disk())
+    ledger.sweep()
+    ledger.prepare()
+    ledger.sweep()
+
+
 # -- outcomes ----------------------------------------------------------------------------------
 
 

@@ -487,6 +487,23 @@ def test_a_head_for_other_labels_is_drawn_anew_and_the_encoder_is_kept(tmp_path:
         assert torch.equal(value, donor.bert.state_dict()[name])
 
 
+@pytest.mark.parametrize("labels", [2, 3, 5])
+def test_a_model_for_questions_has_two_outputs_whatever_its_donor_had(
+    labels: int, tmp_path: Path
+) -> None:
+    task = TASKS["qa"]
+    folder = save_model(tmp_path / "donor", task="qa", num_labels=labels)
+    study = task_study("qa", models={"donor": str(folder)}, **same_model("donor"))
+    ledger, _ = begin(tmp_path / "study", study)
+    found = build(ledger, spec_of(ledger, "donor"), (), task)
+    assert found.qa_outputs.out_features == found.config.num_labels == 2
+    donor = task.head.from_pretrained(folder)
+    for name, value in found.bert.state_dict().items():
+        assert torch.equal(value, donor.bert.state_dict()[name])
+    kept = torch.equal(found.qa_outputs.weight, donor.qa_outputs.weight)
+    assert kept == (labels == 2)
+
+
 def test_a_new_head_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "donor", labels=("a", "b"))
     ledger = study_of(tmp_path / "study", folder)

@@ -259,6 +259,7 @@ def test_the_logits_of_a_wide_vocabulary_are_made_for_some_rows_at_a_time(
         batch = Batch(
             arguments={},
             counted=torch.ones(examples, tokens, dtype=torch.bool),
+            counts=torch.full((examples,), tokens),
             rows=torch.zeros(rows, dtype=torch.long),
             labels=torch.zeros(rows, dtype=torch.long),
             targets=None,

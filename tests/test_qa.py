@@ -7,6 +7,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -34,11 +35,11 @@ def data_of(metric: str = "f1") -> DataSpec:
 def row(
     context: str, *answers: str, question: str = "who wrote it?", start: int | None = None
 ) -> dict[str, Any]:
-    """A row whose answers are where the context has them first."""
+    """A row whose answers are where the context has them first; without any it is not scored."""
     found = [
         {"text": text, "start": context.index(text) if start is None else start} for text in answers
     ]
-    return {"question": question, "context": context, "answers": found or None}
+    return {"question": question, "context": context, "answers": found}
 
 
 def encode(
@@ -46,9 +47,11 @@ def encode(
     kind: str = "WordPiece",
     max_length: int = 384,
     stride: int = 128,
+    *,
+    training: bool = False,
 ) -> Encoded:
     wanted = TrainingSettings(max_length=max_length, stride=stride)
-    return TASK.encode(rows, tokenizer_of(kind), data_of(), wanted, training=False)
+    return TASK.encode(rows, tokenizer_of(kind), data_of(), wanted, training=training)
 
 
 def everything(encoded: Encoded) -> Batch:
@@ -75,9 +78,9 @@ def text_of(encoded: Encoded, index: int, span: tuple[float, int, int]) -> str:
     return str(window.context[window.offsets[span[1]][0] : window.offsets[span[2]][1]])
 
 
-def letters(text: str, start: int, end: int) -> tuple[int, int]:
-    """Without the spaces before it."""
-    return end - len(text[start:end].lstrip()), end
+def letters(text: str, start: int, end: int) -> list[int]:
+    """Where they are, without the spaces."""
+    return [place for place in range(start, end) if not text[place].isspace()]
 
 
 def model_of(kind: str) -> BertForQuestionAnswering:
@@ -219,7 +222,7 @@ def test_windows_know_their_questions() -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("max_length", [16, 24, 64])
+@pytest.mark.parametrize("max_length", [24, 32, 64])
 def test_a_very_long_question_leaves_the_context_its_room(kind: str, max_length: int) -> None:
     settings = TrainingSettings(max_length=max_length).for_task("qa", None)
     assert settings.stride is not None
@@ -243,7 +246,7 @@ def test_a_question_that_is_cut_keeps_its_first_tokens(kind: str) -> None:
 
 @every_kind
 def test_the_defaults_of_a_study_fit_every_length_of_a_window(kind: str) -> None:
-    for length in (12, 17, 31, 100):
+    for length in (24, 25, 31, 100, 384):
         settings = TrainingSettings(max_length=length).for_task("qa", None)
         assert settings.stride is not None
         encoded = encode([row(LONG, question="why " * 50)], kind, length, settings.stride)
@@ -328,9 +331,22 @@ def test_only_windows_that_hold_the_whole_answer_have_labels(kind: str) -> None:
             assert text.strip() == answer
 
 
-def test_a_row_without_answers_has_no_labels() -> None:
-    encoded = encode([row("ada wrote it")])
-    assert TASK.labels(everything(encoded)).tolist() == [IGNORED, IGNORED]
+def test_a_training_row_without_answers_has_no_labels() -> None:
+    rows = [row("ada wrote it", "it"), {**row("ada wrote it"), "answers": None}]
+    encoded = encode(rows, training=True)
+    known = TASK.labels(everything(encoded)).view(2, 2) != IGNORED
+    assert known.tolist() == [[True, False], [True, False]]
+
+
+def test_where_a_windows_rows_stand_is_known_where_it_is_scored_alone() -> None:
+    rows = [row("ada did", "did"), row(LONG, "the")]
+    encoded = encode(rows, max_length=40, stride=10)
+    for window, count in zip(encoded.references, everything(encoded).counts, strict=True):
+        assert window.offsets.dtype == np.int32
+        assert window.offsets.shape == (int(count), 2)
+    learnt = encode(rows, max_length=40, stride=10, training=True)
+    assert len(learnt.references) == 0
+    assert torch.equal(learnt.labels, encoded.labels)
 
 
 # -- units -------------------------------------------------------------------------------------

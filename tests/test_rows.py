@@ -262,6 +262,37 @@ def test_a_model_that_is_not_in_the_cache_is_said_with_what_to_do(tmp_path: Path
     assert time.monotonic() - start < 10
 
 
+def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    for kind in ("jsonl", "csv"):
+        write(tmp_path / "mine", "train", kind, ROWS)
+    write(tmp_path / "mine", "test", "jsonl", ROWS)
+    assert problems(dataset_of(tmp_path), tmp_path) == [
+        f"{tmp_path}/mine: has train.jsonl and train.csv, which are one split (keep one of them)"
+    ]
+
+
+def test_a_few_bad_rows_of_a_published_data_set_are_left_out_and_counted(tmp_path: Path) -> None:
+    good = [{"sentence": f"It is {i} .", "label": i % 2} for i in range(200)]
+    bad = [{"sentence": " ", "label": 0}, {"sentence": "fine", "label": 7}]
+    for split, rows in {"train": good, "validation": good[:10], "test": good[:10]}.items():
+        write(tmp_path / "sst2", split, "jsonl", rows)
+    write(tmp_path / "sst2", "train", "jsonl", [bad[0], *good, bad[1]])
+    found = read_dataset("sst2", Dataset(), data_dir=tmp_path, seed=0)
+    assert found.left_out == {"train": 2}
+    assert [row["texts"] for row in found.splits["train"]] == [[row["sentence"]] for row in good]
+
+
+def test_bad_rows_of_what_one_brings_oneself_are_refused(tmp_path: Path) -> None:
+    good = [{"tokens": ["Ada", "wrote"], "ner_tags": ["B-PER", "O"]} for _ in range(400)]
+    for split in SPLITS:
+        write(tmp_path / "klue3", split, "jsonl", good)
+    assert read_dataset("klue3", Dataset(), data_dir=tmp_path, seed=0).left_out == {}
+    bad = {"tokens": ["Ada"], "ner_tags": ["B-PER", "O"]}
+    write(tmp_path / "klue3", "train", "jsonl", [*good, bad])
+    with pytest.raises(InputError, match="row 401: has 1 words in tokens and 2 tags"):
+        read_dataset("klue3", Dataset(), data_dir=tmp_path, seed=0)
+
+
 @pytest.mark.usefixtures("no_hub")
 def test_the_data_folder_comes_before_the_hub(tmp_path: Path) -> None:
     rows = [{"sentence1": "a", "sentence2": "b", "label": 1, "idx": 0}]
@@ -280,6 +311,20 @@ def numbered(count: int) -> list[dict[str, Any]]:
     return [{"first": str(i), "second": "", "class": i % 2} for i in range(count)]
 
 
+def sentences(count: int) -> list[dict[str, Any]]:
+    return [{"first": str(i), "second": "x"} for i in range(count)]
+
+
+SENTENCES = sentences(7)
+TRANSLATED: dict[str, Any] = {
+    "task": "translation",
+    "text": "first",
+    "label": "second",
+    "labels": None,
+}
+"""Of a data set whose splits may be cut in any way: it has no labels."""
+
+
 def only(folder: Path, *splits: str, **fields: Any) -> Dataset:
     """A data set whose study names the files of these splits alone."""
     files = {split: str(folder / f"{split}.jsonl") for split in splits}
@@ -296,17 +341,17 @@ def test_missing_splits_are_a_tenth_each_of_the_training_rows_and_share_none(
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
     for split in there:
-        write(folder, split, "jsonl", numbered(count) if split == "train" else ROWS)
-    found = read_all(only(folder, *there), seed=seed)
+        write(folder, split, "jsonl", sentences(count) if split == "train" else SENTENCES)
+    found = read_all(only(folder, *there, **TRANSLATED), seed=seed)
     missing = [split for split in SPLITS if split not in there]
     assert found.cut == dict.fromkeys(missing, count // 10)
     together: list[str] = []
     for split in ("train", *missing):
-        numbers = [row["texts"][0] for row in found.splits[split]]
+        numbers = [row["source"] for row in found.splits[split]]
         assert numbers == sorted(numbers, key=int)  # in the order of the file
         together += numbers
     assert sorted(together, key=int) == [str(i) for i in range(count)]
-    assert read_all(only(folder, *there), seed=seed) == found
+    assert read_all(only(folder, *there, **TRANSLATED), seed=seed) == found
 
 
 def test_another_seed_cuts_other_rows(tmp_path: Path) -> None:
@@ -322,10 +367,10 @@ def test_a_split_that_is_there_is_read_and_not_cut(tmp_path: Path) -> None:
 
 
 def test_a_data_folder_without_the_other_splits_has_them_cut(tmp_path: Path) -> None:
-    write(tmp_path / "mine", "train", "csv", numbered(50))
+    write(tmp_path / "mine", "train", "csv", numbered(200))
     found = read_all(dataset_of(tmp_path), tmp_path)
-    assert found.cut == {"validation": 5, "test": 5}
-    assert [len(found.splits[split]) for split in SPLITS] == [40, 5, 5]
+    assert found.cut == {"validation": 20, "test": 20}
+    assert [len(found.splits[split]) for split in SPLITS] == [160, 20, 20]
 
 
 def test_only_rows_with_a_label_are_cut_off(tmp_path: Path) -> None:
@@ -361,6 +406,54 @@ def test_a_limit_holds_for_what_is_left_after_the_cut(tmp_path: Path) -> None:
     assert [len(found[split]) for split in SPLITS] == [30, 4, 10]
     numbers = [row["texts"][0] for rows in found.values() for row in rows]
     assert len(set(numbers)) == 44
+
+
+# -- splits of one answer ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_whose_rows_all_have_one_label_is_refused(tmp_path: Path, split: str) -> None:
+    dataset = write_all(tmp_path)
+    write(tmp_path, split, "jsonl", [{**row, "class": 1} for row in ROWS])
+    assert problems(dataset) == [
+        f"{tmp_path}/{split}.jsonl: every row has the label yes "
+        "(a split needs rows of two labels at least)"
+    ]
+
+
+def test_a_bad_label_is_not_also_taken_for_a_lack_of_labels(tmp_path: Path) -> None:
+    dataset = write_all(tmp_path)
+    write(tmp_path, "test", "jsonl", [ROWS[0], ROWS[0], {**ROWS[0], "class": "maybe"}])
+    [problem] = problems(dataset)
+    assert "row 3: unknown label 'maybe'" in problem
+
+
+def test_a_split_that_the_cut_leaves_with_one_label_is_refused(tmp_path: Path) -> None:
+    rows = [{"first": str(i), "second": "", "class": int(i == 0)} for i in range(40)]
+    write(tmp_path, "train", "jsonl", rows)
+    found = problems(only(tmp_path, "train"))  # one yes in three splits
+    what = "every row has the label no (a split needs rows of two labels at least)"
+    places = [f"{tmp_path}/train.jsonl", "datasets.mine: validation", "datasets.mine: test"]
+    assert len(found) == 2
+    assert set(found) < {f"{place}: {what}" for place in places}
+
+
+def test_a_split_that_a_limit_leaves_with_one_label_is_refused(tmp_path: Path) -> None:
+    rows = [{"first": str(i), "second": "", "class": int(i == 0)} for i in range(200)]
+    dataset = write_all(tmp_path, rows=rows)
+    assert len(read(dataset)["train"]) == 200
+    limited = dataset_of(tmp_path, limit={"train": 2})
+    [problem] = problems(limited)
+    assert problem.startswith(f"{tmp_path}/train.jsonl: every row has the label no")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_without_any_entity_is_refused(tmp_path: Path, split: str) -> None:
+    dataset = write_task(tmp_path, "jsonl", NER_ROWS, **NER_FIELDS)
+    write(tmp_path, split, "jsonl", [{"words": ["a", "b"], "tags": ["O", "O"]}] * 2)
+    assert problems(dataset) == [
+        f"{tmp_path}/{split}.jsonl: every word has the tag O (a split needs at least one entity)"
+    ]
 
 
 # -- other tasks -------------------------------------------------------------------------------
@@ -424,6 +517,13 @@ def test_kinds_of_entity_stand_for_their_tags(tmp_path: Path) -> None:
     found = read_all(write_task(tmp_path, "jsonl", NER_ROWS, **NER_FIELDS, labels=["PER", "LOC"]))
     assert found.labels == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
     assert [row["tags"] for row in found.splits["test"]] == [[1, 2, 0], [0, 3]]
+
+
+def test_one_kind_of_entity_is_enough(tmp_path: Path) -> None:
+    rows = NER_ROWS[:1]
+    found = read_all(write_task(tmp_path, "jsonl", rows, **NER_FIELDS, labels=["PER"]))
+    assert found.labels == ("O", "B-PER", "I-PER")
+    assert [row["tags"] for row in found.splits["test"]] == [[1, 2, 0]]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from models import begin, run_study, tiny_study
+from models import begin, run_study, save_model, tiny_study
 
-from kdsearch.agenda import cached_bytes
+from kdsearch.agenda import cached_bytes, checkpoint_bytes
 from kdsearch.distill import run_training
 from kdsearch.errors import InputError
 from kdsearch.study import cache_bytes, parse_study, readable_size
@@ -51,15 +52,62 @@ def test_the_outputs_on_disk_are_no_larger_than_foretold(tmp_path: Path, task: s
 def test_a_study_whose_outputs_no_disk_can_hold_is_refused_before_anything_is_trained(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(InputError, match=r"outputs need about .* TB, and .* are free"):
+    with pytest.raises(
+        InputError, match=r"outputs need about .* TB and their checkpoints 0 kB, and"
+    ):
         begin(tmp_path, study_of("translation", d_model=10**12))
     assert not (tmp_path / "resolved.json").exists()
+
+
+def pretrained_study(folder: Path) -> dict[str, Any]:
+    """Two teachers of two checkpoints and three rates in all, of a model on the disk."""
+    donor = save_model(folder, labels=("no", "yes"))
+    return tiny_study(
+        models={"big": str(donor), "small": {"config": {"model_type": "bert"}}},
+        teachers={
+            "one": {"model": "big", "fine_tune": {"learning_rate": [1e-3, 2e-3], "epochs": 2}},
+            "other": {"model": "big", "fine_tune": {"learning_rate": [1e-3], "epochs": 3}},
+        },
+    )
+
+
+def test_the_kept_epochs_are_as_large_as_the_model_they_are_of(tmp_path: Path) -> None:
+    study = pretrained_study(tmp_path / "donor")
+    _, agenda = begin(tmp_path / "run", study)
+    weights = (tmp_path / "donor" / "model.safetensors").stat().st_size
+    assert checkpoint_bytes(agenda.resolved) == 2 * 3 * weights  # t_hs and t_ll of three rates
+
+
+def test_a_model_at_random_or_given_needs_no_checkpoints_that_could_be_foretold(
+    tmp_path: Path,
+) -> None:
+    given = save_model(tmp_path / "tuned")
+    study = tiny_study(
+        models={"tuned": str(given), "small": {"config": {"model_type": "bert"}}},
+        teachers={"given": {"checkpoint": "tuned"}},
+    )
+    assert checkpoint_bytes(begin(tmp_path / "run", study)[1].resolved) == 0
+
+
+def test_a_study_whose_checkpoints_the_disk_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = pretrained_study(tmp_path / "donor")
+    needed = 6 * (tmp_path / "donor" / "model.safetensors").stat().st_size
+    usual = shutil.disk_usage(tmp_path)
+    free = usual._replace(free=needed)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    size, there = readable_size(needed), readable_size(needed)
+    what = rf"need about .* kB and their checkpoints {size}, and {there} are free"
+    with pytest.raises(InputError, match=what):
+        begin(tmp_path / "run", study)
+    assert not (tmp_path / "run" / "resolved.json").exists()
 
 
 def test_hidden_states_take_their_width_in_the_studys_precision_and_the_head_once() -> None:
     study = study_of("translation", d_model=1024, vocab_size=1000)
     head = 1000 * 1024 * 4
-    for dtype, size in (("bf16", 2), ("fp16", 2), ("fp32", 4)):
+    for dtype, size in (("bf16", 2), ("fp32", 4)):
         study["training"]["hidden_dtype"] = dtype
         parsed = parse_study(study, place="s.yaml")
         assert cache_bytes(parsed, "translation", "big", 500, 0) == 500 * 1024 * size + head

@@ -18,6 +18,7 @@ from kdsearch.search import Checkpoint
 from kdsearch.study import (
     Study,
     TestCase,
+    TrainingSettings,
     differences,
     load_study,
     parse_study,
@@ -58,6 +59,12 @@ def problems(raw: dict[str, Any], place: str = "x.yaml") -> list[str]:
 def the_problem(raw: dict[str, Any]) -> str:
     [one] = problems(raw)
     return one
+
+
+def files_of(task: str | None, **fields: Any) -> dict[str, Any]:
+    files = {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}
+    columns = {"text": ["q", "c"] if task == "qa" else "t", "label": "l"}
+    return {**({"task": task} if task else {}), "files": files, **columns, **fields}
 
 
 def searching(**search: Any) -> dict[str, Any]:
@@ -223,6 +230,8 @@ def test_an_unknown_key_like_no_other_comes_with_all_the_known_ones() -> None:
         (a_study(tries=0), "tries"),
         (a_study(training={"epochs": 0}), "training.epochs"),
         (a_study(training={"precision": "fp8"}), "training.precision"),
+        (a_study(training={"hidden_dtype": "fp16"}), "training.hidden_dtype"),
+        (a_study(training={"stride": 0}), "training.stride"),
         (a_study(training={"adam": {"betas": [0.9, 1]}}), "training.adam.betas[1]"),
         (a_study(resources={"gpus": -1}), "resources.gpus"),
         (a_study(students={"s": {"model": 5}}), "students.s.model"),
@@ -283,6 +292,9 @@ def test_a_list_with_too_little_in_it_is_refused(raw: dict[str, Any], where: str
             "text, label, labels",
         ),
         (a_study(datasets={"mrpc": {"labels": ["a", "a"]}}), "same name"),
+        (a_study(datasets={"a": files_of("classification", labels=["a"])}), "needs two labels"),
+        (a_study(datasets={"a": files_of(None, labels=["a"])}), "needs two labels"),
+        (a_study(datasets={"a": files_of("qa", labels=["a"])}), "qa has no labels"),
         (a_study(models={"big": {"path": "/a", "hub": "b"}, "small": "/s"}), "exactly one of path"),
         (a_study(models={"big": {"config": {}}, "small": "/s"}), "model_type"),
         (a_study(teachers={"t": {}}), "exactly one of model"),
@@ -369,6 +381,21 @@ def test_a_tokenizer_must_be_that_of_a_pretrained_model() -> None:
 
 
 # -- what is right -----------------------------------------------------------------------------
+
+
+def test_one_kind_of_entity_may_be_all_that_a_data_set_has() -> None:
+    raw = a_study(datasets={"a": files_of("ner", labels=["PER"])})
+    assert parse_study(raw, place="x.yaml").datasets["a"].labels == ("PER",)
+
+
+@given(length=st.integers(1, 600), own=st.none() | st.integers(1, 600))
+def test_windows_share_128_tokens_and_at_most_half_of_them(length: int, own: int | None) -> None:
+    settings = TrainingSettings(max_length=length).for_task("qa", own)
+    assert settings.max_length == (own or length)
+    assert settings.stride == min(128, (own or length) // 2)
+    said = TrainingSettings(max_length=length, stride=7).for_task("qa", own)
+    assert said.stride == 7  # whatever the length: it is refused before a search
+    assert TrainingSettings(stride=7).for_task("ner", own).stride is None
 
 
 def test_a_study_that_says_little_is_searched_on_the_papers_grid(tmp_path: Path) -> None:

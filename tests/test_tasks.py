@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import SENTENCES, macro_f1, one_by_one, save_model
+from models import SENTENCES, macro_f1, one_by_one, rows_of, save_model, task_texts
+from models import encode as encode_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.agenda import DataSpec
@@ -28,10 +30,14 @@ def data_of(metric: str = "f1", classes: int = 2) -> DataSpec:
 
 
 def encode(
-    some: Sequence[dict[str, Any]], tokenizer: Any = TOKENIZER, max_length: int = 100
+    some: Sequence[dict[str, Any]],
+    tokenizer: Any = TOKENIZER,
+    max_length: int = 100,
+    *,
+    training: bool = False,
 ) -> Encoded:
     settings = TrainingSettings(max_length=max_length)
-    return TASK.encode(some, tokenizer, data_of(), settings, training=False)
+    return TASK.encode(some, tokenizer, data_of(), settings, training=training)
 
 
 def score(metric: str, predicted: Sequence[int], gold: Sequence[int], classes: int) -> float:
@@ -130,7 +136,11 @@ def test_every_example_has_one_row_and_a_batch_those_of_its_examples() -> None:
 
 
 def test_a_row_without_a_label_is_ignored_by_the_loss() -> None:
-    examples = encode([{"texts": ["first"], "label": 1}, {"texts": ["second"], "label": None}])
+    some: list[dict[str, Any]] = [
+        {"texts": ["first"], "label": 1},
+        {"texts": ["second"], "label": None},
+    ]
+    examples = encode(some, training=True)
     assert examples.labels.tolist() == [1, IGNORED]
 
 
@@ -153,9 +163,32 @@ def test_what_a_model_says_of_a_batch_is_what_it_says_of_each_alone(tmp_path: Pa
 def test_examples_on_another_device_are_the_same() -> None:
     examples = encode(rows(["first"], ["first second third"]))
     moved = examples.to("meta")
-    tensors = (moved.lengths, moved.counted, moved.labels, *moved.inputs.values())
+    tensors = (moved.counted, moved.labels, *moved.inputs.values())
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.references == examples.references
+
+
+def test_where_the_rows_of_examples_are_stays_on_the_cpu() -> None:
+    examples = encode(rows(["first"], ["first second third"]))
+    moved = examples.to("meta")
+    assert torch.equal(moved.lengths, examples.lengths)
+    batch = replace(moved, counted=examples.counted).batch(torch.tensor([1, 0]))
+    there = [batch.counted, batch.labels, *batch.arguments.values()]
+    assert {tensor.device.type for tensor in (batch.counts, batch.rows)} == {"cpu"}
+    assert {tensor.device.type for tensor in there} <= {"meta", "cpu"}
+    assert batch.labels.device.type == "meta"
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_only_what_is_scored_is_kept_for_its_score(task: str) -> None:
+    tokenizer = word_tokenizer(task_texts(task))
+    some = rows_of(task)[:5]
+    scored, learnt = (
+        encode_task(task, some, tokenizer, training=training) for training in (False, True)
+    )
+    assert len(scored.references) == len(scored)
+    assert len(learnt.references) == 0
+    assert torch.equal(scored.labels, learnt.labels)
 
 
 def test_what_lies_behind_an_example_is_padding() -> None:

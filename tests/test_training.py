@@ -41,7 +41,7 @@ DATA = data_of(metric="accuracy", labels=("no", "yes"))
 def encoded(count: int) -> Encoded:
     """Sentences that ask for `good`, or not."""
     rows = [{"texts": [text], "label": int("good" in text)} for text in SENTENCES[:count]]
-    return encode("classification", rows, TOKENIZER)
+    return encode("classification", rows, TOKENIZER, training=False)
 
 
 def bert(kind: str = "bert", seed: int = 0) -> Any:
@@ -172,6 +172,31 @@ def test_predictions_come_with_the_batch_they_were_made_of(task: str, tmp_path: 
     assert sorted(rows) == list(range(len(examples.labels)))
 
 
+def test_predictions_come_group_by_group_in_the_order_of_the_rows() -> None:
+    rows = [{"texts": [SENTENCES[i % 200]], "label": 0} for i in range(450)]
+    examples = encode("classification", rows, TOKENIZER)
+    parts = [i for i, _, _ in predict(bert(), TASK, examples, settings_of(batch_size=1))]
+    found = torch.cat(parts)
+    group = 4 * 50  # four times a training batch, fifty batches
+    for start in (0, 200, 400):
+        there = found[start : start + group]
+        assert sorted(there.tolist()) == list(range(start, min(start + group, 450)))
+        lengths = examples.lengths[there].tolist()
+        assert lengths == sorted(lengths)
+    assert {len(part) for part in parts} == {4, 2}
+
+
+def test_beams_make_the_batches_of_a_pass_smaller(tmp_path: Path) -> None:
+    model, tokenizer = saved("translation", tmp_path)
+    examples = encode("translation", rows_of("translation", 40), tokenizer)
+    sizes = {}
+    for beams in (1, 4, 99):
+        settings = settings_of("translation", batch_size=8, beams=beams)
+        parts = predict(model, TASKS["translation"], examples, settings)
+        sizes[beams] = max(len(indices) for indices, _, _ in parts)
+    assert sizes == {1: min(40, sizes[4] * 4), 4: sizes[4], 99: 1}
+
+
 def test_the_columns_of_predictions_can_be_put_in_another_order() -> None:
     model, examples = bert(), encoded(12)
     usual, swapped = (
@@ -209,7 +234,7 @@ def test_the_loss_of_a_split_is_the_mean_over_its_units_however_they_are_batched
     task: str, tmp_path: Path
 ) -> None:
     model, tokenizer = saved(task, tmp_path)
-    examples = encode(task, rows_of(task, 21), tokenizer)
+    examples = encode(task, rows_of(task, 21), tokenizer, training=False)
     batch = everything(examples)
     model.eval()
     whole = label_objective(TASKS[task], model)(TASKS[task].outputs(model, batch), batch)
@@ -222,7 +247,7 @@ def test_the_loss_of_a_split_is_the_mean_over_its_units_however_they_are_batched
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_the_score_of_a_split_does_not_depend_on_its_batches(task: str, tmp_path: Path) -> None:
     model, tokenizer = saved(task, tmp_path)
-    examples = encode(task, rows_of(task, 21), tokenizer)
+    examples = encode(task, rows_of(task, 21), tokenizer, training=False)
     scores = {
         evaluate(
             model,
@@ -401,7 +426,8 @@ class Scripted(nn.Module):
 def kept(right: Sequence[int], sureness: Sequence[float]) -> History:
     """The history of as many epochs of one batch, all validation examples being `yes`."""
     examples = encoded(8)
-    validation = encode("classification", [{"texts": ["good"], "label": 1}] * 4, TOKENIZER)
+    rows = [{"texts": ["good"], "label": 1}] * 4
+    validation = encode("classification", rows, TOKENIZER, training=False)
     model = Scripted(right, sureness)
     return train(
         model,

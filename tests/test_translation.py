@@ -261,9 +261,11 @@ LENGTHS = [
 
 def test_training_pairs_with_a_side_that_is_too_long_are_left_out() -> None:
     encoded = encode(LENGTHS, max_length=10, training=True)  # with two special tokens
-    assert list(encoded.references) == [LENGTHS[0]["target"], LENGTHS[3]["target"]]
     assert encoded.lengths.tolist() == [5, 10]
     assert encoded.offsets.tolist() == [0, 5, 15]
+    kept = encode([LENGTHS[0], LENGTHS[3]])
+    assert torch.equal(encoded.inputs["input_ids"], kept.inputs["input_ids"])
+    assert torch.equal(encoded.labels, kept.labels)
 
 
 def test_elsewhere_too_long_pairs_are_cut_and_scored_against_the_whole() -> None:
@@ -409,6 +411,33 @@ def test_greedy_generation_takes_the_likeliest_token_until_the_end() -> None:
     assert found == words().decode(tokens, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_padding_is_never_generated(beams: int) -> None:
+    model = random_model("marian", words())
+    with torch.no_grad():
+        model.final_logits_bias[0, words().pad_token_id] = 1e3  # what it would always say
+    batch = everything(encode(ROWS[:3]))
+    texts = decode(model, words(), batch, beams, max_length=6)
+    assert all(texts)
+    tokens = model.generate(**batch.arguments)  # as decode has set it up
+    assert not (tokens[:, 1] == words().pad_token_id).any()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_translation_may_be_as_long_as_the_most_tokens_however_short_its_source(
+    beams: int,
+) -> None:
+    model = random_model("marian", words())
+    with torch.no_grad():
+        model.final_logits_bias[0, words().eos_token_id] = -1e9  # it never ends by itself
+    encoded = encode([{"source": "see", "target": "vidar"}], max_length=60)
+    [text] = decode(model, words(), everything(encoded), beams, max_length=60)
+    assert model.generation_config.max_new_tokens == 60
+    tokens = model.generate(**everything(encoded).arguments)
+    assert tokens.shape[1] == 1 + 60  # what the decoder starts with
+    assert text
+
+
 def trained(model: Any, encoded: Encoded, steps: int) -> float:
     """Fit a model to a whole split; the last loss."""
     objective = label_objective(TASK, model)
@@ -441,7 +470,7 @@ def test_a_model_that_has_learnt_some_pairs_generates_them(
 ) -> None:
     tokens = tokenizer()
     languages = LANGUAGES if has_languages(tokens) else None
-    encoded = encode(ROWS[:8], tokens, languages, training=True)
+    encoded = encode(ROWS[:8], tokens, languages)
     model = model_of(family, tokens, start, width=32)
     assert trained(model, encoded, 120) < 0.1
     for beams in (1, 3):
@@ -485,3 +514,29 @@ def test_chinese_is_split_into_its_characters() -> None:
     assert 0 < expected < 100
     assert TASK.score(predicted, gold, data) == expected
     assert "|tok:zh|" in TASK.signature(data)
+
+
+@pytest.mark.parametrize(
+    ("code", "tokens"),
+    [
+        *(("zh_CN", "zh"), ("zh", "zh"), ("__zh__", "zh"), ("zho_Hans", "zh"), ("zho_Hant", "zh")),
+        *(("ja_XX", "ja-mecab"), ("jpn_Jpan", "ja-mecab"), ("ja", "ja-mecab")),
+        *(("ko_KR", "ko-mecab"), ("kor_Hang", "ko-mecab")),
+        *(("en_XX", "13a"), ("ron_Latn", "13a"), ("jav_Latn", "13a"), ("kon_Latn", "13a")),
+    ],
+)
+def test_the_words_of_bleu_follow_from_the_language(
+    code: str, tokens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def remembered(name: str) -> Any:
+        asked.append(name)
+        return _get_tokenizer("13a")  # the splitters of Japanese and Korean are not installed
+
+    from sacrebleu.metrics import bleu
+
+    _get_tokenizer = bleu._get_tokenizer
+    monkeypatch.setattr(bleu, "_get_tokenizer", remembered)
+    TASK.signature(data_of(languages=("en_XX", code)))
+    assert set(asked) == {tokens}

@@ -1,7 +1,14 @@
 """Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
 
 from kdsearch.agenda.agenda import Agenda, CaseView, Phase2, Request, Results
-from kdsearch.agenda.count import Counts, cached_bytes, case_counts, remaining
+from kdsearch.agenda.count import (
+    Counts,
+    cached_bytes,
+    case_counts,
+    checkpoint_bytes,
+    checkpoint_models,
+    remaining,
+)
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Attempt, Cost, Epoch, Outcome, TestScore
 from kdsearch.agenda.training import (
@@ -41,6 +48,8 @@ __all__ = [
     "Training",
     "cached_bytes",
     "case_counts",
+    "checkpoint_bytes",
+    "checkpoint_models",
     "parse_training",
     "remaining",
 ]

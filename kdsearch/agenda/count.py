@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from kdsearch.agenda.agenda import Agenda, CaseView
 from kdsearch.search import (
@@ -15,7 +16,17 @@ from kdsearch.search import (
     count_bounds,
     lazy_choice,
 )
-from kdsearch.study import SPLITS, Resolved, Study, TestCase, cache_bytes, space_of
+from kdsearch.study import (
+    SPLITS,
+    Resolved,
+    Study,
+    Teacher,
+    TestCase,
+    cache_bytes,
+    space_of,
+    test_cases,
+    weight_files,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +65,29 @@ def _students(space: Space, lazy: Choice, coincide: bool | None) -> Bounds:
     return count_bounds(space, lazy=lazy, coincide=coincide)
 
 
+def checkpoint_models(study: Study, teacher: Teacher) -> list[str]:
+    """The model of each checkpoint that a teacher has at most."""
+    return list(teacher.given.values()) or [teacher.model or ""] * len(study.search.teacher)
+
+
+def checkpoint_bytes(resolved: Resolved) -> int:
+    """About how many bytes the kept epochs of all teachers take, of those whose size is known."""
+    study = resolved.study
+    pairs = {(case.dataset, case.teacher) for case in test_cases(study)}
+    total = 0
+    for _, name in pairs:
+        teacher = study.teachers[name]
+        path = resolved.models[teacher.model].path if teacher.model else None
+        if path is not None:
+            kept = len(study.search.teacher) * len(teacher.fine_tune.learning_rate)
+            total += kept * sum(file.stat().st_size for file in weight_files(Path(path)))
+    return total
+
+
 def cached_bytes(resolved: Resolved, case: TestCase) -> int:
     """About how many bytes the outputs of a case's teacher take, of all its checkpoints."""
     study, data = resolved.study, resolved.datasets[case.dataset]
     teacher = study.teachers[case.teacher]
-    names = list(teacher.given.values()) or [teacher.model or ""] * len(study.search.teacher)
     return sum(
         cache_bytes(
             study,
@@ -68,7 +97,7 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
             len(data.labels),
             resolved.models[name].path,
         )
-        for name in names
+        for name in checkpoint_models(study, teacher)
     )
 
 

@@ -65,7 +65,8 @@ def check(
         "metric": entry.metric,
         "labels": data.labels,
         "rows": {split: len(rows) for split, rows in data.splits.items()},
-        "published": {split: entry.limit.get(split, entry.rows[split]) for split in SPLITS},
+        "published": dict(entry.rows),
+        "limit": dict(entry.limit),
         "cut": dict(data.cut),
         "left_out": dict(data.left_out),
         "note": entry.note,
@@ -80,6 +81,8 @@ def check(
         table.add_row(split, f"{facts['rows'][split]:,}", f"{facts['published'][split]:,}")
     out = console()
     out.print(table)
+    for split, limit in entry.limit.items():
+        out.print(f"{split} is limited to {limit:,} rows, unless the study sets a limit")
     for split in data.cut:
         out.print(f"{split} is drawn from train, by the seed {seed}")
     for split, rows in data.left_out.items():
@@ -107,12 +110,12 @@ def fetch(
         if dataset.files is not None or dataset.grammar is not None:
             continue
         entry = CATALOGUE[dataset.catalogue or name]
-        if not entry.parts and not (data_dir / name).is_dir():
-            mend = f"put its files into {data_dir / name}/: {entry.note}"
+        target = data_dir / name
+        if entry.parts:
+            wanted[f"datasets.{name}"] = (target, partial(_bring_rows, entry))
+        elif not target.is_dir():
+            mend = f"put its files into {target}/: {entry.note}"
             problems.append(Problem(place=f"datasets.{name}", what="is not public", mend=mend))
-        for split in entry.parts:
-            target = data_dir / name / f"{split}.jsonl.gz"
-            wanted[f"datasets.{name} {split}"] = (target, partial(_bring_rows, entry, split))
     for name, source in study.models.items():
         if source.hub is not None:
             model_to = partial(_bring_model, source.hub, source.revision, f"models.{name}")
@@ -137,11 +140,14 @@ def fetch(
     out.print(f"all there; next, with or without a network: {shlex.join(launch)}")
 
 
-def _bring_rows(entry: Entry, split: str, target: Path) -> None:
+def _bring_rows(entry: Entry, target: Path) -> None:
+    """All splits or none: a missing one would be taken for one to cut off the training split."""
     temporary = target.with_name(f".{target.name}.part")
-    with gzip.open(temporary, "wt", encoding="utf-8") as file:
-        for row in hub_rows(entry, split):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.mkdir(exist_ok=True)
+    for split in entry.parts:
+        with gzip.open(temporary / f"{split}.jsonl.gz", "wt", 1, encoding="utf-8") as file:
+            for row in hub_rows(entry, split):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     temporary.replace(target)
 
 

@@ -166,6 +166,7 @@ def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
     return {
         "case": str(view.case),
         "stage": _stage(view),
+        "metric": agenda.resolved.datasets[view.case.dataset].metric,
         "teacher_checkpoints_coincide": view.coinciding,
         "decisions": [
             {
@@ -215,7 +216,8 @@ def _why(decision: Decision) -> str:
 
 
 def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
-    out.print(f"{view.case}: {_stage(view)}")
+    metric = agenda.resolved.datasets[view.case.dataset].metric
+    out.print(f"{view.case}: {_stage(view)}; scores are {metric}")
     if view.coinciding:
         out.print("  the teacher's two checkpoints are the same epoch: t_hs and t_ll are one value")
     if view.teacher_training is not None:

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from kdsearch.agenda import Counts, StudentTraining, cached_bytes, case_counts
+from kdsearch.agenda import (
+    Counts,
+    StudentTraining,
+    cached_bytes,
+    case_counts,
+    checkpoint_models,
+)
 from kdsearch.cli.options import Json, Models, console, count, example, open_folder, parse_models
 from kdsearch.driver import duration
 from kdsearch.errors import InputError
@@ -147,7 +153,7 @@ def _cache(study: Study, resolved: Resolved | None, counts: Counts) -> dict[str,
     if resolved is not None:
         taken = cached_bytes(resolved, case)
     elif rows is not None and units is not None:
-        names = list(teacher.given.values()) or [teacher.model or ""] * len(study.search.teacher)
+        names = checkpoint_models(study, teacher)
         task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
         taken = sum(cache_bytes(study, task, name, rows * units, labels) for name in names)
     return {
@@ -175,8 +181,8 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
         out.print("  (the fewest: where a teacher's two checkpoints turn out to be one)")
     if facts["slot_seconds"] is None:
         out.print(
-            "time: give --speed, the training examples per second of a student, "
-            "or --seconds, what one takes"
+            "time: give --seconds, what a student takes, or --speed, its training examples per "
+            "second, where the rows of all data sets are known"
         )
     else:
         slots = facts["slots"]

@@ -19,6 +19,9 @@ from kdsearch.errors import InputError, Problem
 from kdsearch.study import Resolved, TestCase, given_labels, test_cases
 from kdsearch.tasks import TASKS, has_languages
 
+_SHORTEST_WINDOW = 24
+"""In tokens: a quarter for the question, at most half shared, and some to move on by."""
+
 
 def check_models(resolved: Resolved, place: str) -> None:
     """Build each model of the study, read from the file `place`, without weights.
@@ -28,6 +31,7 @@ def check_models(resolved: Resolved, place: str) -> None:
     """
     transformers.logging.set_verbosity_error()
     _tokenizer.cache_clear()
+    _content.cache_clear()
     study = resolved.study
     used: set[tuple[str, str, int | None, str]] = set()
     for case in test_cases(study):
@@ -61,12 +65,12 @@ def _teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
 def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Given teachers whose number of outputs is not that of their labels."""
     for case in test_cases(resolved.study):
-        if not resolved.datasets[case.dataset].labels:
+        teacher, data = resolved.study.teachers[case.teacher], resolved.datasets[case.dataset]
+        if TASKS[data.task].wide:
             continue
-        teacher = resolved.study.teachers[case.teacher]
         for model in teacher.given.values():
             found = resolved.models[model]
-            labels = given_labels(teacher, found)
+            labels = given_labels(teacher, found) if data.labels else ("start", "end")
             outputs = AutoConfig.from_pretrained(Path(found.path or "")).num_labels
             if labels is not None and outputs != len(labels):
                 what = f"{model} has {outputs} outputs, for {len(labels)} labels"
@@ -116,10 +120,10 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         return unknown
     config = _config(resolved, name)
     wanted = resolved.datasets[dataset].task
-    if config.is_encoder_decoder and wanted != "translation":
+    if config.is_encoder_decoder and not task.wide:
         return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
-    if not config.is_encoder_decoder and wanted == "translation":
-        return f"{config.model_type} is no encoder-decoder, which translation needs"
+    if task.wide and not config.is_encoder_decoder:
+        return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
     with torch.device("meta"):
         model = task.head.from_config(config)
     if layers is not None:
@@ -133,8 +137,14 @@ def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
         positions -= 2  # they are counted from behind the padding token's
     own = resolved.study.datasets[dataset].max_length
     task = resolved.datasets[dataset].task
-    length = resolved.study.training.for_task(task, own).max_length
+    settings = resolved.study.training.for_task(task, own)
+    length, stride = settings.max_length, settings.stride
     assert length is not None
+    if stride is not None and (length < _SHORTEST_WINDOW or stride > length // 2):
+        return (
+            f"reads {dataset} in windows of {length} tokens that share {stride}: make max_length "
+            f"{_SHORTEST_WINDOW} at least and training.stride half of it at most"
+        )
     if isinstance(positions, int) and 0 < positions < length:
         where = "training" if own is None else f"datasets.{dataset}"
         return (
@@ -153,9 +163,10 @@ def _tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | Non
         return None if explicit is None else f"words have no language codes; {dataset} names some"
     if tokenizer.pad_token_id is None:
         return "its tokenizer has no padding token"
-    if data.task in ("ner", "qa") and not tokenizer.is_fast:
+    task = TASKS[data.task]
+    if task.per_token and not task.wide and not tokenizer.is_fast:
         return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
-    if data.task != "translation":
+    if not task.wide:
         return None
     if not has_languages(tokenizer):
         if explicit is None:
@@ -189,7 +200,7 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 )
                 mend = "take models of one tokenizer; only classification can do without"
                 yield Problem(place=where, what=what, mend=mend)
-            elif task == "translation" and _width(resolved, teacher) != _width(resolved, student):
+            elif TASKS[task].wide and _width(resolved, teacher) != _width(resolved, student):
                 what = (
                     f"{student} has {_width(resolved, student)} outputs, and the teacher "
                     f"{teacher} {_width(resolved, teacher)}"
@@ -213,8 +224,13 @@ def _width(resolved: Resolved, name: str) -> object:
 
 
 def _vocabulary(resolved: Resolved, name: str) -> str:
+    return _content(_tokenizer_path(resolved, name))
+
+
+@lru_cache(maxsize=32)
+def _content(path: str | None) -> str:
     """What makes a tokenizer: all of it but how it pads and cuts, and for which languages."""
-    tokenizer = _tokenizer(_tokenizer_path(resolved, name))
+    tokenizer = _tokenizer(path)
     if tokenizer is None:
         return "words"
     if not tokenizer.is_fast:

@@ -35,12 +35,14 @@ def build_model(
     read from safetensors, or from torch's own files with `weights_only`; no code from a model's
     repository is run.
     """
-    names = {
+    names: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: number for number, label in enumerate(labels)},
     }
+    if not labels:
+        names = {"num_labels": 2}  # of qa, start and end; translation has no use for it
     if spec.config is not None:
-        config = random_config(spec.config, names if labels else None)
+        config = random_config(spec.config, names)
         config.vocab_size = len(tokenizer)
         if hasattr(config, "decoder_vocab_size"):  # Marian's
             config.decoder_vocab_size = len(tokenizer)
@@ -54,7 +56,7 @@ def build_model(
     folder = model_folder(spec.name, spec.weights, ledger)
     model = task.head.from_pretrained(
         folder,
-        **(names if labels else {}),
+        **names,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
     )
@@ -175,7 +177,7 @@ def _layer_list(stack: nn.Module, total: int) -> tuple[nn.Module, str]:
 def check_head(model: Any, task: Task, examples: Encoded) -> None:
     """Raise `InputError` unless a model's logits are a linear map of its last hidden states."""
     model.eval()
-    batch = examples.batch(torch.zeros(1, dtype=torch.long, device=examples.lengths.device))
+    batch = examples.batch(torch.zeros(1, dtype=torch.long))
     found = nn.functional.linear(task.outputs(model, batch), *head_weights(model))
     expected = model(**batch.arguments, labels=batch.targets).logits[batch.counted]
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):

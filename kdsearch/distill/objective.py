@@ -35,7 +35,7 @@ class CachedOutputs:
     def of(self, batch: Batch) -> Tensor:
         """[R, W]: those of a batch, where the batch is."""
         rows = batch.rows.to(self.values.device)
-        return self.values[rows].to(batch.rows.device)
+        return self.values[rows].to(batch.labels.device)
 
 
 def label_objective(task: Task, model: Any) -> Objective:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import platform
 import shutil
 import socket
@@ -16,18 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kdsearch.agenda import (
     CheckpointSpec,
     Cost,
     DataSpec,
-    ForwardSettings,
     ModelSpec,
     Outcome,
     OutputsTraining,
@@ -37,13 +32,14 @@ from kdsearch.agenda import (
     Training,
 )
 from kdsearch.distill.models import build_model, check_head, load_tokenizer, model_folder
-from kdsearch.distill.objective import CachedOutputs, Objective, kd_objective, label_objective
-from kdsearch.distill.training import History, State, evaluate, predict, train
+from kdsearch.distill.objective import Objective, kd_objective, label_objective
+from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_outputs
+from kdsearch.distill.training import History, State, evaluate, train
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, storage_error, sync_folder
 from kdsearch.search import ValidationScore
 from kdsearch.study import GOLD
-from kdsearch.tasks import TASKS, Encoded, Settings, Task, has_languages, head_weights
+from kdsearch.tasks import TASKS, Encoded, Settings, has_languages
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +127,8 @@ class _Worker:
         task = TASKS[data.task]
 
         def objective_of(model: Any, examples: Encoded) -> Objective:
-            teacher = self._read_outputs(training, len(examples.labels))
+            path = self._ledger.folder / "outputs" / f"{training.outputs}.npy"
+            teacher = read_outputs(path, training, len(examples.labels), self._device)
             return kd_objective(task, model, teacher, training)
 
         model, tokenizer, history = self._train(training, objective_of)
@@ -219,32 +216,6 @@ class _Worker:
         root = self._ledger.folder / "checkpoints"
         return root / checkpoint.training / f"epoch-{checkpoint.epoch}"
 
-    def _read_outputs(self, training: StudentTraining, rows: int) -> CachedOutputs:
-        task, key = TASKS[training.data.task], training.outputs
-        path = self._ledger.folder / "outputs" / f"{key}.npy"
-        mend = f"remove outcomes/{key}.json and launch again to compute it anew"
-        try:
-            array = np.load(path, mmap_mode="c")  # torch wants to be able to write; it stays here
-            head = load_file(_head_path(path), device=str(self._device)) if task.wide else None
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError.one(path, f"cannot be read: {error}", mend) from None
-        if len(array) != rows:
-            raise InputError.one(path, f"has {len(array)} rows, not {rows}", mend)
-        width = array.shape[1] if head is None else head["weight"].shape[1]
-        if array.dtype != _STORED[training.settings.hidden_dtype or "fp32"] or (
-            array.shape[1] != width
-        ):
-            raise InputError.one(path, f"holds {array.dtype} × {array.shape[1]}", mend)
-        values = torch.from_numpy(array)
-        if head is None:
-            return CachedOutputs(values=values.to(self._device), head=None)
-        if training.settings.hidden_dtype == "bf16":
-            values = values.view(torch.bfloat16)
-        # Once, not at every batch: mixed precision would bring the weights to its type each time.
-        dtype = torch.bfloat16 if training.settings.precision == "bf16" else torch.float32
-        weights = {name: tensor.to(dtype) for name, tensor in head.items()}
-        return CachedOutputs(values=values, head=(weights["weight"], weights.get("bias")))
-
     # -- what is kept ---------------------------------------------------------------------------
 
     def _save(
@@ -265,7 +236,7 @@ class _Worker:
                 tokenizer.save_pretrained(temporary / f"epoch-{epoch}")
             files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
             digests = {
-                f"checkpoints/{key}/{path.relative_to(temporary)}": _sync_and_digest(path)
+                f"checkpoints/{key}/{path.relative_to(temporary)}": sync_and_digest(path)
                 for path in files
             }
             size = sum(path.stat().st_size for path in files)
@@ -280,69 +251,19 @@ class _Worker:
     def _keep_outputs(
         self, training: OutputsTraining, model: Any, examples: Encoded, order: Sequence[int]
     ) -> Outcome:
-        """Write what a model says of the training split, batch by batch, and its head if wide."""
-        task, settings = TASKS[training.data.task], training.settings
-        outcome = self._outcome(training, model, None)
-        final = self._ledger.folder / "outputs" / f"{training.key}.npy"
-        temporary = final.with_name(f".{uuid.uuid4().hex}.tmp")
+        """Write what a model says of the training split."""
+        task = TASKS[training.data.task]
         if task.wide:
             check_head(model, task, examples)
-        try:
-            if not self._write_rows(temporary, model, task, examples, order, settings):
-                temporary.unlink(missing_ok=True)
-                return outcome.model_copy(update={"state": "diverged"})
-            files = {final: temporary}
-            if task.wide:
-                weight, bias = head_weights(model)
-                head = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-                files[_head_path(final)] = _head_path(temporary)
-                save_file(
-                    {n: t.detach().cpu().contiguous() for n, t in head.items()},
-                    _head_path(temporary),
-                )
-            root = self._ledger.folder
-            digests = {str(f.relative_to(root)): _sync_and_digest(t) for f, t in files.items()}
-            size = sum(path.stat().st_size for path in files.values())
-            for path, written in files.items():
-                written.replace(path)
-            sync_folder(final.parent)
-        except (OSError, SafetensorError) as error:
-            for path in (temporary, _head_path(temporary)):
-                path.unlink(missing_ok=True)
-            raise storage_error(final, error) from None
+        root = self._ledger.folder
+        path = root / "outputs" / f"{training.key}.npy"
+        written = write_outputs(path, model, task, examples, training.settings, order)
+        outcome = self._outcome(training, model, None)
+        if written is None:
+            return outcome.model_copy(update={"state": "diverged"})
+        digests = {str(file.relative_to(root)): digest for file, digest in written.items()}
+        size = sum(file.stat().st_size for file in written)
         return outcome.model_copy(update={"digests": digests, "cost": self._cost(size)})
-
-    def _write_rows(
-        self,
-        path: Path,
-        model: Any,
-        task: Task,
-        examples: Encoded,
-        order: Sequence[int],
-        settings: ForwardSettings,
-    ) -> bool:
-        """Write the rows of all examples in their order; False where one is not finite."""
-        dtype = _DTYPES[settings.hidden_dtype or "fp32"]
-        array: Any = None
-        for _, batch, values in predict(model, task, examples, settings, order=order):
-            if not torch.isfinite(values).all():
-                return False
-            stored = values.to(dtype).cpu()
-            if not torch.isfinite(stored).all():
-                what = "a hidden state of the teacher is too large for fp16"
-                raise InputError.one("training.hidden_dtype", what, "choose bf16")
-            if dtype is torch.bfloat16:
-                stored = stored.view(torch.int16)  # numpy has no bfloat16
-            if array is None:
-                shape = (len(examples.labels), values.shape[1])
-                array = np.lib.format.open_memmap(
-                    path, mode="w+", dtype=stored.numpy().dtype, shape=shape
-                )
-                with path.open("r+b") as file:  # a disk that fills up must not kill the process
-                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            array[batch.rows.cpu().numpy()] = stored.numpy()
-        array.flush()
-        return True
 
     def _outcome(self, training: Training, model: nn.Module, history: History | None) -> Outcome:
         return Outcome(
@@ -359,12 +280,6 @@ class _Worker:
         cuda = self._device.type == "cuda"
         device = torch.cuda.get_device_name() if cuda else platform.machine() + " CPU"
         return Cost(seconds=0.0, device=device, host=socket.gethostname(), bytes_written=size)
-
-
-def _sync_and_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # A worker process serves many trainings: what they share is read and encoded once.
@@ -425,7 +340,7 @@ class _Split:
         )
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=6)
 def _encoded(wanted: _Hashed) -> Encoded:
     (split,) = wanted.values
     task, gold = TASKS[split.data.task], GOLD[split.data.task]
@@ -437,12 +352,3 @@ def _encoded(wanted: _Hashed) -> Encoded:
         rows, tokenizer, split.data, split.settings, training=split.split == "train"
     )
     return encoded.to(split.device)
-
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_STORED = {"fp32": np.float32, "bf16": np.int16, "fp16": np.float16}  # numpy has no bfloat16
-
-
-def _head_path(outputs: Path) -> Path:
-    """Beside a teacher's wide outputs: the head that makes logits of them."""
-    return outputs.with_name(outputs.stem + ".head.safetensors")

@@ -52,7 +52,7 @@ def train(
 
     A loss that is not finite ends the training: it diverged, and has no score.
     """
-    device = examples.lengths.device
+    device = examples.labels.device
     optimizer = _optimizer(model, settings, learning_rate)
     steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
     schedule = LambdaLR(optimizer, _schedule(settings, steps))
@@ -74,6 +74,7 @@ def train(
             scaler.update()
             schedule.step()
             total += batch_loss.detach() * len(indices)
+        optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
         train_loss = float(total) / len(examples)
         scored = evaluate(model, task, tokenizer, validation, data, settings)
         epoch = _epoch(number, train_loss, scored)
@@ -94,11 +95,10 @@ def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tenso
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(lengths), generator=generator)
     groups = order.split(size * _BATCHES_PER_GROUP)
-    on_cpu = lengths.cpu()
-    sorted_groups = [group[on_cpu[group].argsort(stable=True)] for group in groups]
+    sorted_groups = [group[lengths[group].argsort(stable=True)] for group in groups]
     every = [batch for group in sorted_groups for batch in group.split(size)]
     for position in torch.randperm(len(every), generator=generator).tolist():
-        yield every[position].to(lengths.device)
+        yield every[position]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def evaluate(
     order: Sequence[int] = (),
 ) -> Evaluation:
     """Score a model on a split whose rows all have labels; `order`: see `predict`."""
-    device = examples.lengths.device
+    device = examples.labels.device
     objective = label_objective(task, model)
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
@@ -156,9 +156,12 @@ def predict(
     that the data's labels have in the model, where it has them in another order.
     """
     model.eval()
-    device = examples.lengths.device
-    by_length = examples.lengths.argsort(stable=True)
-    for indices in by_length.split(settings.batch_size * _EVALUATION_FACTOR):
+    device = examples.labels.device
+    # Beams multiply what a batch takes. Groups keep the order roughly, for rows written to a disk.
+    size = max(1, settings.batch_size * _EVALUATION_FACTOR // (settings.beams or 1))
+    groups = torch.arange(len(examples)).split(size * _BATCHES_PER_GROUP)
+    by_length = torch.cat([group[examples.lengths[group].argsort(stable=True)] for group in groups])
+    for indices in by_length.split(size):
         batch = examples.batch(indices)
         with autocast(device, settings.precision):
             values = task.outputs(model, batch)

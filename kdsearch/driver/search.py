@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdsearch.agenda import Agenda, cached_bytes
+from kdsearch.agenda import Agenda, cached_bytes, checkpoint_bytes
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import Engine
@@ -35,6 +35,7 @@ def open_study(
     difference: `InputError`.
     """
     ledger.prepare()
+    ledger.sweep()
     changed = differences(ledger.resolved().study, study) if ledger.exists else []
     if changed and not ledger.begun:
         ledger.forget()
@@ -52,15 +53,17 @@ def open_study(
 
 
 def _check_disk(resolved: Resolved, folder: Path) -> None:
-    """Refuse a study whose teachers' outputs the disk cannot hold, before anything is trained."""
+    """Refuse a study whose kept files the disk cannot hold, before anything is trained."""
     groups = {(case.dataset, case.teacher): case for case in test_cases(resolved.study)}
-    needed = sum(cached_bytes(resolved, case) for case in groups.values())
+    outputs = sum(cached_bytes(resolved, case) for case in groups.values())
+    checkpoints = checkpoint_bytes(resolved)
+    needed = outputs + checkpoints
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError.one(
             folder,
-            f"the teachers' outputs need about {readable_size(needed)}, "
-            f"and {readable_size(free)} are free",
+            f"the teachers' outputs need about {readable_size(outputs)} and their checkpoints "
+            f"{readable_size(checkpoints)}, and {readable_size(free)} are free",
             "give a --folder with more room, limit the training rows, or drop data sets",
         )
 

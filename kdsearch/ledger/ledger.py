@@ -6,7 +6,8 @@ data/<digest>.jsonl   the rows of each split
 outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed
 checkpoints/<key>/    a teacher's kept epochs
-outputs/<key>.npy     a checkpoint's outputs on a split
+outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
+                      with the head that makes logits of them in <key>.head.safetensors
 report/               what `kdsearch report` wrote
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -64,6 +66,15 @@ class Ledger:
         """Whether any training of the folder's study has ended."""
         folders = (self.folder / name for name in ("outcomes", "attempts"))
         return any(True for folder in folders for _ in self._disk.names(folder))
+
+    def sweep(self) -> None:
+        """Remove what workers that were killed left half written; only a driver may do it."""
+        for folder in ("outputs", "checkpoints"):
+            for path in (self.folder / folder).glob(".*.tmp"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Let go of a study that has not begun, for another one."""

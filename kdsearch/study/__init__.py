@@ -21,6 +21,7 @@ from kdsearch.study.resolve import (
     digest_model,
     given_labels,
     resolve,
+    weight_files,
 )
 from kdsearch.study.rows import (
     columns_of,
@@ -30,7 +31,7 @@ from kdsearch.study.rows import (
     task_of,
     units_per_row,
 )
-from kdsearch.study.schema import SPLITS, Adam, Dataset, Study, TrainingSettings
+from kdsearch.study.schema import SPLITS, Adam, Dataset, Study, Teacher, TrainingSettings
 from kdsearch.study.sizes import cache_bytes, readable_size
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "ResolvedSplit",
     "Row",
     "Study",
+    "Teacher",
     "TestCase",
     "TrainingSettings",
     "cache_bytes",
@@ -69,4 +71,5 @@ __all__ = [
     "task_of",
     "test_cases",
     "units_per_row",
+    "weight_files",
 ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from functools import cache, reduce
-from operator import getitem
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -50,18 +49,16 @@ class HubUnreachableError(InputError):
         return cls([problem])
 
 
-def hub_rows(entry: Entry, split: str) -> list[dict[str, Any]]:
+def hub_rows(entry: Entry, split: str) -> Iterator[dict[str, Any]]:
     """The rows of a split of a data set of the catalogue. Raises `InputError`."""
-    rows: list[dict[str, Any]] = []
     for part in entry.parts[split]:
         place = f"{part.hub}{f' ({part.config})' if part.config else ''}: {part.split}"
         if not reachable():
             raise HubUnreachableError.of([place])
         try:
-            rows += (row for row in _load(part) if _has_text(entry, row))
+            yield from _load(part)
         except Exception as error:  # datasets raises whatever its readers raise
             raise InputError.one(place, f"cannot be loaded: {first_line(error)}") from None
-    return rows
 
 
 def _load(part: Part) -> Iterator[dict[str, Any]]:
@@ -78,14 +75,6 @@ def _load(part: Part) -> Iterator[dict[str, Any]]:
         data = data.filter(lambda value: value == wanted, input_columns=column)
     for row in data:
         yield part.convert(row) if part.convert is not None else row
-
-
-def _has_text(entry: Entry, row: dict[str, Any]) -> bool:
-    """Some published files have a few empty rows: CoNLL-2002's ends, blank lines of WMT's."""
-    columns = (*entry.text, entry.label) if entry.task == "translation" else entry.text
-    values = (reduce(getitem, column.split("."), row) for column in columns)
-    there = (bool(value.strip() if isinstance(value, str) else value) for value in values)
-    return any(there) if entry.task == "classification" else all(there)
 
 
 def hub_model(hub: str, revision: str | None, place: str, to: Path | None = None) -> Path:

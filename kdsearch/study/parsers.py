@@ -82,9 +82,8 @@ def parse_rows(
             problems.append(Problem(place=where, what=bad.what, mend=bad.mend))
     if published and len(problems) <= len(raw) * _BAD_SHARE:
         problems = []
-    found = [*_first_of(problems, place)] or [*_one_class(place, rows, columns)]
-    if found:
-        raise InputError(found)
+    if problems:
+        raise InputError(_first_of(problems, place))
     return rows
 
 
@@ -141,16 +140,16 @@ def _first_of(problems: list[Problem], place: str) -> Iterator[Problem]:
         yield Problem(place=place, what=f"{rest} more row{'s' * (rest > 1)} like these")
 
 
-def _one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem]:
+def one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem]:
     """A split in which every answer is the same teaches and tells nothing."""
     golds = [row[GOLD[columns.task]] for row in rows]
     known = [gold for gold in golds if gold is not None]
     if columns.task == "classification" and len(known) > 1 and len(set(known)) == 1:
         what = f"every row has the label {columns.labels[known[0]]}"
-        yield Problem(place=place, what=what, mend="a split needs rows of two labels at least")
+        yield Problem(place=place, what=what, mend="give more rows, or a file for this split")
     outside = columns.labels.index(OUTSIDE) if columns.task == "ner" and known else None
     if outside is not None and all(tag == outside for tags in known for tag in tags):
-        mend = "a split needs at least one entity"
+        mend = "give more rows, or a file for this split"
         yield Problem(place=place, what=f"every word has the tag {OUTSIDE}", mend=mend)
 
 

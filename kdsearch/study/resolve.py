@@ -159,8 +159,7 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         folder = Path(model.path or "").expanduser()
         if not folder.is_dir():
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
-    weights = [path for pattern in _WEIGHTS for path in folder.glob(pattern)]
-    if not (folder / "config.json").is_file() or not weights:
+    if not (folder / "config.json").is_file() or not weight_files(folder):
         raise InputError.one(
             place,
             f"{folder} holds no model",
@@ -185,6 +184,12 @@ def _config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError.one(folder / "config.json", f"not JSON: {error}") from None
     return config if isinstance(config, dict) else {}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that hold its weights."""
+    found = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
+    return next((files for files in found if files), [])
 
 
 def digest_model(folder: Path) -> str:

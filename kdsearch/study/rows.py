@@ -18,7 +18,15 @@ from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.study import grammar
 from kdsearch.study.catalogue import CATALOGUE, Entry
 from kdsearch.study.hub import HubUnreachableError, hub_rows
-from kdsearch.study.parsers import Columns, Row, collect_tags, expand_tags, parse_rows, tag_problem
+from kdsearch.study.parsers import (
+    Columns,
+    Row,
+    collect_tags,
+    expand_tags,
+    one_class,
+    parse_rows,
+    tag_problem,
+)
 from kdsearch.study.schema import METRICS, SPLITS, Dataset
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
@@ -114,10 +122,14 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
             problems += error.problems
     if problems:
         raise InputError(problems)
-    cut = _cut_off(splits, source.cut, f"{seed}/{name}")
+    cut = _cut_off(splits, source.cut, name, seed)
     for split in SPLITS:
         limit = getattr(dataset.limit, split) or source.limit.get(split)
         splits[split] = _limited(splits[split], limit, f"{seed}/{name}/{split}")
+        place = raw[split][0] if split in raw else f"datasets.{name}: {split}"
+        problems += one_class(place, splits[split], columns)
+    if problems:
+        raise InputError(problems)
     return DataRows(
         splits={split: splits[split] for split in SPLITS},
         labels=columns.labels,
@@ -153,12 +165,13 @@ def _source(name: str, dataset: Dataset, data_dir: Path | None) -> _Source:
         return _Source(readers=readers, cut={}, limit={})
     entry = CATALOGUE[dataset.catalogue or name] if dataset.files is None else None
     cut, limit = (entry.cut, entry.limit) if entry else ({}, {})
+    public = entry is not None and bool(entry.parts)
     if data_dir is not None:
         names = (name, dataset.catalogue or name)
         folder = next((data_dir / n for n in names if (data_dir / n).is_dir()), None)
         if folder is not None:
             found = _folder_readers(folder)
-            return _Source(readers=found, cut=cut, limit=limit, published=entry is not None)
+            return _Source(readers=found, cut=cut, limit=limit, published=public)
     if dataset.files is not None:
         paths = {s: p for s in SPLITS if (p := getattr(dataset.files, s)) is not None}
         readers = {split: partial(_from_file, Path(path)) for split, path in paths.items()}
@@ -169,7 +182,7 @@ def _source(name: str, dataset: Dataset, data_dir: Path | None) -> _Source:
             mend = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
             raise InputError.one(f"datasets.{name}", what, mend)
         readers = {split: partial(_from_hub, entry, split) for split in entry.parts}
-    return _Source(readers=readers, cut=cut, limit=limit, published=entry is not None)
+    return _Source(readers=readers, cut=cut, limit=limit, published=public)
 
 
 def _generated(dataset: Dataset, name: str, split: str) -> tuple[str, list[Row]]:
@@ -182,7 +195,7 @@ def _generated(dataset: Dataset, name: str, split: str) -> tuple[str, list[Row]]
 
 
 def _from_hub(entry: Entry, split: str) -> tuple[str, list[Row]]:
-    return f"{entry.parts[split][0].hub}: {split}", hub_rows(entry, split)
+    return f"{entry.parts[split][0].hub}: {split}", list(hub_rows(entry, split))
 
 
 def _folder_readers(folder: Path) -> dict[str, Callable[[], tuple[str, list[Row]]]]:
@@ -190,6 +203,9 @@ def _folder_readers(folder: Path) -> dict[str, Callable[[], tuple[str, list[Row]
     readers: dict[str, Callable[[], tuple[str, list[Row]]]] = {}
     for split in SPLITS:
         paths = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").exists()]
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            raise InputError.one(folder, f"has {names}, which are one split", "keep one of them")
         if paths or split == SPLITS[0]:
             readers[split] = partial(_from_file, paths[0]) if paths else partial(_nothing, folder)
     return readers
@@ -233,7 +249,9 @@ def _json_lines(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _cut_off(splits: dict[str, list[Row]], sizes: Mapping[str, int], seed: str) -> dict[str, int]:
+def _cut_off(
+    splits: dict[str, list[Row]], sizes: Mapping[str, int], name: str, seed: int
+) -> dict[str, int]:
     """Move rows of the training split that have labels to each split that is missing."""
     missing = [split for split in SPLITS if split not in splits]
     tenth = max(1, len(splits[SPLITS[0]]) // 10)
@@ -243,8 +261,8 @@ def _cut_off(splits: dict[str, list[Row]], sizes: Mapping[str, int], seed: str) 
         labelled = [i for i, row in enumerate(train) if None not in row.values()]
         if size >= len(labelled):
             what = f"{len(labelled)} labelled rows are too few to cut {size} off for {split}"
-            raise InputError.one(seed.partition("/")[2], what, f"give a {split} split")
-        drawn = set(random.Random(f"{seed}/cut/{split}").sample(labelled, size))
+            raise InputError.one(f"datasets.{name}", what, f"give a {split} split")
+        drawn = set(random.Random(f"{seed}/{name}/cut/{split}").sample(labelled, size))
         splits[split] = [train[index] for index in sorted(drawn)]
         splits[SPLITS[0]] = [row for index, row in enumerate(train) if index not in drawn]
     return cut
@@ -274,7 +292,7 @@ def known_rows(name: str, dataset: Dataset) -> dict[str, int] | None:
 def units_per_row(name: str, dataset: Dataset) -> float | None:
     """About how many scored units a row has, as far as that is known without reading any."""
     if dataset.grammar is not None:
-        return 16.0
+        return 1.0 if task_of(name, dataset) == "classification" else 16.0
     return CATALOGUE[dataset.catalogue or name].units if dataset.files is None else None
 
 

@@ -122,7 +122,7 @@ class Dataset(Section):
     """
     label: str | None = None
     """The column of what a model should say: label, tags, answers or translation."""
-    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The labels' names, in the order of their numbers in the data.
 
     ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data.
@@ -146,7 +146,7 @@ class Dataset(Section):
         if self.files:
             missing = [name for name in NEEDED[task or ""] if getattr(self, name) is None]
             if missing:
-                raise ValueError(f"files of {task} need {' and '.join(missing)}")
+                raise ValueError(f"files of {task} need {', '.join(missing)}")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels have the same name")
         if task is not None:
@@ -160,6 +160,8 @@ class Dataset(Section):
         if self.text is not None and len(self.text) not in COLUMNS[task]:
             counts = " or ".join(map(str, COLUMNS[task]))
             raise ValueError(f"text of {task} names {counts} column{'s' * (counts != '1')}")
+        if self.labels is not None and task == "classification" and len(self.labels) < 2:
+            raise ValueError("classification needs two labels at least")
         if self.labels is not None and task in ("qa", "translation"):
             raise ValueError(f"{task} has no labels; remove them")
         if self.languages is not None and task != "translation":
@@ -353,10 +355,10 @@ class TrainingSettings(Section):
     max_length: PositiveInt | None = None
     """In tokens. Longer inputs are cut, contexts read in windows. Default: MAX_LENGTH's."""
     stride: PositiveInt | None = None
-    """qa: how many tokens two windows of a context share. Default: 128."""
+    """qa: how many tokens two windows of a context share. Default: 128, at most half a window."""
     beams: PositiveInt | None = None
     """translation: of the beam search. Default: 5."""
-    hidden_dtype: Literal["bf16", "fp16", "fp32"] | None = None
+    hidden_dtype: Literal["bf16", "fp32"] | None = None
     """translation: of the teacher's hidden states in the cache. Default: bf16."""
     adam: Adam = Adam()
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -376,7 +378,7 @@ class TrainingSettings(Section):
         length = max_length or self.max_length or MAX_LENGTH[task]
         update = {
             "max_length": length,
-            "stride": min(self.stride or 128, length // 2) if task == "qa" else None,
+            "stride": (self.stride or min(128, length // 2)) if task == "qa" else None,
             "beams": (self.beams or 5) if task == "translation" else None,
             "hidden_dtype": (self.hidden_dtype or "bf16") if task == "translation" else None,
         }

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdsearch.study.schema import Model, Study
 
-_ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_ITEM_BYTES = {"fp32": 4, "bf16": 2}
 _KNOWN = {
     # (width of the last hidden state, vocabulary), where only the Hub could say it
     "facebook/mbart-large-cc25": (1024, 250_027),
@@ -33,7 +33,8 @@ def cache_bytes(
     """
     if task == "translation":
         width, vocabulary = _sizes(study.models[model], path)
-        dtype = study.training.for_task(task, None).hidden_dtype or "bf16"
+        dtype = study.training.for_task(task, None).hidden_dtype
+        assert dtype is not None  # `for_task` filled it in
         return round(units * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
     width = 2 if task == "qa" else labels
     return round(units * width * _ITEM_BYTES["fp32"])

@@ -36,22 +36,22 @@ class Batch:
     """By the model's argument names, [B, L]."""
     counted: Tensor
     """[B, L], [B, T] of translation, [B, 1] of classification: the positions that give rows."""
+    counts: Tensor
+    """[B]: the rows of each example; on the CPU."""
     rows: Tensor
-    """[R]: the numbers of these rows among all of the split."""
+    """[R]: the numbers of these rows among all of the split; on the CPU."""
     labels: Tensor
     """[R] class numbers; of qa [R, 2], 1 where an answer starts and where it ends."""
     targets: Tensor | None
     """[B, T] tokens of the reference translations, IGNORED behind their ends."""
 
-    @cached_property
-    def counts(self) -> Tensor:
-        """[B]: the rows of each example."""
-        return self.counted.sum(dim=1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A split as tensors, ready to be indexed: N examples of at most L tokens."""
+    """A split as tensors, ready to be indexed: N examples of at most L tokens.
+
+    What says where something is stays on the CPU, so that a GPU need not be waited for.
+    """
 
     inputs: Mapping[str, Tensor]
     """By the model's argument names, [N, L] integers, padded at the end."""
@@ -62,7 +62,7 @@ class Encoded:
     labels: Tensor
     """[R] or [R, 2]; see `Batch`."""
     references: Sequence[Any]
-    """Of each example: what its prediction is scored against."""
+    """Of each example: what its prediction is scored against. None of the training split."""
     targets: Tensor | None = None
     """[N, T]; see `Batch`."""
 
@@ -71,8 +71,8 @@ class Encoded:
 
     @cached_property
     def offsets(self) -> Tensor:
-        """[N + 1]: the number of each example's first row, and that of all rows."""
-        counts = self.counted.sum(dim=1)
+        """[N + 1]: the number of each example's first row, and that of all rows; on the CPU."""
+        counts = self.counted.sum(dim=1).cpu()
         return torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
 
     def to(self, device: torch.device | str) -> Encoded:
@@ -80,36 +80,36 @@ class Encoded:
         return replace(
             self,
             inputs={name: values.to(device) for name, values in self.inputs.items()},
-            lengths=self.lengths.to(device),
             counted=self.counted.to(device),
             labels=self.labels.to(device),
             targets=None if self.targets is None else self.targets.to(device),
         )
 
     def batch(self, indices: Tensor) -> Batch:
-        """The examples `indices`, no wider than the longest of them."""
+        """The examples `indices`, on the CPU, no wider than the longest of them."""
+        device = self.labels.device
+        there = indices.to(device)
         lengths = self.lengths[indices]
         width = int(lengths.max())
-        arguments = {name: values[indices, :width] for name, values in self.inputs.items()}
-        positions = torch.arange(width, device=lengths.device)
-        arguments["attention_mask"] = (positions < lengths[:, None]).long()
-        targets = None
-        if self.targets is not None:
-            targets = self.targets[indices]
-            width = int((targets != IGNORED).sum(dim=1).max())
-            targets = targets[:, :width]
-        starts, ends = self.offsets[indices], self.offsets[indices + 1]
-        rows = torch.cat(
-            [
-                torch.arange(start, end, device=lengths.device)
-                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-            ]
+        arguments = {name: values[there, :width] for name, values in self.inputs.items()}
+        mask = torch.arange(width) < lengths[:, None]
+        arguments["attention_mask"] = mask.long().to(device)
+        starts = self.offsets[indices]
+        counts = self.offsets[indices + 1] - starts
+        within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(
+            counts
         )
+        rows = starts.repeat_interleave(counts) + within
+        targets = None
+        if self.targets is not None:  # each of its tokens is a row
+            width = int(counts.max())
+            targets = self.targets[there, :width]
         return Batch(
             arguments=arguments,
-            counted=self.counted[indices, :width],
+            counted=self.counted[there, :width],
+            counts=counts,
             rows=rows,
-            labels=self.labels[rows],
+            labels=self.labels[rows.to(device)],
             targets=targets,
         )
 

@@ -50,7 +50,7 @@ class Classification:
             lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
             counted=torch.ones(len(rows), 1, dtype=torch.bool),
             labels=torch.tensor(labels),
-            references=labels,
+            references=() if training else labels,
         )
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:

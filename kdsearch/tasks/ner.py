@@ -30,7 +30,7 @@ Entity = tuple[str, int, int]
 class Sentence:
     """What the prediction for an example is scored against."""
 
-    tags: Sequence[int] | None
+    tags: Sequence[int]
     """Of every word."""
     words: Sequence[int]
     """The words that the rows of the example belong to."""
@@ -73,7 +73,8 @@ class Ner:
             counted[index, list(firsts.values())] = True
             tags = row["tags"]
             labels += [IGNORED if tags is None else tags[word] for word in firsts]
-            references.append(Sentence(tags=tags, words=tuple(firsts)))
+            if not training:
+                references.append(Sentence(tags=tags, words=tuple(firsts)))
         return Encoded(
             inputs=inputs,
             lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),

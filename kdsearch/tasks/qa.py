@@ -20,12 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForQuestionAnswering
 
 from kdsearch.agenda import DataSpec
-from kdsearch.errors import InputError
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
 
 _LONGEST_ANSWER = 30
@@ -43,8 +43,9 @@ class Window:
     question: int
     """Its number in the split: windows of one question compete."""
     context: str
-    offsets: Offsets
-    """Of each row of the example, in the context's characters."""
+    offsets: np.ndarray[Any, Any]
+    """[rows, 2]: where each begins and ends in the context, in characters. As numbers rather than
+    pairs: a large split has tens of millions of rows."""
     answers: Sequence[str]
 
 
@@ -71,17 +72,13 @@ class QuestionAnswering:
         """The question and a window of the context; questions are cut to a quarter of it."""
         assert settings.max_length is not None
         assert settings.stride is not None
-        longest = settings.max_length // 4
-        room = settings.max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
-        if longest < 1 or room < 1:
-            what = f"{settings.max_length} tokens do not hold a question and a context"
-            raise InputError.one("training.max_length", what, "make it more")
+        questions = [row["question"] for row in rows]
         encoding = tokenizer(
-            _cut_questions([row["question"] for row in rows], tokenizer, longest),
+            _cut_questions(questions, tokenizer, settings.max_length // 4),
             [row["context"] for row in rows],
             truncation="only_second",
             max_length=settings.max_length,
-            stride=min(settings.stride, room - 1),
+            stride=settings.stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
@@ -96,14 +93,14 @@ class QuestionAnswering:
             offsets = [tuple(encoding["offset_mapping"][index][token]) for token in positions]
             counted[index, positions] = True
             labels.append(_labels(row["answers"], offsets))
-            references.append(
-                Window(
-                    question=question,
-                    context=row["context"],
-                    offsets=offsets,
-                    answers=[answer["text"] for answer in row["answers"] or ()],
+            if not training:
+                answers = [answer["text"] for answer in row["answers"]]
+                packed = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+                references.append(
+                    Window(
+                        question=question, context=row["context"], offsets=packed, answers=answers
+                    )
                 )
-            )
         return Encoded(
             inputs=inputs,
             lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
@@ -190,7 +187,7 @@ def _normalised(text: str) -> str:
 
 def _text(span: Span, window: Window) -> str:
     _, first, last = span
-    if not window.offsets:
+    if not len(window.offsets):
         return ""
     return window.context[window.offsets[first][0] : window.offsets[last][1]]
 
@@ -232,5 +229,5 @@ def _by_window(values_RW: Tensor, batch: Batch) -> Tensor:
 
 def _real(batch: Batch) -> Tensor:
     """[windows, positions]: which positions are there."""
-    size = max(1, int(batch.counts.max()))
-    return torch.arange(size, device=batch.counts.device) < batch.counts[:, None]
+    real_BP = torch.arange(max(1, int(batch.counts.max()))) < batch.counts[:, None]
+    return real_BP.to(batch.labels.device)

@@ -13,6 +13,7 @@ what beam search generates. A training pair with a side of more than the most to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -23,10 +24,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from kdsearch.agenda import DataSpec
 from kdsearch.errors import InputError
-from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs, padded
-
-_LONGER = 50
-"""How many tokens more than its source a translation may have (Vaswani et al. 2017, §6.1)."""
+from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, padded
 
 
 class Translation:
@@ -56,28 +54,27 @@ class Translation:
         longest = settings.max_length
         assert longest is not None
         kept = list(rows)
+        # In training a pair too long is left out instead of being cut.
+        cut = {} if training else {"truncation": True, "max_length": longest}
+        sources = tokenizer([row["source"] for row in kept], **cut)["input_ids"]
+        targets = tokenizer(text_target=[row["target"] for row in kept], **cut)["input_ids"]
         if training:
-            sources = tokenizer([row["source"] for row in kept])["input_ids"]
-            targets = tokenizer(text_target=[row["target"] for row in kept])["input_ids"]
-            kept = [
-                row
-                for row, source, target in zip(kept, sources, targets, strict=True)
-                if len(source) <= longest and len(target) <= longest
+            fits = [
+                len(source) <= longest and len(target) <= longest
+                for source, target in zip(sources, targets, strict=True)
             ]
-            if not kept:
+            sources, targets = list(compress(sources, fits)), list(compress(targets, fits))
+            if not sources:
                 what = f"every training pair has more than {longest} tokens"
                 raise InputError.one("training.max_length", what, "make it more")
-        cut = {"truncation": True, "max_length": longest}
-        encoding = tokenizer([row["source"] for row in kept], **cut)
-        targets = tokenizer(text_target=[row["target"] for row in kept], **cut)["input_ids"]
         targets_NT = padded(targets, IGNORED)
         counted = targets_NT != IGNORED
         return Encoded(
-            inputs=model_inputs(encoding, tokenizer),
-            lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
+            inputs={"input_ids": padded(sources, tokenizer.pad_token_id)},
+            lengths=torch.tensor([len(ids) for ids in sources]),
             counted=counted,
             labels=targets_NT[counted],
-            references=[row["target"] for row in kept],
+            references=() if training else [row["target"] for row in kept],
             targets=targets_NT,
         )
 
@@ -121,14 +118,13 @@ class Translation:
             to_id = getattr(tokenizer, "get_lang_id", tokenizer.convert_tokens_to_ids)  # M2M-100's
             code = to_id(data.languages[1])
             first = code if bool((batch.targets[:, 0] == code).all()) else None
-        width = batch.arguments["input_ids"].shape[1]
         # The model's own, since those of a pretrained model would fill in what this one leaves out.
         generator: Any = model
         generator.generation_config = GenerationConfig(
             num_beams=settings.beams,
             do_sample=False,
             early_stopping=False,  # True would end with worse beams, shorter than the best one
-            max_new_tokens=min(settings.max_length, width + _LONGER),
+            max_new_tokens=settings.max_length,
             decoder_start_token_id=int(_decoder_inputs(model, batch)[0, 0]),
             forced_bos_token_id=first,
             eos_token_id=tokenizer.eos_token_id,
@@ -183,5 +179,6 @@ def _decoder_inputs(model: Any, batch: Batch) -> Tensor:
 def _metric(data: DataSpec) -> Any:
     if data.metric == "chrf":
         return CHRF()
-    language = data.languages[1][:2] if data.languages else ""  # picks zh, ja, ko tokenization
-    return BLEU(trg_lang=language)
+    # By the language BLEU splits texts without spaces: Chinese, Japanese, Korean.
+    code = data.languages[1].strip("_").split("_")[0] if data.languages else ""
+    return BLEU(trg_lang={"jpn": "ja", "kor": "ko", "zho": "zh"}.get(code, code))
