@@ -417,7 +417,7 @@ def test_a_split_whose_rows_all_have_one_label_is_refused(tmp_path: Path, split:
     write(tmp_path, split, "jsonl", [{**row, "class": 1} for row in ROWS])
     assert problems(dataset) == [
         f"{tmp_path}/{split}.jsonl: every row has the label yes "
-        "(a split needs rows of two labels at least)"
+        "(give more rows, or a file for this split)"
     ]
 
 
@@ -432,7 +432,7 @@ def test_a_split_that_the_cut_leaves_with_one_label_is_refused(tmp_path: Path) -
     rows = [{"first": str(i), "second": "", "class": int(i == 0)} for i in range(40)]
     write(tmp_path, "train", "jsonl", rows)
     found = problems(only(tmp_path, "train"))  # one yes in three splits
-    what = "every row has the label no (a split needs rows of two labels at least)"
+    what = "every row has the label no (give more rows, or a file for this split)"
     places = [f"{tmp_path}/train.jsonl", "datasets.mine: validation", "datasets.mine: test"]
     assert len(found) == 2
     assert set(found) < {f"{place}: {what}" for place in places}
@@ -452,7 +452,7 @@ def test_a_split_without_any_entity_is_refused(tmp_path: Path, split: str) -> No
     dataset = write_task(tmp_path, "jsonl", NER_ROWS, **NER_FIELDS)
     write(tmp_path, split, "jsonl", [{"words": ["a", "b"], "tags": ["O", "O"]}] * 2)
     assert problems(dataset) == [
-        f"{tmp_path}/{split}.jsonl: every word has the tag O (a split needs at least one entity)"
+        f"{tmp_path}/{split}.jsonl: every word has the tag O (give more rows, or a file for this split)"
     ]
 
 
