@@ -452,7 +452,8 @@ def test_a_split_without_any_entity_is_refused(tmp_path: Path, split: str) -> No
     dataset = write_task(tmp_path, "jsonl", NER_ROWS, **NER_FIELDS)
     write(tmp_path, split, "jsonl", [{"words": ["a", "b"], "tags": ["O", "O"]}] * 2)
     assert problems(dataset) == [
-        f"{tmp_path}/{split}.jsonl: every word has the tag O (give more rows, or a file for this split)"
+        f"{tmp_path}/{split}.jsonl: every word has the tag O "
+        "(give more rows, or a file for this split)"
     ]
 
 
