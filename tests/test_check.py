@@ -168,20 +168,31 @@ def test_the_default_length_of_a_task_counts_where_the_study_says_nothing(tmp_pa
         check(tmp_path, "qa", models, training={"max_length": None})
 
 
-@pytest.mark.parametrize(
-    ("length", "stride", "said"),
-    [(23, None, 11), (1, None, 0), (24, 13, 13), (64, 33, 33), (63, 32, 32), (20, 2, 2)],
-)
-def test_windows_too_small_for_a_question_and_a_context_are_refused(
-    length: int, stride: int | None, said: int, tmp_path: Path
+@pytest.mark.parametrize("length", [1, 20, 23])
+def test_a_window_too_small_for_a_question_and_a_context_is_refused(
+    length: int, tmp_path: Path
 ) -> None:
     models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
-    what = (
-        f"reads data in windows of {length} tokens that share {said}: make max_length 24 at least "
-        r"and training\.stride half of it at most"
-    )
+    what = rf"training\.max_length: data would be read {length} tokens .*make it 24 at least"
     with pytest.raises(InputError, match=what):
+        check(tmp_path, "qa", models, training={"max_length": length})
+
+
+@pytest.mark.parametrize(("length", "stride"), [(24, 13), (64, 33), (63, 32)])
+def test_windows_that_share_more_than_half_are_refused(
+    length: int, stride: int, tmp_path: Path
+) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    what = rf"training\.stride: windows of {length} tokens .* make it {length // 2} at most"
+    with pytest.raises(InputError, match=what.replace(" make", ".*make")):
         check(tmp_path, "qa", models, training={"max_length": length, "stride": stride})
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "translation"])
+def test_a_length_that_the_special_tokens_fill_is_refused(task: str, tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    with pytest.raises(InputError, match=r"training\.max_length: .*make it 8 at least"):
+        check(tmp_path, task, models, training={"max_length": 2})
 
 
 @pytest.mark.parametrize(

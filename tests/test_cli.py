@@ -299,7 +299,7 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
     assert re.search(r"g/big/small +12 +12", result.out)
     assert "students in all: 12" in result.out
     assert "teachers to fine-tune: 1" in result.out
-    assert "time: give --seconds, what a student takes, or --speed" in result.out
+    assert "time: give --speed" in result.out
 
 
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:

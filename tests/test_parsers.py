@@ -227,7 +227,7 @@ def test_whatever_the_rows_hold_nothing_but_an_input_error_comes_of_it(
 def test_a_pair_of_empty_sentences_is_refused_and_one_empty_one_is_not() -> None:
     rows = [*GOOD["classification"], {"first": " ", "second": "", "class": 1}]
     assert problems("classification", *rows) == [
-        "here: row 3: its first and second is empty (leave the row out)"
+        "here: row 3: first and second are empty (leave the row out)"
     ]
 
 

@@ -19,7 +19,7 @@ from kdsearch.study import grammar, hub
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.parsers import Row
 from kdsearch.study.rows import DataRows, digest_rows, read_dataset
-from kdsearch.study.schema import Dataset
+from kdsearch.study.schema import Dataset, Files
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ["plain", 'quo"ted, with a comma', "NA", "", "zwölf Boxkämpfer", "line\u2028separator", "0"]
@@ -695,3 +695,47 @@ def test_a_generated_data_set_has_the_sizes_asked_for_and_splits_that_differ() -
     found = read(dataset)
     assert [len(found[split]) for split in SPLITS] == [30, 20, 10]
     assert found["train"][:10] != found["test"]
+
+
+# -- .csv ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["only", "a,b,c,d"])
+def test_a_line_of_a_csv_with_more_or_fewer_fields_is_refused_with_its_number(
+    tmp_path: Path, line: str
+) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text(f"first,second,class\na,b,0\nc,d,1\n{line}\n")
+    dataset = Dataset(
+        files=Files(train=str(file)), text=("first", "second"), label="class", labels=("no", "yes")
+    )
+    with pytest.raises(InputError, match=r"train\.csv:4: has more or fewer fields than the 3"):
+        read_dataset("mine", dataset, data_dir=None, seed=0)
+
+
+def test_a_csv_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("body,body,class\na,b,0\n")
+    dataset = Dataset(
+        files=Files(train=str(file)), text=("body",), label="class", labels=("n", "y")
+    )
+    with pytest.raises(InputError, match="has the column body twice"):
+        read_dataset("mine", dataset, data_dir=None, seed=0)
+
+
+def test_lists_of_words_and_tags_may_stand_as_json_in_a_csv(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    cells = ['"[""Ada"", ""wrote""]","[""B-PER"", ""O""]"'] * 30
+    file.write_text("\n".join(["tokens,tags", *cells]) + "\n")
+    dataset = Dataset(task="ner", files=Files(train=str(file)), text=("tokens",), label="tags")
+    found = read_dataset("mine", dataset, data_dir=None, seed=0)
+    assert found.labels == ("O", "B-PER")
+    assert found.splits["train"][0] == {"words": ["Ada", "wrote"], "tags": [1, 0]}
+
+
+def test_numbers_among_tags_that_no_study_names_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("tokens,tags\nAda wrote,B-PER O\nBen wrote,1 O\n" * 9)
+    dataset = Dataset(task="ner", files=Files(train=str(file)), text=("tokens",), label="tags")
+    with pytest.raises(InputError, match="row 2: unknown tag '1'"):
+        read_dataset("mine", dataset, data_dir=None, seed=0)

@@ -100,9 +100,12 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
     """What became of a data set's rows that its reader may not expect."""
     for name, data in resolved.datasets.items():
         for split, rows in data.cut.items():
-            out.print(f"{name}: no {split} split; {rows} rows of train serve as it")
+            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}")
         for split, rows in data.left_out.items():
-            out.print(f"{name}: {rows} rows of {split} cannot be used and are left out")
+            out.print(f"{name}: left out of {split}, since unusable: {count(rows, 'row')}")
+        train = data.splits["train"]
+        if train.unlabelled:
+            out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")
 
 
 def _fetched(study_file: Path, data_dir: Path | None) -> dict[str, str]:

@@ -117,6 +117,7 @@ def _facts(
         "caches": [_cache(study, resolved, c) for c in shared],
         "students": _range(students),
         "slots": slots,
+        "speed": speed,
         "slot_seconds": None
         if None in times
         else {end: sum(t[end] for t in times) for end in ("fewest", "most")},
@@ -179,10 +180,14 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     out.print(f"passes of teachers over a split: {_words(facts['outputs'])}")
     if Checkpoint.LOWEST_LOSS.value in study.search.teacher and facts["teachers"]:
         out.print("  (the fewest: where a teacher's two checkpoints turn out to be one)")
-    if facts["slot_seconds"] is None:
+    unknown = [cache["dataset"] for cache in facts["caches"] if cache["train_rows"] is None]
+    if facts["slot_seconds"] is None and facts["speed"] is not None:
+        names = ", ".join(dict.fromkeys(unknown))
+        out.print(f"time: the rows of {names} are known when they are read; give --seconds instead")
+    elif facts["slot_seconds"] is None:
         out.print(
-            "time: give --seconds, what a student takes, or --speed, its training examples per "
-            "second, where the rows of all data sets are known"
+            "time: give --speed, the training examples per second of a student, "
+            "or --seconds, what one takes"
         )
     else:
         slots = facts["slots"]

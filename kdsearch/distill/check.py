@@ -19,6 +19,8 @@ from kdsearch.errors import InputError, Problem
 from kdsearch.study import Resolved, TestCase, given_labels, test_cases
 from kdsearch.tasks import TASKS, has_languages
 
+_SHORTEST_LENGTH = 8
+"""In tokens, the special ones among them."""
 _SHORTEST_WINDOW = 24
 """In tokens: a quarter for the question, at most half shared, and some to move on by."""
 
@@ -41,6 +43,7 @@ def check_models(resolved: Resolved, place: str) -> None:
         if student.layers is not None:
             used.add((f"students.{case.student}", student.model, student.layers, case.dataset))
     problems = dict.fromkeys(_given_problems(resolved, place))
+    problems |= dict.fromkeys(_length_problems(resolved, place))
     problems |= dict.fromkeys(_metric_problems(resolved, place))
     for where, name, layers, dataset in sorted(used, key=str):
         try:
@@ -75,6 +78,25 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             if labels is not None and outputs != len(labels):
                 what = f"{model} has {outputs} outputs, for {len(labels)} labels"
                 yield Problem(place=f"{place}: teachers.{case.teacher}", what=what)
+
+
+def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
+    """Lengths in which nothing fits beside the special tokens, windows that hardly move on."""
+    training = resolved.study.training
+    for name, data in resolved.datasets.items():
+        own = resolved.study.datasets[name].max_length
+        settings = training.for_task(data.task, own)
+        length, stride = settings.max_length, settings.stride
+        assert length is not None
+        where = f"{place}: {'training' if own is None else f'datasets.{name}'}.max_length"
+        shortest = _SHORTEST_LENGTH if stride is None else _SHORTEST_WINDOW
+        if length < shortest:
+            what = f"{name} would be read {length} tokens at a time"
+            yield Problem(place=where, what=what, mend=f"make it {shortest} at least")
+        elif stride is not None and stride > length // 2:
+            what = f"windows of {length} tokens of {name} would share {stride}"
+            mend = f"make it {length // 2} at most, half of a window"
+            yield Problem(place=f"{place}: training.stride", what=what, mend=mend)
 
 
 def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
@@ -137,14 +159,8 @@ def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
         positions -= 2  # they are counted from behind the padding token's
     own = resolved.study.datasets[dataset].max_length
     task = resolved.datasets[dataset].task
-    settings = resolved.study.training.for_task(task, own)
-    length, stride = settings.max_length, settings.stride
+    length = resolved.study.training.for_task(task, own).max_length
     assert length is not None
-    if stride is not None and (length < _SHORTEST_WINDOW or stride > length // 2):
-        return (
-            f"reads {dataset} in windows of {length} tokens that share {stride}: make max_length "
-            f"{_SHORTEST_WINDOW} at least and training.stride half of it at most"
-        )
     if isinstance(positions, int) and 0 < positions < length:
         where = "training" if own is None else f"datasets.{dataset}"
         return (

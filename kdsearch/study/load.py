@@ -205,6 +205,10 @@ def _problem(place: str, detail: Any) -> Problem:
         return _unknown(where, str(location[-1]), _fields_at(location[:-1]), "a key here")
     if detail["type"] == "missing":
         return Problem(place=where, what="this key is missing")
+    if detail["type"] == "too_short":
+        context = detail["ctx"]
+        what = f"needs {context['min_length']} at least, has {context['actual_length']}"
+        return Problem(place=where, what=what)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
         what += f", not {json.dumps(detail['input'], ensure_ascii=False)}"

@@ -37,6 +37,8 @@ class Columns:
     """Of ner, empty until they have been collected from the data."""
     metric: str
     languages: tuple[str, str] | None = None
+    collected: bool = False
+    """Whether the labels were collected from the data, so that numbers mean nothing."""
 
 
 class _BadRowError(Exception):
@@ -91,10 +93,7 @@ def collect_tags(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, ...]:
     """The tags that occur in some splits of a data set for ner, O first."""
     found = set()
     for row in (row for rows in raw for row in rows):
-        value = _get(row, columns.label)
-        tags = value.split() if isinstance(value, str) else value
-        if hasattr(tags, "tolist"):
-            tags = tags.tolist()  # of a .parquet
+        tags = _listed(_get(row, columns.label))
         if isinstance(tags, list | tuple):
             found |= {tag for tag in tags if isinstance(tag, str) and not tag.isdigit()}
     return (OUTSIDE, *sorted(found - {OUTSIDE}, key=lambda tag: (tag[2:], tag))) if found else ()
@@ -155,19 +154,20 @@ def one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem
 
 def _classification(columns: Columns) -> Callable[[list[Any], Any], Row]:
     number_of = _numbers(columns.labels, "label")
+    verb = "is" if len(columns.text) == 1 else "are"
 
     def parse(texts: list[Any], label: Any) -> Row:
         for column, text in zip(columns.text, texts, strict=True):
             _text(text, column)
         if not any(text.strip() for text in texts):
-            raise _BadRowError(f"its {' and '.join(columns.text)} is empty", "leave the row out")
+            raise _BadRowError(f"{' and '.join(columns.text)} {verb} empty", "leave the row out")
         return {"texts": texts, "label": None if _missing(label) else number_of(label)}
 
     return parse
 
 
 def _ner(columns: Columns) -> Callable[[list[Any], Any], Row]:
-    number_of = _numbers(columns.labels, "tag")
+    number_of = _numbers(columns.labels, "tag", names_only=columns.collected)
 
     def parse(texts: list[Any], tags: Any) -> Row:
         words = _items(texts[0], columns.text[0])
@@ -268,10 +268,12 @@ _PARSERS: dict[str, Callable[[Columns], Callable[[list[Any], Any], Row]]] = {
 }
 
 
-def _numbers(labels: tuple[str, ...], noun: str) -> Callable[[Any], int]:
+def _numbers(
+    labels: tuple[str, ...], noun: str, *, names_only: bool = False
+) -> Callable[[Any], int]:
     """From a label's name or number in the data to its number."""
     numbers = {name: number for number, name in enumerate(labels)}
-    if not any(name.lstrip("-").isdigit() for name in labels):
+    if not names_only and not any(name.lstrip("-").isdigit() for name in labels):
         numbers |= {str(number): number for number in range(len(labels))}
 
     def number_of(value: Any) -> int:
@@ -285,17 +287,25 @@ def _numbers(labels: tuple[str, ...], noun: str) -> Callable[[Any], int]:
     return number_of
 
 
-def _items(value: Any, column: str) -> list[Any]:
-    """A list, or text whose parts stand between spaces."""
+def _listed(value: Any) -> Any:
+    """A list as a file may hold it: of a .parquet, as JSON, or as text with spaces between."""
     if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except (ValueError, RecursionError):
+                return value.split()
         return value.split()
-    if hasattr(value, "tolist"):
-        value = value.tolist()  # of a .parquet
-    if not isinstance(value, list | tuple):
-        raise _BadRowError(
-            f"its {column} is no list", "give a list, or text with spaces between words"
-        )
-    return list(value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _items(value: Any, column: str) -> list[Any]:
+    """The parts of a list, in any of the forms it may have."""
+    listed = _listed(value)
+    if not isinstance(listed, list | tuple):
+        mend = "give a list, or text with spaces between words"
+        raise _BadRowError(f"its {column} is no list", mend)
+    return list(listed)
 
 
 def _text(value: Any, column: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -105,7 +106,8 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
             problems += error.problems
     if columns.task == "ner" and raw:
         every = [rows for _, rows in raw.values()]
-        columns = replace(columns, labels=columns.labels or collect_tags(every, columns))
+        if not columns.labels:
+            columns = replace(columns, labels=collect_tags(every, columns), collected=True)
         if (problem := tag_problem(every, columns)) is not None:
             what, mend = problem
             problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
@@ -223,8 +225,7 @@ def _from_file(path: Path) -> tuple[str, list[Row]]:
         if path.suffix == ".parquet":
             return str(path), pd.read_parquet(path).to_dict("records")  # type: ignore[return-value]
         if path.suffix == ".csv":
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-            return str(path), frame.to_dict("records")  # type: ignore[return-value]
+            return str(path), list(_csv_rows(path))
         return str(path), list(_json_lines(path))
     except FileNotFoundError:
         raise InputError.one(path, "no such file") from None
@@ -232,6 +233,22 @@ def _from_file(path: Path) -> tuple[str, list[Row]]:
         raise
     except Exception as error:  # the readers' own errors have no common class
         raise InputError.one(path, f"cannot be read: {first_line(error)}") from None
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # of a cell; a context may be long
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        columns = reader.fieldnames or []
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            mend = "rename one of them"
+            raise InputError.one(f"{path}:1", f"has the column {', '.join(twice)} twice", mend)
+        for row in reader:
+            if None in row or None in row.values():  # more fields, or fewer
+                what = f"has more or fewer fields than the {len(columns)} of the first line"
+                raise InputError.one(f"{path}:{reader.line_num}", what, "is the file whole?")
+            yield row
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
