@@ -735,7 +735,7 @@ def test_lists_of_words_and_tags_may_stand_as_json_in_a_csv(tmp_path: Path) -> N
 
 def test_numbers_among_tags_that_no_study_names_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
-    file.write_text("tokens,tags\nAda wrote,B-PER O\nBen wrote,1 O\n" * 9)
+    file.write_text("tokens,tags\n" + "Ada wrote,B-PER O\nBen wrote,1 O\n" * 9)
     dataset = Dataset(task="ner", files=Files(train=str(file)), text=("tokens",), label="tags")
     with pytest.raises(InputError, match="row 2: unknown tag '1'"):
         read_dataset("mine", dataset, data_dir=None, seed=0)
