@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TypeVar
 
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
 from kdsearch.agenda.training import (
     CheckpointSpec,
+    ErmTraining,
     OutputsTraining,
     StudentTraining,
     TeacherTraining,
@@ -42,6 +45,9 @@ from kdsearch.search import (
     tune,
 )
 from kdsearch.study import Resolved, TestCase, space_of, test_cases
+
+ERM = "erm"
+"""The stage of the students without a teacher."""
 
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
@@ -101,6 +107,9 @@ class CaseView:
         return len(pairs) == 2 and len({outputs[0].key for outputs in pairs.values()}) == 1
 
 
+_Some = TypeVar("_Some", bound=Training)
+
+
 class Agenda:
     """The cached agenda. `results` may be given at once, or one by one with `add`."""
 
@@ -111,7 +120,10 @@ class Agenda:
         self._results: dict[str, Outcome | None] = dict(results or {})
         self._views: dict[TestCase, CaseView] = {}
         self._waiting: dict[str, set[TestCase]] = defaultdict(set)
-        self._trainings: dict[TestCase, dict[Trial, StudentTraining]] = defaultdict(dict)
+        self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
+            dict
+        )
+        self._erm: dict[TestCase, tuple[ErmTraining, ...]] = {}
         self._stable: dict[Parameter, ParameterValue] | None = None
 
     @property
@@ -126,14 +138,17 @@ class Agenda:
             self._views.pop(case, None)
 
     def requests(self) -> tuple[Request, ...]:
-        """What can run now, each training once, the longest remaining path first."""
+        """What can run now, each training once, the longest remaining path first.
+
+        Nothing waits for a student without a teacher, so those come last.
+        """
         views = self.views()
         lengths = {view.case: _remaining(view) for view in views}
         ordered = sorted(views, key=lambda view: -lengths[view.case])
+        wanted = [request for view in ordered for request in view.wanted]
         once: dict[str, Request] = {}
-        for view in ordered:
-            for request in view.wanted:
-                once.setdefault(request.training.key, request)
+        for request in sorted(wanted, key=lambda request: request.stage == ERM):
+            once.setdefault(request.training.key, request)
         return tuple(once.values())
 
     @property
@@ -166,14 +181,24 @@ class Agenda:
         self.views()
         return self._stable
 
-    def training(self, view: CaseView, trial: Trial) -> StudentTraining:
-        """The training of a trial in a case whose teacher is ready."""
+    def trainings(self, view: CaseView, trial: Trial) -> tuple[StudentTraining, ...]:
+        """The trainings of a trial in a case whose teacher is ready: one under each seed."""
         known = self._trainings[view.case]
         if trial not in known:
             assert view.outputs is not None
             outputs = view.outputs[trial.configuration.teacher][0]
-            known[trial] = self._graph.student(view.case, trial, outputs)
+            known[trial] = self._graph.students(view.case, trial, outputs)
         return known[trial]
+
+    def training(self, view: CaseView, trial: Trial) -> StudentTraining:
+        """The training of a trial under the first seed."""
+        return self.trainings(view, trial)[0]
+
+    def erm(self, case: TestCase) -> tuple[ErmTraining, ...]:
+        """The case's student without a teacher: each learning rate under each seed."""
+        if case not in self._erm:
+            self._erm[case] = self._graph.erm(case)
+        return self._erm[case]
 
     def _keep(self, view: CaseView) -> None:
         self._views[view.case] = view
@@ -181,17 +206,19 @@ class Agenda:
             self._waiting[request.training.key].add(view.case)
 
     def trained(self, case: TestCase) -> int:
-        """How many of the case's students have a result."""
+        """How many of the case's students have a result, those without a teacher included."""
         # Two trials may be one training, where the teacher's checkpoints coincide.
-        return len({t.key for t in self._trainings[case].values()} & self._results.keys())
+        students = {t.key for seeds in self._trainings[case].values() for t in seeds}
+        return len((students | {t.key for t in self.erm(case)}) & self._results.keys())
 
     def _first_phase(self, case: TestCase) -> CaseView:
         space = space_of(self.resolved.study, case)
         view = CaseView(case=case, space=space, wanted=())
         trainings = self._graph.teachers(case)
-        unknown = [t for t in trainings if t.key not in self._results]
+        erm = _wanted(case, ERM, self._unknown(self.erm(case)))
+        unknown = self._unknown(trainings)
         if unknown:
-            return replace(view, wanted=_wanted(case, "teacher", unknown))
+            return replace(view, wanted=(*_wanted(case, "teacher", unknown), *erm))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
             return replace(view, blocked="no training of its teacher succeeded")
@@ -199,21 +226,15 @@ class Agenda:
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
         every = {t.key: t for splits in outputs.values() for t in splits}
-        wanted = _wanted(
-            case, "outputs", (t for key, t in every.items() if key not in self._results)
-        )
+        wanted = _wanted(case, "outputs", self._unknown(every.values()))
         scores = _Scores(self, view)
         traversal = traverse(space, scores)
         view = replace(view, traversal=traversal)
         if traversal.missing is not None:
             assert traversal.stage is not None
-            ready = [
-                self.training(view, trial)
-                for trial in traversal.missing.missing
-                if scores.can_run(trial)
-            ]
+            ready = self._ready(view, scores, traversal.missing)
             wanted += _wanted(case, str(traversal.stage.parameter), ready)
-        return replace(view, wanted=wanted)
+        return replace(view, wanted=wanted + erm)
 
     def _second_phase(self, view: CaseView, stable: Mapping[Parameter, ParameterValue]) -> CaseView:
         study = self.resolved.study
@@ -227,13 +248,20 @@ class Agenda:
         wanted = view.wanted
         for stage, step in steps.items():
             if isinstance(step, Evaluate):
-                ready = [self.training(view, t) for t in step.missing if scores.can_run(t)]
-                wanted += _wanted(view.case, stage, ready)
+                wanted += _wanted(view.case, stage, self._ready(view, scores, step))
         tuned = {name: s if isinstance(s, Tuned) else None for name, s in steps.items()}
         phase2 = Phase2(
             stable=choice, stable_tuned=tuned["stable"], lazy=lazy, lazy_tuned=tuned["lazy"]
         )
         return replace(view, wanted=wanted, phase2=phase2)
+
+    def _unknown(self, trainings: Iterable[_Some]) -> list[_Some]:
+        return [training for training in trainings if training.key not in self._results]
+
+    def _ready(self, view: CaseView, scores: _Scores, step: Evaluate) -> list[StudentTraining]:
+        """What a step lacks and can run now, under every seed."""
+        trials = (trial for trial in step.missing if scores.can_run(trial))
+        return self._unknown(t for trial in trials for t in self.trainings(view, trial))
 
     def _best_teacher(self, trainings: tuple[TeacherTraining, ...]) -> TeacherTraining | None:
         """Of several learning rates, the one of the highest validation score."""
@@ -285,6 +313,7 @@ def _remaining(view: CaseView) -> int:
 class _Scores(Mapping[Trial, ValidationScore | None]):
     """The validation scores of a case's trials, looked up in the results by key.
 
+    A trial's score is the mean over the seeds; if one of them has none, neither has the trial.
     Teacher checkpoints that coincide have one key, so their trials have one score.
     """
 
@@ -297,8 +326,10 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
         outputs = self._outputs(trial)
         if outputs is None or (outputs.key in results and not self.can_run(trial)):
             return None  # without the teacher's outputs there is nothing to learn from
-        outcome = results[self._agenda.training(self._view, trial).key]
-        return outcome.validation if outcome else None
+        outcomes = [results[t.key] for t in self._agenda.trainings(self._view, trial)]
+        scores = [outcome.validation if outcome else None for outcome in outcomes]
+        scored = [score for score in scores if score is not None]
+        return ValidationScore(fmean(scored)) if len(scored) == len(scores) else None
 
     def can_run(self, trial: Trial) -> bool:
         """Whether the outputs that the trial's student learns from are there."""

@@ -37,7 +37,7 @@ class Counts:
     teachers: int
     outputs: Bounds
     students: Bounds
-    """Of the traversal and of the second phase."""
+    """Of the traversal, of the second phase, and without a teacher."""
 
 
 def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
@@ -46,6 +46,9 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
     space = space_of(study, case, inner)
     checkpoints = len(space.teachers)
     may_coincide = not teacher.given and checkpoints > 1
+    trials = _students(
+        space, lazy_choice(space, f"{study.seed}/{case}"), None if may_coincide else False
+    )
     return Counts(
         case=case,
         teachers=0 if teacher.given else len(teacher.fine_tune.learning_rate),
@@ -53,10 +56,15 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
             fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
             most=len(SPLITS) * checkpoints,
         ),
-        students=_students(
-            space, lazy_choice(space, f"{study.seed}/{case}"), None if may_coincide else False
-        ),
+        students=_under_seeds(study, trials),
     )
+
+
+def _under_seeds(study: Study, trials: Bounds) -> Bounds:
+    """The students of so many trials, and those without a teacher."""
+    seeds = len(study.student_seeds)
+    erm = len(study.search.learning_rate) if study.erm else 0
+    return Bounds(fewest=seeds * (trials.fewest + erm), most=seeds * (trials.most + erm))
 
 
 @lru_cache(maxsize=256)
@@ -108,11 +116,12 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
         return Bounds(fewest=0, most=0)
     decisions = view.traversal.decisions if view.traversal else ()
     unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.teachers
-    bounds = count_bounds(
+    trials = count_bounds(
         view.space,
         decided={decision.parameter: decision.winner.value for decision in decisions},
         lazy=lazy_choice(view.space, f"{agenda.resolved.study.seed}/{view.case}"),
         coincide=None if unknown else view.coinciding,
     )
+    bounds = _under_seeds(agenda.resolved.study, trials)
     done = agenda.trained(view.case)
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdsearch.agenda.training import (
     CheckpointSpec,
     DataSpec,
+    ErmTraining,
     ForwardSettings,
     ModelSpec,
     OutputsTraining,
@@ -78,8 +79,34 @@ class Graph:
             for split in SPLITS
         )
 
-    def student(self, case: TestCase, trial: Trial, outputs: OutputsTraining) -> StudentTraining:
-        """The student of a case in a trial, taught by the checkpoint whose `outputs` these are."""
+    def erm(self, case: TestCase) -> tuple[ErmTraining, ...]:
+        """A case's student without a teacher: each learning rate under each seed, if asked for."""
+        if not self._study.erm:
+            return ()
+        student = self._study.students[case.student]
+        return tuple(
+            ErmTraining(
+                data=self._data(case),
+                model=self._model(student.model, student.layers),
+                learning_rate=rate,
+                settings=self._settings(case).model_copy(update={"hidden_dtype": None}),
+                seed=seed,
+            )
+            for rate in self._study.search.learning_rate
+            for seed in self._study.student_seeds
+        )
+
+    def students(
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining
+    ) -> tuple[StudentTraining, ...]:
+        """A trial's student under each seed, taught by the checkpoint whose `outputs` these are."""
+        first, *others = self._study.student_seeds
+        student = self._student(case, trial, outputs, first)
+        return (student, *(student.model_copy(update={"seed": seed}) for seed in others))
+
+    def _student(
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
+    ) -> StudentTraining:
         student = self._study.students[case.student]
         configuration = trial.configuration
         scaled = configuration.distance is Distance.CE
@@ -96,7 +123,7 @@ class Graph:
             gradient_scale=self._study.search.gradient_scale if scaled else "none",
             learning_rate=trial.learning_rate,
             settings=self._settings(case),
-            seed=self._study.seed,
+            seed=seed,
         )
 
     def _settings(self, case: TestCase) -> TrainingSettings:

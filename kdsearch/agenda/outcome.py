@@ -6,7 +6,12 @@ from typing import Annotated, Literal, NewType
 
 from pydantic import Field
 
-from kdsearch.agenda.training import OutputsTraining, StudentTraining, TeacherTraining
+from kdsearch.agenda.training import (
+    ErmTraining,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+)
 from kdsearch.search import ValidationScore
 from kdsearch.study import Record
 
@@ -34,6 +39,8 @@ class Cost(Record):
     host: str
     bytes_written: int = 0
     """Of checkpoints or outputs kept on disk."""
+    examples_per_second: float | None = None
+    """Of a model that scored the test split: rows there, over the time that scoring them took."""
 
 
 class Outcome(Record):
@@ -41,7 +48,8 @@ class Outcome(Record):
 
     key: str
     training: Annotated[
-        TeacherTraining | OutputsTraining | StudentTraining, Field(discriminator="kind")
+        TeacherTraining | OutputsTraining | StudentTraining | ErmTraining,
+        Field(discriminator="kind"),
     ]
     state: Literal["scored", "diverged"]
     validation: ValidationScore | None = None
@@ -53,6 +61,8 @@ class Outcome(Record):
     """Of the lowest validation loss: a teacher's t_ll."""
     parameters: int | None = None
     """How many weights the model has."""
+    model_bytes: int | None = None
+    """What its weights take in memory, in full precision."""
     metric: str = ""
     """How exactly the scores are computed, as a publication would state it."""
     digests: dict[str, str] = Field(default_factory=dict)

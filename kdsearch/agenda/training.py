@@ -139,7 +139,21 @@ class StudentTraining(Keyed):
         return " ".join([*parts, f"α={self.alpha:g}", f"lr={self.learning_rate:g}"])
 
 
-Training = TeacherTraining | OutputsTraining | StudentTraining
+class ErmTraining(Keyed):
+    """Training a student without a teacher, on the labels alone (empirical risk minimisation)."""
+
+    kind: Literal["erm"] = "erm"
+    data: DataSpec
+    model: ModelSpec
+    learning_rate: float
+    settings: TrainingSettings
+    seed: int
+
+    def __str__(self) -> str:
+        return f"ERM {self.model.name} lr={self.learning_rate:g}"
+
+
+Training = TeacherTraining | OutputsTraining | StudentTraining | ErmTraining
 _ADAPTER: TypeAdapter[Training] = TypeAdapter(Annotated[Training, Field(discriminator="kind")])
 
 

@@ -1,11 +1,21 @@
 """From a study's results to the paper's figures and tables. No disk, no clock, no torch."""
 
-from kdsearch.analysis.cases import CaseResult, Evaluated, Failure, State, Step, TeacherScore
+from kdsearch.analysis.cases import (
+    CaseResult,
+    Evaluated,
+    Failure,
+    Size,
+    State,
+    Step,
+    TeacherScore,
+    Tried,
+)
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost
+from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
-from kdsearch.analysis.scores import Contender, Contenders, contenders
+from kdsearch.analysis.scores import Contender, Contenders, Tested, contenders
 from kdsearch.analysis.stable import (
     RewardRow,
     Stable,
@@ -23,11 +33,13 @@ __all__ = [
     "Comparison",
     "Contender",
     "Contenders",
+    "Erm",
     "Evaluated",
     "Failure",
     "LeftOut",
     "PaperRow",
     "RewardRow",
+    "Size",
     "Spent",
     "Stable",
     "State",
@@ -35,6 +47,8 @@ __all__ = [
     "Step",
     "Table3",
     "TeacherScore",
+    "Tested",
+    "Tried",
     "analyse",
     "compare",
     "contenders",

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean, median
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore
+from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScore
+from kdsearch.analysis.comparisons import chosen_over_erm
 from kdsearch.analysis.cost import CaseTrainings, Spent, StudentIndex, spent, student_index
-from kdsearch.analysis.scores import contenders, score_on_test, value_label
-from kdsearch.search import Candidate, Checkpoint, Choice, Parameter, Tuned, ValidationScore
+from kdsearch.analysis.erm import Erm, tuned_erm
+from kdsearch.analysis.gains import LeftOut
+from kdsearch.analysis.scores import contenders, score_on_test, tested, value_label
+from kdsearch.search import (
+    Candidate,
+    Checkpoint,
+    Choice,
+    Parameter,
+    Trial,
+    Tuned,
+    ValidationScore,
+)
 from kdsearch.study import TestCase
 
 
@@ -19,6 +32,18 @@ class State(StrEnum):
     FINISHED = "finished"
     UNFINISHED = "unfinished"
     BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A trial of a choice, with its scores: means over the seeds."""
+
+    temperature: float | None
+    learning_rate: float
+    validation: ValidationScore | None
+    test: TestScore | None
+    key: str
+    """Of its training under the first seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +59,10 @@ class Evaluated:
     learning_rate: float | None
     trials: int
     key: str | None
-    """Of the best trial's training."""
+    """Of the best trial's training, under the first seed."""
+    spread: float | None
+    """The standard deviation of the test score between the seeds; None of a single one."""
+    tried: tuple[Tried, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +76,21 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a model takes."""
+
+    parameters: int
+    bytes: int | None
+    """Of its weights, in full precision."""
+    examples_per_second: float | None
+    """How fast it scores the test split on a worker; of several workers' speeds the median."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherScore:
     """A teacher's checkpoint and its own scores, where they are known."""
 
+    size: Size | None
     checkpoint: Checkpoint
     epoch: int | None
     validation: ValidationScore | None
@@ -86,6 +126,15 @@ class CaseResult:
     """The case's own best: the highest test score of its candidates (Figures 1 and 3)."""
     stable: Evaluated | None
     lazy: Evaluated | None
+    erm: Erm | None
+    """The student without a teacher, where the study asks for it."""
+    over_erm: float | None
+    """The relative gain of the winner over it, on test."""
+    gap_closed: float | None
+    """The share of the gap from it to the winner's teacher that the winner closes, on test; None
+    where the teacher is no better."""
+    size: Size | None
+    """The student's."""
     failures: tuple[Failure, ...]
     cost: tuple[Spent, ...]
     """A training that cases share counts in each of them."""
@@ -103,28 +152,65 @@ def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResu
     path = _path(agenda, view)
     trainings = CaseTrainings(agenda, view)
     students = trainings.students(index)
-    every = trainings.teachers | trainings.outputs | students
+    every = trainings.teachers | trainings.outputs | students | trainings.erm
     results = agenda.results
     phase2 = view.phase2
     candidates = contenders(agenda, view)
+    best = candidates.best if candidates else None
+    winner = path[-1].candidates[path[-1].winner] if view.traversed else None
+    teachers = teacher_scores(agenda, view)
+    erm = tuned_erm(agenda, view)
+    over_erm = chosen_over_erm(agenda, view)
     return CaseResult(
         case=view.case,
         state=state,
         reason=reason,
         metric=next((o.metric for key in every if (o := results[key]) is not None), None),
-        teachers=teacher_scores(agenda, view),
+        teachers=teachers,
         coinciding=view.coinciding,
         path=path,
-        winner=path[-1].candidates[path[-1].winner] if view.traversed else None,
-        best_on_test=candidates.best if candidates else None,
+        winner=winner,
+        best_on_test=best.mean if best else None,
         stable=_second_phase(agenda, view, phase2.stable, phase2.stable_tuned) if phase2 else None,
         lazy=_second_phase(agenda, view, phase2.lazy, phase2.lazy_tuned) if phase2 else None,
+        erm=erm,
+        over_erm=None if isinstance(over_erm, LeftOut) else over_erm.gain,
+        gap_closed=gap_closed(winner, erm, teachers),
+        size=size_of([results[key] for key in (*students, *trainings.erm)]),
         failures=failures(agenda, every),
         cost=(
             spent("teacher", (results[key] for key in trainings.teachers)),
             spent("outputs", (results[key] for key in trainings.outputs)),
             spent("student", (results[key] for key in students)),
+            *([spent("erm", (results[key] for key in trainings.erm))] if trainings.erm else ()),
         ),
+    )
+
+
+def gap_closed(
+    winner: Evaluated | None, erm: Erm | None, teachers: Iterable[TeacherScore]
+) -> float | None:
+    """The share of the gap from the student without a teacher to the teacher that is closed."""
+    if winner is None or erm is None or winner.test is None or erm.test is None:
+        return None
+    teacher = next((t.test for t in teachers if t.checkpoint is winner.choice.teacher), None)
+    if teacher is None or teacher <= erm.test:
+        return None
+    return (winner.test - erm.test) / (teacher - erm.test)
+
+
+def size_of(outcomes: Iterable[Outcome | None]) -> Size | None:
+    """The size of the model that all of `outcomes` trained or scored; None before there is one."""
+    known = [outcome for outcome in outcomes if outcome is not None and outcome.parameters]
+    if not known:
+        return None
+    first = known[0]
+    assert first.parameters is not None
+    speeds = [speed for o in known if (speed := o.cost.examples_per_second) is not None]
+    return Size(
+        parameters=first.parameters,
+        bytes=first.model_bytes,
+        examples_per_second=median(speeds) if speeds else None,
     )
 
 
@@ -170,6 +256,7 @@ def _teacher_score(
         epoch=outputs[0].checkpoint.epoch,
         validation=validation.validation if validation else None,
         test=test.test if test else None,
+        size=size_of([test]),
     )
 
 
@@ -202,13 +289,32 @@ def evaluated(
 ) -> Evaluated:
     """A tuned choice with the scores of its best trial."""
     best = tuned.best
+    found = score_on_test(agenda, view, tuned)
     return Evaluated(
         choice=choice,
         value=value,
         validation=tuned.score,
-        test=score_on_test(agenda, view, tuned),
+        test=found.mean if found else None,
+        spread=found.spread if found else None,
+        tried=tuple(_tried(agenda, view, trial) for trial in tuned.trials)
+        if choice.teacher in (view.outputs or {})
+        else (),
         temperature=best.configuration.temperature if best else None,
         learning_rate=best.learning_rate if best else None,
         trials=len(tuned.trials),
         key=agenda.training(view, best).key if best else None,
+    )
+
+
+def _tried(agenda: Agenda, view: CaseView, trial: Trial) -> Tried:
+    trainings = agenda.trainings(view, trial)
+    outcomes = [agenda.results.get(training.key) for training in trainings]
+    scores = [o.validation for o in outcomes if o is not None and o.validation is not None]
+    found = tested(agenda, trainings)
+    return Tried(
+        temperature=trial.configuration.temperature,
+        learning_rate=trial.learning_rate,
+        validation=ValidationScore(fmean(scores)) if len(scores) == len(outcomes) else None,
+        test=found.mean if found else None,
+        key=trainings[0].key,
     )

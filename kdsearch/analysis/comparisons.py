@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, TestScore
+from kdsearch.agenda import Agenda, CaseView
+from kdsearch.analysis.erm import tuned_erm
 from kdsearch.analysis.gains import Comparison, Gain, LeftOut, compare, gain
 from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA
 from kdsearch.analysis.scores import (
     Contenders,
+    Tested,
     contenders,
     over_label,
     score_on_test,
@@ -106,7 +108,8 @@ def maximum_alpha(agenda: Agenda, view: CaseView) -> Gain:
     if isinstance(found, LeftOut):
         return found
     _, default, others = found
-    return gain(max(others) if default is None else max(default, *others), default)
+    scored = others if default is None else [default, *others]
+    return gain(max(scored, key=lambda tested: tested.mean), default)
 
 
 def figure_3(agenda: Agenda) -> tuple[Comparison, ...]:
@@ -167,6 +170,45 @@ def stable_over_random(agenda: Agenda, view: CaseView) -> Gain:
     return gain(stable, found.drawn(_seed(agenda, view, "figure 3")))
 
 
+def over_erm(agenda: Agenda) -> tuple[Comparison, Comparison]:
+    """What distillation brings: over the same student without a teacher.
+
+    The first row has what each case's traversal chose by validation.
+    """
+    views = agenda.views()
+    return (
+        compare("chosen over ERM", views, partial(chosen_over_erm, agenda)),
+        compare("stable over ERM", views, partial(stable_over_erm, agenda)),
+    )
+
+
+def chosen_over_erm(agenda: Agenda, view: CaseView) -> Gain:
+    """What the traversal chose over the student without a teacher, each by validation."""
+    erm = _erm(agenda, view)
+    if isinstance(erm, LeftOut):
+        return erm
+    if view.blocked is not None:
+        return LeftOut.BLOCKED
+    if view.traversal is None or not view.traversed:
+        return LeftOut.UNFINISHED
+    return gain(score_on_test(agenda, view, view.traversal.winner.tuned), erm)
+
+
+def stable_over_erm(agenda: Agenda, view: CaseView) -> Gain:
+    """The stable configuration over the student without a teacher."""
+    erm, stable = _erm(agenda, view), _second_phase(agenda, view, "stable")
+    if isinstance(erm, LeftOut):
+        return erm
+    return stable if isinstance(stable, LeftOut) else gain(stable, erm)
+
+
+def _erm(agenda: Agenda, view: CaseView) -> Tested | LeftOut | None:
+    if not agenda.erm(view.case):
+        return LeftOut.ABSENT
+    found = tuned_erm(agenda, view)
+    return LeftOut.UNFINISHED if found is None else found.tested
+
+
 def _seed(agenda: Agenda, view: CaseView, purpose: str) -> str:
     return f"{agenda.resolved.study.seed}/{view.case}/random of {purpose}"
 
@@ -206,7 +248,7 @@ def _decision(view: CaseView, parameter: Parameter) -> Decision | LeftOut:
 
 def _scored_alphas(
     agenda: Agenda, view: CaseView
-) -> tuple[Decision, TestScore | None, list[TestScore]] | LeftOut:
+) -> tuple[Decision, Tested | None, list[Tested]] | LeftOut:
     """The decision on α, the default's test score and those of the alternatives that have one."""
     decision = _decision(view, Parameter.ALPHA)
     if isinstance(decision, LeftOut):
@@ -216,7 +258,7 @@ def _scored_alphas(
     return (decision, default, scored) if scored else LeftOut.UNSCORED
 
 
-def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScore | LeftOut | None:
+def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Tested | LeftOut | None:
     if view.blocked is not None:
         return LeftOut.BLOCKED
     if view.phase2 is None:

@@ -12,8 +12,8 @@ from typing import Literal
 from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining
 from kdsearch.search import Checkpoint, Trial, choice_of
 
-Kind = Literal["teacher", "outputs", "student"]
-KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student")
+Kind = Literal["teacher", "outputs", "student", "erm"]
+KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student", "erm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,13 @@ def cost(agenda: Agenda) -> tuple[Spent, ...]:
     owned = [CaseTrainings(agenda, view) for view in agenda.views()]
     known: dict[str, Kind] = {key: "teacher" for case in owned for key in case.teachers}
     known |= {key: "outputs" for case in owned for key in case.outputs}
+    known |= {key: "erm" for case in owned for key in case.erm}
     groups: dict[Kind, list[Outcome | None]] = defaultdict(list)
     for key, result in agenda.results.items():
-        # Every teacher and every output is known, so what is left is a student.
+        # All others are known, so what is left is a student.
         kind = known.get(key, "student") if result is None else result.training.kind
         groups[kind].append(result)
-    return tuple(spent(kind, groups[kind]) for kind in KINDS)
+    return tuple(spent(kind, groups[kind]) for kind in KINDS if kind != "erm" or groups[kind])
 
 
 def spent(kind: Kind, results: Iterable[Outcome | None]) -> Spent:
@@ -83,6 +84,12 @@ class CaseTrainings:
         every = (t for outputs in pairs.values() for t in outputs)
         return {t.key: str(t) for t in every if t.key in self._agenda.results}
 
+    @cached_property
+    def erm(self) -> dict[str, str]:
+        """Its students without a teacher."""
+        trainings = self._agenda.erm(self._view.case)
+        return {t.key: str(t) for t in trainings if t.key in self._agenda.results}
+
     def students(self, index: StudentIndex) -> dict[str, str]:
         """Its students: those in decided stages, and all others that have an outcome."""
         found: dict[str, str] = {}
@@ -90,9 +97,9 @@ class CaseTrainings:
         for trial in _tuned_trials(self._view):
             if trial.configuration.teacher not in pairs:
                 continue  # a checkpoint that the teacher's training did not keep
-            training = self._agenda.training(self._view, trial)
-            if training.key in self._agenda.results:
-                found[training.key] = str(training)
+            for training in self._agenda.trainings(self._view, trial):
+                if training.key in self._agenda.results:
+                    found[training.key] = str(training)
         for checkpoint in pairs:
             some = self._agenda.training(self._view, _some_trial(self._view, checkpoint))
             for student in index.get((some.outputs, _model(some)), ()):
@@ -124,6 +131,35 @@ def _tuned_trials(view: CaseView) -> Iterable[Trial]:
     if view.phase2 is not None:
         for tuned in (view.phase2.stable_tuned, view.phase2.lazy_tuned):
             yield from tuned.trials if tuned else ()
+
+
+def reused(agenda: Agenda) -> int:
+    """How often a training was wanted again after it had run for another choice or test case."""
+    wanted: list[str] = []
+    graph = Graph(agenda.resolved)
+    for view in agenda.views():
+        wanted += [t.key for t in graph.teachers(view.case)]
+        outputs = view.outputs or {}
+        wanted += [t.key for splits in outputs.values() for t in splits]
+        wanted += [t.key for t in agenda.erm(view.case)]
+        for trials in _trials_by_choice(view):
+            known = [trial for trial in trials if trial.configuration.teacher in outputs]
+            wanted += [t.key for trial in known for t in agenda.trainings(view, trial)]
+    ran = [key for key in wanted if key in agenda.results]
+    return len(ran) - len(set(ran))
+
+
+def _trials_by_choice(view: CaseView) -> Iterable[tuple[Trial, ...]]:
+    """The trials of each choice that the case evaluated: of one in several stages, once."""
+    if view.traversal is None:
+        return
+    yield from (candidate.tuned.trials for candidate in view.traversal.candidates())
+    if view.phase2 is not None:
+        done = {candidate.choice for candidate in view.traversal.candidates()}
+        if view.phase2.stable_tuned is not None and view.phase2.stable not in done:
+            yield view.phase2.stable_tuned.trials
+        if view.phase2.lazy_tuned is not None:
+            yield view.phase2.lazy_tuned.trials
 
 
 def _some_trial(view: CaseView, checkpoint: Checkpoint) -> Trial:

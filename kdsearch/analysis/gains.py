@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median, stdev
 
-from kdsearch.agenda import CaseView, TestScore
+from kdsearch.agenda import CaseView
 from kdsearch.analysis.paper import PaperRow, paper_row
+from kdsearch.analysis.scores import Tested
+from kdsearch.analysis.statistics import Interval, decile_intervals, wilcoxon
 from kdsearch.study import TestCase
 
 
@@ -30,7 +33,16 @@ class LeftOut(StrEnum):
     """A gain over 0 is not defined."""
 
 
-Gain = float | LeftOut
+@dataclass(frozen=True, kw_only=True)
+class Relative:
+    """A relative gain: that of the mean scores, and how far the seeds lie apart."""
+
+    gain: float
+    spread: float | None
+    """The standard deviation of the gains under each seed; None of a single seed."""
+
+
+Gain = Relative | LeftOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +51,8 @@ class CaseGain:
 
     case: TestCase
     gain: float
+    spread: float | None
+    """The standard deviation of the gain between the seeds; None of a single seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +68,19 @@ class Comparison:
     gains: tuple[CaseGain, ...]
     left_out: dict[LeftOut, int]
     """How many cases are not in the row, by reason; reasons that do not occur are absent."""
+    intervals: tuple[Interval, ...] | None
+    """A 95 % bootstrap interval of each decile; None of too few cases."""
+    p: float | None
+    """Of Wilcoxon's signed-rank test that the gains lie around 0; None where all are 0."""
+    spread: float | None
+    """The median over the cases of the gain's standard deviation between seeds."""
     paper: PaperRow | None
     """The paper's own row."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the median."""
+        return self.intervals[5] if self.intervals else None
 
     @property
     def median(self) -> float | None:
@@ -63,13 +88,18 @@ class Comparison:
         return self.deciles[5] if self.deciles else None
 
 
-def gain(target: TestScore | None, baseline: TestScore | None) -> Gain:
+def gain(target: Tested | None, baseline: Tested | None) -> Gain:
     """(target − baseline) / baseline on the test set (§4), or why there is none."""
     if target is None or baseline is None:
         return LeftOut.UNSCORED
-    if float(baseline) == 0:
+    if float(baseline.mean) == 0:
         return LeftOut.ZERO_BASELINE
-    return (target - baseline) / baseline
+    pairs = list(zip(target.by_seed, baseline.by_seed, strict=True))
+    several = len(pairs) > 1 and all(baseline.by_seed)
+    return Relative(
+        gain=(target.mean - baseline.mean) / baseline.mean,
+        spread=stdev((t - b) / b for t, b in pairs) if several else None,
+    )
 
 
 def deciles(values: Iterable[float]) -> tuple[float, ...] | None:
@@ -101,13 +131,18 @@ def compare(
         if isinstance(found, LeftOut):
             left_out[found] = left_out.get(found, 0) + 1
         else:
-            gains.append(CaseGain(case=view.case, gain=found))
+            gains.append(CaseGain(case=view.case, gain=found.gain, spread=found.spread))
+    values = [each.gain for each in gains]
+    spreads = [each.spread for each in gains if each.spread is not None]
     return Comparison(
         figure=figure,
         label=label,
         n=len(gains),
-        deciles=deciles(each.gain for each in gains),
+        deciles=deciles(values),
         gains=tuple(gains),
         left_out=left_out,
+        intervals=decile_intervals(values),
+        p=wilcoxon(values),
+        spread=median(spreads) if spreads else None,
         paper=paper_row(figure, label),
     )

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 
-from kdsearch.agenda import Agenda, CaseView, TestScore
+from kdsearch.agenda import Agenda, CaseView, ErmTraining, StudentTraining, TestScore
 from kdsearch.search import Candidate, Choice, Parameter, ParameterValue, Traversal, Tuned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """A test score under each seed of the study."""
+
+    by_seed: tuple[TestScore, ...]
+
+    @property
+    def mean(self) -> TestScore:
+        """The score: the mean over the seeds."""
+        return TestScore(fmean(self.by_seed))
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation between the seeds; None of a single one."""
+        return stdev(self.by_seed) if len(self.by_seed) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +35,8 @@ class Contender:
 
     choice: Choice
     key: str
-    test: TestScore
+    """Of the training under the first seed."""
+    test: Tested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,33 +56,47 @@ class Contenders:
         return self.choices - self.unscored >= 2
 
     @property
-    def best(self) -> TestScore | None:
+    def best(self) -> Tested | None:
         """The highest test score: known to the analysis alone, never to a search."""
-        return max((contender.test for contender in self.scored), default=None)
+        return max((c.test for c in self.scored), key=_mean, default=None)
 
     @property
-    def worst(self) -> TestScore | None:
+    def worst(self) -> Tested | None:
         """The lowest test score."""
-        return min((contender.test for contender in self.scored), default=None)
+        return min((c.test for c in self.scored), key=_mean, default=None)
 
     @property
-    def expectation(self) -> TestScore | None:
+    def expectation(self) -> Tested | None:
         """The mean test score: what a draw gives on average."""
-        return TestScore(fmean(c.test for c in self.scored)) if self.scored else None
+        if not self.scored:
+            return None
+        seeds = zip(*(c.test.by_seed for c in self.scored), strict=True)
+        return Tested(by_seed=tuple(TestScore(fmean(scores)) for scores in seeds))
 
-    def drawn(self, seed: str) -> TestScore | None:
+    def drawn(self, seed: str) -> Tested | None:
         """The test score of a candidate drawn uniformly; one draw per `seed`."""
         return random.Random(seed).choice(self.scored).test if self.scored else None
 
 
-def score_on_test(agenda: Agenda, view: CaseView, tuned: Tuned | None) -> TestScore | None:
+def _mean(tested: Tested) -> float:
+    return tested.mean
+
+
+def tested(
+    agenda: Agenda, trainings: Iterable[StudentTraining] | Iterable[ErmTraining]
+) -> Tested | None:
+    """The test scores of trainings that differ in the seed alone; None where one has none."""
+    outcomes = [agenda.results.get(training.key) for training in trainings]
+    scores = [outcome.test if outcome else None for outcome in outcomes]
+    scored = tuple(score for score in scores if score is not None and math.isfinite(score))
+    return Tested(by_seed=scored) if scored and len(scored) == len(scores) else None
+
+
+def score_on_test(agenda: Agenda, view: CaseView, tuned: Tuned | None) -> Tested | None:
     """The test score of a choice's best trial (best by validation); None if there is none."""
     if tuned is None or tuned.best is None:
         return None
-    outcome = agenda.results.get(agenda.training(view, tuned.best).key)
-    if outcome is None or outcome.test is None or not math.isfinite(outcome.test):
-        return None
-    return outcome.test
+    return tested(agenda, agenda.trainings(view, tuned.best))
 
 
 def contenders(agenda: Agenda, view: CaseView) -> Contenders | None:

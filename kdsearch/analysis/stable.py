@@ -9,6 +9,7 @@ from kdsearch.agenda import Agenda, CaseView
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.paper import REWARDS
 from kdsearch.analysis.scores import over_label
+from kdsearch.analysis.statistics import CHANCE, sign_test
 from kdsearch.search import (
     Checkpoint,
     Choice,
@@ -30,8 +31,15 @@ class RewardRow:
     worse: int
     equal: int
     unscored: int
+    p: float
+    """Of the exact two-sided sign test: how likely such a reward is if nothing is better."""
     paper: int | None
     """The paper's R, of the same comparison."""
+
+    @property
+    def chance(self) -> bool:
+        """Whether chance explains the reward."""
+        return self.p > CHANCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,7 @@ def table_3(agenda: Agenda) -> Table3:
                 worse=found.worse,
                 equal=found.equal,
                 unscored=found.unscored,
+                p=sign_test(found.better, found.worse),
                 paper=REWARDS.get(label),
             )
         )

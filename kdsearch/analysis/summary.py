@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis.cases import CaseResult, State, case_results
-from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, stable_over_others
-from kdsearch.analysis.cost import Spent, cost
+from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
+from kdsearch.analysis.cost import Spent, cost, reused
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.stable import (
     Stable,
@@ -44,7 +44,8 @@ class Analysis:
     """What a study says: the paper's figures and Table 3, and every test case."""
 
     study: str
-    seed: int
+    seeds: tuple[int, ...]
+    """That each student was trained under."""
     status: Status
     stable: Stable | None
     figure_1: tuple[Comparison, ...]
@@ -52,11 +53,16 @@ class Analysis:
     figure_3: tuple[Comparison, ...]
     stable_over_lazy: Comparison
     stable_over_random: Comparison
+    best_over_erm: Comparison
+    """What each traversal chose by validation, over the student without a teacher."""
+    stable_over_erm: Comparison
     at_least_as_good: float | None
     """The share of cases in which the stable configuration is at least as good as the best."""
     table_3: Table3
     cases: tuple[CaseResult, ...]
     cost: tuple[Spent, ...]
+    reused: int
+    """How often a training was wanted again after it had run for another choice or test case."""
 
 
 def analyse(agenda: Agenda) -> Analysis:
@@ -64,11 +70,12 @@ def analyse(agenda: Agenda) -> Analysis:
     cases = case_results(agenda)
     taken = cost(agenda)
     third = figure_3(agenda)
+    best_over_erm, stable_over_erm = over_erm(agenda)
     over_lazy, over_random = stable_over_others(agenda)
     states = [case.state for case in cases]
     return Analysis(
         study=agenda.resolved.study.name,
-        seed=agenda.resolved.study.seed,
+        seeds=agenda.resolved.study.student_seeds,
         status=Status(
             finished=states.count(State.FINISHED),
             unfinished=states.count(State.UNFINISHED),
@@ -82,8 +89,11 @@ def analyse(agenda: Agenda) -> Analysis:
         figure_3=third,
         stable_over_lazy=over_lazy,
         stable_over_random=over_random,
+        best_over_erm=best_over_erm,
+        stable_over_erm=stable_over_erm,
         at_least_as_good=at_least_as_good(third[-1]),
         table_3=table_3(agenda),
         cases=cases,
         cost=taken,
+        reused=reused(agenda),
     )

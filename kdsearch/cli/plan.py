@@ -12,6 +12,7 @@ from rich.table import Table
 
 from kdsearch.agenda import (
     Counts,
+    ErmTraining,
     StudentTraining,
     cached_bytes,
     case_counts,
@@ -69,7 +70,8 @@ def plan(
         resolved = agenda.resolved
         study = resolved.study
         outcomes = [o for o in agenda.results.values() if o is not None]
-        took = [o.cost.seconds for o in outcomes if isinstance(o.training, StudentTraining)]
+        students = [o for o in outcomes if isinstance(o.training, StudentTraining | ErmTraining)]
+        took = [outcome.cost.seconds for outcome in students]
         if speed is None and seconds is None and took:
             seconds = sum(took) / len(took)
         teacher_bytes = sum(o.cost.bytes_written for o in outcomes if o.training.kind == "teacher")

@@ -23,6 +23,7 @@ from kdsearch.agenda import (
     CheckpointSpec,
     Cost,
     DataSpec,
+    ErmTraining,
     ModelSpec,
     Outcome,
     OutputsTraining,
@@ -119,14 +120,17 @@ class _Worker:
             return outcome.model_copy(update={"state": "diverged"})
         if training.split == "validation":
             return outcome.model_copy(update={"validation": ValidationScore(found.score)})
-        return outcome.model_copy(update={"test": TestScore(found.score)})
+        cost = self._cost(0, speed=found.examples_per_second)
+        return outcome.model_copy(update={"test": TestScore(found.score), "cost": cost})
 
-    def student(self, training: StudentTraining) -> Outcome:
-        """Distil a student from the teacher's cached outputs; score its best epoch on test."""
+    def student(self, training: StudentTraining | ErmTraining) -> Outcome:
+        """Train a student, with a teacher's cached outputs or without; score its best epoch."""
         data, settings = training.data, training.settings
         task = TASKS[data.task]
 
         def objective_of(model: Any, examples: Encoded) -> Objective:
+            if isinstance(training, ErmTraining):
+                return label_objective(task, model)
             path = self._ledger.folder / "outputs" / f"{training.outputs}.npy"
             teacher = read_outputs(path, training, len(examples.labels), self._device)
             return kd_objective(task, model, teacher, training)
@@ -147,27 +151,29 @@ class _Worker:
                 "validation": epoch.validation,
                 "test": TestScore(found.score),
                 "best_epoch": epoch.epoch,
+                "cost": self._cost(0, speed=found.examples_per_second),
             }
         )
 
     def _train(
         self,
-        training: TeacherTraining | StudentTraining,
+        training: TeacherTraining | StudentTraining | ErmTraining,
         objective_of: Callable[[Any, Encoded], Objective],
     ) -> tuple[Any, Any, History]:
         """Build the model and train it: it, its tokenizer, how it went.
 
-        A teacher learns from the rows that have a label. Everything random comes after the seed,
-        and in the same order in every process.
+        Without a teacher, rows that have a label are learnt from. Everything random comes after
+        the seed, and in the same order in every process.
         """
         data, settings = training.data, training.settings
         task = TASKS[data.task]
         teacher = isinstance(training, TeacherTraining)
+        labelled = not isinstance(training, StudentTraining)
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(training.model, task, data.labels, tokenizer, self._ledger)
         model.to(self._device)
-        examples = self._encoded(training.model, data, "train", settings, labelled=teacher)
+        examples = self._encoded(training.model, data, "train", settings, labelled=labelled)
         if task.wide:
             check_head(model, task, examples)
         history = train(
@@ -272,14 +278,21 @@ class _Worker:
             state="diverged" if history is not None and history.diverged else "scored",
             epochs=tuple(history.epochs) if history else (),
             parameters=sum(p.numel() for p in model.parameters()),
+            model_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
             metric=TASKS[training.data.task].signature(training.data),
             cost=self._cost(0),
         )
 
-    def _cost(self, size: int) -> Cost:
+    def _cost(self, size: int, *, speed: float | None = None) -> Cost:
         cuda = self._device.type == "cuda"
         device = torch.cuda.get_device_name() if cuda else platform.machine() + " CPU"
-        return Cost(seconds=0.0, device=device, host=socket.gethostname(), bytes_written=size)
+        return Cost(
+            seconds=0.0,
+            device=device,
+            host=socket.gethostname(),
+            bytes_written=size,
+            examples_per_second=speed,
+        )
 
 
 # A worker process serves many trainings: what they share is read and encoded once.

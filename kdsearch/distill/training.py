@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +110,8 @@ class Evaluation:
     """None where its loss is not finite."""
     loss: float
     """Cross-entropy on the labels, the mean over the units that have one."""
+    examples_per_second: float
+    """Rows over the time from the first batch to the last prediction, decoding included."""
 
 
 @torch.no_grad()
@@ -123,6 +126,7 @@ def evaluate(
     order: Sequence[int] = (),
 ) -> Evaluation:
     """Score a model on a split whose rows all have labels; `order`: see `predict`."""
+    started = time.perf_counter()
     device = examples.labels.device
     objective = label_objective(task, model)
     predictions: list[Any] = [None] * len(examples)
@@ -137,8 +141,9 @@ def evaluate(
         for index, prediction in zip(indices.tolist(), decoded, strict=True):
             predictions[index] = prediction
     mean = float(total) / max(1, units)
+    speed = len(examples.references) / (time.perf_counter() - started)
     score = task.score(predictions, examples.references, data) if math.isfinite(mean) else None
-    return Evaluation(score=score, loss=mean)
+    return Evaluation(score=score, loss=mean, examples_per_second=round(speed, 1))
 
 
 @torch.no_grad()

@@ -97,6 +97,9 @@ def parse_study(
             problems.append(_unknown("--model", name, names, "a model of this study"))
         else:
             known[name] = location
+    seeds = raw.get("seeds")
+    if isinstance(seeds, list) and seeds:
+        raw = {"seed": seeds[0], **raw}
     try:
         study = Study.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
@@ -133,7 +136,7 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
 def differences(old: Study, new: Study) -> list[str]:
     """What differs between two studies, as lines `path: old → new`.
 
-    What a training takes of the cluster may change: no result depends on it.
+    What a training takes of the cluster and what stays on disk may change: no result depends on it.
     """
 
     def leaves(value: object, path: str) -> dict[str, object]:
@@ -146,7 +149,8 @@ def differences(old: Study, new: Study) -> list[str]:
         return {k: v for name, inner in parts for k, v in leaves(inner, name).items()}
 
     before, after = (
-        leaves(study.model_dump(mode="json", exclude={"resources"}), "") for study in (old, new)
+        leaves(study.model_dump(mode="json", exclude={"resources", "keep_students"}), "")
+        for study in (old, new)
     )
     return [
         f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}"

@@ -21,6 +21,7 @@ PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
 Name = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]+$", max_length=100)]
 """Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 SPLITS = ("train", "validation", "test")
 TaskName = Literal["classification", "ner", "qa", "translation"]
@@ -396,7 +397,10 @@ class Study(Section):
     """A study file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
+    """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """Students are trained under each of these, and scores are means; `seed` is the first."""
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     models: Annotated[dict[Name, Annotated[Model, BeforeValidator(_model)]], Field(min_length=1)]
     """Each a folder, a Hub id, or a mapping."""
@@ -405,6 +409,23 @@ class Study(Section):
     test_cases: Annotated[tuple[TestCases, ...], Field(min_length=1)] = (TestCases(),)
     search: Search = Search()
     training: TrainingSettings = TrainingSettings()
+    erm: bool = False
+    """Train each student on the labels alone too: empirical risk minimisation."""
     resources: Resources = Resources()
+    keep_students: Literal["best", "none", "all"] = "best"
+    """Whose weights stay on disk, for `export`. best: of each test case the winner's."""
     tries: PositiveInt = 2
     """How often a training that fails is tried in all; one that diverges is not tried again."""
+
+    @model_validator(mode="after")
+    def _seeds_agree(self) -> Study:
+        if self.seeds is not None:
+            _distinct(self.seeds, "seeds")
+            if self.seed != self.seeds[0]:
+                raise ValueError("seed is the first of seeds; remove it")
+        return self
+
+    @property
+    def student_seeds(self) -> tuple[int, ...]:
+        """The seeds that each configuration is trained under."""
+        return self.seeds or (self.seed,)
