@@ -16,6 +16,7 @@ from kdsearch.agenda import (
     Attempt,
     CheckpointSpec,
     Cost,
+    ErmTraining,
     ModelSpec,
     Outcome,
     OutputsTraining,
@@ -169,9 +170,11 @@ def random_study(draw: random.Random) -> dict[str, Any]:
     sizes = draw.choice([*[(1, 1, 1)] * 6, (2, 1, 1), (1, 2, 1), (1, 1, 2), (1, 2, 2)])
     grammar = {"train": 4, "validation": 2, "test": 2}
     same_rows = draw.random() < 0.2
+    seed = draw.randrange(100)
     return {
         "name": "random",
-        "seed": draw.randrange(100),
+        "seeds": draw.choice([[seed], [seed], [seed, seed + 1]]),
+        "erm": draw.random() < 0.3,
         "tries": draw.randint(1, 2),
         "datasets": {
             f"d{i}": {"grammar": {**grammar, "seed": 0 if same_rows else i}}
@@ -307,7 +310,11 @@ class World:
                     training.student_temperature,
                     training.alpha,
                     training.learning_rate,
+                    training.seed,
                 )
+            case ErmTraining():
+                model = _model(training.model)
+                return ("erm", data, model, training.learning_rate, training.seed)
 
     def commit(self, ledger: Ledger, training: Training) -> None:
         """Do as a worker does: commit the outcome, or a failed attempt."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,17 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdsearch.agenda import Agenda, Outcome, Request, StudentTraining, TestScore
+from kdsearch.agenda import (
+    Agenda,
+    ErmTraining,
+    Outcome,
+    Request,
+    StudentTraining,
+    TeacherTraining,
+    TestScore,
+    Training,
+    case_counts,
+)
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
@@ -72,8 +84,10 @@ class Expected:
             if self._world.score("outputs", data, checkpoint, "train") is None:
                 return None
             what = ("student", data, student, checkpoint, str(distance), tau_t, tau_s, alpha, rate)
-            self.students.add(what)
-            return self._world.score(*what)
+            under = [(*what, seed) for seed in self._resolved.study.student_seeds]
+            self.students.update(under)
+            scores = [self._world.score(*each) for each in under]
+            return None if None in scores else statistics.fmean(scores)
 
         return score
 
@@ -163,7 +177,8 @@ def _student_keys(agenda: Agenda, view: Any) -> set[str]:
     tuned = [c.tuned for c in view.traversal.candidates()] if view.traversal else []
     if view.phase2 is not None:
         tuned += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
-    return {agenda.training(view, trial).key for part in tuned for trial in part.trials}
+    trials = [trial for part in tuned for trial in part.trials]
+    return {training.key for trial in trials for training in agenda.trainings(view, trial)}
 
 
 def random_world(seed: int) -> tuple[Resolved, World]:
@@ -529,3 +544,92 @@ def test_a_training_that_fails_is_tried_as_often_as_the_study_says(tries: int) -
     [(key, attempts)] = ledger.attempts().items()
     assert len(attempts) == tries
     assert agenda.results == {key: None}
+
+
+# -- several seeds, and students without a teacher ---------------------------------------------
+
+
+def by_seed(scores: dict[int, float | None]) -> Callable[[Training], float | None]:
+    """Validation scores of students that depend on the seed alone."""
+    return lambda t: scores[t.seed] if isinstance(t, StudentTraining) else 0.5
+
+
+def run_with(raw: dict[str, Any], score: Callable[[Training], float | None]) -> Agenda:
+    agenda = Agenda(resolved_of(raw))
+    while requests := agenda.requests():
+        training = requests[0].training
+        agenda.add(training.key, outcome_of(training, score(training)))
+    return agenda
+
+
+def test_a_score_is_the_mean_over_the_seeds() -> None:
+    agenda = run_with(a_study(seeds=[3, 4]), by_seed({3: 0.5, 4: 0.8}))
+    [view] = agenda.views()
+    assert view.traversal is not None
+    assert view.traversal.winner.tuned.score == pytest.approx(0.65)
+
+
+def test_the_search_decides_on_means() -> None:
+    def score(training: Training) -> float | None:
+        if not isinstance(training, StudentTraining):
+            return 0.5
+        # MSE has the best single seed, CE the better mean.
+        of = {"mse": {0: 0.9, 1: 0.1}, "ce": {0: 0.6, 1: 0.6}}
+        return of[training.distance][training.seed]
+
+    agenda = run_with(a_study(seeds=[0, 1]), score)
+    [view] = agenda.views()
+    assert view.traversal is not None
+    assert view.traversal.winner.choice.distance == "ce"
+
+
+def test_a_configuration_with_a_failed_seed_has_no_score() -> None:
+    agenda = run_with(a_study(seeds=[0, 1]), by_seed({0: 0.9, 1: None}))
+    [view] = agenda.views()
+    assert view.traversed
+    assert not view.best_has_score
+
+
+def test_one_teacher_of_the_first_seed_serves_all_seeds() -> None:
+    _, ledger = run_to_the_end(a_study(seeds=[7, 8, 9]), World(seed=1, coinciding=1))
+    teachers = [o.training for o in ledger.outcomes() if isinstance(o.training, TeacherTraining)]
+    assert [teacher.seed for teacher in teachers] == [7]
+    students = Counter(
+        o.training.seed for o in ledger.outcomes() if isinstance(o.training, StudentTraining)
+    )
+    assert len(set(students.values())) == 1
+    assert set(students) == {7, 8, 9}
+
+
+def test_students_without_a_teacher_are_trained_if_the_study_asks_for_them() -> None:
+    _, ledger = run_to_the_end(a_study(erm=True, seeds=[0, 1]), World(seed=1))
+    found = [o.training for o in ledger.outcomes() if isinstance(o.training, ErmTraining)]
+    assert {(t.learning_rate, t.seed) for t in found} == {
+        (1e-5, 0),
+        (2e-5, 0),
+        (1e-5, 1),
+        (2e-5, 1),
+    }
+    _, without = run_to_the_end(a_study(seeds=[0, 1]), World(seed=1))
+    assert not [o for o in without.outcomes() if isinstance(o.training, ErmTraining)]
+
+
+def test_students_without_a_teacher_change_no_decision() -> None:
+    asked, _ = run_to_the_end(a_study(erm=True), World(seed=2))
+    plain, _ = run_to_the_end(a_study(), World(seed=2))
+    assert [view.traversal for view in asked.views()] == [view.traversal for view in plain.views()]
+
+
+def test_students_without_a_teacher_come_last() -> None:
+    agenda = Agenda(resolved_of(a_study(erm=True)))
+    assert [request.stage for request in agenda.requests()] == ["teacher", "erm", "erm"]
+
+
+def test_counts_hold_with_seeds_and_without_a_teacher() -> None:
+    raw = a_study(erm=True, seeds=[0, 1])
+    agenda, ledger = run_to_the_end(raw, World(seed=3))
+    [case] = agenda.cases
+    students = sum(o.training.kind in ("student", "erm") for o in ledger.outcomes())
+    bounds = case_counts(agenda.resolved.study, case).students
+    assert bounds.fewest <= students <= bounds.most
+    assert agenda.trained(case) == students

@@ -26,7 +26,9 @@ from kdsearch.analysis import (
     Contender,
     Contenders,
     LeftOut,
+    Relative,
     State,
+    Tested,
     analyse,
     contenders,
     deciles,
@@ -225,16 +227,16 @@ def test_deciles_agree_with_the_inclusive_quantiles_of_the_standard_library() ->
 
 
 def test_a_gain_is_relative_to_the_baseline() -> None:
-    assert gain(TestScore(0.75), TestScore(0.5)) == 0.5
+    assert gain(at(0.75), at(0.5)) == Relative(gain=0.5, spread=None)
 
 
 def test_a_gain_without_a_score_on_a_side_is_left_out() -> None:
-    assert gain(None, TestScore(0.5)) is LeftOut.UNSCORED
-    assert gain(TestScore(0.5), None) is LeftOut.UNSCORED
+    assert gain(None, at(0.5)) is LeftOut.UNSCORED
+    assert gain(at(0.5), None) is LeftOut.UNSCORED
 
 
 def test_a_gain_over_zero_is_left_out() -> None:
-    assert gain(TestScore(0.5), TestScore(0.0)) is LeftOut.ZERO_BASELINE
+    assert gain(at(0.5), at(0.0)) is LeftOut.ZERO_BASELINE
 
 
 def test_a_share_counts_gains_of_exactly_zero() -> None:
@@ -245,6 +247,10 @@ def test_a_share_counts_gains_of_exactly_zero() -> None:
 # -- candidates ----------------------------------------------------------------------------------
 
 
+def at(score: float) -> Tested:
+    return Tested(by_seed=(TestScore(score),))
+
+
 def some_contenders(*tests: float) -> Contenders:
     choice = Choice(
         distance=Distance.MSE,
@@ -252,27 +258,29 @@ def some_contenders(*tests: float) -> Contenders:
         student_temperature=None,
         alpha=1.0,
     )
-    scored = tuple(Contender(choice=choice, key=str(t), test=TestScore(t)) for t in tests)
+    scored = tuple(Contender(choice=choice, key=str(t), test=at(t)) for t in tests)
     return Contenders(scored=scored, choices=len(tests), unscored=0)
 
 
 def test_a_draw_is_a_candidate_and_the_same_for_the_same_seed() -> None:
     candidates = some_contenders(0.1, 0.2, 0.3)
     draws = [candidates.drawn(str(seed)) for seed in range(100)]
-    assert set(draws) == {0.1, 0.2, 0.3}
+    assert set(draws) == {at(0.1), at(0.2), at(0.3)}
     assert draws == [candidates.drawn(str(seed)) for seed in range(100)]
 
 
 def test_the_expectation_is_the_mean_over_candidates() -> None:
-    assert some_contenders(0.1, 0.2, 0.6).expectation == pytest.approx(0.3)
+    expectation = some_contenders(0.1, 0.2, 0.6).expectation
+    assert expectation is not None
+    assert expectation.mean == pytest.approx(0.3)
 
 
 def test_candidates_are_the_choices_at_the_default_alpha_and_the_best_alpha(whole: Agenda) -> None:
     small, tiny = (contenders(whole, view) for view in whole.views())
     assert small is not None
     assert tiny is not None
-    assert [c.test for c in small.scored] == [0.80, 0.84, 0.82, 0.60]  # the best α is 1
-    assert [c.test for c in tiny.scored] == [0.50, 0.55, 0.66, 0.44, 0.40]  # the best α is .5
+    assert [c.test.mean for c in small.scored] == [0.80, 0.84, 0.82, 0.60]  # the best α is 1
+    assert [c.test.mean for c in tiny.scored] == [0.50, 0.55, 0.66, 0.44, 0.40]  # the best α is .5
 
 
 def test_candidates_of_coinciding_teachers_count_once(tmp_path: Path) -> None:

@@ -221,7 +221,8 @@ class Agenda:
             return replace(view, wanted=(*_wanted(case, "teacher", unknown), *erm))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
-            return replace(view, blocked="no training of its teacher succeeded")
+            # What is trained must not depend on what ends first.
+            return replace(view, wanted=erm, blocked="no training of its teacher succeeded")
         checkpoints = self._checkpoints(case, space, chosen)
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)

@@ -113,7 +113,7 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     """The fewest and the most students that a case still has to train."""
     wanted = len(view.wanted)
     if view.blocked or (not wanted and view.phase2 is not None):
-        return Bounds(fewest=0, most=0)
+        return Bounds(fewest=wanted, most=wanted)
     decisions = view.traversal.decisions if view.traversal else ()
     unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.teachers
     trials = count_bounds(

@@ -13,7 +13,7 @@ from kdsearch.analysis.cases import (
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost
 from kdsearch.analysis.erm import Erm
-from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, compare, deciles, gain
+from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
 from kdsearch.analysis.scores import Contender, Contenders, Tested, contenders
 from kdsearch.analysis.stable import (
@@ -38,6 +38,7 @@ __all__ = [
     "Failure",
     "LeftOut",
     "PaperRow",
+    "Relative",
     "RewardRow",
     "Size",
     "Spent",

@@ -43,6 +43,9 @@ def open_study(
         raise _another_study(ledger.folder, place, changed)
     if ledger.exists:
         resolved = ledger.resolved()
+        if resolved.study != study:  # in what may change
+            resolved = resolved.model_copy(update={"study": study})
+            ledger.write("resolved.json", resolved.model_dump_json(indent=1))
     else:
         resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
         if check is not None:
