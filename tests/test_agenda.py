@@ -4,6 +4,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -604,12 +605,7 @@ def test_one_teacher_of_the_first_seed_serves_all_seeds() -> None:
 def test_students_without_a_teacher_are_trained_if_the_study_asks_for_them() -> None:
     _, ledger = run_to_the_end(a_study(erm=True, seeds=[0, 1]), World(seed=1))
     found = [o.training for o in ledger.outcomes() if isinstance(o.training, ErmTraining)]
-    assert {(t.learning_rate, t.seed) for t in found} == {
-        (1e-5, 0),
-        (2e-5, 0),
-        (1e-5, 1),
-        (2e-5, 1),
-    }
+    assert {(t.learning_rate, t.seed) for t in found} == set(product([1e-5, 2e-5], [0, 1]))
     _, without = run_to_the_end(a_study(seeds=[0, 1]), World(seed=1))
     assert not [o for o in without.outcomes() if isinstance(o.training, ErmTraining)]
 

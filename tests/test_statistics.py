@@ -13,7 +13,7 @@ from kdsearch.analysis.paper import ROWS
 from kdsearch.analysis.statistics import decile_intervals, sign_test, wilcoxon
 
 
-def test_an_interval_of_the_median_holds_the_median_of_half_the_resamples_and_more() -> None:
+def test_an_interval_holds_95_in_100_medians_of_other_resamples() -> None:
     values = [0.01 * i for i in range(39)]
     found = decile_intervals(values)
     assert found is not None
@@ -21,7 +21,8 @@ def test_an_interval_of_the_median_holds_the_median_of_half_the_resamples_and_mo
     medians = [np.median(draw.choice(values, 39)) for _ in range(4000)]
     low, high = found[5]
     inside = np.mean([low <= m <= high for m in medians])
-    assert inside == pytest.approx(0.95, abs=0.02)
+    # Medians of resamples are a few values with many ties, so that the bounds take in more.
+    assert 0.95 <= inside <= 0.98
 
 
 @given(st.lists(st.floats(-1, 1), min_size=6, max_size=40))
