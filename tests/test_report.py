@@ -26,7 +26,7 @@ from kdsearch.report.markdown import duration, escape, percent, score, table
 from kdsearch.report.plain import plain
 
 Study = tuple[Ledger, Agenda]
-CSV = ["best_worst_random", "parameters", "stable", "rewards", "cases", "path"]
+CSV = ["best_worst_random", "parameters", "stable", "erm", "rewards", "cases", "path"]
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import (
     Analysis,
     CaseResult,
     Comparison,
     Evaluated,
     LeftOut,
+    Size,
     Spent,
     Stable,
     Status,
 )
 from kdsearch.analysis.paper import CASES, SOURCE
 from kdsearch.report.answer import answer
-from kdsearch.report.markdown import duration, escape, percent, score, table
+from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
 
 _PAPER = f"paper, {CASES} cases"
 _REASONS = {reason: str(reason) for reason in LeftOut} | {
@@ -37,6 +38,7 @@ def document(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) ->
         *_figure_2(analysis),
         *_table_3(analysis),
         *_figure_3(analysis),
+        *_erm(analysis),
         *_cost(analysis),
         "## Test cases",
         *(section for case in analysis.cases for section in _case(case, messages)),
@@ -55,22 +57,44 @@ def _how(agenda: Agenda) -> list[str]:
         "is left out of its row, with the reason counted.",
         f"Parameters were flipped in the order {', '.join(search.order)}, then α; learning rate "
         f"and τ_t were tuned by `{search.inner}` search; gradient_scale is "
-        f"`{search.gradient_scale}`; the seed is {study.seed}. There is one run per configuration, "
-        "so no uncertainty is given.",
+        f"`{search.gradient_scale}`.",
+        _seeds(study.student_seeds),
+        "“D5, 95 %” is a bootstrap interval of the median over test cases, from 6 cases on. p is "
+        "that of Wilcoxon’s signed-rank test in the figures and of an exact sign test in Table 3: "
+        "how likely so much is if neither side were better. Nothing corrects for the number of "
+        "tests.",
     ]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return (
+            f"The seed is {seeds[0]}. There is one run per configuration, so nothing tells how far "
+            "two runs lie apart; `seeds: [0, 1, 2]` in the study would."
+        )
+    named = ", ".join(map(str, seeds))
+    return (
+        f"Scores are means over the seeds {named}. ± is the standard deviation between them; of a "
+        "row, the median over its cases. A difference smaller than that is noise."
+    )
 
 
 def _comparisons(rows: Iterable[Comparison]) -> list[str]:
     rows = list(rows)
+    seeds = any(row.spread is not None for row in rows)
     lines: list[list[object]] = []
     for row in rows:
         deciles = map(percent, row.deciles or (None,) * 11)
         left_out = ", ".join(f"{n} {_REASONS[reason]}" for reason, n in row.left_out.items())
-        lines.append([row.label, row.n, *deciles, left_out or None])
+        spread = [percent(row.spread)] if seeds else []
+        sure = [_interval(row), p_value(row.p), *spread]
+        lines.append([row.label, row.n, *deciles, *sure, left_out or None])
         if row.paper is not None:
             printed = [f"{value:.1f}" for value in row.paper.percent]
-            lines.append([f"{row.label} ({_PAPER})", CASES, *printed, None])
-    found = [table(["comparison, %", "n", *_DECILES, "left out"], lines)]
+            nothing = [None] * (len(sure) + 1)
+            lines.append([f"{row.label} ({_PAPER})", CASES, *printed, *nothing])
+    sure_headers = ["D5, 95 %", "p", *(["±"] if seeds else [])]
+    found = [table(["comparison, %", "n", *_DECILES, *sure_headers, "left out"], lines)]
     few = [row.n for row in rows if 0 < row.n <= 2]
     if few:
         found.append(
@@ -78,6 +102,13 @@ def _comparisons(rows: Iterable[Comparison]) -> list[str]:
             "the two. They say nothing about a distribution."
         )
     return found
+
+
+def _interval(row: Comparison) -> str | None:
+    if row.interval is None:
+        return None
+    low, high = row.interval
+    return f"{percent(low)} to {percent(high)}"
 
 
 def _figure_1(analysis: Analysis) -> list[str]:
@@ -100,9 +131,12 @@ def _figure_2(analysis: Analysis) -> list[str]:
 
 def _table_3(analysis: Analysis) -> list[str]:
     found = analysis.table_3
-    headers = ["alternative", "R", "better", "worse", "equal", "unscored", f"R ({_PAPER})"]
+    headers = ["alternative", "R", "better", "worse", "equal", "unscored", "p", "chance explains"]
     rows = [
-        (r.label, _signed(r.reward), r.better, r.worse, r.equal, r.unscored, _signed(r.paper))
+        (
+            *(r.label, _signed(r.reward), r.better, r.worse, r.equal, r.unscored),
+            *(p_value(r.p), "yes" if r.chance else "no", _signed(r.paper)),
+        )
         for r in found.rows
     ]
     return [
@@ -110,7 +144,7 @@ def _table_3(analysis: Analysis) -> list[str]:
         "R is the number of test cases where the alternative is better than the default by "
         "validation score, less those where it is worse. Finished traversals: "
         f"{found.traversals}. The stable configuration takes an alternative where R > 0.",
-        table(headers, rows),
+        table([*headers, f"R ({_PAPER})"], rows),
         f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
         f"{found.same_student_temperature} both sides of the τ_s flip are one configuration "
         "(τ_t = 1 won on both).",
@@ -149,6 +183,40 @@ def _figure_3(analysis: Analysis) -> list[str]:
     ]
 
 
+def _erm(analysis: Analysis) -> list[str]:
+    if all(case.erm is None for case in analysis.cases):
+        return []
+    headers = ["test case", "ERM", "chosen", "gain, %", "teacher", "gap closed, %"]
+    rows = [
+        (
+            case.case,
+            score(case.erm.test),
+            score(case.winner.test) if case.winner else None,
+            percent(case.over_erm),
+            score(_taught_by(case)),
+            percent(case.gap_closed),
+        )
+        for case in analysis.cases
+        if case.erm is not None
+    ]
+    return [
+        "## What distillation brings",
+        "ERM is the same student trained on the labels alone, its learning rate tuned by "
+        "validation. Chosen is what the case's traversal chose, by validation too. The gap is that "
+        "from ERM to the teacher that taught; there is none where the teacher is no better. All "
+        "scores are on test.",
+        table(headers, rows),
+        *_comparisons((analysis.best_over_erm, analysis.stable_over_erm)),
+    ]
+
+
+def _taught_by(case: CaseResult) -> TestScore | None:
+    if case.winner is None:
+        return None
+    checkpoint = case.winner.choice.teacher
+    return next((t.test for t in case.teachers if t.checkpoint is checkpoint), None)
+
+
 def _spent(rows: Iterable[Spent]) -> str:
     headers = ["trainings", "scored", "diverged", "failed", "time"]
     return table(
@@ -166,7 +234,9 @@ def _cost(analysis: Analysis) -> list[str]:
     return [
         "## Cost",
         f"{trainings} trainings took {duration(total)} in all, summed over workers; tries that "
-        "failed are not timed.",
+        "failed are not timed. "
+        f"{analysis.reused} times a training was wanted again after it had run for another choice "
+        "or test case, and was not repeated.",
         _spent(analysis.cost),
     ]
 
@@ -174,8 +244,7 @@ def _cost(analysis: Analysis) -> list[str]:
 def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
     sections = [f"### {escape(case.case)}", _standing(case)]
     if case.teachers:
-        rows = [(t.checkpoint, t.epoch, score(t.validation), score(t.test)) for t in case.teachers]
-        sections.append(table(["teacher", "epoch", "validation", "test"], rows))
+        sections.append(_teachers(case))
     if case.coinciding:
         sections.append("The two checkpoints are one.")
     if case.path:
@@ -186,6 +255,26 @@ def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
     sections.append("Cost, with what it shares with other cases:")
     sections.append(_spent(case.cost))
     return sections
+
+
+def _teachers(case: CaseResult) -> str:
+    headers = ["model", "epoch", "validation", "test", "parameters", "MB", "examples/s"]
+    rows: list[tuple[object, ...]] = [
+        (f"teacher {t.checkpoint}", t.epoch, score(t.validation), score(t.test), *_size(t.size))
+        for t in case.teachers
+    ]
+    winner = case.winner
+    scores = (score(winner.validation), score(winner.test)) if winner else (None, None)
+    rows.append(("student", None, *scores, *_size(case.size)))
+    return table(headers, rows)
+
+
+def _size(size: Size | None) -> tuple[object, object, object]:
+    if size is None:
+        return None, None, None
+    megabytes = None if size.bytes is None else f"{size.bytes / 1e6:.1f}"
+    speed = size.examples_per_second
+    return f"{size.parameters:,}", megabytes, None if speed is None else f"{speed:,.0f}"
 
 
 def _standing(case: CaseResult) -> str:
@@ -208,14 +297,15 @@ def _path(case: CaseResult) -> str:
         for step in case.path
         for position, each in enumerate(step.candidates)
     ]
+    seeds = any(each.spread is not None for _, each, _ in named)
     second = {"stable": case.stable, "lazy": case.lazy}
     named += [(name, each, "") for name, each in second.items() if each is not None]
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             each.choice,
             step,
             score(each.validation),
-            score(each.test),
+            score(each.test) + (f" ± {score(each.spread)}" if seeds else ""),
             None if each.temperature is None else f"{each.temperature:g}",
             None if each.learning_rate is None else f"{each.learning_rate:g}",
             each.trials,
@@ -223,6 +313,12 @@ def _path(case: CaseResult) -> str:
         )
         for step, each, won in named
     ]
+    if case.erm is not None:
+        erm = case.erm
+        spread = f" ± {score(erm.spread)}" if seeds else ""
+        rate = None if erm.learning_rate is None else f"{erm.learning_rate:g}"
+        scores = (score(erm.validation), score(erm.test) + spread)
+        rows.append(("no teacher (ERM)", "erm", *scores, None, rate, erm.trials, ""))
     return table(headers, rows)
 
 

@@ -32,6 +32,13 @@ def score(value: float | None) -> str:
     return NOTHING if value is None else _no_negative_zero(f"{value:.4f}")
 
 
+def p_value(p: float | None) -> str:
+    """A p with three decimals."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as hours, minutes and seconds."""
     whole = round(seconds)

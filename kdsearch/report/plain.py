@@ -10,10 +10,10 @@ from enum import Enum
 from typing import Any
 
 from kdsearch.agenda import Agenda
-from kdsearch.analysis import Analysis
+from kdsearch.analysis import Analysis, RewardRow
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
 
-FORMAT = 1
+FORMAT = 2
 """Of report.json. Raise it when a name in it changes."""
 
 
@@ -38,7 +38,9 @@ def to_json(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) -> 
 def plain(value: object) -> Any:
     """`value` in what JSON has; a number that is not finite becomes null."""
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        derived = {"chance": value.chance} if isinstance(value, RewardRow) else {}
+        named = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: plain(each) for name, each in (named | derived).items()}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

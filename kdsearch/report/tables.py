@@ -9,6 +9,8 @@ import pandas as pd
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, LeftOut
 from kdsearch.analysis.paper import CASES
 
+SURE = ("D5_low", "D5_high", "p", "spread")
+"""The median's 95 % interval, Wilcoxon's p, and the spread between seeds."""
 DECILES = tuple(f"D{k}" for k in range(11))
 
 
@@ -19,6 +21,7 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "best_worst_random": comparisons(analysis.figure_1),
         "parameters": comparisons(analysis.figure_2),
         "stable": comparisons((*analysis.figure_3, *over_others)),
+        "erm": comparisons((analysis.best_over_erm, analysis.stable_over_erm)),
         "rewards": rewards(analysis),
         "cases": cases(analysis),
         "path": path(analysis),
@@ -34,13 +37,15 @@ def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
             name
             | {"source": "this study", "n": row.n}
             | dict(zip(DECILES, row.deciles or (None,) * 11, strict=True))
+            | dict(zip(("D5_low", "D5_high"), row.interval or (None, None), strict=True))
+            | {"p": row.p, "spread": row.spread}
             | {f"left_out_{reason}": row.left_out.get(reason, 0) for reason in LeftOut}
         )
         if row.paper is not None:
             fractions = [round(value / 100, 3) for value in row.paper.percent]
             paper: dict[str, object] = {"source": "paper", "n": CASES}
             found.append(name | paper | dict(zip(DECILES, fractions, strict=True)))
-    columns = ["figure", "comparison", "source", "n", *DECILES]
+    columns = ["figure", "comparison", "source", "n", *DECILES, *SURE]
     columns += [f"left_out_{reason}" for reason in LeftOut]
     whole = {name: "Int64" for name in columns if name.startswith("left_out_")}
     return pd.DataFrame(found, columns=columns).astype({"figure": "Int64", **whole})
@@ -48,9 +53,13 @@ def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
 
 def rewards(analysis: Analysis) -> pd.DataFrame:
     """Table 3."""
-    columns = ["parameter", "comparison", "R", "better", "worse", "equal", "unscored", "paper_R"]
+    columns = ["parameter", "comparison", "R", "better", "worse", "equal", "unscored"]
+    columns += ["p", "chance", "paper_R"]
     rows = [
-        (str(r.parameter), r.label, r.reward, r.better, r.worse, r.equal, r.unscored, r.paper)
+        (
+            *(str(r.parameter), r.label, r.reward, r.better, r.worse, r.equal, r.unscored),
+            *(r.p, r.chance, r.paper),
+        )
         for r in analysis.table_3.rows
     ]
     return pd.DataFrame(rows, columns=columns).astype({"paper_R": "Int64"})
@@ -67,6 +76,8 @@ def cases(analysis: Analysis) -> pd.DataFrame:
         | _scores("stable", case.stable)
         | _scores("lazy", case.lazy)
         | _teacher(case)
+        | _erm(case)
+        | _size(case)
         | {"failures": len(case.failures)}
         | {f"{each.kind}_seconds": each.seconds for each in case.cost}
         for case in analysis.cases
@@ -77,11 +88,21 @@ def cases(analysis: Analysis) -> pd.DataFrame:
 def path(analysis: Analysis) -> pd.DataFrame:
     """A row per candidate of each decision of each test case."""
     columns = ["dataset", "teacher", "student", "step", "parameter", "value", "choice"]
-    columns += ["validation", "test", "temperature", "learning_rate", "trials", "won", "key"]
+    columns += [
+        "validation",
+        "test",
+        "spread",
+        "temperature",
+        "learning_rate",
+        "trials",
+        "won",
+        "key",
+    ]
     rows = [
         _names(case)
         | {"step": number, "parameter": str(step.parameter), "value": each.value}
         | {"choice": str(each.choice), "validation": each.validation, "test": each.test}
+        | {"spread": each.spread}
         | {"temperature": each.temperature, "learning_rate": each.learning_rate}
         | {"trials": each.trials, "won": position == step.winner, "key": each.key}
         for case in analysis.cases
@@ -101,6 +122,26 @@ def _scores(name: str, result: Evaluated | None) -> dict[str, object]:
         name: str(result.choice) if result else None,
         f"{name}_validation": result.validation if result else None,
         f"{name}_test": result.test if result else None,
+        f"{name}_spread": result.spread if result else None,
+    }
+
+
+def _erm(case: CaseResult) -> dict[str, object]:
+    erm = case.erm
+    return {
+        "erm_validation": erm.validation if erm else None,
+        "erm_test": erm.test if erm else None,
+        "over_erm": case.over_erm,
+        "gap_closed": case.gap_closed,
+    }
+
+
+def _size(case: CaseResult) -> dict[str, object]:
+    size = case.size
+    return {
+        "parameters": size.parameters if size else None,
+        "bytes": size.bytes if size else None,
+        "examples_per_second": size.examples_per_second if size else None,
     }
 
 
