@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from kdsearch.analysis import Analysis, CaseResult, Comparison, State
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
+from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.markdown import escape, percent
 
 
 def answer(analysis: Analysis) -> str:
     """The answer, the study's state, and the cases that are missing from it."""
-    return "\n\n".join([*_stable(analysis), *_status(analysis)])
+    return "\n\n".join([*_stable(analysis), *_how_sure(analysis), *_status(analysis)])
 
 
 def _stable(analysis: Analysis) -> list[str]:
@@ -48,6 +49,45 @@ def _stable(analysis: Analysis) -> list[str]:
             f"{_count(best.n, 'case')} (paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
         )
     return lines
+
+
+def _how_sure(analysis: Analysis) -> list[str]:
+    """What speaks against taking the answer for certain."""
+    stable = analysis.stable
+    students = [spent for spent in analysis.cost if spent.kind == "student"]
+    if stable is None or not any(spent.scored for spent in students):
+        return []
+    found = []
+    if stable.traversals < FEWEST:
+        found.append(
+            f"it rests on {_count(stable.traversals, 'traversal')}, too few to tell what is stable "
+            f"from what is luck ({FEWEST} at least)"
+        )
+    chance = [row.label for row in analysis.table_3.rows if row.chance]
+    if chance:
+        named = ", ".join(map(escape, chance))
+        found.append(f"chance explains the reward{'s' * (len(chance) > 1)} of {named} (sign test)")
+    found += [
+        f"the 95 % interval of its gain over {other}, {percent(low)} to {percent(high)} %, "
+        "includes 0"
+        for row, other in (
+            (analysis.stable_over_lazy, "lazy"),
+            (analysis.stable_over_random, "random"),
+        )
+        if row.interval is not None and (low := row.interval[0]) <= 0 <= (high := row.interval[1])
+    ]
+    tests = {e.test for case in analysis.cases for step in case.path for e in step.candidates}
+    if tests <= {0.0, None}:
+        found.append("every test score is 0, so that nothing was learnt")
+    if len(analysis.seeds) == 1:
+        found.append("there is one seed, so that nothing tells how far two runs lie apart")
+    if not found:
+        return [
+            "**How sure**: no reward is explained by chance, and the gains’ intervals exclude 0."
+        ]
+    sure = "Not sure" if len(found) > 1 or stable.traversals < FEWEST else "With one reservation"
+    text = "; ".join(found)
+    return [f"**How sure**: {sure.lower()}. {text[0].upper()}{text[1:]}."]
 
 
 def _versus(row: Comparison, other: str) -> str:

@@ -21,7 +21,7 @@ from kdsearch.report.answer import answer
 from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
 
 _PAPER = f"paper, {CASES} cases"
-_REASONS = {reason: str(reason) for reason in LeftOut} | {
+LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
     LeftOut.ABSENT: "without it",
     LeftOut.ZERO_BASELINE: "over 0",
 }
@@ -85,7 +85,7 @@ def _comparisons(rows: Iterable[Comparison]) -> list[str]:
     lines: list[list[object]] = []
     for row in rows:
         deciles = map(percent, row.deciles or (None,) * 11)
-        left_out = ", ".join(f"{n} {_REASONS[reason]}" for reason, n in row.left_out.items())
+        left_out = ", ".join(f"{n} {LEFT_OUT[reason]}" for reason, n in row.left_out.items())
         spread = [percent(row.spread)] if seeds else []
         sure = [_interval(row), p_value(row.p), *spread]
         lines.append([row.label, row.n, *deciles, *sure, left_out or None])
@@ -193,7 +193,7 @@ def _erm(analysis: Analysis) -> list[str]:
             score(case.erm.test),
             score(case.winner.test) if case.winner else None,
             percent(case.over_erm),
-            score(_taught_by(case)),
+            score(taught_by(case)),
             percent(case.gap_closed),
         )
         for case in analysis.cases
@@ -210,7 +210,8 @@ def _erm(analysis: Analysis) -> list[str]:
     ]
 
 
-def _taught_by(case: CaseResult) -> TestScore | None:
+def taught_by(case: CaseResult) -> TestScore | None:
+    """The test score of the teacher's checkpoint that taught what the case chose."""
     if case.winner is None:
         return None
     checkpoint = case.winner.choice.teacher

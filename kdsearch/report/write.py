@@ -8,19 +8,23 @@ from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, analyse
 from kdsearch.ledger import Ledger
 from kdsearch.report.document import document
+from kdsearch.report.latex import latex
+from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
 from kdsearch.report.tables import tables
 
 
 def write_report(ledger: Ledger, agenda: Agenda) -> Path:
-    """Write report/report.md, report.json and tables/*.csv; the path of the first."""
+    """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first."""
     analysis = analyse(agenda)
     messages = failure_messages(ledger, analysis)
     for name, frame in tables(analysis).items():
         ledger.write(f"report/tables/{name}.csv", frame.to_csv(index=False))
+        ledger.write(f"report/tables/{name}.tex", latex(frame))
+    ledger.write("report/report.html", page(analysis, agenda, ledger.attempts()))
     ledger.write("report/report.json", to_json(analysis, agenda, messages))
     ledger.write("report/report.md", document(analysis, agenda, messages))
-    return ledger.folder / "report" / "report.md"
+    return ledger.folder / "report" / "report.html"
 
 
 def failure_messages(ledger: Ledger, analysis: Analysis) -> dict[str, str]:

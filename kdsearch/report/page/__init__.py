@@ -1,0 +1,199 @@
+"""report.html: one page that needs no network, with the same numbers as the other files."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from kdsearch.agenda import Agenda, Attempt, Outcome
+from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated
+from kdsearch.analysis.paper import CASES
+from kdsearch.report.answer import answer
+from kdsearch.report.document import LEFT_OUT, taught_by
+from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
+
+_FAILURES = {
+    "error": "an error",
+    "worker_lost": "its worker was lost",
+    "storage": "the disk could not be written",
+    "input": "its files could not be used",
+}
+
+
+def page(analysis: Analysis, agenda: Agenda, attempts: Mapping[str, Sequence[Attempt]]) -> str:
+    """The content of report.html; `attempts` are the failed tries, by key."""
+    figures = _figures(analysis)
+    environment = Environment(
+        loader=PackageLoader("kdsearch.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "score": score, "p_value": p_value}
+    environment.filters |= {"duration": duration, "or_nothing": _or_nothing}
+    source = environment.loader
+    assert isinstance(source, PackageLoader)
+    return environment.get_template("page.html.j2").render(
+        analysis=analysis,
+        study=agenda.resolved.study,
+        answer=Markup(MarkdownIt("js-default").render(answer(analysis))),
+        figures=figures,
+        paper_cases=CASES,
+        left_out=LEFT_OUT,
+        taught_by=taught_by,
+        seeds=len(analysis.seeds) > 1,
+        erm=any(case.erm is not None for case in analysis.cases),
+        data={
+            "figures": {
+                name: [_row(row) for row in rows] for name, _, _, rows in _figures(analysis)
+            },
+            "cases": [_case(agenda, case) for case in analysis.cases],
+        },
+        messages={key: tries[-1].message for key, tries in attempts.items() if tries},
+        failures=_failures(attempts),
+        devices=_devices(agenda.results.values()),
+        study_file=_study_file(agenda),
+        resolved=agenda.resolved,
+        css=Markup(source.get_source(environment, "page.css")[0]),
+        script=Markup(source.get_source(environment, "page.js")[0]),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _or_nothing(value: object) -> object:
+    return NOTHING if value is None else value
+
+
+def _figures(analysis: Analysis) -> list[tuple[str, str, str, tuple[Comparison, ...]]]:
+    """Id, title, how to read it, and rows."""
+    over_others = (analysis.stable_over_lazy, analysis.stable_over_random)
+    found = [
+        (
+            "figure-1",
+            "The cost of a bad choice (Figure 1)",
+            "How much the best choice of a test case gains over its worst, over one drawn at "
+            "random, and over what a draw gives on average. Only part of the grid is evaluated, "
+            "so the true cost may be higher.",
+            analysis.figure_1,
+        ),
+        (
+            "figure-2",
+            "Each parameter (Figure 2)",
+            "What an alternative gains over the default, as the traversals met them. Below 0 the "
+            "default is better. α stands twice: what validation chose, and the maximum by test.",
+            analysis.figure_2,
+        ),
+        (
+            "figure-3",
+            "The stable configuration against a case’s own best (Figure 3)",
+            "How far each way to choose lags behind the best of the test case: lower is better. "
+            "The last two rows, which the paper does not have, are what the stable configuration "
+            "gains over the other two.",
+            (*analysis.figure_3, *over_others),
+        ),
+    ]
+    if any(case.erm is not None for case in analysis.cases):
+        found.append(
+            (
+                "erm",
+                "What distillation brings",
+                "The gain over the same student trained on the labels alone, without a teacher "
+                "(ERM). Chosen is what the traversal chose by validation.",
+                (analysis.best_over_erm, analysis.stable_over_erm),
+            )
+        )
+    return found
+
+
+def _row(row: Comparison) -> dict[str, Any]:
+    """A row of a decile plot, in percent."""
+    return {
+        "label": row.label,
+        "n": row.n,
+        "deciles": [100 * value for value in row.deciles] if row.deciles else None,
+        "intervals": [[100 * low, 100 * high] for low, high in row.intervals or ()],
+        "paper": row.paper.percent if row.paper else None,
+    }
+
+
+def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
+    """What the charts of a test case show; numbers have six digits at most."""
+    second = {"stable": case.stable, "lazy": case.lazy}
+    evaluated = {str(e.choice): e for step in case.path for e in step.candidates}
+    others = {f"{name}: {e.choice}": e for name, e in second.items() if e is not None}
+    runs = {name: e.key for name, e in (evaluated | others).items()}
+    if case.erm is not None:
+        runs["no teacher (ERM)"] = case.erm.key
+    return {
+        "path": [
+            {
+                "stage": str(step.parameter).replace("_", " "),
+                "winner": step.winner,
+                "candidates": [
+                    [each.value, _short(each.validation), _short(each.test), _short(each.spread)]
+                    for each in step.candidates
+                ],
+            }
+            for step in case.path
+        ],
+        "tried": [_tried(name, each) for name, each in (evaluated | others).items()],
+        "runs": [
+            {"name": name, "epochs": _epochs(agenda.results[key])}
+            for name, key in runs.items()
+            if key is not None
+        ],
+    }
+
+
+def _tried(name: str, evaluated: Evaluated) -> dict[str, Any]:
+    trials = [
+        [each.temperature, each.learning_rate, _short(each.validation), _short(each.test)]
+        for each in evaluated.tried
+    ]
+    return {"name": name, "trials": trials}
+
+
+def _epochs(outcome: Outcome | None) -> list[list[float | None]]:
+    epochs = outcome.epochs if outcome else ()
+    return [[e.epoch, _short(e.train_loss), _short(e.validation)] for e in epochs]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _failures(attempts: Mapping[str, Sequence[Attempt]]) -> list[tuple[str, int]]:
+    """How often a try failed, by class, the most frequent first."""
+    count = Counter(attempt.failure for tries in attempts.values() for attempt in tries)
+    return [(_FAILURES[failure], number) for failure, number in count.most_common()]
+
+
+def _devices(results: Iterable[Outcome | None]) -> list[tuple[str, int, int, float]]:
+    """Device, hosts, trainings and hours; a training's hours count once, whatever it shared."""
+    by_device: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in results:
+        if outcome is not None:
+            by_device[outcome.cost.device].append(outcome)
+    return [
+        (
+            device,
+            len({outcome.cost.host for outcome in outcomes}),
+            len(outcomes),
+            sum(outcome.cost.seconds for outcome in outcomes) / 3600,
+        )
+        for device, outcomes in sorted(by_device.items())
+    ]
+
+
+def _study_file(agenda: Agenda) -> str:
+    """The study as it was resolved, without what has its default."""
+    content = agenda.resolved.study.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,184 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+// Okabe and Ito's colours, told apart by the colour-blind; dashes and symbols differ too.
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "cross"];
+const drawn = new Map(); // a chart's element to the function that draws it
+const overlay = document.getElementById("overlay");
+
+function layout(title, x, y, more = {}) {
+  const style = getComputedStyle(document.documentElement);
+  const text = style.getPropertyValue("--text").trim();
+  const line = style.getPropertyValue("--line").trim();
+  const axis = { gridcolor: line, zerolinecolor: text, linecolor: line, automargin: true };
+  return {
+    title: { text: title, font: { size: 14 }, x: 0, xref: "paper" },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: text, family: "system-ui, sans-serif", size: 12 },
+    margin: { l: 50, r: 10, t: 36, b: 40 },
+    legend: { orientation: "h", y: -0.18, font: { size: 11 } },
+    hovermode: "closest",
+    xaxis: { ...axis, title: { text: x }, ...more.x }, yaxis: { ...axis, title: { text: y }, ...more.y },
+  };
+}
+
+function plot(element, traces, page) {
+  Plotly.react(element, traces, page, { responsive: true, displaylogo: false, displayModeBar: false });
+  element.dataset.drawn = "yes";
+}
+
+const look = (i, dash = "solid") => ({
+  mode: "lines+markers",
+  line: { color: COLOURS[i % COLOURS.length], dash },
+  marker: { color: COLOURS[i % COLOURS.length], symbol: SYMBOLS[i % SYMBOLS.length], size: 7 },
+});
+
+function drawDeciles(element) {
+  const steps = [...Array(11).keys()].map((k) => `D${k}`);
+  const traces = [];
+  data.figures[element.dataset.figure].forEach((row, i) => {
+    const colour = COLOURS[i % COLOURS.length];
+    if (row.deciles && row.intervals.length) {
+      traces.push({
+        x: [...steps, ...[...steps].reverse()],
+        y: [...row.intervals.map((p) => p[0]), ...row.intervals.map((p) => p[1]).reverse()],
+        fill: "toself", fillcolor: colour + "22", line: { width: 0 }, mode: "lines",
+        hoverinfo: "skip", showlegend: false, legendgroup: row.label,
+      });
+    }
+    if (row.deciles) {
+      traces.push({ ...look(i), x: steps, y: row.deciles, name: `${row.label} (n = ${row.n})`,
+        legendgroup: row.label, hovertemplate: `${row.label}<br>%{x}: %{y:.1f} %<extra></extra>` });
+    }
+    if (row.paper && overlay.checked) {
+      traces.push({ ...look(i, "dash"), mode: "lines", opacity: 0.7, x: steps, y: row.paper,
+        name: `paper: ${row.label}`, hovertemplate: `paper, ${row.label}<br>%{x}: %{y:.1f} %<extra></extra>` });
+    }
+  });
+  plot(element, traces, layout("", "deciles over the test cases", "gain, %", { y: { zeroline: true } }));
+}
+
+function drawPath(element, found) {
+  const at = (column, name, i) => ({
+    x: [], y: [], text: [], name, mode: "markers", type: "scatter", hovertemplate: "%{text}<extra></extra>",
+    marker: { color: COLOURS[i], symbol: [], size: [], line: { width: 1 } }, column,
+    ...(column === 2 ? { error_y: { type: "data", array: [], visible: true } } : {}),
+  });
+  const traces = [at(1, "validation (decides)", 0), at(2, "test", 1)];
+  found.path.forEach((step) => step.candidates.forEach((candidate, k) => traces.forEach((trace) => {
+    if (candidate[trace.column] === null) return;
+    const won = k === step.winner;
+    trace.x.push([step.stage, candidate[0]]);
+    trace.y.push(candidate[trace.column]);
+    trace.text.push(`${step.stage}: ${candidate[0]}${won ? ", chosen" : ""}<br>${trace.name}: ${candidate[trace.column]}`);
+    trace.marker.symbol.push(won ? "star" : "circle-open");
+    trace.marker.size.push(won ? 14 : 9);
+    if (trace.error_y) trace.error_y.array.push(candidate[3] || 0);
+  })));
+  traces.forEach((trace) => { trace.x = [trace.x.map((p) => p[0]), trace.x.map((p) => p[1])]; });
+  plot(element, traces, layout("The traversal; a star was chosen", "", "score"));
+}
+
+function drawCurves(element, found, column, title, x) {
+  const traces = [];
+  found.tried.forEach((choice, i) => {
+    const best = new Map(); // of a value, the best validation score at any value of the other one
+    choice.trials.filter((t) => t[column] !== null && t[2] !== null).forEach((t) => {
+      best.set(t[column], Math.max(best.get(t[column]) ?? -Infinity, t[2]));
+    });
+    const points = [...best].sort((a, b) => a[0] - b[0]);
+    if (points.length > 1) {
+      traces.push({ ...look(i), x: points.map((p) => p[0]), y: points.map((p) => p[1]), name: choice.name,
+        hovertemplate: `${choice.name}<br>${x} %{x:g}: %{y:.4f}<extra></extra>` });
+    }
+  });
+  single(element, traces, layout(title, x, "best validation score", { x: { type: "log", dtick: null } }));
+}
+
+function drawRuns(element, found, column, title, y) {
+  const traces = found.runs.filter((run) => run.epochs.length).map((run, i) => ({
+    ...look(i), x: run.epochs.map((e) => e[0]), y: run.epochs.map((e) => e[column]), name: run.name,
+    hovertemplate: `${run.name}<br>epoch %{x}: %{y:.4f}<extra></extra>` }));
+  single(element, traces, layout(title, "epoch", y, { x: { dtick: 1 } }));
+}
+
+function single(element, traces, page) {
+  element.hidden = traces.length === 0; // nothing was varied
+  if (traces.length) plot(element, traces, page);
+}
+
+const CHARTS = {
+  path: drawPath,
+  temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature", "τ_t"),
+  rate: (e, found) => drawCurves(e, found, 1, "Over the learning rate", "learning rate"),
+  epochs: (e, found) => drawRuns(e, found, 2, "Best trial of each choice", "validation score"),
+  loss: (e, found) => drawRuns(e, found, 1, "Its training loss", "loss minimised"),
+};
+
+function drawCase(details) {
+  const found = data.cases[details.dataset.case];
+  details.querySelectorAll("[data-chart]").forEach((element) => {
+    const draw = () => CHARTS[element.dataset.chart](element, found);
+    if (!drawn.has(element)) { drawn.set(element, draw); draw(); }
+  });
+}
+
+const redraw = () => drawn.forEach((draw) => draw());
+document.querySelectorAll(".decile").forEach((element) => {
+  drawn.set(element, () => drawDeciles(element));
+});
+redraw();
+overlay.addEventListener("change", () => {
+  document.querySelectorAll("tr.paper").forEach((row) => { row.hidden = !overlay.checked; });
+  document.querySelectorAll(".decile").forEach(drawDeciles);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+
+const cases = [...document.querySelectorAll("details[data-case]")];
+cases.forEach((details) => details.addEventListener("toggle", () => { if (details.open) drawCase(details); }));
+function openTarget() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (target && target.matches("details")) target.open = true;
+}
+addEventListener("hashchange", openTarget);
+openTarget();
+if (cases.length === 1) cases[0].open = true;
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details").forEach((details) => { details.open = true; });
+  cases.forEach(drawCase);
+});
+
+const table = document.getElementById("case-table");
+const rows = [...table.tBodies[0].rows];
+const value = (row, k) => {
+  const text = row.cells[k].textContent.trim();
+  const number = parseFloat(text.replaceAll(",", ""));
+  return text === "–" ? null : Number.isNaN(number) || k < 3 ? text : number;
+};
+[...table.tHead.rows[0].cells].forEach((header, k) => header.firstElementChild.addEventListener("click", () => {
+  const down = header.getAttribute("aria-sort") === "ascending";
+  [...table.tHead.rows[0].cells].forEach((other) => other.setAttribute("aria-sort", "none"));
+  header.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const order = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b)) * (down ? -1 : 1);
+  rows.sort((one, other) => { // what has no value comes last, either way
+    const [a, b] = [value(one, k), value(other, k)];
+    return a === null || b === null ? (a === null) - (b === null) : order(a, b);
+  });
+  table.tBodies[0].append(...rows);
+}));
+
+const filter = document.getElementById("filter");
+function narrow() {
+  const words = filter.value.toLowerCase().split(/\s+/);
+  let shown = 0;
+  rows.forEach((row) => {
+    const fits = words.every((word) => row.textContent.toLowerCase().includes(word));
+    row.hidden = !fits;
+    const id = row.querySelector("a").hash.slice(1);
+    document.getElementById(id).hidden = !fits;
+    shown += fits;
+  });
+  document.getElementById("shown").textContent = `${shown} of ${rows.length}`;
+}
+filter.addEventListener("input", narrow);
+narrow();
