@@ -46,7 +46,7 @@ def markdown(study: Study) -> str:
 
 
 def written(ledger: Ledger, agenda: Agenda) -> str:
-    return write_report(ledger, agenda).read_text()
+    return write_report(ledger, agenda).with_suffix(".md").read_text()
 
 
 def content(ledger: Ledger) -> Any:
@@ -110,7 +110,8 @@ def test_a_number_that_json_does_not_have_becomes_null() -> None:
 def test_every_file_is_written(whole: Study) -> None:
     folder = whole[0].folder / "report"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"report.md", "report.json", *(f"tables/{name}.csv" for name in CSV)}
+    tables = {f"tables/{name}.{kind}" for name in CSV for kind in ("csv", "tex")}
+    assert files == {"report.html", "report.md", "report.json", *tables}
 
 
 def test_the_report_says_that_a_study_is_complete(whole: Study) -> None:

@@ -6,7 +6,7 @@ const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "cro
 const drawn = new Map(); // a chart's element to the function that draws it
 const overlay = document.getElementById("overlay");
 
-function layout(title, x, y, more = {}) {
+function layout(title, y, more = {}) {
   const style = getComputedStyle(document.documentElement);
   const text = style.getPropertyValue("--text").trim();
   const line = style.getPropertyValue("--line").trim();
@@ -18,7 +18,7 @@ function layout(title, x, y, more = {}) {
     margin: { l: 50, r: 10, t: 36, b: 40 },
     legend: { orientation: "h", y: -0.18, font: { size: 11 } },
     hovermode: "closest",
-    xaxis: { ...axis, title: { text: x }, ...more.x }, yaxis: { ...axis, title: { text: y }, ...more.y },
+    xaxis: { ...axis, ...more.x }, yaxis: { ...axis, title: { text: y }, ...more.y },
   };
 }
 
@@ -55,14 +55,15 @@ function drawDeciles(element) {
         name: `paper: ${row.label}`, hovertemplate: `paper, ${row.label}<br>%{x}: %{y:.1f} %<extra></extra>` });
     }
   });
-  plot(element, traces, layout("", "deciles over the test cases", "gain, %", { y: { zeroline: true } }));
+  plot(element, traces, layout("Deciles over the test cases", "gain, %", { y: { zeroline: true } }));
 }
 
 function drawPath(element, found) {
+  const seeds = found.path.some((step) => step.candidates.some((candidate) => candidate[3] !== null));
   const at = (column, name, i) => ({
     x: [], y: [], text: [], name, mode: "markers", type: "scatter", hovertemplate: "%{text}<extra></extra>",
     marker: { color: COLOURS[i], symbol: [], size: [], line: { width: 1 } }, column,
-    ...(column === 2 ? { error_y: { type: "data", array: [], visible: true } } : {}),
+    ...(column === 2 && seeds ? { error_y: { type: "data", array: [], visible: true } } : {}),
   });
   const traces = [at(1, "validation (decides)", 0), at(2, "test", 1)];
   found.path.forEach((step) => step.candidates.forEach((candidate, k) => traces.forEach((trace) => {
@@ -76,10 +77,10 @@ function drawPath(element, found) {
     if (trace.error_y) trace.error_y.array.push(candidate[3] || 0);
   })));
   traces.forEach((trace) => { trace.x = [trace.x.map((p) => p[0]), trace.x.map((p) => p[1])]; });
-  plot(element, traces, layout("The traversal; a star was chosen", "", "score"));
+  plot(element, traces, layout("The traversal; a star was chosen", "score"));
 }
 
-function drawCurves(element, found, column, title, x) {
+function drawCurves(element, found, column, title, dtick = null) {
   const traces = [];
   found.tried.forEach((choice, i) => {
     const best = new Map(); // of a value, the best validation score at any value of the other one
@@ -89,17 +90,17 @@ function drawCurves(element, found, column, title, x) {
     const points = [...best].sort((a, b) => a[0] - b[0]);
     if (points.length > 1) {
       traces.push({ ...look(i), x: points.map((p) => p[0]), y: points.map((p) => p[1]), name: choice.name,
-        hovertemplate: `${choice.name}<br>${x} %{x:g}: %{y:.4f}<extra></extra>` });
+        hovertemplate: `${choice.name}<br>at %{x}: %{y:.4f}<extra></extra>` });
     }
   });
-  single(element, traces, layout(title, x, "best validation score", { x: { type: "log", dtick: null } }));
+  single(element, traces, layout(title, "best validation score", { x: { type: "log", dtick } }));
 }
 
 function drawRuns(element, found, column, title, y) {
   const traces = found.runs.filter((run) => run.epochs.length).map((run, i) => ({
     ...look(i), x: run.epochs.map((e) => e[0]), y: run.epochs.map((e) => e[column]), name: run.name,
     hovertemplate: `${run.name}<br>epoch %{x}: %{y:.4f}<extra></extra>` }));
-  single(element, traces, layout(title, "epoch", y, { x: { dtick: 1 } }));
+  single(element, traces, layout(title, y, { x: { tickformat: "d" } }));
 }
 
 function single(element, traces, page) {
@@ -109,10 +110,10 @@ function single(element, traces, page) {
 
 const CHARTS = {
   path: drawPath,
-  temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature", "τ_t"),
-  rate: (e, found) => drawCurves(e, found, 1, "Over the learning rate", "learning rate"),
-  epochs: (e, found) => drawRuns(e, found, 2, "Best trial of each choice", "validation score"),
-  loss: (e, found) => drawRuns(e, found, 1, "Its training loss", "loss minimised"),
+  temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature τ_t", Math.log10(2)),
+  rate: (e, found) => drawCurves(e, found, 1, "Over the learning rate"),
+  epochs: (e, found) => drawRuns(e, found, 2, "Best trial of each choice, by epoch", "validation score"),
+  loss: (e, found) => drawRuns(e, found, 1, "Its training loss, by epoch", "loss minimised"),
 };
 
 function drawCase(details) {

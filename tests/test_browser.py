@@ -1,0 +1,144 @@
+"""The report's page as a person uses it, in headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import World, a_study, memory_ledger, resolved_of, search_through
+
+from kdsearch.analysis import analyse
+from kdsearch.report.page import page as page_of
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished study of four cases."""
+    grammar = {"train": 20, "validation": 10, "test": 10}
+    raw = a_study(
+        datasets={"apples": {"grammar": grammar}, "pears": {"grammar": {**grammar, "seed": 1}}},
+        models={
+            "big": {"config": {"model_type": "bert", "num_hidden_layers": 4}},
+            "small": {"config": {"model_type": "bert", "num_hidden_layers": 1}},
+            "tiny": {"config": {"model_type": "bert", "hidden_size": 8}},
+        },
+        students={"small": {"model": "small"}, "tiny": {"model": "tiny"}},
+        seeds=[0, 1],
+        erm=True,
+    )
+    resolved = resolved_of(raw)
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1, coinciding=0))
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page_of(analyse(agenda), agenda, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(params=["desktop, light", "phone, dark"])
+def page(
+    request: pytest.FixtureRequest, browser: sync_api.Browser, report: Path
+) -> Iterator[sync_api.Page]:
+    """The page, open; at the end nothing was complained of, and nothing was asked of a network."""
+    phone = request.param == "phone, dark"
+    size = sync_api.ViewportSize(width=390 if phone else 1280, height=844)
+    context = browser.new_context(viewport=size, color_scheme="dark" if phone else "light")
+    found = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    found.on("console", lambda message: said.append(message.text))
+    found.on("pageerror", lambda error: said.append(str(error)))
+    found.on("request", lambda each: asked.append(each.url))
+    found.goto(report.as_uri())
+    yield found
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
+
+
+def column(page: sync_api.Page, number: int) -> list[str]:
+    return page.locator(f"#case-table tbody tr > :nth-child({number})").all_inner_texts()
+
+
+def test_the_cases_sort_by_a_column_and_back(page: sync_api.Page) -> None:
+    page.get_by_role("button", name="validation", exact=True).click()
+    rising = [float(text) for text in column(page, 4)]
+    page.get_by_role("button", name="validation", exact=True).click()
+    falling = [float(text) for text in column(page, 4)]
+    assert rising == sorted(rising)
+    assert falling == rising[::-1]
+    assert len(set(rising)) > 1
+
+
+def test_the_filter_leaves_the_cases_that_fit(page: sync_api.Page) -> None:
+    page.locator("#filter").fill("pears tiny")
+    shown = page.locator("#case-table tbody tr:visible").all_inner_texts()
+    assert len(shown) == 1
+    assert "pears/big/tiny" in shown[0]
+    assert page.locator("details[data-case]:visible").count() == 1
+    assert page.locator("#shown").inner_text() == "1 of 4"
+
+
+def test_the_papers_rows_can_be_switched_off(page: sync_api.Page) -> None:
+    lines = page.locator("#figure-2 .scatterlayer .trace.scatter")
+    with_paper, rows = lines.count(), page.locator("#figure-2 tr.paper:visible").count()
+    assert rows > 0
+    page.get_by_label("show the paper’s rows").uncheck()
+    assert lines.count() == with_paper - rows
+    assert page.locator("tr.paper:visible").count() == 0
+
+
+def test_the_path_of_a_case_is_drawn_when_it_is_opened(page: sync_api.Page) -> None:
+    case = page.locator("#case-0")
+    assert case.locator("svg").count() == 0
+    case.locator("summary").click()
+    path = case.locator("[data-chart=path]")
+    path.locator("svg .point").first.wait_for()
+    # Teacher, τ_s, distance and α with two candidates each; validation and test of each.
+    assert path.locator(".point").count() in (12, 16)  # without τ_s under MSE only
+    assert case.locator("[data-chart=temperature] .point").count() > 0
+    assert case.locator("[data-chart=rate] .point").count() > 0
+
+
+def test_a_link_to_a_case_opens_it(page: sync_api.Page) -> None:
+    page.locator("#case-table a", has_text="pears/big/small").click()
+    sync_api.expect(page.locator("details[data-case][open]")).to_have_count(1)
+    assert "pears/big/small" in page.locator("details[open] summary").inner_text()
+
+
+def test_nothing_is_wider_than_the_screen(page: sync_api.Page) -> None:
+    page.locator("#case-1 summary").click()
+    page.locator("#case-1 [data-drawn]").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_text_follows_the_colour_scheme(page: sync_api.Page) -> None:
+    luminance = """() => {
+      const rgb = (name) => getComputedStyle(document.body)[name].match(/[0-9]+/g).map(Number);
+      const sum = (values) => values.slice(0, 3).reduce((a, b) => a + b);
+      return [sum(rgb('color')), sum(rgb('backgroundColor'))];
+    }"""
+    text, back = page.evaluate(luminance)
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert (text > back) == dark
+    assert abs(text - back) > 450
+
+
+def test_printing_shows_every_case(page: sync_api.Page) -> None:
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details[data-case][open]").count() == 4
+    assert page.locator("#controls").is_hidden()

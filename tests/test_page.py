@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import (
+    World,
+    a_study,
+    attempt_at,
+    memory_ledger,
+    resolved_of,
+    search_through,
+)
+from test_analysis import (
+    before_tiny_met_mse,
+    blocked_study,
+    failing_teacher,
+    searched,
+    without,
+)
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import analyse
+from kdsearch.report import write_report
+from kdsearch.report.page import page
+from kdsearch.study import load_study
+
+
+def page_of(agenda: Agenda, **attempts: Any) -> str:
+    return page(analyse(agenda), agenda, attempts)
+
+
+def whole(**sections: Any) -> Agenda:
+    resolved = resolved_of(a_study(**sections))
+    return search_through(resolved, memory_ledger(resolved), World(seed=1))
+
+
+def data_of(text: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
+class Elements(HTMLParser):
+    """Checks that elements close in order, and keeps what surrounds the scripts."""
+
+    VOID = frozenset({"meta", "link", "input", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique() -> None:
+    found = Elements(page_of(whole()))
+    assert len(found.ids) == len(set(found.ids))
+
+
+def test_the_page_asks_no_network_for_anything() -> None:
+    text = page_of(whole())
+    assert not re.search(r"<(script|img|iframe)[^>]*\ssrc=", text)
+    assert re.findall(r'<link[^>]*href="([^"]*)"', text) == ["data:,"]
+
+
+@pytest.mark.parametrize("cases", [1, 39])
+def test_every_test_case_has_a_row_and_its_details(cases: int) -> None:
+    students = {f"s{i}": {"model": "small"} for i in range(cases)}
+    text = page_of(whole(students=students))
+    assert len(re.findall(r"<details id=\"case-\d+\"", text)) == cases
+    assert len(data_of(text)["cases"]) == cases
+    for i in range(cases):
+        assert f'<a href="#case-{i}">sentences/big/s{i}</a>' in text
+
+
+def test_the_papers_study_fits_a_page_before_anything_has_run() -> None:
+    study = load_study(Path(__file__).parent.parent / "search_spaces" / "paper.yaml")
+    found = Elements(page_of(Agenda(resolved_of(study))))
+    assert "0 of 39 test cases finished" in found.text
+
+
+def test_what_a_study_names_is_escaped() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    agenda = whole(datasets={evil: {"grammar": {"train": 20, "validation": 10, "test": 10}}})
+    text = page_of(agenda)
+    assert evil not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+
+
+def test_a_name_cannot_end_the_pages_data() -> None:
+    evil = "x<!--<script>"
+    raw = a_study(students={evil: {"model": "small"}})
+    resolved = resolved_of(raw)
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    assert evil not in page_of(agenda)
+    Elements(page_of(agenda))
+
+
+def test_a_complete_study_is_called_complete() -> None:
+    assert 'id="state">complete</span>' in page_of(whole())
+
+
+def test_a_half_done_study_is_called_partial_and_says_what_is_missing(tmp_path: Path) -> None:
+    _, agenda = searched(tmp_path)
+    found = Elements(page_of(without(agenda, before_tiny_met_mse))).text
+    assert "partial" in found
+    assert "Unfinished: trainings to run next" in found
+
+
+def test_a_blocked_case_and_a_failed_training_are_shown_with_the_reason(tmp_path: Path) -> None:
+    ledger, agenda = searched(tmp_path, failing_teacher, blocked_study())
+    found = Elements(write_report(ledger, agenda).read_text()).text
+    assert "complete, with failures" in found
+    assert "Blocked: no training of its teacher succeeded" in found
+    assert "failed (" in found
+
+
+def test_a_study_without_any_result_has_a_page() -> None:
+    found = Elements(page_of(Agenda(resolved_of(a_study())))).text
+    assert "No traversal is finished" in found
+
+
+def test_failed_tries_are_counted_by_class() -> None:
+    text = page_of(whole(), one=[attempt_at("one"), attempt_at("one")], two=[attempt_at("two")])
+    assert '<th scope="row">an error</th><td>3</td>' in text
+
+
+def test_the_data_holds_the_deciles_of_the_analysis_in_percent() -> None:
+    agenda = whole()
+    analysis = analyse(agenda)
+    rows = data_of(page_of(agenda))["figures"]["figure-1"]
+    for row, comparison in zip(rows, analysis.figure_1, strict=True):
+        assert comparison.deciles is not None
+        assert row["deciles"] == pytest.approx([100 * value for value in comparison.deciles])
+
+
+def test_a_reward_that_chance_explains_is_marked() -> None:
+    found = Elements(page_of(whole())).text
+    assert "chance explains it" in found
+    assert "more than chance" not in found  # one case proves nothing
+
+
+def test_a_reward_that_chance_does_not_explain_is_not_marked() -> None:
+    agenda = whole()
+    analysis = analyse(agenda)
+    sure = tuple(replace(row, better=9, worse=0, p=2 / 2**9) for row in analysis.table_3.rows)
+    analysis = replace(analysis, table_3=replace(analysis.table_3, rows=sure))
+    found = Elements(page(analysis, agenda, {})).text
+    assert "more than chance" in found
+    assert "chance explains it" not in found
+
+
+def test_one_test_case_is_said_to_be_too_few() -> None:
+    found = Elements(page_of(whole())).text
+    assert "1 traversal, too few to tell what is stable from what is luck" in found
+
+
+def test_what_distillation_brings_is_shown_if_the_study_asks_for_it() -> None:
+    assert "What distillation brings" in Elements(page_of(whole(erm=True))).text
+    assert "What distillation brings" not in Elements(page_of(whole())).text
+
+
+def test_the_spread_between_seeds_stands_beside_the_scores() -> None:
+    assert "±" in Elements(page_of(whole(seeds=[0, 1]))).text
+    assert "±" not in Elements(page_of(whole())).text
+
+
+def test_the_study_file_and_the_fingerprints_are_shown() -> None:
+    agenda = whole()
+    found = Elements(page_of(agenda)).text
+    assert "learning_rate:" in found
+    digest = agenda.resolved.datasets["sentences"].splits["train"].digest
+    assert digest[:16] in found
+
+
+def test_the_report_has_the_page_beside_the_other_files(tmp_path: Path) -> None:
+    ledger, agenda = searched(tmp_path)
+    path = write_report(ledger, agenda)
+    assert path == ledger.folder / "report" / "report.html"
+    assert path.read_text().startswith("<!doctype html>")
+    tables = {file.name for file in (ledger.folder / "report" / "tables").iterdir()}
+    assert {"rewards.csv", "rewards.tex"} <= tables
