@@ -11,7 +11,7 @@ from kdsearch.analysis.cases import (
     Tried,
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
-from kdsearch.analysis.cost import Spent, cost
+from kdsearch.analysis.cost import Spent, cost, students_of
 from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
@@ -61,5 +61,6 @@ __all__ = [
     "gain",
     "share_not_above_zero",
     "stable_configuration",
+    "students_of",
     "table_3",
 ]

@@ -11,6 +11,7 @@ from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining
 from kdsearch.search import Checkpoint, Trial, choice_of
+from kdsearch.study import TestCase
 
 Kind = Literal["teacher", "outputs", "student", "erm"]
 KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student", "erm")
@@ -58,6 +59,13 @@ def spent(kind: Kind, results: Iterable[Outcome | None]) -> Spent:
         failed=len(every) - len(outcomes),
         seconds=fsum(outcome.cost.seconds for outcome in outcomes),
     )
+
+
+def students_of(agenda: Agenda) -> dict[TestCase, list[str]]:
+    """The keys of each case's students that have a result, those that cases share in each."""
+    index = student_index(agenda)
+    views = agenda.views()
+    return {view.case: list(CaseTrainings(agenda, view).students(index)) for view in views}
 
 
 class CaseTrainings:

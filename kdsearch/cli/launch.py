@@ -7,10 +7,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,12 +27,15 @@ from kdsearch.cli.options import (
     print_answer,
 )
 from kdsearch.distill import check_models, run_training
-from kdsearch.driver import duration, open_study, run_search
+from kdsearch.driver import Watch, duration, open_study, run_search
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
 from kdsearch.study import Resolved, Study, load_study
+
+if TYPE_CHECKING:
+    from kdsearch.mirror import MirrorWatch
 
 INCOMPLETE = 1
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -65,10 +69,18 @@ def launch(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
     ] = False,
+    optuna: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …",
+        ),
+    ] = None,
 ) -> None:
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
+    mirror = _mirror(optuna) if optuna else None
     study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
@@ -85,15 +97,35 @@ def launch(
         known = sum(result is not None for result in agenda.results.values())
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
+        follower = mirror(agenda, ledger.folder, out.print) if mirror else None
         if agenda.complete:
             out.print("nothing is left to run")
         else:
-            _run(agenda, ledger, study, address=address, in_process=in_process, out=out)
+            watches = (follower,) if follower else ()
+            _run(
+                agenda,
+                ledger,
+                study,
+                address=address,
+                in_process=in_process,
+                out=out,
+                watches=watches,
+            )
+        if follower:
+            follower.update()
         report = write_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
     print_answer(agenda)
     out.print(f"report: {report}")
     _exit_if_incomplete(agenda, ledger)
+
+
+def _mirror(url: str) -> Callable[[Agenda, Path, Callable[[str], None]], MirrorWatch]:
+    """What makes the watch that keeps the storage at `url` in step; opens it. `InputError`."""
+    # Optuna takes a second to import, which most launches do not need.
+    from kdsearch.mirror import Mirror, MirrorWatch
+
+    return partial(MirrorWatch, Mirror(url))
 
 
 def _say_of_data(resolved: Resolved, out: Console) -> None:
@@ -129,10 +161,13 @@ def _run(
     address: str | None,
     in_process: bool,
     out: Console,
+    watches: Sequence[Watch],
 ) -> None:
     worker = Worker(folder=ledger.folder, run_training=run_training)
     if in_process:
-        run_search(agenda, ledger, InProcessEngine(worker=worker), slots=1, console=out)
+        run_search(
+            agenda, ledger, InProcessEngine(worker=worker), slots=1, console=out, watches=watches
+        )
         return
     # Ray takes a second to import, which commands that only read files do not need.
     from kdsearch.engine.ray_tune import EngineError, RayTuneEngine, connect, words
@@ -158,7 +193,7 @@ def _run(
         )
         engine = RayTuneEngine(worker=worker, cluster=cluster)
         try:
-            run_search(agenda, ledger, engine, slots=cluster.slots, console=out)
+            run_search(agenda, ledger, engine, slots=cluster.slots, console=out, watches=watches)
         except EngineError as error:
             out.print(f"kdsearch: {error}")
             _resume_hint(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, cached_bytes, checkpoint_bytes
 from kdsearch.driver.dispatcher import Dispatcher
-from kdsearch.driver.watch import Display, Log, Note
+from kdsearch.driver.watch import Display, Log, Note, Watch
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
@@ -80,11 +80,17 @@ def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:
 
 
 def run_search(
-    agenda: Agenda, ledger: Ledger, engine: Engine, *, slots: int, console: Console
+    agenda: Agenda,
+    ledger: Ledger,
+    engine: Engine,
+    *,
+    slots: int,
+    console: Console,
+    watches: Sequence[Watch] = (),
 ) -> None:
-    """Run all that is left of a search, with progress on `console`."""
+    """Run all that is left of a search, with progress on `console`; `watches` follow it too."""
     with ExitStack() as stack:
         log = Log(ledger.folder)
         stack.callback(log.close)
         display = stack.enter_context(Display(agenda, slots, console))
-        engine.run(Dispatcher(agenda, ledger, (log, Note(ledger, slots), display)))
+        engine.run(Dispatcher(agenda, ledger, (log, Note(ledger, slots), display, *watches)))

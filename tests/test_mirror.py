@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from fakes import World, a_study, resolved_of, search_through, uniform
+from typer.testing import CliRunner
+
+from kdsearch.agenda import Agenda
+from kdsearch.cli.app import app
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger
+from kdsearch.mirror import WARNING, Mirror, MirrorWatch
+
+SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+
+
+def study_in(folder: Path, world: World | None = None, **sections: object) -> tuple[Ledger, Agenda]:
+    """A finished study whose outcomes are files."""
+    resolved = resolved_of(a_study(**sections))
+    ledger = Ledger(folder)
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    return ledger, search_through(resolved, ledger, world or World(seed=1))
+
+
+def two_students() -> dict[str, object]:
+    config = {"model_type": "bert", "num_hidden_layers": 1}
+    return {
+        "models": {
+            "big": {"config": {"model_type": "bert", "num_hidden_layers": 4}},
+            "small": {"config": config},
+            "twin": {"config": {**config, "hidden_size": 8}},
+        },
+        "students": {"small": {"model": "small"}, "twin": {"model": "twin"}},
+    }
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/mirror.db"
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of the test's own. It refuses to run as root, so there it is another user's."""
+    if SERVER is None:
+        pytest.skip("PostgreSQL's server is not installed")
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    # Not below pytest's folder, which other users may not enter.
+    folder = Path("/tmp") / f"kdsearch-postgresql-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    as_user: list[str] = []
+    if os.getuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def run(program: str, *arguments: str) -> None:
+        # Its output may be kept open by the server, so it goes to a file and not to a pipe.
+        with (folder.parent / f"{folder.name}.log").open("ab") as log:
+            command = [*as_user, str(SERVER / program), *arguments]
+            subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", timeout=60)
+
+    data = str(folder / "data")
+    run("initdb", "-D", data, "-U", "tester", "--auth=trust")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run("pg_ctl", "-D", data, "-w", "-o", options, "start")
+    yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+    run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+    (folder.parent / f"{folder.name}.log").unlink()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+def test_every_test_case_is_a_study_and_every_training_of_it_a_trial(
+    tmp_path: Path, url: str
+) -> None:
+    ledger, agenda = study_in(tmp_path / "study", **two_students())
+    added = Mirror(url).update(agenda, ledger.folder)
+    total = 0
+    for case in agenda.cases:
+        study = optuna.load_study(study_name=f"small/{case}", storage=url)
+        total += len(study.trials)
+        assert len(study.trials) == agenda.trained(case)
+        for trial in study.trials:
+            outcome = agenda.results[trial.user_attrs["key"]]
+            assert outcome is not None
+            assert trial.value == outcome.validation
+            assert trial.user_attrs["test"] == outcome.test
+            assert trial.params["learning_rate"] == outcome.training.learning_rate
+    assert added == total > 0
+
+
+def test_a_second_update_adds_nothing(tmp_path: Path, url: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", seed=7)
+    assert Mirror(url).update(agenda, ledger.folder) > 0
+    assert Mirror(url).update(agenda, ledger.folder) == 0
+
+
+def test_the_best_trial_is_the_winner_of_the_traversal(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    Mirror(sqlite).update(agenda, ledger.folder)
+    [view] = agenda.views()
+    best = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).best_trial
+    assert view.traversal is not None
+    tuned = [c.tuned.score for c in view.traversal.candidates()]
+    second = view.phase2
+    assert second is not None
+    tuned += [t.score for t in (second.stable_tuned, second.lazy_tuned) if t]
+    assert best.value == max(score for score in tuned if score is not None)
+
+
+def test_a_training_that_diverged_is_a_failed_trial(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", World(seed=4, diverging=0.3))
+    Mirror(sqlite).update(agenda, ledger.folder)
+    diverged = {k for k, o in agenda.results.items() if o and o.state == "diverged"}
+    [case] = agenda.cases
+    trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
+    failed = {t.user_attrs["key"] for t in trials if t.state == optuna.trial.TrialState.FAIL}
+    assert failed
+    assert failed <= diverged
+
+
+def test_each_seed_is_a_trial_of_its_own(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", seeds=[0, 1])
+    Mirror(sqlite).update(agenda, ledger.folder)
+    [case] = agenda.cases
+    trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
+    seeds = [trial.user_attrs["seed"] for trial in trials]
+    assert seeds.count(0) == seeds.count(1) == len(seeds) / 2
+
+
+def test_a_student_without_a_teacher_is_no_trial(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", erm=True)
+    Mirror(sqlite).update(agenda, ledger.folder)
+    [case] = agenda.cases
+    trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
+    erm = {training.key for training in agenda.erm(case)}
+    assert erm
+    assert erm.isdisjoint(trial.user_attrs["key"] for trial in trials)
+
+
+def test_importance_is_available_with_the_warning(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    Mirror(sqlite).update(agenda, ledger.folder)
+    [case] = agenda.cases
+    study = optuna.load_study(study_name=f"small/{case}", storage=sqlite)
+    found = optuna.importance.get_param_importances(study)
+    assert {"distance", "learning_rate"} <= set(found)
+    assert study.user_attrs["warning"] == WARNING
+
+
+def test_the_dashboard_shows_the_warning_as_the_studys_note(tmp_path: Path, sqlite: str) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    ledger, agenda = study_in(tmp_path / "study")
+    Mirror(sqlite).update(agenda, ledger.folder)
+    [case] = agenda.cases
+    study = optuna.load_study(study_name=f"small/{case}", storage=sqlite)
+    with warnings.catch_warnings(action="ignore"):
+        assert dashboard.get_note(study) == WARNING
+
+
+def test_a_mirror_that_is_lost_does_not_stop_the_search_and_is_told_once(tmp_path: Path) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    database = tmp_path / "away" / "mirror.db"
+    database.parent.mkdir()
+    said: list[str] = []
+    watch = MirrorWatch(Mirror(f"sqlite:///{database}"), agenda, ledger.folder, said.append)
+    content = database.read_bytes()
+    database.write_bytes(b"not a database" * 1000)
+    watch.update()
+    watch.update()
+    assert len(said) == 1
+    assert "the search goes on" in said[0]
+    database.write_bytes(content)
+    assert Mirror(f"sqlite:///{database}").update(agenda, ledger.folder) > 0
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("nonsense", "is no database URL"),
+        ("sqlite:////no/such/folder/mirror.db", "cannot be opened"),
+        ("postgresql+psycopg://me:secret@127.0.0.1:1/x", "cannot be opened"),
+        ("mysql://me:secret@127.0.0.1:1/x", "needs a driver"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_refused_without_its_password(
+    url: str, what: str
+) -> None:
+    with pytest.raises(InputError, match=what) as caught:
+        Mirror(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_command_says_how_many_trials_it_added(tmp_path: Path, sqlite: str) -> None:
+    _, agenda = study_in(tmp_path / "study")
+    found = CliRunner().invoke(app, ["mirror", str(tmp_path / "study"), sqlite])
+    assert found.exit_code == 0, found.output
+    [case] = agenda.cases
+    assert f"{agenda.trained(case)} trials added" in found.output
+
+
+def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -> None:
+    from kdsearch.agenda import Epoch
+    from kdsearch.mirror.mirror import trial_of
+    from kdsearch.search import ValidationScore
+
+    ledger, agenda = study_in(tmp_path / "study")
+    [view] = agenda.views()
+    outcome = next(o for o in agenda.results.values() if o and o.training.kind == "student")
+    epochs = tuple(
+        Epoch(
+            epoch=number,
+            train_loss=None,
+            validation=ValidationScore(uniform(number)),
+            validation_loss=None,
+        )
+        for number in (1, 2)
+    )
+    trial = trial_of(outcome.model_copy(update={"epochs": epochs}), view.space, ledger.folder)
+    assert trial.intermediate_values == {1: uniform(1), 2: uniform(2)}
