@@ -194,6 +194,10 @@ class Agenda:
         """The training of a trial under the first seed."""
         return self.trainings(view, trial)[0]
 
+    def students(self, case: TestCase) -> Mapping[Trial, tuple[StudentTraining, ...]]:
+        """Every trial that the case has asked for so far, with its trainings."""
+        return self._trainings[case]
+
     def erm(self, case: TestCase) -> tuple[ErmTraining, ...]:
         """The case's student without a teacher: each learning rate under each seed."""
         if case not in self._erm:

@@ -7,7 +7,7 @@ import sys
 import typer
 
 import kdsearch
-from kdsearch.cli import data, launch, look, mirror, plan, study
+from kdsearch.cli import data, export, launch, look, mirror, plan, study
 from kdsearch.errors import InputError, StorageError
 
 BAD_INPUT = 2
@@ -42,6 +42,7 @@ plan.add_to(app)
 data.add_to(app)
 launch.add_to(app)
 look.add_to(app)
+export.add_to(app)
 mirror.add_to(app)
 
 

@@ -45,16 +45,17 @@ from kdsearch.tasks import TASKS, Encoded, Settings, has_languages
 _log = logging.getLogger(__name__)
 
 
-def run(training: Training, folder: Path) -> Outcome:
+def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     """Run a training with the files of the study's `folder`; its outcome is not yet committed.
 
-    Kept on disk: a teacher's checkpoints, a checkpoint's outputs. Raises what the work raises.
+    Kept on disk: a teacher's checkpoints, a checkpoint's outputs, and a student where the study
+    says so, or `keep`. Raises what the work raises.
     """
     started = time.monotonic()
     torch.set_num_threads(training.settings.cpu_threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    worker = _Worker(Ledger(folder))
+    worker = _Worker(Ledger(folder), keep=keep)
     if isinstance(training, TeacherTraining):
         outcome = worker.teacher(training)
     elif isinstance(training, OutputsTraining):
@@ -69,8 +70,9 @@ def run(training: Training, folder: Path) -> Outcome:
 class _Worker:
     """The three kinds of training, on one device."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, keep: bool) -> None:
         self._ledger = ledger
+        self._keep = keep
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def teacher(self, training: TeacherTraining) -> Outcome:
@@ -84,8 +86,10 @@ class _Worker:
             return outcome
         assert history.best is not None
         assert history.lowest_loss is not None
-        kept = {epoch.epoch: state for epoch, state in (history.best, history.lowest_loss)}
-        digests, size = self._save(training, model, kept)
+        epochs = (history.best, history.lowest_loss)
+        kept = {f"epoch-{epoch.epoch}": state for epoch, state in epochs}
+        folder = self._ledger.folder / "checkpoints" / training.key
+        digests, size = self._save(folder, training, model, kept)
         return outcome.model_copy(
             update={
                 "validation": history.best[0].validation,
@@ -146,14 +150,26 @@ class _Worker:
         found = evaluate(model, task, tokenizer, test, data, settings)
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
+        digests: dict[str, str] = {}
+        size = 0
+        if isinstance(training, StudentTraining) and (self._keep or self._is_kept(training)):
+            folder = self._ledger.folder / "students" / training.key
+            digests, size = self._save(folder, training, model, {"": state})
         return outcome.model_copy(
             update={
                 "validation": epoch.validation,
                 "test": TestScore(found.score),
                 "best_epoch": epoch.epoch,
-                "cost": self._cost(0, speed=found.examples_per_second),
+                "digests": digests,
+                "cost": self._cost(size, speed=found.examples_per_second),
             }
         )
+
+    def _is_kept(self, training: StudentTraining) -> bool:
+        """Whether the study keeps the student; `best` is for export, which gives the first seed."""
+        study = self._ledger.resolved().study
+        first = training.seed == study.student_seeds[0]
+        return study.keep_students == "all" or (study.keep_students == "best" and first)
 
     def _train(
         self,
@@ -225,24 +241,27 @@ class _Worker:
     # -- what is kept ---------------------------------------------------------------------------
 
     def _save(
-        self, training: TeacherTraining, model: Any, kept: dict[int, State]
+        self,
+        final: Path,
+        training: TeacherTraining | StudentTraining,
+        model: Any,
+        kept: dict[str, State],
     ) -> tuple[dict[str, str], int]:
-        """Write the kept epochs as Hugging Face folders; their digests and size in bytes."""
-        key, data = training.key, training.data
+        """Write states as Hugging Face folders below `final`: their files' digests, and bytes."""
+        data, root = training.data, self._ledger.folder
         # A new one: the cached one also carries how other trainings cut with it.
         tokenizer = load_tokenizer(training.model, TASKS[data.task], data.train, self._ledger)
         if data.languages is not None and has_languages(tokenizer):
             tokenizer.src_lang, tokenizer.tgt_lang = data.languages
-        final = self._ledger.folder / "checkpoints" / key
-        temporary = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            for epoch, state in kept.items():
+            for name, state in kept.items():
                 model.load_state_dict(state)
-                model.save_pretrained(temporary / f"epoch-{epoch}")
-                tokenizer.save_pretrained(temporary / f"epoch-{epoch}")
+                model.save_pretrained(temporary / name)
+                tokenizer.save_pretrained(temporary / name)
             files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
             digests = {
-                f"checkpoints/{key}/{path.relative_to(temporary)}": sync_and_digest(path)
+                str((final / path.relative_to(temporary)).relative_to(root)): sync_and_digest(path)
                 for path in files
             }
             size = sum(path.stat().st_size for path in files)

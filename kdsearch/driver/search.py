@@ -11,6 +11,7 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, cached_bytes, checkpoint_bytes
 from kdsearch.driver.dispatcher import Dispatcher
+from kdsearch.driver.keep import Keep
 from kdsearch.driver.watch import Display, Log, Note, Watch
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
@@ -93,4 +94,7 @@ def run_search(
         log = Log(ledger.folder)
         stack.callback(log.close)
         display = stack.enter_context(Display(agenda, slots, console))
-        engine.run(Dispatcher(agenda, ledger, (log, Note(ledger, slots), display, *watches)))
+        keep = Keep(ledger, agenda)
+        every: tuple[Watch, ...] = (log, Note(ledger, slots), display, keep, *watches)
+        engine.run(Dispatcher(agenda, ledger, every))
+        keep.remove()

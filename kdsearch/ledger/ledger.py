@@ -8,11 +8,13 @@ attempts/<key>/<n>.json   tries that failed
 checkpoints/<key>/    a teacher's kept epochs
 outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
                       with the head that makes logits of them in <key>.head.safetensors
+students/<key>/       a student's best epoch, as a Hugging Face folder
 report/               what `kdsearch report` wrote
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,7 +30,7 @@ from kdsearch.errors import InputError
 from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.study import Resolved, Row
 
-_FOLDERS = ("outcomes", "attempts", "data", "checkpoints", "outputs", "report")
+_FOLDERS = ("outcomes", "attempts", "data", "checkpoints", "outputs", "students", "report")
 
 
 class Ledger:
@@ -69,12 +71,36 @@ class Ledger:
 
     def sweep(self) -> None:
         """Remove what workers that were killed left half written; only a driver may do it."""
-        for folder in ("outputs", "checkpoints"):
+        for folder in ("outputs", "checkpoints", "students"):
             for path in (self.folder / folder).glob(".*.tmp"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+    def kept_students(self) -> set[str]:
+        """The keys of the students whose weights are here."""
+        names = self._disk.names(self.folder / "students")
+        return {name for name in names if not name.startswith(".")}
+
+    def remove_student(self, key: str) -> None:
+        """Remove a student's weights. What a kill leaves of them is swept at the next start."""
+        path = self.folder / "students" / key
+        gone = path.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def intact(self, outcome: Outcome, folder: str) -> bool:
+        """Whether the files that a training kept in `folder` are there, with their digests."""
+        kept = {n: d for n, d in outcome.digests.items() if n.startswith(f"{folder}/")}
+        for name, digest in kept.items():
+            try:
+                with (self.folder / name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                        return False
+            except FileNotFoundError:
+                return False
+        return bool(kept)
 
     def forget(self) -> None:
         """Let go of a study that has not begun, for another one."""

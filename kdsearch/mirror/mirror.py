@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ class Mirror:
         )
         if "warning" not in study.user_attrs:
             study.set_user_attr("warning", WARNING)
-            study.set_user_attr("metric", agenda.resolved.datasets[view.case.dataset].metric)
+            with warnings.catch_warnings(action="ignore"):  # that it is experimental
+                metric = agenda.resolved.datasets[view.case.dataset].metric
+                study.set_metric_names([f"validation {metric}"])
             number = self._storage.get_study_id_from_name(study.study_name)
             self._storage.set_study_system_attr(number, _NOTE_VERSION, 1)
             self._storage.set_study_system_attr(number, _NOTE, WARNING)

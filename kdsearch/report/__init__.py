@@ -1,6 +1,7 @@
-"""The report of a study: Markdown for reading, JSON and CSV for other programs."""
+"""The report of a study: a page and Markdown to read, tables for other programs; model cards."""
 
 from kdsearch.report.answer import answer
+from kdsearch.report.card import Again, card
 from kdsearch.report.write import write_report
 
-__all__ = ["answer", "write_report"]
+__all__ = ["Again", "answer", "card", "write_report"]

@@ -1,0 +1,135 @@
+"""`export`: a student as a Hugging Face folder, with a model card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kdsearch.agenda import (
+    Agenda,
+    CaseView,
+    Outcome,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+)
+from kdsearch.analysis import analyse
+from kdsearch.cli.options import StudyFolder, console, example, open_folder
+from kdsearch.distill import run_training
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger
+from kdsearch.report import Again, card
+from kdsearch.search import Tuned
+
+TOLERANCE = 0.02
+"""Of a score, as a share of the largest it can be: what another machine may change."""
+_LARGEST = {"bleu": 100.0, "chrf": 100.0}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command(
+        epilog=example("kdsearch export runs/quickstart sentiment/encoder/small --to my-student")
+    )(export)
+
+
+def export(
+    folder: StudyFolder,
+    case: Annotated[str, typer.Argument(help="A test case, or part of its name.", metavar="CASE")],
+    to: Annotated[Path, typer.Option(help="A new or empty folder.", metavar="PATH")],
+    stable: Annotated[
+        bool,
+        typer.Option("--stable", help="The stable configuration's student. Default: the best."),
+    ] = False,
+) -> None:
+    """Write a student as a Hugging Face folder: the best by validation, or the stable one.
+
+    Where its weights were not kept it is trained again.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError.one(f"--to {to}", "exists", "give a new or an empty folder")
+    ledger, agenda = open_folder(folder)
+    view = _case(agenda, case)
+    training, outcome = _chosen(agenda, view, stable=stable)
+    out = console()
+    again = None
+    if not ledger.intact(outcome, f"students/{training.key}"):
+        again = _train_again(ledger, view, training, outcome, out)
+    shutil.copytree(ledger.folder / "students" / training.key, to, dirs_exist_ok=True)
+    [result] = [each for each in analyse(agenda).cases if each.case == view.case]
+    (to / "README.md").write_text(card(agenda, result, outcome, stable=stable, again=again))
+    out.print(f"{view.case}: {training}")
+    out.print(f"  validation {outcome.validation:.4f}, test {outcome.test:.4f} ({outcome.metric})")
+    out.print(f"written to {to}")
+
+
+def _case(agenda: Agenda, name: str) -> CaseView:
+    found = [v for v in agenda.views() if name == str(v.case)]
+    found = found or [v for v in agenda.views() if name in str(v.case)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} test cases are called so" if found else f"no test case like {name}"
+    names = ", ".join(str(view.case) for view in found or agenda.views())
+    raise InputError.one("CASE", what, f"there are: {names}")
+
+
+def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTraining, Outcome]:
+    """The best trial of what the traversal chose, or of the stable choice, under the first seed."""
+    tuned: Tuned | None = None
+    if stable:
+        tuned = view.phase2.stable_tuned if view.phase2 else None
+    elif view.traversal is not None and view.traversed:
+        tuned = view.traversal.winner.tuned
+    if tuned is None:
+        why = view.blocked or "the search has not come so far"
+        raise InputError.one(view.case, f"has no student to give yet: {why}", "launch it again")
+    if tuned.best is None:
+        raise InputError.one(view.case, "has no student with a score")
+    training = agenda.training(view, tuned.best)
+    outcome = agenda.results[training.key]
+    assert outcome is not None
+    return training, outcome
+
+
+def _train_again(
+    ledger: Ledger, view: CaseView, training: StudentTraining, outcome: Outcome, out: Console
+) -> Again:
+    """Train a student whose weights are not there, and what it learns from if that is gone too."""
+    for needed in _missing(ledger, view, training):
+        out.print(f"not there any more, so made again: {needed}")
+        run_training(needed, ledger.folder)
+    out.print("its weights were not kept: training it again, which takes about ", end="")
+    out.print(f"{outcome.cost.seconds:.0f} s on the machine of the search")
+    found = run_training(training, ledger.folder, keep=True)
+    if found.test is None or outcome.test is None or found.validation is None:
+        raise InputError.one(training, "diverges on this machine", "export it on another one")
+    difference = abs(found.test - outcome.test)
+    allowed = TOLERANCE * _LARGEST.get(training.data.metric, 1.0)
+    if difference == 0:
+        out.print("its test score is exactly that of the search")
+    else:
+        verdict = "within" if difference <= allowed else "BEYOND"
+        out.print(
+            f"its test score is {found.test:.4f}, by {difference:.4f} another than in the search: "
+            f"{verdict} the tolerance of {allowed:g} for another machine"
+        )
+    return Again(test=found.test, allowed=allowed)
+
+
+def _missing(
+    ledger: Ledger, view: CaseView, training: StudentTraining
+) -> list[TeacherTraining | OutputsTraining]:
+    """What the student learns from and is not in the folder, in the order to make it."""
+    if (ledger.folder / "outputs" / f"{training.outputs}.npy").exists():
+        return []
+    found: list[TeacherTraining | OutputsTraining] = []
+    checkpoint = training.teacher
+    folder = ledger.folder / "checkpoints" / f"{checkpoint.training}" / f"epoch-{checkpoint.epoch}"
+    if view.teacher_training is not None and not folder.exists():
+        found.append(view.teacher_training)
+    every = (t for outputs in (view.outputs or {}).values() for t in outputs)
+    return [*found, next(t for t in every if t.key == training.outputs)]

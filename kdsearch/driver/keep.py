@@ -1,0 +1,89 @@
+"""Which students' weights stay on disk while a search runs (`keep_students: best`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from statistics import fmean
+
+from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, Request
+from kdsearch.ledger import Ledger
+from kdsearch.search import Trial
+
+_SECONDS_BETWEEN = 30.0
+"""A few students more for half a minute cost less than to look after every training."""
+
+
+def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
+    """The keys among `present` whose students no `export` can ask for any more.
+
+    The validation score of what a traversal holds never falls, so a student that is behind
+    another one of its test case cannot win.
+    """
+    needed = {key for view in agenda.views() for key in _needed(agenda, view)}
+    return {key for key in present if key in agenda.results and key not in needed}
+
+
+def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
+    """The keys that may be a case's winner or its stable configuration, of the first seed."""
+    if view.traversal is None:
+        return
+    trials = agenda.students(view.case)
+    if not view.traversed:
+        yield from _leading(agenda, view, trials)
+        return
+    winner = view.traversal.winner.tuned.best
+    if winner is not None:
+        yield agenda.training(view, winner).key
+    if view.phase2 is None:
+        return
+    if view.phase2.stable_tuned is None:
+        stable = view.phase2.stable
+        own = [t for t in trials if stable.at(t.configuration.temperature) == t.configuration]
+        yield from _leading(agenda, view, own)
+    elif view.phase2.stable_tuned.best is not None:
+        yield agenda.training(view, view.phase2.stable_tuned.best).key
+
+
+def _leading(agenda: Agenda, view: CaseView, trials: Iterable[Trial]) -> Iterator[str]:
+    """Those of the highest score so far, and those whose score is not known yet."""
+    scored: dict[str, float] = {}
+    for trial in trials:
+        trainings = agenda.trainings(view, trial)
+        key = trainings[0].key
+        if any(training.key not in agenda.results for training in trainings):
+            yield key
+            continue
+        outcomes = [agenda.results[training.key] for training in trainings]
+        scores = [o.validation for o in outcomes if o is not None and o.validation is not None]
+        if len(scores) == len(trainings):
+            scored[key] = fmean(scores)
+    best = max(scored.values(), default=None)
+    yield from (key for key, score in scored.items() if score == best)
+
+
+class Keep:
+    """A `Watch` that removes the weights of students that cannot be asked for any more."""
+
+    def __init__(self, ledger: Ledger, agenda: Agenda) -> None:
+        self._ledger = ledger
+        self._agenda = agenda
+        self._due = time.monotonic() + _SECONDS_BETWEEN
+
+    def started(self, request: Request) -> None:
+        """See `Watch`."""
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        """See `Watch`."""
+        if time.monotonic() >= self._due:
+            self.remove()
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        """See `Watch`."""
+
+    def remove(self) -> None:
+        """Remove them now, if the study keeps the best ones only."""
+        if self._agenda.resolved.study.keep_students == "best":
+            for key in superseded(self._agenda, self._ledger.kept_students()):
+                self._ledger.remove_student(key)
+        self._due = time.monotonic() + _SECONDS_BETWEEN

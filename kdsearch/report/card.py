@@ -1,0 +1,137 @@
+"""The model card of an exported student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import yaml
+
+import kdsearch
+from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
+from kdsearch.analysis import CaseResult
+from kdsearch.report.markdown import escape, score, table
+
+_PIPELINES = {"classification": "text-classification", "ner": "token-classification"}
+"""Of the tasks that transformers 5 has a pipeline for."""
+_TAGS = {"qa": "question-answering", "translation": "translation"} | _PIPELINES
+_HEADS = {"qa": "AutoModelForQuestionAnswering", "translation": "AutoModelForSeq2SeqLM"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """A student that was trained again for its export, since its weights were not kept."""
+
+    test: TestScore
+    allowed: float
+    """The difference to the search's score that another machine may make."""
+
+
+def card(
+    agenda: Agenda, case: CaseResult, outcome: Outcome, *, stable: bool, again: Again | None
+) -> str:
+    """The content of README.md in the folder of the student that `outcome` is about."""
+    training = outcome.training
+    assert isinstance(training, StudentTraining)
+    data = training.data
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": _TAGS[data.task],
+        "tags": ["knowledge-distillation", "kdsearch"],
+        "metrics": [data.metric],
+    }
+    source = agenda.resolved.study.models[training.model.name]
+    if source.hub is not None:
+        front["base_model"] = source.hub
+    which = "stable configuration" if stable else "best configuration by validation"
+    sections = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {escape(case.case)}",
+        f"A student distilled by kdsearch {kdsearch.__version__} in the study "
+        f"“{escape(agenda.resolved.study.name)}”, with the {which}.",
+        "## Use",
+        _use(training),
+        "## Scores",
+        f"Scored by {escape(outcome.metric)}.",
+        table(["model", "validation", "test"], _scores(case, outcome)),
+        *_again(outcome, again),
+        "## Distillation",
+        table(["setting", "value"], _settings(training, outcome)),
+        "## Data",
+        _data(agenda, case, training),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _use(training: StudentTraining) -> str:
+    task = training.data.task
+    if task in _PIPELINES:
+        code = f"""from transformers import pipeline
+
+student = pipeline("{_PIPELINES[task]}", model="PATH OF THIS FOLDER")"""
+    else:
+        code = f"""from transformers import AutoTokenizer, {_HEADS[task]}
+
+tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
+student = {_HEADS[task]}.from_pretrained("PATH OF THIS FOLDER")"""
+    return f"```python\n{code}\n```"
+
+
+def _scores(case: CaseResult, outcome: Outcome) -> list[tuple[str, str, str]]:
+    rows = [("this student", score(outcome.validation), score(outcome.test))]
+    rows += [
+        (f"teacher {each.checkpoint}", score(each.validation), score(each.test))
+        for each in case.teachers
+    ]
+    if case.erm is not None:
+        erm = case.erm
+        rows.append(("the same student without a teacher", score(erm.validation), score(erm.test)))
+    return rows
+
+
+def _again(outcome: Outcome, again: Again | None) -> list[str]:
+    if again is None or outcome.test is None:
+        return []
+    difference = abs(again.test - outcome.test)
+    text = "These weights were trained again for the export. Their test score is "
+    if difference == 0:
+        return [f"{text}exactly that of the search."]
+    within = "within" if difference <= again.allowed else "beyond"
+    return [
+        f"{text}{score(again.test)}, by {score(difference)} another than in the search: {within} "
+        f"the tolerance of {again.allowed:g} for another machine."
+    ]
+
+
+def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, object]]:
+    settings = training.settings
+    parameters = None if outcome.parameters is None else f"{outcome.parameters:,}"
+    layers = "all" if training.model.layers is None else f"{training.model.layers}, evenly spaced"
+    epoch = training.teacher.epoch
+    of = f", epoch {epoch}" if epoch is not None else ""
+    return [
+        ("student", training.model.name),
+        ("layers kept of it", layers),
+        ("parameters", parameters),
+        ("teacher", f"{training.teacher.model.name}, {training.checkpoint_name}{of}"),
+        ("distance", training.distance.upper()),
+        ("τ_t", training.temperature),
+        ("τ_s", training.student_temperature),
+        ("α", f"{training.alpha:g}"),
+        ("gradient scale", training.gradient_scale),
+        ("learning rate", f"{training.learning_rate:g}"),
+        ("epochs", f"{settings.epochs}, of which {outcome.best_epoch} is kept"),
+        ("batch size", settings.batch_size),
+        ("most tokens", settings.max_length),
+        ("precision", settings.precision),
+        ("seed", training.seed),
+        ("key of the training", training.key),
+    ]
+
+
+def _data(agenda: Agenda, case: CaseResult, training: StudentTraining) -> str:
+    resolved = agenda.resolved.datasets[case.case.dataset]
+    rows = [(name, f"{s.rows:,}", s.digest[:16]) for name, s in resolved.splits.items()]
+    text = f"“{escape(case.case.dataset)}”, for {training.data.task}."
+    if training.data.labels:
+        text += f" Labels: {', '.join(map(escape, training.data.labels))}."
+    return f"{text}\n\n{table(['split', 'rows', 'fingerprint'], rows)}"
