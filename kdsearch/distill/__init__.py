@@ -9,11 +9,11 @@ from kdsearch.agenda import Outcome, Training
 from kdsearch.study import Resolved
 
 
-def run_training(training: Training, folder: Path) -> Outcome:
+def run_training(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     """Run a training with the files of the study's folder; see `kdsearch.distill.run.run`."""
     from kdsearch.distill.run import run
 
-    return run(training, folder)
+    return run(training, folder, keep=keep)
 
 
 def check_models(resolved: Resolved, place: str) -> None:
