@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from models import begin, run_study, task_study
+from safetensors.torch import load_file
+from test_cli import kdsearch, refused
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    pipeline,
+)
+
+from kdsearch.agenda import Agenda
+from kdsearch.distill import run_training
+from kdsearch.driver.keep import Keep
+from kdsearch.ledger import Ledger
+
+TASKS = ("classification", "ner", "qa", "translation")
+
+
+def finished(folder: Path, task: str, **sections: Any) -> tuple[Ledger, Agenda]:
+    ledger, agenda = begin(folder, task_study(task, **sections))
+    run_study(ledger, agenda, run_training)
+    Keep(ledger, agenda).remove()
+    return ledger, agenda
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished study of each task; the tests read them only."""
+    return {
+        task: finished(tmp_path_factory.mktemp(task), task, erm=True)[0].folder for task in TASKS
+    }
+
+
+def exported(studies: dict[str, Path], task: str, to: Path, *options: str) -> Path:
+    result = kdsearch("export", studies[task], "", "--to", to, *options)
+    assert result.code == 0, result
+    return to
+
+
+def copied(studies: dict[str, Path], task: str, folder: Path) -> Ledger:
+    shutil.copytree(studies[task], folder)
+    return Ledger(folder)
+
+
+def best(agenda: Agenda) -> Any:
+    [view] = agenda.views()
+    assert view.traversal is not None
+    assert view.traversal.winner.tuned.best is not None
+    return agenda.results[agenda.training(view, view.traversal.winner.tuned.best).key]
+
+
+def agenda_of(ledger: Ledger) -> Agenda:
+    return Agenda(ledger.resolved(), ledger.results())
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_student_that_classifies_loads_as_a_pipeline_and_says_the_labels(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    path = exported(studies, "classification", tmp_path / "student")
+    student = pipeline("text-classification", model=str(path))
+    ledger = Ledger(studies["classification"])
+    [data] = ledger.resolved().datasets.values()
+    row = ledger.rows(data.splits["test"].digest)[0]
+    [said] = student([str(row["text"]) if "text" in row else str(next(iter(row.values())))])
+    assert said["label"] in data.labels
+
+
+def test_a_student_that_tags_loads_as_a_pipeline(studies: dict[str, Path], tmp_path: Path) -> None:
+    path = exported(studies, "ner", tmp_path / "student")
+    student = pipeline("token-classification", model=str(path), ignore_labels=[])
+    found = student("one two three")
+    [data] = Ledger(studies["ner"]).resolved().datasets.values()
+    assert found
+    assert {each["entity"] for each in found} <= set(data.labels)
+
+
+def test_a_student_that_answers_loads_and_points_into_the_context(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    path = exported(studies, "qa", tmp_path / "student")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    student = AutoModelForQuestionAnswering.from_pretrained(path)
+    with torch.no_grad():
+        said = student(**tokenizer("who", "one two three", return_tensors="pt"))
+    assert said.start_logits.shape == said.end_logits.shape
+    assert said.start_logits.isfinite().all()
+
+
+def test_a_student_that_translates_loads_and_generates(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    path = exported(studies, "translation", tmp_path / "student")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    student = AutoModelForSeq2SeqLM.from_pretrained(path)
+    inputs = tokenizer("one two", return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    found = student.generate(**inputs, max_new_tokens=5)
+    assert found.shape[1] > 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_kept_weights_are_exported_as_they_are(
+    studies: dict[str, Path], tmp_path: Path, task: str
+) -> None:
+    path = exported(studies, task, tmp_path / "student")
+    outcome = best(agenda_of(Ledger(studies[task])))
+    name = f"students/{outcome.key}/model.safetensors"
+    assert sha(path / "model.safetensors") == outcome.digests[name]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_student_trained_again_is_the_same_to_the_bit(
+    studies: dict[str, Path], tmp_path: Path, task: str
+) -> None:
+    ledger = copied(studies, task, tmp_path / "study")
+    first = exported(studies, task, tmp_path / "first")
+    shutil.rmtree(ledger.folder / "students")
+    (ledger.folder / "students").mkdir()
+    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "again")
+    assert result.code == 0, result
+    assert "training it again" in result.out
+    assert "exactly that of the search" in result.out
+    old, new = (load_file(path / "model.safetensors") for path in (first, tmp_path / "again"))
+    assert old.keys() == new.keys()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert "trained again for the export" in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_what_the_student_learnt_from_is_made_again_where_it_is_gone(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    ledger = copied(studies, "classification", tmp_path / "study")
+    for name in ("students", "outputs", "checkpoints"):
+        shutil.rmtree(ledger.folder / name)
+        (ledger.folder / name).mkdir()
+    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "again")
+    assert result.code == 0, result
+    assert "made again: teacher" in result.out
+    assert "made again: outputs" in result.out
+    assert "exactly that of the search" in result.out
+
+
+def test_weights_that_were_damaged_are_not_exported(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    ledger = copied(studies, "ner", tmp_path / "study")
+    [damaged] = (ledger.folder / "students").glob("*/model.safetensors")
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(bytes(content))
+    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "again")
+    assert result.code == 0, result
+    assert "training it again" in result.out
+    outcome = best(agenda_of(ledger))
+    name = f"students/{outcome.key}/model.safetensors"
+    assert sha(tmp_path / "again" / "model.safetensors") == outcome.digests[name]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_card_states_teacher_data_configuration_scores_and_version(
+    studies: dict[str, Path], tmp_path: Path, task: str
+) -> None:
+    import kdsearch as package
+
+    text = (exported(studies, task, tmp_path / "student") / "README.md").read_text()
+    outcome = best(agenda_of(Ledger(studies[task])))
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["library_name"] == "transformers"
+    training = outcome.training
+    for words in (
+        f"kdsearch {package.__version__}",
+        f"| teacher | {training.teacher.model.name}, {training.checkpoint_name}",
+        f"| distance | {training.distance.upper()} |",
+        f"| this student | {outcome.validation:.4f} | {outcome.test:.4f} |",
+        "the same student without a teacher",
+        training.data.train[:16],
+        outcome.key,
+    ):
+        assert words in text
+
+
+def test_the_stable_configurations_student_can_be_asked_for(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    path = exported(studies, "classification", tmp_path / "student", "--stable")
+    agenda = agenda_of(Ledger(studies["classification"]))
+    [view] = agenda.views()
+    assert view.phase2 is not None
+    assert view.phase2.stable_tuned is not None
+    assert view.phase2.stable_tuned.best is not None
+    key = agenda.training(view, view.phase2.stable_tuned.best).key
+    assert key in (path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("none", 0), ("all", None)])
+def test_the_study_says_whose_weights_stay(tmp_path: Path, policy: str, kept: int | None) -> None:
+    ledger, agenda = finished(tmp_path, "classification", keep_students=policy)
+    scored = [
+        o
+        for o in agenda.results.values()
+        if o and o.training.kind == "student" and o.test is not None
+    ]
+    assert len(ledger.kept_students()) == (len(scored) if kept is None else kept)
+
+
+def test_by_default_the_winners_and_the_stable_ones_stay(studies: dict[str, Path]) -> None:
+    ledger = Ledger(studies["classification"])
+    assert best(agenda_of(ledger)).key in ledger.kept_students()
+    assert len(ledger.kept_students()) <= 2
+
+
+def test_bad_input_to_export_is_refused_in_words(studies: dict[str, Path], tmp_path: Path) -> None:
+    study = studies["classification"]
+    refused(
+        kdsearch("export", study, "nothing", "--to", tmp_path / "a"), "no test case like nothing"
+    )
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    refused(kdsearch("export", study, "", "--to", tmp_path / "full"), "--to", "exists")
+    refused(kdsearch("export", tmp_path, "", "--to", tmp_path / "b"), "holds no study")
+
+
+def test_an_unfinished_case_has_no_student_yet(tmp_path: Path) -> None:
+    ledger, _ = begin(tmp_path / "study", task_study("classification"))
+    refused(kdsearch("export", ledger.folder, "", "--to", tmp_path / "a"), "has not come so far")
