@@ -20,12 +20,17 @@ def read(path: Path) -> Any:
     return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
 
 
-def executed(study: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The cells of the notebook, run on a study."""
-    monkeypatch.setenv("KDSEARCH_STUDY", str(study))
-    notebook = read(FOLDER / "read_a_study.ipynb")
+def run(name: str) -> Any:
+    """A notebook, after all of its cells."""
+    notebook = read(FOLDER / name)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(FOLDER)}}).execute()
     return notebook
+
+
+def executed(study: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The notebook that reads a study, run on one."""
+    monkeypatch.setenv("KDSEARCH_STUDY", str(study))
+    return run("read_a_study.ipynb")
 
 
 def outputs(notebook: Any, kind: str) -> list[str]:
@@ -77,3 +82,13 @@ def test_the_notebook_shows_a_study_that_is_not_finished(
             (ledger.folder / "outcomes" / f"{key}.json").unlink()
     assert len(Ledger(tmp_path).results()) < len(agenda.results)
     assert len(outputs(executed(tmp_path, monkeypatch), "image/png")) == 4
+
+
+def test_the_papers_figures_are_rendered_and_every_row_is_the_papers() -> None:
+    notebook = run("paper_figures.ipynb")
+    assert len(outputs(notebook, "image/png")) == 3
+    *figures, rewards = outputs(notebook, "text/html")
+    assert len(figures) == 3
+    assert sum(html.count("<td>True</td>") for html in figures) == 9
+    assert not any("<td>False</td>" in html for html in figures)
+    assert "<td>11</td>" in rewards

@@ -19,6 +19,7 @@ from kdsearch.analysis.scores import (
     value_label,
 )
 from kdsearch.search import Decision, Parameter, ParameterValue
+from kdsearch.study import TestCase
 
 FIGURE_2 = (Parameter.DISTANCE, Parameter.TEACHER, Parameter.STUDENT_TEMPERATURE)
 """The parameters of Figure 2 but α, in its order."""
@@ -50,7 +51,7 @@ def best_over_random(agenda: Agenda, view: CaseView) -> Gain:
     found = _candidates(agenda, view)
     if isinstance(found, LeftOut):
         return found
-    return gain(found.best, found.drawn(_seed(agenda, view, "figure 1")))
+    return gain(found.best, found.drawn(draw_seed(agenda, view.case, "figure 1")))
 
 
 def best_over_expectation(agenda: Agenda, view: CaseView) -> Gain:
@@ -135,7 +136,7 @@ def best_over_another_random(agenda: Agenda, view: CaseView) -> Gain:
     found = _traversed(agenda, view)
     if isinstance(found, LeftOut):
         return found
-    return gain(found.best, found.drawn(_seed(agenda, view, "figure 3")))
+    return gain(found.best, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
 def best_over_stable(agenda: Agenda, view: CaseView) -> Gain:
@@ -167,7 +168,7 @@ def stable_over_random(agenda: Agenda, view: CaseView) -> Gain:
         return stable
     if isinstance(found, LeftOut):
         return found
-    return gain(stable, found.drawn(_seed(agenda, view, "figure 3")))
+    return gain(stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
 def over_erm(agenda: Agenda) -> tuple[Comparison, Comparison]:
@@ -209,8 +210,9 @@ def _erm(agenda: Agenda, view: CaseView) -> Tested | LeftOut | None:
     return LeftOut.UNFINISHED if found is None else found.tested
 
 
-def _seed(agenda: Agenda, view: CaseView, purpose: str) -> str:
-    return f"{agenda.resolved.study.seed}/{view.case}/random of {purpose}"
+def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
+    """The seed of a draw among the candidates of a case."""
+    return f"{agenda.resolved.study.seed}/{case}/random of {purpose}"
 
 
 def _traversed(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
