@@ -40,6 +40,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from kdsearch.agenda import (
     Agenda,
+    ErmTraining,
     Outcome,
     OutputsTraining,
     StudentTraining,
@@ -470,6 +471,56 @@ def test_a_given_teacher_that_changed_since_the_study_began_gives_no_outputs(
 # -- the other tasks ---------------------------------------------------------------------------
 
 OTHERS = ("ner", "qa", "translation")
+
+
+# -- students without a teacher, and what every model takes ------------------------------------
+
+
+def erm_like(teacher: TeacherTraining) -> ErmTraining:
+    """The same model, data, rate and seed as a teacher's, as a student without one."""
+    shared = {name: getattr(teacher, name) for name in ("data", "model", "learning_rate", "seed")}
+    return ErmTraining(settings=teacher.settings, **shared)
+
+
+def test_a_student_without_a_teacher_learns_as_a_teacher_itself_does(ran: Ran) -> None:
+    teacher = ran.teacher.training
+    assert isinstance(teacher, TeacherTraining)
+    outcome = run_training(erm_like(teacher), ran.ledger.folder)
+    assert outcome.epochs == ran.teacher.epochs
+    assert outcome.validation == ran.teacher.validation
+    assert outcome.best_epoch == ran.teacher.best_epoch
+
+
+def test_a_student_without_a_teacher_is_scored_on_test_at_its_best_epoch(ran: Ran) -> None:
+    teacher = ran.teacher.training
+    assert isinstance(teacher, TeacherTraining)
+    outcome = run_training(erm_like(teacher), ran.ledger.folder)
+    outputs = [o for o in ran.outcomes("outputs") if o.test is not None]
+    same = [o for o in outputs if o.training.checkpoint.epoch == ran.teacher.best_epoch]
+    assert {o.test for o in same} == {outcome.test}
+
+
+def test_a_student_without_a_teacher_needs_no_teacher_in_the_folder(
+    ran: Ran, tmp_path: Path
+) -> None:
+    folder = ran.copy(tmp_path / "study")
+    for name in ("checkpoints", "outputs"):
+        shutil.rmtree(folder / name)
+    teacher = ran.teacher.training
+    assert isinstance(teacher, TeacherTraining)
+    assert run_training(erm_like(teacher), folder).test is not None
+
+
+def test_what_scores_the_test_split_says_its_size_and_its_speed(ran: Ran) -> None:
+    tested = [
+        o for kind in ("outputs", "student") for o in ran.outcomes(kind) if o.test is not None
+    ]
+    assert tested
+    for outcome in tested:
+        assert outcome.model_bytes == 4 * (outcome.parameters or 0)  # float32
+        assert outcome.cost.examples_per_second is not None
+        assert outcome.cost.examples_per_second > 0
+    assert ran.teacher.cost.examples_per_second is None
 
 
 @pytest.fixture(scope="module", params=OTHERS)

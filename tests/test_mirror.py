@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 import optuna
 import pytest
 from fakes import World, a_study, resolved_of, search_through, uniform
+from models import tiny_study
+from test_cli import kdsearch, refused
 from typer.testing import CliRunner
 
 from kdsearch.agenda import Agenda
@@ -236,3 +239,28 @@ def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -
     )
     trial = trial_of(outcome.model_copy(update={"epochs": epochs}), view.space, ledger.folder)
     assert trial.intermediate_values == {1: uniform(1), 2: uniform(2)}
+
+
+def test_launch_keeps_a_mirror_in_step(tmp_path: Path, sqlite: str) -> None:
+    study = tmp_path / "tiny.yaml"
+    study.write_text(json.dumps(tiny_study()))
+    folder = tmp_path / "run"
+    found = kdsearch("launch", study, "--in-process", "--folder", folder, "--optuna", sqlite)
+    assert found.code == 0, found
+    ledger = Ledger(folder)
+    [case] = Agenda(ledger.resolved(), ledger.results()).cases
+    trials = optuna.load_study(study_name=f"tiny/{case}", storage=sqlite).trials
+    students = [o for o in ledger.outcomes() if o.training.kind == "student"]
+    assert {t.user_attrs["key"] for t in trials} == {o.key for o in students}
+
+
+def test_a_launch_whose_mirror_cannot_be_opened_trains_nothing(tmp_path: Path) -> None:
+    study = tmp_path / "tiny.yaml"
+    study.write_text(json.dumps(tiny_study()))
+    folder = tmp_path / "run"
+    url = "sqlite:////no/such/folder/mirror.db"
+    refused(
+        kdsearch("launch", study, "--in-process", "--folder", folder, "--optuna", url),
+        "cannot be opened",
+    )
+    assert not folder.exists()

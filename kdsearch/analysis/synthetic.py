@@ -59,13 +59,10 @@ _COST = Cost(seconds=1.0, device="made up", host="nowhere")
 
 def figures_1_and_3() -> Agenda:
     """A finished study that has the paper's Figures 1 and 3, and Table 3."""
-    for seed in count():
-        agenda = _study(seed)
-        plan = _assign(agenda)
-        if plan is not None:
-            better = {case for case, slots in plan.items() if slots.t_ll}
-            return _finish(agenda, _winners(agenda, better), lambda c, choice: plan[c].test(choice))
-    raise AssertionError("unreachable")
+    plans = ((agenda := _study(seed), _assign(agenda)) for seed in count())
+    agenda, plan = next((agenda, plan) for agenda, plan in plans if plan is not None)
+    better = {case for case, slots in plan.items() if slots.t_ll}
+    return _finish(agenda, _winners(agenda, better), lambda case, choice: plan[case].test(choice))
 
 
 def figure_2() -> Agenda:
