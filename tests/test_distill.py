@@ -130,7 +130,7 @@ def test_every_file_that_is_kept_is_in_an_outcome_with_its_size(ran: Ran) -> Non
     named = {name for o in ran.ledger.outcomes() for name in o.digests}
     there = {
         str(path.relative_to(folder))
-        for kind in ("checkpoints", "outputs")
+        for kind in ("checkpoints", "outputs", "students")
         for path in (folder / kind).rglob("*")
         if path.is_file()
     }
