@@ -657,3 +657,51 @@ def test_two_test_cases_that_are_one_under_two_names_are_refused(tmp_path: Path)
     study = parse_study(raw, place="x.yaml")
     with pytest.raises(InputError, match="big/other is sentences/big/one under another name"):
         resolve(study, data_dir=None, store=lambda digest, rows: None, place="x.yaml")
+
+
+# -- seeds, and students without a teacher -------------------------------------------------------
+
+
+def test_the_first_of_several_seeds_is_the_studys() -> None:
+    study = parse_study(a_study(seeds=[7, 3]), place="x.yaml")
+    assert (study.seed, study.student_seeds) == (7, (7, 3))
+    assert parse_study(a_study(seed=5), place="x.yaml").student_seeds == (5,)
+
+
+def test_a_study_with_seeds_survives_its_own_file() -> None:
+    study = parse_study(a_study(seeds=[7, 3]), place="x.yaml")
+    assert type(study).model_validate_json(study.model_dump_json()) == study
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ({"seeds": [1, 1]}, "seeds has a value twice"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [0, -1]}, "seeds[1]"),
+        ({"seeds": 3}, "seeds"),
+        ({"seed": 1, "seeds": [0, 1]}, "seed is the first of seeds; remove it"),
+        ({"keep_students": "some"}, "keep_students"),
+        ({"erm": "yes"}, "erm"),
+    ],
+)
+def test_seeds_and_settings_that_cannot_be_are_refused(
+    sections: dict[str, Any], problem: str
+) -> None:
+    assert problem in the_problem(a_study(**sections))
+
+
+def test_erm_needs_rows_with_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"sentence {i}", "label": None} for i in range(8)]
+    labelled = [{"text": f"other {i}", "label": i % 2} for i in range(8)]
+    for name, content in (("train", rows), ("validation", labelled), ("test", labelled)):
+        lines = "".join(json.dumps(row) + "\n" for row in content)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    raw = a_study(
+        erm=True,
+        datasets={"a": {"files": files, "text": "text", "label": "label", "labels": ["x", "y"]}},
+        search={"alpha": [1]},
+    )
+    with pytest.raises(InputError, match="which is all that erm learns from"):
+        resolve_here(raw)

@@ -85,9 +85,11 @@ def _how_sure(analysis: Analysis) -> list[str]:
         return [
             "**How sure**: no reward is explained by chance, and the gains’ intervals exclude 0."
         ]
-    sure = "Not sure" if len(found) > 1 or stable.traversals < FEWEST else "With one reservation"
+    few = stable.traversals < FEWEST
     text = "; ".join(found)
-    return [f"**How sure**: {sure.lower()}. {text[0].upper()}{text[1:]}."]
+    return [
+        f"**How sure**: {'not sure' if few else 'with reservations'}. {text[0].upper()}{text[1:]}."
+    ]
 
 
 def _versus(row: Comparison, other: str) -> str:

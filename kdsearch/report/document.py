@@ -116,7 +116,7 @@ def _figure_1(analysis: Analysis) -> list[str]:
         "## The cost of a bad choice (Figure 1)",
         "Candidates are the choices evaluated at the default α and the one of the best α by "
         "validation; best and worst are by test score. Only part of the grid is evaluated, so "
-        "the true cost may be higher.",
+        "the true cost may be higher. No gain here can be below 0, so that p says nothing.",
         *_comparisons(analysis.figure_1),
     ]
 

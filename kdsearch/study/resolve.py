@@ -261,6 +261,12 @@ def _unlabelled_problems(
         if train.unlabelled and any(alpha < 1 for alpha in study.search.alpha):
             mend = "leave only 1 in search.alpha, or leave these rows out"
             problems[where] = Problem(place=where, what=f"{what}, and α < 1 needs them", mend=mend)
+        if train.unlabelled == train.rows and study.erm:
+            mend = "leave erm out, or give labelled rows"
+            problem = Problem(
+                place=where, what=f"{what}, which is all that erm learns from", mend=mend
+            )
+            problems[f"{where} erm"] = problem
         if train.unlabelled == train.rows and not study.teachers[case.teacher].given:
             mend = "give a teacher that is fine-tuned already, or labelled rows"
             what = f"{what}, so that {case.teacher} cannot be fine-tuned"

@@ -81,7 +81,7 @@ def _figures(analysis: Analysis) -> list[tuple[str, str, str, tuple[Comparison, 
             "The cost of a bad choice (Figure 1)",
             "How much the best choice of a test case gains over its worst, over one drawn at "
             "random, and over what a draw gives on average. Only part of the grid is evaluated, "
-            "so the true cost may be higher.",
+            "so the true cost may be higher. No gain here can be below 0, so that p says nothing.",
             analysis.figure_1,
         ),
         (
