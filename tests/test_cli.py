@@ -363,7 +363,7 @@ def test_a_search_ends_with_the_stable_configuration_and_the_reports_path(
     assert result.code == 0
     assert "1 test case, in" in result.out
     assert "The stable configuration is CE t_hs τ_s=τ_t α=" in result.out
-    assert result.out.rstrip().endswith(f"report: {folder}/report/report.md")
+    assert result.out.rstrip().endswith(f"report: {folder}/report/report.html")
     assert "The study is complete" in (folder / "report" / "report.md").read_text()
     assert len(list((folder / "outcomes").iterdir())) == 1 + 3 + 12
     assert result.err == ""
@@ -502,9 +502,11 @@ def on_a_bad_disk(result: Ended, *words: str) -> None:
         assert word in result.err
 
 
-def fill(disk: Path, leave: int = 0) -> None:
-    size = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    (disk / "filling").write_bytes(bytes(size - leave))
+def fill(disk: Path) -> None:
+    """Fill a disk that another process may be writing to."""
+    with (disk / "filling").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 def test_a_full_disk_is_said_in_words(here: Path) -> None:
@@ -519,7 +521,7 @@ def test_a_disk_that_fills_up_while_a_search_runs_is_said_in_words(
     launched: tuple[Path, Path, Ended], here: Path
 ) -> None:
     study, _, _ = launched
-    with small_disk(here / "disk", "size=1m") as disk:
+    with small_disk(here / "disk", "size=16m") as disk:
         command = ("launch", study, "--in-process", "--folder", disk / "run")
         process = started(*command)
         while process.poll() is None and not list((disk / "run").glob("outcomes/*.json")):
@@ -682,7 +684,7 @@ def test_explain_refuses_a_case_that_is_not_there(launched: tuple[Path, Path, En
 
 
 def test_report_writes_the_report_and_says_where(launched: tuple[Path, Path, Ended]) -> None:
-    path = launched[1] / "report" / "report.md"
+    path = launched[1] / "report" / "report.html"
     path.unlink()
     result = kdsearch("report", launched[1])
     assert result.code == 0

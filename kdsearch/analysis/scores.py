@@ -16,6 +16,8 @@ from kdsearch.search import Candidate, Choice, Parameter, ParameterValue, Traver
 class Tested:
     """A test score under each seed of the study."""
 
+    __test__ = False  # nor is it a test, whatever its name
+
     by_seed: tuple[TestScore, ...]
 
     @property

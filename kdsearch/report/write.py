@@ -21,9 +21,9 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
     for name, frame in tables(analysis).items():
         ledger.write(f"report/tables/{name}.csv", frame.to_csv(index=False))
         ledger.write(f"report/tables/{name}.tex", latex(frame))
-    ledger.write("report/report.html", page(analysis, agenda, ledger.attempts()))
     ledger.write("report/report.json", to_json(analysis, agenda, messages))
     ledger.write("report/report.md", document(analysis, agenda, messages))
+    ledger.write("report/report.html", page(analysis, agenda, ledger.attempts()))
     return ledger.folder / "report" / "report.html"
 
 
