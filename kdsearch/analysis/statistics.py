@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 Interval = tuple[float, float]
 FEWEST = 6
@@ -31,6 +30,8 @@ def decile_intervals(values: Sequence[float]) -> tuple[Interval, ...] | None:
 
 def sign_test(better: int, worse: int) -> float:
     """The two-sided p of so many wins and losses if both were as likely; exact, ties left out."""
+    from scipy import stats  # it takes a second to import, which only a report should
+
     return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
@@ -39,5 +40,7 @@ def wilcoxon(gains: Sequence[float]) -> float | None:
 
     Gains of 0 are left out (Wilcoxon's own way); None where no others are.
     """
+    from scipy import stats
+
     found = [gain for gain in gains if gain]
     return float(stats.wilcoxon(found).pvalue) if found else None
