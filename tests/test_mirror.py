@@ -3,25 +3,41 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import random
 import shutil
 import socket
+import sqlite3
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import optuna
 import pytest
-from fakes import World, a_study, resolved_of, search_through, uniform
+from fakes import (
+    World,
+    a_study,
+    listening,
+    outcome_of,
+    random_study,
+    resolved_of,
+    search_through,
+    uniform,
+)
 from models import tiny_study
 from test_cli import kdsearch, refused
 from typer.testing import CliRunner
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, Epoch, Request
 from kdsearch.cli.app import app
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.mirror import WARNING, Mirror, MirrorWatch
+from kdsearch.mirror.trial import students_of, trial_of
+from kdsearch.search import ValidationScore
 
 SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
@@ -95,7 +111,7 @@ def test_every_test_case_is_a_study_and_every_training_of_it_a_trial(
     tmp_path: Path, url: str
 ) -> None:
     ledger, agenda = study_in(tmp_path / "study", **two_students())
-    added = Mirror(url).update(agenda, ledger.folder)
+    added = Mirror(url).update(agenda, ledger)
     total = 0
     for case in agenda.cases:
         study = optuna.load_study(study_name=f"small/{case}", storage=url)
@@ -111,14 +127,14 @@ def test_every_test_case_is_a_study_and_every_training_of_it_a_trial(
 
 
 def test_a_second_update_adds_nothing(tmp_path: Path, url: str) -> None:
-    ledger, agenda = study_in(tmp_path / "study", seed=7)
-    assert Mirror(url).update(agenda, ledger.folder) > 0
-    assert Mirror(url).update(agenda, ledger.folder) == 0
+    ledger, agenda = study_in(tmp_path / "study", name="again")
+    assert Mirror(url).update(agenda, ledger) > 0
+    assert Mirror(url).update(agenda, ledger) == 0
 
 
 def test_the_best_trial_is_the_winner_of_the_traversal(tmp_path: Path, sqlite: str) -> None:
     ledger, agenda = study_in(tmp_path / "study")
-    Mirror(sqlite).update(agenda, ledger.folder)
+    Mirror(sqlite).update(agenda, ledger)
     [view] = agenda.views()
     best = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).best_trial
     assert view.traversal is not None
@@ -131,7 +147,7 @@ def test_the_best_trial_is_the_winner_of_the_traversal(tmp_path: Path, sqlite: s
 
 def test_a_training_that_diverged_is_a_failed_trial(tmp_path: Path, sqlite: str) -> None:
     ledger, agenda = study_in(tmp_path / "study", World(seed=4, diverging=0.3))
-    Mirror(sqlite).update(agenda, ledger.folder)
+    Mirror(sqlite).update(agenda, ledger)
     diverged = {k for k, o in agenda.results.items() if o and o.state == "diverged"}
     [case] = agenda.cases
     trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
@@ -140,9 +156,81 @@ def test_a_training_that_diverged_is_a_failed_trial(tmp_path: Path, sqlite: str)
     assert failed <= diverged
 
 
+def test_a_training_that_failed_for_good_is_a_failed_trial_with_the_reason(
+    tmp_path: Path, sqlite: str
+) -> None:
+    ledger, agenda = study_in(tmp_path / "study", World(seed=4, failing=0.3), tries=1)
+    Mirror(sqlite).update(agenda, ledger)
+    [case] = agenda.cases
+    trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
+    failed = [t for t in trials if t.state == optuna.trial.TrialState.FAIL]
+    assert failed
+    assert {agenda.results[t.user_attrs["key"]] for t in failed} == {None}
+    assert {t.user_attrs["message"] for t in failed} == {"out of memory"}
+
+
+def test_an_outcome_of_a_training_that_had_failed_is_added(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", World(seed=4, failing=0.3), tries=1)
+    Mirror(sqlite).update(agenda, ledger)
+    [view] = agenda.views()
+    training = next(
+        training
+        for trainings in agenda.students(view.case).values()
+        for training in trainings
+        if agenda.results.get(training.key, training) is None
+    )
+    ledger.write_outcome(outcome_of(training, 0.25))
+    Mirror(sqlite).update(Agenda(agenda.resolved, ledger.results()), ledger)
+    trials = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).trials
+    values = [t.value for t in trials if t.user_attrs["key"] == training.key]
+    assert values == [None, 0.25]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_study_is_mirrored_whole_whatever_its_cases_share(
+    tmp_path: Path, sqlite: str, seed: int
+) -> None:
+    # Among these: given teachers of one model, whose students one case calls `given`, another t_hs.
+    resolved = resolved_of(random_study(random.Random(20 + seed)))
+    ledger = Ledger(tmp_path / "study")
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    agenda = search_through(resolved, ledger, World(seed=seed, failing=0.05, diverging=0.05))
+    Mirror(sqlite).update(agenda, ledger)
+    for view in agenda.views():
+        study = optuna.load_study(study_name=f"random/{view.case}", storage=sqlite)
+        without_teacher = {t.key for t in agenda.erm(view.case)} & agenda.results.keys()
+        assert len(study.trials) == agenda.trained(view.case) - len(without_teacher)
+        for trial in study.trials:
+            assert trial.params["teacher"] in view.space.teachers
+            assert trial.params["alpha"] in view.space.alphas
+
+
+def test_a_trial_names_the_stage_that_asked_for_it_first(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    Mirror(sqlite).update(agenda, ledger)
+    [view] = agenda.views()
+    trials = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).trials
+    assert view.traversal is not None
+    alpha = {t.params["alpha"] for t in trials if t.user_attrs["stage"] == "alpha"}
+    assert alpha == {0.5}  # the other value was held before
+    first = view.traversal.decisions[0].parameter.value
+    assert first in {t.user_attrs["stage"] for t in trials}
+
+
+def test_another_study_of_the_same_name_is_refused(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    added = Mirror(sqlite).update(agenda, ledger)
+    other, other_agenda = study_in(tmp_path / "other", seed=8)
+    with pytest.raises(InputError, match="holds another study"):
+        Mirror(sqlite).update(other_agenda, other)
+    [summary] = optuna.get_all_study_summaries(sqlite)
+    assert summary.n_trials == added
+
+
 def test_each_seed_is_a_trial_of_its_own(tmp_path: Path, sqlite: str) -> None:
     ledger, agenda = study_in(tmp_path / "study", seeds=[0, 1])
-    Mirror(sqlite).update(agenda, ledger.folder)
+    Mirror(sqlite).update(agenda, ledger)
     [case] = agenda.cases
     trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
     seeds = [trial.user_attrs["seed"] for trial in trials]
@@ -151,7 +239,7 @@ def test_each_seed_is_a_trial_of_its_own(tmp_path: Path, sqlite: str) -> None:
 
 def test_a_student_without_a_teacher_is_no_trial(tmp_path: Path, sqlite: str) -> None:
     ledger, agenda = study_in(tmp_path / "study", erm=True)
-    Mirror(sqlite).update(agenda, ledger.folder)
+    Mirror(sqlite).update(agenda, ledger)
     [case] = agenda.cases
     trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
     erm = {training.key for training in agenda.erm(case)}
@@ -161,7 +249,7 @@ def test_a_student_without_a_teacher_is_no_trial(tmp_path: Path, sqlite: str) ->
 
 def test_importance_is_available_with_the_warning(tmp_path: Path, sqlite: str) -> None:
     ledger, agenda = study_in(tmp_path / "study")
-    Mirror(sqlite).update(agenda, ledger.folder)
+    Mirror(sqlite).update(agenda, ledger)
     [case] = agenda.cases
     study = optuna.load_study(study_name=f"small/{case}", storage=sqlite)
     found = optuna.importance.get_param_importances(study)
@@ -172,27 +260,68 @@ def test_importance_is_available_with_the_warning(tmp_path: Path, sqlite: str) -
 def test_the_dashboard_shows_the_warning_as_the_studys_note(tmp_path: Path, sqlite: str) -> None:
     dashboard = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
     ledger, agenda = study_in(tmp_path / "study")
-    Mirror(sqlite).update(agenda, ledger.folder)
+    Mirror(sqlite).update(agenda, ledger)
     [case] = agenda.cases
     study = optuna.load_study(study_name=f"small/{case}", storage=sqlite)
     with warnings.catch_warnings(action="ignore"):
         assert dashboard.get_note(study) == WARNING
 
 
+def follow(watch: MirrorWatch, agenda: Agenda) -> None:
+    """Tell a watch what a search did."""
+    for view in agenda.views():
+        for outcome in agenda.results.values():
+            if outcome is not None:
+                request = Request(training=outcome.training, case=view.case, stage="")
+                watch.finished(request, outcome)
+
+
+def test_a_search_is_followed_from_its_results_alone(tmp_path: Path, url: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", name="followed")
+    said: list[str] = []
+    watch = MirrorWatch(Mirror(url), Agenda(agenda.resolved), ledger, said.append)
+    follow(watch, agenda)
+    watch.close()
+    [case] = agenda.cases
+    study = optuna.load_study(study_name=f"followed/{case}", storage=url)
+    assert len(study.trials) == agenda.trained(case)
+    assert said == []
+
+
 def test_a_mirror_that_is_lost_does_not_stop_the_search_and_is_told_once(tmp_path: Path) -> None:
     ledger, agenda = study_in(tmp_path / "study")
-    database = tmp_path / "away" / "mirror.db"
-    database.parent.mkdir()
+    database = tmp_path / "mirror.db"
     said: list[str] = []
-    watch = MirrorWatch(Mirror(f"sqlite:///{database}"), agenda, ledger.folder, said.append)
+    mirror = Mirror(f"sqlite:///{database}")
     content = database.read_bytes()
     database.write_bytes(b"not a database" * 1000)
-    watch.update()
-    watch.update()
-    assert len(said) == 1
-    assert "the search goes on" in said[0]
+    watch = MirrorWatch(mirror, Agenda(agenda.resolved), ledger, said.append)
+    follow(watch, agenda)
+    watch.close()
+    assert ["the search goes on" in line for line in said] == [True, False]
+    assert "catches up" in said[1]
     database.write_bytes(content)
-    assert Mirror(f"sqlite:///{database}").update(agenda, ledger.folder) > 0
+    assert Mirror(f"sqlite:///{database}").update(agenda, ledger) == agenda.trained(agenda.cases[0])
+
+
+def test_a_database_that_hangs_holds_no_search_up(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    said: list[str] = []
+    mirror = Mirror(sqlite)
+    with closing(sqlite3.connect(sqlite.removeprefix("sqlite:///"))) as other:
+        other.execute("BEGIN EXCLUSIVE")  # and SQLite waits for it
+        watch = MirrorWatch(mirror, Agenda(agenda.resolved), ledger, said.append)
+        started = time.monotonic()
+        follow(watch, agenda)
+        watch.close(seconds=0.5)
+        assert time.monotonic() - started < 3
+    assert "is behind" in said[-1]
+
+
+def test_a_server_that_says_nothing_is_refused_after_a_while() -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with listening() as server, pytest.raises(InputError, match="cannot be opened"):
+        Mirror(server.replace("http://", "postgresql+psycopg://me:secret@") + "/x")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +331,9 @@ def test_a_mirror_that_is_lost_does_not_stop_the_search_and_is_told_once(tmp_pat
         ("sqlite:////no/such/folder/mirror.db", "cannot be opened"),
         ("postgresql+psycopg://me:secret@127.0.0.1:1/x", "cannot be opened"),
         ("mysql://me:secret@127.0.0.1:1/x", "needs a driver"),
+        ("postgresql://me:secret@host:port/x", "is no database URL"),
+        ("postgres://me:secret@host/x", "is no database URL"),
+        ("sqlite://", "names no file"),
     ],
 )
 def test_a_storage_that_cannot_be_opened_is_refused_without_its_password(
@@ -221,13 +353,11 @@ def test_the_command_says_how_many_trials_it_added(tmp_path: Path, sqlite: str) 
 
 
 def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -> None:
-    from kdsearch.agenda import Epoch
-    from kdsearch.mirror.mirror import trial_of
-    from kdsearch.search import ValidationScore
-
     ledger, agenda = study_in(tmp_path / "study")
     [view] = agenda.views()
-    outcome = next(o for o in agenda.results.values() if o and o.training.kind == "student")
+    student = next(students_of(agenda, view))
+    outcome = ledger.outcome(student.training.key)
+    assert outcome is not None
     epochs = tuple(
         Epoch(
             epoch=number,
@@ -237,7 +367,8 @@ def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -
         )
         for number in (1, 2)
     )
-    trial = trial_of(outcome.model_copy(update={"epochs": epochs}), view.space, ledger.folder)
+    changed = outcome.model_copy(update={"epochs": epochs})
+    trial = trial_of(student, changed, datetime.fromtimestamp(0))
     assert trial.intermediate_values == {1: uniform(1), 2: uniform(2)}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -35,9 +35,11 @@ from kdsearch.report import write_report
 from kdsearch.study import Resolved, Study, load_study
 
 if TYPE_CHECKING:
-    from kdsearch.mirror import MirrorWatch
+    from kdsearch.mirror import Mirror
 
 INCOMPLETE = 1
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password)=[^&\s]*")
+"""In a database's URL: behind the user's name, or among the options."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -80,7 +82,7 @@ def launch(
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
-    mirror = _mirror(optuna) if optuna else None
+    storage = _storage(optuna) if optuna else None
     study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
@@ -97,22 +99,19 @@ def launch(
         known = sum(result is not None for result in agenda.results.values())
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
-        follower = mirror(agenda, ledger.folder, out.print) if mirror else None
-        if agenda.complete:
-            out.print("nothing is left to run")
-        else:
-            watches = (follower,) if follower else ()
-            _run(
-                agenda,
-                ledger,
-                study,
-                address=address,
-                in_process=in_process,
-                out=out,
-                watches=watches,
-            )
-        if follower:
-            follower.update()
+        with _mirrored(storage, agenda, ledger, out) as watches:
+            if agenda.complete:
+                out.print("nothing is left to run")
+            else:
+                _run(
+                    agenda,
+                    ledger,
+                    study,
+                    address=address,
+                    in_process=in_process,
+                    out=out,
+                    watches=watches,
+                )
         report = write_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
     print_answer(agenda)
@@ -120,12 +119,33 @@ def launch(
     _exit_if_incomplete(agenda, ledger)
 
 
-def _mirror(url: str) -> Callable[[Agenda, Path, Callable[[str], None]], MirrorWatch]:
-    """What makes the watch that keeps the storage at `url` in step; opens it. `InputError`."""
+def _storage(url: str) -> Mirror:
+    """The Optuna storage at `url`. Raises `InputError`."""
     # Optuna takes a second to import, which most launches do not need.
-    from kdsearch.mirror import Mirror, MirrorWatch
+    from kdsearch.mirror import Mirror
 
-    return partial(MirrorWatch, Mirror(url))
+    return Mirror(url)
+
+
+@contextmanager
+def _mirrored(
+    storage: Mirror | None, agenda: Agenda, ledger: Ledger, out: Console
+) -> Iterator[tuple[Watch, ...]]:
+    """What keeps `storage` in step with the search, if there is one; up to date before and after.
+
+    Raises `InputError` where it holds another study of this name.
+    """
+    if storage is None:
+        yield ()
+        return
+    from kdsearch.mirror import MirrorWatch
+
+    storage.update(agenda, ledger)
+    watch = MirrorWatch(storage, agenda, ledger, out.print)
+    try:
+        yield (watch,)
+    finally:
+        watch.close()
 
 
 def _say_of_data(resolved: Resolved, out: Console) -> None:
@@ -236,7 +256,12 @@ def _raise_on_termination() -> None:
 
 
 def _resume_hint(out: Console) -> None:
-    out.print(f"go on with the same command: kdsearch {shlex.join(sys.argv[1:])}")
+    command = _PASSWORD.sub(_hidden, shlex.join(sys.argv[1:]))
+    out.print(f"go on with the same command: kdsearch {command}")
+
+
+def _hidden(password: re.Match[str]) -> str:
+    return f"{password[1]}:***@" if password[1] else f"{password[2]}=***"
 
 
 def _check_folder(ledger: Ledger) -> None:

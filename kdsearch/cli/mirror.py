@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
-from kdsearch.errors import InputError, first_line
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,18 +25,11 @@ def mirror(
 ) -> None:
     """Bring an Optuna storage in step with a study, for optuna-dashboard."""
     # Optuna takes a second to import, which other commands do not need.
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
     from kdsearch.mirror import WARNING, Mirror
 
     ledger, agenda = open_folder(folder)
     storage = Mirror(url)
-    try:
-        added = storage.update(agenda, ledger.folder)
-    except (OptunaError, SQLAlchemyError) as error:
-        mend = "nothing of the study is lost: the same command goes on"
-        raise InputError.one(storage.url, f"was lost: {first_line(error)}", mend) from None
+    added = storage.update(agenda, ledger)
     out = console()
     out.print(f"{count(added, 'trial')} added to {storage.url}; look: optuna-dashboard URL")
     out.print(WARNING)

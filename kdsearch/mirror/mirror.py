@@ -1,26 +1,25 @@
-"""From outcomes to Optuna's trials: an Optuna study per test case."""
+"""From results to Optuna's trials: an Optuna study per test case."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-)
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
+from optuna.exceptions import OptunaError
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
-from kdsearch.analysis import students_of
+from kdsearch.agenda import Agenda, CaseView
 from kdsearch.errors import InputError, first_line
-from kdsearch.search import TIED, Space
+from kdsearch.ledger import Ledger
+from kdsearch.mirror.trial import Student, failed_trial, state_of, students_of, trial_of
+from kdsearch.study import Resolved
 
 WARNING = (
     "A greedy walk is not a uniform sample of the grid: it tries many values of the parameters it "
@@ -28,6 +27,7 @@ WARNING = (
 )
 _NOTE_VERSION, _NOTE = "dashboard:note_ver", "dashboard:note_str:0"
 """Where optuna-dashboard keeps the note of a study."""
+_SECONDS_TO_CONNECT = 10
 
 
 class Mirror:
@@ -41,12 +41,18 @@ class Mirror:
     def __init__(self, url: str) -> None:
         """Open the storage at `url`, such as sqlite:///mirror.db. Raises `InputError`."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        parsed = _parsed(url)
+        self.url = parsed.render_as_string(hide_password=True)
+        self._studies: dict[str, optuna.Study] = {}
+        options: dict[str, Any] = {}
+        if parsed.get_backend_name() == "postgresql":
+            # A server that was started again has dropped the connections that are kept.
+            options = {
+                "pool_pre_ping": True,
+                "connect_args": {"connect_timeout": _SECONDS_TO_CONNECT},
+            }
         try:
-            self.url = make_url(url).render_as_string(hide_password=True)
-            self._storage = optuna.storages.RDBStorage(url)
-        except ArgumentError:
-            mend = "give one such as sqlite:///mirror.db or postgresql+psycopg://USER@HOST/NAME"
-            raise InputError.one("the Optuna storage", "is no database URL", mend) from None
+            self._storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
             mend = "for PostgreSQL: pip install 'psycopg[binary]', and write postgresql+psycopg://"
             raise InputError.one(self.url, f"needs a driver: {first_line(error)}", mend) from None
@@ -54,102 +60,98 @@ class Mirror:
             mend = "check that the database runs, and the name and password"
             raise InputError.one(self.url, f"cannot be opened: {_reason(error)}", mend) from None
 
-    def update(self, agenda: Agenda, folder: Path) -> int:
-        """Add what the storage lacks of the study in `folder`; how many trials were added.
+    def update(self, agenda: Agenda, ledger: Ledger) -> int:
+        """Add what the storage lacks of the ledger's study; how many trials were added.
 
-        Raises `sqlalchemy.exc.SQLAlchemyError` or `optuna.exceptions.OptunaError`.
+        Raises `InputError` where it holds another study of this name, and where it is lost.
         """
-        students = students_of(agenda)
-        return sum(
-            self._update_case(agenda, view, students[view.case], folder) for view in agenda.views()
-        )
+        try:
+            return sum(self._update_case(agenda, view, ledger) for view in agenda.views())
+        except (OptunaError, SQLAlchemyError) as error:
+            mend = "nothing of the study is lost: `kdsearch mirror` goes on"
+            raise InputError.one(self.url, f"was lost: {_reason(error)}", mend) from None
 
-    def _update_case(self, agenda: Agenda, view: CaseView, keys: list[str], folder: Path) -> int:
-        study = optuna.create_study(
-            storage=self._storage,
-            study_name=f"{agenda.resolved.study.name}/{view.case}",
-            direction="maximize",
-            load_if_exists=True,
-        )
-        if "warning" not in study.user_attrs:
-            study.set_user_attr("warning", WARNING)
-            with warnings.catch_warnings(action="ignore"):  # that it is experimental
-                metric = agenda.resolved.datasets[view.case.dataset].metric
-                study.set_metric_names([f"validation {metric}"])
-            number = self._storage.get_study_id_from_name(study.study_name)
-            self._storage.set_study_system_attr(number, _NOTE_VERSION, 1)
-            self._storage.set_study_system_attr(number, _NOTE, WARNING)
-        known = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
-        new = [o for key in keys if key not in known and (o := agenda.results.get(key)) is not None]
-        trials = [trial_of(outcome, view.space, folder) for outcome in new]
+    def _update_case(self, agenda: Agenda, view: CaseView, ledger: Ledger) -> int:
+        name = f"{agenda.resolved.study.name}/{view.case}"
+        if name not in self._studies:  # which know the trials that they have seen
+            self._studies[name] = self._study(name, agenda.resolved, view)
+        study = self._studies[name]
+        # A training that had failed for good may have an outcome by now: then it has two trials.
+        known = {
+            (trial.user_attrs.get("key"), trial.state) for trial in study.get_trials(deepcopy=False)
+        }
+        trials = [
+            _trial(student, agenda, ledger)
+            for student in students_of(agenda, view)
+            if (student.training.key, state_of(agenda.results[student.training.key])) not in known
+        ]
         study.add_trials(sorted(trials, key=lambda trial: trial.datetime_complete or datetime.max))
         return len(trials)
 
-
-def trial_of(outcome: Outcome, space: Space, folder: Path) -> FrozenTrial:
-    """The trial of a student's outcome. One that diverged is a failed trial."""
-    training = outcome.training
-    assert isinstance(training, StudentTraining)
-    scored = outcome.validation is not None
-    found = optuna.trial.create_trial(
-        state=TrialState.COMPLETE if scored else TrialState.FAIL,
-        value=outcome.validation,
-        params=(params := _params(training)),
-        distributions={name: _distributions(space)[name] for name in params},
-        intermediate_values={
-            epoch.epoch: epoch.validation
-            for epoch in outcome.epochs
-            if epoch.validation is not None
-        },
-        user_attrs={
-            "key": outcome.key,
-            "configuration": str(training),
-            "seed": training.seed,
-            "test": outcome.test,
-            "best_epoch": outcome.best_epoch,
-            "host": outcome.cost.host,
-            "device": outcome.cost.device,
-            "seconds": outcome.cost.seconds,
-        },
-    )
-    written = (folder / "outcomes" / f"{outcome.key}.json").stat().st_mtime
-    found.datetime_complete = datetime.fromtimestamp(written)
-    found.datetime_start = found.datetime_complete - timedelta(seconds=outcome.cost.seconds)
-    return found
+    def _study(self, name: str, resolved: Resolved, view: CaseView) -> optuna.Study:
+        """The Optuna study of a test case, made if there is none."""
+        identity = _identity(resolved)
+        study = optuna.create_study(
+            storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        attributes = study.user_attrs
+        if attributes.get("study", identity) != identity:
+            what = f"holds another study whose test case is called {name}"
+            raise InputError.one(self.url, what, "give another URL, or rename one of the studies")
+        if "warning" not in attributes:
+            study.set_user_attr("study", identity)
+            with warnings.catch_warnings(action="ignore"):  # that it is experimental
+                study.set_metric_names(
+                    [f"validation {resolved.datasets[view.case.dataset].metric}"]
+                )
+            number = self._storage.get_study_id_from_name(name)
+            self._storage.set_study_system_attr(number, _NOTE_VERSION, 1)
+            self._storage.set_study_system_attr(number, _NOTE, WARNING)
+            study.set_user_attr("warning", WARNING)  # the last: all of this has been said
+        return study
 
 
-def _params(training: StudentTraining) -> dict[str, Any]:
-    params: dict[str, Any] = {
-        "distance": str(training.distance),
-        "teacher": str(training.checkpoint_name),
-        "alpha": training.alpha,
-        "learning_rate": training.learning_rate,
+def _trial(student: Student, agenda: Agenda, ledger: Ledger) -> FrozenTrial:
+    key = student.training.key
+    outcome = agenda.results[key]
+    if outcome is not None:
+        return trial_of(student, outcome, _written(ledger.folder / "outcomes" / f"{key}.json"))
+    attempt = ledger.attempts_of(key)[-1]
+    path = ledger.folder / "attempts" / key / f"{attempt.number}.json"
+    return failed_trial(student, attempt, _written(path))
+
+
+def _identity(resolved: Resolved) -> str:
+    """A digest of a study and its rows, less what may change (see `study.differences`)."""
+    study = resolved.study.model_dump(mode="json", exclude={"resources", "keep_students"})
+    rows = {
+        name: [split.digest for split in dataset.splits.values()]
+        for name, dataset in resolved.datasets.items()
     }
-    if training.temperature is not None:
-        tied = training.student_temperature == training.temperature
-        params["temperature"] = training.temperature
-        params["student_temperature"] = TIED if tied else f"{training.student_temperature:g}"
-    return params
+    return hashlib.sha256(json.dumps([study, rows], sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    """What each parameter may be in a test case; τ_t may leave the broad values upwards."""
-    broad, rates, alphas = space.broad, space.learning_rates, space.alphas
-    students = [s if isinstance(s, str) else f"{s:g}" for s in space.student_temperatures]
-    # Of a trial at τ_t = τ_s, tied is what is said, whichever value led there.
-    return {
-        "distance": CategoricalDistribution(list(map(str, space.distances))),
-        "teacher": CategoricalDistribution(list(map(str, space.teachers))),
-        "alpha": FloatDistribution(min(alphas), max(alphas)),
-        "learning_rate": FloatDistribution(min(rates), max(rates), log=True),
-        # The lazy baseline is at τ_t = 1, wherever the broad values lie.
-        "temperature": FloatDistribution(
-            min(1.0, broad[0]), max(1.0, broad[-1] * broad[-1] / broad[-2] * 1.00001), log=True
-        ),
-        "student_temperature": CategoricalDistribution(list(dict.fromkeys([TIED, *students]))),
-    }
+def _written(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime)
 
 
-def _reason(error: Exception) -> str:
-    cause = error.orig if isinstance(error, SQLAlchemyError) and hasattr(error, "orig") else error
-    return first_line(cause)
+def _parsed(url: str) -> URL:
+    # The text is not repeated: it may hold a password where no URL has one.
+    mend = "give one such as sqlite:///mirror.db or postgresql+psycopg://USER@HOST/NAME"
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
+        raise InputError.one("the Optuna storage", "is no database URL", mend) from None
+    except ImportError:
+        return parsed
+    if parsed.get_backend_name() == "sqlite" and not parsed.database:
+        raise InputError.one("the Optuna storage", "names no file", mend)
+    return parsed
+
+
+def _reason(error: BaseException) -> str:
+    """What the database said, of which Optuna and SQLAlchemy make errors of their own."""
+    if isinstance(error, OptunaError) and error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(getattr(error, "orig", None) or error)

@@ -1,0 +1,154 @@
+"""A student's training as a trial of Optuna: its parameters, its score, what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, StudentTraining
+from kdsearch.search import LAZY_TEMPERATURE, TIED, Choice, Space, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A student's training as a test case sees it; a case that shares it may see it otherwise."""
+
+    training: StudentTraining
+    trial: Trial
+    """Of the search."""
+    stage: str
+    """The first that asked for it."""
+    space: Space
+
+
+def students_of(agenda: Agenda, view: CaseView) -> Iterator[Student]:
+    """The case's students that have a result, each training once."""
+    seen = set()
+    stages = list(_stages(view))
+    for trial, trainings in agenda.students(view.case).items():
+        stage = next((name for name, choice in stages if _stands_for(choice, trial)), None)
+        if stage is None:
+            continue  # a neighbour asked for it, not this case
+        for training in trainings:
+            if training.key in agenda.results and training.key not in seen:
+                seen.add(training.key)
+                yield Student(training=training, trial=trial, stage=stage, space=view.space)
+
+
+def state_of(outcome: Outcome | None) -> TrialState:
+    """The state of a training's trial; None is the result of one that failed for good."""
+    scored = outcome is not None and outcome.validation is not None
+    return TrialState.COMPLETE if scored else TrialState.FAIL
+
+
+def trial_of(student: Student, outcome: Outcome, ended: datetime) -> FrozenTrial:
+    """The trial of a student's outcome. One that diverged is a failed trial."""
+    return _trial(
+        student,
+        ended,
+        seconds=outcome.cost.seconds,
+        state=state_of(outcome),
+        value=outcome.validation,
+        intermediate_values={
+            epoch.epoch: epoch.validation
+            for epoch in outcome.epochs
+            if epoch.validation is not None
+        },
+        told={
+            "ended": outcome.state,
+            "test": outcome.test,
+            "best_epoch": outcome.best_epoch,
+            "host": outcome.cost.host,
+            "device": outcome.cost.device,
+            "seconds": outcome.cost.seconds,
+        },
+    )
+
+
+def failed_trial(student: Student, attempt: Attempt, ended: datetime) -> FrozenTrial:
+    """The trial of a training that failed for good, with its last attempt."""
+    told = {"ended": "failed", "message": attempt.message, "host": attempt.host}
+    return _trial(student, ended, seconds=0.0, state=state_of(None), told=told)
+
+
+def _trial(
+    student: Student, ended: datetime, *, seconds: float, told: dict[str, Any], **fields: Any
+) -> FrozenTrial:
+    training = student.training
+    params = _params(student)
+    distributions = _distributions(student.space)
+    found = optuna.trial.create_trial(
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        user_attrs={
+            "key": training.key,
+            "configuration": str(training),
+            "stage": student.stage,
+            "seed": training.seed,
+            **told,
+        },
+        **fields,
+    )
+    found.datetime_start = ended - timedelta(seconds=seconds)
+    found.datetime_complete = ended
+    return found
+
+
+def _stages(view: CaseView) -> Iterator[tuple[str, Choice]]:
+    """What the case compares, in the order of asking."""
+    if view.traversal is not None:
+        for decision in view.traversal.decisions:
+            for candidate in decision.candidates:
+                yield decision.parameter.value, candidate.choice
+        if view.traversal.stage is not None:
+            for _, choice in view.traversal.stage.candidates:
+                yield view.traversal.stage.parameter.value, choice
+    if view.phase2 is not None:
+        yield "stable", view.phase2.stable
+        yield "lazy", view.phase2.lazy
+
+
+def _stands_for(choice: Choice, trial: Trial) -> bool:
+    """Whether `trial` is `choice` at some temperature."""
+    configuration = trial.configuration
+    same_distance = choice.distance is configuration.distance
+    return same_distance and choice.at(configuration.temperature) == configuration
+
+
+def _params(student: Student) -> dict[str, Any]:
+    configuration = student.trial.configuration
+    params: dict[str, Any] = {
+        "distance": configuration.distance.value,
+        "teacher": configuration.teacher.value,
+        "alpha": configuration.alpha,
+        "learning_rate": student.trial.learning_rate,
+    }
+    if configuration.temperature is not None:
+        tied = configuration.student_temperature == configuration.temperature
+        params["temperature"] = configuration.temperature
+        params["student_temperature"] = TIED if tied else f"{configuration.student_temperature:g}"
+    return params
+
+
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    """What each parameter may be in a test case; τ_t may leave the broad values upwards."""
+    broad, rates, alphas = space.broad, space.learning_rates, space.alphas
+    students = [s if isinstance(s, str) else f"{s:g}" for s in space.student_temperatures]
+    highest = broad[-1] * broad[-1] / broad[-2]
+    return {
+        "distance": CategoricalDistribution([distance.value for distance in space.distances]),
+        "teacher": CategoricalDistribution([teacher.value for teacher in space.teachers]),
+        "alpha": FloatDistribution(min(alphas), max(alphas)),
+        "learning_rate": FloatDistribution(min(rates), max(rates), log=True),
+        "temperature": FloatDistribution(
+            min(LAZY_TEMPERATURE, broad[0]), max(LAZY_TEMPERATURE, highest), log=True
+        ),
+        # Of a trial at τ_t = τ_s, tied is what is said, whichever value led there.
+        "student_temperature": CategoricalDistribution(list(dict.fromkeys([TIED, *students]))),
+    }
