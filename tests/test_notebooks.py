@@ -65,12 +65,23 @@ def test_the_notebook_shows_a_finished_study(
     assert "by-hand: 2 test cases, complete" in text
     assert f"{students} students" in text
     assert len(outputs(notebook, "image/png")) == 4
-    cases, trained, scores, cost = outputs(notebook, "text/html")
+    cases, trained, scores, gains, cost = outputs(notebook, "text/html")
     assert "tiny" in cases
     assert "finished" in cases
     assert "τ_t" in trained
     assert "0.74" in scores  # the highest validation score of g/t/small, of CE
+    assert "<td>+40.0</td>" in gains  # best over worst in g/t/small: 0.84 over 0.60
+    assert "ERM" not in gains
     assert "outputs" in cost
+
+
+def test_the_notebook_compares_with_students_without_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched(tmp_path, by_hand, two_cases(erm=True))
+    gains = outputs(executed(tmp_path, monkeypatch), "text/html")[3]
+    assert "chosen over ERM" in gains
+    assert "<td>+2.5</td>" in gains  # g/t/small: 0.82 over the 0.80 of a student on labels alone
 
 
 def test_the_notebook_shows_a_study_that_is_not_finished(
