@@ -36,5 +36,13 @@ class InputError(Exception):
         return cls([Problem(place=str(place), what=what, mend=mend)])
 
 
+class MemoryExhaustedError(Exception):
+    """A training did not fit the memory of its device."""
+
+    def __init__(self, message: str, *, gpu: bool) -> None:
+        super().__init__(message)
+        self.gpu = gpu
+
+
 class StorageError(Exception):
     """The study's folder cannot be written: a full or read-only disk, or unsuitable storage."""

@@ -20,6 +20,7 @@ from fakes import (
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
+from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
 from kdsearch.driver import Estimate, duration, estimate, open_study, run_search
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import InProcessEngine, Queue, TabulatedEngine, Worker
@@ -321,16 +322,19 @@ def test_in_a_terminal_there_is_a_bar() -> None:
 # -- trainings that fail --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["raises", "dies"])
-@pytest.mark.parametrize("tries", [1, 3])
+@pytest.mark.parametrize(
+    ("tells", "granted", "tries"),
+    [(True, 1, 1), (True, 3, 3), (False, 1, LOST_WITHOUT_PROGRESS)],
+    ids=["raises", "raises thrice", "dies"],
+)
 def test_a_training_that_fails_is_shown_tried_again_and_left_out(
-    tmp_path: Path, tries: int, tells: bool
+    tmp_path: Path, tells: bool, granted: int, tries: int
 ) -> None:
     def run_training(training: Training, folder: Path) -> Outcome:
         mse = isinstance(training, StudentTraining) and training.temperature is None
         return FailingTraining(kind="student" if mse else "none")(training, folder)
 
-    ledger = ready(tmp_path, resolved_of(a_study(tries=tries)))
+    ledger = ready(tmp_path, resolved_of(a_study(tries=granted)))
     agenda = Agenda(ledger.resolved())
     engine = CatchingEngine(Worker(folder=tmp_path, run_training=run_training), tells)
     console = paper()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from fakes import (
     uniform,
 )
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request
-from kdsearch.driver import Dispatcher
+from kdsearch.agenda import Agenda, Attempt, Cost, Outcome, Request
+from kdsearch.driver import Deadline, Dispatcher
 from kdsearch.engine import (
     Engine,
     InProcessEngine,
@@ -282,15 +283,55 @@ def test_a_training_that_runs_is_not_handed_out_again() -> None:
 
 
 def test_a_lost_training_is_an_attempt_and_is_tried_again_until_it_has_failed_for_good() -> None:
-    agenda, ledger, dispatcher, follower = dispatching(tries=2)
+    agenda, ledger, dispatcher, follower = dispatching(tries=1)
     key = take(dispatcher)
-    dispatcher.lost(key, "the node is gone")
-    assert take(dispatcher) == key
-    dispatcher.lost(key, "the node is gone")
+    dispatcher.lost(key, "killed")
+    for _ in range(2):
+        assert take(dispatcher) == key
+        dispatcher.lost(key, "killed")
     assert dispatcher.complete
     assert agenda.results == {key: None}
-    assert follower.failures == [(key, "worker_lost", False), (key, "worker_lost", True)]
-    assert [a.message for a in ledger.attempts_of(key)] == ["the node is gone"] * 2
+    lost = (key, "worker_lost")
+    assert follower.failures == [(*lost, False), (*lost, False), (*lost, True)]
+    assert [a.message for a in ledger.attempts_of(key)] == ["killed"] * 3
+
+
+def test_a_search_that_drains_gives_out_nothing_new_and_is_complete_when_nothing_runs() -> None:
+    agenda, ledger, dispatcher, _ = dispatching(tries=1)
+    key = take(dispatcher)
+    ledger.ask_to_stop(drain=True)
+    assert dispatcher.take() is None
+    assert not dispatcher.complete
+    ledger.write_outcome(outcome_of(agenda.requests()[0].training))
+    dispatcher.done(key)
+    assert dispatcher.take() is None
+    assert dispatcher.complete
+    assert not agenda.complete
+
+
+def test_what_a_worker_had_not_begun_when_the_search_drained_is_no_try(tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    agenda = Agenda(RESOLVED)
+    dispatcher = Dispatcher(agenda, ledger)
+    request = dispatcher.take()
+    assert request is not None
+    ledger.ask_to_stop(drain=True)
+    recorded = RecordedTraining(log=tmp_path / "runs.txt")
+    Worker(folder=tmp_path, run_training=recorded)(request.training)
+    dispatcher.done(request.training.key)
+    assert recorded.runs() == []
+    assert ledger.attempts() == {}
+    assert dispatcher.complete
+
+
+def test_a_deadline_is_near_when_a_training_as_long_as_the_longest_would_end_behind_it() -> None:
+    agenda = Agenda(RESOLVED)
+    assert not Deadline(at=time.monotonic() + 60).near(agenda)  # nothing is known of their length
+    training = agenda.requests()[0].training
+    cost = Cost(seconds=100.0, device="none", host="here")
+    agenda.add(training.key, outcome_of(training, cost=cost))
+    assert Deadline(at=time.monotonic() + 60).near(agenda)
+    assert not Deadline(at=time.monotonic() + 160).near(agenda)
 
 
 def test_a_lost_training_that_had_committed_its_outcome_is_done() -> None:
@@ -328,11 +369,11 @@ def test_tries_of_an_earlier_driver_count() -> None:
     resolved = resolved_of(a_study(tries=2))
     ledger = memory_ledger(resolved)
     first = Dispatcher(Agenda(resolved), ledger)
-    first.lost(take(first), "killed")
+    first.lost(take(first), "it hung", "timeout")
     agenda = Agenda(resolved, ledger.results())
     second = Dispatcher(agenda, ledger)
     key = take(second)
-    second.lost(key, "killed")
+    second.lost(key, "it hung", "timeout")
     assert agenda.results == {key: None}
 
 

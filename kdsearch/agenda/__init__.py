@@ -10,7 +10,15 @@ from kdsearch.agenda.count import (
     remaining,
 )
 from kdsearch.agenda.graph import Graph
-from kdsearch.agenda.outcome import Attempt, Cost, Epoch, Outcome, TestScore
+from kdsearch.agenda.outcome import (
+    Attempt,
+    Cost,
+    Epoch,
+    Failure,
+    Outcome,
+    TestScore,
+    failed_for_good,
+)
 from kdsearch.agenda.training import (
     VERSION,
     CheckpointSpec,
@@ -36,6 +44,7 @@ __all__ = [
     "DataSpec",
     "Epoch",
     "ErmTraining",
+    "Failure",
     "ForwardSettings",
     "Graph",
     "ModelSpec",
@@ -52,6 +61,7 @@ __all__ = [
     "case_counts",
     "checkpoint_bytes",
     "checkpoint_models",
+    "failed_for_good",
     "parse_training",
     "remaining",
 ]

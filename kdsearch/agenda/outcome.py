@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal, NewType
 
 from pydantic import Field
@@ -63,6 +65,8 @@ class Outcome(Record):
     """How many weights the model has."""
     model_bytes: int | None = None
     """What its weights take in memory, in full precision."""
+    parts: int = 1
+    """In how many parts each batch was computed: more than one after a GPU's memory ran out."""
     metric: str = ""
     """How exactly the scores are computed, as a publication would state it."""
     digests: dict[str, str] = Field(default_factory=dict)
@@ -70,18 +74,54 @@ class Outcome(Record):
     cost: Cost
 
 
+Failure = Literal[
+    "error",
+    "gpu_oom",
+    "host_oom",
+    "timeout",
+    "preempted",
+    "worker_lost",
+    "storage",
+    "input",
+]
+"""Why a try has no outcome. A training that diverges has one: that is a result.
+
+error: the training raised. gpu_oom, host_oom: memory ran out. timeout: the watchdog ended it.
+preempted: its node went away. worker_lost: its process ended without a word. storage, input: the
+disk or the files failed it.
+"""
+
+LOST_WITHOUT_PROGRESS = 3
+PREEMPTED_WITHOUT_PROGRESS = 10
+_GPU_OOM_TRIES = 2
+
+
 class Attempt(Record):
     """A try that ended without an outcome."""
 
     key: str
     number: int
-    failure: Literal["error", "worker_lost", "storage", "input"]
-    """`storage` and `input`: the disk or the files failed it, not the training; no try of it."""
+    failure: Failure
     message: str
     traceback: str = ""
     host: str
+    steps: int = 0
+    """Of the training's last checkpoint: where the next try goes on."""
 
-    @property
-    def counts(self) -> bool:
-        """Whether it is one of the tries that a study grants."""
-        return self.failure not in ("storage", "input")
+
+def failed_for_good(attempts: Sequence[Attempt], tries: int) -> bool:
+    """Whether a training with these failed tries is not tried again; `tries` is the study's.
+
+    Errors, timeouts and a host's want of memory share the study's tries. A GPU's want of memory is
+    tried once more, with each batch in parts. A process that is lost, or a node, is no fault of
+    the training while its checkpoints get on; so are the disk and the files never.
+    """
+    count = Counter(attempt.failure for attempt in attempts)
+    furthest = max((attempt.steps for attempt in attempts), default=0)
+    stuck = Counter(attempt.failure for attempt in attempts if attempt.steps == furthest)
+    return (
+        count["error"] + count["timeout"] + count["host_oom"] >= tries
+        or count["gpu_oom"] >= _GPU_OOM_TRIES
+        or stuck["worker_lost"] >= LOST_WITHOUT_PROGRESS
+        or stuck["preempted"] >= PREEMPTED_WITHOUT_PROGRESS
+    )

@@ -7,12 +7,12 @@ import sys
 import typer
 
 import kdsearch
-from kdsearch.cli import data, export, launch, look, mirror, plan, study
+from kdsearch.cli import data, export, launch, look, mirror, plan, stop, study
+from kdsearch.cli.stop import INTERRUPTED
 from kdsearch.errors import InputError, StorageError
 
 BAD_INPUT = 2
 STORAGE = 3
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="kdsearch",
@@ -44,6 +44,7 @@ launch.add_to(app)
 look.add_to(app)
 export.add_to(app)
 mirror.add_to(app)
+stop.add_to(app)
 
 
 def main() -> None:

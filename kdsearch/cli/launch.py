@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import re
-import shlex
+import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -26,9 +26,10 @@ from kdsearch.cli.options import (
     parse_models,
     print_answer,
 )
+from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
 from kdsearch.distill import check_models, run_training
-from kdsearch.driver import Watch, duration, open_study, run_search
-from kdsearch.engine import InProcessEngine, Worker
+from kdsearch.driver import Deadline, Watch, duration, open_study, run_search
+from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
 
 INCOMPLETE = 1
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password)=[^&\s]*")
-"""In a database's URL: behind the user's name, or among the options."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -78,10 +77,18 @@ def launch(
             help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …",
         ),
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Start nothing that would not end by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
+        ),
+    ] = None,
 ) -> None:
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
+    ends = parse_deadline(deadline) if deadline else None
     storage = _storage(optuna) if optuna else None
     study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
@@ -89,7 +96,12 @@ def launch(
     _check_folder(ledger)
     ledger.prepare()
     started = time.monotonic()
-    with _disk_in_words(ledger.folder), driver_lock(ledger.folder), _stopped_politely(out):
+    with (
+        _disk_in_words(ledger.folder),
+        driver_lock(ledger.folder, taken_over=_taken_over),
+        stoppable(ledger, out, ends),
+    ):
+        ledger.forget_stop()
         agenda = open_study(
             ledger, study, data_dir=data_dir, place=str(study_file), check=check_models
         )
@@ -111,6 +123,7 @@ def launch(
                     in_process=in_process,
                     out=out,
                     watches=watches,
+                    deadline=ends,
                 )
         report = write_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
@@ -182,15 +195,20 @@ def _run(
     in_process: bool,
     out: Console,
     watches: Sequence[Watch],
+    deadline: Deadline | None,
 ) -> None:
     worker = Worker(folder=ledger.folder, run_training=run_training)
-    if in_process:
+
+    def search(engine: Engine, slots: int) -> None:
         run_search(
-            agenda, ledger, InProcessEngine(worker=worker), slots=1, console=out, watches=watches
+            agenda, ledger, engine, slots=slots, console=out, watches=watches, deadline=deadline
         )
+
+    if in_process:
+        search(InProcessEngine(worker=worker), 1)
         return
     # Ray takes a second to import, which commands that only read files do not need.
-    from kdsearch.engine.ray_tune import EngineError, RayTuneEngine, connect, words
+    from kdsearch.engine.ray_tune import RayTuneEngine, connect, watch_health, words
 
     resources = study.resources
     connection = connect(
@@ -200,8 +218,8 @@ def _run(
         threads=study.training.cpu_threads,
         say=out.print,
     )
-    with connection as cluster:
-        _raise_on_termination()
+    with connection as cluster, watch_health(lambda what: give_up(ledger, out, what)):
+        stop_on_signals(out, ledger)  # Ray installed a handler of its own at its start
         if cluster.dashboard:
             out.print(f"Ray dashboard: {cluster.dashboard}")
             if cluster.token:
@@ -211,28 +229,18 @@ def _run(
             f"{slots} at once, each on {words(cluster.resources)}; "
             f"`kdsearch status {ledger.folder}` watches"
         )
-        engine = RayTuneEngine(worker=worker, cluster=cluster)
+        engine = RayTuneEngine(worker=worker, cluster=cluster, seconds=resources.hours * 3600)
         try:
-            run_search(agenda, ledger, engine, slots=cluster.slots, console=out, watches=watches)
+            search(engine, cluster.slots)
         except EngineError as error:
             out.print(f"kdsearch: {error}")
-            _resume_hint(out)
+            resume_hint(out)
             raise typer.Exit(INCOMPLETE) from None
 
 
-@contextmanager
-def _stopped_politely(out: Console) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM say how to go on."""
-    before = signal.getsignal(signal.SIGTERM)
-    _raise_on_termination()
-    try:
-        yield
-    except KeyboardInterrupt:
-        out.print("\nstopped; what was finished is kept")
-        _resume_hint(out)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _taken_over() -> None:
+    print("kdsearch: another host took this search over; stopping", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
@@ -244,24 +252,6 @@ def _disk_in_words(folder: Path) -> Iterator[None]:
         if error.errno not in _DISK:
             raise
         raise storage_error(folder, error) from None
-
-
-def _raise_on_termination() -> None:
-    """Have SIGTERM stop a search as Ctrl-C does; Ray installs a handler of its own at its start."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
-def _resume_hint(out: Console) -> None:
-    command = _PASSWORD.sub(_hidden, shlex.join(sys.argv[1:]))
-    out.print(f"go on with the same command: kdsearch {command}")
-
-
-def _hidden(password: re.Match[str]) -> str:
-    return f"{password[1]}:***@" if password[1] else f"{password[2]}=***"
 
 
 def _check_folder(ledger: Ledger) -> None:
@@ -281,14 +271,19 @@ def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
     for view in blocked:
         print(f"kdsearch: {view.case} could not be searched: {view.blocked}", file=sys.stderr)
     if failed:
-        trainings = count(len(failed), "training")
+        attempts = ledger.attempts()
+        kinds = Counter(attempts[key][-1].failure for key in failed)
+        classes = ", ".join(f"{number} with {kind}" for kind, number in sorted(kinds.items()))
         print(
-            f"kdsearch: {trainings} failed for good; why: {ledger.folder}/attempts/\n"
-            "  to try one again, remove its folder there and launch again",
+            f"kdsearch: {count(len(failed), 'training')} failed for good ({classes}); "
+            f"why: {ledger.folder}/attempts/\n"
+            f"  to try them again: kdsearch retry {ledger.folder}, then launch again",
             file=sys.stderr,
         )
+    if not agenda.complete:
+        print("kdsearch: it was asked to stop; the same command goes on", file=sys.stderr)
     unscored = [v for v in agenda.views() if v.traversed and not v.best_has_score]
     for view in unscored:
         print(f"kdsearch: {view.case}: no training of it has a score", file=sys.stderr)
-    if failed or blocked or unscored:
+    if failed or blocked or unscored or not agenda.complete:
         raise typer.Exit(INCOMPLETE)

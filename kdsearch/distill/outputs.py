@@ -33,11 +33,13 @@ def write_outputs(
     examples: Encoded,
     settings: ForwardSettings,
     order: Sequence[int],
+    *,
+    parts: int = 1,
 ) -> dict[Path, str] | None:
     """Write what a model says of the training split to `path`, and beside it its head if wide.
 
     Returns the digests of what was written, None where the model says something that is not
-    finite. `order`: see `predict`. Raises `StorageError`.
+    finite. `order`, `parts`: see `predict`. Raises `StorageError`.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     files = {path: temporary}
@@ -45,7 +47,7 @@ def write_outputs(
         files[head_path(path)] = temporary.with_suffix(".head.tmp")
     try:
         with temporary.open("wb") as file:
-            if not _write_rows(file, model, task, examples, settings, order):
+            if not _write_rows(file, model, task, examples, settings, order, parts):
                 return None
         if task.wide:
             weight, bias = head_weights(model)
@@ -111,11 +113,14 @@ def _write_rows(
     examples: Encoded,
     settings: ForwardSettings,
     order: Sequence[int],
+    parts: int,
 ) -> bool:
     """Write the rows of all examples in their order as a `.npy`; False where one is not finite."""
     dtype = settings.hidden_dtype or "fp32"
     start = None
-    for indices, batch, values in predict(model, task, examples, settings, order=order):
+    for indices, batch, values in predict(
+        model, task, examples, settings, order=order, parts=parts
+    ):
         if not torch.isfinite(values).all():
             return False
         if start is None:

@@ -35,8 +35,9 @@ from kdsearch.agenda import (
 from kdsearch.distill.models import build_model, check_head, load_tokenizer, model_folder
 from kdsearch.distill.objective import Objective, kd_objective, label_objective
 from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_outputs
+from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, State, evaluate, train
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, MemoryExhaustedError, first_line
 from kdsearch.ledger import Ledger, storage_error, sync_folder
 from kdsearch.search import ValidationScore
 from kdsearch.study import GOLD
@@ -55,13 +56,22 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     torch.set_num_threads(training.settings.cpu_threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    worker = _Worker(Ledger(folder), keep=keep)
-    if isinstance(training, TeacherTraining):
-        outcome = worker.teacher(training)
-    elif isinstance(training, OutputsTraining):
-        outcome = worker.outputs(training)
-    else:
-        outcome = worker.student(training)
+    ledger = Ledger(folder)
+    attempts = ledger.attempts_of(training.key)
+    # With half of it, a single longer batch may be too much again.
+    parts = 4 if any(attempt.failure == "gpu_oom" for attempt in attempts) else 1
+    worker = _Worker(ledger, keep=keep, parts=parts)
+    try:
+        if isinstance(training, TeacherTraining):
+            outcome = worker.teacher(training)
+        elif isinstance(training, OutputsTraining):
+            outcome = worker.outputs(training)
+        else:
+            outcome = worker.student(training)
+    except torch.OutOfMemoryError as error:
+        raise MemoryExhaustedError(first_line(error), gpu=True) from error
+    except MemoryError as error:
+        raise MemoryExhaustedError(first_line(error), gpu=False) from error
     seconds = round(time.monotonic() - started, 3)
     _log.info("key=%s %s: %s in %.1f s", training.key, training, outcome.state, seconds)
     return outcome.model_copy(update={"cost": outcome.cost.model_copy(update={"seconds": seconds})})
@@ -70,9 +80,10 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
 class _Worker:
     """The three kinds of training, on one device."""
 
-    def __init__(self, ledger: Ledger, *, keep: bool) -> None:
+    def __init__(self, ledger: Ledger, *, keep: bool, parts: int) -> None:
         self._ledger = ledger
         self._keep = keep
+        self._parts = parts
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def teacher(self, training: TeacherTraining) -> Outcome:
@@ -118,7 +129,9 @@ class _Worker:
         if training.split == "train":
             return self._keep_outputs(training, model, examples, order)
         tokenizer = self._tokenizer(checkpoint.model, data)
-        found = evaluate(model, task, tokenizer, examples, data, settings, order=order)
+        found = evaluate(
+            model, task, tokenizer, examples, data, settings, order=order, parts=self._parts
+        )
         outcome = self._outcome(training, model, None)
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
@@ -147,7 +160,7 @@ class _Worker:
         epoch, state = history.best
         model.load_state_dict(state)
         test = self._encoded(training.model, data, "test", settings)
-        found = evaluate(model, task, tokenizer, test, data, settings)
+        found = evaluate(model, task, tokenizer, test, data, settings, parts=self._parts)
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
         digests: dict[str, str] = {}
@@ -204,6 +217,12 @@ class _Worker:
             learning_rate=training.learning_rate,
             seed=training.seed,
             keep_lowest_loss=teacher,
+            parts=self._parts,
+            checkpoints=DiskCheckpoints(
+                self._ledger,
+                training.key,
+                self._ledger.resolved().study.resources.checkpoint_minutes,
+            ),
         )
         return model, tokenizer, history
 
@@ -282,7 +301,9 @@ class _Worker:
             check_head(model, task, examples)
         root = self._ledger.folder
         path = root / "outputs" / f"{training.key}.npy"
-        written = write_outputs(path, model, task, examples, training.settings, order)
+        written = write_outputs(
+            path, model, task, examples, training.settings, order, parts=self._parts
+        )
         outcome = self._outcome(training, model, None)
         if written is None:
             return outcome.model_copy(update={"state": "diverged"})
@@ -299,6 +320,7 @@ class _Worker:
             parameters=sum(p.numel() for p in model.parameters()),
             model_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
             metric=TASKS[training.data.task].signature(training.data),
+            parts=self._parts,
             cost=self._cost(0),
         )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
 
 from kdsearch.agenda import DataSpec, Epoch
 from kdsearch.distill.objective import Objective, label_objective
@@ -22,6 +24,20 @@ State = dict[str, Tensor]
 
 _BATCHES_PER_GROUP = 50
 _EVALUATION_FACTOR = 4  # no gradients are held, so that more examples fit
+
+
+class Checkpoints(Protocol):
+    """Where a training saves how far it is."""
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+
+    def save(self, steps: int, state: dict[str, Any]) -> None:
+        """Keep the state after `steps` steps, in place of an older one."""
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """The steps and the state to go on from, if there is one."""
 
 
 @dataclass(kw_only=True)
@@ -48,10 +64,15 @@ def train(
     learning_rate: float,
     seed: int,
     keep_lowest_loss: bool = False,
+    parts: int = 1,
+    checkpoints: Checkpoints | None = None,
 ) -> History:
     """Train `model` in place with AdamW, scoring it on `validation` after each epoch.
 
-    A loss that is not finite ends the training: it diverged, and has no score.
+    A loss that is not finite ends the training: it diverged, and has no score. With `parts`, the
+    gradient of a batch is accumulated over that many parts of it: the same gradient, in less
+    memory and more time. A training that has `checkpoints` goes on from the last of them, as if it
+    had never been interrupted.
     """
     device = examples.labels.device
     optimizer = _optimizer(model, settings, learning_rate)
@@ -59,13 +80,23 @@ def train(
     schedule = LambdaLR(optimizer, _schedule(settings, steps))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     history = History()
-    for number in range(1, settings.epochs + 1):
+    total = torch.zeros((), device=device)
+    moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    resumed = checkpoints.load() if checkpoints is not None else None
+    done = 0
+    if resumed is not None:
+        done = _restore(resumed, moving, history, total)
+    steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
+    for number in range(1 + done // steps_per_epoch, settings.epochs + 1):
         model.train()
-        total = torch.zeros((), device=device)
-        for indices in batches(examples.lengths, settings.batch_size, seed, number):
+        behind = max(0, done - (number - 1) * steps_per_epoch)
+        if behind == 0:
+            total.zero_()
+        order = batches(examples.lengths, settings.batch_size, seed, number)
+        for step, indices in enumerate(islice(order, behind, None), behind + 1):
             batch = examples.batch(indices)
             with autocast(device, settings.precision):
-                batch_loss = objective(task.outputs(model, batch), batch)
+                batch_loss = objective(_outputs(model, task, examples, indices, parts), batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(batch_loss).backward()
             if settings.clip is not None:
@@ -75,16 +106,71 @@ def train(
             scaler.update()
             schedule.step()
             total += batch_loss.detach() * len(indices)
+            if checkpoints is not None and checkpoints.due and step < steps_per_epoch:
+                taken = (number - 1) * steps_per_epoch + step
+                checkpoints.save(taken, _snapshot(moving, history, total))
         optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
         train_loss = float(total) / len(examples)
-        scored = evaluate(model, task, tokenizer, validation, data, settings)
+        scored = evaluate(model, task, tokenizer, validation, data, settings, parts=parts)
         epoch = _epoch(number, train_loss, scored)
         history.epochs.append(epoch)
         if epoch.train_loss is None or epoch.validation_loss is None:
             history.diverged = True
             return history
         _keep(history, epoch, model, keep_lowest_loss)
+        if checkpoints is not None and checkpoints.due and number < settings.epochs:
+            checkpoints.save(number * steps_per_epoch, _snapshot(moving, history, total))
     return history
+
+
+def _outputs(
+    model: nn.Module, task: Task, examples: Encoded, indices: Tensor, parts: int
+) -> Tensor:
+    """What the model says of a batch, [R, W], of which only one part's activations are held."""
+    if parts == 1:
+        return task.outputs(model, examples.batch(indices))
+    outputs: list[Tensor] = [
+        checkpoint(task.outputs, model, examples.batch(part), use_reentrant=False)
+        for part in indices.chunk(parts)
+    ]
+    return torch.cat(outputs)
+
+
+def _snapshot(moving: Mapping[str, Any], history: History, total: Tensor) -> dict[str, Any]:
+    """All that a training goes on from; tensors, numbers and texts only."""
+    return {
+        "moving": {name: part.state_dict() for name, part in moving.items()},
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if total.is_cuda else [],
+        "total": total,
+        "epochs": [epoch.model_dump() for epoch in history.epochs],
+        "best": _plain(history.best),
+        "lowest_loss": _plain(history.lowest_loss),
+    }
+
+
+def _restore(
+    found: tuple[int, dict[str, Any]], moving: Mapping[str, Any], history: History, total: Tensor
+) -> int:
+    """Go on from a `_snapshot`: how many steps are done."""
+    done, state = found
+    for name, part in moving.items():
+        part.load_state_dict(state["moving"][name])
+    torch.set_rng_state(state["random"])
+    if total.is_cuda:
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    total.copy_(state["total"])
+    history.epochs = [Epoch.model_validate(epoch) for epoch in state["epochs"]]
+    history.best, history.lowest_loss = map(_parsed, (state["best"], state["lowest_loss"]))
+    return done
+
+
+def _plain(kept: tuple[Epoch, State] | None) -> tuple[dict[str, Any], State] | None:
+    return None if kept is None else (kept[0].model_dump(), kept[1])
+
+
+def _parsed(kept: tuple[dict[str, Any], State] | None) -> tuple[Epoch, State] | None:
+    return None if kept is None else (Epoch.model_validate(kept[0]), kept[1])
 
 
 def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
@@ -124,14 +210,17 @@ def evaluate(
     settings: Settings,
     *,
     order: Sequence[int] = (),
+    parts: int = 1,
 ) -> Evaluation:
-    """Score a model on a split whose rows all have labels; `order`: see `predict`."""
+    """Score a model on a split whose rows all have labels; `order`, `parts`: see `predict`."""
     started = time.perf_counter()
     device = examples.labels.device
     objective = label_objective(task, model)
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
-    for indices, batch, values in predict(model, task, examples, settings, order=order):
+    for indices, batch, values in predict(
+        model, task, examples, settings, order=order, parts=parts
+    ):
         labelled = int((task.labels(batch) != IGNORED).sum())
         with autocast(device, settings.precision):
             loss = objective(values, batch)
@@ -154,16 +243,18 @@ def predict(
     settings: Settings,
     *,
     order: Sequence[int] = (),
+    parts: int = 1,
 ) -> Iterator[tuple[Tensor, Batch, Tensor]]:
     """What the model says of every example, those of similar length together.
 
     Gives the numbers of some examples, their batch and its rows [R, W]. `order` are the numbers
-    that the data's labels have in the model, where it has them in another order.
+    that the data's labels have in the model, where it has them in another order. With `parts`,
+    so many times fewer examples are held at once.
     """
     model.eval()
     device = examples.labels.device
     # Beams multiply what a batch takes. Groups keep the order roughly, for rows written to a disk.
-    size = max(1, settings.batch_size * _EVALUATION_FACTOR // (settings.beams or 1))
+    size = max(1, settings.batch_size * _EVALUATION_FACTOR // ((settings.beams or 1) * parts))
     groups = torch.arange(len(examples)).split(size * _BATCHES_PER_GROUP)
     by_length = torch.cat([group[examples.lengths[group].argsort(stable=True)] for group in groups])
     for indices in by_length.split(size):

@@ -1,11 +1,13 @@
 """Drives a search: from the agenda through an engine to the ledger."""
 
+from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.estimate import Estimate, duration, estimate
 from kdsearch.driver.search import open_study, run_search
 from kdsearch.driver.watch import Watch
 
 __all__ = [
+    "Deadline",
     "Dispatcher",
     "Estimate",
     "Watch",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from kdsearch.agenda import Agenda, Attempt, Request
+from kdsearch.agenda import Agenda, Attempt, Failure, Request, failed_for_good
+from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.watch import Watch
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
@@ -13,7 +14,15 @@ from kdsearch.ledger import Ledger
 class Dispatcher:
     """The queue of an engine (see `kdsearch.engine.Queue`)."""
 
-    def __init__(self, agenda: Agenda, ledger: Ledger, watches: tuple[Watch, ...] = ()) -> None:
+    def __init__(
+        self,
+        agenda: Agenda,
+        ledger: Ledger,
+        watches: tuple[Watch, ...] = (),
+        deadline: Deadline | None = None,
+    ) -> None:
+        self._deadline = deadline
+        self._drains = False
         self._agenda = agenda
         self._ledger = ledger
         self._watches = watches
@@ -35,11 +44,19 @@ class Dispatcher:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to run, and nothing is running."""
-        return not self._running and self._agenda.complete
+        """Whether nothing is left to run, or may be started, and nothing is running."""
+        return not self._running and (self._drains or self._agenda.complete)
 
     def take(self) -> Request | None:
-        """The most urgent training that is not running; None while none can start."""
+        """The most urgent training that is not running; None while none can start.
+
+        None for good once the search was asked to drain, or its deadline is near.
+        """
+        if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
+            self._ledger.ask_to_stop(drain=True)
+        self._drains = self._drains or self._ledger.stop_asked() is not None
+        if self._drains:
+            return None
         if self._waiting is None:
             requests = self._agenda.requests()
             self._waiting = [r for r in reversed(requests) if r.training.key not in self._running]
@@ -62,8 +79,13 @@ class Dispatcher:
         outcome = self._ledger.outcome(key)
         attempts = self._ledger.attempts_of(key)
         if outcome is None and len(attempts) <= self._attempts[key]:
-            self._write_lost(key, "it ended without an outcome")
+            if self._ledger.stop_asked():  # it was not begun
+                self._drains = True
+                self.release(key)
+                return
+            self._write_lost(key, "it ended without an outcome", "worker_lost")
             attempts = self._ledger.attempts_of(key)
+        self._ledger.watchdog(key).unlink(missing_ok=True)
         request = self._running.pop(key)
         self._waiting = None
         self._finished += 1
@@ -72,7 +94,7 @@ class Dispatcher:
             for watch in self._watches:
                 watch.finished(request, outcome)
             return
-        for_good = sum(attempt.counts for attempt in attempts) >= self._tries
+        for_good = failed_for_good(attempts, self._tries)
         if for_good:
             self._agenda.add(key, None)
         for watch in self._watches:
@@ -82,22 +104,22 @@ class Dispatcher:
         if attempts[-1].failure == "input":
             raise InputError.one(request.training, attempts[-1].message)
 
-    def lost(self, key: str, message: str) -> None:
+    def lost(self, key: str, message: str, failure: Failure = "worker_lost") -> None:
         """A training ended without a word to the engine; the worker may have committed one."""
         told = len(self._ledger.attempts_of(key)) > self._attempts[key]
         if self._ledger.outcome(key) is None and not told:
-            self._write_lost(key, message)
+            self._write_lost(key, message, failure)
         self.done(key)
 
-    def _write_lost(self, key: str, message: str) -> None:
+    def _write_lost(self, key: str, message: str, failure: Failure) -> None:
+        """Record a try whose worker could not. Its watchdog, if it ended it, says where it hung."""
+        watchdog = self._ledger.watchdog(key)
+        hung = watchdog.read_text(errors="replace") if watchdog.exists() else ""
+        if hung:
+            failure, message = "timeout", "it took longer than resources.hours, and was ended"
+        host = socket.gethostname()
         self._ledger.write_attempt(
-            Attempt(
-                key=key,
-                number=0,
-                failure="worker_lost",
-                message=message,
-                host=socket.gethostname(),
-            )
+            Attempt(key=key, number=0, failure=failure, message=message, traceback=hung, host=host)
         )
 
     def release(self, key: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, cached_bytes, checkpoint_bytes
+from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.keep import Keep
 from kdsearch.driver.watch import Display, Log, Note, Watch
@@ -88,13 +89,17 @@ def run_search(
     slots: int,
     console: Console,
     watches: Sequence[Watch] = (),
+    deadline: Deadline | None = None,
 ) -> None:
-    """Run all that is left of a search, with progress on `console`; `watches` follow it too."""
+    """Run all that is left of a search, or that ends by the `deadline`.
+
+    Progress is shown on `console`; `watches` follow it too.
+    """
     with ExitStack() as stack:
         log = Log(ledger.folder)
         stack.callback(log.close)
         display = stack.enter_context(Display(agenda, slots, console))
         keep = Keep(ledger, agenda)
         every: tuple[Watch, ...] = (log, Note(ledger, slots), display, keep, *watches)
-        engine.run(Dispatcher(agenda, ledger, every))
+        engine.run(Dispatcher(agenda, ledger, every, deadline))
         keep.remove()

@@ -1,7 +1,15 @@
 """Engines: trainings in, outcomes out, in any order."""
 
-from kdsearch.engine.base import Engine, Queue, RunTraining, Worker
+from kdsearch.engine.base import Engine, EngineError, Queue, RunTraining, Worker
 from kdsearch.engine.inprocess import InProcessEngine
 from kdsearch.engine.tabulated import TabulatedEngine
 
-__all__ = ["Engine", "InProcessEngine", "Queue", "RunTraining", "TabulatedEngine", "Worker"]
+__all__ = [
+    "Engine",
+    "EngineError",
+    "InProcessEngine",
+    "Queue",
+    "RunTraining",
+    "TabulatedEngine",
+    "Worker",
+]

@@ -11,11 +11,16 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from kdsearch.agenda import Attempt, Outcome, Request, Training
-from kdsearch.errors import InputError, StorageError
+from kdsearch.agenda import Attempt, Failure, Outcome, Request, Training
+from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
+
+
+class EngineError(Exception):
+    """The machines do not let the search go on; what was finished is kept."""
+
 
 RunTraining = Callable[[Training, Path], Outcome]
 """Runs a training with the files of the study's folder, and returns its outcome."""
@@ -30,7 +35,7 @@ class Queue(Protocol):
     def done(self, key: str) -> None:
         """A training ended: its outcome, or a failed attempt, is in the ledger."""
 
-    def lost(self, key: str, message: str) -> None:
+    def lost(self, key: str, message: str, failure: Failure = "worker_lost") -> None:
         """A training ended without a word: its worker died."""
 
     def release(self, key: str) -> None:
@@ -38,7 +43,7 @@ class Queue(Protocol):
 
     @property
     def finished(self) -> int:
-        """How many trainings ended since the start."""
+        """How many trainings ended since the start, with an outcome or a failed try."""
 
     @property
     def complete(self) -> bool:
@@ -63,24 +68,38 @@ class Worker:
     run_training: RunTraining
 
     def __call__(self, training: Training) -> None:
-        """Run `training` and commit its outcome. An exception passes through."""
+        """Run `training` and commit its outcome. An exception passes through.
+
+        Nothing is started of a search that is to drain.
+        """
         ledger = Ledger(self.folder)
-        if ledger.outcome(training.key) is None:
+        if ledger.outcome(training.key) is None and not ledger.stop_asked():
             ledger.write_outcome(self.run_training(training, self.folder))
+        ledger.remove_progress(training.key)
 
     def fail(self, training: Training, error: BaseException) -> None:
         """Commit a failed attempt."""
-        kinds: dict[type[BaseException], Literal["storage", "input"]] = {
-            StorageError: "storage",
-            InputError: "input",
-        }
+        failure, message = _failure(error)
         Ledger(self.folder).write_attempt(
             Attempt(
                 key=training.key,
                 number=0,
-                failure=kinds.get(type(error), "error"),
-                message=str(error) if type(error) in kinds else f"{type(error).__name__}: {error}",
+                failure=failure,
+                message=message,
                 traceback="".join(traceback.format_exception(error)),
                 host=socket.gethostname(),
             )
         )
+
+
+def _failure(error: BaseException) -> tuple[Failure, str]:
+    """The class of a failure, and what to say of it."""
+    match error:
+        case StorageError():
+            return "storage", str(error)
+        case InputError():
+            return "input", str(error)
+        case MemoryExhaustedError():
+            return ("gpu_oom" if error.gpu else "host_oom"), str(error)
+        case _:
+            return "error", f"{type(error).__name__}: {error}"

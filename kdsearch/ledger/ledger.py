@@ -4,7 +4,9 @@ study.yaml            the study as it was launched
 resolved.json         the study with the digests of its data and models
 data/<digest>.jsonl   the rows of each split
 outcomes/<key>.json   what became of each training
-attempts/<key>/<n>.json   tries that failed
+attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
+progress/<key>/<steps>-<digest>.pt   where a training that runs goes on if its worker dies
+stop.json             what `kdsearch stop` asks the driver
 checkpoints/<key>/    a teacher's kept epochs
 outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
                       with the head that makes logits of them in <key>.head.safetensors
@@ -21,16 +23,49 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
-from kdsearch.agenda import Attempt, Outcome
+from kdsearch.agenda import Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError
 from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.study import Resolved, Row
 
-_FOLDERS = ("outcomes", "attempts", "data", "checkpoints", "outputs", "students", "report")
+_FOLDERS = (
+    "outcomes",
+    "attempts",
+    "data",
+    "checkpoints",
+    "outputs",
+    "students",
+    "progress",
+    "report",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A checkpoint of a training: a file whose name tells how far it is, and its digest."""
+
+    path: Path
+
+    @property
+    def steps(self) -> int:
+        """How many steps the training has behind it."""
+        return int(self.path.name.partition("-")[0])
+
+    @property
+    def intact(self) -> bool:
+        """Whether the file has the digest that its name tells."""
+        try:
+            with self.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return False
+        return self.path.stem.partition("-")[2] == digest
 
 
 class Ledger:
@@ -77,6 +112,11 @@ class Ledger:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+        for path in (self.folder / "attempts").glob(".*.watchdog"):
+            path.unlink(missing_ok=True)
+        for key in self._disk.names(self.folder / "progress"):
+            if self.outcome(key) is not None:
+                self.remove_progress(key)
 
     def kept_students(self) -> set[str]:
         """The keys of the students whose weights are here."""
@@ -108,7 +148,7 @@ class Ledger:
 
     def strangers(self) -> list[str]:
         """What lies in the folder and is not a study's."""
-        ours = {*_FOLDERS, "resolved.json", "running.json", "launch.log"}
+        ours = {*_FOLDERS, "resolved.json", "running.json", "stop.json", "launch.log"}
         names = set(self._disk.names(self.folder)) - ours
         return sorted(name for name in names if not name.startswith((".", "driver.")))
 
@@ -171,21 +211,36 @@ class Ledger:
                     yield outcome
 
     def write_attempt(self, attempt: Attempt) -> None:
-        """Record a try that failed, under the next free number."""
+        """Record a try that failed, under the next free number; `steps` are its progress's."""
         folder = self.folder / "attempts" / attempt.key
         self._disk.make_folder(folder)
-        number = 1 + len(self.attempts_of(attempt.key))
+        steps = max((path.steps for path in self.progress(attempt.key)), default=0)
+        retried = sum(name.endswith(".retried") for name in self._disk.names(folder))
+        number = 1 + retried + len(self.attempts_of(attempt.key))
         while True:
-            numbered = attempt.model_copy(update={"number": number})
+            numbered = attempt.model_copy(update={"number": number, "steps": steps})
             content = numbered.model_dump_json(indent=1).encode()
             if self._commit(folder / f"{number}.json", content):
-                return
+                break
             number += 1
+        if attempt.traceback:
+            self.write(f"attempts/{attempt.key}/{number}.txt", attempt.traceback)
+
+    def forgive(self, key: str) -> None:
+        """Have the failed tries of a training count no more. They stay, under other names."""
+        folder = self.folder / "attempts" / key
+        for attempt in self.attempts_of(key):
+            path = folder / f"{attempt.number}.json"
+            self._disk.replace(path, path.with_suffix(".retried"))
 
     def attempts_of(self, key: str) -> list[Attempt]:
         """The failed tries of a training, the first one first."""
         folder = self.folder / "attempts" / key
-        names = [name for name in self._disk.names(folder) if not name.startswith(".")]
+        names = [
+            name
+            for name in self._disk.names(folder)
+            if name.endswith(".json") and not name.startswith(".")
+        ]
         found = [self._attempt(folder / name) for name in names]
         return sorted(found, key=lambda attempt: attempt.number)
 
@@ -198,18 +253,50 @@ class Ledger:
 
     def attempts(self) -> dict[str, list[Attempt]]:
         """The failed tries of each training that has any."""
-        keys = sorted(self._disk.names(self.folder / "attempts"))
+        names = sorted(self._disk.names(self.folder / "attempts"))
+        keys = [name for name in names if not name.startswith(".")]
         return {key: found for key in keys if (found := self.attempts_of(key))}
 
     def results(self) -> dict[str, Outcome | None]:
         """What is known: outcomes, and None for what failed as often as the study allows."""
         tries = self.resolved().study.tries
         results: dict[str, Outcome | None] = {
-            key: None
-            for key, tried in self.attempts().items()
-            if sum(attempt.counts for attempt in tried) >= tries
+            key: None for key, tried in self.attempts().items() if failed_for_good(tried, tries)
         }
         return results | {outcome.key: outcome for outcome in self.outcomes()}
+
+    # -- trainings that run ---------------------------------------------------------------------
+
+    def progress(self, key: str) -> list[Progress]:
+        """The checkpoints of a training that has not ended, the one that got furthest first."""
+        folder = self.folder / "progress" / key
+        names = [name for name in self._disk.names(folder) if not name.startswith(".")]
+        found = [Progress(path=folder / name) for name in names]
+        return sorted(found, key=lambda progress: -progress.steps)
+
+    def remove_progress(self, key: str) -> None:
+        """Remove the checkpoints of a training that has ended."""
+        shutil.rmtree(self.folder / "progress" / key, ignore_errors=True)
+
+    def watchdog(self, key: str) -> Path:
+        """A file that is there while a training runs, and holds where it hung if it did."""
+        return self.folder / "attempts" / f".{key}.watchdog"
+
+    def ask_to_stop(self, *, drain: bool) -> None:
+        """Ask the driver to end the search: now, or (`drain`) when what runs has ended."""
+        self.write("stop.json", json.dumps({"drain": drain}))
+
+    def stop_asked(self) -> Literal["now", "drain"] | None:
+        """What `ask_to_stop` asked for."""
+        try:
+            note = json.loads(self._disk.read(self.folder / "stop.json"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return "drain" if note["drain"] else "now"
+
+    def forget_stop(self) -> None:
+        """A new search is not bound by what the one before was asked."""
+        self._disk.remove(self.folder / "stop.json")
 
     # -- other files ----------------------------------------------------------------------------
 

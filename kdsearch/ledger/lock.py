@@ -8,7 +8,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +23,15 @@ LEASE_SECONDS = 60.0
 
 
 @contextmanager
-def driver_lock(folder: Path, lease: float = LEASE_SECONDS) -> Iterator[None]:
+def driver_lock(
+    folder: Path, lease: float = LEASE_SECONDS, taken_over: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold the study's folder as its only driver.
 
     A driver that died on this host frees it at once; one on another host when its heartbeat has
-    not moved for `lease` seconds on our own clock. Raises `InputError` naming the holder.
+    not moved for `lease` seconds on our own clock. Raises `InputError` naming the holder. Where
+    this process was silent for so long itself, and another one has taken the folder over,
+    `taken_over` is called from a thread.
     """
     try:
         file = (folder / "driver.lock").open("a+")
@@ -46,16 +51,31 @@ def driver_lock(folder: Path, lease: float = LEASE_SECONDS) -> Iterator[None]:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": datetime.now().isoformat(timespec="seconds"),
+            "id": uuid.uuid4().hex,
         }
         _write(beat, {**note, "beat": 0})
-        thread = threading.Thread(target=_keep_beating, args=(beat, note, stop), daemon=True)
+        if other and other.get("host") != note["host"]:
+            time.sleep(
+                min(2.0, lease / 10)
+            )  # two hosts may take over at once; the later one has it
+            if not _ours(beat, note):
+                raise _held(folder, _read(beat))
+        arguments = (beat, note, stop, taken_over)
+        thread = threading.Thread(target=_keep_beating, args=arguments, daemon=True)
         thread.start()
         try:
             yield
         finally:
             stop.set()
             thread.join()
-            beat.unlink(missing_ok=True)
+            if _ours(beat, note):
+                beat.unlink(missing_ok=True)
+
+
+def leave(folder: Path) -> None:
+    """Let go of the folder in a process that ends without unwinding."""
+    if _read(folder / "driver.json").get("pid") == os.getpid():
+        (folder / "driver.json").unlink(missing_ok=True)
 
 
 def driver_of(folder: Path) -> dict[str, Any] | None:
@@ -82,10 +102,20 @@ def driver_of(folder: Path) -> dict[str, Any] | None:
     return note if silent < LEASE_SECONDS else None
 
 
-def _keep_beating(beat: Path, note: dict[str, Any], stop: threading.Event) -> None:
+def _ours(beat: Path, note: dict[str, Any]) -> bool:
+    """Whether the folder is still ours, as far as can be read."""
+    return bool(_read(beat).get("id", note["id"]) == note["id"])
+
+
+def _keep_beating(
+    beat: Path, note: dict[str, Any], stop: threading.Event, taken_over: Callable[[], None]
+) -> None:
     count = 0
     while not stop.wait(HEARTBEAT_SECONDS):
         count += 1
+        if not _ours(beat, note):
+            taken_over()
+            return
         try:
             _write(beat, {**note, "beat": count})
         except OSError:

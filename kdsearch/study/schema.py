@@ -391,6 +391,10 @@ class Resources(Section):
 
     cpus: Positive | None = None
     gpus: Annotated[float, Field(ge=0)] | None = None
+    hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
+    """The longest that it may take: one that hangs is ended, and has failed with `timeout`."""
+    checkpoint_minutes: Positive = 5.0
+    """How often it saves where it is, to go on from there if its worker dies."""
 
 
 class Study(Section):

@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayError
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.error import TuneError
 
-from kdsearch.engine.base import Queue, Worker
+from kdsearch.engine.base import EngineError, Queue, Worker
 from kdsearch.engine.ray_tune.cluster import Cluster
 from kdsearch.engine.ray_tune.scheduler import RampUpScheduler
 from kdsearch.engine.ray_tune.searcher import QueueSearcher, Reconcile
 from kdsearch.engine.ray_tune.slot import slot_class
+from kdsearch.ledger import Ledger
 
+DAY = 24 * 3600.0
 _MOST_REBUILDS = 3
 _log = logging.getLogger(__name__)
-
-
-class EngineError(Exception):
-    """Ray died again and again without a training getting done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,8 @@ class RayTuneEngine:
 
     worker: Worker
     cluster: Cluster
+    seconds: float = DAY
+    """The longest that a training may take: one that hangs ends with its process."""
 
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives, until it is complete.
@@ -44,11 +45,12 @@ class RayTuneEngine:
         """
         deaths = 0
         while not queue.complete:
-            searcher = QueueSearcher(queue)
+            searcher = QueueSearcher(queue, self._begun)
             before = queue.finished
             reason: Exception | str = "it ended early"
             try:
-                self._fit(searcher)
+                with _every_loss_is_an_actors():
+                    self._fit(searcher)
             except (TuneError, RayError, RuntimeError) as error:
                 reason = error
             finally:
@@ -63,10 +65,14 @@ class RayTuneEngine:
             if deaths >= _MOST_REBUILDS:
                 raise EngineError(f"Ray Tune dies again and again: {reason}")
 
+    def _begun(self, key: str) -> bool:
+        ledger = Ledger(self.worker.folder)
+        return ledger.watchdog(key).exists() or ledger.outcome(key) is not None
+
     def _fit(self, searcher: QueueSearcher) -> None:
         with _scratch() as scratch, _environment(self.cluster.slots):
             tune.Tuner(
-                slot_class(self.worker, self.cluster.resources),
+                slot_class(self.worker, self.cluster.resources, self.seconds),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=RampUpScheduler(self.cluster.slots),
@@ -83,6 +89,31 @@ class RayTuneEngine:
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
+
+
+@contextmanager
+def _every_loss_is_an_actors() -> Iterator[None]:
+    """Have Tune take whatever ends a worker process as the end of that one training.
+
+    Tune 2.60 lets an error of Ray's that is of neither of two classes, such as that of its memory
+    monitor, end the whole run. Where a later Tune has no such method, its run is built anew.
+    """
+    name = "_actor_task_failed"
+    original = getattr(RayActorManager, name, None)
+    if original is None:
+        yield
+        return
+
+    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=str(exception))
+        original(self, tracked_actor_task=tracked_actor_task, exception=exception)
+
+    setattr(RayActorManager, name, failed)
+    try:
+        yield
+    finally:
+        setattr(RayActorManager, name, original)
 
 
 def _trial_name(trial: Any) -> str:

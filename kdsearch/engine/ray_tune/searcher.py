@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from kdsearch.engine.base import Queue
+from kdsearch.agenda import Failure
+from kdsearch.engine.base import EngineError, Queue
 
 _ENDED = ("ERROR", "TERMINATED")
+_MOST_STILLBORN = 5
+_MESSAGES: dict[Failure, str] = {
+    "worker_lost": "its worker process ended without a word",
+    "host_oom": "its node ran low on memory, and Ray ended it",
+    "preempted": "its node went away",
+}
+
+
+def _reason(trial: Any) -> str:
+    """What Tune wrote down of a trial's error."""
+    path = trial.error_file
+    return Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+
+
+def _failure(reason: str) -> Failure:
+    """The class of a failure that Ray words so (2.60)."""
+    if "low on memory" in reason:
+        return "host_oom"
+    if "node has died" in reason or "node was terminated" in reason or "preempt" in reason:
+        return "preempted"
+    return "worker_lost"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word")
 
 
 class QueueSearcher(Searcher):
@@ -21,9 +49,12 @@ class QueueSearcher(Searcher):
     live list of trials, and what has ended there unannounced is taken as lost.
     """
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, begun: Callable[[str], bool]) -> None:
+        """`begun` tells of a key whether a worker process has begun its training."""
         super().__init__(metric=None, mode=None)
         self.error: Exception | None = None
+        self._begun = begun
+        self._stillborn = 0
         self.trials: list[Any] = []
         self._queue = queue
         self._live: dict[str, str] = {}
@@ -64,8 +95,9 @@ class QueueSearcher(Searcher):
             return
         try:
             if error:
-                self._queue.lost(key, "its worker process ended without a word")
+                self._lost(trial_id, key)
             else:
+                self._stillborn = 0
                 self._queue.done(key)
         except Exception as problem:
             self.error = self.error or problem
@@ -83,6 +115,19 @@ class QueueSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles the searcher for a restore that we never do.
         return {}
+
+    def _lost(self, trial_id: str, key: str) -> None:
+        """A process ended. If it had not begun its training, that is no try of it."""
+        reason = next((_reason(t) for t in self.trials if t.trial_id == trial_id), "")
+        failure = _failure(reason)
+        if failure != "worker_lost" or self._begun(key):
+            self._stillborn = 0
+            self._queue.lost(key, _MESSAGES[failure], failure)
+            return
+        self._queue.release(key)
+        self._stillborn += 1
+        if self._stillborn >= _MOST_STILLBORN:
+            raise EngineError(f"worker processes die at their start: {_last_line(reason)}")
 
     def _reconcile(self) -> None:
         ended = {t.trial_id for t in self.trials if t.status in _ENDED} & set(self._live)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from kdsearch.agenda import parse_training
 from kdsearch.engine.base import Worker
+from kdsearch.ledger import Ledger
 
 
-def slot_class(worker: Worker, resources: Mapping[str, float]) -> type[tune.Trainable]:
-    """A Trainable that runs trainings with `worker`, and takes `resources` of the cluster."""
+def slot_class(
+    worker: Worker, resources: Mapping[str, float], seconds: float
+) -> type[tune.Trainable]:
+    """A Trainable that runs trainings with `worker`, and takes `resources` of the cluster.
+
+    A training that takes longer than `seconds` ends with its process.
+    """
 
     class Slot(tune.Trainable):
         """One slot of the cluster."""
@@ -36,14 +45,15 @@ def slot_class(worker: Worker, resources: Mapping[str, float]) -> type[tune.Trai
             training = parse_training(json.loads(self.config["training"]))
             label = f"{self.config['label']} {training}"
             logging.info("%s: started", label)
-            try:
-                worker(training)
-            except Exception as error:
-                logging.exception("%s: failed", label)
-                worker.fail(training, error)
-                # Raised on, so that Tune does not use this process again: after an error on a GPU
-                # it may be in no state to. Ours may not survive pickling, hence another.
-                raise RuntimeError(f"{type(error).__name__}: {error}") from None
+            with _watched(Ledger(worker.folder).watchdog(training.key), seconds):
+                try:
+                    worker(training)
+                except Exception as error:
+                    logging.exception("%s: failed", label)
+                    worker.fail(training, error)
+                    # Raised on, so that Tune does not use this process again: after an error on a
+                    # GPU it may be in no state to. Ours may not survive pickling, hence another.
+                    raise RuntimeError(f"{type(error).__name__}: {error}") from None
             logging.info("%s: finished", label)
             return {"done": True, "key": training.key}
 
@@ -53,3 +63,18 @@ def slot_class(worker: Worker, resources: Mapping[str, float]) -> type[tune.Trai
 
     Slot.__qualname__ = "Slot"
     return Slot
+
+
+@contextmanager
+def _watched(path: Path, seconds: float) -> Iterator[None]:
+    """Have this process end after `seconds`, with the place where it hangs in `path`.
+
+    The thread that does it is no Python thread: it needs no lock that what hangs may hold.
+    """
+    with path.open("w") as file:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    path.unlink(missing_ok=True)

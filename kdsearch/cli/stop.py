@@ -1,0 +1,164 @@
+"""`stop` and `retry`; and how a launch that runs is stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, NoReturn, get_args
+
+import typer
+from rich.console import Console
+
+from kdsearch.agenda import Failure
+from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.driver import Deadline
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger, driver_lock, driver_of, leave
+
+INTERRUPTED = 130
+_INCOMPLETE = 1
+_GRACE_SECONDS = 1.5
+"""To clean up in: what stops a job, such as `ray job stop`, kills it a moment later."""
+_SECONDS_BETWEEN = 1.0
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password)=[^&\s]*")
+"""In a database's URL: behind the user's name, or among the options."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(epilog=example("kdsearch stop runs/quickstart --drain"))(stop)
+    app.command(epilog=example("kdsearch retry runs/quickstart --class gpu_oom"))(retry)
+
+
+def stop(
+    folder: StudyFolder,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Let finish what runs, and start nothing new.")
+    ] = False,
+) -> None:
+    """Stop the search that drives a folder, on whatever machine it runs."""
+    ledger, _ = open_folder(folder)
+    driver = driver_of(ledger.folder)
+    if driver is None:
+        raise InputError.one(folder, "is not being driven", "there is nothing to stop")
+    ledger.ask_to_stop(drain=drain)
+    who = f"process {driver['pid']} on {driver['host']}"
+    console().print(f"asked {who} to stop{' when what runs has ended' if drain else ''}")
+
+
+def retry(
+    folder: StudyFolder,
+    kind: Annotated[
+        str | None,
+        typer.Option("--class", metavar="CLASS", help="Those only whose last try failed so."),
+    ] = None,
+) -> None:
+    """Have the trainings that failed for good tried again, at the next launch."""
+    if kind is not None and kind not in get_args(Failure):
+        raise InputError.one(
+            "--class", f"no class {kind}", f"one of {', '.join(get_args(Failure))}"
+        )
+    ledger, agenda = open_folder(folder)
+    with driver_lock(ledger.folder):
+        attempts = ledger.attempts()
+        failed = [
+            key
+            for key, result in agenda.results.items()
+            if result is None and kind in (None, attempts[key][-1].failure)
+        ]
+        for key in failed:
+            ledger.forgive(key)
+    out = console()
+    out.print(f"{count(len(failed), 'training')} will be tried again")
+    if failed:
+        out.print("go on with the command that launched the search")
+
+
+def parse_deadline(text: str) -> Deadline:
+    """What `--deadline` says: a time from now, or a moment. Raises `InputError`."""
+    if span := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        seconds = float(span[1]) * _SECONDS[span[2]]
+    else:
+        try:
+            seconds = datetime.fromisoformat(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            mend = "such as 90m, 11.5h, 2d or 2026-12-24T08:00"
+            raise InputError.one("--deadline", f"{text!r} is no time", mend) from None
+    if seconds <= 0:
+        raise InputError.one("--deadline", f"{text} is past", "give a later time")
+    return Deadline(at=time.monotonic() + seconds)
+
+
+@contextmanager
+def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterator[None]:
+    """Have signals, `kdsearch stop` and a deadline stop what runs inside; say how to go on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop_on_signals(out, ledger)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_SECONDS_BETWEEN):
+            late = deadline is not None and time.monotonic() >= deadline.at
+            if late or ledger.stop_asked() == "now":
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_on_signals(out: Console, ledger: Ledger) -> None:
+    """Stop on SIGTERM and Ctrl-C, within two seconds; drain on SIGUSR1."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        # What is still to be cleaned up then is Ray's, which ends with this process.
+        timer = threading.Timer(_GRACE_SECONDS, _end, (ledger, INTERRUPTED))
+        timer.daemon = True
+        timer.start()
+        for known in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(known, signal.SIG_IGN)  # once is enough
+        out.print("\nstopped; what was finished is kept")
+        resume_hint(out)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGUSR1, lambda number, frame: ledger.ask_to_stop(drain=True))
+
+
+def give_up(ledger: Ledger, out: Console, what: str) -> None:
+    """End this process, whatever its main thread is blocked in; from another thread."""
+    out.print(f"\nkdsearch: {what}; what was finished is kept")
+    resume_hint(out)
+    _end(ledger, _INCOMPLETE)
+
+
+def resume_hint(out: Console) -> None:
+    """Say how to go on. A password in a database's URL is not shown."""
+    command = _PASSWORD.sub(_hidden, shlex.join(sys.argv[1:]))
+    out.print(f"go on with the same command: kdsearch {command}")
+
+
+def _end(ledger: Ledger, code: int) -> None:
+    leave(ledger.folder)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _hidden(password: re.Match[str]) -> str:
+    return f"{password[1]}:***@" if password[1] else f"{password[2]}=***"

@@ -1,0 +1,53 @@
+"""The checkpoints of a training that runs: written every few minutes, gone once it has ended."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import torch
+
+from kdsearch.distill.outputs import sync_and_digest
+from kdsearch.ledger import Ledger, storage_error, sync_folder
+
+
+class DiskCheckpoints:
+    """See `Checkpoints`: in the study's folder, under the training's key."""
+
+    def __init__(self, ledger: Ledger, key: str, minutes: float) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """See `Checkpoints`."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, steps: int, state: dict[str, Any]) -> None:
+        """See `Checkpoints`. Raises `StorageError`."""
+        folder = self._ledger.folder / "progress" / self._key
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        older = self._ledger.progress(self._key)
+        try:
+            folder.mkdir(exist_ok=True, parents=True)
+            torch.save(state, temporary)
+            digest = sync_and_digest(temporary)
+            temporary.replace(folder / f"{steps}-{digest}.pt")
+            sync_folder(folder)
+        except (OSError, RuntimeError) as error:  # torch's own, where a write fails
+            temporary.unlink(missing_ok=True)
+            raise storage_error(folder, error) from None
+        for progress in older:
+            progress.path.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """See `Checkpoints`. A damaged one is passed over."""
+        for progress in self._ledger.progress(self._key):
+            if progress.intact:
+                state = torch.load(progress.path, map_location="cpu", weights_only=True)
+                return progress.steps, state
+        return None

@@ -1,0 +1,308 @@
+"""What becomes of a training that fails: the policy, and Ray's traps on a real local Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import ray
+from fakes import a_study, attempt_at, made_up_training, memory_ledger, outcome_of, resolved_of
+from hypothesis import given
+from hypothesis import strategies as st
+from ray import tune
+from ray.exceptions import OutOfMemoryError
+
+from kdsearch.agenda import (
+    Agenda,
+    Attempt,
+    Failure,
+    Outcome,
+    Training,
+    failed_for_good,
+    parse_training,
+)
+from kdsearch.driver import Dispatcher
+from kdsearch.engine import EngineError, RunTraining, Worker
+from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
+from kdsearch.engine.ray_tune.searcher import QueueSearcher, Reconcile
+from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
+from kdsearch.ledger import Ledger
+
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+
+
+def ready(folder: Path, **sections: Any) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.prepare()
+    ledger.write_resolved(resolved_of(a_study(search=SMALL_GRID, **sections)))
+    return ledger
+
+
+def search(
+    ledger: Ledger, run_training: RunTraining, cluster: Cluster, seconds: float = 3600
+) -> Agenda:
+    agenda = Agenda(ledger.resolved(), ledger.results())
+    worker = Worker(folder=ledger.folder, run_training=run_training)
+    RayTuneEngine(worker=worker, cluster=cluster, seconds=seconds).run(Dispatcher(agenda, ledger))
+    return agenda
+
+
+def failures_of(ledger: Ledger) -> list[Failure]:
+    return [attempt.failure for tried in ledger.attempts().values() for attempt in tried]
+
+
+# -- the policy --------------------------------------------------------------------------------
+
+
+def tried(*failures: Failure, steps: Sequence[int] = ()) -> list[Attempt]:
+    counts = steps or [0] * len(failures)
+    return [
+        Attempt(key="abc", number=n, failure=failure, message="", host="here", steps=count)
+        for n, (failure, count) in enumerate(zip(failures, counts, strict=True), 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failures", "tries", "for_good"),
+    [
+        ((), 1, False),
+        (("error",), 1, True),
+        (("error",), 2, False),
+        (("error", "timeout"), 2, True),
+        (("host_oom", "host_oom"), 2, True),
+        (("gpu_oom",), 1, False),
+        (("gpu_oom", "gpu_oom"), 9, True),
+        (("worker_lost",) * 2, 1, False),
+        (("worker_lost",) * 3, 9, True),
+        (("preempted",) * 9, 1, False),
+        (("preempted",) * 10, 1, True),
+        (("storage", "input") * 9, 1, False),
+    ],
+)
+def test_each_class_of_failure_has_its_number_of_tries(
+    failures: tuple[Failure, ...], tries: int, for_good: bool
+) -> None:
+    assert failed_for_good(tried(*failures), tries) is for_good
+
+
+def test_a_lost_worker_does_not_count_while_the_checkpoints_get_on() -> None:
+    lost = tried(*["worker_lost"] * 5, steps=[0, 0, 7, 7, 9])
+    assert not failed_for_good(lost, 1)
+    assert failed_for_good([*lost, *tried("worker_lost", "worker_lost", steps=[9, 9])], 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(FAILURES), st.integers(0, 3))), st.integers(1, 4))
+def test_a_training_that_has_failed_for_good_stays_so_and_no_failure_repeats_for_ever(
+    seen: list[tuple[Failure, int]], tries: int
+) -> None:
+    steps = sorted(count for _, count in seen)  # a checkpoint is never taken back
+    attempts = tried(*(failure for failure, _ in seen), steps=steps)
+    decided = [failed_for_good(attempts[:n], tries) for n in range(len(attempts) + 1)]
+    stuck = len(set(steps)) <= 1
+    if stuck:
+        assert decided == sorted(decided)
+    for failure in FAILURES:
+        again = [*attempts, *tried(*[failure] * 20, steps=[99] * 20)]
+        assert failed_for_good(again, tries) or failure in ("storage", "input")
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (RuntimeError("no"), "error"),
+        (MemoryExhaustedError("CUDA out of memory", gpu=True), "gpu_oom"),
+        (MemoryExhaustedError("no memory", gpu=False), "host_oom"),
+        (StorageError("full"), "storage"),
+        (InputError.one("x", "is wrong"), "input"),
+    ],
+)
+def test_a_worker_tells_the_class_of_its_failure_with_the_traceback_in_a_file(
+    tmp_path: Path, error: Exception, failure: Failure
+) -> None:
+    ledger = ready(tmp_path)
+    training = Agenda(ledger.resolved()).requests()[0].training
+    try:
+        raise error
+    except Exception as caught:
+        Worker(folder=tmp_path, run_training=made_up_training).fail(training, caught)
+    [attempt] = ledger.attempts_of(training.key)
+    assert attempt.failure == failure
+    text = (tmp_path / "attempts" / training.key / "1.txt").read_text()
+    assert text.startswith("Traceback (most recent call last)")
+    assert str(error) in text
+
+
+def test_what_is_forgiven_counts_no_more_and_stays_on_the_disk() -> None:
+    ledger = memory_ledger(resolved_of(a_study(tries=1)))
+    ledger.write_attempt(attempt_at("abc", "first"))
+    assert ledger.results() == {"abc": None}
+    ledger.forgive("abc")
+    assert ledger.results() == {}
+    assert ledger.attempts() == {}
+    ledger.write_attempt(attempt_at("abc", "second"))
+    assert [(a.number, a.message) for a in ledger.attempts_of("abc")] == [(2, "second")]
+
+
+# -- Ray's traps -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HangingTraining:
+    """The teacher's training hangs."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        if training.kind == "teacher":
+            time.sleep(3600)
+        return made_up_training(training, folder)
+
+
+def test_a_training_that_hangs_is_ended_and_says_where_it_hung(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path, tries=1)
+    agenda = search(ledger, HangingTraining(), cluster, seconds=2)
+    assert agenda.complete
+    [[attempt]] = ledger.attempts().values()
+    assert attempt.failure == "timeout"
+    assert "resources.hours" in attempt.message
+    assert "test_failures.py" in attempt.traceback
+    assert "in __call__" in attempt.traceback
+
+
+@dataclass(frozen=True)
+class KilledForMemory:
+    """The first try of each teacher's training ends as Ray's memory monitor ends a process."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        mark = folder / "attempts" / f".{training.key}.mark"
+        if training.kind == "teacher" and not mark.exists():
+            mark.touch()
+            held = []
+            while True:  # until the monitor of a small share of the memory sees it
+                held.append(random.randbytes(2**24))
+        return made_up_training(training, folder)
+
+
+MONITORED = """
+import sys
+from pathlib import Path
+import ray
+from test_failures import KilledForMemory, ready, search
+from kdsearch.engine.ray_tune import Cluster
+threshold = float(sys.argv[2])
+ray.init(num_cpus=1, include_dashboard=False, _system_config={
+    "memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100})
+cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+agenda = search(ready(Path(sys.argv[1]), tries=2), KilledForMemory(), cluster)
+assert agenda.complete and all(agenda.results.values())
+"""
+
+
+def test_what_rays_memory_monitor_kills_is_a_failed_try_and_not_the_end_of_the_run(
+    tmp_path: Path,
+) -> None:
+    psutil = pytest.importorskip("psutil")
+    memory = psutil.virtual_memory()
+    threshold = (memory.total - memory.available + 2 * 2**30) / memory.total
+    if threshold > 0.9:
+        pytest.skip("this machine has too little free memory to let some run out")
+    found = subprocess.run(
+        [sys.executable, "-c", MONITORED, str(tmp_path), f"{threshold:.3f}"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert failures_of(Ledger(tmp_path)) == ["host_oom"]
+
+
+def test_the_error_of_rays_memory_monitor_is_not_one_that_tune_understands() -> None:
+    # When this fails, Tune has learnt it, and `_every_loss_is_an_actors` can go.
+    assert not issubclass(OutOfMemoryError, ray.exceptions.RayActorError)
+    assert not issubclass(OutOfMemoryError, ray.exceptions.RayTaskError)
+
+
+@dataclass(frozen=True)
+class DeadlyTraining:
+    """A training that cannot even be brought to a worker process: it dies as it comes up."""
+
+    driver: int
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        raise AssertionError("no process comes up to run it")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _only_in, (self.driver,)
+
+
+def _only_in(driver: int) -> DeadlyTraining:
+    if os.getpid() != driver:
+        os._exit(1)
+    return DeadlyTraining(driver)
+
+
+def test_worker_processes_that_die_at_their_start_end_the_search_and_are_no_tries(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path)
+    with pytest.raises(EngineError, match="worker processes die at their start"):
+        search(ledger, DeadlyTraining(os.getpid()), cluster)
+    assert ledger.attempts() == {}
+    assert search(ledger, made_up_training, cluster).complete
+
+
+class Stubborn(tune.Trainable):
+    """Runs one training per process: it refuses to be used again, and Tune tells no one."""
+
+    def step(self) -> dict[str, Any]:
+        training = parse_training(json.loads(self.config["training"]))
+        Worker(folder=Path(self.config["folder"]), run_training=made_up_training)(training)
+        return {"done": True}  # no metric: Tune is not asked to look for one
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return False
+
+
+def test_a_trial_that_ends_unannounced_is_taken_as_lost_and_the_search_ends(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    ledger = ready(tmp_path)
+    agenda = Agenda(ledger.resolved())
+    searcher = QueueSearcher(Dispatcher(agenda, ledger), lambda key: True)
+    tune.Tuner(
+        tune.with_resources(Stubborn, {"cpu": 1}),
+        param_space={"folder": str(tmp_path)},
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path / "tune"),
+            verbose=0,
+            callbacks=[Reconcile(searcher)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+    assert searcher.error is None
+    assert agenda.complete
+    assert "worker_lost" in failures_of(ledger)
+
+
+@pytest.mark.timeout(60)
+def test_a_search_with_nothing_left_to_do_ends(tmp_path: Path, cluster: Cluster) -> None:
+    ledger = ready(tmp_path)
+    agenda = Agenda(ledger.resolved())
+    while requests := agenda.requests():
+        outcome = outcome_of(requests[0].training, 0.5)
+        ledger.write_outcome(outcome)
+        agenda.add(outcome.key, outcome)
+    assert search(ledger, HangingTraining(), cluster).complete
+    ledger.ask_to_stop(drain=True)
+    search(ready(tmp_path / "other"), made_up_training, cluster)
