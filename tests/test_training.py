@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.objective import Objective, label_objective
-from kdsearch.distill.training import History, batches, evaluate, predict, train
+from kdsearch.distill.training import Checkpoints, History, batches, evaluate, predict, train
 from kdsearch.study import Adam
 from kdsearch.tasks import TASKS, Batch, Encoded
 
@@ -63,6 +63,8 @@ def trained(
     examples: Encoded | None = None,
     learning_rate: float = 3e-3,
     seed: int = 1,
+    parts: int = 1,
+    checkpoints: Checkpoints | None = None,
     **changes: Any,
 ) -> History:
     return train(
@@ -77,6 +79,8 @@ def trained(
         learning_rate=learning_rate,
         seed=seed,
         keep_lowest_loss=True,
+        parts=parts,
+        checkpoints=checkpoints,
     )
 
 

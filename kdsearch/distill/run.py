@@ -70,8 +70,10 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
             outcome = worker.student(training)
     except torch.OutOfMemoryError as error:
         raise MemoryExhaustedError(first_line(error), gpu=True) from error
-    except MemoryError as error:
-        raise MemoryExhaustedError(first_line(error), gpu=False) from error
+    except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise MemoryExhaustedError(first_line(error), gpu=False) from error
+        raise
     seconds = round(time.monotonic() - started, 3)
     _log.info("key=%s %s: %s in %.1f s", training.key, training, outcome.state, seconds)
     return outcome.model_copy(update={"cost": outcome.cost.model_copy(update={"seconds": seconds})})
