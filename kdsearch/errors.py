@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +20,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
+
+
+def shortened(value: object) -> str:
+    """How a value is written, with the middle left out where it is long or deeply nested."""
+    return _SHORT.repr(value)
 
 
 def first_line(error: BaseException) -> str:

@@ -14,15 +14,52 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.reader import ReaderError
 
-from kdsearch.errors import InputError, Problem
+from kdsearch.errors import InputError, Problem, shortened
 from kdsearch.search import Inner, Space
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.schema import Dataset, Student, Study, Teacher
+from kdsearch.study.sizes import readable_size
+
+_MOST_BYTES = 2_000_000
+_MOST_VALUES = 50_000
+"""With what aliases stand for, which can be far more than a file holds."""
+_MOST_CASES = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-5` is a number, a date is text and a key may stand once only."""
+    """YAML in which `1e-5` is a number, a date is text, `010` no number and a key stands once.
+
+    Tags are refused: a study has nothing to say with them.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._values: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise _marked(f"the tag {event.tag} is not for a study; remove it", event.start_mark)
+        node = super().compose_node(parent, index)
+        if node in self._values:  # by an alias
+            return node
+        if isinstance(event, yaml.AliasEvent):
+            raise _marked("an alias stands within what it stands for", event.start_mark)
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        assert node is not None
+        self._values[node] = 1 + sum(self._values[each] for each in inner)
+        if self._values[node] > _MOST_VALUES:
+            raise _marked(f"holds more than {_MOST_VALUES:,} values", node.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # a number with too many digits
+            raise _marked(str(error), node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -31,20 +68,24 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} is not text; put it in quotes",
-                    problem_mark=key_node.start_mark,
-                )
+                what = f"the key {shortened(key)} is not text; put it in quotes"
+                raise _marked(what, key_node.start_mark)
             if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
-                )
+                raise _marked(f"the key {shortened(key)} stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
+def _marked(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":float"))]
+    first: [
+        (tag, pattern)
+        for tag, pattern in pairs
+        if not tag.endswith((":timestamp", ":float", ":int"))
+    ]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -56,6 +97,11 @@ _Loader.add_implicit_resolver(
         re.X,
     ),
     list("-+0123456789."),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"),  # YAML 1.1 would read 010 as 8 and 1:30 as 90
+    list("-+0123456789"),
 )
 
 
@@ -101,11 +147,11 @@ def parse_study(
     if isinstance(seeds, list) and seeds:
         raw = {"seed": seeds[0], **raw}
     try:
-        study = Study.model_validate_json(json.dumps(raw, default=str))
+        study = Study.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         problems += [_problem(place, detail) for detail in _details(error)]
         raise InputError(problems) from None
-    except (ValueError, RecursionError) as error:  # of json: an alias that holds itself
+    except (TypeError, ValueError, RecursionError) as error:  # of a mapping from elsewhere
         raise InputError.one(place, f"cannot be read: {error}") from None
     problems += _references(study, place)
     if problems:
@@ -121,6 +167,15 @@ def test_cases(study: Study) -> tuple[TestCase, ...]:
         for dataset in block.dataset or study.datasets
         for teacher in block.teacher or study.teachers
         for student in block.student or study.students
+    )
+
+
+def _case_count(study: Study) -> int:
+    return sum(
+        len(block.dataset or study.datasets)
+        * len(block.teacher or study.teachers)
+        * len(block.student or study.students)
+        for block in study.test_cases
     )
 
 
@@ -169,13 +224,18 @@ def shipped_studies() -> dict[str, Path]:
 
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            what = f"is larger than {readable_size(_MOST_BYTES)}, so hardly a study file"
+            raise InputError.one(path, what)
+        text = content.decode()
     except FileNotFoundError:
         shipped = ", ".join(shipped_studies())
         raise InputError.one(
             path, "no such study file", f"`kdsearch new NAME` copies a shipped one: {shipped}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError.one(path, f"cannot be read as text: {error}") from None
     try:
         return yaml.load(text, Loader=_Loader)
@@ -183,8 +243,12 @@ def _read(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise InputError.one(place, f"not YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError.one(path, f"not YAML: {error}") from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"not YAML: has the character {text[error.position]!r}, which no text has"
+        raise InputError.one(f"{path}:{line}", what) from None
+    except RecursionError:
+        raise InputError.one(path, "not a study: it is nested too deeply") from None
 
 
 def _details(error: ValidationError) -> list[Any]:
@@ -203,6 +267,8 @@ def _details(error: ValidationError) -> list[Any]:
 
 
 def _problem(place: str, detail: Any) -> Problem:
+    if detail["type"] == "json_invalid":
+        return Problem(place=place, what="cannot be read", mend="is there half a character?")
     location = tuple(detail["loc"])
     where = f"{place}: {_path(location)}" if location else place
     if detail["type"] == "extra_forbidden":
@@ -215,15 +281,27 @@ def _problem(place: str, detail: Any) -> Problem:
         return Problem(place=where, what=what)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
-        what += f", not {json.dumps(detail['input'], ensure_ascii=False)}"
+        what += f", not {_quoted(detail['input'])}"
     return Problem(place=where, what=what)
+
+
+def _quoted(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _path(location: Sequence[str | int]) -> str:
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        name = part if isinstance(part, int) else _short(part)
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
+
+
+def _short(name: str) -> str:
+    """A name on one line of bearable length, as far as a study's own names may be wrong."""
+    line = "".join(c if c.isprintable() else "�" for c in name)
+    return line if len(line) <= 100 else f"{line[:100]}…"
 
 
 def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
@@ -246,7 +324,7 @@ def _is_section(kind: object) -> bool:
 def _unknown(where: str, name: str, known: Sequence[str] | Any, what: str) -> Problem:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-    return Problem(place=where, what=f"{name} is not {what}", mend=mend)
+    return Problem(place=where, what=f"{_short(name)} is not {what}", mend=mend)
 
 
 def _references(study: Study, place: str) -> list[Problem]:
@@ -286,6 +364,9 @@ def _references(study: Study, place: str) -> list[Problem]:
         ):
             for entry in getattr(block, field) or ():
                 check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
+    if _case_count(study) > _MOST_CASES:
+        what = f"are {_case_count(study):,}, more than {_MOST_CASES:,}"
+        return [*problems, Problem(place=f"{place}: test_cases", what=what, mend="leave some out")]
     seen: set[TestCase] = set()
     for case in test_cases(study):
         if case in seen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -156,8 +157,8 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     if model.hub is not None:
         folder = hub_model(model.hub, model.revision, place)
     else:
-        folder = Path(model.path or "").expanduser()
-        if not folder.is_dir():
+        folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
+        if not os.path.isdir(folder):
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
     if not (folder / "config.json").is_file() or not weight_files(folder):
         raise InputError.one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,10 +20,19 @@ from kdsearch.search.configuration import significant
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
-Name = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]+$", max_length=100)]
-"""Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student."""
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$",
+        max_length=60,
+    ),
+]
+"""Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student,
+and `fetch` makes folders of these names, so that none is `..` or too long for a disk."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
+Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
+_PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+"""Of a path on the Hub."""
 SPLITS = ("train", "validation", "test")
 TaskName = Literal["classification", "ner", "qa", "translation"]
 METRICS = {
@@ -56,6 +66,11 @@ def _model(value: object) -> object:
     if not isinstance(value, str):
         return value
     return {"path" if value.startswith(("/", "./", "../", "~")) else "hub": value}
+
+
+def _finite(value: object) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(map(_finite, parts)) and (not isinstance(value, float) or math.isfinite(value))
 
 
 def _student_temperature(value: object) -> StudentTemperature:
@@ -98,12 +113,12 @@ class Limit(Section):
 class Grammar(Section):
     """Rows of a small grammar for the data set's task, generated from a seed."""
 
-    train: PositiveInt
-    validation: PositiveInt
-    test: PositiveInt
+    train: Annotated[int, Field(gt=0, le=1_000_000)]
+    validation: Annotated[int, Field(gt=0, le=1_000_000)]
+    test: Annotated[int, Field(gt=0, le=1_000_000)]
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of the training labels that are drawn at random."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Dataset(Section):
@@ -172,10 +187,15 @@ class Dataset(Section):
 class Model(Section):
     """Where a model comes from: a folder, the Hugging Face Hub, or a configuration at random."""
 
-    path: str | None = None
-    hub: str | None = None
-    revision: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    hub: Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})?$", max_length=200)] | None = None
+    revision: Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$", max_length=200)] | None = None
     """A commit of the Hub's repository."""
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model, which can do anything on this machine.
+
+    Without it such a model is refused. Of a folder or of the Hub.
+    """
     config: dict[str, Any] | None = None
     """The fields of a transformers configuration, `model_type` among them."""
     tokenizer: str = "words"
@@ -188,6 +208,14 @@ class Model(Section):
             raise ValueError("give exactly one of path, hub and config")
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, such as bert")
+        if self.config is not None and not _finite(self.config):
+            raise ValueError("config has a number that is not finite")
+        if self.config is not None and self.trust_remote_code:
+            raise ValueError("a config comes without code; remove trust_remote_code")
+        if self.hub is None and self.revision is not None:
+            raise ValueError("revision goes with hub; remove it")
+        if self.config is None and self.tokenizer != "words":
+            raise ValueError("a pretrained model has its own tokenizer; remove tokenizer")
         return self
 
 
@@ -257,7 +285,7 @@ class TestCases(Section):
 class Temperature(Section):
     """τ_t of the first stage; the second adds four values around the best."""
 
-    broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2)] = (
+    broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2, max_length=16)] = (
         1.0,
         2.0,
         4.0,
@@ -281,15 +309,20 @@ def _distinct(values: tuple[object, ...], name: str) -> None:
 
 
 class Search(Section):
-    """The grid (Table 2) and how it is walked. The first value of each list is its default."""
+    """The grid (Table 2) and how it is walked. The first value of each list is its default.
+
+    The lists are limited, at about twice the paper's, to what `plan` can count in seconds.
+    """
 
     distance: Annotated[tuple[Literal["ce", "mse"], ...], Field(min_length=1)] = ("ce", "mse")
     teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] = ("t_hs", "t_ll")
     student_temperature: Annotated[
         tuple[Annotated[StudentTemperature, PlainValidator(_student_temperature)], ...],
-        Field(min_length=1),
+        Field(min_length=1, max_length=5),
     ] = (TIED, 1.0)
-    alpha: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+    alpha: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100)
+    ] = (
         1.0,
         0.1,
         0.2,
@@ -317,7 +350,7 @@ class Search(Section):
     def _consistent(self) -> Search:
         for name in ("distance", "teacher", "student_temperature", "alpha", "learning_rate"):
             _distinct(getattr(self, name), name)
-        if len(set(self.order)) != 3:
+        if len(self.order) != 3 or len(set(self.order)) != 3:
             raise ValueError("order names teacher, student_temperature and distance once each")
         return self
 
@@ -400,7 +433,7 @@ class Resources(Section):
 class Study(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: Seed = 0
     """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
