@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import math
 import random
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fakes import a_study
 from hypothesis import given, settings
@@ -22,9 +24,13 @@ from kdsearch.agenda import case_counts
 from kdsearch.errors import InputError
 from kdsearch.study import Study, load_study, parse_study, shipped_studies, space_of
 from kdsearch.study import test_cases as cases_of
+from kdsearch.study.rows import digest_rows, read_dataset
+from kdsearch.study.schema import Dataset
 
 TREES, TEXTS, GENERATED = 5_000, 4_000, 1_000
 """Malformed studies: of changed trees, of changed text, and of what hypothesis makes up."""
+FILES, BYTES = 6_500, 5_000
+"""Malformed data files: of changed rows, and of changed bytes."""
 SECONDS = 20
 """For one input, on a machine however busy: what takes longer hangs."""
 
@@ -452,3 +458,201 @@ def test_a_models_source_cannot_lead_out_of_the_hubs_cache(source: Any) -> None:
     new = {"hub": "a/b", "revision": "../../x"}
     with pytest.raises(InputError, match=r"x[.]yaml: models[.]new[.]revision"):
         parse_study(a_study(models={**a_study()["models"], "new": new}), place="x.yaml")
+
+
+# -- data files --------------------------------------------------------------------------------
+
+KINDS = ("jsonl", "jsonl.gz", "csv", "parquet")
+
+
+def rows_for(task: str, kind: str = "jsonl") -> list[dict[str, Any]]:
+    kinds: dict[str, Callable[[int], dict[str, Any]]] = {
+        "classification": lambda i: {"a": f"one {i}", "b": f"two {i}", "y": i % 2},
+        "ner": lambda i: {"w": ["in", "Rome", f"{i}"], "t": ["O", "B-LOC", "O"]},
+        "qa": lambda i: {
+            "question": f"who {i}?",
+            "context": f"Ann did {i}",
+            "answers": {"text": ["Ann"], "answer_start": [0]},
+        },
+        "translation": lambda i: (
+            {"pair.de": f"eins {i}", "pair.en": f"one {i}"}
+            if kind == "csv"
+            else {"pair": {"de": f"eins {i}", "en": f"one {i}"}}
+        ),
+    }
+    return [kinds[task](i) for i in range(5)]
+
+
+SAYS: dict[str, dict[str, Any]] = {
+    "classification": {"text": ["a", "b"], "label": "y", "labels": ["no", "yes"]},
+    "ner": {"text": "w", "label": "t"},
+    "qa": {},
+    "translation": {"text": "pair.de", "label": "pair.en"},
+}
+CELLS: list[Any] = [
+    *(None, True, 0, 1, 2, -1, 0.0, 1.0, 0.5, 10**30, 10**4_000, 1e308, math.nan, math.inf),
+    *("", " ", "\x00", "a\nb", "\ud800", "\u2028", "\U0001f600", "x" * 5_000, "no", "yes", "1"),
+    *("O", "[", '["a"]', '{"text": ["Ann"], "answer_start": [0]}', "[" * 3_000, "<script>", "None"),
+    *([], {}, [None], [[]], [1, "a", None], ["O", "\ud800", "O"], ["O", 1, "B-X"], ["", "a", "b"]),
+    *({"text": "Ann"}, {"text": ["Ann"], "answer_start": ["0"]}, {"text": [], "answer_start": []}),
+    *({"text": [None], "answer_start": [0]}, {"text": ["Ann"], "answer_start": [10**30]}),
+    *({"text": ["Ann"], "answer_start": [-3]}, {"text": ["Ann"], "answer_start": [0.5]}),
+    *(
+        [{"text": "Ann", "answer_start": 0}],
+        [{"text": {}, "answer_start": []}],
+        {"de": 1, "en": "x"},
+    ),
+]
+
+
+def nested(depth: int) -> Any:
+    found: Any = 1
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def change_rows(rows: list[dict[str, Any]], draw: random.Random) -> list[Any]:
+    """Rows with one change: of a cell, a column, a row or its order."""
+    kind = draw.randrange(10)
+    row = draw.choice(rows)
+    container, key = draw.choice(spots(row))
+    if kind <= 5:
+        container[key] = copy.deepcopy(draw.choice(CELLS))
+    elif kind == 6:
+        del container[key]
+    elif kind == 7:
+        column = draw.choice([*row, "zzz"])
+        for each in rows:
+            each[draw.choice(["zzz", "", column + " "])] = each.pop(column, None)
+    elif kind == 8:
+        column = draw.choice([*row, "zzz"])
+        for each in rows:
+            each[column] = copy.deepcopy(draw.choice(CELLS))
+    else:
+        return draw.choice([[], rows * 40, rows[:1], [*rows, {}], [*rows, 1], [*rows, None]])
+    return rows
+
+
+def as_bytes(rows: list[Any], kind: str, path: Path) -> bytes | None:
+    """A file's content; None where this kind of file cannot hold such rows."""
+    if kind == "parquet":
+        try:
+            pd.DataFrame(rows).to_parquet(path)
+        except Exception:
+            return None
+        return path.read_bytes()
+    if kind == "csv":
+        head = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+        lines = [head] + [[cell(row.get(k)) for k in head] for row in rows if isinstance(row, dict)]
+        quoted = (",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in line) for line in lines)
+        return "\r\n".join(quoted).encode(errors="surrogatepass")
+    try:
+        lines = [json.dumps(row) for row in rows]
+    except (ValueError, RecursionError):
+        return None
+    content = "\n".join(map(str, lines)).encode()
+    return gzip.compress(content, 1) if kind == "jsonl.gz" else content
+
+
+def cell(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except (ValueError, RecursionError):
+        return ""
+
+
+def check_data(folder: Path, task: str, kind: str, content: bytes) -> bool:
+    """Whether a data set can be read whose training split has this content."""
+    path = folder / f"train.{kind}"
+    path.write_bytes(content)
+    good = str(folder / f"good-{task}.jsonl")
+    dataset = Dataset.model_validate_json(
+        json.dumps(
+            {
+                "task": task,
+                "files": {"train": str(path), "validation": good, "test": good},
+                **SAYS[task],
+            }
+        )
+    )
+    with no_hang():
+        try:
+            found = read_dataset("mine", dataset, data_dir=None, seed=0)
+        except InputError as error:
+            check_words(error, str(path), "datasets.mine")
+            return False
+        for rows in found.splits.values():
+            assert digest_rows(rows)
+        json.dumps(found.labels, ensure_ascii=False).encode()
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for task in SAYS:
+        lines = "".join(json.dumps(row) + "\n" for row in rows_for(task))
+        (tmp_path / f"good-{task}.jsonl").write_text(lines)
+    return tmp_path
+
+
+def test_data_files_with_changed_rows_are_read_or_refused(folder: Path) -> None:
+    draw = random.Random(3)
+    tried = loaded = 0
+    while tried < FILES:
+        task, kind = draw.choice([*SAYS]), draw.choice(KINDS)
+        rows: list[Any] = rows_for(task, kind)
+        for _ in range(draw.choice([1, 1, 2])):
+            rows = change_rows([r for r in rows if r and isinstance(r, dict)] or [{"a": 1}], draw)
+        if draw.random() < 0.05 and isinstance(rows[0] if rows else None, dict):
+            rows[0][draw.choice([*rows[0], "zzz"])] = nested(draw.randrange(1_200))
+        content = as_bytes(rows, kind, folder / "made.parquet")
+        if content is not None:
+            tried += 1
+            loaded += check_data(folder, task, kind, content)
+    assert FILES // 20 < loaded < FILES
+
+
+def test_data_files_with_changed_bytes_are_read_or_refused(folder: Path) -> None:
+    draw = random.Random(4)
+    loaded = 0
+    made = {
+        (task, kind): as_bytes(rows_for(task, kind), kind, folder / "made.parquet")
+        for task in SAYS
+        for kind in KINDS
+    }
+    for _ in range(BYTES):
+        task, kind = draw.choice([*made])
+        content = made[task, kind]
+        assert content is not None
+        for _ in range(draw.choice([1, 1, 3])):
+            content = changed_bytes(content, draw)
+        loaded += check_data(folder, task, kind, content)
+    assert BYTES // 20 < loaded < BYTES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", [*SAYS])
+def test_a_data_file_that_was_not_changed_is_read(folder: Path, task: str, kind: str) -> None:
+    content = as_bytes(rows_for(task, kind), kind, folder / "made.parquet")
+    assert content is not None
+    assert check_data(folder, task, kind, content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", [*SAYS])
+def test_an_empty_file_and_a_folder_in_its_place_are_refused(
+    folder: Path, task: str, kind: str
+) -> None:
+    assert not check_data(folder, task, kind, b"")
+    path = folder / f"train.{kind}"
+    path.unlink()
+    path.mkdir()
+    files = {"files": {"train": str(path)}, "task": task, **SAYS[task]}
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        read_dataset("mine", Dataset.model_validate_json(json.dumps(files)), data_dir=None, seed=0)
+
+
+def test_a_row_that_says_a_column_twice_is_refused(folder: Path) -> None:
+    content = b'{"a": "x", "b": "y", "y": 0, "y": 1}\n'
+    assert not check_data(folder, "classification", "jsonl", content)

@@ -20,6 +20,7 @@ from kdsearch.study import (
     SPLITS,
     Dataset,
     Entry,
+    Model,
     hub_model,
     hub_rows,
     load_study,
@@ -118,7 +119,7 @@ def fetch(
             problems.append(Problem(place=f"datasets.{name}", what="is not public", mend=mend))
     for name, source in study.models.items():
         if source.hub is not None:
-            model_to = partial(_bring_model, source.hub, source.revision, f"models.{name}")
+            model_to = partial(_bring_model, source, f"models.{name}")
             wanted[f"models.{name}"] = (data_dir / "models" / name, model_to)
     out = console()
     missing: Jobs = {what: job for what, job in wanted.items() if not job[0].exists()}
@@ -151,7 +152,7 @@ def _bring_rows(entry: Entry, target: Path) -> None:
     temporary.replace(target)
 
 
-def _bring_model(hub: str, revision: str | None, place: str, target: Path) -> None:
+def _bring_model(model: Model, place: str, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.part")  # a broken download goes on there
-    hub_model(hub, revision, place, temporary)
+    hub_model(model.hub or "", model.revision, place, temporary, code=model.trust_remote_code)
     temporary.replace(target)

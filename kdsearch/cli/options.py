@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,8 +43,8 @@ def parse_models(given: list[str] | None) -> dict[str, str]:
         name, equals, location = entry.partition("=")
         if not (name and equals and location):
             raise InputError.one("--model", f"{entry!r} is not NAME=PATH")
-        path = Path(location).expanduser()
-        models[name] = str(path.resolve()) if path.is_dir() else location
+        path = os.path.expanduser(location)
+        models[name] = os.path.realpath(path) if os.path.isdir(path) else location
     return models
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.models import random_config, truncate
-from kdsearch.errors import InputError, Problem
-from kdsearch.study import Resolved, TestCase, given_labels, test_cases
+from kdsearch.errors import InputError, Problem, first_line
+from kdsearch.study import Resolved, TestCase, given_labels, test_cases, weight_files
 from kdsearch.tasks import TASKS, has_languages
 
 _SHORTEST_LENGTH = 8
@@ -34,6 +35,7 @@ def check_models(resolved: Resolved, place: str) -> None:
     transformers.logging.set_verbosity_error()
     _tokenizer.cache_clear()
     _content.cache_clear()
+    _check_weights.cache_clear()
     study = resolved.study
     used: set[tuple[str, str, int | None, str]] = set()
     for case in test_cases(study):
@@ -52,6 +54,11 @@ def check_models(resolved: Resolved, place: str) -> None:
             problem = "; ".join(f"{p.what} ({p.mend})" for p in error.problems)
         except Exception as error:  # whatever transformers raises for a configuration
             problem = " ".join(str(error).split())[:300] or type(error).__name__
+            if "trust_remote_code" in str(error):
+                problem = (
+                    "needs Python code that comes with it, which is not run; if you trust it with "
+                    f"this machine: models.{name}.trust_remote_code: true"
+                )
         if problem:
             problems[Problem(place=f"{place}: {where}", what=problem)] = None
     if not problems:
@@ -74,7 +81,10 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
         for model in teacher.given.values():
             found = resolved.models[model]
             labels = given_labels(teacher, found) if data.labels else ("start", "end")
-            outputs = AutoConfig.from_pretrained(Path(found.path or "")).num_labels
+            try:
+                outputs = _config(resolved, model).num_labels
+            except Exception:  # which is said of the model itself
+                continue
             if labels is not None and outputs != len(labels):
                 what = f"{model} has {outputs} outputs, for {len(labels)} labels"
                 yield Problem(place=f"{place}: teachers.{case.teacher}", what=what)
@@ -141,16 +151,31 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
     if fields is not None and (unknown := _unknown_fields(fields)):
         return unknown
     config = _config(resolved, name)
+    _check_weights(resolved.models[name].path)
     wanted = resolved.datasets[dataset].task
     if config.is_encoder_decoder and not task.wide:
         return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
     if task.wide and not config.is_encoder_decoder:
         return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
     with torch.device("meta"):
-        model = task.head.from_config(config)
+        model = task.head.from_config(config, trust_remote_code=_trusted(resolved, name))
     if layers is not None:
         truncate(model, layers)
     return _tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+
+
+@lru_cache(maxsize=32)
+def _check_weights(path: str | None) -> None:
+    """Raise `InputError` where a model's weights cannot be read without running anything."""
+    for file in weight_files(Path(path)) if path is not None else ():
+        try:
+            if file.suffix == ".safetensors":
+                safe_open(file, framework="pt")
+            else:
+                torch.load(file, map_location="meta", weights_only=True)
+        except Exception as error:  # torch's and safetensors' have no common class
+            what = f"{file.name} holds no plain weights: {first_line(error)}"
+            raise InputError.one(file, what, "give model.safetensors") from None
 
 
 def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
@@ -173,7 +198,7 @@ def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
 def _tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None:
     """A tokenizer that cannot pad, point into its text or name the languages of the data."""
     data = resolved.datasets[dataset]
-    tokenizer = _tokenizer(_tokenizer_path(resolved, name))
+    tokenizer = _tokenizer(*_tokenizer_path(resolved, name))
     explicit = resolved.study.datasets[dataset].languages
     if tokenizer is None:  # of the training split's words
         return None if explicit is None else f"words have no language codes; {dataset} names some"
@@ -227,26 +252,30 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
 def _config(resolved: Resolved, name: str) -> Any:
     path = resolved.models[name].path
     if path is not None:
-        return AutoConfig.from_pretrained(Path(path))
+        return AutoConfig.from_pretrained(Path(path), trust_remote_code=_trusted(resolved, name))
     return random_config(resolved.study.models[name].config or {})
+
+
+def _trusted(resolved: Resolved, name: str) -> bool:
+    return resolved.study.models[name].trust_remote_code
 
 
 def _width(resolved: Resolved, name: str) -> object:
     """How many outputs a model for translation has."""
     if resolved.models[name].path is not None:
         return _config(resolved, name).vocab_size
-    tokenizer = _tokenizer(_tokenizer_path(resolved, name))
+    tokenizer = _tokenizer(*_tokenizer_path(resolved, name))
     return "words" if tokenizer is None else len(tokenizer)
 
 
 def _vocabulary(resolved: Resolved, name: str) -> str:
-    return _content(_tokenizer_path(resolved, name))
+    return _content(*_tokenizer_path(resolved, name))
 
 
 @lru_cache(maxsize=32)
-def _content(path: str | None) -> str:
+def _content(path: str | None, trusted: bool) -> str:
     """What makes a tokenizer: all of it but how it pads and cuts, and for which languages."""
-    tokenizer = _tokenizer(path)
+    tokenizer = _tokenizer(path, trusted)
     if tokenizer is None:
         return "words"
     if not tokenizer.is_fast:
@@ -257,14 +286,21 @@ def _content(path: str | None) -> str:
     return json.dumps(rest, sort_keys=True)
 
 
-def _tokenizer_path(resolved: Resolved, name: str) -> str | None:
-    """Where the tokenizer of a model lies; None for the words of the training split."""
+def _tokenizer_path(resolved: Resolved, name: str) -> tuple[str | None, bool]:
+    """Where the tokenizer of a model lies, and whether code of its may run.
+
+    None for the words of the training split.
+    """
     model = resolved.study.models[name]
-    if model.config is None:
-        return resolved.models[name].path
-    return None if model.tokenizer == "words" else resolved.models[model.tokenizer].path
+    if model.config is not None:
+        name = model.tokenizer
+    if model.config is not None and name == "words":
+        return None, False
+    return resolved.models[name].path, _trusted(resolved, name)
 
 
 @lru_cache(maxsize=32)
-def _tokenizer(path: str | None) -> Any:
-    return None if path is None else AutoTokenizer.from_pretrained(Path(path))
+def _tokenizer(path: str | None, trusted: bool) -> Any:
+    if path is None:
+        return None
+    return AutoTokenizer.from_pretrained(Path(path), trust_remote_code=trusted)

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from kdsearch.agenda import ModelSpec
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
-from kdsearch.study import digest_model, hub_model
+from kdsearch.study import Model, digest_model, hub_model
 from kdsearch.tasks import Encoded, Task, head_weights
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -33,7 +33,7 @@ def build_model(
 
     What is not pretrained is drawn from torch's global generator: seed it first. The weights are
     read from safetensors, or from torch's own files with `weights_only`; no code from a model's
-    repository is run.
+    repository is run unless the study says so of this model.
     """
     names: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),
@@ -57,12 +57,21 @@ def build_model(
     model = task.head.from_pretrained(
         folder,
         **names,
-        dtype=torch.float32,
+        **loading(spec.name, ledger),
         ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
     )
     if spec.layers is not None:
         truncate(model, spec.layers)
     return model
+
+
+def loading(name: str, ledger: Ledger) -> dict[str, Any]:
+    """How the weights of the study's model `name` are read, and whether code of its may run.
+
+    It must be said either way: left out, transformers asks on the terminal.
+    """
+    trusted = _model(name, ledger).trust_remote_code
+    return {"dtype": torch.float32, "weights_only": True, "trust_remote_code": trusted}
 
 
 def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -> Any:
@@ -192,7 +201,8 @@ def load_tokenizer(spec: ModelSpec, task: Task, train_digest: str, ledger: Ledge
     """The tokenizer of a model: its own, another's, or the words of the training split."""
     if spec.tokenizer_name is not None:
         return AutoTokenizer.from_pretrained(
-            model_folder(spec.tokenizer_name, spec.tokenizer, ledger)
+            model_folder(spec.tokenizer_name, spec.tokenizer, ledger),
+            trust_remote_code=_model(spec.tokenizer_name, ledger).trust_remote_code,
         )
     return word_tokenizer(text for row in ledger.rows(train_digest) for text in task.texts(row))
 
@@ -224,16 +234,21 @@ def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
     """Where the study's model `name` lies on this host, its content checked against `digest`."""
     resolved = ledger.resolved()
     found = resolved.models[name].path
-    hub = resolved.study.models[name].hub
+    model = _model(name, ledger)
     if found is not None and Path(found).is_dir():
         folder = Path(found)
-    elif hub is not None:
-        folder = hub_model(hub, resolved.models[name].revision, f"models.{name}")
+    elif model.hub is not None:
+        folder = hub_model(
+            model.hub,
+            resolved.models[name].revision,
+            f"models.{name}",
+            code=model.trust_remote_code,
+        )
     else:
         raise InputError.one(
             f"models.{name}", f"{found} is not on this host", "put it on storage that all nodes see"
         )
-    if _digest(folder) != digest:
+    if _digest(folder, code=model.trust_remote_code) != digest:
         raise InputError.one(
             f"models.{name}",
             f"{folder} has changed since the study began",
@@ -243,5 +258,9 @@ def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
 
 
 @lru_cache(maxsize=16)
-def _digest(folder: Path) -> str:
-    return digest_model(folder)
+def _digest(folder: Path, *, code: bool) -> str:
+    return digest_model(folder, code=code)
+
+
+def _model(name: str, ledger: Ledger) -> Model:
+    return ledger.resolved().study.models[name]

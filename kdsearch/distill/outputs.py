@@ -73,7 +73,9 @@ def read_outputs(
     task = TASKS[training.data.task]
     mend = f"remove outcomes/{training.outputs}.json and launch again to compute it anew"
     try:
-        array = np.load(path, mmap_mode="c")  # torch wants to be able to write; it stays here
+        array = np.load(
+            path, mmap_mode="c", allow_pickle=False
+        )  # torch wants to be able to write; it stays here
         head = load_file(head_path(path), device=str(device)) if task.wide else None
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError.one(path, f"cannot be read: {error}", mend) from None

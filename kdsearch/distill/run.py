@@ -32,7 +32,7 @@ from kdsearch.agenda import (
     TestScore,
     Training,
 )
-from kdsearch.distill.models import build_model, check_head, load_tokenizer, model_folder
+from kdsearch.distill.models import build_model, check_head, load_tokenizer, loading, model_folder
 from kdsearch.distill.objective import Objective, kd_objective, label_objective
 from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
@@ -118,11 +118,11 @@ class _Worker:
         data, settings, checkpoint = training.data, training.settings, training.checkpoint
         task = TASKS[data.task]
         source = self._checkpoint_folder(checkpoint)
-        model, loading = task.head.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+        model, found = task.head.from_pretrained(
+            source, **loading(checkpoint.model.name, self._ledger), output_loading_info=True
         )
-        if loading["missing_keys"]:
-            missing = ", ".join(sorted(loading["missing_keys"]))
+        if found["missing_keys"]:
+            missing = ", ".join(sorted(found["missing_keys"]))
             mend = f"give a model that was fine-tuned for {data.task}"
             raise InputError.one(source, f"lacks the weights {missing}", mend)
         model.to(self._device)
@@ -131,16 +131,16 @@ class _Worker:
         if training.split == "train":
             return self._keep_outputs(training, model, examples, order)
         tokenizer = self._tokenizer(checkpoint.model, data)
-        found = evaluate(
+        scored = evaluate(
             model, task, tokenizer, examples, data, settings, order=order, parts=self._parts
         )
         outcome = self._outcome(training, model, None)
-        if found.score is None:
+        if scored.score is None:
             return outcome.model_copy(update={"state": "diverged"})
         if training.split == "validation":
-            return outcome.model_copy(update={"validation": ValidationScore(found.score)})
-        cost = self._cost(0, speed=found.examples_per_second)
-        return outcome.model_copy(update={"test": TestScore(found.score), "cost": cost})
+            return outcome.model_copy(update={"validation": ValidationScore(scored.score)})
+        cost = self._cost(0, speed=scored.examples_per_second)
+        return outcome.model_copy(update={"test": TestScore(scored.score), "cost": cost})
 
     def student(self, training: StudentTraining | ErmTraining) -> Outcome:
         """Train a student, with a teacher's cached outputs or without; score its best epoch."""

@@ -31,7 +31,7 @@ from kdsearch.study.rows import (
     task_of,
     units_per_row,
 )
-from kdsearch.study.schema import SPLITS, Adam, Dataset, Study, Teacher, TrainingSettings
+from kdsearch.study.schema import SPLITS, Adam, Dataset, Model, Study, Teacher, TrainingSettings
 from kdsearch.study.sizes import cache_bytes, readable_size
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Adam",
     "Dataset",
     "Entry",
+    "Model",
     "Record",
     "Resolved",
     "ResolvedDataset",

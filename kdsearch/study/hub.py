@@ -77,10 +77,12 @@ def _load(part: Part) -> Iterator[dict[str, Any]]:
         yield part.convert(row) if part.convert is not None else row
 
 
-def hub_model(hub: str, revision: str | None, place: str, to: Path | None = None) -> Path:
+def hub_model(
+    hub: str, revision: str | None, place: str, to: Path | None = None, *, code: bool = False
+) -> Path:
     """The folder of a model of the Hub, downloaded if it is not in the local cache.
 
-    With `to` it is downloaded into that folder instead.
+    With `to` it is downloaded into that folder instead; with `code` its Python files come too.
     """
     from huggingface_hub import snapshot_download
 
@@ -91,7 +93,7 @@ def hub_model(hub: str, revision: str | None, place: str, to: Path | None = None
                 revision=revision,
                 local_files_only=not reachable(),
                 local_dir=to,
-                allow_patterns=["*.json", "*.txt", "*.model", "*.spm", *patterns],
+                allow_patterns=["*.json", "*.txt", "*.model", "*.spm", *patterns] + ["*.py"] * code,
             )
         )
 

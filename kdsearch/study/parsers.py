@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsearch.errors import InputError, Problem
+from kdsearch.errors import InputError, Problem, shortened
 
 Row = dict[str, Any]
 GOLD = {"classification": "label", "ner": "tags", "qa": "answers", "translation": "target"}
@@ -60,7 +60,7 @@ def parse_rows(
     """
     if not raw:
         raise InputError.one(place, "has no rows", "a split needs at least one row")
-    there = ", ".join(map(str, raw[0]))
+    there = shortened([*raw[0]])[1:-1].replace("'", "")
     missing = [c for c in columns.text if not _has(raw, c)]
     if (labelled or columns.task == "translation") and not _has(raw, columns.label):
         missing.append(columns.label)
@@ -95,8 +95,12 @@ def collect_tags(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, ...]:
     for row in (row for rows in raw for row in rows):
         tags = _listed(_get(row, columns.label))
         if isinstance(tags, list | tuple):
-            found |= {tag for tag in tags if isinstance(tag, str) and not tag.isdigit()}
+            found |= {tag for tag in tags if isinstance(tag, str) and _may_be_tag(tag)}
     return (OUTSIDE, *sorted(found - {OUTSIDE}, key=lambda tag: (tag[2:], tag))) if found else ()
+
+
+def _may_be_tag(tag: str) -> bool:
+    return not tag.isdigit() and _encodable(tag)
 
 
 def expand_tags(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,7 +121,8 @@ def tag_problem(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] |
     other = [tag for tag in columns.labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
     if other and columns.metric == "f1":
         mend = "write O, B-X and I-X, or take metric: accuracy"
-        return f"the F1 of entities needs tags in IOB2, unlike {', '.join(other[:5])}", mend
+        unlike = ", ".join(shortened(tag) for tag in other[:5])
+        return f"the F1 of entities needs tags in IOB2, unlike {unlike}", mend
     return None
 
 
@@ -215,7 +220,7 @@ def _answers(value: Any) -> list[tuple[Any, Any]]:
         try:
             value = json.loads(value)  # as a cell of a .csv has it
         except (ValueError, RecursionError):
-            raise _BadRowError(f"its answers are text: {value[:40]!r}", mend) from None
+            raise _BadRowError(f"its answers are text: {shortened(value)}", mend) from None
     if hasattr(value, "tolist"):
         value = value.tolist()  # of a .parquet
     if isinstance(value, dict):
@@ -235,14 +240,19 @@ def _answer(context: str, text: Any, start: Any) -> Row:
     if not text.strip():
         raise _BadRowError("one of its answers is empty", "leave the answer out")
     if not _whole(start):
-        raise _BadRowError(f"the offset of its answer {text!r} is {start!r}", "give a whole number")
+        raise _BadRowError(
+            f"the offset of its answer {shortened(text)} is {shortened(start)}",
+            "give a whole number",
+        )
     start = int(start)
     found = context[start : start + len(text)] if start >= 0 else ""
     if found != text:
         at = context.find(text)
         mend = f"the context has it at {at}" if at >= 0 else "it is nowhere in the context"
         raise _BadRowError(
-            f"its answer {text!r} is not at the offset {start}, where {found!r} is", mend
+            f"its answer {shortened(text)} is not at the offset {shortened(start)}, "
+            f"where {shortened(found)} is",
+            mend,
         )
     return {"text": text, "start": start}
 
@@ -272,19 +282,25 @@ def _numbers(
     labels: tuple[str, ...], noun: str, *, names_only: bool = False
 ) -> Callable[[Any], int]:
     """From a label's name or number in the data to its number."""
-    numbers = {name: number for number, name in enumerate(labels)}
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
     if not names_only and not any(name.lstrip("-").isdigit() for name in labels):
         numbers |= {str(number): number for number in range(len(labels))}
 
     def number_of(value: Any) -> int:
         # pandas writes whole numbers as 1.0 where a column once lacked a value
-        found = numbers.get(str(int(value)) if _whole(value) else str(value))
+        name = str(int(value)) if _whole(value) else value
+        found = numbers.get(str(name) if isinstance(name, str | int | float) else None)
         if found is None:
-            known = ", ".join(f"{i} {name}" for i, name in enumerate(labels))
-            raise _BadRowError(f"unknown {noun} {value!r}", f"there are: {known}")
+            known = ", ".join(f"{i} {_label(name)}" for i, name in enumerate(labels[:50]))
+            known += ", …" if len(labels) > 50 else ""
+            raise _BadRowError(f"unknown {noun} {shortened(value)}", f"there are: {known}")
         return found
 
     return number_of
+
+
+def _label(name: str) -> str:
+    return name if len(name) <= 50 else f"{name[:50]}…"
 
 
 def _listed(value: Any) -> Any:
@@ -312,10 +328,16 @@ def _text(value: Any, column: str) -> None:
     """Refuse what is no text, or holds the halves of characters that JSON can spell."""
     if not isinstance(value, str):
         raise _BadRowError(f"its {column} is missing or not text")
+    if not _encodable(value):
+        raise _BadRowError(f"its {column} holds half a character")
+
+
+def _encodable(text: str) -> bool:
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise _BadRowError(f"its {column} holds half a character") from None
+        return False
+    return True
 
 
 def _missing(value: Any) -> bool:
@@ -346,8 +368,9 @@ def _get(row: Row, column: str) -> Any:
 
 
 def _find(row: Row, column: str) -> Any:
-    if column in row:
-        return row[column]
-    name, _, rest = column.partition(".")
-    inner = row.get(name)
-    return _find(inner, rest) if rest and isinstance(inner, dict) else _ABSENT
+    while column not in row:
+        name, _, column = column.partition(".")
+        row = row.get(name)  # type: ignore[assignment]
+        if not column or not isinstance(row, dict):
+            return _ABSENT
+    return row[column]

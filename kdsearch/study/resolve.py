@@ -155,7 +155,7 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     if model.config is not None:
         return ResolvedModel(path=None, digest=None, labels=None)
     if model.hub is not None:
-        folder = hub_model(model.hub, model.revision, place)
+        folder = hub_model(model.hub, model.revision, place, code=model.trust_remote_code)
     else:
         folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
         if not os.path.isdir(folder):
@@ -167,13 +167,17 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
             "a folder as save_pretrained writes it: config.json and model.safetensors",
         )
     config = _config(folder)
-    names = config.get("id2label")
-    labels = tuple(names[key] for key in sorted(names, key=int)) if names else None
+    try:
+        names = config.get("id2label") or {}
+        labels = tuple(str(names[key]) for key in sorted(names, key=int)) or None
+    except (TypeError, ValueError):
+        mend = "it maps numbers to names, as save_pretrained writes it"
+        raise InputError.one(folder / "config.json", "has an odd id2label", mend) from None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
     return ResolvedModel(
         path=str(folder.resolve()),
-        digest=digest_model(folder),
+        digest=digest_model(folder, code=model.trust_remote_code),
         revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
         labels=labels,
     )
@@ -182,9 +186,11 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
 def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError.one(folder / "config.json", f"not JSON: {error}") from None
-    return config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        raise InputError.one(folder / "config.json", "not a JSON object")
+    return config
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -193,9 +199,10 @@ def weight_files(folder: Path) -> list[Path]:
     return next((files for files in found if files), [])
 
 
-def digest_model(folder: Path) -> str:
-    """The digest of a model's files: weights, configuration and tokenizer."""
-    files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+def digest_model(folder: Path, *, code: bool = False) -> str:
+    """The digest of a model's files: weights, configuration and tokenizer, and `code` that runs."""
+    patterns = (*_MODEL_FILES, "*.py") if code else _MODEL_FILES
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
     digest = hashlib.sha256()
     for path in sorted(files):
         if path.name.startswith(_NOT_CONTENT):
@@ -220,10 +227,11 @@ def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str)
 
 def _layers(config: dict[str, Any]) -> int | None:
     """The layers of a model, of an encoder-decoder those of both sides."""
-    encoder: int | None = next((config[f] for f in _LAYER_FIELDS if f in config), None)
+    numbers = {field: value for field, value in config.items() if isinstance(value, int)}
+    encoder = next((numbers[f] for f in _LAYER_FIELDS if f in numbers), None)
     if encoder is None or not config.get("is_encoder_decoder"):
         return encoder
-    decoder: int = next((config[f] for f in _DECODER_FIELDS if f in config), encoder)
+    decoder = next((numbers[f] for f in _DECODER_FIELDS if f in numbers), encoder)
     return 2 * min(encoder, decoder)
 
 

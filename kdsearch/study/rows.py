@@ -223,6 +223,7 @@ def _from_file(path: Path) -> tuple[str, list[Row]]:
         raise InputError.one(path, "unknown kind of file", f"use one of {', '.join(SUFFIXES)}")
     try:
         if path.suffix == ".parquet":
+            path.open("rb").close()  # pandas reads a folder as a table, an empty one too
             return str(path), pd.read_parquet(path).to_dict("records")  # type: ignore[return-value]
         if path.suffix == ".csv":
             return str(path), list(_csv_rows(path))
@@ -251,6 +252,13 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
 def _json_lines(path: Path) -> Iterator[Row]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig") as lines:
@@ -258,8 +266,8 @@ def _json_lines(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:
                 raise InputError.one(f"{path}:{number}", f"not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise InputError.one(f"{path}:{number}", "not a JSON object")

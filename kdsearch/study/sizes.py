@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ def _sizes(model: Model, path: str | None) -> tuple[int, int]:
     fields: dict[str, Any] = model.config or {}
     folder = path or model.path
     if folder is not None:
-        config = Path(folder).expanduser() / "config.json"
-        fields = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        try:
+            config = Path(os.path.expanduser(folder)) / "config.json"
+            found = json.loads(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            found = None  # an estimate does without; resolving the model says what is wrong
+        fields = found if isinstance(found, dict) else {}
+    fields = {name: value for name, value in fields.items() if isinstance(value, int)}
     width, vocabulary = _KNOWN.get(model.hub or "", _ASSUMED)
     if model.config is not None:
         vocabulary = 30_004  # of the tokenizer of words, at most
