@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch.agenda import (
+    VERSION,
     Agenda,
     Attempt,
     CheckpointSpec,
@@ -145,7 +146,9 @@ def resolved_of(study: Study | dict[str, Any]) -> Resolved:
         )
         for name, model in study.models.items()
     }
-    return Resolved(study=study, datasets=datasets, models=models, versions={})
+    return Resolved(
+        training_version=VERSION, study=study, datasets=datasets, models=models, versions={}
+    )
 
 
 def random_study(draw: random.Random) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -397,8 +398,6 @@ def test_a_search_that_ended_with_failures_exits_with_1_and_names_them(
     failed: tuple[Path, Path],
 ) -> None:
     study, folder = failed
-    result = kdsearch("launch", study, "--in-process", "--folder", folder, "--model", "big=x/y")
-    refused(result, "holds another study")
     written(study, {**blocked_study(), "name": "by-hand"})
     result = kdsearch("launch", study, "--in-process", "--folder", folder)
     assert result.code == 1
@@ -412,10 +411,26 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(
 ) -> None:
     _, folder, _ = launched
     before = contents(folder)
-    other = written(here / "tiny.yaml", tiny(seed=7))
+    other = written(here / "other.yaml", tiny(seed=7))
     result = kdsearch("launch", other, "--in-process", "--folder", folder)
-    refused(result, f"{folder}: holds another study", "seed: 0 → 7", "--folder")
+    refused(result, f"{folder}: holds another study", "name: tiny → other", "seed: 0 → 7")
     assert contents(folder) == before
+
+
+def test_a_changed_study_keeps_what_it_can_and_says_what_the_change_means(
+    launched: tuple[Path, Path, Ended], here: Path
+) -> None:
+    _, folder, _ = launched
+    shutil.copytree(folder, here / "run")
+    before = contents(here / "run")
+    search = {**tiny()["search"], "alpha": [1, 0.5, 0.2]}
+    changed = written(here / "tiny.yaml", tiny(search=search))
+    result = kdsearch("launch", changed, "--in-process", "--folder", here / "run")
+    assert result.code == 0, result
+    assert "search.alpha[2]: absent → 0.2\nkept 16, new 6, no longer needed 0\n" in result.out
+    after = contents(here / "run")
+    assert before.items() <= after.items()
+    assert len(after) == 16 + 6
 
 
 def test_a_second_driver_is_refused(launched: tuple[Path, Path, Ended]) -> None:

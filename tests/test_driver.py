@@ -24,7 +24,6 @@ from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
 from kdsearch.driver import Estimate, duration, estimate, open_study, run_search
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import InProcessEngine, Queue, TabulatedEngine, Worker
-from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.search import Bounds
 from kdsearch.study import Resolved, parse_study
@@ -416,18 +415,6 @@ def test_a_driver_sweeps_up_what_killed_workers_left(tmp_path: Path) -> None:
 def open_small(folder: Path, **sections: Any) -> Agenda:
     study = parse_study(a_study(**sections), place="x")
     return open_study(Ledger(folder), study, data_dir=None, place="new.yaml")
-
-
-def test_every_difference_from_the_study_of_a_folder_is_named(tmp_path: Path) -> None:
-    [request] = open_small(tmp_path).requests()
-    Ledger(tmp_path).write_outcome(outcome_of(request.training))
-    with pytest.raises(InputError) as refused:
-        open_small(tmp_path, seed=1, tries=3)
-    assert [problem.what for problem in refused.value.problems] == [
-        "seed: 0 → 1",
-        "tries: 2 → 3",
-        "holds another study than new.yaml",
-    ]
 
 
 def test_a_study_that_has_not_begun_makes_way_for_another(tmp_path: Path) -> None:

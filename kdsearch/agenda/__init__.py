@@ -7,9 +7,11 @@ from kdsearch.agenda.count import (
     case_counts,
     checkpoint_bytes,
     checkpoint_models,
+    left,
     remaining,
 )
 from kdsearch.agenda.graph import Graph
+from kdsearch.agenda.needs import asked, unneeded, used
 from kdsearch.agenda.outcome import (
     Attempt,
     Cost,
@@ -57,11 +59,15 @@ __all__ = [
     "TeacherTraining",
     "TestScore",
     "Training",
+    "asked",
     "cached_bytes",
     "case_counts",
     "checkpoint_bytes",
     "checkpoint_models",
     "failed_for_good",
+    "left",
     "parse_training",
     "remaining",
+    "unneeded",
+    "used",
 ]

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kdsearch.agenda.agenda import Agenda, CaseView
+from kdsearch.agenda.graph import Graph
 from kdsearch.search import (
     Bounds,
     Checkpoint,
@@ -111,7 +112,7 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
 
 def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     """The fewest and the most students that a case still has to train."""
-    wanted = len(view.wanted)
+    wanted = sum(request.training.kind in ("student", "erm") for request in view.wanted)
     if view.blocked or (not wanted and view.phase2 is not None):
         return Bounds(fewest=wanted, most=wanted)
     decisions = view.traversal.decisions if view.traversal else ()
@@ -125,3 +126,16 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     bounds = _under_seeds(agenda.resolved.study, trials)
     done = agenda.trained(view.case)
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))
+
+
+def left(agenda: Agenda) -> Bounds:
+    """The fewest and the most trainings of every kind that a study still has to run."""
+    graph, views = Graph(agenda.resolved), agenda.views()
+    keys = {training.key for view in views for training in graph.teachers(view.case)}
+    keys |= {t.key for view in views for pair in (view.outputs or {}).values() for t in pair}
+    unknown = len(keys - agenda.results.keys())
+    total = Bounds(fewest=unknown, most=unknown)
+    waiting = (view.case for view in views if view.outputs is None and not view.blocked)
+    for case in {(case.dataset, case.teacher): case for case in waiting}.values():
+        total += case_counts(agenda.resolved.study, case).outputs
+    return sum((remaining(agenda, view) for view in views), total)

@@ -9,7 +9,7 @@ from functools import cached_property
 from math import fsum
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining
+from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining, used
 from kdsearch.search import Checkpoint, Trial, choice_of
 from kdsearch.study import TestCase
 
@@ -41,7 +41,7 @@ def cost(agenda: Agenda) -> tuple[Spent, ...]:
     known |= {key: "outputs" for case in owned for key in case.outputs}
     known |= {key: "erm" for case in owned for key in case.erm}
     groups: dict[Kind, list[Outcome | None]] = defaultdict(list)
-    for key, result in agenda.results.items():
+    for key, result in used(agenda).items():
         # All others are known, so what is left is a student.
         kind = known.get(key, "student") if result is None else result.training.kind
         groups[kind].append(result)
@@ -120,9 +120,9 @@ StudentIndex = dict[tuple[str, str], list[StudentTraining]]
 
 
 def student_index(agenda: Agenda) -> StudentIndex:
-    """The students of all outcomes."""
+    """The students that the study asked for and that have an outcome."""
     index: StudentIndex = defaultdict(list)
-    for outcome in agenda.results.values():
+    for outcome in used(agenda).values():
         if outcome is not None and isinstance(outcome.training, StudentTraining):
             index[outcome.training.outputs, _model(outcome.training)].append(outcome.training)
     return dict(index)

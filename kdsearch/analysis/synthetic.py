@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from kdsearch.agenda import (
+    VERSION,
     Agenda,
     Cost,
     Outcome,
@@ -161,6 +162,7 @@ def _study(seed: int) -> Agenda:
     nothing = ResolvedModel(path=None, digest=None, labels=None)
     return Agenda(
         Resolved(
+            training_version=VERSION,
             study=study,
             datasets=datasets,
             models=dict.fromkeys(study.models, nothing),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, used
 from kdsearch.cli.options import (
     Models,
     StudyFile,
@@ -103,12 +103,17 @@ def launch(
     ):
         ledger.forget_stop()
         agenda = open_study(
-            ledger, study, data_dir=data_dir, place=str(study_file), check=check_models
+            ledger,
+            study,
+            data_dir=data_dir,
+            place=str(study_file),
+            check=check_models,
+            say=out.print,
         )
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         _say_of_data(agenda.resolved, out)
-        known = sum(result is not None for result in agenda.results.values())
+        known = sum(result is not None for result in used(agenda).values())
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
         with _mirrored(storage, agenda, ledger, out) as watches:
@@ -266,7 +271,7 @@ def _check_folder(ledger: Ledger) -> None:
 
 def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
     """Say what is missing of a search that ended, and exit with 1."""
-    failed = [key for key, result in agenda.results.items() if result is None]
+    failed = [key for key, result in used(agenda).items() if result is None]
     blocked = [view for view in agenda.views() if view.blocked]
     for view in blocked:
         print(f"kdsearch: {view.case} could not be searched: {view.blocked}", file=sys.stderr)

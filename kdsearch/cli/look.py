@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import Agenda, CaseView, TestScore
+from kdsearch.agenda import Agenda, CaseView, TestScore, used
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
@@ -102,7 +102,8 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
     note = _running(ledger) if driver else _NOTHING_RUNS
     known = estimate(agenda, note["slots"])
     attempts = ledger.attempts()
-    failed = [key for key, result in agenda.results.items() if result is None]
+    results = used(agenda)
+    failed = [key for key, result in results.items() if result is None]
     if agenda.complete:
         state = "complete" if not failed else "complete, with failures"
     else:
@@ -131,7 +132,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             for index, run in enumerate(note["running"].values())
         ],
         "diverged": sum(
-            result is not None and result.state == "diverged" for result in agenda.results.values()
+            result is not None and result.state == "diverged" for result in results.values()
         ),
         "failed": [
             {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}

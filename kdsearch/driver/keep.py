@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from statistics import fmean
 
-from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, Request
+from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, Request, used
 from kdsearch.ledger import Ledger
 from kdsearch.search import Trial
 
@@ -18,10 +18,11 @@ def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
     """The keys among `present` whose students no `export` can ask for any more.
 
     The validation score of what a traversal holds never falls, so a student that is behind
-    another one of its test case cannot win.
+    another one of its test case cannot win. A student that the study has not asked for is not one.
     """
     needed = {key for view in agenda.views() for key in _needed(agenda, view)}
-    return {key for key in present if key in agenda.results and key not in needed}
+    results = used(agenda)
+    return {key for key in present if key in results and key not in needed}
 
 
 def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:

@@ -9,7 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdsearch.agenda import Agenda, cached_bytes, checkpoint_bytes
+from kdsearch.agenda import (
+    VERSION,
+    Agenda,
+    OutputsTraining,
+    TeacherTraining,
+    cached_bytes,
+    checkpoint_bytes,
+    left,
+    unneeded,
+    used,
+)
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.keep import Keep
@@ -28,57 +38,100 @@ def open_study(
     *,
     data_dir: Path | None,
     place: str,
-    check: Callable[[Resolved, str], None] | None = None,
+    check: Callable[[Resolved, str], None] = lambda resolved, place: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Agenda:
     """The agenda of `study`, read from the file `place`, in the ledger's folder.
 
     An empty folder is begun, once `check` found nothing wrong with the resolved study; so is one
-    whose study has no training that ended. One that holds another study is refused with the
-    difference: `InputError`.
+    whose study has no training that ended. One that holds an earlier version of the study keeps
+    every outcome, and `say` is told what the change means. One that holds a study of another name
+    is refused: `InputError`.
     """
     ledger.prepare()
     ledger.sweep()
-    changed = differences(ledger.resolved().study, study) if ledger.exists else []
+    before = ledger.resolved() if ledger.exists else None
+    changed = differences(before.study, study) if before else []
     if changed and not ledger.begun:
         ledger.forget()
-    elif changed:
+        before = None
+    if before and before.study.name != study.name:
         raise _another_study(ledger.folder, place, changed)
-    if ledger.exists:
-        resolved = ledger.resolved()
-        if resolved.study != study:  # in what may change
-            resolved = resolved.model_copy(update={"study": study})
+    if before and not changed:
+        resolved = before.model_copy(update={"study": study})  # in what may change
+        if resolved != before:
             ledger.write("resolved.json", resolved.model_dump_json(indent=1))
+        return Agenda(resolved, ledger.results())
+    resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place, known=before)
+    resolved = resolved.model_copy(update={"training_version": VERSION})
+    check(resolved, place)
+    agenda = Agenda(resolved, ledger.results(study.tries))
+    _check_disk(agenda, ledger.folder)
+    if before:
+        _say_of_change(agenda, changed, place, say)
+        ledger.replace_resolved(resolved)
     else:
-        resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
-        if check is not None:
-            check(resolved, place)
-        _check_disk(resolved, ledger.folder)
         ledger.write_resolved(resolved)
-    return Agenda(resolved, ledger.results())
+    return agenda
 
 
-def _check_disk(resolved: Resolved, folder: Path) -> None:
+def _check_disk(agenda: Agenda, folder: Path) -> None:
     """Refuse a study whose kept files the disk cannot hold, before anything is trained."""
+    resolved = agenda.resolved
     groups = {(case.dataset, case.teacher): case for case in test_cases(resolved.study)}
-    outputs = sum(cached_bytes(resolved, case) for case in groups.values())
-    checkpoints = checkpoint_bytes(resolved)
-    needed = outputs + checkpoints
+    there = {"outputs": 0, "teacher": 0}
+    for outcome in used(agenda).values():
+        if outcome is None:
+            continue
+        training = outcome.training
+        # `checkpoint_bytes` does not know the size of a teacher at random.
+        if isinstance(training, TeacherTraining) and training.model.weights is not None:
+            there["teacher"] += outcome.cost.bytes_written
+        elif isinstance(training, OutputsTraining):
+            there["outputs"] += outcome.cost.bytes_written
+    outputs = sum(cached_bytes(resolved, case) for case in groups.values()) - there["outputs"]
+    checkpoints = checkpoint_bytes(resolved) - there["teacher"]
+    needed = max(outputs, 0) + max(checkpoints, 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError.one(
             folder,
-            f"the teachers' outputs need about {readable_size(outputs)} and their checkpoints "
-            f"{readable_size(checkpoints)}, and {readable_size(free)} are free",
+            f"the teachers' outputs need about {readable_size(max(outputs, 0))} and their "
+            f"checkpoints {readable_size(max(checkpoints, 0))}, and {readable_size(free)} are free",
             "give a --folder with more room, limit the training rows, or drop data sets",
         )
 
 
 def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:
-    shown = [Problem(place=str(folder), what=line) for line in changed[:_MOST_DIFFERENCES]]
-    rest = len(changed) - len(shown)
-    what = f"holds another study than {place}" + (f"; {rest} more differences" if rest else "")
-    mend = "launch with another --folder or name, or undo the change"
+    shown = [Problem(place=str(folder), what=line) for line in _shown(changed)]
+    what = f"holds another study than {place}"
+    mend = "launch with another --folder, or undo the change of its name"
     return InputError([*shown, Problem(place=str(folder), what=what, mend=mend)])
+
+
+def _say_of_change(
+    agenda: Agenda, changed: list[str], place: str, say: Callable[[str], None]
+) -> None:
+    """What becomes of the outcomes of an earlier version of the study."""
+    say(f"{place} has changed since this folder was launched:")
+    for line in _shown(changed):
+        say(f"  {line}")
+    outcomes = {key for key, result in agenda.results.items() if result is not None}
+    dropped, kept = outcomes & unneeded(agenda), outcomes & used(agenda).keys()
+    perhaps = len(outcomes) - len(kept) - len(dropped)
+    new = left(agenda)
+    fewest = max(len(agenda.requests()), new.fewest - perhaps)
+    say(
+        f"kept {len(kept)}{f' (and perhaps {perhaps} more)' if perhaps else ''}, "
+        f"new {fewest if fewest == new.most else f'{fewest} to {new.most}'}, "
+        f"no longer needed {len(dropped)}"
+        + ("; nothing is deleted: see `kdsearch gc`" if dropped else "")
+    )
+
+
+def _shown(changed: list[str]) -> list[str]:
+    rest = len(changed) - _MOST_DIFFERENCES
+    return [*changed[:_MOST_DIFFERENCES], *([f"{rest} more differences"] if rest > 0 else [])]
 
 
 def run_search(

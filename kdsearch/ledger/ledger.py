@@ -2,6 +2,7 @@
 
 study.yaml            the study as it was launched
 resolved.json         the study with the digests of its data and models
+resolved-<n>.json     what it was before the study file was changed
 data/<digest>.jsonl   the rows of each split
 outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
@@ -25,15 +26,16 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from kdsearch.agenda import Attempt, Outcome, failed_for_good
+from kdsearch.agenda import VERSION, Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError
 from kdsearch.ledger.disk import Disk, OsDisk
-from kdsearch.study import Resolved, Row
+from kdsearch.study import FORMAT, Resolved, Row
 
+_DAMAGED = "bring it back from a copy of the folder, or give another --folder"
 _FOLDERS = (
     "outcomes",
     "attempts",
@@ -150,25 +152,42 @@ class Ledger:
         """What lies in the folder and is not a study's."""
         ours = {*_FOLDERS, "resolved.json", "running.json", "stop.json", "launch.log"}
         names = set(self._disk.names(self.folder)) - ours
-        return sorted(name for name in names if not name.startswith((".", "driver.")))
+        known = (".", "driver.", "resolved-")
+        return sorted(name for name in names if not name.startswith(known))
 
     def write_resolved(self, resolved: Resolved) -> None:
         """Record the study; from here on keys come only from it."""
         content = resolved.model_dump_json(indent=1)
         self._commit(self.folder / "resolved.json", content.encode())
 
+    def replace_resolved(self, resolved: Resolved) -> None:
+        """Record a changed study; the earlier one stays beside it."""
+        content = self._disk.read(self.folder / "resolved.json")
+        number = 1
+        while not self._commit(self.folder / f"resolved-{number}.json", content):
+            number += 1
+        self.write("resolved.json", resolved.model_dump_json(indent=1))
+
     def resolved(self) -> Resolved:
-        """The study of this folder. Raises `InputError` where there is none."""
+        """The study of this folder.
+
+        Raises `InputError` where there is none, and where another kdsearch would train it otherwise
+        than this one.
+        """
         path = self.folder / "resolved.json"
         try:
-            return Resolved.model_validate_json(self._disk.read(path))
+            content = self._disk.read(path)
+            _check_version(path, json.loads(content))
+            return Resolved.model_validate_json(content)
         except FileNotFoundError:
             raise InputError.one(
                 self.folder, "holds no study", "give the folder that `kdsearch launch` printed"
             ) from None
         except ValidationError as error:
             detail = error.errors()[0]
-            raise InputError.one(path, f"cannot be read: {detail['msg']}") from None
+            raise InputError.one(path, f"cannot be read: {detail['msg']}", _DAMAGED) from None
+        except ValueError as error:
+            raise InputError.one(path, f"cannot be read: {error}", _DAMAGED) from None
 
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""
@@ -257,9 +276,12 @@ class Ledger:
         keys = [name for name in names if not name.startswith(".")]
         return {key: found for key in keys if (found := self.attempts_of(key))}
 
-    def results(self) -> dict[str, Outcome | None]:
-        """What is known: outcomes, and None for what failed as often as the study allows."""
-        tries = self.resolved().study.tries
+    def results(self, tries: int | None = None) -> dict[str, Outcome | None]:
+        """What is known: outcomes, and None for what failed as often as the study allows.
+
+        `tries` are those of a study that is not recorded yet.
+        """
+        tries = tries or self.resolved().study.tries
         results: dict[str, Outcome | None] = {
             key: None for key, tried in self.attempts().items() if failed_for_good(tried, tries)
         }
@@ -320,3 +342,17 @@ class Ledger:
     def _temporary(path: Path) -> Path:
         unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         return path.parent / f".{path.name}.{unique}.tmp"
+
+
+def _check_version(path: Path, plain: Any) -> None:
+    """Refuse a study of a kdsearch that had another format, or other results."""
+    if not isinstance(plain, dict):
+        return
+    wrote = f"kdsearch {plain.get('versions', {}).get('kdsearch', 'of another version')}"
+    mend = f"use {wrote}, which wrote it, or launch into another --folder"
+    if plain.get("format") != FORMAT:
+        raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)
+    version = plain.get("training_version", 2)
+    if version != VERSION:
+        what = f"its outcomes are of training code {version}, and this kdsearch has {VERSION}"
+        raise InputError.one(path, f"{what}, which would train them all again", mend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, asked
 from kdsearch.analysis import Analysis, analyse
 from kdsearch.ledger import Ledger
 from kdsearch.report.document import document
@@ -23,7 +23,9 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
         ledger.write(f"report/tables/{name}.tex", latex(frame))
     ledger.write("report/report.json", to_json(analysis, agenda, messages))
     ledger.write("report/report.md", document(analysis, agenda, messages))
-    ledger.write("report/report.html", page(analysis, agenda, ledger.attempts()))
+    keys = asked(agenda)
+    attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
+    ledger.write("report/report.html", page(analysis, agenda, attempts))
     return ledger.folder / "report" / "report.html"
 
 

@@ -13,6 +13,7 @@ from kdsearch.study.load import (
 )
 from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.resolve import (
+    FORMAT,
     Record,
     Resolved,
     ResolvedDataset,
@@ -36,6 +37,7 @@ from kdsearch.study.sizes import cache_bytes, readable_size
 
 __all__ = [
     "CATALOGUE",
+    "FORMAT",
     "GOLD",
     "SPLITS",
     "Adam",

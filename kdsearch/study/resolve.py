@@ -22,6 +22,9 @@ from kdsearch.study.parsers import GOLD, Row, units_of
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset
 from kdsearch.study.schema import Model, Study, Teacher
 
+FORMAT: Literal[1] = 1
+"""Of resolved.json. Raise it when an older kdsearch could not read it."""
+
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -74,7 +77,9 @@ class ResolvedModel(Record):
 class Resolved(Record):
     """A study and the digests of what it names. Keys of trainings come only from here."""
 
-    format: Literal[1] = 1
+    format: Literal[1] = FORMAT
+    training_version: int = 2
+    """Of the training code (see `agenda.VERSION`); of a folder that does not say so, 2."""
     study: Study
     datasets: dict[str, ResolvedDataset]
     models: dict[str, ResolvedModel]
@@ -88,10 +93,12 @@ def resolve(
     data_dir: Path | None,
     store: Callable[[str, list[Row]], None],
     place: str,
+    known: Resolved | None = None,
 ) -> Resolved:
     """Resolve `study`, read from the file `place`; `store` is given each split by its digest.
 
-    Raises `InputError` with the problems of all data sets and models.
+    The data sets and models that `known`, an earlier version of the study, has just so are as they
+    were then, and not read again. Raises `InputError` with the problems of all the others.
     """
     problems: list[Problem] = []
     if data_dir is not None and not data_dir.is_dir():
@@ -99,6 +106,9 @@ def resolve(
     unreachable: list[str] = []
     datasets = {}
     for name, dataset in study.datasets.items():
+        if known and (known.study.seed, known.study.datasets.get(name)) == (study.seed, dataset):
+            datasets[name] = known.datasets[name]
+            continue
         try:
             data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
         except HubUnreachableError:
@@ -128,6 +138,9 @@ def resolve(
         )
     models = {}
     for name, model in study.models.items():
+        if known and known.study.models.get(name) == model:
+            models[name] = known.models[name]
+            continue
         try:
             models[name] = _resolve_model(model, f"{place}: models.{name}")
         except HubUnreachableError:

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from kdsearch.agenda import Agenda, Attempt, Outcome
+from kdsearch.agenda import Agenda, Attempt, Outcome, used
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated
 from kdsearch.analysis.paper import CASES
 from kdsearch.report.answer import answer
@@ -59,7 +59,7 @@ def page(analysis: Analysis, agenda: Agenda, attempts: Mapping[str, Sequence[Att
         },
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
         failures=_failures(attempts),
-        devices=_devices(agenda.results.values()),
+        devices=_devices(used(agenda).values()),
         study_file=_study_file(agenda),
         resolved=agenda.resolved,
         css=Markup(source.get_source(environment, "page.css")[0]),

@@ -1,0 +1,99 @@
+"""Which results of a folder its study asks for: it may hold those of an earlier version of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import lru_cache
+
+from kdsearch.agenda.agenda import Agenda, CaseView, Results
+from kdsearch.agenda.graph import Graph
+from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
+from kdsearch.search import (
+    LAZY_TEMPERATURE,
+    Configuration,
+    Space,
+    Trial,
+    choices,
+    configurations,
+)
+
+
+def asked(agenda: Agenda) -> set[str]:
+    """The keys of every training that the study has asked for so far."""
+    graph = Graph(agenda.resolved)
+    keys: set[str] = set()
+    for view in agenda.views():
+        case = view.case
+        keys |= {training.key for training in graph.teachers(case)}
+        keys |= {training.key for splits in (view.outputs or {}).values() for training in splits}
+        keys |= {training.key for seeds in agenda.students(case).values() for training in seeds}
+        keys |= {training.key for training in agenda.erm(case)}
+    return keys
+
+
+def used(agenda: Agenda) -> Results:
+    """The results of what the study has asked for so far."""
+    keys = asked(agenda)
+    return {key: result for key, result in agenda.results.items() if key in keys}
+
+
+def unneeded(agenda: Agenda) -> set[str]:
+    """The keys of the results that the study does not ask for, and will not.
+
+    While it is not complete, all of its grid may yet be asked for. What a failed training was is
+    not known, so that it may be too.
+    """
+    others = agenda.results.keys() - asked(agenda)
+    if agenda.complete:
+        return others
+    graph = Graph(agenda.resolved)
+    outputs: dict[str, list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)
+    for view in agenda.views():
+        for training in _outputs(graph, view):
+            outputs[training.key].append((view, training))
+
+    def may_be_asked(training: Training) -> bool:
+        if isinstance(training, StudentTraining):
+            teachers = outputs.get(training.outputs, ())
+            return any(_in_grid(graph, view, teacher, training) for view, teacher in teachers)
+        return training.key in outputs  # teachers and erm are asked for from the start
+
+    outcomes = (agenda.results[key] for key in others)
+    return {o.key for o in outcomes if o is not None and not may_be_asked(o.training)}
+
+
+def _outputs(graph: Graph, view: CaseView) -> Iterator[OutputsTraining]:
+    """Those of the case's teacher that it may ask for."""
+    if view.outputs is not None:
+        yield from (training for splits in view.outputs.values() for training in splits)
+        return
+    for teacher in graph.teachers(view.case):
+        for epoch in range(1, teacher.settings.epochs + 1):
+            yield from graph.outputs(view.case, graph.checkpoint(teacher, epoch))
+
+
+def _in_grid(
+    graph: Graph, view: CaseView, outputs: OutputsTraining, training: StudentTraining
+) -> bool:
+    """Whether the training is a student of the case's grid, taught by `outputs`."""
+    configuration = Configuration(
+        distance=training.distance,
+        teacher=view.space.teachers[0],  # a name, on which no key depends
+        temperature=training.temperature,
+        student_temperature=training.student_temperature,
+        alpha=training.alpha,
+    )
+    rate = training.learning_rate
+    if configuration not in _grid(view.space) or rate not in view.space.learning_rates:
+        return False
+    trial = Trial(configuration=configuration, learning_rate=rate)
+    return training.key in {t.key for t in graph.students(view.case, trial, outputs)}
+
+
+@lru_cache(maxsize=64)
+def _grid(space: Space) -> frozenset[Configuration]:
+    """Every configuration that may be asked for, whichever broad temperature is the best."""
+    found = {c for best in space.broad for c in configurations(space, best)}
+    lazy = (c.at(LAZY_TEMPERATURE) for c in choices(space) if c.has_temperature)
+    return frozenset({*found, *lazy})
