@@ -331,7 +331,7 @@ def test_a_deadline_is_near_when_a_training_as_long_as_the_longest_would_end_beh
     cost = Cost(seconds=100.0, device="none", host="here")
     agenda.add(training.key, outcome_of(training, cost=cost))
     assert Deadline(at=time.monotonic() + 60).near(agenda)
-    assert not Deadline(at=time.monotonic() + 160).near(agenda)
+    assert not Deadline(at=time.monotonic() + 170).near(agenda)
 
 
 def test_a_lost_training_that_had_committed_its_outcome_is_done() -> None:

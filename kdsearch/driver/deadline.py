@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from kdsearch.agenda import Agenda
 
+_TO_END = 10.0
+"""Seconds for the report, and for Ray to end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
@@ -24,4 +27,4 @@ class Deadline:
         longest = max(
             (o.cost.seconds for o in agenda.results.values() if o is not None), default=0.0
         )
-        return time.monotonic() + longest >= self.at
+        return time.monotonic() + longest + _TO_END >= self.at
