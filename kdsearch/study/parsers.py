@@ -121,7 +121,7 @@ def tag_problem(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] |
     other = [tag for tag in columns.labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
     if other and columns.metric == "f1":
         mend = "write O, B-X and I-X, or take metric: accuracy"
-        unlike = ", ".join(shortened(tag) for tag in other[:5])
+        unlike = ", ".join(map(_label, other[:5]))
         return f"the F1 of entities needs tags in IOB2, unlike {unlike}", mend
     return None
 
@@ -220,7 +220,7 @@ def _answers(value: Any) -> list[tuple[Any, Any]]:
         try:
             value = json.loads(value)  # as a cell of a .csv has it
         except (ValueError, RecursionError):
-            raise _BadRowError(f"its answers are text: {shortened(value)}", mend) from None
+            raise _BadRowError(f"its answers are text: {value[:40]!r}", mend) from None
     if hasattr(value, "tolist"):
         value = value.tolist()  # of a .parquet
     if isinstance(value, dict):

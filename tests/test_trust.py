@@ -1,0 +1,158 @@
+"""Models that bring code: what is loaded runs nothing, unless the study trusts it by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import begin, run_study, save_model, tiny_study
+from safetensors.torch import load_file
+
+from kdsearch.distill import check_models, run_training
+from kdsearch.errors import InputError
+from kdsearch.study import digest_model, parse_study
+
+CODE = """
+from pathlib import Path
+from transformers import BertConfig, BertForSequenceClassification
+
+Path({marker!r}).touch()
+
+class OwnConfig(BertConfig):
+    model_type = "own"
+
+class OwnModel(BertForSequenceClassification):
+    config_class = OwnConfig
+"""
+
+
+def with_code(folder: Path, marker: Path) -> Path:
+    """A model whose architecture is in a Python file beside it, which leaves `marker`."""
+    save_model(folder)
+    (folder / "own.py").write_text(CODE.format(marker=str(marker)))
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config |= {"model_type": "own", "architectures": ["OwnModel"]}
+    config["auto_map"] = {
+        "AutoConfig": "own.OwnConfig",
+        "AutoModelForSequenceClassification": "own.OwnModel",
+    }
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def study_of(source: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    usual = tiny_study()
+    fine_tune = {"learning_rate": [1e-2], "epochs": 2}
+    search = {"distance": ["mse"], "teacher": ["t_hs"], "student_temperature": ["tied"]}
+    return tiny_study(
+        **{
+            "models": {**usual["models"], "big": source},
+            "teachers": {"big": {"model": "big", "fine_tune": fine_tune}},
+            "students": {"small": {"model": "big", "layers": 1}},
+            "search": {**usual["search"], **search, "alpha": [1]},
+            "training": {**usual["training"], "epochs": 1},
+            **sections,
+        }
+    )
+
+
+def test_a_models_own_code_does_not_run_unless_the_study_says_so(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "own", marker)
+    ledger, _ = begin(tmp_path / "study", study_of({"path": str(folder)}))
+    with pytest.raises(InputError, match=r"models\.big: needs Python code .* not run") as error:
+        check_models(ledger.resolved(), "study.yaml")
+    assert "models.big.trust_remote_code: true" in str(error.value)
+    assert not marker.exists()
+
+
+def test_a_worker_does_not_run_a_models_own_code_either(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "own", marker)
+    _, agenda = begin(tmp_path / "study", study_of({"path": str(folder)}))
+    with pytest.raises(ValueError, match="custom code"):
+        run_training(agenda.requests()[0].training, tmp_path / "study")
+    assert not marker.exists()
+
+
+def test_a_study_that_trusts_a_models_code_runs_it(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "own", marker)
+    source = {"path": str(folder), "trust_remote_code": True}
+    ledger, agenda = begin(tmp_path / "study", study_of(source))
+    check_models(ledger.resolved(), "study.yaml")
+    assert marker.exists()
+    run_study(ledger, agenda, run_training)
+    assert not ledger.attempts()
+    assert all(result is not None for result in agenda.results.values())
+
+
+def test_the_code_that_runs_is_part_of_a_models_digest_and_other_code_is_not(
+    tmp_path: Path,
+) -> None:
+    folder = with_code(tmp_path / "own", tmp_path / "ran")
+    before = digest_model(folder), digest_model(folder, code=True)
+    (folder / "own.py").write_text("")
+    after = digest_model(folder), digest_model(folder, code=True)
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
+
+
+def test_code_can_be_trusted_of_a_model_with_a_repository_only() -> None:
+    raw = tiny_study()
+    raw["models"]["big"]["trust_remote_code"] = True
+    with pytest.raises(InputError, match="a config comes without code"):
+        parse_study(raw, place="x.yaml")
+
+
+class Evil:
+    """Pickled, it says what to run when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    "write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, protocol=2))]
+)
+def test_weights_that_would_run_code_are_refused_and_run_nothing(
+    tmp_path: Path, write: Any
+) -> None:
+    marker = tmp_path / "ran"
+    folder = save_model(tmp_path / "evil")
+    (folder / "model.safetensors").unlink()
+    write({"weight": Evil(marker)}, folder / "pytorch_model.bin")
+    ledger, agenda = begin(tmp_path / "study", study_of({"path": str(folder)}))
+    with pytest.raises(InputError, match=r"models\.big: pytorch_model.bin holds no plain weights"):
+        check_models(ledger.resolved(), "study.yaml")
+    with pytest.raises(pickle.UnpicklingError):
+        run_training(agenda.requests()[0].training, tmp_path / "study")
+    assert not marker.exists()
+
+
+def test_plain_weights_in_torchs_own_format_are_read(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "plain")
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+    ledger, _ = begin(tmp_path / "study", study_of({"path": str(folder)}))
+    check_models(ledger.resolved(), "study.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "[" * 5_000, "{", "\x00", '{"id2label": 3}', '{"id2label": {"x": "y"}}', "1e999"],
+)
+def test_a_models_configuration_that_is_broken_is_refused(tmp_path: Path, content: str) -> None:
+    folder = save_model(tmp_path / "broken")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        begin(tmp_path / "study", study_of({"path": str(folder)}))
