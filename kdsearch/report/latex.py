@@ -13,6 +13,8 @@ def latex(frame: pd.DataFrame) -> str:
 _ESCAPES = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
+    "[": "{[}",  # with * an argument of the line end before it
+    "*": "{*}",
     "^": r"\textasciicircum{}",
     "α": r"$\alpha$",
     "τ": r"$\tau$",

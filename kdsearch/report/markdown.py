@@ -12,7 +12,8 @@ NOTHING = "–"
 def escape(text: object) -> str:
     """`text` on one line, with nothing left in it that Markdown or HTML would take as markup."""
     line = " ".join(str(text).split())
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(line, quote=False))
+    # An underscore within a word, as in t_hs, is none of Markdown's.
+    return re.sub(r"([\\`*|\[\]~$]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(line, quote=False))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
