@@ -1,4 +1,4 @@
-"""Malformed studies and data files, from seeds: success, or words that name the place."""
+"""20,500 malformed studies and data files, from seeds: success, or words that name the place."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from kdsearch.study import test_cases as cases_of
 from kdsearch.study.rows import digest_rows, read_dataset
 from kdsearch.study.schema import Dataset
 
-TREES, TEXTS, GENERATED = 5_000, 4_000, 1_000
+TREES, TEXTS, GENERATED = 4_000, 4_000, 500
 """Malformed studies: of changed trees, of changed text, and of what hypothesis makes up."""
-FILES, BYTES = 6_500, 5_000
+FILES, BYTES = 6_500, 5_500
 """Malformed data files: of changed rows, and of changed bytes."""
 SECONDS = 20
 """For one input, on a machine however busy: what takes longer hangs."""
