@@ -29,20 +29,22 @@ from kdsearch.search import ValidationScore
 from kdsearch.study import Resolved, ResolvedDataset, ResolvedModel, ResolvedSplit, parse_study
 
 RESUME = """
-import sys, time
+import gc, sys
 from pathlib import Path
 from kdsearch.driver import open_study
 from kdsearch.ledger import Ledger
+gc.set_threshold(100_000, 50, 50)  # as the command does
 ledger = Ledger(Path(sys.argv[1]))
 agenda = open_study(ledger, ledger.resolved().study, data_dir=None, place="study.yaml")
 agenda.requests()
 """
 PEAK = """
-import resource, runpy, sys
+import runpy, sys
 try:
     {body}
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+    status = open("/proc/self/status").read()
+    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
 """
 COMMAND = (
     "sys.argv = ['kdsearch', *sys.argv[1:]]; runpy.run_module('kdsearch', run_name='__main__')"
@@ -62,6 +64,7 @@ def resolved() -> Resolved:
             | {f"small{i}": {"config": {**config, "hidden_size": 64 + i}} for i in range(3)},
             "teachers": {"big": {"model": "big"}},
             "students": {f"small{i}": {"model": f"small{i}"} for i in range(3)},
+            "search": {"learning_rate": [1e-5, 2e-5, 3e-5, 4e-5]},
         },
         place="scale.yaml",
     )

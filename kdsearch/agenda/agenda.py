@@ -46,6 +46,9 @@ from kdsearch.search import (
 )
 from kdsearch.study import Resolved, TestCase, space_of, test_cases
 
+OUTPUTS = "outputs"
+"""The stage of a teacher's outputs, each of which lets students start."""
+
 ERM = "erm"
 """The stage of the students without a teacher."""
 
@@ -135,7 +138,15 @@ class Agenda:
         """Take in a result: an outcome, or None for a training that failed for good."""
         self._results[key] = result
         for case in self._waiting.pop(key, ()):
-            self._views.pop(case, None)
+            if (view := self._views.get(case)) is None:
+                continue
+            left = tuple(r for r in view.wanted if r.training.key != key)
+            stages = {r.stage for r in view.wanted if r.training.key == key}
+            if OUTPUTS not in stages and stages <= {request.stage for request in left}:
+                # A step compares all of its trainings: until the last is known, it decides nothing.
+                self._views[case] = replace(view, wanted=left)
+            else:
+                del self._views[case]
 
     def requests(self) -> tuple[Request, ...]:
         """What can run now, each training once, the longest remaining path first.
@@ -231,7 +242,7 @@ class Agenda:
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
         every = {t.key: t for splits in outputs.values() for t in splits}
-        wanted = _wanted(case, "outputs", self._unknown(every.values()))
+        wanted = _wanted(case, OUTPUTS, self._unknown(every.values()))
         scores = _Scores(self, view)
         traversal = traverse(space, scores)
         view = replace(view, traversal=traversal)
@@ -325,8 +336,14 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
     def __init__(self, agenda: Agenda, view: CaseView) -> None:
         self._agenda = agenda
         self._view = view
+        self._known: dict[Trial, ValidationScore | None] = {}
 
     def __getitem__(self, trial: Trial) -> ValidationScore | None:
+        if trial not in self._known:
+            self._known[trial] = self._score(trial)
+        return self._known[trial]
+
+    def _score(self, trial: Trial) -> ValidationScore | None:
         results = self._agenda.results
         outputs = self._outputs(trial)
         if outputs is None or (outputs.key in results and not self.can_run(trial)):
