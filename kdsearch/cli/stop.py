@@ -25,7 +25,7 @@ from kdsearch.ledger import Ledger, driver_lock, driver_of, leave
 
 INTERRUPTED = 130
 _INCOMPLETE = 1
-_GRACE_SECONDS = 1.5
+_GRACE_SECONDS = 1.0
 """To clean up in: what stops a job, such as `ray job stop`, kills it a moment later."""
 _SECONDS_BETWEEN = 1.0
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
