@@ -24,7 +24,10 @@ from test_analysis import blocked_study, failing_teacher, searched
 from kdsearch.cli.app import main
 from kdsearch.ledger import driver_lock
 
-COMMANDS = ("new", "validate", "plan", "fetch", "launch", "status", "explain", "report")
+COMMANDS = (
+    *("new", "validate", "plan", "fetch", "launch", "status", "explain", "report"),
+    *("gc", "verify"),
+)
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,8 @@ def test_commands_that_read_files_import_neither_torch_nor_ray(
         ["status", str(folder)],
         ["explain", str(folder)],
         ["report", str(folder)],
+        ["gc", str(folder)],
+        ["verify", str(folder)],
     ]
     script = f"""
 import sys

@@ -8,7 +8,7 @@ import sys
 import typer
 
 import kdsearch
-from kdsearch.cli import data, export, launch, look, mirror, plan, stop, study
+from kdsearch.cli import care, data, export, launch, look, mirror, plan, stop, study
 from kdsearch.cli.stop import INTERRUPTED
 from kdsearch.errors import InputError, StorageError
 
@@ -44,6 +44,7 @@ data.add_to(app)
 launch.add_to(app)
 look.add_to(app)
 export.add_to(app)
+care.add_to(app)
 mirror.add_to(app)
 stop.add_to(app)
 

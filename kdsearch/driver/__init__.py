@@ -3,6 +3,7 @@
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.estimate import Estimate, duration, estimate
+from kdsearch.driver.garbage import Garbage, garbage
 from kdsearch.driver.search import open_study, run_search
 from kdsearch.driver.watch import Watch
 
@@ -10,9 +11,11 @@ __all__ = [
     "Deadline",
     "Dispatcher",
     "Estimate",
+    "Garbage",
     "Watch",
     "duration",
     "estimate",
+    "garbage",
     "open_study",
     "run_search",
 ]

@@ -8,6 +8,7 @@ outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
 progress/<key>/<steps>-<digest>.pt   where a training that runs goes on if its worker dies
 stop.json             what `kdsearch stop` asks the driver
+digests/<key>.json    of files that were made again, where they differ from the outcome's
 checkpoints/<key>/    a teacher's kept epochs
 outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
                       with the head that makes logits of them in <key>.head.safetensors
@@ -19,12 +20,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,13 +35,14 @@ from pydantic import ValidationError
 
 from kdsearch.agenda import VERSION, Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError
-from kdsearch.ledger.disk import Disk, OsDisk
+from kdsearch.ledger.disk import Disk, OsDisk, storage_error
 from kdsearch.study import FORMAT, Resolved, Row
 
 _DAMAGED = "bring it back from a copy of the folder, or give another --folder"
 _FOLDERS = (
     "outcomes",
     "attempts",
+    "digests",
     "data",
     "checkpoints",
     "outputs",
@@ -46,6 +50,7 @@ _FOLDERS = (
     "progress",
     "report",
 )
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,15 @@ class Ledger:
         return any(True for folder in folders for _ in self._disk.names(folder))
 
     def sweep(self) -> None:
-        """Remove what workers that were killed left half written; only a driver may do it."""
+        """Remove what workers that were killed left half written; only a driver may do it.
+
+        Outcomes and attempts that a power loss cut off are set aside, so that they can be written
+        again: the disk said that they were durable, and was wrong.
+        """
+        for path in (*self._files("outcomes", "*.json"), *self._files("attempts", "*/*.json")):
+            if _is_torn(path.read_bytes()):
+                _log.warning("%s was cut off; it is set aside, and trained anew", path)
+                self._disk.replace(path, path.with_name(f".{path.name}.torn"))
         for folder in ("outputs", "checkpoints", "students"):
             for path in (self.folder / folder).glob(".*.tmp"):
                 if path.is_dir():
@@ -127,22 +140,49 @@ class Ledger:
 
     def remove_student(self, key: str) -> None:
         """Remove a student's weights. What a kill leaves of them is swept at the next start."""
-        path = self.folder / "students" / key
-        gone = path.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
-        path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        self.remove(f"students/{key}")
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder. What a kill leaves of a folder is swept at the next start."""
+        path = self.folder / name
+        gone = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            if path.is_dir():
+                path.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+            else:
+                path.unlink()
+        except FileNotFoundError:
+            return  # someone else removed it
+        except OSError as error:
+            raise storage_error(path, error) from None
 
     def intact(self, outcome: Outcome, folder: str) -> bool:
         """Whether the files that a training kept in `folder` are there, with their digests."""
-        kept = {n: d for n, d in outcome.digests.items() if n.startswith(f"{folder}/")}
-        for name, digest in kept.items():
-            try:
-                with (self.folder / name).open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                        return False
-            except FileNotFoundError:
-                return False
-        return bool(kept)
+        digests = self.digests(outcome)
+        kept = {name: digest for name, digest in digests.items() if name.startswith(f"{folder}/")}
+        return bool(kept) and all(self.digest(name) == kept[name] for name in kept)
+
+    def digest(self, name: str) -> str | None:
+        """The SHA-256 of a file; None if it is not there. Read once while it does not change."""
+        path = self.folder / name
+        try:
+            stat = path.stat()
+            return _digest(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        except FileNotFoundError:
+            return None
+
+    def digests(self, outcome: Outcome) -> dict[str, str]:
+        """The digests of what a training kept: the outcome's, or those of what was made again."""
+        try:
+            again = json.loads(self._disk.read(self.folder / "digests" / f"{outcome.key}.json"))
+        except (FileNotFoundError, ValueError):
+            return outcome.digests
+        return {**outcome.digests, **again}
+
+    def write_digests(self, key: str, digests: dict[str, str]) -> None:
+        """Record the digests of what was made again, in the place of those of its outcome."""
+        self.write(f"digests/{key}.json", json.dumps(digests, indent=1))
 
     def forget(self) -> None:
         """Let go of a study that has not begun, for another one."""
@@ -208,17 +248,19 @@ class Ledger:
         return self._commit(path, outcome.model_dump_json(indent=1).encode())
 
     def outcome(self, key: str) -> Outcome | None:
-        """The outcome of a training, if it has one."""
+        """The outcome of a training, if it has one. One that was cut off is none."""
         path = self.folder / "outcomes" / f"{key}.json"
         try:
             return Outcome.model_validate_json(self._disk.read(path))
         except FileNotFoundError:
             return None
         except ValidationError as error:
+            if _says_torn(path, error):
+                return None
             raise InputError.one(
                 path,
-                f"is no outcome: {error.errors()[0]['msg']}",
-                "move it away, and launch again to repeat this training",
+                f"is no outcome of this kdsearch: {error.errors()[0]['msg']}",
+                "use the one that wrote it, or move it away and launch again to train it anew",
             ) from None
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -260,13 +302,17 @@ class Ledger:
             for name in self._disk.names(folder)
             if name.endswith(".json") and not name.startswith(".")
         ]
-        found = [self._attempt(folder / name) for name in names]
+        found = [attempt for name in names if (attempt := self._attempt(folder / name))]
         return sorted(found, key=lambda attempt: attempt.number)
 
-    def _attempt(self, path: Path) -> Attempt:
+    def _attempt(self, path: Path) -> Attempt | None:
         try:
             return Attempt.model_validate_json(self._disk.read(path))
+        except FileNotFoundError:
+            return None  # removed since it was listed
         except ValidationError as error:
+            if _says_torn(path, error):
+                return None
             what = f"is no attempt: {error.errors()[0]['msg']}"
             raise InputError.one(path, what, "remove it") from None
 
@@ -281,11 +327,17 @@ class Ledger:
 
         `tries` are those of a study that is not recorded yet.
         """
+        return self.results_with(self.outcomes(), tries)
+
+    def results_with(
+        self, outcomes: Iterable[Outcome], tries: int | None = None
+    ) -> dict[str, Outcome | None]:
+        """The same with these outcomes."""
         tries = tries or self.resolved().study.tries
         results: dict[str, Outcome | None] = {
             key: None for key, tried in self.attempts().items() if failed_for_good(tried, tries)
         }
-        return results | {outcome.key: outcome for outcome in self.outcomes()}
+        return results | {outcome.key: outcome for outcome in outcomes}
 
     # -- trainings that run ---------------------------------------------------------------------
 
@@ -342,6 +394,34 @@ class Ledger:
     def _temporary(path: Path) -> Path:
         unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         return path.parent / f".{path.name}.{unique}.tmp"
+
+    def _files(self, folder: str, pattern: str) -> list[Path]:
+        found = sorted((self.folder / folder).glob(pattern))
+        return [path for path in found if not path.name.startswith(".")]
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, changed: int, size: int, inode: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_torn(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return True
+    return False
+
+
+def _says_torn(path: Path, error: ValidationError) -> bool:
+    """Whether a file is no JSON, and warn of it: a driver sets it aside at its start."""
+    torn = error.errors()[0]["type"] == "json_invalid"
+    if torn:
+        _log.warning(
+            "%s was cut off, as by a power loss; launch again to repeat its training", path
+        )
+    return torn
 
 
 def _check_version(path: Path, plain: Any) -> None:

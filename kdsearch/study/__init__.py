@@ -26,6 +26,7 @@ from kdsearch.study.resolve import (
 )
 from kdsearch.study.rows import (
     columns_of,
+    digest_rows,
     known_rows,
     label_count,
     read_dataset,
@@ -58,6 +59,7 @@ __all__ = [
     "columns_of",
     "differences",
     "digest_model",
+    "digest_rows",
     "given_labels",
     "hub_model",
     "hub_rows",

@@ -1,0 +1,160 @@
+"""`gc` and `verify`: looking after a study's folder."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import analyse
+from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
+from kdsearch.driver import Garbage, garbage
+from kdsearch.errors import InputError, Problem
+from kdsearch.ledger import Ledger, Verified, driver_lock, driver_of
+from kdsearch.ledger import verify as verify_files
+from kdsearch.report.plain import FORMAT, to_json
+from kdsearch.study import readable_size
+
+_WRONG = 1
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(epilog=example("kdsearch gc runs/quickstart --delete"))(gc)
+    app.command(epilog=example("kdsearch verify runs/quickstart"))(verify)
+
+
+def gc(
+    folder: StudyFolder,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what the study does not need any more, such as outcomes that a change left behind."""
+    ledger, agenda = open_folder(folder)
+    if delete:
+        with driver_lock(ledger.folder):
+            found = garbage(ledger, Agenda(ledger.resolved(), ledger.results()))
+            for each in found:
+                ledger.remove(each.name)
+    else:
+        found = garbage(ledger, agenda)
+    total = sum(each.bytes for each in found)
+    if as_json:
+        files = [{"name": each.name, "why": each.why, "bytes": each.bytes} for each in found]
+        typer.echo(json.dumps({"found": files, "bytes": total, "deleted": delete}, indent=1))
+        return
+    out = console()
+    if not found:
+        out.print("nothing: the study needs all that is here")
+        return
+    out.print(_table(found))
+    if delete:
+        out.print(f"deleted: {readable_size(total)}")
+        return
+    if driver_of(ledger.folder):
+        out.print("a search runs here: what it is about to finish may be among these")
+    out.print(f"{readable_size(total)} in all; `kdsearch gc {folder} --delete` deletes it")
+
+
+def _table(found: list[Garbage]) -> Table:
+    groups: dict[tuple[str, str], list[Garbage]] = defaultdict(list)
+    for each in found:
+        groups[each.why, str(Path(each.name).parent)].append(each)
+    table = Table("in", "how many", "size", "why", box=None)
+    for (why, where), some in groups.items():
+        size = readable_size(sum(each.bytes for each in some))
+        table.add_row(f"{where}/", str(len(some)), size, why)
+    return table
+
+
+def verify(folder: StudyFolder, as_json: Json = False) -> None:
+    """Check every file against its digest, and every decision against the outcomes.
+
+    It mends nothing. Exit code 1: something is wrong.
+    """
+    ledger = _ledger(folder)
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("checking", total=None)
+        found = verify_files(
+            ledger, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    found.problems += _report_problems(ledger, found.agenda)
+    if as_json:
+        typer.echo(json.dumps(_facts(found), indent=1))
+    else:
+        out = console()
+        for problem in found.problems:
+            out.print(str(problem))
+        if found.unneeded:
+            what = count(found.unneeded, "result")
+            out.print(f"the study does not ask for {what} any more: see `kdsearch gc {folder}`")
+        verdict = count(len(found.problems), "problem") if found.problems else "all is fine"
+        kept = f"{count(found.files, 'kept file')} of {readable_size(found.bytes)}"
+        out.print(f"{count(found.outcomes, 'outcome')} and {kept}: {verdict}")
+    if found.problems:
+        raise typer.Exit(_WRONG)
+
+
+def _ledger(folder: Path) -> Ledger:
+    if not folder.is_dir():
+        raise InputError.one(folder, "is no folder", "give the one that `kdsearch launch` printed")
+    return Ledger(folder.resolve())
+
+
+def _facts(found: Verified) -> dict[str, Any]:
+    return {
+        "outcomes": found.outcomes,
+        "files": found.files,
+        "bytes": found.bytes,
+        "unneeded": found.unneeded,
+        "problems": [
+            {"place": each.place, "what": each.what, "mend": each.mend} for each in found.problems
+        ],
+    }
+
+
+def _report_problems(ledger: Ledger, agenda: Agenda) -> list[Problem]:
+    """Where report.json has another decision than follows from the outcomes.
+
+    A report may be older than the outcomes: what it does not tell yet is no problem.
+    """
+    path = ledger.folder / "report" / "report.json"
+    mend = f"`kdsearch report {ledger.folder}` writes it anew"
+    try:
+        written = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        return [Problem(place=str(path), what=f"is no JSON: {error}", mend=mend)]
+    if written.get("format") != FORMAT:
+        what = f"is of format {written.get('format')}, not {FORMAT}"
+        return [Problem(place=str(path), what=what, mend=mend)]
+    right = json.loads(to_json(analyse(agenda), agenda, {}))
+    if written["search"] != right["search"]:
+        return [Problem(place=str(path), what="is of an earlier version of the study", mend=mend)]
+    decided = {json.dumps(case["case"]): case["path"] for case in right["cases"]}
+    problems = []
+    for case in written["cases"]:
+        name = "/".join(case["case"].values())
+        steps = decided.get(json.dumps(case["case"]))
+        if steps is None:
+            problems.append(f"has the test case {name}, which the study does not have")
+            continue
+        pairs = zip_longest(case["path"], steps)
+        wrong = [step["parameter"] for step, again in pairs if step and step != again]
+        if wrong:
+            problems.append(f"decides {wrong[0]} of {name} otherwise than the outcomes")
+    if written["complete"] and not right["complete"]:
+        problems.append("is of a complete study, and outcomes are missing")
+    elif written["complete"] and written["stable"] != right["stable"]:
+        problems.append("has another stable configuration than the outcomes")
+    return [Problem(place=str(path), what=what, mend=mend) for what in problems]
