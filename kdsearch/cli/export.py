@@ -9,14 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from kdsearch.agenda import (
-    Agenda,
-    CaseView,
-    Outcome,
-    OutputsTraining,
-    StudentTraining,
-    TeacherTraining,
-)
+from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
 from kdsearch.analysis import analyse
 from kdsearch.cli.options import StudyFolder, console, example, open_folder
 from kdsearch.distill import run_training
@@ -58,7 +51,7 @@ def export(
     out = console()
     again = None
     if not ledger.intact(outcome, f"students/{training.key}"):
-        again = _train_again(ledger, view, training, outcome, out)
+        again = _train_again(ledger, training, outcome, out)
     shutil.copytree(ledger.folder / "students" / training.key, to, dirs_exist_ok=True)
     [result] = [each for each in analyse(agenda).cases if each.case == view.case]
     (to / "README.md").write_text(card(agenda, result, outcome, stable=stable, again=again))
@@ -96,12 +89,9 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTra
 
 
 def _train_again(
-    ledger: Ledger, view: CaseView, training: StudentTraining, outcome: Outcome, out: Console
+    ledger: Ledger, training: StudentTraining, outcome: Outcome, out: Console
 ) -> Again:
-    """Train a student whose weights are not there, and what it learns from if that is gone too."""
-    for needed in _missing(ledger, view, training):
-        out.print(f"not there any more, so made again: {needed}")
-        run_training(needed, ledger.folder)
+    """Train a student whose weights are not there."""
     out.print("its weights were not kept: training it again, which takes about ", end="")
     out.print(f"{outcome.cost.seconds:.0f} s on the machine of the search")
     found = run_training(training, ledger.folder, keep=True)
@@ -118,18 +108,3 @@ def _train_again(
             f"{verdict} the tolerance of {allowed:g} for another machine"
         )
     return Again(test=found.test, allowed=allowed)
-
-
-def _missing(
-    ledger: Ledger, view: CaseView, training: StudentTraining
-) -> list[TeacherTraining | OutputsTraining]:
-    """What the student learns from and is not in the folder, in the order to make it."""
-    if (ledger.folder / "outputs" / f"{training.outputs}.npy").exists():
-        return []
-    found: list[TeacherTraining | OutputsTraining] = []
-    checkpoint = training.teacher
-    folder = ledger.folder / "checkpoints" / f"{checkpoint.training}" / f"epoch-{checkpoint.epoch}"
-    if view.teacher_training is not None and not folder.exists():
-        found.append(view.teacher_training)
-    every = (t for outputs in (view.outputs or {}).values() for t in outputs)
-    return [*found, next(t for t in every if t.key == training.outputs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import platform
 import shutil
@@ -9,6 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -146,6 +148,8 @@ class _Worker:
         """Train a student, with a teacher's cached outputs or without; score its best epoch."""
         data, settings = training.data, training.settings
         task = TASKS[data.task]
+        if isinstance(training, StudentTraining):  # before the seed: it may run a training
+            self._ensure(training.outputs, "outputs", checkpoint=training.teacher)
 
         def objective_of(model: Any, examples: Encoded) -> Objective:
             if isinstance(training, ErmTraining):
@@ -256,8 +260,32 @@ class _Worker:
     def _checkpoint_folder(self, checkpoint: CheckpointSpec) -> Path:
         if checkpoint.training is None:
             return model_folder(checkpoint.model.name, checkpoint.model.weights, self._ledger)
-        root = self._ledger.folder / "checkpoints"
-        return root / checkpoint.training / f"epoch-{checkpoint.epoch}"
+        where = f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}"
+        self._ensure(checkpoint.training, where, model=checkpoint.model)
+        return self._ledger.folder / where
+
+    def _ensure(self, key: str, where: str, **names: ModelSpec | CheckpointSpec) -> None:
+        """See that what the training `key` kept in `where` is whole, or run that training again.
+
+        On a CPU that gives the same bytes. A GPU may give others: then their digests stand beside
+        the outcome, which is not written again. `names` is the part of the training that says what
+        the study calls its models now. Several workers may be at it at once.
+        """
+        outcome = self._ledger.outcome(key)
+        if outcome is None or self._ledger.intact(outcome, where):
+            return
+        training = outcome.training.model_copy(update=names)
+        _log.warning("key=%s: %s is damaged or gone; made again: %s", key, where, training)
+        again = run(training, self._ledger.folder)
+        if not self._ledger.intact(outcome, where):
+            self._ledger.write_digests(key, again.digests)
+        if not self._ledger.intact(outcome, where):  # another epoch was the best this time
+            raise InputError.one(
+                self._ledger.folder / where,
+                "is damaged or gone, and training it again did not give it back",
+                f"bring it back from a copy of the folder; or remove outcomes/{key}.json and "
+                "launch again, to train it and what learns from it anew",
+            )
 
     # -- what is kept ---------------------------------------------------------------------------
 
@@ -286,9 +314,11 @@ class _Worker:
                 for path in files
             }
             size = sum(path.stat().st_size for path in files)
-            shutil.rmtree(final, ignore_errors=True)  # of a try that was killed before it ended
-            temporary.rename(final)
-            sync_folder(final.parent)
+            outcome = self._ledger.outcome(training.key)
+            if outcome and self._ledger.intact(outcome, str(final.relative_to(root))):
+                shutil.rmtree(temporary)  # another worker made it again at the same time
+            else:
+                _put(temporary, final)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise storage_error(final, error) from None
@@ -336,6 +366,22 @@ class _Worker:
             bytes_written=size,
             examples_per_second=speed,
         )
+
+
+def _put(folder: Path, final: Path) -> None:
+    """Rename a folder to `final`, durably; of workers that do it at once the last one's stays."""
+    while True:
+        try:
+            folder.rename(final)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        aside = folder.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+        with suppress(FileNotFoundError):
+            final.rename(aside)  # of a try that was killed before it ended, or damaged
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(final.parent)
 
 
 # A worker process serves many trainings: what they share is read and encoded once.
