@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ from kdsearch.agenda import (
 )
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, OsDisk
 from kdsearch.search import (
     Checkpoint,
     Distance,
@@ -91,6 +93,55 @@ class MemoryDisk:
             self._folders[folder] = {}
             self._folders.setdefault(folder.parent, {}).setdefault(folder.name, [b""])
             folder = folder.parent
+
+
+class SlowDisk(OsDisk):
+    """The real disk behind a slow network: every call takes `seconds`, drawn anew."""
+
+    def __init__(self, seconds: float, seed: int = 0) -> None:
+        self._seconds = seconds
+        self._draw = random.Random(seed)
+
+    def _wait(self) -> None:
+        time.sleep(self._draw.random() * self._seconds)
+
+    def write(self, path: Path, content: bytes) -> None:
+        self._wait()
+        super().write(path, content)
+
+    def link(self, source: Path, target: Path) -> bool:
+        self._wait()
+        return super().link(source, target)
+
+    def read(self, path: Path) -> bytes:
+        self._wait()
+        return super().read(path)
+
+    def names(self, folder: Path) -> Iterator[str]:
+        self._wait()
+        yield from super().names(folder)
+
+
+class VanishingDisk(OsDisk):
+    """The real disk, of which another process removes a share of the files just before a read."""
+
+    def __init__(self, share: float, seed: int = 0) -> None:
+        self._share = share
+        self._draw = random.Random(seed)
+        self.vanished: list[Path] = []
+
+    def read(self, path: Path) -> bytes:
+        if path.parent.name != "study" and self._draw.random() < self._share:
+            path.unlink(missing_ok=True)
+            self.vanished.append(path)
+        return super().read(path)
+
+    def names(self, folder: Path) -> Iterator[str]:
+        for name in list(super().names(folder)):
+            if self._draw.random() < self._share and (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+                self.vanished.append(folder / name)
+            yield name
 
 
 def memory_ledger(resolved: Resolved) -> Ledger:
