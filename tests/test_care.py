@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -224,6 +225,17 @@ def test_an_attempt_that_is_none_is_found(folder: Path) -> None:
     (folder / "attempts" / "abc" / "1.json").write_text("{}")
     [found] = problems(folder)
     assert found.startswith("attempts/abc/1.json: is no attempt")
+
+
+def test_a_checkpoint_of_a_training_that_was_stopped_is_checked_too(folder: Path) -> None:
+    content = b"weights and more"
+    path = folder / "progress" / "abc" / f"120-{hashlib.sha256(content).hexdigest()}.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert problems(folder) == []
+    flip(path)
+    name = path.relative_to(folder)
+    assert problems(folder) == [f"{name}: has another digest than its name says"]
 
 
 def test_a_decision_of_the_report_that_does_not_follow_from_the_outcomes_is_found(

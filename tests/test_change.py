@@ -29,7 +29,7 @@ from kdsearch.driver import Dispatcher, open_study
 from kdsearch.driver.keep import Keep
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, OsDisk
 from kdsearch.report import write_report
 from kdsearch.study import parse_study
 
@@ -132,6 +132,52 @@ def test_the_earlier_studies_stay_beside_the_new_one(tmp_path: Path) -> None:
     files = ("resolved-1.json", "resolved-2.json", "resolved.json")
     studies = [json.loads((tmp_path / "run" / name).read_text())["study"] for name in files]
     assert [study["seed"] for study in studies] == [1, 2, 3]
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class DyingDisk(OsDisk):
+    """The real disk, on which the process dies once `calls` calls that change it were done."""
+
+    def __init__(self, calls: int) -> None:
+        self._left = calls
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise Crash
+
+    def write(self, path: Path, content: bytes) -> None:
+        self._count()
+        super().write(path, content)
+
+    def link(self, source: Path, target: Path) -> bool:
+        self._count()
+        return super().link(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._count()
+        super().replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._count()
+        super().remove(path)
+
+
+@pytest.mark.parametrize("calls", range(5))
+def test_a_driver_that_dies_at_any_call_of_a_change_leaves_one_study_or_the_other(
+    tmp_path: Path, calls: int
+) -> None:
+    first = Launched(tmp_path / "run")
+    old, new = first.agenda.resolved, resolved_of(a_study(**with_search(alpha=[1])))
+    with pytest.raises(Crash):
+        Ledger(tmp_path / "run", DyingDisk(calls)).replace_resolved(new)
+    assert first.ledger.resolved() == old
+    again = Launched(tmp_path / "run", **with_search(alpha=[1, 0.5, 0.2]))
+    assert set(again.runs).isdisjoint(first.runs)
+    assert again.agenda.complete
 
 
 def test_at_most_six_changed_lines_are_shown(tmp_path: Path) -> None:
@@ -259,6 +305,16 @@ def test_whatever_a_study_will_ask_for_is_never_called_unneeded(seed: int) -> No
     agenda = Agenda(resolved, known)
     assert unneeded(agenda) == set()
     assert left(agenda).most >= len(gone)
+
+
+def test_what_a_failed_teacher_taught_before_is_not_unneeded_since_it_may_be_tried_again() -> None:
+    resolved = resolved_of(a_study())
+    end = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    results = {k: None if r and r.training.kind == "teacher" else r for k, r in end.results.items()}
+    agenda = Agenda(resolved, results)
+    assert agenda.complete
+    assert [view.blocked is not None for view in agenda.views()] == [True]
+    assert unneeded(agenda) == set()
 
 
 def test_what_another_study_trained_is_unneeded_at_any_time() -> None:

@@ -11,7 +11,7 @@ from kdsearch.agenda.count import (
     remaining,
 )
 from kdsearch.agenda.graph import Graph
-from kdsearch.agenda.needs import asked, unneeded, used
+from kdsearch.agenda.needs import asked, settled, unneeded, used
 from kdsearch.agenda.outcome import (
     Attempt,
     Cost,
@@ -68,6 +68,7 @@ __all__ = [
     "left",
     "parse_training",
     "remaining",
+    "settled",
     "unneeded",
     "used",
 ]

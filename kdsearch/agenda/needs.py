@@ -38,14 +38,19 @@ def used(agenda: Agenda) -> Results:
     return {key: result for key, result in agenda.results.items() if key in keys}
 
 
+def settled(agenda: Agenda) -> bool:
+    """Whether the study will ask for nothing more, whatever is tried again."""
+    return agenda.complete and None not in used(agenda).values()
+
+
 def unneeded(agenda: Agenda) -> set[str]:
     """The keys of the results that the study does not ask for, and will not.
 
-    While it is not complete, all of its grid may yet be asked for. What a failed training was is
+    While it is not settled, all of its grid may yet be asked for. What a failed training was is
     not known, so that it may be too.
     """
     others = agenda.results.keys() - asked(agenda)
-    if agenda.complete:
+    if settled(agenda):
         return others
     graph = Graph(agenda.resolved)
     outputs: dict[str, list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)

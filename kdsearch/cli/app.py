@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     epilog=(
-        "Exit codes: 0 done; 1 the search ended with something missing; 2 bad input; "
+        "Exit codes: 0 done; 1 something is missing or wrong at the end; 2 bad input; "
         "3 the disk cannot be written; 130 interrupted."
     ),
 )

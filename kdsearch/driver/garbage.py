@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdsearch.agenda import Agenda, asked, unneeded
+from kdsearch.agenda import Agenda, asked, settled, unneeded
 from kdsearch.driver.keep import superseded
 from kdsearch.ledger import Ledger
 
@@ -42,12 +42,12 @@ def garbage(ledger: Ledger, agenda: Agenda) -> list[Garbage]:
 def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
     dropped, resolved = unneeded(agenda), agenda.resolved
     yield from ((EARLIER, f"outcomes/{k}.json") for k in sorted(dropped) if agenda.results[k])
-    wanted = asked(agenda)
+    wanted, done = asked(agenda), settled(agenda)
     for folder in _FOLDERS:
         for path in _listed(ledger.folder / folder):
             name, key = f"{folder}/{path.name}", path.name.partition(".")[0]
             # Of a training without a result it is known what it was when all have been asked for.
-            if key in dropped or (agenda.complete and key not in wanted):
+            if key in dropped or (done and key not in wanted):
                 yield EARLIER, name
             elif folder in _KEPT and agenda.results.get(key) is None:
                 yield NO_OUTCOME, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,14 +51,16 @@ def verify(
     found = Verified(agenda=Agenda(resolved, results), problems=problems, outcomes=len(outcomes))
     for number, outcome in enumerate(outcomes, 1):
         for path in _kept(ledger, outcome, problems):
-            found.files += 1
-            found.bytes += path.stat().st_size
+            with suppress(FileNotFoundError):  # a search that runs removes students
+                found.bytes += path.stat().st_size
+                found.files += 1
         looked(number, len(outcomes))
     digests = {
         split.digest for data in resolved.datasets.values() for split in data.splits.values()
     }
     digests |= {path.stem for path in ledger.folder.glob("data/*.jsonl")}
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]
+    problems += _progress(ledger)
     found.unneeded = len(unneeded(found.agenda))
     return found
 
@@ -81,10 +84,9 @@ def _kept(ledger: Ledger, outcome: Outcome, problems: list[Problem]) -> Iterator
     """The files that a training kept and that are there."""
     student = f"students/{outcome.key}"
     for name, digest in ledger.digests(outcome).items():
-        path = ledger.folder / name
-        if name.startswith(student) and not (ledger.folder / student).exists():
+        path, actual = ledger.folder / name, ledger.digest(name)
+        if actual is None and name.startswith(student) and not (ledger.folder / student).exists():
             continue  # superseded, and removed
-        actual = ledger.digest(name)
         mend = "`kdsearch export` trains it again" if name.startswith(student) else _AGAIN
         if actual is None:
             problems.append(Problem(place=str(path), what="is not there", mend=mend))
@@ -93,6 +95,16 @@ def _kept(ledger: Ledger, outcome: Outcome, problems: list[Problem]) -> Iterator
             what = f"has the digest {actual[:12]}…, not {digest[:12]}…"
             problems.append(Problem(place=str(path), what=what, mend=mend))
         yield path
+
+
+def _progress(ledger: Ledger) -> Iterator[Problem]:
+    """The checkpoints of trainings that have not ended; one that has just ended has none."""
+    for folder in sorted(ledger.folder.glob("progress/*")):
+        for progress in ledger.progress(folder.name):
+            if not progress.intact and progress.path.exists():
+                what = "has another digest than its name says"
+                mend = "remove it: its training goes on from an earlier one, or begins anew"
+                yield Problem(place=str(progress.path), what=what, mend=mend)
 
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
