@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,7 @@ from kdsearch.study import (
     Study,
     parse_study,
 )
+from kdsearch.study.grammar import LABELS as GRAMMAR_LABELS
 
 LABELS = ("no", "yes")
 COST = Cost(seconds=1.0, device="none", host="here")
@@ -142,6 +145,114 @@ class VanishingDisk(OsDisk):
                 shutil.rmtree(folder / name)
                 self.vanished.append(folder / name)
             yield name
+
+
+class Killed(BaseException):
+    """The process ends here, without unwinding: what it still does must not reach the disk."""
+
+
+class CrashingDisk(MemoryDisk):
+    """A disk whose processes can be killed before and after each step, and its power cut.
+
+    A file's content is durable once it was synced, and a name once its folder was. What is not
+    may be there after a power cut, or not, or a part of it.
+    """
+
+    def __init__(self, folder: Path, dies: Callable[[str, str, Path], bool]) -> None:
+        """`folder` is there, and durable.
+
+        `dies` says whether to be killed: "before" or "after" what, and on which path.
+        """
+        super().__init__()
+        self._dies = dies
+        self._dead = False
+        self._durable_names: dict[Path, dict[str, list[bytes]]] = {}
+        self.made_durable: Counter[Path] = Counter()
+        """How many files were made durable under each name."""
+        super().make_folder(folder)
+        for there in self._folders:
+            self._settle(there)
+
+    @contextmanager
+    def step(self, what: str, path: Path) -> Iterator[None]:
+        """Something that happens at once, in the sight of other processes."""
+        self._live_or_die("before", what, path)
+        yield
+        self._live_or_die("after", what, path)
+
+    def _live_or_die(self, side: str, what: str, path: Path) -> None:
+        self._dead = self._dead or self._dies(side, what, path)
+        if self._dead:
+            raise Killed(f"{side} {what} {path}")
+
+    def start_again(self) -> None:
+        """Another process uses the disk from here on."""
+        self._dead = False
+
+    def write(self, path: Path, content: bytes) -> None:
+        with self.step("open", path):
+            super().write(path, b"")
+        cell = self._folders[path.parent][path.name]
+        cell.append(b"")  # what of it is durable
+        with self.step("content", path):
+            cell[0] = content
+        with self.step("fsync", path):
+            cell[1] = content
+
+    def link(self, source: Path, target: Path) -> bool:
+        with self.step("link", target):
+            linked = super().link(source, target)
+        if linked:
+            self._sync(target.parent)
+        return linked
+
+    def replace(self, source: Path, target: Path) -> None:
+        with self.step("replace", target):
+            super().replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        with self.step("remove", path):
+            super().remove(path)
+
+    def make_folder(self, folder: Path) -> None:
+        if folder in self._folders:
+            return
+        self.make_folder(folder.parent)
+        with self.step("mkdir", folder):
+            super().make_folder(folder)
+
+    def _sync(self, folder: Path) -> None:
+        with self.step("sync", folder):
+            self._settle(folder)
+
+    def _settle(self, folder: Path) -> None:
+        names = self._folders[folder]
+        before = self._durable_names.get(folder, {})
+        new = [name for name, cell in names.items() if before.get(name) is not cell]
+        self.made_durable.update(folder / name for name in new if not name.startswith("."))
+        self._durable_names[folder] = dict(names)
+
+    def cut_power(self, draw: random.Random) -> None:
+        """Lose what is not durable, or some of it."""
+        for folder, names in self._folders.items():
+            durable = self._durable_names.get(folder, {})
+            for name in {**durable, **names}:
+                there = draw.choice([names.get(name), durable.get(name)])
+                if there is None:
+                    names.pop(name, None)
+                else:
+                    names[name] = there
+            for cell in names.values():
+                if cell[0] != cell[-1]:
+                    torn = cell[0][: draw.randrange(len(cell[0]))]
+                    cell[0] = cell[1] = draw.choice([cell[1], torn, cell[0]])
+        for folder in sorted(self._folders)[1:]:  # all but the root
+            above = self._folders.get(folder.parent)
+            if above is None or folder.name not in above:
+                del self._folders[folder]
+                self._durable_names.pop(folder, None)
+        for folder in self._folders:
+            self._settle(folder)
 
 
 def memory_ledger(resolved: Resolved) -> Ledger:
@@ -464,3 +575,12 @@ def listening() -> Iterator[str]:
     """The address of a server that takes connections and says nothing: a Hub that is there."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def model_folder(folder: Path) -> Path:
+    """A folder that resolving takes for a classifier's; its weights are its name."""
+    folder.mkdir()
+    names = {str(number): label for number, label in enumerate(GRAMMAR_LABELS)}
+    (folder / "config.json").write_text(json.dumps({"id2label": names}))
+    (folder / "model.safetensors").write_text(folder.name)
+    return folder

@@ -1,0 +1,318 @@
+"""Searches whose processes are killed before and after each step on their disk, again and again."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fakes import CrashingDisk, Killed, MemoryDisk, World, model_folder, random_study, uniform
+from rich.console import Console
+
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request, Training
+from kdsearch.driver import open_study, run_search
+from kdsearch.engine import TabulatedEngine
+from kdsearch.errors import InputError
+from kdsearch.ledger import Disk, Ledger, driver_lock
+from kdsearch.report import write_report
+from kdsearch.study import Study, parse_study
+
+EACH_STEP = 10_000
+MOST_TRAININGS = 40
+
+AT_RANDOM = 1_000
+CRASHES = 30
+MOST_AT_RANDOM = 120
+
+Step = tuple[str, str, str]
+"""On a disk: before or after it, what it is, and on which file."""
+
+
+@dataclass(kw_only=True)
+class Search:
+    """A study that one driver after the other searches, as `kdsearch launch` does."""
+
+    study: Study
+    world: World
+    ledger: Ledger
+    slots: int
+    order: int = 0
+    in_hand: dict[str, Training] = field(default_factory=dict)
+    """What the workers of the driver have in hand."""
+
+    def launch(self) -> Agenda:
+        """Search to the end, and write the report. Locks and logs are in a real folder."""
+        self.in_hand.clear()
+        agenda = open_study(self.ledger, self.study, data_dir=None, place="study.yaml")
+        engine = TabulatedEngine(
+            look_up=self.train,
+            seconds=lambda training: uniform(self.order, training.key),
+            slots=self.slots,
+        )
+        out = Console(file=io.StringIO())
+        run_search(agenda, self.ledger, engine, slots=self.slots, console=out, watches=(self,))
+        write_report(self.ledger, agenda)
+        return agenda
+
+    def train(self, training: Training) -> None:
+        """What a worker does."""
+        self.world.commit(self.ledger, training)
+
+    def started(self, request: Request) -> None:
+        self.in_hand[request.training.key] = request.training
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        del self.in_hand[request.training.key]
+
+    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
+        del self.in_hand[request.training.key]
+
+
+class KilledSearch(Search):
+    """A search whose processes are killed; each time, the next driver goes on.
+
+    Four things happen: everything dies; the power is cut too; the driver dies, and its workers
+    commit later what they have in hand; a worker dies, and the driver goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        study: Study,
+        world: World,
+        folder: Path,
+        draw: random.Random,
+        dies: Callable[[CrashingDisk, str, str, Path], bool],
+    ) -> None:
+        self.disk = CrashingDisk(folder, lambda *step: dies(self.disk, *step))
+        super().__init__(
+            study=study,
+            world=world,
+            ledger=Ledger(folder, self.disk),
+            slots=draw.randint(1, 4),
+            order=draw.randrange(2**32),
+        )
+        self.draw = draw
+        self.crashes: Counter[str] = Counter()
+        self.orphans: dict[str, Training] = {}
+        self.committed_by_orphans: set[str] = set()
+        self.workers_lost: set[str] = set()
+
+    def to_the_end(self) -> Agenda:
+        while True:
+            try:
+                with self.lock():
+                    return self.launch()
+            except Killed:
+                self.crash()
+
+    def crash(self) -> None:
+        """The driver has died: what else has, and what becomes of the disk?"""
+        how = self.draw.choice(["all", "power", "driver"])
+        self.crashes[how] += 1
+        self.disk.start_again()
+        self.committed_by_orphans.clear()
+        self.orphans |= self.in_hand
+        if how != "driver":
+            self.orphans.clear()
+        if how == "power":
+            self.disk.cut_power(self.draw)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The real lock, in a real folder; one who is killed does not let go of it in order."""
+        folder = self.ledger.folder
+        note, half = folder / "driver.json", folder / "driver.tmp"
+        content = b""
+        try:
+            with ExitStack() as stack:
+                with self.disk.step("lock", folder / "driver.lock"):
+                    stack.enter_context(driver_lock(folder))
+                    content = note.read_bytes()
+                yield
+        except Killed:
+            for path in (note, half):
+                path.write_bytes(self.draw.choice([content, content[:20], b""]))
+            raise
+
+    def train(self, training: Training) -> None:
+        """As a worker does that may die, while others may outlive a driver that did."""
+        key = training.key
+        if self.ledger.outcome(key) is not None:
+            assert key in self.committed_by_orphans, f"{key} was started again"
+            return
+        for orphan in list(self.orphans.values()):
+            if self.draw.random() < 0.5:
+                del self.orphans[orphan.key]
+                self.world.commit(self.ledger, orphan)
+                self.committed_by_orphans.add(orphan.key)
+        try:
+            super().train(training)
+            with self.disk.step("report", self.ledger.folder / "outcomes" / key):
+                pass
+        except Killed:
+            if key in self.workers_lost or self.draw.random() < 0.5:
+                raise
+            self.workers_lost.add(key)
+            self.crashes["worker"] += 1
+            self.disk.start_again()
+
+
+def a_world(draw: random.Random) -> World:
+    return World(
+        seed=draw.randrange(2**32),
+        levels=draw.choice([2, 5, 10_000]),
+        failing=draw.choice([0, 0, 0.05]),
+        diverging=draw.choice([0, 0.05, 0.3]),
+        coinciding=draw.choice([0, 0.5, 1]),
+    )
+
+
+def studies(folder: Path, draw: random.Random) -> Iterator[Study]:
+    """Random studies that a launch takes."""
+    models = {name: model_folder(folder / name) for name in ("tuned", "other")}
+    while True:
+        raw = random_study(draw)
+        raw["models"] |= {name: {"path": str(path)} for name, path in models.items()}
+        for dataset in raw["datasets"].values():
+            dataset["grammar"] |= {"train": 20, "validation": 10, "test": 10}
+        study = parse_study(raw, place="study.yaml")
+        ledger = Ledger(folder, MemoryDisk())
+        try:
+            open_study(ledger, study, data_dir=None, place="study.yaml")
+        except InputError:
+            continue  # two of its test cases are one
+        yield study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """What a search comes to in which nothing dies."""
+
+    agenda: Agenda
+    report: dict[str, bytes]
+    steps: set[Step]
+
+
+def undisturbed(study: Study, world: World, folder: Path) -> Undisturbed:
+    steps: set[Step] = set()
+
+    def note(side: str, what: str, path: Path) -> bool:
+        steps.add((side, what, named(path, folder)))
+        return False
+
+    folder.mkdir()
+    disk = CrashingDisk(folder, note)
+    search = Search(study=study, world=world, ledger=Ledger(folder, disk), slots=1)
+    return Undisturbed(agenda=search.launch(), report=report_of(disk, folder), steps=steps)
+
+
+def named(path: Path, folder: Path) -> str:
+    """A file's name in the study's folder, without what is drawn of a temporary one."""
+    inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return re.sub(r"-[0-9a-f]{8,}(?=\.|$)", "", str(inside))
+
+
+def report_of(disk: Disk, folder: Path) -> dict[str, bytes]:
+    """The report's files; the page also tells of tries whose worker died."""
+    found = {}
+    for part in (folder / "report", folder / "report" / "tables"):
+        names = [name for name in disk.names(part) if not name.startswith(".")]
+        files = [name for name in names if name not in ("tables", "report.html")]
+        found |= {name: disk.read(part / name) for name in files}
+    return found
+
+
+def assert_as_undisturbed(search: KilledSearch, agenda: Agenda, calm: Undisturbed) -> None:
+    """The same decisions, outcomes and report; each outcome was committed once."""
+    assert agenda.complete
+    assert agenda.views() == calm.agenda.views()
+    assert agenda.stable == calm.agenda.stable
+    assert agenda.results == calm.agenda.results
+    assert report_of(search.disk, search.ledger.folder) == calm.report
+    made = search.disk.made_durable
+    finished = {path.stem: n for path, n in made.items() if path.parent.name == "outcomes"}
+    assert finished.keys() <= agenda.results.keys()
+    assert set(finished.values()) == {1}
+
+
+@dataclass(kw_only=True)
+class EachStepOnce:
+    """Kills at each step of each launch once, and again when more files are there."""
+
+    folder: Path
+    spared: str
+    """The files that nobody is killed at."""
+    steps: set[Step] = field(default_factory=set)
+    """At which somebody was killed."""
+    _when: set[tuple[Step, int]] = field(default_factory=set)
+
+    def __call__(self, disk: CrashingDisk, side: str, what: str, path: Path) -> bool:
+        step = (side, what, named(path, self.folder))
+        when = (step, 0 if "report" in path.parts else len(disk.made_durable))
+        if when in self._when or step[2].startswith(self.spared):
+            return False
+        self._when.add(when)
+        self.steps.add(step)
+        return True
+
+
+@dataclass
+class After:
+    """Kills after so many steps each time, and then no more."""
+
+    steps: list[int]
+
+    def __call__(self, disk: CrashingDisk, side: str, what: str, path: Path) -> bool:
+        if not self.steps:
+            return False
+        self.steps[-1] -= 1
+        if self.steps[-1]:
+            return False
+        self.steps.pop()
+        return True
+
+
+@pytest.mark.slow
+def test_a_search_killed_before_and_after_every_step_decides_and_reports_the_same(
+    tmp_path: Path,
+) -> None:
+    draw = random.Random(0)
+    crashes: Counter[str] = Counter()
+    for number, study in enumerate(studies(tmp_path, draw)):
+        folder, world = tmp_path / str(number), a_world(draw)
+        calm = undisturbed(study, world, folder)
+        if len(calm.agenda.results) > MOST_TRAININGS:
+            continue
+        # Writing a report takes long, so that it is disturbed in the first study only.
+        dies = EachStepOnce(folder=folder, spared="report/" if crashes else "nothing")
+        while any(step not in dies.steps for step in calm.steps if dies.spared not in step[2]):
+            # Whoever is killed right after a commit gets no further with it: once more, then.
+            search = KilledSearch(study=study, world=world, folder=folder, draw=draw, dies=dies)
+            assert_as_undisturbed(search, search.to_the_end(), calm)
+            crashes += search.crashes
+        if crashes.total() >= EACH_STEP:
+            break
+    assert min(crashes[how] for how in ("all", "power", "driver", "worker")) >= 500
+
+
+def test_a_search_killed_at_random_moments_decides_and_reports_the_same(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    crashes = 0
+    for number, study in enumerate(studies(tmp_path, draw)):
+        folder, world = tmp_path / str(number), a_world(draw)
+        calm = undisturbed(study, world, folder)
+        if len(calm.agenda.results) > MOST_AT_RANDOM:
+            continue
+        dies = After([draw.randint(1, len(calm.steps) // 4) for _ in range(CRASHES)])
+        search = KilledSearch(study=study, world=world, folder=folder, draw=draw, dies=dies)
+        assert_as_undisturbed(search, search.to_the_end(), calm)
+        crashes += search.crashes.total()
+        if crashes >= AT_RANDOM:
+            break
