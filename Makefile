@@ -1,17 +1,18 @@
 # make quickstart   a whole search in miniature, on this machine
 # make test         what CI runs
 # make test-all     the same, and nothing may be skipped for want of a program
+# make chaos        kills a real search 27 times and compares it with an undisturbed one; half an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FOLDER ?= runs/quickstart
 
-.PHONY: help quickstart test test-all check format clean
+.PHONY: help quickstart test test-all chaos check format clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 # Two marks: someone who only runs a search needs no test tools.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -39,6 +40,9 @@ test: check
 
 test-all: check
 	KDSEARCH_TEST_ALL=1 $(BIN)/pytest
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python tests/chaos.py --kills 27
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

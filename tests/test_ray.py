@@ -228,7 +228,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "run" / "outcomes").glob("*.json")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_was_stopped_goes_on_and_repeats_no_finished_training(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -36,6 +36,9 @@ from kdsearch.study import (
     units_per_row,
 )
 
+_TRAINING_STATE = 5
+"""The weights, Adam's two moments, and those of the best epoch and of the one of lowest loss."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command of this file."""
@@ -64,7 +67,7 @@ def plan(
     """Count the trainings of each test case: the fewest and the most. Trains and reads nothing."""
     if speed is not None and seconds is not None:
         raise InputError.one("--seconds", "does not go with --speed", "give one of them")
-    resolved, teacher_bytes = None, None
+    resolved, teacher_bytes, largest = None, None, None
     if study_file.is_dir():
         _, agenda = open_folder(study_file)
         resolved = agenda.resolved
@@ -74,12 +77,14 @@ def plan(
         took = [outcome.cost.seconds for outcome in students]
         if speed is None and seconds is None and took:
             seconds = sum(took) / len(took)
+        largest = max((o.model_bytes or 0 for o in outcomes), default=None)
         teacher_bytes = sum(o.cost.bytes_written for o in outcomes if o.training.kind == "teacher")
     else:
         study = load_study(study_file, models=parse_models(model))
     counts = [case_counts(study, case) for case in test_cases(study)]
     facts = _facts(study, resolved, counts, speed, seconds, slots) | {
-        "checkpoint_bytes": teacher_bytes
+        "checkpoint_bytes": teacher_bytes,
+        "training_state_bytes": largest and largest * _TRAINING_STATE * slots,
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
@@ -201,6 +206,11 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     sizes = [cache["bytes"] for cache in facts["caches"]]
     known = "known when the data is read" if None in sizes else f"about {readable_size(sum(sizes))}"
     out.print(f"disk: teachers' outputs {known}; {_checkpoint_words(facts)}")
+    out.print(
+        f"  and while it runs, for each of {count(facts['slots'], 'slot')}, up to "
+        f"{_TRAINING_STATE} times its model in full precision: where a training goes on after a "
+        "crash" + _state_words(facts)
+    )
 
 
 def _students_table(study: Study, facts: Mapping[str, Any]) -> Table:
@@ -241,6 +251,11 @@ def _checkpoint_words(facts: Mapping[str, Any]) -> str:
     if facts["checkpoint_bytes"]:
         return f"checkpoints {readable_size(facts['checkpoint_bytes'])} so far"
     return "up to two checkpoints per teacher training, each of the model's size"
+
+
+def _state_words(facts: Mapping[str, Any]) -> str:
+    taken = facts["training_state_bytes"]
+    return f" ({readable_size(taken)} in all)" if taken else ""
 
 
 def _hours(seconds: Mapping[str, float]) -> str:

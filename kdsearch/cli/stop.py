@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn, get_args
 import typer
 from rich.console import Console
 
-from kdsearch.agenda import Failure
+from kdsearch.agenda import Failure, used
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
 from kdsearch.driver import Deadline
 from kdsearch.errors import InputError
@@ -72,7 +72,7 @@ def retry(
         attempts = ledger.attempts()
         failed = [
             key
-            for key, result in agenda.results.items()
+            for key, result in used(agenda).items()
             if result is None and kind in (None, attempts[key][-1].failure)
         ]
         for key in failed:
