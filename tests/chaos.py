@@ -220,7 +220,7 @@ class Chaos:
             with self._cleaning():
                 while len(self.done) < self.kills:
                     launch = self._launch(folder)
-                    self._kill(launch, number, took / 2)
+                    self._kill(launch, number, took)
                     if launch.code == 0:
                         break
                 self._to_the_end(folder)
