@@ -20,7 +20,7 @@ from fakes import (
     uniform,
 )
 
-from kdsearch.agenda import Agenda, Attempt, Cost, Outcome, Request
+from kdsearch.agenda import Agenda, Attempt, Cost, Outcome, Request, Training
 from kdsearch.driver import Deadline, Dispatcher
 from kdsearch.engine import (
     Engine,
@@ -375,6 +375,27 @@ def test_tries_of_an_earlier_driver_count() -> None:
     key = take(second)
     second.lost(key, "it hung", "timeout")
     assert agenda.results == {key: None}
+
+
+@dataclass(frozen=True)
+class DrainingTraining:
+    """`made_up_training` during which the search is asked to drain."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        Ledger(folder).ask_to_stop(drain=True)
+        return made_up_training(training, folder)
+
+
+def test_an_engine_ends_a_search_that_is_asked_to_drain(
+    make_engine: Callable[[Worker, int], Engine], tmp_path: Path
+) -> None:
+    ledger = ready(tmp_path)
+    agenda = run(make_engine, ledger, DrainingTraining())
+    assert not agenda.complete
+    assert 1 <= len(agenda.results) <= 2
+    assert ledger.attempts() == {}
+    ledger.forget_stop()
+    assert run(make_engine, ledger).complete
 
 
 # -- the worker --------------------------------------------------------------------------------

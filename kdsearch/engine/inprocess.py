@@ -17,6 +17,7 @@ class InProcessEngine:
         """Run what `queue` gives, one at a time."""
         while not queue.complete:
             request = queue.take()
-            assert request is not None  # nothing runs, so something can start
+            if request is None:  # nothing runs, so something could start: the search drains
+                continue
             self.worker(request.training)
             queue.done(request.training.key)

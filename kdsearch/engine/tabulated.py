@@ -32,6 +32,8 @@ class TabulatedEngine:
                 seconds = self.seconds(request.training)
                 self.busy += seconds
                 heapq.heappush(running, (self.clock + seconds, next(order), request.training))
+            if not running:  # the search drains
+                continue
             self.clock, _, training = heapq.heappop(running)
             self.look_up(training)
             queue.done(training.key)
