@@ -142,3 +142,22 @@ def test_printing_shows_every_case(page: sync_api.Page) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details[data-case][open]").count() == 4
     assert page.locator("#controls").is_hidden()
+
+
+def test_charts_are_printed_in_black_and_fit_the_paper(page: sync_api.Page) -> None:
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    chart = page.locator(".decile .main-svg").first
+    assert chart.evaluate("svg => svg.getBoundingClientRect().width") == 680
+    text = page.locator(".decile .xtick text").first
+    assert text.evaluate("text => getComputedStyle(text).fill") == "rgb(0, 0, 0)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert (text.evaluate("text => getComputedStyle(text).fill") != "rgb(0, 0, 0)") or not dark
+
+
+def test_the_header_of_a_column_stands_as_its_cells_do(page: sync_api.Page) -> None:
+    aligned = """table => [...table.tHead.rows[0].cells].map((head, i) =>
+      [head, table.tBodies[0].rows[0].cells[i]].map((cell) => getComputedStyle(cell).textAlign))"""
+    for table in page.locator("table:has(tbody tr)").all():
+        for head, cell in table.evaluate(aligned):
+            assert head == cell

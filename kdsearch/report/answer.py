@@ -7,6 +7,8 @@ from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.markdown import escape, percent
 
+_MOST_NAMED = 5
+
 
 def answer(analysis: Analysis) -> str:
     """The answer, the study's state, and the cases that are missing from it."""
@@ -112,6 +114,9 @@ def _status(analysis: Analysis) -> list[str]:
     text += f", {status.blocked} blocked" if status.blocked else ""
     text += f"; {_count(status.diverged, 'training')} diverged, {status.failed} failed for good."
     missing = [_why(case) for case in analysis.cases if case.state is not State.FINISHED]
+    if len(missing) > _MOST_NAMED:
+        rest = len(missing) - _MOST_NAMED
+        missing = [*missing[:_MOST_NAMED], f"- and {rest} more, each in the table of cases"]
     return [text, "\n".join(missing)] if missing else [text]
 
 

@@ -1,15 +1,18 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-// Okabe and Ito's colours, told apart by the colour-blind; dashes and symbols differ too.
+// Okabe and Ito's colours, told apart by the colour-blind; symbols differ too, and from the eighth
+// curve on another symbol comes with each colour.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "cross"];
+const PAPER = 680; // the width of a page of A4 between its margins, in CSS pixels
+let printing = false; // styles for print are not in force yet when a browser says it will print
 const drawn = new Map(); // a chart's element to the function that draws it
 const overlay = document.getElementById("overlay");
 
 function layout(title, y, more = {}) {
   const style = getComputedStyle(document.documentElement);
-  const text = style.getPropertyValue("--text").trim();
-  const line = style.getPropertyValue("--line").trim();
+  const text = printing ? "#000" : style.getPropertyValue("--text").trim();
+  const line = printing ? "#bbb" : style.getPropertyValue("--line").trim();
   const axis = { gridcolor: line, zerolinecolor: text, linecolor: line, automargin: true };
   return {
     title: { text: title, font: { size: 14 }, x: 0, xref: "paper" },
@@ -17,7 +20,7 @@ function layout(title, y, more = {}) {
     font: { color: text, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 50, r: 10, t: 36, b: 40 },
     legend: { orientation: "h", y: -0.18, font: { size: 11 } },
-    hovermode: "closest",
+    hovermode: "closest", ...(printing ? { width: PAPER } : {}),
     xaxis: { ...axis, ...more.x }, yaxis: { ...axis, title: { text: y }, ...more.y },
   };
 }
@@ -27,10 +30,11 @@ function plot(element, traces, page) {
   element.dataset.drawn = "yes";
 }
 
+const symbolOf = (i) => SYMBOLS[(i + Math.floor(i / COLOURS.length)) % SYMBOLS.length];
 const look = (i, dash = "solid") => ({
   mode: "lines+markers",
   line: { color: COLOURS[i % COLOURS.length], dash },
-  marker: { color: COLOURS[i % COLOURS.length], symbol: SYMBOLS[i % SYMBOLS.length], size: 7 },
+  marker: { color: COLOURS[i % COLOURS.length], symbol: symbolOf(i), size: 7 },
 });
 
 function drawDeciles(element) {
@@ -147,7 +151,10 @@ if (cases.length === 1) cases[0].open = true;
 addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((details) => { details.open = true; });
   cases.forEach(drawCase);
+  printing = true;
+  redraw();
 });
+addEventListener("afterprint", () => { printing = false; redraw(); });
 
 const table = document.getElementById("case-table");
 const rows = [...table.tBodies[0].rows];
