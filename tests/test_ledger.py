@@ -504,3 +504,46 @@ def test_the_heart_of_a_driver_beats(tmp_path: Path) -> None:
         while driver_of(tmp_path) == first and time.monotonic() < deadline:
             time.sleep(0.1)
         assert driver_of(tmp_path) != first
+
+
+def test_a_driver_that_was_relieved_while_it_was_silent_is_told_and_leaves_the_others_note(
+    tmp_path: Path,
+) -> None:
+    told = threading.Event()
+    with driver_lock(tmp_path, taken_over=told.set):
+        note = json.loads((tmp_path / "driver.json").read_text())
+        other = {**note, "host": "elsewhere", "id": "another"}
+        (tmp_path / "driver.json").write_text(json.dumps(other))
+        assert told.wait(timeout=15)
+    assert json.loads((tmp_path / "driver.json").read_text()) == other
+
+
+@pytest.mark.parametrize("jump", [-3600, 3600])
+def test_whether_a_driver_elsewhere_lives_does_not_hang_on_anyones_clock(
+    tmp_path: Path, jump: int
+) -> None:
+    beat = tmp_path / "driver.json"
+    note = {"host": "elsewhere", "pid": 1, "since": "2001-01-01T00:00:00", "id": "x"}
+    over = threading.Event()
+
+    def live(beats: bool) -> None:
+        count = 0
+        while not over.is_set():
+            count += beats
+            temporary = tmp_path / "new"
+            temporary.write_text(json.dumps({**note, "beat": count}))
+            os.utime(temporary, (time.time() + jump, time.time() + jump))
+            temporary.replace(beat)
+            over.wait(1)
+
+    for beats in (True, False):
+        over.clear()
+        beat.unlink(missing_ok=True)
+        thread = threading.Thread(target=live, args=(beats,))
+        thread.start()
+        while not beat.exists():
+            time.sleep(0.01)
+        found = driver_of(tmp_path)
+        over.set()
+        thread.join()
+        assert (found is not None) is beats
