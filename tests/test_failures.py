@@ -306,3 +306,52 @@ def test_a_search_with_nothing_left_to_do_ends(tmp_path: Path, cluster: Cluster)
     assert search(ledger, HangingTraining(), cluster).complete
     ledger.ask_to_stop(drain=True)
     search(ready(tmp_path / "other"), made_up_training, cluster)
+
+
+@dataclass(frozen=True)
+class WaitingTraining:
+    """The first try of the teacher's training waits until its node is taken from under it."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        mark = folder / "attempts" / f".{training.key}.mark"
+        if training.kind == "teacher" and not mark.exists():
+            mark.write_text(ray.get_runtime_context().get_node_id())
+            time.sleep(3600)
+        return made_up_training(training, folder)
+
+
+NODES = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from test_failures import WaitingTraining, ready, search
+from kdsearch.engine.ray_tune import Cluster
+folder = Path(sys.argv[1])
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+ray.init(address=nodes.address)
+others = [nodes.add_node(num_cpus=1) for _ in range(2)]
+
+def take_away():
+    while not (marks := list((folder / "attempts").glob(".*.mark"))):
+        time.sleep(0.1)
+    time.sleep(1)
+    [node] = [node for node in others if node.node_id == marks[0].read_text()]
+    nodes.remove_node(node, allow_graceful=False)
+
+ledger = ready(folder, tries=1)
+threading.Thread(target=take_away, daemon=True).start()
+cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+agenda = search(ledger, WaitingTraining(), cluster)
+assert agenda.complete and all(agenda.results.values())
+"""
+
+
+def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it(
+    tmp_path: Path,
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", NODES, str(tmp_path)], capture_output=True, text=True, timeout=200
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert failures_of(Ledger(tmp_path)) == ["preempted"]

@@ -15,10 +15,17 @@ from kdsearch.engine.base import EngineError, Queue
 
 _ENDED = ("ERROR", "TERMINATED")
 _MOST_STILLBORN = 5
+_NODE_LOST = (
+    "node has died",
+    "node was terminated",
+    "preempt",
+    "ActorUnavailableError",  # while no one knows yet whether the node lives
+    "is temporarily unavailable",
+)
 _MESSAGES: dict[Failure, str] = {
     "worker_lost": "its worker process ended without a word",
     "host_oom": "its node ran low on memory, and Ray ended it",
-    "preempted": "its node went away",
+    "preempted": "its node went away, or cannot be reached",
 }
 
 
@@ -32,7 +39,7 @@ def _failure(reason: str) -> Failure:
     """The class of a failure that Ray words so (2.60)."""
     if "low on memory" in reason:
         return "host_oom"
-    if "node has died" in reason or "node was terminated" in reason or "preempt" in reason:
+    if any(words in reason for words in _NODE_LOST):
         return "preempted"
     return "worker_lost"
 
