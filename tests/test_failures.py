@@ -200,7 +200,7 @@ import ray
 from test_failures import KilledForMemory, ready, search
 from kdsearch.engine.ray_tune import Cluster
 threshold = float(sys.argv[2])
-ray.init(num_cpus=1, include_dashboard=False, _system_config={
+ray.init("local", num_cpus=1, include_dashboard=False, _system_config={
     "memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100})
 cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
 agenda = search(ready(Path(sys.argv[1]), tries=2), KilledForMemory(), cluster)

@@ -46,9 +46,6 @@ from kdsearch.search import (
 )
 from kdsearch.study import Resolved, TestCase, space_of, test_cases
 
-OUTPUTS = "outputs"
-"""The stage of a teacher's outputs, each of which lets students start."""
-
 ERM = "erm"
 """The stage of the students without a teacher."""
 
@@ -138,15 +135,7 @@ class Agenda:
         """Take in a result: an outcome, or None for a training that failed for good."""
         self._results[key] = result
         for case in self._waiting.pop(key, ()):
-            if (view := self._views.get(case)) is None:
-                continue
-            left = tuple(r for r in view.wanted if r.training.key != key)
-            stages = {r.stage for r in view.wanted if r.training.key == key}
-            if OUTPUTS not in stages and stages <= {request.stage for request in left}:
-                # A step compares all of its trainings: until the last is known, it decides nothing.
-                self._views[case] = replace(view, wanted=left)
-            else:
-                del self._views[case]
+            self._views.pop(case, None)
 
     def requests(self) -> tuple[Request, ...]:
         """What can run now, each training once, the longest remaining path first.
@@ -242,7 +231,7 @@ class Agenda:
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
         every = {t.key: t for splits in outputs.values() for t in splits}
-        wanted = _wanted(case, OUTPUTS, self._unknown(every.values()))
+        wanted = _wanted(case, "outputs", self._unknown(every.values()))
         scores = _Scores(self, view)
         traversal = traverse(space, scores)
         view = replace(view, traversal=traversal)
