@@ -228,18 +228,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "run" / "outcomes").glob("*.json")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_search_that_was_stopped_goes_on_and_repeats_no_finished_training(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_path: Path) -> None:
     first = launch(tmp_path)
     wait_for_outcomes(tmp_path, 12, first)
-    first.send_signal(number)
-    output, _ = first.communicate(timeout=60)
-    if number is not signal.SIGKILL:
-        assert first.returncode == 130
-        assert "go on with the same command" in output
-        assert "Traceback" not in output
+    first.kill()
+    first.communicate(timeout=60)
     kept = contents(tmp_path)
     second = launch(tmp_path)
     output, _ = second.communicate(timeout=200)
