@@ -202,10 +202,10 @@ training: {epochs: 2, max_length: 32, precision: fp32}
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
-def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
-    study = folder / "tiny.yaml"
-    study.write_text(TINY)
-    command = [sys.executable, "-m", "kdsearch", "launch", str(study)]
+def launch(folder: Path, *options: str, study: str = TINY) -> subprocess.Popen[str]:
+    path = folder / "tiny.yaml"
+    path.write_text(study)
+    command = [sys.executable, "-m", "kdsearch", "launch", str(path)]
     return subprocess.Popen(
         [*command, "--folder", str(folder / "run"), *options],
         stdout=subprocess.PIPE,

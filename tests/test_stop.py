@@ -14,7 +14,7 @@ import psutil
 import pytest
 from click.testing import Result
 from fakes import a_study, attempt_at, resolved_of
-from test_ray import launch, wait_for_outcomes
+from test_ray import TINY, launch, wait_for_outcomes
 from typer.testing import CliRunner
 
 from kdsearch.agenda import Agenda
@@ -97,7 +97,8 @@ def test_a_stopped_driver_has_left_before_what_stopped_it_would_kill_it(
 
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path) -> None:
     started = time.monotonic()
-    process = launch(tmp_path, "--deadline", "40s")
+    long = TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 20 for n in range(20, 0, -1)]}")
+    process = launch(tmp_path, "--deadline", "35s", study=long)
     process.wait(timeout=90)
     assert time.monotonic() - started < 50  # the imports come before it counts
     output, _ = process.communicate(timeout=10)
