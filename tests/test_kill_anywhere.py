@@ -103,6 +103,7 @@ class KilledSearch(Search):
         self.orphans: dict[str, Training] = {}
         self.committed_by_orphans: set[str] = set()
         self.workers_lost: set[str] = set()
+        self.committed: set[str] = set()
 
     def to_the_end(self) -> Agenda:
         while True:
@@ -147,6 +148,7 @@ class KilledSearch(Search):
         if self.ledger.outcome(key) is not None:
             assert key in self.committed_by_orphans, f"{key} was started again"
             return
+        assert key not in self.committed, f"{key} was committed, and its outcome is lost"
         for orphan in list(self.orphans.values()):
             if self.draw.random() < 0.5:
                 del self.orphans[orphan.key]
@@ -154,6 +156,8 @@ class KilledSearch(Search):
                 self.committed_by_orphans.add(orphan.key)
         try:
             super().train(training)
+            if self.ledger.outcome(key) is not None:
+                self.committed.add(key)
             with self.disk.step("report", self.ledger.folder / "outcomes" / key):
                 pass
         except Killed:
