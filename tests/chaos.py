@@ -276,7 +276,7 @@ class Chaos:
                 if not ended:
                     self.problems.append(f"{launch.log}: hung for {LONGEST_END:.0f} s")
                     launch.clean()
-                elif kind == "raylet" and HINT not in launch.log.read_text():
+                elif launch.code != 0 and kind == "raylet" and HINT not in launch.log.read_text():
                     self.problems.append(f"{launch.log}: does not say how to go on")
             self.done.append(found)
             print(found, flush=True)

@@ -215,6 +215,8 @@ def _run(
     # Ray takes a second to import, which commands that only read files do not need.
     from kdsearch.engine.ray_tune import RayTuneEngine, connect, watch_health, words
 
+    # Ray ends this process without a word if it dies while we connect.
+    out.print("connecting to Ray; should it die, go on with the same command")
     resources = study.resources
     connection = connect(
         address,
