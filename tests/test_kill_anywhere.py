@@ -243,7 +243,7 @@ def assert_as_undisturbed(search: KilledSearch, agenda: Agenda, calm: Undisturbe
     made = search.disk.made_durable
     finished = {path.stem: n for path, n in made.items() if path.parent.name == "outcomes"}
     assert finished.keys() <= agenda.results.keys()
-    assert set(finished.values()) == {1}
+    assert set(finished.values()) <= {1}  # in some studies every training fails
 
 
 @dataclass(kw_only=True)
