@@ -13,6 +13,7 @@ from kdsearch.agenda.count import (
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked, settled, unneeded, used
 from kdsearch.agenda.outcome import (
+    FAILURES,
     Attempt,
     Cost,
     Epoch,
@@ -36,6 +37,7 @@ from kdsearch.agenda.training import (
 )
 
 __all__ = [
+    "FAILURES",
     "VERSION",
     "Agenda",
     "Attempt",

@@ -91,6 +91,18 @@ preempted: its node went away. worker_lost: its process ended without a word. st
 disk or the files failed it.
 """
 
+FAILURES: dict[Failure, str] = {
+    "error": "an error",
+    "gpu_oom": "its GPU's memory ran out",
+    "host_oom": "its host's memory ran out",
+    "timeout": "it took longer than it may",
+    "preempted": "its node went away",
+    "worker_lost": "its worker was lost",
+    "storage": "the disk could not be written",
+    "input": "its files could not be used",
+}
+"""Each class as a reader of a report is told of it."""
+
 LOST_WITHOUT_PROGRESS = 3
 PREEMPTED_WITHOUT_PROGRESS = 10
 _GPU_OOM_TRIES = 2

@@ -12,19 +12,12 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, used
+from kdsearch.agenda import FAILURES, Agenda, Attempt, Outcome, used
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated
 from kdsearch.analysis.paper import CASES
 from kdsearch.report.answer import answer
 from kdsearch.report.document import LEFT_OUT, taught_by
 from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
-
-_FAILURES = {
-    "error": "an error",
-    "worker_lost": "its worker was lost",
-    "storage": "the disk could not be written",
-    "input": "its files could not be used",
-}
 
 
 def page(analysis: Analysis, agenda: Agenda, attempts: Mapping[str, Sequence[Attempt]]) -> str:
@@ -173,7 +166,7 @@ def _short(value: float | None) -> float | None:
 def _failures(attempts: Mapping[str, Sequence[Attempt]]) -> list[tuple[str, int]]:
     """How often a try failed, by class, the most frequent first."""
     count = Counter(attempt.failure for tries in attempts.values() for attempt in tries)
-    return [(_FAILURES[failure], number) for failure, number in count.most_common()]
+    return [(FAILURES[failure], number) for failure, number in count.most_common()]
 
 
 def _devices(results: Iterable[Outcome | None]) -> list[tuple[str, int, int, float]]:

@@ -1,0 +1,76 @@
+"""Every map over a closed set covers all of it, so that a new member cannot be forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from test_analysis import searched
+from test_cli import kdsearch
+
+from kdsearch.agenda import FAILURES, Attempt, Failure, Training
+from kdsearch.analysis.cost import KINDS
+from kdsearch.analysis.gains import LeftOut
+from kdsearch.distill.outputs import _STORED
+from kdsearch.report.card import _HEADS, _PIPELINES, _TAGS
+from kdsearch.report.document import LEFT_OUT
+from kdsearch.study import GOLD, parsers, rows, schema
+from kdsearch.study.grammar import GRAMMARS
+from kdsearch.study.sizes import _ITEM_BYTES
+from kdsearch.tasks import TASKS
+
+BY_TASK = {
+    "schema.METRICS": schema.METRICS,
+    "schema.COLUMNS": schema.COLUMNS,
+    "schema.NEEDED": schema.NEEDED,
+    "schema.MAX_LENGTH": schema.MAX_LENGTH,
+    "parsers.GOLD": GOLD,
+    "parsers._PARSERS": parsers._PARSERS,
+    "rows._GRAMMAR_COLUMNS": rows._GRAMMAR_COLUMNS,
+    "grammar.GRAMMARS": GRAMMARS,
+    "tasks.TASKS": TASKS,
+    "card._TAGS": _TAGS,
+    "card._PIPELINES and card._HEADS": _PIPELINES | _HEADS,
+}
+
+
+@pytest.mark.parametrize("name", BY_TASK)
+def test_a_map_by_task_has_every_task(name: str) -> None:
+    assert set(BY_TASK[name]) == set(get_args(schema.TaskName))
+
+
+def test_every_class_of_failure_has_words() -> None:
+    assert set(FAILURES) == set(get_args(Failure))
+    assert len(set(FAILURES.values())) == len(FAILURES)
+
+
+def test_every_reason_to_leave_a_gain_out_has_words() -> None:
+    assert set(LEFT_OUT) == set(LeftOut)
+
+
+def test_costs_are_summed_over_every_kind_of_training() -> None:
+    kinds = {training.model_fields["kind"].default for training in get_args(Training)}
+    assert set(KINDS) == kinds
+
+
+def test_every_type_of_hidden_states_has_a_size_and_a_form_on_disk() -> None:
+    field = schema.TrainingSettings.model_fields["hidden_dtype"].annotation
+    found = {value for part in get_args(field) for value in get_args(part)}
+    assert found
+    assert found == set(_STORED) == set(_ITEM_BYTES)
+
+
+@pytest.mark.parametrize("failure", get_args(Failure))
+def test_a_try_of_any_class_is_told_by_every_command(failure: Failure, tmp_path: Path) -> None:
+    ledger, agenda = searched(tmp_path / "study")
+    student = next(outcome for outcome in agenda.results.values() if outcome is not None)
+    tried = Attempt(key=student.key, number=0, failure=failure, message="once", host="here")
+    ledger.write_attempt(tried)
+
+    for command in ("report", "status", "explain"):
+        ended = kdsearch(command, ledger.folder)
+        assert ended.code == 0, ended
+    assert kdsearch("mirror", ledger.folder, f"sqlite:///{tmp_path}/mirror.db").code == 0
+    page = (ledger.folder / "report" / "report.html").read_text()
+    assert FAILURES[failure].replace("'", "&#39;") in page
