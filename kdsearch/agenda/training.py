@@ -7,10 +7,10 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from kdsearch.search import Checkpoint, Distance
-from kdsearch.study import Record, TrainingSettings
+from kdsearch.study import LATER, Record, TrainingSettings
 
 VERSION = 2
 """Of the training code. Raise it when the same training would give another result."""
@@ -80,8 +80,20 @@ class Keyed(Record):
     @cached_property
     def key(self) -> str:
         """24 hexadecimal digits, equal for trainings whose results are equal."""
-        content = {"version": VERSION, **self.model_dump(mode="json", exclude=_NAMES)}
+        content = self.model_dump(mode="json", exclude=_NAMES)
+        _leave_out_later(self, content)
+        content["version"] = VERSION
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _leave_out_later(record: BaseModel, content: dict[str, Any]) -> None:
+    """Remove from the `content` of a record the fields marked `LATER` that have their default."""
+    for name, field in type(record).model_fields.items():
+        value = getattr(record, name)
+        if LATER in field.metadata and value == field.default:
+            del content[name]
+        elif isinstance(value, BaseModel) and name in content:
+            _leave_out_later(value, content[name])
 
 
 class TeacherTraining(Keyed):

@@ -33,13 +33,23 @@ from kdsearch.study.rows import (
     task_of,
     units_per_row,
 )
-from kdsearch.study.schema import SPLITS, Adam, Dataset, Model, Study, Teacher, TrainingSettings
+from kdsearch.study.schema import (
+    LATER,
+    SPLITS,
+    Adam,
+    Dataset,
+    Model,
+    Study,
+    Teacher,
+    TrainingSettings,
+)
 from kdsearch.study.sizes import cache_bytes, readable_size
 
 __all__ = [
     "CATALOGUE",
     "FORMAT",
     "GOLD",
+    "LATER",
     "SPLITS",
     "Adam",
     "Dataset",

@@ -34,6 +34,9 @@ Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 """Of a path on the Hub."""
 SPLITS = ("train", "validation", "test")
+LATER = "came after keys were pinned"
+"""Marks a field that keys would cover and that older trainings did not have. Its default is what
+they did, and while it has that it is left out of the digest: `Annotated[bool, LATER] = False`."""
 TaskName = Literal["classification", "ner", "qa", "translation"]
 METRICS = {
     "classification": ("f1", "accuracy"),
