@@ -6,7 +6,8 @@ Importing this package costs nothing: torch is imported when the first training 
 from pathlib import Path
 
 from kdsearch.agenda import Outcome, Training
-from kdsearch.study import Resolved
+from kdsearch.ledger import Ledger
+from kdsearch.study import Preflight, Resolved
 
 
 def run_training(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
@@ -23,4 +24,20 @@ def check_models(resolved: Resolved, place: str) -> None:
     check_models(resolved, place)
 
 
-__all__ = ["check_models", "run_training"]
+def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Preflight:
+    """See `kdsearch.distill.preflight.preflight`."""
+    from kdsearch.distill.preflight import preflight
+
+    return preflight(resolved, ledger, place, digest)
+
+
+def forward_preflight(
+    before: Preflight, resolved: Resolved, ledger: Ledger, place: str
+) -> Preflight:
+    """See `kdsearch.distill.preflight.forward_preflight`."""
+    from kdsearch.distill.preflight import forward_preflight
+
+    return forward_preflight(before, resolved, ledger, place)
+
+
+__all__ = ["check_models", "forward_preflight", "preflight", "run_training"]

@@ -12,6 +12,15 @@ from kdsearch.study.load import (
     test_cases,
 )
 from kdsearch.study.parsers import GOLD, Row
+from kdsearch.study.preflight import (
+    SAMPLE,
+    DatasetFacts,
+    Doubt,
+    Preflight,
+    Reading,
+    SplitFacts,
+    TeacherSample,
+)
 from kdsearch.study.resolve import (
     FORMAT,
     Record,
@@ -44,25 +53,33 @@ from kdsearch.study.schema import (
     TrainingSettings,
 )
 from kdsearch.study.sizes import cache_bytes, readable_size
+from kdsearch.study.survey import survey
 
 __all__ = [
     "CATALOGUE",
     "FORMAT",
     "GOLD",
     "LATER",
+    "SAMPLE",
     "SPLITS",
     "Adam",
     "Dataset",
+    "DatasetFacts",
+    "Doubt",
     "Entry",
     "Model",
+    "Preflight",
+    "Reading",
     "Record",
     "Resolved",
     "ResolvedDataset",
     "ResolvedModel",
     "ResolvedSplit",
     "Row",
+    "SplitFacts",
     "Study",
     "Teacher",
+    "TeacherSample",
     "TestCase",
     "TrainingSettings",
     "cache_bytes",
@@ -83,6 +100,7 @@ __all__ = [
     "resolve",
     "shipped_studies",
     "space_of",
+    "survey",
     "task_of",
     "test_cases",
     "units_per_row",

@@ -1,0 +1,54 @@
+"""Looking at real rows with real models before students are trained."""
+
+from __future__ import annotations
+
+from kdsearch.distill.check import check_models
+from kdsearch.distill.forward import fits_memory, forward_passes
+from kdsearch.distill.reading import readings
+from kdsearch.distill.weights import weight_problems
+from kdsearch.errors import InputError, Problem
+from kdsearch.ledger import Ledger
+from kdsearch.study import Preflight, Resolved, survey
+
+
+def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Preflight:
+    """All that can be found out on this machine; the ledger has the rows.
+
+    Raises `InputError` with every problem of the data, the models' files, their tokenizers and
+    their forward passes. These are left to a worker where they do not fit this machine's memory.
+    """
+    datasets, doubts, problems = survey(resolved, ledger.rows, place)
+    every: list[Problem] = [*problems]
+    try:
+        check_models(resolved, place)
+    except InputError as error:
+        every += error.problems
+    every += weight_problems(resolved, place)
+    if every:  # what follows reads the models
+        raise InputError(dict.fromkeys(every))
+    found, more_doubts, problems = readings(resolved, ledger.rows, place)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    result = Preflight(
+        digest=digest,
+        datasets=dict(datasets),
+        readings=tuple(found),
+        doubts=(*doubts, *more_doubts),
+    )
+    return forward_preflight(result, resolved, ledger, place) if fits_memory(resolved) else result
+
+
+def forward_preflight(
+    before: Preflight, resolved: Resolved, ledger: Ledger, place: str
+) -> Preflight:
+    """What was found before, and what running the models shows. Raises `InputError`."""
+    samples, doubts, problems = forward_passes(resolved, ledger, place)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return before.model_copy(
+        update={
+            "samples": tuple(samples),
+            "doubts": (*before.doubts, *doubts),
+            "forward": True,
+        }
+    )

@@ -1,0 +1,83 @@
+"""What is found out about a study's real rows and models before its students are trained.
+
+What cannot be right is an `InputError`; what is only doubtful is a `Doubt`, kept in the study's
+folder and shown in its report.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kdsearch.study.resolve import Record
+
+SAMPLE = 2_000
+"""The most rows of a split that are given to a tokenizer, drawn by the study's seed."""
+
+
+class Doubt(Record):
+    """Something that is perhaps wrong: where, what, and what to do about it."""
+
+    place: str
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
+
+
+class SplitFacts(Record):
+    """What a split holds."""
+
+    rows: int
+    unlabelled: int
+    labels: dict[str, int]
+    """How often each label occurs; of ner each kind of entity. Empty for the other tasks."""
+
+
+class DatasetFacts(Record):
+    """What a data set holds."""
+
+    splits: dict[str, SplitFacts]
+    shared: dict[str, int]
+    """By `validation in train`, …: how many rows of the one have their texts in the other too."""
+
+
+class Reading(Record):
+    """How a model's tokenizer reads a split, over `SAMPLE` rows at most. Shares are from 0 to 1."""
+
+    dataset: str
+    model: str
+    split: str
+    rows: int
+    """How many were looked at."""
+    unknown: float
+    """Of the tokens that are not special ones: those that stand for anything."""
+    cut: float
+    """Of the rows: those longer than `max_length`. Of qa: questions cut to a quarter of it."""
+    beyond: float | None
+    """Of the entities, or of the answers: those of which no window holds all. None for others."""
+
+
+class TeacherSample(Record):
+    """How a given teacher does on some labelled rows of the validation split."""
+
+    teacher: str
+    model: str
+    dataset: str
+    rows: int
+    score: float | None
+    """By the data set's metric; None where what it says is not finite."""
+    chance: float | None
+    """What saying the commonest label of these rows scores; None where nothing is so simple."""
+
+
+class Preflight(Record):
+    """All that was found, and the digest of what was looked at."""
+
+    digest: str
+    datasets: dict[str, DatasetFacts] = Field(default_factory=dict)
+    readings: tuple[Reading, ...] = ()
+    samples: tuple[TeacherSample, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    forward: bool = False
+    """Whether every model was run on real rows: else that is left to a worker."""
