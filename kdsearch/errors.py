@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,7 +20,27 @@ class Problem:
     mend: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
+        return shown(f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else ""))
+
+
+def shown(text: object) -> str:
+    """`text` for a terminal, a log or a page: what would control these is written out.
+
+    Ends of lines and tabs stay. Escape sequences, and characters that turn the direction of the
+    text around or are invisible, become \\x1b, \\u202e and their like.
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(c if c in "\n\t" or not _controls(c) else _written_out(c) for c in plain)
+
+
+def _controls(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _written_out(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def shortened(value: object) -> str:

@@ -54,6 +54,8 @@ from kdsearch.study import (
 from kdsearch.study.grammar import LABELS as GRAMMAR_LABELS
 
 LABELS = ("no", "yes")
+KEY = "abc" * 8
+"""Such as a training has."""
 COST = Cost(seconds=1.0, device="none", host="here")
 
 

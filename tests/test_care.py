@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import attempt_at, made_up_training
+from fakes import KEY, attempt_at, made_up_training
 from models import begin, run_study, task_study
 from test_cli import Ended, kdsearch, refused
 
@@ -108,9 +108,11 @@ def test_what_a_change_left_behind_is_listed_and_deleted_when_asked(folder: Path
 
 
 def test_what_has_no_outcome_and_what_was_left_half_written_is_garbage(folder: Path) -> None:
-    stray = ["outputs/abc.npy", "students/abc/model.safetensors", "checkpoints/abc/epoch-1/x"]
-    half = ["outcomes/.abc.json.host-1-2.tmp", ".resolved.json.host-1-2.tmp", ".probe-12"]
-    half += ["checkpoints/.abc.12.tmp/epoch-1/x", "outcomes/.abc.json.torn"]
+    stray = [f"outputs/{KEY}.npy", f"students/{KEY}/model.safetensors"]
+    stray.append(f"checkpoints/{KEY}/epoch-1/config.json")
+    half = [f"outcomes/.{KEY}.json.host-1-0123abcd.tmp", ".resolved.json.host-1-0123abcd.tmp"]
+    half += [f".probe-{'0' * 32}", f"outcomes/.{KEY}.json.torn"]
+    half.append(f"checkpoints/.{KEY}.0123abcd.tmp/epoch-1/config.json")
     before = files_in(folder)
     for name in (*stray, *half):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -198,14 +200,17 @@ def test_an_outcome_that_was_cut_off_or_has_another_key_is_found(folder: Path) -
     first, second, third = sorted((folder / "outcomes").iterdir())[:3]
     first.write_bytes(first.read_bytes()[:100])
     content = json.loads(second.read_text())
-    second.write_text(json.dumps({**content, "key": "abc"}))
-    third.rename(third.with_name("abc.json"))
+    second.write_text(json.dumps({**content, "key": KEY}))
+    third.rename(third.with_name(f"{KEY}.json"))
     found = problems(folder)
     assert len(found) == 3
     assert any(f"outcomes/{first.name}: is no outcome" in each for each in found)
-    assert f"outcomes/{second.name}: says the key abc, and its training has {second.stem}" in found
     assert (
-        f"outcomes/abc.json: says the key {third.stem}, and its training has {third.stem}" in found
+        f"outcomes/{second.name}: says the key {KEY}, and its training has {second.stem}" in found
+    )
+    assert (
+        f"outcomes/{KEY}.json: says the key {third.stem}, and its training has {third.stem}"
+        in found
     )
 
 
@@ -220,16 +225,16 @@ def test_rows_that_were_damaged_or_are_gone_are_found(folder: Path) -> None:
 
 def test_an_attempt_that_is_none_is_found(folder: Path) -> None:
     ledger = Ledger(folder)
-    ledger.write_attempt(attempt_at("abc"))
+    ledger.write_attempt(attempt_at(KEY))
     assert problems(folder) == []
-    (folder / "attempts" / "abc" / "1.json").write_text("{}")
+    (folder / "attempts" / KEY / "1.json").write_text("{}")
     [found] = problems(folder)
-    assert found.startswith("attempts/abc/1.json: is no attempt")
+    assert found.startswith(f"attempts/{KEY}/1.json: is no attempt")
 
 
 def test_a_checkpoint_of_a_training_that_was_stopped_is_checked_too(folder: Path) -> None:
     content = b"weights and more"
-    path = folder / "progress" / "abc" / f"120-{hashlib.sha256(content).hexdigest()}.pt"
+    path = folder / "progress" / KEY / f"120-{hashlib.sha256(content).hexdigest()}.pt"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     assert problems(folder) == []

@@ -15,7 +15,15 @@ from typing import Any, get_args
 
 import pytest
 import ray
-from fakes import a_study, attempt_at, made_up_training, memory_ledger, outcome_of, resolved_of
+from fakes import (
+    KEY,
+    a_study,
+    attempt_at,
+    made_up_training,
+    memory_ledger,
+    outcome_of,
+    resolved_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from ray import tune
@@ -67,7 +75,7 @@ def failures_of(ledger: Ledger) -> list[Failure]:
 def tried(*failures: Failure, steps: Sequence[int] = ()) -> list[Attempt]:
     counts = steps or [0] * len(failures)
     return [
-        Attempt(key="abc", number=n, failure=failure, message="", host="here", steps=count)
+        Attempt(key=KEY, number=n, failure=failure, message="", host="here", steps=count)
         for n, (failure, count) in enumerate(zip(failures, counts, strict=True), 1)
     ]
 
@@ -144,13 +152,13 @@ def test_a_worker_tells_the_class_of_its_failure_with_the_traceback_in_a_file(
 
 def test_what_is_forgiven_counts_no_more_and_stays_on_the_disk() -> None:
     ledger = memory_ledger(resolved_of(a_study(tries=1)))
-    ledger.write_attempt(attempt_at("abc", "first"))
-    assert ledger.results() == {"abc": None}
-    ledger.forgive("abc")
+    ledger.write_attempt(attempt_at(KEY, "first"))
+    assert ledger.results() == {KEY: None}
+    ledger.forgive(KEY)
     assert ledger.results() == {}
     assert ledger.attempts() == {}
-    ledger.write_attempt(attempt_at("abc", "second"))
-    assert [(a.number, a.message) for a in ledger.attempts_of("abc")] == [(2, "second")]
+    ledger.write_attempt(attempt_at(KEY, "second"))
+    assert [(a.number, a.message) for a in ledger.attempts_of(KEY)] == [(2, "second")]
 
 
 # -- Ray's traps -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from fakes import (
+    KEY,
     MemoryDisk,
     World,
     a_study,
@@ -61,21 +62,24 @@ def test_what_workers_left_half_written_is_swept_and_nothing_else(tmp_path: Path
         outputs / "a.head.safetensors",
         checkpoints / "b" / "epoch-1" / "model.safetensors",
         checkpoints / "b" / ".c.tmp",
+        checkpoints / f".{KEY}.0123abcd.tmp" / "notes of mine.txt",
+        outputs / ".0.tmp",
         tmp_path / "data" / ".d.tmp",
         tmp_path / ".e.tmp",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"kept")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    (outputs / ".0.tmp").write_bytes(b"left")
-    (outputs / ".0.head.tmp").write_bytes(b"left")
-    (checkpoints / ".1.tmp" / "epoch-2").mkdir(parents=True)
-    (checkpoints / ".1.tmp" / "epoch-2" / "model.safetensors").write_bytes(b"left")
+    (outputs / f".{'0' * 32}.tmp").write_bytes(b"left")
+    (outputs / f".{'0' * 32}.head.tmp").write_bytes(b"left")
+    half = checkpoints / f".{KEY}.4567abcd.tmp" / "epoch-2"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"left")
     ledger.sweep()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert files_in(checkpoints) == ["b"]
+    assert files_in(checkpoints) == [f".{KEY}.0123abcd.tmp", "b"]
     ledger.sweep()
-    assert files_in(outputs) == ["a.head.safetensors", "a.npy"]
+    assert files_in(outputs) == [".0.tmp", "a.head.safetensors", "a.npy"]
 
 
 @pytest.mark.parametrize("disk", [OsDisk, MemoryDisk])
@@ -141,7 +145,7 @@ def race(folder: Path, name: str, keys: int, start: Any, results: Any) -> None:
     won = []
     for number in range(keys):
         cost = Cost(seconds=1, device="cpu", host=name)
-        outcome = outcome_of(TRAINING, 0.5, cost=cost).model_copy(update={"key": f"key{number}"})
+        outcome = outcome_of(TRAINING, 0.5, cost=cost).model_copy(update={"key": f"{number:024x}"})
         start.wait()
         won.append(ledger.write_outcome(outcome))
     results.put((name, won))
@@ -164,7 +168,7 @@ def test_of_two_processes_that_commit_at_once_exactly_one_wins(tmp_path: Path) -
     for number in range(keys):
         winners = [name for name in won if won[name][number]]
         assert len(winners) == 1
-        stands = Ledger(tmp_path).outcome(f"key{number}")
+        stands = Ledger(tmp_path).outcome(f"{number:024x}")
         assert stands is not None
         assert stands.cost.host == winners[0]
     assert len(files_in(tmp_path / "outcomes")) == keys  # and no temporary file is left
@@ -173,21 +177,28 @@ def test_of_two_processes_that_commit_at_once_exactly_one_wins(tmp_path: Path) -
 def test_files_that_a_crash_left_behind_are_no_outcomes(tmp_path: Path) -> None:
     ledger = ready(tmp_path)
     ledger.write_outcome(outcome_of(TRAINING))
-    torn = tmp_path / "outcomes" / ".abc.json.host-1-2.tmp"
+    torn = tmp_path / "outcomes" / f".{KEY}.json.host-1-0123abcd.tmp"
     torn.write_bytes(b'{"key": "abc", "trai')
-    (tmp_path / "attempts" / "abc").mkdir()
-    (tmp_path / "attempts" / "abc" / ".1.json.host-1-2.tmp").write_bytes(b"{")
+    (tmp_path / "attempts" / KEY).mkdir()
+    (tmp_path / "attempts" / KEY / ".1.json.host-1-0123abcd.tmp").write_bytes(b"{")
     (tmp_path / "attempts" / ".stray").write_bytes(b"")
     assert set(ledger.results()) == {TRAINING.key}
     assert ledger.attempts() == {}
-    assert ledger.write_outcome(outcome_of(TRAINING).model_copy(update={"key": "abc"}))
+    assert ledger.write_outcome(outcome_of(TRAINING).model_copy(update={"key": KEY}))
 
 
-def test_an_outcome_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_an_outcome_of_another_kdsearch_is_named_and_no_launch_goes_on_without_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ledger = ready(tmp_path)
-    (tmp_path / "outcomes" / "abc.json").write_text("{}")
-    with pytest.raises(InputError, match=r"outcomes/abc\.json: is no outcome.*launch again"):
-        list(ledger.outcomes())
+    path = tmp_path / "outcomes" / f"{KEY}.json"
+    path.write_text("{}")
+    assert list(ledger.outcomes()) == []
+    assert f"outcomes/{KEY}.json: has another shape: key: Field required" in caplog.text
+    path.write_text('{"of_tomorrow": 1}')
+    for read in (lambda: list(ledger.outcomes()), ledger.sweep):
+        with pytest.raises(InputError, match=rf"outcomes/{KEY}\.json: is no outcome of this"):
+            read()
 
 
 class Crash(BaseException):
@@ -240,21 +251,21 @@ def test_a_crash_at_any_call_leaves_a_whole_outcome_or_none(
 def test_attempts_are_numbered_in_their_order(tmp_path: Path) -> None:
     ledger = ready(tmp_path)
     for message in "first", "second", "third":
-        ledger.write_attempt(attempt_at("abc", message))
-    found = ledger.attempts_of("abc")
+        ledger.write_attempt(attempt_at(KEY, message))
+    found = ledger.attempts_of(KEY)
     assert [(a.number, a.message) for a in found] == [(1, "first"), (2, "second"), (3, "third")]
-    assert ledger.attempts() == {"abc": found}
-    assert files_in(tmp_path / "attempts" / "abc") == ["1.json", "2.json", "3.json"]
+    assert ledger.attempts() == {KEY: found}
+    assert files_in(tmp_path / "attempts" / KEY) == ["1.json", "2.json", "3.json"]
 
 
 def test_a_training_has_failed_for_good_after_as_many_tries_as_the_study_says(
     tmp_path: Path,
 ) -> None:
     ledger = ready(tmp_path)
-    ledger.write_attempt(attempt_at("abc"))
+    ledger.write_attempt(attempt_at(KEY))
     assert ledger.results() == {}
-    ledger.write_attempt(attempt_at("abc"))
-    assert ledger.results() == {"abc": None}
+    ledger.write_attempt(attempt_at(KEY))
+    assert ledger.results() == {KEY: None}
 
 
 def test_a_later_outcome_overrules_failed_attempts(tmp_path: Path) -> None:
@@ -348,11 +359,11 @@ def test_a_full_disk_is_named_with_what_to_do_and_loses_nothing(tmp_path: Path) 
             fill(tmp_path / "ballast")
         late = outcome_of(TRAINING, digests={str(i): "x" * 100 for i in range(100)})
         with pytest.raises(StorageError, match="the disk is full; make room and launch again"):
-            ledger.write_outcome(late.model_copy(update={"key": "late"}))
+            ledger.write_outcome(late.model_copy(update={"key": KEY}))
         assert ledger.results() == {TRAINING.key: outcome_of(TRAINING)}
         assert files_in(tmp_path / "outcomes") == [f"{TRAINING.key}.json"]
         (tmp_path / "ballast").unlink()
-        assert ledger.write_outcome(late.model_copy(update={"key": "late"}))
+        assert ledger.write_outcome(late.model_copy(update={"key": KEY}))
 
 
 def test_a_read_only_disk_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -181,13 +181,14 @@ def test_a_torn_outcome_is_absent_for_readers_and_trained_again_by_a_driver(
     result = kdsearch("status", run)
     assert result.code == 0
     assert "11 students trained" in result.out
-    assert f"{path} was cut off" in caplog.text
+    assert f"{path}: is no JSON" in caplog.text
     assert path.exists()  # a reader moves nothing
 
     caplog.clear()
     result = launch(study, run)
     assert result.code == 0
-    assert f"{path} was cut off; it is set aside, and trained anew" in caplog.text
+    assert f"{path}: is no JSON" in caplog.text
+    assert "it is set aside, and trained anew" in caplog.text
     assert (run / "outcomes" / f".{path.name}.torn").exists()
     names = [name for name in contents(run) if not name.startswith(".")]
     assert sorted(names) == sorted(before)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, NewType
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from kdsearch.agenda.training import (
     ErmTraining,
@@ -22,7 +22,13 @@ TestScore = NewType("TestScore", float)
 TestScore.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name
 
 
-class Epoch(Record):
+class Finite(Record):
+    """A record whose numbers are finite: JSON has no NaN and no Infinity."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Epoch(Finite):
     """One epoch of a training, counted from 1."""
 
     epoch: int
@@ -33,7 +39,7 @@ class Epoch(Record):
     """Cross-entropy on the labels; None where it was not finite."""
 
 
-class Cost(Record):
+class Cost(Finite):
     """What a training took. The only part of an outcome that differs between equal runs."""
 
     seconds: float
@@ -45,7 +51,7 @@ class Cost(Record):
     """Of a model that scored the test split: rows there, over the time that scoring them took."""
 
 
-class Outcome(Record):
+class Outcome(Finite):
     """The result of a training. One that diverged is a result too: it has no score."""
 
     key: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import analyse
 from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
-from kdsearch.driver import Garbage, garbage
-from kdsearch.errors import InputError, Problem
+from kdsearch.driver import garbage
+from kdsearch.errors import InputError, Problem, shown
 from kdsearch.ledger import Ledger, Verified, driver_lock, driver_of
 from kdsearch.ledger import verify as verify_files
 from kdsearch.report.plain import FORMAT, to_json
@@ -37,25 +37,36 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List what the study does not need any more, such as outcomes that a change left behind."""
+    """List what the study does not need any more, such as outcomes that a change left behind.
+
+    What kdsearch did not write stays, and so does what another study may use behind a link.
+    """
     ledger, agenda = open_folder(folder)
     if delete:
         with driver_lock(ledger.folder):
-            found = garbage(ledger, Agenda(ledger.resolved(), ledger.results()))
-            for each in found:
-                ledger.remove(each.name)
+            gone, left = garbage(ledger, Agenda(ledger.resolved(), ledger.results()))
+            gone = [each for each in gone if ledger.remove(each.name, each.known)]
     else:
-        found = garbage(ledger, agenda)
-    total = sum(each.bytes for each in found)
+        gone, left = garbage(ledger, agenda)
+    total = sum(each.bytes for each in gone)
     if as_json:
-        files = [{"name": each.name, "why": each.why, "bytes": each.bytes} for each in found]
-        typer.echo(json.dumps({"found": files, "bytes": total, "deleted": delete}, indent=1))
+        files = [{"name": each.name, "why": each.why, "bytes": each.bytes} for each in gone]
+        kept = [{"name": each.name, "why": each.why} for each in left]
+        facts = {"found": files, "bytes": total, "deleted": delete, "left": kept}
+        typer.echo(json.dumps(facts, indent=1))
         return
     out = console()
-    if not found:
-        out.print("nothing: the study needs all that is here")
+    if not gone:
+        out.print("nothing: the study needs all that is here" if not left else "nothing to delete")
+    for why, names in _by_reason((each.why, each.name) for each in gone):
+        size = readable_size(sum(each.bytes for each in gone if each.why == why))
+        out.print(f"{why}, {size}:")
+        _print_names(out, names)
+    for why, names in _by_reason((each.why, each.name) for each in left):
+        out.print(f"left, {why}:")
+        _print_names(out, names)
+    if not gone:
         return
-    out.print(_table(found))
     if delete:
         out.print(f"deleted: {readable_size(total)}")
         return
@@ -64,15 +75,16 @@ def gc(
     out.print(f"{readable_size(total)} in all; `kdsearch gc {folder} --delete` deletes it")
 
 
-def _table(found: list[Garbage]) -> Table:
-    groups: dict[tuple[str, str], list[Garbage]] = defaultdict(list)
-    for each in found:
-        groups[each.why, str(Path(each.name).parent)].append(each)
-    table = Table("in", "how many", "size", "why", box=None)
-    for (why, where), some in groups.items():
-        size = readable_size(sum(each.bytes for each in some))
-        table.add_row(f"{where}/", str(len(some)), size, why)
-    return table
+def _by_reason(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for why, name in pairs:
+        groups[why].append(name)
+    return list(groups.items())
+
+
+def _print_names(out: Console, names: Iterable[str]) -> None:
+    for name in names:
+        out.print(f"  {shown(name)}")
 
 
 def verify(folder: StudyFolder, as_json: Json = False) -> None:

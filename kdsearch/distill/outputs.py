@@ -19,7 +19,7 @@ from kdsearch.agenda import ForwardSettings, StudentTraining
 from kdsearch.distill.objective import CachedOutputs
 from kdsearch.distill.training import predict
 from kdsearch.errors import InputError
-from kdsearch.ledger import storage_error, sync_folder
+from kdsearch.ledger import put, storage_error
 from kdsearch.tasks import TASKS, Encoded, Task, head_weights
 
 _STORED = {"fp32": "float32", "bf16": "int16"}
@@ -56,8 +56,7 @@ def write_outputs(
             save_file(plain, files[head_path(path)])
         digests = {final: sync_and_digest(written) for final, written in files.items()}
         for final, written in files.items():
-            written.replace(final)
-        sync_folder(path.parent)
+            put(path.parents[1], written, final)
     except (OSError, SafetensorError) as error:
         raise storage_error(path, error) from None
     finally:
@@ -102,10 +101,20 @@ def head_path(outputs: Path) -> Path:
 
 
 def sync_and_digest(path: Path) -> str:
-    """Bring a file's content to the disk; its SHA-256."""
+    """Bring a file's content to the disk, with the mode of any new file; its SHA-256.
+
+    Some libraries write files that nobody else may read, whatever the umask.
+    """
     with path.open("rb") as file:
+        os.fchmod(file.fileno(), 0o666 & ~_umask())
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    """That of this process. Asking `os.umask` would change it, for the other threads too."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1], 8) for line in status.splitlines() if line[:6] == "Umask:")
 
 
 def _write_rows(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdsearch.distill.outputs import sync_and_digest
-from kdsearch.ledger import Ledger, storage_error, sync_folder
+from kdsearch.ledger import Ledger, put, storage_error
 
 
 class DiskCheckpoints:
@@ -20,6 +21,7 @@ class DiskCheckpoints:
         self._key = key
         self._seconds = 60 * minutes
         self._last = time.monotonic()
+        self._saved: set[Path] = set()
 
     @property
     def due(self) -> bool:
@@ -28,20 +30,24 @@ class DiskCheckpoints:
 
     def save(self, steps: int, state: dict[str, Any]) -> None:
         """See `Checkpoints`. Raises `StorageError`."""
-        folder = self._ledger.folder / "progress" / self._key
+        folder = self._ledger.path(f"progress/{self._key}")
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
         older = self._ledger.progress(self._key)
         try:
             folder.mkdir(exist_ok=True, parents=True)
             torch.save(state, temporary)
             digest = sync_and_digest(temporary)
-            temporary.replace(folder / f"{steps}-{digest}.pt")
-            sync_folder(folder)
+            final = folder / f"{steps}-{digest}.pt"
+            if not final.exists():
+                self._saved.add(final)
+            put(self._ledger.folder, temporary, final)
         except (OSError, RuntimeError) as error:  # torch's own, where a write fails
             temporary.unlink(missing_ok=True)
             raise storage_error(folder, error) from None
         for progress in older:
-            progress.path.unlink(missing_ok=True)
+            name = str(progress.path.relative_to(self._ledger.folder))
+            if not self._ledger.remove(name) and progress.path in self._saved:
+                progress.path.unlink(missing_ok=True)  # behind a link, and still our own
         self._last = time.monotonic()
 
     def load(self) -> tuple[int, dict[str, Any]] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import platform
 import shutil
@@ -10,7 +9,6 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +38,7 @@ from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_output
 from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, State, evaluate, train
 from kdsearch.errors import InputError, MemoryExhaustedError, first_line
-from kdsearch.ledger import Ledger, storage_error, sync_folder
+from kdsearch.ledger import Ledger, put, storage_error
 from kdsearch.search import ValidationScore
 from kdsearch.study import GOLD
 from kdsearch.tasks import TASKS, Encoded, Settings, has_languages
@@ -103,7 +101,7 @@ class _Worker:
         assert history.lowest_loss is not None
         epochs = (history.best, history.lowest_loss)
         kept = {f"epoch-{epoch.epoch}": state for epoch, state in epochs}
-        folder = self._ledger.folder / "checkpoints" / training.key
+        folder = self._ledger.path(f"checkpoints/{training.key}")
         digests, size = self._save(folder, training, model, kept)
         return outcome.model_copy(
             update={
@@ -154,7 +152,7 @@ class _Worker:
         def objective_of(model: Any, examples: Encoded) -> Objective:
             if isinstance(training, ErmTraining):
                 return label_objective(task, model)
-            path = self._ledger.folder / "outputs" / f"{training.outputs}.npy"
+            path = self._ledger.path(f"outputs/{training.outputs}.npy")
             teacher = read_outputs(path, training, len(examples.labels), self._device)
             return kd_objective(task, model, teacher, training)
 
@@ -172,7 +170,7 @@ class _Worker:
         digests: dict[str, str] = {}
         size = 0
         if isinstance(training, StudentTraining) and (self._keep or self._is_kept(training)):
-            folder = self._ledger.folder / "students" / training.key
+            folder = self._ledger.path(f"students/{training.key}")
             digests, size = self._save(folder, training, model, {"": state})
         return outcome.model_copy(
             update={
@@ -262,7 +260,7 @@ class _Worker:
             return model_folder(checkpoint.model.name, checkpoint.model.weights, self._ledger)
         where = f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}"
         self._ensure(checkpoint.training, where, model=checkpoint.model)
-        return self._ledger.folder / where
+        return self._ledger.path(where)
 
     def _ensure(self, key: str, where: str, **names: ModelSpec | CheckpointSpec) -> None:
         """See that what the training `key` kept in `where` is whole, or run that training again.
@@ -318,7 +316,7 @@ class _Worker:
             if outcome and self._ledger.intact(outcome, str(final.relative_to(root))):
                 shutil.rmtree(temporary)  # another worker made it again at the same time
             else:
-                _put(temporary, final)
+                put(root, temporary, final)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise storage_error(final, error) from None
@@ -332,7 +330,7 @@ class _Worker:
         if task.wide:
             check_head(model, task, examples)
         root = self._ledger.folder
-        path = root / "outputs" / f"{training.key}.npy"
+        path = self._ledger.path(f"outputs/{training.key}.npy")
         written = write_outputs(
             path, model, task, examples, training.settings, order, parts=self._parts
         )
@@ -366,22 +364,6 @@ class _Worker:
             bytes_written=size,
             examples_per_second=speed,
         )
-
-
-def _put(folder: Path, final: Path) -> None:
-    """Rename a folder to `final`, durably; of workers that do it at once the last one's stays."""
-    while True:
-        try:
-            folder.rename(final)
-            break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        aside = folder.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
-        with suppress(FileNotFoundError):
-            final.rename(aside)  # of a try that was killed before it ended, or damaged
-        shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(final.parent)
 
 
 # A worker process serves many trainings: what they share is read and encoded once.

@@ -3,7 +3,7 @@
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.estimate import Estimate, duration, estimate
-from kdsearch.driver.garbage import Garbage, garbage
+from kdsearch.driver.garbage import Garbage, Left, garbage
 from kdsearch.driver.search import open_study, run_search
 from kdsearch.driver.watch import Watch
 
@@ -12,6 +12,7 @@ __all__ = [
     "Dispatcher",
     "Estimate",
     "Garbage",
+    "Left",
     "Watch",
     "duration",
     "estimate",

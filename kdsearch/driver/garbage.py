@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdsearch.agenda import Agenda, asked, settled, unneeded
 from kdsearch.driver.keep import superseded
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import MARKER, Ledger, files_in, is_half, is_ours
 
 EARLIER = "of an earlier version of the study"
 SUPERSEDED = "weights of students that cannot win any more"
@@ -26,17 +26,50 @@ class Garbage:
     name: str
     why: str
     bytes: int
+    known: frozenset[str] = frozenset()
+    """The files in it that an outcome has digests of: kdsearch wrote them."""
 
 
-def garbage(ledger: Ledger, agenda: Agenda) -> list[Garbage]:
-    """What the study does not need, the outcomes first: what they name is garbage without them."""
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What is not removed, although the study does not need it, and why."""
+
+    name: str
+    why: str
+
+
+def garbage(ledger: Ledger, agenda: Agenda) -> tuple[list[Garbage], list[Left]]:
+    """What the study does not need, the outcomes first; and what of it must stay.
+
+    What outcomes name is garbage without them. What kdsearch did not write stays, and what lies
+    behind a link where another study may need it.
+    """
     found: dict[str, str] = {}
     for why, name in _garbage(ledger, agenda):
         found.setdefault(name, why)
-    return [
-        Garbage(name=name, why=why, bytes=_size(ledger.folder / name))
-        for name, why in found.items()
-    ]
+    gone, left = [], []
+    for name, why in found.items():
+        known = _known(ledger, agenda, name)
+        kept_back = ledger.kept_back(name, known)
+        if kept_back is None:
+            size = _size(ledger.folder / name)
+            gone.append(Garbage(name=name, why=why, bytes=size, known=known))
+        else:
+            left.append(Left(name=name, why=kept_back))
+    told = tuple(f"{each.name}/" for each in (*gone, *left))
+    for name in files_in(ledger.folder):
+        strange = "/" in name and not name.endswith(f"/{MARKER}") and not is_ours(name)
+        if strange and name not in found and not name.startswith(told):
+            key = name.split("/")[1].partition(".")[0]
+            if name not in _known(ledger, agenda, f"{name.split('/')[0]}/{key}"):
+                left.append(Left(name=name, why="kdsearch did not write this"))
+    return gone, left
+
+
+def _known(ledger: Ledger, agenda: Agenda, name: str) -> frozenset[str]:
+    """The files that the outcome of a training's folder or file has digests of."""
+    outcome = agenda.results.get(name.rpartition("/")[2].partition(".")[0])
+    return frozenset(ledger.digests(outcome)) if outcome else frozenset()
 
 
 def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
@@ -60,17 +93,25 @@ def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
             yield EARLIER, f"data/{path.name}"
     for path in sorted(ledger.folder.glob("resolved-*.json")):
         yield EARLIER, path.name
-    for pattern in (".*.tmp", ".*.torn", ".probe-*"):
-        for path in sorted(ledger.folder.rglob(pattern)):
-            yield HALF, str(path.relative_to(ledger.folder))
+    for name in files_in(ledger.folder):
+        if is_half(name):
+            yield HALF, _half(name)
+
+
+def _half(name: str) -> str:
+    """The folder that was being written or removed, of a file in one; else the file."""
+    top, _, rest = name.partition("/")
+    first = rest.partition("/")[0]
+    return f"{top}/{first}" if first.startswith(".") else name
 
 
 def _listed(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = (path for path in folder.iterdir() if path.name != MARKER)
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.lstat().st_size for file in files if file.is_file())

@@ -8,15 +8,15 @@ import logging
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import IO, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kdsearch.agenda import Agenda, Attempt, Outcome, Request
 from kdsearch.driver.estimate import estimate
-from kdsearch.errors import StorageError
-from kdsearch.ledger import Ledger
+from kdsearch.errors import StorageError, shown
+from kdsearch.ledger import Ledger, open_own
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -34,8 +34,12 @@ class Watch(Protocol):
         """A training failed; `for_good` if it will not be tried again."""
 
 
-class _Lines(logging.FileHandler):
+class _Lines(logging.StreamHandler[IO[str]]):
     """A log file that is no reason to stop or to shout when its disk is full."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line without what would control a terminal."""
+        return shown(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop the line."""
@@ -46,7 +50,8 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self._log = logging.getLogger("kdsearch.search")
-        self._handler = _Lines(folder / "launch.log", encoding="utf-8")
+        self._file = open_own(folder / "launch.log", "a")
+        self._handler = _Lines(self._file)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log.addHandler(self._handler)
         self._log.setLevel(logging.INFO)
@@ -56,7 +61,7 @@ class Log:
         """Close the file."""
         self._log.removeHandler(self._handler)
         with contextlib.suppress(OSError):  # what a full disk did not take
-            self._handler.close()
+            self._file.close()
 
     def started(self, request: Request) -> None:
         """See `Watch`."""

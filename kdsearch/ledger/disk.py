@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from kdsearch.errors import StorageError
+from kdsearch.ledger.reading import read_plain
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-_READ_ONLY = {errno.EROFS: "the disk is read-only", errno.EACCES: "it may not be written"}
+_READ_ONLY = {errno.EROFS: "the disk is read-only", errno.EACCES: "you may not write it"}
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -32,7 +33,7 @@ class Disk(Protocol):
         """Remove a file, if it is there."""
 
     def read(self, path: Path) -> bytes:
-        """The content of a file; raises `FileNotFoundError`."""
+        """The content of a file; raises `FileNotFoundError`, and `UnreadableError` for no file."""
 
     def names(self, folder: Path) -> Iterator[str]:
         """The names in a folder; none if there is no such folder."""
@@ -60,7 +61,7 @@ class OsDisk:
         try:
             os.link(source, target)
         except FileExistsError:
-            return os.path.samefile(source, target)
+            return os.path.samestat(os.lstat(source), os.lstat(target))
         except OSError as error:
             raise storage_error(target, error) from None
         sync_folder(target.parent)
@@ -80,7 +81,10 @@ class OsDisk:
 
     def read(self, path: Path) -> bytes:
         """See `Disk.read`."""
-        return path.read_bytes()
+        try:
+            return read_plain(path)
+        except NotADirectoryError:  # a file where a training's folder should be
+            raise FileNotFoundError(path) from None
 
     def names(self, folder: Path) -> Iterator[str]:
         """See `Disk.names`."""
@@ -111,7 +115,10 @@ def storage_error(path: Path, error: Exception) -> StorageError:
             f"{path}: {_FULL[number]}; make room and launch again: nothing finished is lost"
         )
     if number in _READ_ONLY:
-        return StorageError(f"{path}: {_READ_ONLY[number]}; give a writable folder: --folder DIR")
+        mend = "give a writable folder: --folder DIR"
+        if number == errno.EACCES:
+            mend += "; or its owner lets you write to it: chmod -R g+rwX"
+        return StorageError(f"{path}: {_READ_ONLY[number]}; {mend}")
     if number in _NO_LINKS:
         return StorageError(
             f"{path}: this storage has no hard links, which outcomes are committed with; use a "

@@ -22,10 +22,11 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,22 +35,17 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from kdsearch.agenda import VERSION, Attempt, Outcome, failed_for_good
-from kdsearch.errors import InputError
-from kdsearch.ledger.disk import Disk, OsDisk, storage_error
+from kdsearch.errors import InputError, Problem, StorageError, shown
+from kdsearch.ledger.disk import Disk, OsDisk
+from kdsearch.ledger.names import FOLDERS, below, is_key, is_ours, marker_advice, shared_link
+from kdsearch.ledger.reading import UnreadableError, open_plain, parse_json, read_plain
+from kdsearch.ledger.removal import kept_back, remove, sweep_halves
 from kdsearch.study import FORMAT, Resolved, Row
 
 _DAMAGED = "bring it back from a copy of the folder, or give another --folder"
-_FOLDERS = (
-    "outcomes",
-    "attempts",
-    "digests",
-    "data",
-    "checkpoints",
-    "outputs",
-    "students",
-    "progress",
-    "report",
-)
+_KEPT_DIGEST = re.compile("[0-9a-f]{64}")
+_NEWER = ("extra_forbidden", "literal_error", "union_tag_invalid")
+"""What pydantic says of what a newer kdsearch may have written."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,9 +64,9 @@ class Progress:
     def intact(self) -> bool:
         """Whether the file has the digest that its name tells."""
         try:
-            with self.path.open("rb") as file:
+            with open_plain(self.path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
+        except (FileNotFoundError, UnreadableError):
             return False
         return self.path.stem.partition("-")[2] == digest
 
@@ -81,13 +77,18 @@ class Ledger:
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self.folder = folder
         self._disk = disk or OsDisk()
+        self._told: set[Path] = set()
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` lies. Raises `InputError` for a name that is none; see `below`."""
+        return below(self.folder, name)
 
     def prepare(self) -> None:
         """Make the folders, and see that this storage can commit an outcome.
 
         Raises `StorageError` where it cannot.
         """
-        for name in _FOLDERS:
+        for name in FOLDERS:
             self._disk.make_folder(self.folder / name)
         probe = self.folder / f".probe-{uuid.uuid4().hex}"
         linked = probe.with_suffix(".linked")
@@ -97,6 +98,8 @@ class Ledger:
         finally:
             self._disk.remove(linked)
             self._disk.remove(probe)
+        if any(True for _ in self._disk.names(self.folder / "report")):
+            self._refuse_shared(self.folder / "report" / "report.html")  # now, not at the end
 
     # -- the study ------------------------------------------------------------------------------
 
@@ -114,48 +117,54 @@ class Ledger:
     def sweep(self) -> None:
         """Remove what workers that were killed left half written; only a driver may do it.
 
-        Outcomes and attempts that a power loss cut off are set aside, so that they can be written
-        again: the disk said that they were durable, and was wrong.
+        Outcomes and attempts that are damaged, as by a power loss, are set aside, so that they can
+        be written again: the disk said that they were durable, and was wrong. Raises `InputError`
+        for those of another kdsearch.
         """
+        problems: list[Problem] = []
         for path in (*self._files("outcomes", "*.json"), *self._files("attempts", "*/*.json")):
-            if _is_torn(path.read_bytes()):
-                _log.warning("%s was cut off; it is set aside, and trained anew", path)
-                self._disk.replace(path, path.with_name(f".{path.name}.torn"))
-        for folder in ("outputs", "checkpoints", "students"):
-            for path in (self.folder / folder).glob(".*.tmp"):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-        for path in (self.folder / "attempts").glob(".*.watchdog"):
-            path.unlink(missing_ok=True)
+            try:
+                self._read_result(path)
+            except UnreadableError as error:
+                self._set_aside(path, error)
+            except InputError as error:
+                problems += error.problems
+            except FileNotFoundError:
+                continue
+        if problems:
+            raise InputError(problems)
+        sweep_halves(self.folder)
         for key in self._disk.names(self.folder / "progress"):
-            if self.outcome(key) is not None:
+            if is_key(key) and self.outcome(key) is not None:
                 self.remove_progress(key)
+
+    def _set_aside(self, path: Path, error: UnreadableError) -> None:
+        link = shared_link(self.folder, path)
+        if link is not None:
+            _log.warning("%s: %s; it lies behind a link, and is left there", shown(path), error)
+            return
+        _log.warning("%s: %s; it is set aside, and trained anew", shown(path), error)
+        self._disk.replace(path, path.with_name(f".{path.name}.torn"))
 
     def kept_students(self) -> set[str]:
         """The keys of the students whose weights are here."""
-        names = self._disk.names(self.folder / "students")
-        return {name for name in names if not name.startswith(".")}
+        return {name for name in self._disk.names(self.folder / "students") if is_key(name)}
 
-    def remove_student(self, key: str) -> None:
-        """Remove a student's weights. What a kill leaves of them is swept at the next start."""
-        self.remove(f"students/{key}")
+    def remove_student(self, key: str) -> bool:
+        """Remove a student's weights, unless they must stay; see `remove`."""
+        outcome = self.outcome(key)
+        return self.remove(f"students/{key}", self.digests(outcome) if outcome else ())
 
-    def remove(self, name: str) -> None:
-        """Remove a file or a folder. What a kill leaves of a folder is swept at the next start."""
-        path = self.folder / name
-        gone = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            if path.is_dir():
-                path.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
-            else:
-                path.unlink()
-        except FileNotFoundError:
-            return  # someone else removed it
-        except OSError as error:
-            raise storage_error(path, error) from None
+    def kept_back(self, name: str, known: Collection[str] = ()) -> str | None:
+        """Why a file or a folder must not be removed, in words; see `removal.kept_back`."""
+        return kept_back(self.folder, name, known)
+
+    def remove(self, name: str, known: Collection[str] = ()) -> bool:
+        """Remove a file or a folder, unless it must be kept back; whether it is gone.
+
+        `known` are the files in it that an outcome has digests of.
+        """
+        return remove(self.folder, name, known)
 
     def intact(self, outcome: Outcome, folder: str) -> bool:
         """Whether the files that a training kept in `folder` are there, with their digests."""
@@ -165,20 +174,34 @@ class Ledger:
 
     def digest(self, name: str) -> str | None:
         """The SHA-256 of a file; None if it is not there. Read once while it does not change."""
-        path = self.folder / name
+        path = self.path(name)
         try:
             stat = path.stat()
             return _digest(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, UnreadableError):
             return None
 
     def digests(self, outcome: Outcome) -> dict[str, str]:
         """The digests of what a training kept: the outcome's, or those of what was made again."""
+        return {**outcome.digests, **self.digests_again(outcome.key)}
+
+    def digests_again(self, key: str) -> dict[str, str]:
+        """The digests of what a training made again, where they are not those of its outcome."""
+        path = self.path(f"digests/{key}.json")
         try:
-            again = json.loads(self._disk.read(self.folder / "digests" / f"{outcome.key}.json"))
-        except (FileNotFoundError, ValueError):
-            return outcome.digests
-        return {**outcome.digests, **again}
+            again = parse_json(self._disk.read(path))
+        except FileNotFoundError:
+            return {}
+        except UnreadableError as error:
+            self._ignore(path, str(error))
+            return {}
+        whole = isinstance(again, dict) and all(
+            isinstance(digest, str) and _KEPT_DIGEST.fullmatch(digest) for digest in again.values()
+        )
+        if not whole:
+            self._ignore(path, "does not map names to digests")
+            return {}
+        return dict(again)
 
     def write_digests(self, key: str, digests: dict[str, str]) -> None:
         """Record the digests of what was made again, in the place of those of its outcome."""
@@ -190,10 +213,8 @@ class Ledger:
 
     def strangers(self) -> list[str]:
         """What lies in the folder and is not a study's."""
-        ours = {*_FOLDERS, "resolved.json", "running.json", "stop.json", "launch.log"}
-        names = set(self._disk.names(self.folder)) - ours
-        known = (".", "driver.", "resolved-")
-        return sorted(name for name in names if not name.startswith(known))
+        names = set(self._disk.names(self.folder)) - set(FOLDERS)
+        return sorted(name for name in names if not (name.startswith(".") or is_ours(name)))
 
     def write_resolved(self, resolved: Resolved) -> None:
         """Record the study; from here on keys come only from it."""
@@ -217,7 +238,7 @@ class Ledger:
         path = self.folder / "resolved.json"
         try:
             content = self._disk.read(path)
-            _check_version(path, json.loads(content))
+            _check_version(path, parse_json(content))
             return Resolved.model_validate_json(content)
         except FileNotFoundError:
             raise InputError.one(
@@ -232,11 +253,11 @@ class Ledger:
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._commit(self.folder / "data" / f"{digest}.jsonl", lines.encode())
+        self._commit(self.path(f"data/{digest}.jsonl"), lines.encode())
 
     def rows(self, digest: str) -> list[Row]:
         """The rows of a split."""
-        content = self._disk.read(self.folder / "data" / f"{digest}.jsonl")
+        content = self._disk.read(self.path(f"data/{digest}.jsonl"))
         # Not `splitlines`: a text may hold U+2028 and other ends of lines.
         return [json.loads(line) for line in content.decode().split("\n") if line]
 
@@ -244,36 +265,58 @@ class Ledger:
 
     def write_outcome(self, outcome: Outcome) -> bool:
         """Commit an outcome; False if another process was first, whose outcome then stands."""
-        path = self.folder / "outcomes" / f"{outcome.key}.json"
+        path = self.path(f"outcomes/{outcome.key}.json")
         return self._commit(path, outcome.model_dump_json(indent=1).encode())
 
     def outcome(self, key: str) -> Outcome | None:
-        """The outcome of a training, if it has one. One that was cut off is none."""
-        path = self.folder / "outcomes" / f"{key}.json"
-        try:
-            return Outcome.model_validate_json(self._disk.read(path))
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            if _says_torn(path, error):
-                return None
-            raise InputError.one(
-                path,
-                f"is no outcome of this kdsearch: {error.errors()[0]['msg']}",
-                "use the one that wrote it, or move it away and launch again to train it anew",
-            ) from None
+        """The outcome of a training, if it has one. One that is damaged is none, and is named."""
+        found = self._result(self.path(f"outcomes/{key}.json"))
+        return found if isinstance(found, Outcome) else None
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every outcome, in the order of the keys."""
         for name in sorted(self._disk.names(self.folder / "outcomes")):
-            if name.endswith(".json"):
-                outcome = self.outcome(name.removesuffix(".json"))
+            key = name.removesuffix(".json")
+            if name.endswith(".json") and is_key(key):
+                outcome = self.outcome(key)
                 if outcome is not None:
                     yield outcome
 
+    def _result(self, path: Path) -> Outcome | Attempt | None:
+        try:
+            return self._read_result(path)
+        except FileNotFoundError:
+            return None
+        except UnreadableError as error:
+            self._ignore(path, f"{error}; launch again to repeat its training")
+        return None
+
+    def _read_result(self, path: Path) -> Outcome | Attempt:
+        """The outcome or the attempt in a file.
+
+        Raises `UnreadableError` for one that is damaged or is another training's, `InputError` for
+        one of another kdsearch.
+        """
+        kind = Outcome if path.parent == self.folder / "outcomes" else Attempt
+        content = self._disk.read(path)
+        try:
+            found = kind.model_validate_json(content)
+        except ValidationError as error:
+            raise _damage(content, error) or _of_another(path, error) from None
+        named = path.stem if isinstance(found, Outcome) else path.parent.name
+        if found.key != named:
+            raise UnreadableError(f"is of the training {shown(found.key[:40])}")
+        return found
+
+    def _ignore(self, path: Path, what: str) -> None:
+        """Say once what is wrong with a file that is passed over."""
+        if path not in self._told:
+            self._told.add(path)
+            _log.warning("%s: %s", shown(path), shown(what))
+
     def write_attempt(self, attempt: Attempt) -> None:
         """Record a try that failed, under the next free number; `steps` are its progress's."""
-        folder = self.folder / "attempts" / attempt.key
+        folder = self.path(f"attempts/{attempt.key}")
         self._disk.make_folder(folder)
         steps = max((path.steps for path in self.progress(attempt.key)), default=0)
         retried = sum(name.endswith(".retried") for name in self._disk.names(folder))
@@ -289,37 +332,24 @@ class Ledger:
 
     def forgive(self, key: str) -> None:
         """Have the failed tries of a training count no more. They stay, under other names."""
-        folder = self.folder / "attempts" / key
+        folder = self.path(f"attempts/{key}")
         for attempt in self.attempts_of(key):
             path = folder / f"{attempt.number}.json"
+            self._refuse_shared(path)
             self._disk.replace(path, path.with_suffix(".retried"))
 
     def attempts_of(self, key: str) -> list[Attempt]:
         """The failed tries of a training, the first one first."""
-        folder = self.folder / "attempts" / key
-        names = [
-            name
-            for name in self._disk.names(folder)
-            if name.endswith(".json") and not name.startswith(".")
-        ]
-        found = [attempt for name in names if (attempt := self._attempt(folder / name))]
-        return sorted(found, key=lambda attempt: attempt.number)
-
-    def _attempt(self, path: Path) -> Attempt | None:
-        try:
-            return Attempt.model_validate_json(self._disk.read(path))
-        except FileNotFoundError:
-            return None  # removed since it was listed
-        except ValidationError as error:
-            if _says_torn(path, error):
-                return None
-            what = f"is no attempt: {error.errors()[0]['msg']}"
-            raise InputError.one(path, what, "remove it") from None
+        folder = self.path(f"attempts/{key}")
+        names = [name for name in self._disk.names(folder) if is_ours(f"attempts/{key}/{name}")]
+        found = [self._result(folder / name) for name in names if name.endswith(".json")]
+        attempts = [attempt for attempt in found if isinstance(attempt, Attempt)]
+        return sorted(attempts, key=lambda attempt: attempt.number)
 
     def attempts(self) -> dict[str, list[Attempt]]:
         """The failed tries of each training that has any."""
         names = sorted(self._disk.names(self.folder / "attempts"))
-        keys = [name for name in names if not name.startswith(".")]
+        keys = [name for name in names if is_key(name)]
         return {key: found for key in keys if (found := self.attempts_of(key))}
 
     def results(self, tries: int | None = None) -> dict[str, Outcome | None]:
@@ -343,18 +373,26 @@ class Ledger:
 
     def progress(self, key: str) -> list[Progress]:
         """The checkpoints of a training that has not ended, the one that got furthest first."""
-        folder = self.folder / "progress" / key
-        names = [name for name in self._disk.names(folder) if not name.startswith(".")]
-        found = [Progress(path=folder / name) for name in names]
+        folder = self.path(f"progress/{key}")
+        names = [name for name in self._disk.names(folder) if is_ours(f"progress/{key}/{name}")]
+        found = [Progress(path=folder / name) for name in names if name.endswith(".pt")]
         return sorted(found, key=lambda progress: -progress.steps)
 
     def remove_progress(self, key: str) -> None:
-        """Remove the checkpoints of a training that has ended."""
-        shutil.rmtree(self.folder / "progress" / key, ignore_errors=True)
+        """Remove the checkpoints of a training that has ended, unless they must stay."""
+        with suppress(StorageError):  # they cost room, no more
+            self.remove(f"progress/{key}")
 
     def watchdog(self, key: str) -> Path:
         """A file that is there while a training runs, and holds where it hung if it did."""
-        return self.folder / "attempts" / f".{key}.watchdog"
+        return self.path(f"attempts/.{key}.watchdog")
+
+    def hung(self, key: str) -> str:
+        """Where a training hung that its watchdog ended; empty where it did not."""
+        try:
+            return read_plain(self.watchdog(key)).decode(errors="replace")
+        except (FileNotFoundError, UnreadableError):
+            return ""
 
     def ask_to_stop(self, *, drain: bool) -> None:
         """Ask the driver to end the search: now, or (`drain`) when what runs has ended."""
@@ -363,10 +401,11 @@ class Ledger:
     def stop_asked(self) -> Literal["now", "drain"] | None:
         """What `ask_to_stop` asked for."""
         try:
-            note = json.loads(self._disk.read(self.folder / "stop.json"))
-        except (FileNotFoundError, ValueError):
+            note = parse_json(self._disk.read(self.folder / "stop.json"))
+        except (FileNotFoundError, UnreadableError):
             return None
-        return "drain" if note["drain"] else "now"
+        drain = note.get("drain") if isinstance(note, dict) else None
+        return {True: "drain", False: "now"}.get(drain) if isinstance(drain, bool) else None
 
     def forget_stop(self) -> None:
         """A new search is not bound by what the one before was asked."""
@@ -375,12 +414,29 @@ class Ledger:
     # -- other files ----------------------------------------------------------------------------
 
     def write(self, name: str, content: str) -> None:
-        """Write a derived file (a report, a progress note), taking the place of an older one."""
-        path = self.folder / name
+        """Write a derived file (a report, a progress note), taking the place of an older one.
+
+        Raises `InputError` where the older one may be another study's.
+        """
+        path = self.path(name)
         self._disk.make_folder(path.parent)
+        if shared_link(self.folder, path):
+            if (
+                not self._commit(path, content.encode())
+                and self._disk.read(path) != content.encode()
+            ):
+                self._refuse_shared(path)
+            return
         temporary = self._temporary(path)
         self._disk.write(temporary, content.encode())
         self._disk.replace(temporary, path)
+
+    def _refuse_shared(self, path: Path) -> None:
+        """Raise `InputError` for a file that must not be replaced: see `shared_link`."""
+        link = shared_link(self.folder, path)
+        if link is not None:
+            what = f"would be replaced, and lies behind the link {link}: it may be another study's"
+            raise InputError.one(path, what, marker_advice(self.folder, link))
 
     def _commit(self, path: Path, content: bytes) -> bool:
         temporary = self._temporary(path)
@@ -397,38 +453,45 @@ class Ledger:
 
     def _files(self, folder: str, pattern: str) -> list[Path]:
         found = sorted((self.folder / folder).glob(pattern))
-        return [path for path in found if not path.name.startswith(".")]
+        return [path for path in found if is_ours(str(path.relative_to(self.folder)))]
 
 
 @lru_cache(maxsize=4096)
 def _digest(path: Path, changed: int, size: int, inode: int) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_torn(content: bytes) -> bool:
+def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
+    """What is wrong with a file that no kdsearch wrote so; None where a newer one may have."""
     try:
-        json.loads(content)
-    except ValueError:
-        return True
-    return False
+        parse_json(content)
+    except UnreadableError as damage:
+        return damage
+    detail = error.errors()
+    if any(each["type"] in _NEWER for each in detail):
+        return None
+    where = ".".join(map(str, detail[0]["loc"]))
+    return UnreadableError(f"has another shape: {shown(where[:60])}: {detail[0]['msg']}")
 
 
-def _says_torn(path: Path, error: ValidationError) -> bool:
-    """Whether a file is no JSON, and warn of it: a driver sets it aside at its start."""
-    torn = error.errors()[0]["type"] == "json_invalid"
-    if torn:
-        _log.warning(
-            "%s was cut off, as by a power loss; launch again to repeat its training", path
-        )
-    return torn
+def _of_another(path: Path, error: ValidationError) -> InputError:
+    """What to say of an outcome or an attempt that another kdsearch may have written."""
+    kind = "outcome" if path.parent.name == "outcomes" else "attempt"
+    return InputError.one(
+        path,
+        f"is no {kind} of this kdsearch: {error.errors()[0]['msg']}",
+        "use the one that wrote it, or move it away and launch again to train it anew",
+    )
 
 
 def _check_version(path: Path, plain: Any) -> None:
     """Refuse a study of a kdsearch that had another format, or other results."""
     if not isinstance(plain, dict):
         return
-    wrote = f"kdsearch {plain.get('versions', {}).get('kdsearch', 'of another version')}"
+    versions = plain.get("versions")
+    known = versions.get("kdsearch") if isinstance(versions, dict) else None
+    wrote = f"kdsearch {known or 'of another version'}"
     mend = f"use {wrote}, which wrote it, or launch into another --folder"
     if plain.get("format") != FORMAT:
         raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)

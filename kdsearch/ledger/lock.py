@@ -15,8 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, shown
 from kdsearch.ledger.disk import storage_error
+from kdsearch.ledger.reading import open_own, read_object
 
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
@@ -34,7 +35,7 @@ def driver_lock(
     `taken_over` is called from a thread.
     """
     try:
-        file = (folder / "driver.lock").open("a+")
+        file = open_own(folder / "driver.lock", "a")
     except OSError as error:
         raise storage_error(folder, error) from None
     beat = folder / "driver.json"
@@ -138,22 +139,29 @@ def _wait_for_silence(folder: Path, beat: Path, other: dict[str, Any], lease: fl
 
 
 def _held(folder: Path, note: dict[str, Any]) -> InputError:
-    who = f"process {note['pid']} on {note['host']} since {note['since']}" if note else "a process"
+    who = "a process"
+    if note:
+        who = f"process {note['pid']} on {shown(note['host'])} since {shown(note['since'])}"
     return InputError.one(
         folder, f"is being driven by {who}", "wait for it, or stop it; `kdsearch status` shows it"
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    whole = isinstance(note, dict) and {"host", "pid", "since"} <= note.keys()
-    return note if whole else {}
+    note = read_object(path)
+    pid = note.get("pid")
+    whole = isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31
+    return note if whole and _has_texts(note, "host", "since") else {}
+
+
+def _has_texts(note: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(note.get(name), str) for name in names)
 
 
 def _write(path: Path, note: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(note))
+    """Take the place of the note; under a name of its own first, which is nobody's link."""
+    unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.name}.{unique}.tmp")
+    with temporary.open("x") as file:
+        file.write(json.dumps(note))
     temporary.replace(path)

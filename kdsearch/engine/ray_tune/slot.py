@@ -14,7 +14,7 @@ from ray import tune
 
 from kdsearch.agenda import parse_training
 from kdsearch.engine.base import Worker
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, open_own
 
 
 def slot_class(
@@ -71,7 +71,7 @@ def _watched(path: Path, seconds: float) -> Iterator[None]:
 
     The thread that does it is no Python thread: it needs no lock that what hangs may hold.
     """
-    with path.open("w") as file:
+    with open_own(path, "w") as file:
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
             yield

@@ -1,0 +1,83 @@
+"""Reading what may have been written by anyone: plain files only, of a bounded size; real JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from kdsearch.errors import StorageError
+
+MOST_BYTES = 64 << 20
+"""Of a file of JSON. An outcome has some thousand bytes, a study with many labels a few million."""
+
+
+class UnreadableError(ValueError):
+    """A file does not hold what its name says; the message says why."""
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a plain file to read it; a pipe, which would wait for ever, and a device are refused.
+
+    Raises `UnreadableError`, and `OSError` as `open` does.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnreadableError("is no plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a file; only that of rows may be large. Raises as `open_plain` does."""
+    most = None if path.suffix == ".jsonl" else MOST_BYTES
+    with open_plain(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise UnreadableError(f"has more than {most >> 20} MiB")
+        return file.read(-1 if most is None else most)
+
+
+def open_own(path: Path, mode: str) -> IO[str]:
+    """Open a file of a fixed name to write it (`w`) or to add to it (`a`), and no link to one.
+
+    Raises `StorageError` for a link and what is no plain file, and `OSError` as `open` does.
+    """
+    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags |= {"w": os.O_WRONLY | os.O_TRUNC, "a": os.O_RDWR | os.O_APPEND}[mode]
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise StorageError(f"{path}: is a link or no plain file; move it away and launch again")
+    return os.fdopen(os.open(path, flags, 0o666), mode, encoding="utf-8", errors="replace")
+
+
+def parse_json(content: bytes) -> Any:
+    """What JSON says, which has no NaN and no Infinity. Raises `UnreadableError`."""
+    try:
+        return json.loads(content, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise UnreadableError("is nested too deeply") from None
+    except UnreadableError:
+        raise
+    except ValueError as error:
+        raise UnreadableError(f"is no JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none. For notes that nothing hangs on."""
+    try:
+        plain = parse_json(read_plain(path))
+    except (OSError, UnreadableError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def _no_number(name: str) -> NoReturn:
+    raise UnreadableError(f"holds {name}, which is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise UnreadableError(f"holds {text[:20]}, which no number can be")
+    return number

@@ -1,0 +1,137 @@
+"""What may be removed from a study's folder: kdsearch's own files that no other study may use."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from kdsearch.errors import StorageError, shown
+from kdsearch.ledger.disk import storage_error, sync_folder
+from kdsearch.ledger.names import (
+    files_in,
+    inside,
+    is_half,
+    is_ours,
+    is_trainings,
+    marker_advice,
+    shared_link,
+)
+from kdsearch.ledger.reading import open_plain
+
+_SWEPT = ("outputs", "attempts", "checkpoints", "students", "progress")
+"""Where workers write."""
+
+
+def kept_back(folder: Path, name: str, known: Collection[str] = ()) -> str | None:
+    """Why the file or folder `name` of a study's folder must stay; None if it may be removed.
+
+    `known` are the names of files that its outcome has digests of.
+    """
+    path = inside(folder, name)
+    link = shared_link(folder, path)
+    if link is not None:
+        advice = marker_advice(folder, link)
+        return (
+            f"behind the link {link.relative_to(folder)}, where it may be another study's; {advice}"
+        )
+    files = [name]
+    if path.is_dir() and not path.is_symlink():
+        if not is_trainings(name):
+            return "kdsearch did not make this folder"
+        files = list(files_in(folder, name))
+    for file in files:
+        if (folder / file).is_symlink() or not (is_ours(file) or file in known):
+            where = "" if file == name else f"{shown(file)}: "
+            return f"{where}kdsearch did not write this"
+    return None
+
+
+def remove(folder: Path, name: str, known: Collection[str] = ()) -> bool:
+    """Remove a file or a folder, unless it must be kept back; whether it is gone.
+
+    What a kill leaves of a folder is swept at the next start. Raises `StorageError`.
+    """
+    if kept_back(folder, name, known) is not None:
+        return False
+    path = folder / name
+    key = path.name.removeprefix(".").partition(".")[0]
+    gone = path.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        if path.is_dir():
+            path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        pass  # someone else removed it
+    except OSError as error:
+        raise storage_error(path, error) from None
+    return True
+
+
+def put(folder: Path, written: Path, final: Path) -> None:
+    """Rename a finished file or folder of a study to `final`, durably; of workers the last stays.
+
+    Behind a link that other studies may use, what is there stays: raises `StorageError` where it
+    is another one.
+    """
+    link = shared_link(folder, final)
+    if link is not None and os.path.lexists(final):
+        if _content(written) != _content(final):
+            raise StorageError(
+                f"{final}: lies behind the link {link.name}, with another content than was made "
+                f"now; it is not replaced, since it may be another study's; "
+                f"{marker_advice(folder, link)}"
+            )
+        _remove_own(written)
+        return
+    while True:
+        try:
+            written.replace(final)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+        with suppress(FileNotFoundError):
+            final.rename(aside)  # of a try that was killed before it ended, or damaged
+        remove(folder, str(aside.relative_to(folder)))
+    sync_folder(final.parent)
+
+
+def _content(path: Path) -> dict[str, str]:
+    """The digests of the files in a folder, or of a file."""
+    paths = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    found = {}
+    for each in paths:
+        with open_plain(each) as file:
+            name = str(each.relative_to(path))
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _remove_own(written: Path) -> None:
+    """Remove what this process has just written."""
+    if written.is_dir():
+        shutil.rmtree(written, ignore_errors=True)
+    else:
+        written.unlink(missing_ok=True)
+
+
+def sweep_halves(folder: Path) -> None:
+    """Remove what workers that were killed left half written, and their watchdogs."""
+    for top in _SWEPT:
+        if not (folder / top).is_dir():
+            continue
+        for entry in sorted((folder / top).iterdir()):
+            name = f"{top}/{entry.name}"
+            folder_left = entry.name.startswith(".") and entry.is_dir()
+            file_left = is_half(name) and not entry.name.endswith(".torn")
+            if folder_left or file_left or (is_ours(name) and entry.suffix == ".watchdog"):
+                remove(folder, name)
