@@ -21,6 +21,7 @@ from kdsearch.agenda import (
     Attempt,
     CheckpointSpec,
     Cost,
+    Epoch,
     ErmTraining,
     ModelSpec,
     Outcome,
@@ -524,6 +525,31 @@ def search_through(
 def made_up_training(training: Training, folder: Path) -> Outcome:
     """A `run_training` whose outcome follows from the key alone."""
     return outcome_of(training, round(uniform(training.key), 1), lowest_loss_epoch=1)
+
+
+def whole_training(training: Training, folder: Path) -> Outcome:
+    """`made_up_training` with epochs, kept files and scores that go together."""
+    outcome = made_up_training(training, folder)
+    score, name = outcome.validation, ""
+    if isinstance(training, OutputsTraining):
+        validation = score if training.split == "validation" else None
+        test = outcome.test if training.split == "test" else None
+        outcome = outcome.model_copy(update={"validation": validation, "test": test})
+        name = f"outputs/{training.key}.npy" if training.split == "train" else ""
+    else:
+        epochs = tuple(
+            Epoch(epoch=number, train_loss=1.0, validation=score, validation_loss=1.0)
+            for number in range(1, training.settings.epochs + 1)
+        )
+        outcome = outcome.model_copy(update={"epochs": epochs})
+    if isinstance(training, TeacherTraining):
+        name = f"checkpoints/{training.key}/epoch-1/model.safetensors"
+    if not name:
+        return outcome
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(training.key)
+    digest = hashlib.sha256(training.key.encode()).hexdigest()
+    return outcome.model_copy(update={"digests": {name: digest}})
 
 
 @dataclass(frozen=True, kw_only=True)

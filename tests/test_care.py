@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import KEY, attempt_at, made_up_training
+from fakes import KEY, attempt_at, whole_training
 from models import begin, run_study, task_study
 from test_cli import Ended, kdsearch, refused
 
-from kdsearch.agenda import Agenda, Outcome, Training
+from kdsearch.agenda import Agenda
 from kdsearch.distill import run_training
 from kdsearch.driver.keep import Keep
 from kdsearch.ledger import Ledger, driver_lock
@@ -50,13 +50,9 @@ def json_of(result: Ended) -> Any:
 
 def search_on(folder: Path, **search: Any) -> tuple[Ledger, Agenda]:
     """Go on with the study, its search changed, with made-up trainings."""
-
-    def train(training: Training, folder: Path) -> Outcome:
-        return made_up_training(training, folder)
-
     study = task_study("classification", search={**SEARCH, **search})
     ledger, agenda = begin(folder, study)
-    run_study(ledger, agenda, train)
+    run_study(ledger, agenda, whole_training)
     return ledger, agenda
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from fakes import KEY
+from fakes import KEY, attempt_at
 from models import begin, run_study, task_study
 from test_cli import kdsearch, refused
 
@@ -21,6 +27,7 @@ from kdsearch.driver.watch import Log
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import MARKER, Ledger, driver_lock
 from kdsearch.report import write_report
+from kdsearch.report.tables import to_csv
 
 SEARCH = task_study("classification")["search"]
 LINKED = ("checkpoints", "outputs", "students", "progress")
@@ -243,3 +250,443 @@ def test_a_note_of_a_driver_is_not_written_through_a_link(folder: Path) -> None:
         (folder / name).symlink_to(private)
     with driver_lock(folder):
         assert private.read_text() == "private"
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+
+def test_an_export_has_what_the_outcome_has_digests_of_and_no_more(
+    folder: Path, tmp_path: Path
+) -> None:
+    key = view_best(Agenda(Ledger(folder).resolved(), Ledger(folder).results()))
+    student = folder / "students" / key
+    private = tmp_path / "private"
+    private.write_text("private")
+    (student / "vocab.txt").symlink_to(private)
+    (student / "notes.txt").write_text("mine")
+    before = kdsearch("verify", folder)
+    assert f"{student / 'vocab.txt'}: is not kdsearch's" in before.out
+    assert kdsearch("export", folder, "", "--to", tmp_path / "out").code == 0
+    outcome = Ledger(folder).outcome(key)
+    assert outcome is not None
+    names = {name.rpartition("/")[2] for name in outcome.digests}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"README.md"}
+
+
+def test_a_file_of_a_student_that_is_a_link_is_not_exported(folder: Path, tmp_path: Path) -> None:
+    [path] = (folder / "students").glob("*/config.json")
+    path.rename(tmp_path / "config.json")
+    path.symlink_to(tmp_path / "config.json")
+    refused(kdsearch("export", folder, "", "--to", tmp_path / "out"), f"{path}: is a link")
+
+
+# -- tampering -------------------------------------------------------------------------------------
+
+
+def a_student(folder: Path) -> Path:
+    """The outcome of a student that is no case's best, so that no decision hangs on it."""
+    ledger = Ledger(folder)
+    best = view_best(Agenda(ledger.resolved(), ledger.results()))
+    return next(
+        folder / "outcomes" / f"{o.key}.json"
+        for o in ledger.outcomes()
+        if o.training.kind == "student" and o.key != best
+    )
+
+
+def a_teacher(folder: Path) -> Path:
+    [teacher] = [o for o in Ledger(folder).outcomes() if o.training.kind == "teacher"]
+    return folder / "outcomes" / f"{teacher.key}.json"
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def verified(folder: Path) -> tuple[list[str], list[str]]:
+    """The problems and the notes of `verify`, whose words agree."""
+    found = json.loads(kdsearch("verify", folder, "--json").out)
+    shown = kdsearch("verify", folder)
+    assert shown.code == (1 if found["problems"] else 0)
+    assert "not known: whether scores, epochs and costs are those that were measured" in shown.out
+    problems, notes = (
+        [f"{Path(each['place']).relative_to(folder)}: {each['what']}" for each in found[kind]]
+        for kind in ("problems", "notes")
+    )
+    return problems, notes
+
+
+def test_a_changed_score_does_not_go_with_its_epochs_even_if_the_report_is_written_anew(
+    folder: Path,
+) -> None:
+    path = a_student(folder)
+    rewrite(path, validation=0.123)
+    assert kdsearch("report", folder).code == 0
+    problems, _ = verified(folder)
+    name = str(path.relative_to(folder))
+    assert problems == [f"{name}: has another validation score than its best epoch"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"epochs": []}, "has not the 2 epochs of its training"),
+        ({"best_epoch": 7}, "says that epoch 7 is the best, and it is not"),
+        ({"test": 1.5}, "has a score that is not between 0 and 1"),
+        ({"state": "diverged"}, "diverged, and has a score"),
+        ({"digests": {"../../x": "0" * 64}}, "has a digest of ../../x, which is none of its files"),
+        (
+            {"digests": {"data/x": "0" * 64}},
+            "has a digest of data/x, which is none of its files",
+        ),
+    ],
+)
+def test_parts_of_an_outcome_that_do_not_go_together_are_found(
+    folder: Path, changes: dict[str, Any], what: str
+) -> None:
+    path = a_student(folder)
+    rewrite(path, **changes)
+    assert f"{path.relative_to(folder)}: {what}" in verified(folder)[0]
+
+
+def test_a_cost_that_was_changed_shows_beside_the_report(folder: Path) -> None:
+    path = a_student(folder)
+    rewrite(path, cost={**json.loads(path.read_text())["cost"], "seconds": 1e6})
+    problems, _ = verified(folder)
+    assert any(each.startswith("report/report.json: is not what follows") for each in problems)
+
+
+def test_emptied_digests_are_found(folder: Path) -> None:
+    path = a_teacher(folder)
+    rewrite(path, digests={})
+    problems, _ = verified(folder)
+    start = f"outcomes/{path.name}: has no digest of checkpoints/{path.stem}/epoch-"
+    assert any(each.startswith(start) for each in problems)
+    assert any(each.startswith(f"checkpoints/{path.stem}/") for each in problems)
+
+
+def test_weights_with_a_digest_of_what_was_made_again_are_said_to_be_unknown(
+    folder: Path,
+) -> None:
+    path = a_teacher(folder)
+    weights = next((folder / "checkpoints" / path.stem).glob("*/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    name = str(weights.relative_to(folder))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    Ledger(folder).write_digests(path.stem, {name: digest})
+    problems, notes = verified(folder)
+    assert problems == []
+    start = f"{name}: is not what its outcome has a digest of"
+    assert any(each.startswith(start) for each in notes)
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md", "tables/cases.csv", "report.json"])
+def test_a_page_or_a_table_that_was_edited_is_found(folder: Path, name: str) -> None:
+    path = folder / "report" / name
+    path.write_text(path.read_text().replace("0.", "0.9", 1))
+    what = "is not what follows from the outcomes: edited, or of another kdsearch"
+    assert verified(folder)[0] == [f"report/{name}: {what}"]
+
+
+def test_an_attempt_of_another_training_is_found_and_does_not_count(folder: Path) -> None:
+    other = "d" * 24
+    Ledger(folder).write_attempt(attempt_at(other))
+    (folder / "attempts" / other).rename(folder / "attempts" / KEY)
+    problems, _ = verified(folder)
+    what = f"is no attempt: is of the training {other}"
+    assert problems == [f"attempts/{KEY}/1.json: {what}"]
+    assert Ledger(folder).attempts() == {}
+
+
+def test_files_that_nothing_is_recorded_of_are_found(folder: Path) -> None:
+    path = a_teacher(folder)
+    extra = [
+        f"checkpoints/{path.stem}/epoch-1/adapter_config.json",
+        f"outputs/{path.stem}.npy",
+        "data/notes.txt",
+        "progress/foo.pt",
+        "outcomes/x.json",
+    ]
+    for name in extra:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    problems, notes = verified(folder)
+    assert {each.partition(":")[0] for each in problems} == set(extra)
+    assert notes == ["notes.txt: is not kdsearch's, and is not looked at"]
+
+
+def test_of_two_outcomes_with_one_key_the_one_of_that_name_is_shown(folder: Path) -> None:
+    path = a_student(folder)
+    before = kdsearch("explain", folder).out
+    copy = {**json.loads(path.read_text()), "validation": 1.0}
+    (folder / "outcomes" / f"{'f' * 24}.json").write_text(json.dumps(copy))
+    assert kdsearch("explain", folder).out == before
+
+
+# -- files that are none ---------------------------------------------------------------------------
+
+
+def nan(path: Path) -> None:
+    rewrite(path, validation=float("nan"))
+
+
+def infinite(path: Path) -> None:
+    rewrite(path, validation=float("inf"))
+
+
+def endless(path: Path) -> None:
+    rewrite(path, cost={**json.loads(path.read_text())["cost"], "seconds": float("inf")})
+
+
+def too_large(path: Path) -> None:
+    content = json.loads(path.read_text())
+    content["cost"]["seconds"] = "X"
+    path.write_text(json.dumps(content).replace('"X"', "1e999"))
+
+
+def list_of_digests(path: Path) -> None:
+    rewrite(path, digests=[])
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless_zeros(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        nan,
+        infinite,
+        endless,
+        too_large,
+        list_of_digests,
+        a_folder,
+        a_pipe,
+        endless_zeros,
+        huge,
+        deep,
+    ],
+)
+def test_an_outcome_that_is_none_is_named_by_readers_and_trained_again_by_a_launch(
+    folder: Path, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    path = a_student(folder)
+    damage(path)
+    result = kdsearch("status", folder)
+    assert result.code == 0, result
+    assert f"{path}: " in caplog.text
+    assert "stopped; launch it again" in result.out
+    for command in ("explain", "gc"):
+        assert kdsearch(command, folder).code == 0
+    assert any(each.startswith(f"outcomes/{path.name}: ") for each in verified(folder)[0])
+    assert os.path.lexists(path)  # readers move nothing
+    ledger, agenda = begin(folder, task_study("classification"))
+    run_study(ledger, agenda, run_training)
+    assert agenda.complete
+    assert Ledger(folder).outcome(path.stem) is not None
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"drain": 3}', "NaN", "", "[" * 100_000])
+@pytest.mark.parametrize("name", ["stop.json", "running.json", "driver.json"])
+def test_a_note_of_any_content_hinders_no_command(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    assert kdsearch("status", folder).code == 0
+    assert Ledger(folder).stop_asked() is None
+    with driver_lock(folder, lease=0.2):
+        (folder / name).write_text(content)
+        assert kdsearch("status", folder).code == 0
+
+
+@pytest.mark.parametrize("pid", ["x", -1, 0, 2**70, True, None, 1.5])
+def test_a_driver_whose_number_is_none_is_no_driver(folder: Path, pid: Any) -> None:
+    note = {"host": os.uname().nodename, "pid": pid, "since": "now"}
+    (folder / "driver.json").write_text(json.dumps(note))
+    assert kdsearch("status", folder).code == 0
+
+
+@pytest.mark.parametrize("name", ["stop.json", "running.json", "resolved-9.json", "launch.log"])
+def test_a_pipe_hangs_no_command(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    for command in ("status", "explain", "verify", "gc"):
+        assert kdsearch(command, folder).code in (0, 1)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"x": 1}', '{"x": "y"}', "NaN", "{"])
+def test_digests_that_are_none_are_named_and_count_nothing(
+    folder: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    path = a_teacher(folder)
+    (folder / "digests" / path.name).write_text(content)
+    assert verified(folder)[0] == []
+    assert f"digests/{path.name}: " in caplog.text
+
+
+# -- other users -----------------------------------------------------------------------------------
+
+
+def as_another_user(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as the user 12345, who owns nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    code = (
+        "import os, sys; os.setgroups([]); os.setgid(12345); os.setuid(12345);"
+        "from kdsearch.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    place = {**os.environ, "HOME": "/nonexistent", "PYTHONPATH": str(Path.cwd())}
+    return subprocess.run(command, capture_output=True, text=True, env=place, timeout=120)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everyone can reach: pytest's own are its user's alone."""
+    made = Path(tempfile.mkdtemp(prefix="kdsearch-shared-"))
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+def test_kept_files_have_the_modes_of_the_umask(finished: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    files = [p for name in LINKED for p in (finished / name).rglob("*") if p.is_file()]
+    assert files
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+
+
+def test_another_user_can_check_and_export_a_study(finished: Path, open_folder: Path) -> None:
+    shutil.copytree(finished, open_folder / "run")
+    found = as_another_user("verify", open_folder / "run")
+    assert found.returncode == 0, found
+    found = as_another_user("export", open_folder / "run", "", "--to", open_folder / "student")
+    assert found.returncode == 0, found
+
+
+def test_what_another_user_may_not_read_or_write_is_said_in_words(
+    finished: Path, open_folder: Path
+) -> None:
+    run = open_folder / "run"
+    shutil.copytree(finished, run)
+    weights = next(run.glob("checkpoints/*/*/model.safetensors"))
+    weights.chmod(0o600)
+    found = as_another_user("verify", run)
+    assert found.returncode == 1, found
+    assert f"{weights}: may not be read by you (its owner lets you" in found.stdout
+    private = a_student(run)
+    private.chmod(0o600)
+    for command in (["status"], ["explain"], ["report"], ["gc"]):
+        found = as_another_user(*command, run)
+        assert found.returncode == 2, found
+        assert "may not be read or written by you" in found.stderr
+        assert "Traceback" not in found.stderr
+    private.chmod(0o644)
+    found = as_another_user("report", run)
+    assert found.returncode == 3, found
+    assert "you may not write it" in found.stderr
+
+
+# -- terminals, tables, pages ----------------------------------------------------------------------
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"
+
+
+def test_no_message_controls_a_terminal(folder: Path) -> None:
+    Ledger(folder).write_attempt(attempt_at(KEY, ESCAPE))
+    path = folder / "resolved.json"
+    content = json.loads(path.read_text())
+    content["datasets"]["data"]["metric"] = f"f1{ESCAPE}"
+    path.write_text(json.dumps(content))
+    (folder / "students" / f"x{ESCAPE.replace('/', '')}").write_text("")
+    for command in ("status", "explain", "gc", "verify", "report"):
+        result = kdsearch(command, folder)
+        assert not set(result.out + result.err) & set("\x1b\x07\u202e\x9b"), command
+    written = [p for p in (folder / "report").rglob("*") if p.suffix in (".md", ".csv", ".tex")]
+    assert written
+
+
+def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = folder / "resolved.json"
+    content = json.loads(path.read_text())
+    content["study"]["models"]["extra"] = {"path": "/home/alice/models/bert", "layers": None}
+    content["study"]["models"]["extra"].pop("layers")
+    content["models"]["extra"] = {"path": "/home/alice/models/bert", "digest": "0" * 32}
+    content["models"]["extra"] |= {"revision": None, "labels": None}
+    path.write_text(json.dumps(content))
+    student = json.loads(a_student(folder).read_text())
+    ledger = Ledger(folder)
+    a_student(folder).unlink()
+    message = "FileNotFoundError: '/home/alice/data/x.npy' on node7"
+    for _ in range(2):
+        attempt = attempt_at(student["key"], message).model_copy(update={"host": "node7"})
+        ledger.write_attempt(attempt)
+    assert kdsearch("report", folder).code == 0
+    kdsearch("export", folder, "", "--to", tmp_path / "student")
+    files = [p for p in (folder / "report").rglob("*") if p.is_file()]
+    files += (tmp_path / "student").glob("README.md")
+    for file in files:
+        text = file.read_text()
+        for name in ("/home/alice", "alice/", "node7", os.uname().nodename, str(folder)):
+            assert name not in text, (file, name)
+
+
+def test_a_text_that_would_be_a_formula_is_quoted_in_csv_and_a_number_is_not() -> None:
+    texts = ["=1+1", "+x", "-x", "@x", "\tx", "plain"]
+    frame = pd.DataFrame({"text": texts, "number": [-1.5, -2, 3, None, 0, 1]})
+    back = pd.read_csv(io.StringIO(to_csv(frame)))
+    assert list(back["text"]) == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "plain"]
+    assert list(back["number"].dropna()) == [-1.5, -2, 3, 0, 1]
+
+
+# -- passwords -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:s3cret@127.0.0.1:1/x",
+        "postgresql+psycopg://me:s3cret%20word@127.0.0.1:1/x",
+        "postgresql+psycopg://me:s3cret word@127.0.0.1:1/x",
+        "postgresql+psycopg://me@127.0.0.1:1/x?password=s3cret",
+        "postgresql+psycopg://me@127.0.0.1:1/x?sslpassword=s3cret",
+    ],
+)
+def test_a_password_is_taken_from_the_environment_or_a_file_and_shown_nowhere(
+    folder: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(kdsearch("mirror", folder, url), "has a password", "KDSEARCH_OPTUNA")
+    monkeypatch.setenv("KDSEARCH_OPTUNA", url)
+    by_environment = kdsearch("mirror", folder)
+    assert "KDSEARCH_OPTUNA" not in os.environ  # workers would inherit it
+    file = tmp_path / "url"
+    file.write_text(f"{url}\n")
+    file.chmod(0o644)
+    refused(kdsearch("mirror", folder, f"@{file}"), "may be read by others", f"chmod 600 {file}")
+    file.chmod(0o600)
+    by_file = kdsearch("mirror", folder, f"@{file}")
+    for result in (by_environment, by_file):
+        assert result.code == 2
+        assert "cannot be opened" in result.err or "needs a driver" in result.err
+        assert "s3cret" not in result.out + result.err

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from models import begin, run_study, save_model, tiny_study
 from safetensors.torch import load_file
+from test_cli import kdsearch, refused
 
-from kdsearch.distill import check_models, run_training
+from kdsearch.distill import check_models, run_training, run_trusting
 from kdsearch.errors import InputError
 from kdsearch.study import digest_model, parse_study
 
@@ -88,9 +92,45 @@ def test_a_study_that_trusts_a_models_code_runs_it(tmp_path: Path) -> None:
     ledger, agenda = begin(tmp_path / "study", study_of(source))
     check_models(ledger.resolved(), "study.yaml")
     assert marker.exists()
-    run_study(ledger, agenda, run_training)
+    run_study(ledger, agenda, partial(run_trusting, ["big"], run_training))
     assert not ledger.attempts()
     assert all(result is not None for result in agenda.results.values())
+
+
+def test_a_folder_that_says_that_a_models_code_is_trusted_is_not_believed(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "own", marker)
+    source = {"path": str(folder), "trust_remote_code": True}
+    ledger, agenda = begin(tmp_path / "study", study_of(source))
+    run_study(ledger, agenda, partial(run_trusting, ["big"], run_training))
+    shutil.rmtree(ledger.folder / "students")
+    marker.unlink()
+    asked = ("export", ledger.folder, "", "--to", tmp_path / "student")
+    refused(kdsearch(*asked), f"models.big: would run its own Python code, of {folder}")
+    refused(kdsearch(*asked, "--trust-remote-code", "small"), "small is no model of the study")
+    assert not marker.exists()
+    result = kdsearch(*asked, "--trust-remote-code", "big")
+    assert result.code == 0, result
+    assert f"models.big: runs Python code of its own, of {folder}" in result.out
+    assert marker.exists()
+
+
+def test_code_does_not_run_from_where_a_folder_says_that_a_model_lies(tmp_path: Path) -> None:
+    marker, mine = tmp_path / "ran", tmp_path / "mine"
+    with_code(mine, tmp_path / "ran mine")
+    theirs = with_code(tmp_path / "theirs", marker)
+    study = study_of({"path": str(mine), "trust_remote_code": True})
+    ledger, _ = begin(tmp_path / "study", study)
+    path = ledger.folder / "resolved.json"
+    content = json.loads(path.read_text())
+    content["models"]["big"] |= {"path": str(theirs), "digest": digest_model(theirs, code=True)}
+    path.write_text(json.dumps(content))
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    result = kdsearch("launch", file, "--folder", ledger.folder, "--in-process")
+    refused(result, f"its code would be that of {theirs}")
+    assert f"models.big: runs Python code of its own, of {mine}" in result.out
+    assert not marker.exists()
 
 
 def test_the_code_that_runs_is_part_of_a_models_digest_and_other_code_is_not(

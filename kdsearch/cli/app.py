@@ -10,7 +10,7 @@ import typer
 import kdsearch
 from kdsearch.cli import care, data, export, launch, look, mirror, plan, stop, study
 from kdsearch.cli.stop import INTERRUPTED
-from kdsearch.errors import InputError, StorageError
+from kdsearch.errors import InputError, Problem, StorageError, shown
 
 BAD_INPUT = 2
 STORAGE = 3
@@ -61,7 +61,12 @@ def main() -> None:
             print(f"kdsearch: {problem}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except StorageError as error:
-        print(f"kdsearch: {error}", file=sys.stderr)
+        print(f"kdsearch: {shown(error)}", file=sys.stderr)
         sys.exit(STORAGE)
+    except PermissionError as error:
+        mend = "its owner lets you: chmod -R g+rX, or o+rX"
+        place, what = error.filename or "a file", "may not be read or written by you"
+        print(f"kdsearch: {Problem(place=str(place), what=what, mend=mend)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

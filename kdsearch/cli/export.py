@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +13,11 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
 from kdsearch.analysis import analyse
+from kdsearch.cli.code import own_code
 from kdsearch.cli.options import StudyFolder, console, example, open_folder
-from kdsearch.distill import run_training
+from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, open_plain
 from kdsearch.report import Again, card
 from kdsearch.search import Tuned
 
@@ -38,6 +41,15 @@ def export(
         bool,
         typer.Option("--stable", help="The stable configuration's student. Default: the best."),
     ] = False,
+    trust_remote_code: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust-remote-code",
+            metavar="MODEL",
+            help="Let Python code that comes with this model of the study run, where the student "
+            "is trained again. May be given several times.",
+        ),
+    ] = None,
 ) -> None:
     """Write a student as a Hugging Face folder: the best by validation, or the stable one.
 
@@ -49,10 +61,12 @@ def export(
     view = _case(agenda, case)
     training, outcome = _chosen(agenda, view, stable=stable)
     out = console()
-    again = None
+    again, digests = None, ledger.digests(outcome)
     if not ledger.intact(outcome, f"students/{training.key}"):
-        again = _train_again(ledger, training, outcome, out)
-    shutil.copytree(ledger.folder / "students" / training.key, to, dirs_exist_ok=True)
+        _consent(agenda, training, trust_remote_code or [], out)
+        with trusting(trust_remote_code or []):
+            again, digests = _train_again(ledger, training, outcome, out)
+    _copy(ledger, digests, training.key, to)
     [result] = [each for each in analyse(agenda).cases if each.case == view.case]
     (to / "README.md").write_text(card(agenda, result, outcome, stable=stable, again=again))
     out.print(f"{view.case}: {training}")
@@ -88,9 +102,50 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTra
     return training, outcome
 
 
+def _copy(ledger: Ledger, digests: Mapping[str, str], key: str, to: Path) -> None:
+    """Copy the student's files that have a digest, and no others: those are its training's."""
+    start = f"students/{key}/"
+    for name, digest in digests.items():
+        if not name.startswith(start):
+            continue
+        source, target = ledger.path(name), to / name.removeprefix(start)
+        if source.is_symlink():
+            raise InputError.one(source, "is a link, which is not followed", "put the file there")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open_plain(source) as read, target.open("wb") as written:
+            shutil.copyfileobj(read, written)
+        with open_plain(target) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise InputError.one(source, "changed while it was copied", "export it again")
+
+
+def _consent(
+    agenda: Agenda, training: StudentTraining, trusted: Sequence[str], out: Console
+) -> None:
+    """Refuse to run code that comes with a model, unless the person at the command named it.
+
+    That the folder says so is not enough: it may come from someone else.
+    """
+    code = own_code(agenda.resolved.study)
+    unknown = [name for name in trusted if name not in code]
+    if unknown:
+        what = f"{unknown[0]} is no model of the study with code of its own"
+        raise InputError.one("--trust-remote-code", what, f"there are: {', '.join(code) or 'none'}")
+    specs = (training.model, training.teacher.model)
+    for name in dict.fromkeys(n for s in specs for n in (s.name, s.tokenizer_name)):
+        if name not in code:
+            continue
+        where = agenda.resolved.models[name].path or code[name]
+        if name not in trusted:
+            what = f"would run its own Python code, of {where}, to train the student again"
+            mend = f"if you trust it with this machine: --trust-remote-code {name}"
+            raise InputError.one(f"models.{name}", what, mend)
+        out.print(f"models.{name}: runs Python code of its own, of {where}")
+
+
 def _train_again(
     ledger: Ledger, training: StudentTraining, outcome: Outcome, out: Console
-) -> Again:
+) -> tuple[Again, Mapping[str, str]]:
     """Train a student whose weights are not there."""
     out.print("its weights were not kept: training it again, which takes about ", end="")
     out.print(f"{outcome.cost.seconds:.0f} s on the machine of the search")
@@ -107,4 +162,4 @@ def _train_again(
             f"its test score is {found.test:.4f}, by {difference:.4f} another than in the search: "
             f"{verdict} the tolerance of {allowed:g} for another machine"
         )
-    return Again(test=found.test, allowed=allowed)
+    return Again(test=found.test, allowed=allowed), found.digests

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, used
+from kdsearch.cli.code import check_code, own_code
 from kdsearch.cli.options import (
     Models,
     StudyFile,
@@ -27,7 +29,7 @@ from kdsearch.cli.options import (
     print_answer,
 )
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
-from kdsearch.distill import check_models, run_training
+from kdsearch.distill import check_models, run_training, run_trusting
 from kdsearch.driver import Deadline, Watch, duration, open_study, run_search
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
@@ -74,7 +76,8 @@ def launch(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …",
+            help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …; @FILE "
+            "reads the URL from a file. [KDSEARCH_OPTUNA]",
         ),
     ] = None,
     deadline: Annotated[
@@ -89,7 +92,7 @@ def launch(
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
     ends = parse_deadline(deadline) if deadline else None
-    storage = _storage(optuna) if optuna else None
+    storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
@@ -102,14 +105,24 @@ def launch(
         stoppable(ledger, out, ends),
     ):
         ledger.forget_stop()
+        for name, where in own_code(study).items():
+            out.print(
+                f"models.{name}: runs Python code of its own, of {where}: {study_file} says so"
+            )
+
+        def check(resolved: Resolved, place: str) -> None:
+            check_code(resolved, place)
+            check_models(resolved, place)
+
         agenda = open_study(
             ledger,
             study,
             data_dir=data_dir,
             place=str(study_file),
-            check=check_models,
+            check=check,
             say=out.print,
         )
+        check_code(agenda.resolved, str(study_file))
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         _say_of_data(agenda.resolved, out)
@@ -137,12 +150,13 @@ def launch(
     _exit_if_incomplete(agenda, ledger)
 
 
-def _storage(url: str) -> Mirror:
-    """The Optuna storage at `url`. Raises `InputError`."""
+def _storage(given: str | None) -> Mirror | None:
+    """The Optuna storage of the option or of the environment. Raises `InputError`."""
     # Optuna takes a second to import, which most launches do not need.
-    from kdsearch.mirror import Mirror
+    from kdsearch.mirror import Mirror, storage_url
 
-    return Mirror(url)
+    url = storage_url(given)
+    return Mirror(url) if url else None
 
 
 @contextmanager
@@ -202,7 +216,8 @@ def _run(
     watches: Sequence[Watch],
     deadline: Deadline | None,
 ) -> None:
-    worker = Worker(folder=ledger.folder, run_training=run_training)
+    trusted = partial(run_trusting, own_code(study), run_training)
+    worker = Worker(folder=ledger.folder, run_training=trusted)
 
     def search(engine: Engine, slots: int) -> None:
         run_search(

@@ -22,7 +22,7 @@ from kdsearch.cli.options import (
 )
 from kdsearch.driver import duration, estimate
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, driver_of
+from kdsearch.ledger import Ledger, driver_of, read_object
 from kdsearch.report import write_report
 from kdsearch.search import Candidate, Decision, Parameter
 
@@ -142,11 +142,20 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
 
 
 def _running(ledger: Ledger) -> dict[str, Any]:
-    try:
-        note: dict[str, Any] = json.loads((ledger.folder / "running.json").read_text())
-    except (FileNotFoundError, ValueError):  # none yet, or a torn one
+    note = read_object(ledger.folder / "running.json")  # none yet, or a damaged one
+    slots, running = note.get("slots"), note.get("running")
+    if not (isinstance(slots, int) and 0 < slots < 2**31 and isinstance(running, dict)):
         return _NOTHING_RUNS
-    return note
+    return {"slots": slots, "running": {k: run for k, run in running.items() if _is_run(run)}}
+
+
+def _is_run(run: object) -> bool:
+    texts = ("case", "stage", "training")
+    return (
+        isinstance(run, dict)
+        and all(isinstance(run.get(name), str) for name in texts)
+        and isinstance(run.get("since"), int | float)
+    )
 
 
 def _stage(view: CaseView) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.errors import InputError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,18 +18,23 @@ def add_to(app: typer.Typer) -> None:
 def mirror(
     folder: StudyFolder,
     url: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="sqlite:///FILE, or postgresql+psycopg://USER:PASSWORD@HOST/NAME.", metavar="URL"
+            help="sqlite:///FILE, or postgresql+psycopg://USER@HOST/NAME; @FILE reads it from a "
+            "file. [KDSEARCH_OPTUNA]",
+            metavar="[URL]",
         ),
-    ],
+    ] = None,
 ) -> None:
     """Bring an Optuna storage in step with a study, for optuna-dashboard."""
     # Optuna takes a second to import, which other commands do not need.
-    from kdsearch.mirror import WARNING, Mirror
+    from kdsearch.mirror import VARIABLE, WARNING, Mirror, storage_url
 
     ledger, agenda = open_folder(folder)
-    storage = Mirror(url)
+    found = storage_url(url)
+    if found is None:
+        raise InputError.one("URL", "is missing", f"give it, or set {VARIABLE}")
+    storage = Mirror(found)
     added = storage.update(agenda, ledger)
     out = console()
     out.print(f"{count(added, 'trial')} added to {storage.url}; look: optuna-dashboard URL")

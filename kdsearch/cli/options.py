@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.text import Text
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import analyse
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, shown
 from kdsearch.ledger import Ledger
 from kdsearch.report import answer
 
@@ -62,11 +63,19 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+class _Console(Console):
+    """A console that shows what texts hold, and lets none of them control the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `Console.render_str`; cells of tables pass here too."""
+        return super().render_str(shown(text), **options)
+
+
 def console() -> Console:
     """Where commands print for people."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return _Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def print_answer(agenda: Agenda) -> None:
     """Print what a report has on top: the stable configuration, and how far the study has come."""
-    Console().print(Markdown(answer(analyse(agenda))))
+    Console().print(Markdown(shown(answer(analyse(agenda)))))

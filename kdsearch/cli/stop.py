@@ -29,8 +29,6 @@ _GRACE_SECONDS = 1.0
 """To clean up in: what stops a job, such as `ray job stop`, kills it a moment later."""
 _SECONDS_BETWEEN = 1.0
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password)=[^&\s]*")
-"""In a database's URL: behind the user's name, or among the options."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -149,16 +147,11 @@ def give_up(ledger: Ledger, out: Console, what: str) -> None:
 
 
 def resume_hint(out: Console) -> None:
-    """Say how to go on. A password in a database's URL is not shown."""
-    command = _PASSWORD.sub(_hidden, shlex.join(sys.argv[1:]))
-    out.print(f"go on with the same command: kdsearch {command}")
+    """Say how to go on. There is no password in it: `storage_url` refused it."""
+    out.print(f"go on with the same command: kdsearch {shlex.join(sys.argv[1:])}")
 
 
 def _end(ledger: Ledger, code: int) -> None:
     leave(ledger.folder)
     sys.stdout.flush()
     os._exit(code)
-
-
-def _hidden(password: re.Match[str]) -> str:
-    return f"{password[1]}:***@" if password[1] else f"{password[2]}=***"

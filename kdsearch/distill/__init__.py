@@ -6,6 +6,7 @@ Importing this package costs nothing: torch is imported when the first training 
 from pathlib import Path
 
 from kdsearch.agenda import Outcome, Training
+from kdsearch.distill.consent import run_trusting, trusting
 from kdsearch.ledger import Ledger
 from kdsearch.study import Preflight, Resolved
 
@@ -40,4 +41,11 @@ def forward_preflight(
     return forward_preflight(before, resolved, ledger, place)
 
 
-__all__ = ["check_models", "forward_preflight", "preflight", "run_training"]
+__all__ = [
+    "check_models",
+    "forward_preflight",
+    "preflight",
+    "run_training",
+    "run_trusting",
+    "trusting",
+]

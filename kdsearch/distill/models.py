@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdsearch.agenda import ModelSpec
+from kdsearch.distill.consent import trusts
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.study import Model, digest_model, hub_model
@@ -33,7 +34,7 @@ def build_model(
 
     What is not pretrained is drawn from torch's global generator: seed it first. The weights are
     read from safetensors, or from torch's own files with `weights_only`; no code from a model's
-    repository is run unless the study says so of this model.
+    repository is run unless whoever runs this says so of the model: see `consent`.
     """
     names: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),
@@ -57,7 +58,7 @@ def build_model(
     model = task.head.from_pretrained(
         folder,
         **names,
-        **loading(spec.name, ledger),
+        **loading(spec.name),
         ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
     )
     if spec.layers is not None:
@@ -65,13 +66,12 @@ def build_model(
     return model
 
 
-def loading(name: str, ledger: Ledger) -> dict[str, Any]:
+def loading(name: str) -> dict[str, Any]:
     """How the weights of the study's model `name` are read, and whether code of its may run.
 
     It must be said either way: left out, transformers asks on the terminal.
     """
-    trusted = _model(name, ledger).trust_remote_code
-    return {"dtype": torch.float32, "weights_only": True, "trust_remote_code": trusted}
+    return {"dtype": torch.float32, "weights_only": True, "trust_remote_code": trusts(name)}
 
 
 def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -> Any:
@@ -202,7 +202,7 @@ def load_tokenizer(spec: ModelSpec, task: Task, train_digest: str, ledger: Ledge
     if spec.tokenizer_name is not None:
         return AutoTokenizer.from_pretrained(
             model_folder(spec.tokenizer_name, spec.tokenizer, ledger),
-            trust_remote_code=_model(spec.tokenizer_name, ledger).trust_remote_code,
+            trust_remote_code=trusts(spec.tokenizer_name),
         )
     return word_tokenizer(text for row in ledger.rows(train_digest) for text in task.texts(row))
 

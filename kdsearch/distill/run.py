@@ -119,7 +119,7 @@ class _Worker:
         task = TASKS[data.task]
         source = self._checkpoint_folder(checkpoint)
         model, found = task.head.from_pretrained(
-            source, **loading(checkpoint.model.name, self._ledger), output_loading_info=True
+            source, **loading(checkpoint.model.name), output_loading_info=True
         )
         if found["missing_keys"]:
             missing = ", ".join(sorted(found["missing_keys"]))

@@ -160,8 +160,10 @@ class Display:
         self._running -= 1
         what = "failed for good" if for_good else "failed, will be tried again"
         self._bar.console.print(
-            f"{request.case} · {request.stage} · {request.training} {what}: {attempt.message}\n"
-            f"  see attempts/{attempt.key}/",
+            shown(
+                f"{request.case} · {request.stage} · {request.training} {what}: {attempt.message}\n"
+                f"  see attempts/{attempt.key}/"
+            ),
             style="red",
             highlight=False,
             markup=False,

@@ -4,11 +4,19 @@ from kdsearch.ledger.disk import Disk, OsDisk, storage_error, sync_folder
 from kdsearch.ledger.ledger import Ledger, Progress
 from kdsearch.ledger.lock import driver_lock, driver_of, leave
 from kdsearch.ledger.names import MARKER, files_in, is_half, is_key, is_ours, shared_link
-from kdsearch.ledger.reading import UnreadableError, open_own, open_plain, parse_json, read_object
+from kdsearch.ledger.reading import (
+    UnreadableError,
+    open_own,
+    open_plain,
+    parse_json,
+    read_object,
+    read_plain,
+)
 from kdsearch.ledger.removal import put
-from kdsearch.ledger.verify import Verified, verify
+from kdsearch.ledger.verify import CANNOT_KNOW, Verified, verify
 
 __all__ = [
+    "CANNOT_KNOW",
     "MARKER",
     "Disk",
     "Ledger",
@@ -28,6 +36,7 @@ __all__ = [
     "parse_json",
     "put",
     "read_object",
+    "read_plain",
     "shared_link",
     "storage_error",
     "sync_folder",

@@ -314,6 +314,18 @@ class Ledger:
             self._told.add(path)
             _log.warning("%s: %s", shown(path), shown(what))
 
+    def read_outcome(self, key: str) -> Outcome:
+        """The outcome of a training; raises as `_read_result` does, and `FileNotFoundError`."""
+        found = self._read_result(self.path(f"outcomes/{key}.json"))
+        assert isinstance(found, Outcome)
+        return found
+
+    def read_attempt(self, name: str) -> Attempt:
+        """The failed try in the file `name`; raises as `read_outcome` does."""
+        found = self._read_result(self.path(name))
+        assert isinstance(found, Attempt)
+        return found
+
     def write_attempt(self, attempt: Attempt) -> None:
         """Record a try that failed, under the next free number; `steps` are its progress's."""
         folder = self.path(f"attempts/{attempt.key}")

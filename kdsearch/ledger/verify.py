@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from kdsearch.agenda import Agenda, Outcome, unneeded
-from kdsearch.errors import InputError, Problem
+from kdsearch.agenda import (
+    Agenda,
+    Outcome,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+    unneeded,
+)
+from kdsearch.errors import InputError, Problem, shown
 from kdsearch.ledger.ledger import Ledger
+from kdsearch.ledger.names import FOLDERS, MARKER, files_in, is_key, is_ours
+from kdsearch.ledger.reading import UnreadableError
 from kdsearch.study import digest_rows
 
+CANNOT_KNOW = (
+    "not known: whether scores, epochs and costs are those that were measured; nothing is signed, "
+    "and who changes a record with care leaves no trace. To know, train again"
+)
 _AGAIN = "the next launch makes it again where it needs it"
 _REPEAT = "move it away and launch again: its training is repeated"
+_REMOVE = "move it away, unless you know it"
+_KEPT = ("checkpoints", "outputs", "students")
+_DIGEST = re.compile("[0-9a-f]{64}")
+_LARGEST = {"bleu": 100.0, "chrf": 100.0}
 
 
 @dataclass(kw_only=True)
@@ -25,6 +40,8 @@ class Verified:
     agenda: Agenda
     """Of the outcomes that are sound."""
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    """What may be right or not: that cannot be told from the folder."""
     outcomes: int = 0
     files: int = 0
     bytes: int = 0
@@ -41,65 +58,209 @@ def verify(
     """
     resolved = ledger.resolved()
     problems: list[Problem] = []
-    paths = sorted(ledger.folder.glob("outcomes/*.json"))
-    outcomes = [sound for path in paths if (sound := _outcome(path, problems))]
-    try:
-        results = ledger.results_with(outcomes)
-    except InputError as error:
-        problems += error.problems
-        results = {outcome.key: outcome for outcome in outcomes}
+    names = list(files_in(ledger.folder))
+    # A folder may stand where a file belongs.
+    listed = {f"outcomes/{path.name}" for path in (ledger.folder / "outcomes").glob("*")}
+    outcomes = [
+        sound
+        for name in sorted(listed)
+        if not Path(name).name.startswith(".") and (sound := _outcome(ledger, name, problems))
+    ]
+    problems += _attempts(ledger, names)
+    results = ledger.results_with(outcomes)
     found = Verified(agenda=Agenda(resolved, results), problems=problems, outcomes=len(outcomes))
     for number, outcome in enumerate(outcomes, 1):
-        for path in _kept(ledger, outcome, problems):
-            with suppress(FileNotFoundError):  # a search that runs removes students
-                found.bytes += path.stat().st_size
-                found.files += 1
+        problems += _inconsistent(ledger, outcome)
+        _kept(ledger, outcome, found)
         looked(number, len(outcomes))
     digests = {
         split.digest for data in resolved.datasets.values() for split in data.splits.values()
     }
-    digests |= {path.stem for path in ledger.folder.glob("data/*.jsonl")}
+    digests |= {Path(name).stem for name in names if name.startswith("data/") and is_ours(name)}
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]
     problems += _progress(ledger)
+    _strangers(ledger, names, outcomes, found)
     found.unneeded = len(unneeded(found.agenda))
     return found
 
 
-def _outcome(path: Path, problems: list[Problem]) -> Outcome | None:
+def _outcome(ledger: Ledger, name: str, problems: list[Problem]) -> Outcome | None:
     """The outcome in a file, if it is one and has the name that it should have."""
-    try:
-        outcome = Outcome.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        what = f"is no outcome: {error.errors()[0]['msg']}"
-        problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
+    path = ledger.folder / name
+    if not is_ours(name):
+        problems.append(Problem(place=str(path), what="is no outcome", mend=_REMOVE))
         return None
-    if not path.stem == outcome.key == outcome.training.key:
-        what = f"says the key {outcome.key}, and its training has {outcome.training.key}"
+    try:
+        outcome = ledger.read_outcome(path.stem)
+    except FileNotFoundError:
+        return None
+    except UnreadableError as error:
+        problems.append(Problem(place=str(path), what=f"is no outcome: {error}", mend=_REPEAT))
+        return None
+    except PermissionError:
+        problems.append(_not_readable(path))
+        return None
+    except InputError as error:
+        problems += error.problems
+        return None
+    if outcome.training.key != path.stem:
+        what = f"is of the training {outcome.training.key}"
         problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
         return None
     return outcome
 
 
-def _kept(ledger: Ledger, outcome: Outcome, problems: list[Problem]) -> Iterator[Path]:
-    """The files that a training kept and that are there."""
-    student = f"students/{outcome.key}"
-    for name, digest in ledger.digests(outcome).items():
-        path, actual = ledger.folder / name, ledger.digest(name)
-        if actual is None and name.startswith(student) and not (ledger.folder / student).exists():
-            continue  # superseded, and removed
-        mend = "`kdsearch export` trains it again" if name.startswith(student) else _AGAIN
-        if actual is None:
-            problems.append(Problem(place=str(path), what="is not there", mend=mend))
+def _attempts(ledger: Ledger, names: list[str]) -> Iterator[Problem]:
+    for name in names:
+        if not (name.startswith("attempts/") and name.endswith(".json") and is_ours(name)):
             continue
-        if actual != digest:
-            what = f"has the digest {actual[:12]}…, not {digest[:12]}…"
-            problems.append(Problem(place=str(path), what=what, mend=mend))
-        yield path
+        try:
+            ledger.read_attempt(name)
+        except (UnreadableError, FileNotFoundError) as error:
+            what = f"is no attempt: {error}"
+            yield Problem(place=str(ledger.folder / name), what=what, mend=_REMOVE)
+        except PermissionError:
+            yield _not_readable(ledger.folder / name)
+        except InputError as error:
+            yield from error.problems
+
+
+def _inconsistent(ledger: Ledger, outcome: Outcome) -> Iterator[Problem]:
+    """Where the parts of an outcome do not go together."""
+    path = ledger.path(f"outcomes/{outcome.key}.json")
+    for what in _contradictions(outcome):
+        yield Problem(place=str(path), what=what, mend=_REPEAT)
+
+
+def _contradictions(outcome: Outcome) -> Iterator[str]:
+    training, epochs = outcome.training, outcome.epochs
+    largest = _LARGEST.get(training.data.metric, 1.0)
+    scores = (outcome.validation, outcome.test, *(epoch.validation for epoch in epochs))
+    if any(score is not None and not 0 <= score <= largest for score in scores):
+        yield f"has a score that is not between 0 and {largest:g}"
+    if outcome.cost.seconds < 0 or outcome.cost.bytes_written < 0:
+        yield "has a cost below 0"
+    if outcome.state == "diverged":
+        if outcome.validation is not None or outcome.test is not None:
+            yield "diverged, and has a score"
+        return
+    if isinstance(training, OutputsTraining):
+        wanted = {"train": (False, False), "validation": (True, False), "test": (False, True)}
+        has = (outcome.validation is not None, outcome.test is not None)
+        if has != wanted[training.split]:
+            yield f"has not the score that outputs on {training.split} have"
+        return
+    if [epoch.epoch for epoch in epochs] != list(range(1, training.settings.epochs + 1)):
+        yield f"has not the {training.settings.epochs} epochs of its training"
+        return
+    scored = {epoch.epoch: epoch.validation for epoch in epochs if epoch.validation is not None}
+    if not scored or outcome.validation != max(scored.values()):
+        yield "has another validation score than its best epoch"
+    elif scored.get(outcome.best_epoch or 0) != outcome.validation:
+        yield f"says that epoch {outcome.best_epoch} is the best, and it is not"
+    losses = {e.epoch: e.validation_loss for e in epochs if e.validation_loss is not None}
+    lowest = outcome.lowest_loss_epoch
+    if isinstance(training, TeacherTraining) and losses.get(lowest or 0) != min(losses.values()):
+        yield f"says that epoch {lowest} has the lowest loss, and it has not"
+
+
+def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> None:
+    """Check the files that a training kept against their digests."""
+    problems = found.problems
+    path = ledger.path(f"outcomes/{outcome.key}.json")
+    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(_KEPT, "/./", strict=True))
+    again = ledger.digests_again(outcome.key)
+    for name, digest in {**outcome.digests, **again}.items():
+        if not (name.startswith(own) and _DIGEST.fullmatch(digest) and _leads_inside(ledger, name)):
+            what = f"has a digest of {shown(name)[:80]}, which is none of its files"
+            problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
+            continue
+        _kept_file(ledger, name, digest, found)
+    for name, digest in again.items():
+        if outcome.digests.get(name) != digest:
+            what = (
+                f"is not what its outcome has a digest of, but what digests/{outcome.key}.json has"
+            )
+            mend = "made again on another machine, or changed: that cannot be told"
+            found.notes.append(Problem(place=str(ledger.folder / name), what=what, mend=mend))
+    for needed in _needed_files(outcome):
+        if not any(name.startswith(needed) for name in outcome.digests):
+            what = f"has no digest of {needed}, which its training keeps"
+            problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
+
+
+def _leads_inside(ledger: Ledger, name: str) -> bool:
+    try:
+        ledger.path(name)
+    except InputError:
+        return False
+    return True
+
+
+def _needed_files(outcome: Outcome) -> list[str]:
+    """How the names of the files begin that a training keeps whatever the study says."""
+    training = outcome.training
+    if outcome.state == "diverged" or isinstance(training, StudentTraining):
+        return []
+    if isinstance(training, TeacherTraining):
+        epochs = {outcome.best_epoch, outcome.lowest_loss_epoch}
+        return [f"checkpoints/{outcome.key}/epoch-{epoch}/" for epoch in sorted(map(str, epochs))]
+    if isinstance(training, OutputsTraining) and training.split == "train":
+        return [f"outputs/{outcome.key}.npy"]
+    return []
+
+
+def _kept_file(ledger: Ledger, name: str, digest: str, found: Verified) -> None:
+    path = ledger.folder / name
+    top, key = name.split("/")[:2]
+    try:
+        actual = ledger.digest(name)
+        if actual is not None:
+            found.bytes += path.stat().st_size
+            found.files += 1
+    except FileNotFoundError:
+        return  # a search that runs removes students
+    except PermissionError:
+        found.problems.append(_not_readable(path))
+        return
+    if actual is None and top == "students" and not (ledger.folder / top / key).exists():
+        return  # superseded, and removed
+    mend = "`kdsearch export` trains it again" if top == "students" else _AGAIN
+    if actual is None:
+        what = "is no plain file" if path.exists() else "is not there"
+        found.problems.append(Problem(place=str(path), what=what, mend=mend))
+    elif actual != digest:
+        what = f"has the digest {actual[:12]}…, not {digest[:12]}…"
+        found.problems.append(Problem(place=str(path), what=what, mend=mend))
+
+
+def _strangers(ledger: Ledger, names: list[str], outcomes: list[Outcome], found: Verified) -> None:
+    """Files that nothing is recorded of."""
+    covered = {name for outcome in outcomes for name in ledger.digests(outcome)}
+    keys = {outcome.key for outcome in outcomes}
+    for name in names:
+        top, _, rest = name.partition("/")
+        key = rest.partition("/")[0].partition(".")[0]
+        if (
+            rest == MARKER
+            or name in covered
+            or (is_ours(name) and not (top in _KEPT and key in keys))
+        ):
+            continue
+        place = str(ledger.folder / name)
+        if top in FOLDERS and rest:
+            what = "is not kdsearch's: nothing is recorded of it"
+            found.problems.append(Problem(place=place, what=what, mend=_REMOVE))
+        elif not name.startswith("."):
+            what = "is not kdsearch's, and is not looked at"
+            found.notes.append(Problem(place=place, what=what))
 
 
 def _progress(ledger: Ledger) -> Iterator[Problem]:
     """The checkpoints of trainings that have not ended; one that has just ended has none."""
     for folder in sorted(ledger.folder.glob("progress/*")):
+        if not is_key(folder.name):
+            continue
         for progress in ledger.progress(folder.name):
             if not progress.intact and progress.path.exists():
                 what = "has another digest than its name says"
@@ -114,8 +275,15 @@ def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
         actual = digest_rows(ledger.rows(digest))
     except FileNotFoundError:
         yield Problem(place=str(path), what="is not there", mend=mend)
-    except ValueError as error:
+    except PermissionError:
+        yield _not_readable(path)
+    except (ValueError, RecursionError) as error:
         yield Problem(place=str(path), what=f"holds no rows: {error}", mend=mend)
     else:
         if actual != digest:
             yield Problem(place=str(path), what=f"has the digest {actual}", mend=mend)
+
+
+def _not_readable(path: Path) -> Problem:
+    mend = "its owner lets you: chmod -R g+rX, or o+rX"
+    return Problem(place=str(path), what="may not be read by you", mend=mend)

@@ -12,13 +12,13 @@ from typing import Any
 import optuna
 from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from kdsearch.agenda import Agenda, CaseView
 from kdsearch.errors import InputError, first_line
 from kdsearch.ledger import Ledger
 from kdsearch.mirror.trial import Student, failed_trial, state_of, students_of, trial_of
+from kdsearch.mirror.url import hidden, parsed, without_secrets
 from kdsearch.study import Resolved
 
 WARNING = (
@@ -41,11 +41,11 @@ class Mirror:
     def __init__(self, url: str) -> None:
         """Open the storage at `url`, such as sqlite:///mirror.db. Raises `InputError`."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        parsed = _parsed(url)
-        self.url = parsed.render_as_string(hide_password=True)
+        self._parts = parsed(url)
+        self.url = hidden(self._parts)
         self._studies: dict[str, optuna.Study] = {}
         options: dict[str, Any] = {}
-        if parsed.get_backend_name() == "postgresql":
+        if self._parts.get_backend_name() == "postgresql":
             # A server that was started again has dropped the connections that are kept.
             options = {
                 "pool_pre_ping": True,
@@ -55,10 +55,18 @@ class Mirror:
             self._storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
             mend = "for PostgreSQL: pip install 'psycopg[binary]', and write postgresql+psycopg://"
-            raise InputError.one(self.url, f"needs a driver: {first_line(error)}", mend) from None
+            raise InputError.one(self.url, f"needs a driver: {self._reason(error)}", mend) from None
         except Exception as error:  # each database driver has errors of its own
             mend = "check that the database runs, and the name and password"
-            raise InputError.one(self.url, f"cannot be opened: {_reason(error)}", mend) from None
+            raise InputError.one(
+                self.url, f"cannot be opened: {self._reason(error)}", mend
+            ) from None
+
+    def _reason(self, error: BaseException) -> str:
+        """What the database said, of which Optuna and SQLAlchemy make errors of their own."""
+        if isinstance(error, OptunaError) and error.__cause__ is not None:
+            error = error.__cause__
+        return without_secrets(first_line(getattr(error, "orig", None) or error), self._parts)
 
     def update(self, agenda: Agenda, ledger: Ledger) -> int:
         """Add what the storage lacks of the ledger's study; how many trials were added.
@@ -69,7 +77,7 @@ class Mirror:
             return sum(self._update_case(agenda, view, ledger) for view in agenda.views())
         except (OptunaError, SQLAlchemyError) as error:
             mend = "nothing of the study is lost: `kdsearch mirror` goes on"
-            raise InputError.one(self.url, f"was lost: {_reason(error)}", mend) from None
+            raise InputError.one(self.url, f"was lost: {self._reason(error)}", mend) from None
 
     def _update_case(self, agenda: Agenda, view: CaseView, ledger: Ledger) -> int:
         name = f"{agenda.resolved.study.name}/{view.case}"
@@ -133,25 +141,3 @@ def _identity(resolved: Resolved) -> str:
 
 def _written(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime)
-
-
-def _parsed(url: str) -> URL:
-    # The text is not repeated: it may hold a password where no URL has one.
-    mend = "give one such as sqlite:///mirror.db or postgresql+psycopg://USER@HOST/NAME"
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
-        raise InputError.one("the Optuna storage", "is no database URL", mend) from None
-    except ImportError:
-        return parsed
-    if parsed.get_backend_name() == "sqlite" and not parsed.database:
-        raise InputError.one("the Optuna storage", "names no file", mend)
-    return parsed
-
-
-def _reason(error: BaseException) -> str:
-    """What the database said, of which Optuna and SQLAlchemy make errors of their own."""
-    if isinstance(error, OptunaError) and error.__cause__ is not None:
-        error = error.__cause__
-    return first_line(getattr(error, "orig", None) or error)

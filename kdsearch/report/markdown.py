@@ -6,12 +6,14 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from kdsearch.errors import shown
+
 NOTHING = "–"
 
 
 def escape(text: object) -> str:
     """`text` on one line, with nothing left in it that Markdown or HTML would take as markup."""
-    line = " ".join(str(text).split())
+    line = shown(" ".join(str(text).split()))
     # An underscore within a word, as in t_hs, is none of Markdown's.
     return re.sub(r"([\\`*|\[\]~$]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(line, quote=False))
 

@@ -28,6 +28,16 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     }
 
 
+def to_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV. A text that a spreadsheet would take for a formula is quoted with a '."""
+    return frame.map(_no_formula).to_csv(index=False)
+
+
+def _no_formula(cell: object) -> object:
+    formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if formula else cell
+
+
 def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
     """A row per comparison, and the paper's own row after it."""
     found: list[dict[str, object]] = []

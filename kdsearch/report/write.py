@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from kdsearch.agenda import Agenda, asked
+from kdsearch.agenda import Agenda, Attempt, asked
 from kdsearch.analysis import Analysis, analyse
+from kdsearch.errors import shown
 from kdsearch.ledger import Ledger
 from kdsearch.report.document import document
 from kdsearch.report.latex import latex
 from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
-from kdsearch.report.tables import tables
+from kdsearch.report.tables import tables, to_csv
+
+_PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s'\":,;()/]+/)+([^\s'\":,;()/]*)")
+"""An absolute path with a folder in it."""
 
 
 def write_report(ledger: Ledger, agenda: Agenda) -> Path:
     """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first."""
+    for name, content in report_files(ledger, agenda).items():
+        ledger.write(name, content)
+    return ledger.folder / "report" / "report.html"
+
+
+def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
+    """The files of a report, by their names in the study's folder; the page is the last."""
     analysis = analyse(agenda)
     messages = failure_messages(ledger, analysis)
+    files = {}
     for name, frame in tables(analysis).items():
-        ledger.write(f"report/tables/{name}.csv", frame.to_csv(index=False))
-        ledger.write(f"report/tables/{name}.tex", latex(frame))
-    ledger.write("report/report.json", to_json(analysis, agenda, messages))
-    ledger.write("report/report.md", document(analysis, agenda, messages))
+        files[f"report/tables/{name}.csv"] = to_csv(frame)
+        files[f"report/tables/{name}.tex"] = latex(frame)
+    files["report/report.json"] = to_json(analysis, agenda, messages)
+    files["report/report.md"] = document(analysis, agenda, messages)
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
-    ledger.write("report/report.html", page(analysis, agenda, attempts))
-    return ledger.folder / "report" / "report.html"
+    public_tries = {
+        key: [each.model_copy(update={"message": public(each)}) for each in tries]
+        for key, tries in attempts.items()
+    }
+    files["report/report.html"] = page(analysis, agenda, public_tries)
+    return files
 
 
 def failure_messages(ledger: Ledger, analysis: Analysis) -> dict[str, str]:
     """Why each training that failed for good failed last, by key."""
     failed = {f.key for case in analysis.cases for f in case.failures if f.state == "failed"}
     tries = {key: ledger.attempts_of(key) for key in sorted(failed)}
-    return {key: found[-1].message for key, found in tries.items() if found}
+    return {key: public(found[-1]) for key, found in tries.items() if found}
+
+
+def public(attempt: Attempt) -> str:
+    """What is said of a failed try where others may read it: without hosts, users and paths.
+
+    The study's folder has the whole message, in `attempts/`.
+    """
+    text = _PATH.sub(lambda path: f"…/{path[1]}", attempt.message)
+    return shown(re.sub(rf"\b{re.escape(attempt.host)}\b", "HOST", text) if attempt.host else text)

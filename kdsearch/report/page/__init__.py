@@ -159,6 +159,17 @@ def _epochs(outcome: Outcome | None) -> list[list[float | None]]:
     return [[e.epoch, _short(e.train_loss), _short(e.validation)] for e in epochs]
 
 
+def _named(value: Any) -> Any:
+    """`value` with the absolute paths in it cut to their names."""
+    if isinstance(value, dict):
+        return {key: _named(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return f"…/{value.rstrip('/').rpartition('/')[2]}"
+    return value
+
+
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
@@ -187,6 +198,9 @@ def _devices(results: Iterable[Outcome | None]) -> list[tuple[str, int, int, flo
 
 
 def _study_file(agenda: Agenda) -> str:
-    """The study as it was resolved, without what has its default."""
-    content = agenda.resolved.study.model_dump(mode="json", exclude_defaults=True)
+    """The study as it was resolved, without what has its default, and without its machine.
+
+    Of a path that is absolute, or begins with a user's folder, only the name is left.
+    """
+    content = _named(agenda.resolved.study.model_dump(mode="json", exclude_defaults=True))
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
