@@ -201,13 +201,8 @@ def test_an_outcome_that_was_cut_off_or_has_another_key_is_found(folder: Path) -
     found = problems(folder)
     assert len(found) == 3
     assert any(f"outcomes/{first.name}: is no outcome" in each for each in found)
-    assert (
-        f"outcomes/{second.name}: says the key {KEY}, and its training has {second.stem}" in found
-    )
-    assert (
-        f"outcomes/{KEY}.json: says the key {third.stem}, and its training has {third.stem}"
-        in found
-    )
+    assert f"outcomes/{second.name}: is no outcome: is of the training {KEY}" in found
+    assert f"outcomes/{KEY}.json: is no outcome: is of the training {third.stem}" in found
 
 
 def test_rows_that_were_damaged_or_are_gone_are_found(folder: Path) -> None:

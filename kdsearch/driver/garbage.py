@@ -47,7 +47,8 @@ def garbage(ledger: Ledger, agenda: Agenda) -> tuple[list[Garbage], list[Left]]:
     found: dict[str, str] = {}
     for why, name in _garbage(ledger, agenda):
         found.setdefault(name, why)
-    gone, left = [], []
+    gone: list[Garbage] = []
+    left: list[Left] = []
     for name, why in found.items():
         known = _known(ledger, agenda, name)
         kept_back = ledger.kept_back(name, known)
@@ -56,7 +57,7 @@ def garbage(ledger: Ledger, agenda: Agenda) -> tuple[list[Garbage], list[Left]]:
             gone.append(Garbage(name=name, why=why, bytes=size, known=known))
         else:
             left.append(Left(name=name, why=kept_back))
-    told = tuple(f"{each.name}/" for each in (*gone, *left))
+    told = tuple(f"{name}/" for name in found)
     for name in files_in(ledger.folder):
         strange = "/" in name and not name.endswith(f"/{MARKER}") and not is_ours(name)
         if strange and name not in found and not name.startswith(told):

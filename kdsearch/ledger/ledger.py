@@ -417,7 +417,9 @@ class Ledger:
         except (FileNotFoundError, UnreadableError):
             return None
         drain = note.get("drain") if isinstance(note, dict) else None
-        return {True: "drain", False: "now"}.get(drain) if isinstance(drain, bool) else None
+        if not isinstance(drain, bool):
+            return None
+        return "drain" if drain else "now"
 
     def forget_stop(self) -> None:
         """A new search is not bound by what the one before was asked."""

@@ -32,7 +32,9 @@ _SAVED = (
     r"|(?:vocab|merges)\.txt|[\w.]+\.(?:model|spm)|chat_template\.jinja)"
 )
 """What `save_pretrained` writes of a model and a tokenizer."""
-_KEYED = re.compile(r"(?:outcomes|attempts|digests|checkpoints|outputs|students|progress)/([^/.]+)")
+_KEYED = re.compile(
+    r"(?:outcomes|attempts|digests|checkpoints|outputs|students|progress)/\.?([^/.]*)"
+)
 _OURS = re.compile(
     "|".join(
         (

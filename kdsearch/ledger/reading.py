@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -18,7 +19,7 @@ class UnreadableError(ValueError):
     """A file does not hold what its name says; the message says why."""
 
 
-def open_plain(path: Path) -> IO[bytes]:
+def open_plain(path: Path) -> BufferedReader:
     """Open a plain file to read it; a pipe, which would wait for ever, and a device are refused.
 
     Raises `UnreadableError`, and `OSError` as `open` does.
@@ -27,7 +28,7 @@ def open_plain(path: Path) -> IO[bytes]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UnreadableError("is no plain file")
-    return os.fdopen(descriptor, "rb")
+    return open(descriptor, "rb")
 
 
 def read_plain(path: Path) -> bytes:
