@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_two_studies_with_a_teacher_and_a_student_in_common_share_a_scratch_disk
     before = contents(scratch)
     two, in_two = study_on(scratch, tmp_path / "two", alpha=[1])
     both = in_one.results.keys() & in_two.results.keys()
-    kinds = {in_one.results[key].training.kind for key in both if in_one.results[key]}
+    kinds = {o.training.kind for key in both if (o := in_one.results[key]) is not None}
     assert {"teacher", "outputs", "student"} <= kinds
     assert before.items() <= contents(scratch).items()
 
@@ -234,9 +235,8 @@ def test_no_log_and_no_lock_is_written_through_a_link(folder: Path, name: str) -
     private.write_text("private")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(private)
-    open_it = {"launch.log": Log, "driver.lock": lambda where: driver_lock(where).__enter__()}
-    with pytest.raises(StorageError, match="is a link or no plain file"):
-        open_it[name](folder)
+    with pytest.raises(StorageError, match="is a link or no plain file"), ExitStack() as stack:
+        Log(folder) if name == "launch.log" else stack.enter_context(driver_lock(folder))
     assert private.read_text() == "private"
 
 

@@ -145,7 +145,7 @@ def _consent(
 
 def _train_again(
     ledger: Ledger, training: StudentTraining, outcome: Outcome, out: Console
-) -> tuple[Again, Mapping[str, str]]:
+) -> tuple[Again, dict[str, str]]:
     """Train a student whose weights are not there."""
     out.print("its weights were not kept: training it again, which takes about ", end="")
     out.print(f"{outcome.cost.seconds:.0f} s on the machine of the search")
