@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,11 +244,16 @@ def test_a_search_that_goes_on_adds_to_the_log(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_is_no_reason_to_stop_or_to_shout(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "launch.log").symlink_to("/dev/full")
     (request,) = requests()[0].requests()
     log = Log(tmp_path)
-    log.started(request)
-    log.close()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # every write fails
+    try:
+        log.started(request)
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "launch.log").read_text() == ""
     assert capfd.readouterr() == ("", "")
 
 
