@@ -408,7 +408,10 @@ def test_a_study_is_resolved_once(tmp_path: Path) -> None:
 def test_a_driver_sweeps_up_what_killed_workers_left(tmp_path: Path) -> None:
     study = parse_study(a_study(), place="study.yaml")
     open_study(Ledger(tmp_path), study, data_dir=None, place="study.yaml")
-    left = [tmp_path / "outputs" / ".a.tmp", tmp_path / "checkpoints" / ".b.tmp" / "weights"]
+    left = [
+        tmp_path / "outputs" / f".{'a' * 32}.tmp",
+        tmp_path / "checkpoints" / ".b.tmp" / "weights",
+    ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
