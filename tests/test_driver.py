@@ -410,7 +410,7 @@ def test_a_driver_sweeps_up_what_killed_workers_left(tmp_path: Path) -> None:
     open_study(Ledger(tmp_path), study, data_dir=None, place="study.yaml")
     left = [
         tmp_path / "outputs" / f".{'a' * 32}.tmp",
-        tmp_path / "checkpoints" / ".b.tmp" / "weights",
+        tmp_path / "checkpoints" / f".{'b' * 24}.0123abcd.tmp" / "epoch-1" / "config.json",
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
