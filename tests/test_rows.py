@@ -188,7 +188,8 @@ def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     found = problems(dataset_of(tmp_path, "xlsx"))
     assert len(found) == 3
     assert "unknown kind of file (use one of .jsonl, .json, .csv, .tsv, " in found[0]
-    assert "each also as .gz, .bz2 or .xz)" in found[0]
+    assert "each also as .gz, .bz2 or .xz; " in found[0]
+    assert "or lines of text by their column: {first: FILE, second: FILE, class: FILE}" in found[0]
 
 
 def test_the_problems_of_all_splits_are_reported_at_once(tmp_path: Path) -> None:

@@ -208,7 +208,9 @@ def _file(path: Path, columns: Columns) -> Iterator[Row]:
         yield from formats.arrow(path)
         return
     if kind not in KINDS:
-        raise InputError.one(path, "unknown kind of file", f"use one of {KINDS_IN_WORDS}")
+        texts = f"{{{', '.join(f'{name}: FILE' for name in (*columns.text, columns.label))}}}"
+        mend = f"use one of {KINDS_IN_WORDS}; or lines of text by their column: {texts}"
+        raise InputError.one(path, "unknown kind of file", mend)
     with _in_words(path), ExitStack() as stack:
         file = stack.enter_context(closing(_opened(path, kind, packed)))
         if kind == ".parquet":
@@ -297,7 +299,7 @@ def _in_words(path: Path) -> Iterator[None]:
 def _undecodable(path: Path, error: UnicodeDecodeError) -> tuple[str, str]:
     if error.encoding != "utf-8":
         return f"is no whole text in {error.encoding}", "is the file whole?"
-    with suppress(*_DAMAGED), closing(_raw_lines(path)) as lines:
+    with suppress(OSError, EOFError, *_DAMAGED), closing(_raw_lines(path)) as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode()
