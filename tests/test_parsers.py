@@ -108,6 +108,25 @@ def test_every_missing_column_is_named_beside_those_that_are_there(task: str) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("there", "near"),
+    [("Class", "Class"), ("klass", "klass"), (" class", "' class'"), ("classes", "classes")],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_column_of_nearly_the_name_is_suggested(there: str, near: str, labelled: bool) -> None:
+    row = {"first": "a", "second": "b", there: 1}
+    assert problems("classification", row, labelled=labelled) == [
+        f"here: has no column class (there are: first, second, {near}; did you mean {near}?)"
+    ]
+
+
+def test_a_column_that_the_study_names_otherwise_is_not_suggested() -> None:
+    row = {"translation": {"de": "Ja .", "fr": "Oui ."}}
+    assert problems("translation", row) == [
+        "here: has no column translation.en (there are: translation)"
+    ]
+
+
 def test_a_missing_field_of_a_column_is_named() -> None:
     row = {"translation": {"fr": "Il le dit .", "en": "He said so ."}}
     assert problems("translation", row) == [
@@ -136,11 +155,23 @@ def test_a_missing_label_is_none_in_training_and_refused_elsewhere(
 
 
 @pytest.mark.parametrize("task", ["classification", "ner", "qa"])
-def test_a_training_split_needs_no_labels_at_all(task: str) -> None:
+def test_a_training_split_needs_no_labels_at_all_but_their_column(task: str) -> None:
     label = COLUMNS[task].label
     rows = [{name: value for name, value in row.items() if name != label} for row in GOOD[task]]
-    assert {row[GOLD[task]] for row in parse(task, *rows, labelled=False)} == {None}
+    empty = [{**row, label: None} for row in rows]
+    assert {row[GOLD[task]] for row in parse(task, *empty, labelled=False)} == {None}
     assert f"has no column {label}" in problems(task, *rows)[0]
+    [problem] = problems(task, *rows, labelled=False)
+    assert f"has no column {label}" in problem
+    assert "; in rows without a label it is empty)" in problem
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_labels_may_come_after_many_rows_that_lack_them(task: str) -> None:
+    label = COLUMNS[task].label
+    bare = {name: value for name, value in GOOD[task][0].items() if name != label}
+    found = parse(task, *[bare] * 500, GOOD[task][0], labelled=False)
+    assert [row[GOLD[task]] is None for row in found] == [True] * 500 + [False]
 
 
 @pytest.mark.parametrize("target", [None, "", "  "])

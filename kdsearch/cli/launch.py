@@ -23,6 +23,7 @@ from kdsearch.cli.options import (
     console,
     count,
     example,
+    home,
     parse_models,
     print_answer,
 )
@@ -53,13 +54,16 @@ def launch(
     study_file: StudyFile,
     folder: Annotated[
         Path | None,
-        typer.Option(help="The study's folder, on storage that every node sees. [runs/NAME]"),
+        typer.Option(
+            callback=home, help="The study's folder, on storage that every node sees. [runs/NAME]"
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet for data sets, "
-            "and models/NAME/ for models."
+            callback=home,
+            help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file, for data "
+            "sets, and models/NAME/ for models.",
         ),
     ] = None,
     model: Models = None,
@@ -170,7 +174,11 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
     """What became of a data set's rows that its reader may not expect."""
     for name, data in resolved.datasets.items():
         for split, rows in data.cut.items():
-            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}")
+            how = f", {data.drawn}" if data.drawn else ""
+            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}{how}")
+        for split, rows in data.shared.items():
+            what = f"{count(rows, 'row')} of {split} share their text or context with train"
+            out.print(f"{name}: {what}, of {data.splits[split].rows}")
         for split, rows in data.left_out.items():
             out.print(f"{name}: left out of {split}, since unusable: {count(rows, 'row')}")
         train = data.splits["train"]

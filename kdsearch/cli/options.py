@@ -31,6 +31,11 @@ Models = Annotated[
 ]
 
 
+def home(path: Path | None) -> Path | None:
+    """A path of an option with its `~` expanded, which a shell leaves alone after `=`."""
+    return Path(os.path.expanduser(path)) if path is not None else None
+
+
 def example(text: str) -> str:
     """The epilog of a command's help."""
     return f"Example:  {text}"

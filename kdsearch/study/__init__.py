@@ -39,6 +39,7 @@ from kdsearch.study.rows import (
     known_rows,
     label_count,
     read_dataset,
+    source_paths,
     task_of,
     units_per_row,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "readable_size",
     "resolve",
     "shipped_studies",
+    "source_paths",
     "space_of",
     "survey",
     "task_of",

@@ -5,15 +5,17 @@
     qa              {"question": text, "context": text, "answers": [{"text": text, "start": 0}]}
     translation     {"source": text, "target": text}
 
-A row of the training split may lack its gold label (None), but not a reference translation, on
-which the teacher's outputs depend.
+A row of the training split may lack its gold label (None), though not the column of it, nor a
+reference translation, on which the teacher's outputs depend.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from kdsearch.errors import InputError, Problem, shortened
@@ -23,6 +25,7 @@ GOLD = {"classification": "label", "ner": "tags", "qa": "answers", "translation"
 """The field of a row that holds what a model should say, by task."""
 OUTSIDE = "O"
 _BAD_SHARE = 0.01
+_HEAD = 100  # rows that are looked at for a column
 _MOST_PROBLEMS = 5  # of one split; more of the same would hide the others
 
 
@@ -39,6 +42,8 @@ class Columns:
     languages: tuple[str, str] | None = None
     collected: bool = False
     """Whether the labels were collected from the data, so that numbers mean nothing."""
+    group: str | None = None
+    """The column that says which training rows belong together; None: what the task says."""
 
 
 class _BadRowError(Exception):
@@ -51,45 +56,111 @@ class _BadRowError(Exception):
 
 
 def parse_rows(
-    place: str, raw: list[Row], columns: Columns, *, labelled: bool, published: bool = False
+    place: str, raw: Iterable[Row], columns: Columns, *, labelled: bool, published: bool = False
 ) -> list[Row]:
     """The checked rows of a split read from `place`; raises `InputError`.
 
     `labelled`: every row must have its gold label. `published`: of a data set that its reader
     cannot mend, one bad row in a hundred is left out.
     """
-    if not raw:
+    pairs = parsed_rows(place, raw, columns, labelled=labelled, published=published)
+    return [row for _, row in pairs if row is not None]
+
+
+def parsed_rows(
+    place: str, raw: Iterable[Row], columns: Columns, *, labelled: bool, published: bool = False
+) -> Iterator[tuple[Row, Row | None]]:
+    """Each raw row and its checked form, None where it is bad, one at a time; see `parse_rows`.
+
+    What is wrong with rows is raised at the end, once all have been looked at.
+    """
+    rows = iter(raw)
+    head = list(islice(rows, _HEAD))
+    if not head:
         raise InputError.one(place, "has no rows", "a split needs at least one row")
-    there = shortened([*raw[0]])[1:-1].replace("'", "")
-    missing = [c for c in columns.text if not _has(raw, c)]
-    if (labelled or columns.task == "translation") and not _has(raw, columns.label):
-        missing.append(columns.label)
-    if missing:
-        raise InputError(
-            Problem(place=place, what=f"has no column {column}", mend=f"there are: {there}")
-            for column in missing
-        )
+    if missing := missing_columns(place, head, columns, labelled=labelled):
+        raise InputError(missing)
     parse = _PARSERS[columns.task](columns)
     gold = GOLD[columns.task]
-    rows: list[Row] = []
     problems: list[Problem] = []
-    for number, row in enumerate(raw, start=1):
+    number = bad = 0
+    has_label = False
+    for number, row in enumerate(chain(head, rows), start=1):
+        has_label = has_label or _find(row, columns.label) is not _ABSENT
         try:
             parsed = parse([_get(row, column) for column in columns.text], _get(row, columns.label))
             if parsed[gold] is None and labelled:
                 raise _BadRowError(f"its {columns.label} is missing")
-            rows.append(parsed)
-        except _BadRowError as bad:
-            where = f"{place}: row {number}"
-            problems.append(Problem(place=where, what=bad.what, mend=bad.mend))
-    if published and len(problems) <= len(raw) * _BAD_SHARE:
-        problems = []
-    if problems:
-        raise InputError(_first_of(problems, place))
-    return rows
+        except _BadRowError as found:
+            bad += 1
+            if bad <= _MOST_PROBLEMS:
+                where = f"{place}: row {number}"
+                problems.append(Problem(place=where, what=found.what, mend=found.mend))
+            yield row, None
+        else:
+            yield row, parsed
+    if not has_label:
+        raise InputError([_no_column(place, head, columns, columns.label, labelled=labelled)])
+    if bad and not (published and bad <= number * _BAD_SHARE):
+        raise InputError(_first_of(problems, bad, place))
 
 
-def collect_tags(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, ...]:
+def missing_columns(
+    place: str, head: list[Row], columns: Columns, *, labelled: bool
+) -> list[Problem]:
+    """The columns that none of a split's first rows has.
+
+    Not `labelled`, the labels may come later, but not in no row: where rows have none, the column
+    is there and empty, so that a misspelt name is never taken for rows without labels.
+    """
+    wanted = [*columns.text]
+    if labelled or columns.task == "translation" or not all(_has(head, text) for text in wanted):
+        wanted.append(columns.label)
+    if columns.group is not None and not labelled:
+        wanted.append(columns.group)
+    return [
+        _no_column(place, head, columns, column, labelled=labelled)
+        for column in wanted
+        if not _has(head, column)
+    ]
+
+
+def _no_column(
+    place: str, head: list[Row], columns: Columns, column: str, *, labelled: bool
+) -> Problem:
+    names = [*dict.fromkeys(name for row in head for name in row)]
+    shown = (shortened(name) for name in names[:20])
+    there = ", ".join(
+        text if name != name.strip() else text[1:-1]
+        for name, text in zip(names, shown, strict=False)
+    )
+    mend = f"there are: {there}{', …' * (len(names) > 20)}"
+    others = {_plain(name): name for name in names if name not in (*columns.text, columns.label)}
+    near = difflib.get_close_matches(_plain(column), others, n=1, cutoff=0.75)
+    if near and "." not in column:
+        name = others[near[0]]
+        mend += f"; did you mean {name if name == name.strip() else shortened(name)}?"
+    elif column == columns.label and not labelled and columns.task != "translation":
+        mend += "; in rows without a label it is empty"
+    return Problem(place=place, what=f"has no column {column}", mend=mend)
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+def group_value(row: Row, columns: Columns) -> str | None:
+    """What a raw row has in the column of groups, where the study names one and it is filled."""
+    value = _get(row, columns.group) if columns.group is not None else None
+    return None if _missing(value) else str(value)
+
+
+def has_labels(raw: Sequence[Iterable[Row]], columns: Columns) -> bool:
+    """Whether the column of labels is in some split of a data set."""
+    return any(_has(rows, columns.label) for rows in raw)
+
+
+def collect_tags(raw: Sequence[Iterable[Row]], columns: Columns) -> tuple[str, ...]:
     """The tags that occur in some splits of a data set for ner, O first."""
     found = set()
     for row in (row for rows in raw for row in rows):
@@ -110,7 +181,7 @@ def expand_tags(labels: tuple[str, ...]) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{prefix}-{kind}" for kind in labels for prefix in "BI"))
 
 
-def tag_problem(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] | None:
+def tag_problem(raw: Sequence[Iterable[Row]], columns: Columns) -> tuple[str, str] | None:
     """What is wrong with the tags of a data set for ner, and how to mend it."""
     if not columns.labels:
         there = any(_has(rows, columns.label) for rows in raw)
@@ -137,10 +208,10 @@ def units_of(task: str, row: Row) -> float:
     return 1
 
 
-def _first_of(problems: list[Problem], place: str) -> Iterator[Problem]:
-    yield from problems[:_MOST_PROBLEMS]
-    if len(problems) > _MOST_PROBLEMS:
-        rest = len(problems) - _MOST_PROBLEMS
+def _first_of(problems: list[Problem], count: int, place: str) -> Iterator[Problem]:
+    yield from problems
+    if count > _MOST_PROBLEMS:
+        rest = count - _MOST_PROBLEMS
         yield Problem(place=place, what=f"{rest} more row{'s' * (rest > 1)} like these")
 
 
@@ -354,9 +425,9 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) or hasattr(value, "__index__")
 
 
-def _has(raw: list[Row], column: str) -> bool:
+def _has(raw: Iterable[Row], column: str) -> bool:
     """Whether some of the first rows has the column, which may be a field of another: `a.b`."""
-    return any(_find(row, column) is not _ABSENT for row in raw[:100])
+    return any(_find(row, column) is not _ABSENT for row in islice(raw, _HEAD))
 
 
 _ABSENT = object()

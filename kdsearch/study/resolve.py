@@ -61,6 +61,13 @@ class ResolvedDataset(Record):
     """How many rows were cut off the training split for a split that had no source."""
     left_out: dict[str, int] = {}
     """How many rows of a published data set cannot be used, by split."""
+    drawn: str | None = None
+    """How splits were drawn off the training rows of one's own files, in words.
+
+    None: without regard to labels and groups, as the catalogue's are and as all once were.
+    """
+    shared: dict[str, int] = {}
+    """How many rows of a split that was cut off have their context, premise or text in train."""
 
 
 class ResolvedModel(Record):
@@ -135,6 +142,8 @@ def resolve(
             splits=resolved,
             cut=dict(data.cut),
             left_out=dict(data.left_out),
+            drawn=data.drawn,
+            shared=dict(data.shared),
         )
     models = {}
     for name, model in study.models.items():

@@ -94,15 +94,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Files(Section):
-    """One file per split: .jsonl, .jsonl.gz, .csv or .parquet.
+FileSource = str | tuple[str, ...] | dict[str, str]
 
-    A tenth of the training rows, drawn by the study's seed, serves as a split that is left out.
+
+def _file_source(value: object) -> FileSource:
+    match value:
+        case str():
+            return value
+        case dict() if value and all(isinstance(path, str) for path in value.values()):
+            return value
+        case list() | tuple() if value and all(isinstance(path, str) for path in value):
+            return tuple(value)
+    raise ValueError("expected a path, a list of paths, or text files by the names of columns")
+
+
+class Files(Section):
+    """Of each split a file, a pattern such as train-*.parquet, a list of these, or a folder.
+
+    What kinds there are stands in `study/files.py`. A mapping of columns to text files names those
+    that belong together line by line: {german: train.de, english: train.en}. About a tenth of the
+    training rows, drawn by the study's seed, serves as a split that is left out.
     """
 
-    train: str
-    validation: str | None = None
-    test: str | None = None
+    train: Annotated[FileSource, PlainValidator(_file_source)]
+    validation: Annotated[FileSource, PlainValidator(_file_source)] | None = None
+    test: Annotated[FileSource, PlainValidator(_file_source)] | None = None
 
 
 class Limit(Section):
@@ -153,6 +169,10 @@ class Dataset(Section):
     max_length: PositiveInt | None = None
     """In tokens. Default: that of `training`."""
     limit: Limit = Limit()
+    group: str | None = None
+    """files: the column that says which training rows belong together, so that no validation or
+    test split that is drawn parts them. Default: the context of qa, the first of a pair of
+    sentences, else the text. No key covers it, only the rows that it leads to."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Dataset:
@@ -161,6 +181,8 @@ class Dataset(Section):
             raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
         if self.grammar and (self.text or self.label or self.labels):
             raise ValueError("a grammar has its own columns and labels; remove text, label, labels")
+        if self.group is not None and self.files is None:
+            raise ValueError("group says how the splits of one's own files are drawn; remove it")
         task = self.task or ("classification" if self.files or self.grammar else None)
         if self.files:
             missing = [name for name in NEEDED[task or ""] if getattr(self, name) is None]
