@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import lzma
 import math
 import random
 import re
@@ -462,7 +463,7 @@ def test_a_models_source_cannot_lead_out_of_the_hubs_cache(source: Any) -> None:
 
 # -- data files --------------------------------------------------------------------------------
 
-KINDS = ("jsonl", "jsonl.gz", "csv", "parquet")
+KINDS = ("jsonl", "jsonl.gz", "csv", "parquet", "json", "tsv", "csv.xz")
 
 
 def rows_for(task: str, kind: str = "jsonl") -> list[dict[str, Any]]:
@@ -476,7 +477,7 @@ def rows_for(task: str, kind: str = "jsonl") -> list[dict[str, Any]]:
         },
         "translation": lambda i: (
             {"pair.de": f"eins {i}", "pair.en": f"one {i}"}
-            if kind == "csv"
+            if kind in ("csv", "tsv", "csv.xz")
             else {"pair": {"de": f"eins {i}", "en": f"one {i}"}}
         ),
     }
@@ -542,15 +543,21 @@ def as_bytes(rows: list[Any], kind: str, path: Path) -> bytes | None:
         except Exception:
             return None
         return path.read_bytes()
-    if kind == "csv":
+    if kind in ("csv", "tsv", "csv.xz"):
+        comma = "\t" if kind == "tsv" else ","
         head = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
         lines = [head] + [[cell(row.get(k)) for k in head] for row in rows if isinstance(row, dict)]
-        quoted = (",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in line) for line in lines)
-        return "\r\n".join(quoted).encode(errors="surrogatepass")
+        quoted = (
+            comma.join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in line) for line in lines
+        )
+        content = "\r\n".join(quoted).encode(errors="surrogatepass")
+        return lzma.compress(content, preset=0) if kind == "csv.xz" else content
     try:
         lines = [json.dumps(row) for row in rows]
     except (ValueError, RecursionError):
         return None
+    if kind == "json":
+        return f"[{','.join(lines)}]".encode()
     content = "\n".join(map(str, lines)).encode()
     return gzip.compress(content, 1) if kind == "jsonl.gz" else content
 

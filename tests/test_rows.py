@@ -217,7 +217,9 @@ def test_the_data_folder_comes_before_the_files_of_the_study(tmp_path: Path) -> 
 def test_a_data_folder_without_a_training_split_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "mine", "test", "jsonl", ROWS)
     [problem] = problems(dataset_of(tmp_path), tmp_path)
-    assert problem.startswith(f"{tmp_path}/mine: has no train split (put train.jsonl there, or ")
+    assert problem.startswith(
+        f"{tmp_path}/mine: has no train split (put train.jsonl or train.csv there, "
+    )
 
 
 def test_labels_that_are_named_by_numbers_are_taken_by_name_alone(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
-from kdsearch.study.resolve import ResolvedDataset
+from kdsearch.study.load import parse_study
+from kdsearch.study.resolve import Resolved, ResolvedDataset, resolve
 from kdsearch.study.rows import DataRows, read_dataset
 from kdsearch.study.schema import Dataset
 
@@ -217,3 +218,37 @@ def test_a_data_set_that_was_resolved_before_has_no_rule() -> None:
     found = ResolvedDataset.model_validate_json(json.dumps(old))
     assert found.drawn is None
     assert found.shared == {}
+
+
+def test_a_folder_that_was_resolved_before_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    rows = [made("classification", i, i, i % 3) for i in range(90)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = parse_study(
+        {
+            "name": "s",
+            "datasets": {"mine": {"files": {"train": str(path)}, **SAYS["classification"]}},
+            "models": {"m": {"config": {"model_type": "bert"}}},
+            "teachers": {"m": {"model": "m"}},
+            "students": {"m": {"model": "m"}},
+        },
+        place="s",
+    )
+    stored: list[str] = []
+
+    def resolved(known: Resolved | None) -> Resolved:
+        return resolve(
+            study, data_dir=None, store=lambda key, _: stored.append(key), place="s", known=known
+        )
+
+    first = resolved(None)
+    assert first.datasets["mine"].drawn == "stratified by y, grouped by text"
+    assert len(stored) == 3
+    drawn_otherwise = {"drawn": None, "cut": {"test": 3}}  # as by an older version
+    older = first.model_copy(
+        update={"datasets": {"mine": first.datasets["mine"].model_copy(update=drawn_otherwise)}}
+    )
+    older = Resolved.model_validate_json(older.model_dump_json())
+    path.unlink()
+    assert resolved(older).datasets == older.datasets
+    assert len(stored) == 3

@@ -121,7 +121,7 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
     if SPLITS[0] not in found:
         what, mend = (
             f"has no {SPLITS[0]} split",
-            f"put train.jsonl there, or one of {KINDS_IN_WORDS}",
+            f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}",
         )
         raise InputError.one(folder, what, mend)
     return found
