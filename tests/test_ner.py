@@ -19,8 +19,9 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 
 from kdsearch.agenda import DataSpec
 from kdsearch.study import TrainingSettings
+from kdsearch.study.tags import entities
 from kdsearch.tasks import IGNORED, Encoded, Ner
-from kdsearch.tasks.ner import accuracy, entities, entity_f1
+from kdsearch.tasks.ner import accuracy, entity_f1
 
 TASK = Ner()
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

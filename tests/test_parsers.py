@@ -15,10 +15,10 @@ from kdsearch.study.parsers import (
     Columns,
     Row,
     collect_tags,
-    expand_tags,
     parse_rows,
     units_of,
 )
+from kdsearch.study.tags import expand_tags
 
 COLUMNS = {
     "classification": Columns(

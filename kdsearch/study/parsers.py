@@ -12,16 +12,26 @@ which the teacher's outputs depend.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdsearch.errors import InputError, Problem, shortened
+from kdsearch.study.cells import listed, literal
+from kdsearch.study.tags import (
+    OUTSIDE,
+    Scheme,
+    in_order,
+    iob2_labels,
+    scheme_of,
+    to_iob2,
+)
 
 Row = dict[str, Any]
 GOLD = {"classification": "label", "ner": "tags", "qa": "answers", "translation": "target"}
 """The field of a row that holds what a model should say, by task."""
-OUTSIDE = "O"
 _BAD_SHARE = 0.01
 _MOST_PROBLEMS = 5  # of one split; more of the same would hide the others
 
@@ -39,6 +49,10 @@ class Columns:
     languages: tuple[str, str] | None = None
     collected: bool = False
     """Whether the labels were collected from the data, so that numbers mean nothing."""
+    written: tuple[str, ...] = ()
+    """Of ner: the tags of the data in the order of their numbers, where IOB2 is made of them."""
+    scheme: Scheme = "IOB2"
+    """Of ner: that of the data's tags."""
 
 
 class _BadRowError(Exception):
@@ -91,39 +105,101 @@ def parse_rows(
 
 def collect_tags(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, ...]:
     """The tags that occur in some splits of a data set for ner, O first."""
-    found = set()
+    found = {tag for tags in _named_tags(raw, columns) for tag in tags}
+    return in_order(found) if found else ()
+
+
+def _named_tags(raw: Sequence[list[Row]], columns: Columns) -> Iterator[list[str]]:
+    """The tags of each row, as far as they are names."""
     for row in (row for rows in raw for row in rows):
-        tags = _listed(_get(row, columns.label))
+        tags = listed(_get(row, columns.label))
         if isinstance(tags, list | tuple):
-            found |= {tag for tag in tags if isinstance(tag, str) and _may_be_tag(tag)}
-    return (OUTSIDE, *sorted(found - {OUTSIDE}, key=lambda tag: (tag[2:], tag))) if found else ()
+            yield [tag for tag in tags if isinstance(tag, str) and _may_be_tag(tag)]
 
 
 def _may_be_tag(tag: str) -> bool:
     return not tag.isdigit() and _encodable(tag)
 
 
-def expand_tags(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The tags of ner: as they are, or made of the kinds of entity: PER → O, B-PER, I-PER."""
-    if OUTSIDE in labels or any(label.startswith(("B-", "I-")) for label in labels):
-        return labels
-    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in labels for prefix in "BI"))
+def settle_tags(
+    raw: Sequence[list[Row]], columns: Columns, given: Sequence[tuple[str, ...]] = ()
+) -> tuple[Columns, tuple[str, str] | None]:
+    """The columns of a data set for ner with its labels; what is wrong with its tags, and a mend.
+
+    Labels that the study does not name are those of the data, or of its given teachers if these
+    agree and have more; `given` are theirs. For the F1 of entities, tags in another scheme than
+    IOB2 are to be converted, unless a given teacher has them.
+    """
+    named = columns.labels
+    found = {tag for tags in _named_tags(raw, columns) for tag in tags}
+    if not named and not found:
+        return columns, _nameless(raw, columns)
+    if named and OUTSIDE not in named:
+        what = f"its labels lack the tag {OUTSIDE}"
+        return columns, (what, "name every tag: labels: [O, B-PER, ...]")
+    columns = replace(columns, labels=named or in_order(found), collected=not named)
+    if columns.metric == "f1":
+        other = not found <= {*columns.labels} and scheme_of(found) not in (None, "IOB2")
+        by_name = not named or (other and scheme_of(named) == "IOB2")
+        scheme = scheme_of(found if by_name else named)
+        if scheme is None:
+            return columns, _no_scheme(columns.labels)
+        if scheme != "IOB2" and not any(_has_tags(g, columns, scheme) for g in given):
+            written = in_order(found) if by_name else named
+            if not named:
+                iob2 = {tag for tags in _named_tags(raw, columns) for tag in to_iob2(tags)}
+                columns = replace(columns, labels=in_order(iob2))
+            elif not by_name:
+                columns = replace(columns, labels=iob2_labels(named))
+            columns = replace(columns, written=written, scheme=scheme, collected=by_name)
+    if not named and given:
+        columns = replace(columns, labels=_labels_of_all(given, columns) or columns.labels)
+    return columns, None
 
 
-def tag_problem(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] | None:
-    """What is wrong with the tags of a data set for ner, and how to mend it."""
-    if not columns.labels:
-        there = any(_has(rows, columns.label) for rows in raw)
-        what = "its tags have no names" if there else f"has no column {columns.label}"
-        return what, "name them in their order: labels: [O, B-PER, ...]" if there else ""
-    if OUTSIDE not in columns.labels:
-        return f"its labels lack the tag {OUTSIDE}", "name every tag: labels: [O, B-PER, ...]"
-    other = [tag for tag in columns.labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
-    if other and columns.metric == "f1":
-        mend = "write O, B-X and I-X, or take metric: accuracy"
-        unlike = ", ".join(map(_label, other[:5]))
-        return f"the F1 of entities needs tags in IOB2, unlike {unlike}", mend
-    return None
+def _has_tags(given: tuple[str, ...], columns: Columns, scheme: Scheme) -> bool:
+    """Whether a given teacher's labels are the data's, of which collected ones may lack some."""
+    theirs, ours = {*spelt_as(given, columns.labels)}, {*columns.labels}
+    return scheme_of(given) == scheme and (ours <= theirs if columns.collected else ours == theirs)
+
+
+def _labels_of_all(given: Sequence[tuple[str, ...]], columns: Columns) -> tuple[str, ...] | None:
+    """The labels that all given teachers of some data have, if those of the data are among them."""
+    one, *others = [{*spelt_as(labels, columns.labels)} for labels in given]
+    if any(other != one for other in others) or not one >= {*columns.labels}:
+        return None
+    same = columns.metric != "f1" or scheme_of(one) == scheme_of(columns.labels)
+    return in_order(one) if same else None
+
+
+def _nameless(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] | None:
+    """What is wrong with a data set in which no tag has a name; None where its rows will say it."""
+    if not any(_has(rows, columns.label) for rows in raw):
+        return f"has no column {columns.label}", ""
+    if any(listed(_get(row, columns.label)) is None for rows in raw for row in rows):
+        return None
+    return "its tags have no names", "name them in their order: labels: [O, B-PER, ...]"
+
+
+def _no_scheme(labels: Sequence[str]) -> tuple[str, str]:
+    other = [tag for tag in labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
+    mend = "write O, B-X and I-X, or take metric: accuracy"
+    unlike = ", ".join(map(_label, other[:5]))
+    return f"the F1 of entities needs tags in IOB2, unlike {unlike}", mend
+
+
+def spelt_as(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
+    """`names`, those that differ from `wanted` in case alone as they stand there.
+
+    Only where some of `wanted` are not in `names` as they are, and all of them are without case,
+    one to one.
+    """
+    folded = [name.casefold() for name in names]
+    spelling = {name.casefold(): name for name in wanted}
+    unique = len({*folded}) == len(names) and len(spelling) == len(wanted)
+    if {*wanted} <= {*names} or not unique or not spelling.keys() <= {*folded}:
+        return names
+    return tuple(spelling.get(fold, name) for fold, name in zip(folded, names, strict=True))
 
 
 def units_of(task: str, row: Row) -> float:
@@ -172,23 +248,33 @@ def _classification(columns: Columns) -> Callable[[list[Any], Any], Row]:
 
 
 def _ner(columns: Columns) -> Callable[[list[Any], Any], Row]:
-    number_of = _numbers(columns.labels, "tag", names_only=columns.collected)
+    written = columns.written or columns.labels
+    number_of = _numbers(written, "tag", names_only=columns.collected)
+
+    def numbers(tags: list[Any]) -> list[int]:
+        found = [number_of(tag) for tag in tags]
+        if not columns.written:
+            return found
+        converted = to_iob2([written[number] for number in found])
+        missing = next((tag for tag in converted if tag not in columns.labels), None)
+        if missing is not None:
+            there = ", ".join(map(_label, columns.labels[:50]))
+            raise _BadRowError(f"its tags make {missing} in IOB2", f"there are: {there}")
+        return [columns.labels.index(tag) for tag in converted]
 
     def parse(texts: list[Any], tags: Any) -> Row:
         words = _items(texts[0], columns.text[0])
-        if not words:
-            raise _BadRowError("has no words", "leave the row out")
         for word in words:
             _text(word, columns.text[0])
-            if not word.strip():
-                raise _BadRowError("one of its words is empty", "remove the word and its tag")
+        if not any(word.strip() for word in words):
+            raise _BadRowError("has no words", "leave the row out")
         if _missing(tags):
             return {"words": words, "tags": None}
         given = _items(tags, columns.label)
         if len(given) != len(words):
             what = f"has {len(words)} words in {columns.text[0]} and {len(given)} tags"
             raise _BadRowError(f"{what} in {columns.label}", "each word needs one tag")
-        return {"words": words, "tags": [number_of(tag) for tag in given]}
+        return {"words": words, "tags": numbers(given)}
 
     return parse
 
@@ -218,9 +304,12 @@ def _answers(value: Any) -> list[tuple[Any, Any]]:
     mend = 'give {"text": [...], "answer_start": [...]}'
     if isinstance(value, str):
         try:
-            value = json.loads(value)  # as a cell of a .csv has it
+            read = json.loads(value)  # as a cell of a .csv has it
         except (ValueError, RecursionError):
-            raise _BadRowError(f"its answers are text: {value[:40]!r}", mend) from None
+            read = literal(value)  # as pandas writes it there
+        if read is None:
+            raise _BadRowError(f"its answers are text: {value[:40]!r}", mend)
+        value = read
     if hasattr(value, "tolist"):
         value = value.tolist()  # of a .parquet
     if isinstance(value, dict):
@@ -248,13 +337,23 @@ def _answer(context: str, text: Any, start: Any) -> Row:
     found = context[start : start + len(text)] if start >= 0 else ""
     if found != text:
         at = context.find(text)
-        mend = f"the context has it at {at}" if at >= 0 else "it is nowhere in the context"
+        mend = f"the context has it at {at}" if at >= 0 else _nowhere(context, text)
         raise _BadRowError(
             f"its answer {shortened(text)} is not at the offset {shortened(start)}, "
             f"where {shortened(found)} is",
             mend,
         )
     return {"text": text, "start": start}
+
+
+def _nowhere(context: str, text: str) -> str:
+    """That a context lacks an answer; or has it in characters that look the same."""
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        if unicodedata.normalize(form, text) in unicodedata.normalize(form, context):
+            written = next((f for f in ("NFC", "NFD") if unicodedata.is_normalized(f, context)), "")
+            other = f" ({written})" if written else ""
+            return f"the context has it in another Unicode form{other}: write both in one"
+    return "it is nowhere in the context"
 
 
 def _translation(columns: Columns) -> Callable[[list[Any], Any], Row]:
@@ -278,18 +377,32 @@ _PARSERS: dict[str, Callable[[Columns], Callable[[list[Any], Any], Row]]] = {
 }
 
 
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+"""A whole number as pandas writes it in a column that once lacked a value."""
+_FRACTION = re.compile(r"-?[0-9]*\.[0-9]+(e-?[0-9]+)?", re.I)
+
+
 def _numbers(
     labels: tuple[str, ...], noun: str, *, names_only: bool = False
 ) -> Callable[[Any], int]:
     """From a label's name or number in the data to its number."""
-    numbers: dict[str | None, int] = {name: number for number, name in enumerate(labels)}
-    if not names_only and not any(name.lstrip("-").isdigit() for name in labels):
+    numbers = {name: number for number, name in enumerate(labels)}
+    plain = [_plain(name) for name in labels]
+    if any(name.lstrip("-").isdigit() for name in plain):
+        numbers = {name: i for i, name in enumerate(plain) if plain.count(name) == 1} | numbers
+    elif not names_only:
         numbers |= {str(number): number for number in range(len(labels))}
+    lowered = [name.lower() for name in labels]
+    truths = {n: lowered.index(n) for n in ("true", "false") if lowered.count(n) == 1}
 
     def number_of(value: Any) -> int:
-        # pandas writes whole numbers as 1.0 where a column once lacked a value
-        name = str(int(value)) if _whole(value) else value
-        found = numbers.get(str(name) if isinstance(name, str | int | float) else None)
+        found = None
+        if isinstance(value, str | int | float) or _whole(value):
+            text = str(value)
+            plain = str(int(value)) if _whole(value) else _plain(text)
+            found = numbers.get(text, numbers.get(plain, truths.get(text.lower())))
+        if found is None and noun == "label" and (other := _other_task(value)):
+            raise _BadRowError(f"its label {shortened(value)} {other}", "give each row one label")
         if found is None:
             known = ", ".join(f"{i} {_label(name)}" for i, name in enumerate(labels[:50]))
             known += ", …" if len(labels) > 50 else ""
@@ -299,29 +412,39 @@ def _numbers(
     return number_of
 
 
+def _plain(text: str) -> str:
+    """1.0 as 1, other text as it is."""
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def _other_task(value: Any) -> str | None:
+    """What a label that is none of the study's belongs to instead."""
+    fraction = isinstance(value, float) and not value.is_integer()
+    if fraction or (isinstance(value, str) and _FRACTION.fullmatch(value.strip())):
+        return "is a number with a fraction: regression is no task of kdsearch"
+    in_brackets = isinstance(value, str) and value.lstrip().startswith("[")
+    if not isinstance(value, str) or in_brackets:
+        value = listed(value)
+    if isinstance(value, list | tuple):
+        return "is a list: multi-label data is no task of kdsearch"
+    return None
+
+
 def _label(name: str) -> str:
     return name if len(name) <= 50 else f"{name[:50]}…"
 
 
-def _listed(value: Any) -> Any:
-    """A list as a file may hold it: of a .parquet, as JSON, or as text with spaces between."""
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                return json.loads(value)
-            except (ValueError, RecursionError):
-                return value.split()
-        return value.split()
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
 def _items(value: Any, column: str) -> list[Any]:
     """The parts of a list, in any of the forms it may have."""
-    listed = _listed(value)
-    if not isinstance(listed, list | tuple):
+    items = listed(value)
+    if items is None and isinstance(value, str):
+        what = f"its {column} is in brackets, but neither JSON nor a list of Python: "
+        raise _BadRowError(what + shortened(value), 'give ["a", "b"], or words with spaces between')
+    if not isinstance(items, list | tuple):
         mend = "give a list, or text with spaces between words"
         raise _BadRowError(f"its {column} is no list", mend)
-    return list(listed)
+    return list(items)
 
 
 def _text(value: Any, column: str) -> None:

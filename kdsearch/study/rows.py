@@ -7,8 +7,8 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -22,13 +22,12 @@ from kdsearch.study.hub import HubUnreachableError, hub_rows
 from kdsearch.study.parsers import (
     Columns,
     Row,
-    collect_tags,
-    expand_tags,
     one_class,
     parse_rows,
-    tag_problem,
+    settle_tags,
 )
 from kdsearch.study.schema import METRICS, SPLITS, Dataset
+from kdsearch.study.tags import expand_tags
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
 _USUAL_COLUMNS = {"qa": (("question", "context"), "answers")}
@@ -84,13 +83,23 @@ class DataRows:
     """How many rows were cut off the training split for a split that had no source."""
     left_out: Mapping[str, int]
     """How many rows of a published data set cannot be used, where there are any."""
+    converted: str | None = None
+    """Of ner: the scheme of the tags that were made into IOB2."""
 
 
-def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: int) -> DataRows:
+def read_dataset(
+    name: str,
+    dataset: Dataset,
+    *,
+    data_dir: Path | None,
+    seed: int,
+    given: Sequence[tuple[str, ...]] = (),
+) -> DataRows:
     """The rows of each split, checked and cut to the study's limit.
 
     Looks in `data_dir/NAME/` first, then where the study says. A split without a source is drawn
-    from the training split by the seed. Raises `InputError` with the problems of all splits.
+    from the training split by the seed. `given` are the labels of its given teachers, for tags that
+    the study does not name. Raises `InputError` with the problems of all splits.
     """
     columns = columns_of(name, dataset)
     source = _source(name, dataset, data_dir)
@@ -105,11 +114,9 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
         except InputError as error:
             problems += error.problems
     if columns.task == "ner" and raw:
-        every = [rows for _, rows in raw.values()]
-        if not columns.labels:
-            columns = replace(columns, labels=collect_tags(every, columns), collected=True)
-        if (problem := tag_problem(every, columns)) is not None:
-            what, mend = problem
+        columns, wrong = settle_tags([rows for _, rows in raw.values()], columns, given)
+        if wrong is not None:
+            what, mend = wrong
             problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
             raw = {}
     splits: dict[str, list[Row]] = {}
@@ -137,6 +144,7 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
         labels=columns.labels,
         cut=cut,
         left_out={split: count for split, count in left_out.items() if count},
+        converted=columns.scheme if columns.written else None,
     )
 
 
