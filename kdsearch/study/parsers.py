@@ -23,6 +23,7 @@ from kdsearch.study.cells import listed, literal
 from kdsearch.study.tags import (
     OUTSIDE,
     Scheme,
+    follows,
     in_order,
     iob2_labels,
     scheme_of,
@@ -144,6 +145,7 @@ def settle_tags(
         scheme = scheme_of(found if by_name else named)
         if scheme is None:
             return columns, _no_scheme(columns.labels)
+        columns = replace(columns, scheme=scheme)
         if scheme != "IOB2" and not any(_has_tags(g, columns, scheme) for g in given):
             written = in_order(found) if by_name else named
             if not named:
@@ -151,7 +153,7 @@ def settle_tags(
                 columns = replace(columns, labels=in_order(iob2))
             elif not by_name:
                 columns = replace(columns, labels=iob2_labels(named))
-            columns = replace(columns, written=written, scheme=scheme, collected=by_name)
+            columns = replace(columns, written=written, collected=by_name)
     if not named and given:
         columns = replace(columns, labels=_labels_of_all(given, columns) or columns.labels)
     return columns, None
@@ -253,9 +255,13 @@ def _ner(columns: Columns) -> Callable[[list[Any], Any], Row]:
 
     def numbers(tags: list[Any]) -> list[int]:
         found = [number_of(tag) for tag in tags]
+        names = [written[number] for number in found]
         if not columns.written:
+            if not follows(names, columns.scheme):
+                what = f"its tags are not in {columns.scheme}: {shortened(names)}"
+                raise _BadRowError(what, "write them as its given teacher has them")
             return found
-        converted = to_iob2([written[number] for number in found])
+        converted = to_iob2(names)
         missing = next((tag for tag in converted if tag not in columns.labels), None)
         if missing is not None:
             there = ", ".join(map(_label, columns.labels[:50]))

@@ -23,7 +23,10 @@ Entity = tuple[str, int, int]
 _PREFIXED = re.compile(r"([BILUES])-", re.A)
 _ODDLY_PREFIXED = re.compile(r"[BILOUESMW]([-_/:.|].*)?|.*[-_/:.|][BILOUESMW]", re.A | re.S)
 """Tags that say where in an entity they stand, but not as B-X does: B, B_PER, PER-B, M-PER."""
-_ENDING = {"BILOU": ("L", "U"), "BIOES": ("E", "S")}
+_ENDING: dict[Scheme, tuple[str, str]] = {
+    "BILOU": ("L", "U"),
+    "BIOES": ("E", "S"),
+}
 """Of the schemes that mark an entity's end: how one of several words ends, and one of one word."""
 
 
@@ -64,19 +67,24 @@ def scored_entities(tags: Sequence[str], scheme: Scheme) -> Iterator[Entity]:
 
     Where a scheme marks ends, only those that it allows do, as in seqeval's strict mode.
     """
-    if scheme == "IO":
-        yield from entities(_in_prefixes(tags))
-        return
-    for entity in entities(tags):
-        _, start, end = entity
-        if scheme == "IOB2" or _whole([tag[0] for tag in tags[start:end]], *_ENDING[scheme]):
+    for entity in entities(_in_prefixes(tags) if scheme == "IO" else tags):
+        if _whole(tags[entity[1] : entity[2]], scheme):
             yield entity
 
 
-def _whole(prefixes: Sequence[str], last: str, only: str) -> bool:
-    if len(prefixes) == 1:
-        return prefixes[0] == only
-    return prefixes[0] == "B" and prefixes[-1] == last
+def follows(tags: Sequence[str], scheme: Scheme) -> bool:
+    """Whether all entities in the tags of a sentence end as `scheme` says, where it says how."""
+    ends = scheme in _ENDING
+    return not ends or all(_whole(tags[start:end], scheme) for _, start, end in entities(tags))
+
+
+def _whole(tags: Sequence[str], scheme: Scheme) -> bool:
+    """Whether the tags of an entity are those that `scheme` has for one of so many words."""
+    if scheme not in _ENDING:
+        return True
+    last, only = _ENDING[scheme]
+    first = only if len(tags) == 1 else "B"
+    return tags[0][0] == first and (len(tags) == 1 or tags[-1][0] == last)
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
