@@ -679,7 +679,7 @@ def test_a_study_with_seeds_survives_its_own_file() -> None:
         ({"seeds": [1, 1]}, "seeds has a value twice"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [0, -1]}, "seeds[1]"),
-        ({"seeds": 3}, "seeds"),
+        ({"seeds": "x"}, "x.yaml: seeds: Input should be a valid integer"),
         ({"seed": 1, "seeds": [0, 1]}, "seed is the first of seeds; remove it"),
         ({"keep_students": "some"}, "keep_students"),
         ({"erm": "yes"}, "erm"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -26,12 +26,15 @@ _MOST_BYTES = 2_000_000
 _MOST_VALUES = 50_000
 """With what aliases stand for, which can be far more than a file holds."""
 _MOST_CASES = 10_000
+_NAMED_AS_WRITTEN = ("labels", "languages")
+"""Keys whose values are names, also where YAML has a meaning for them: no, 1.0, null."""
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which `1e-5` is a number, a date is text, `010` no number and a key stands once.
 
-    Tags are refused: a study has nothing to say with them.
+    Below `labels` and `languages` every value is text as it is written. Tags are refused: a study
+    has nothing to say with them.
     """
 
     def __init__(self, stream: str) -> None:
@@ -73,13 +76,36 @@ class _Loader(yaml.SafeLoader):
             if key in seen:
                 raise _marked(f"the key {shortened(key)} stands twice", key_node.start_mark)
             seen.add(key)
+        self.flatten_mapping(node)
+        node.value = [
+            (key, _as_written(value) if key.value in _NAMED_AS_WRITTEN else value)
+            for key, value in node.value
+        ]
         return super().construct_mapping(node, deep)
+
+
+def _as_written(node: yaml.Node) -> yaml.Node:
+    """A value, or a list of them, as the text that stands in the file.
+
+    A copy: an alias may mean it elsewhere. What is empty stays empty, as does a lone null.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        items = [_text_of(item) for item in node.value]
+        return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark)
+    return node if node.tag == f"{_YAML}null" else _text_of(node)
+
+
+def _text_of(node: yaml.Node) -> yaml.Node:
+    if not isinstance(node, yaml.ScalarNode) or (node.value == "" and node.style is None):
+        return node
+    return yaml.ScalarNode(f"{_YAML}str", node.value, node.start_mark, node.end_mark, node.style)
 
 
 def _marked(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
+_YAML = "tag:yaml.org,2002:"
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
@@ -89,7 +115,7 @@ _Loader.yaml_implicit_resolvers = {
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    f"{_YAML}float",
     re.compile(
         r"""^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
             |[-+]?[0-9]+[eE][-+]?[0-9]+
@@ -99,7 +125,7 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
+    f"{_YAML}int",
     re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"),  # YAML 1.1 would read 010 as 8 and 1:30 as 90
     list("-+0123456789"),
 )
@@ -143,13 +169,14 @@ def parse_study(
             problems.append(_unknown("--model", name, names, "a model of this study"))
         else:
             known[name] = location
-    seeds = raw.get("seeds")
-    if isinstance(seeds, list) and seeds:
-        raw = {"seed": seeds[0], **raw}
     try:
-        study = Study.model_validate_json(json.dumps(raw))
+        spelt_out = _spelt_out(raw, Study)
+        seeds = spelt_out.get("seeds")
+        if isinstance(seeds, list) and seeds and isinstance(seeds[0], int):
+            spelt_out = {"seed": seeds[0], **spelt_out}
+        study = Study.model_validate_json(json.dumps(spelt_out))
     except ValidationError as error:
-        problems += [_problem(place, detail) for detail in _details(error)]
+        problems += [_problem(place, detail, raw) for detail in _details(error)]
         raise InputError(problems) from None
     except (TypeError, ValueError, RecursionError) as error:  # of a mapping from elsewhere
         raise InputError.one(place, f"cannot be read: {error}") from None
@@ -157,6 +184,33 @@ def parse_study(
     if problems:
         raise InputError(problems)
     return study
+
+
+def _spelt_out(value: Any, kind: Any) -> Any:
+    """`value` as the schema's `kind` wants it: one value as a list of one, 1.0 as the integer 1."""
+    kind = _plain_kind(kind)
+    items = get_args(kind)
+    if _is_section(kind):
+        fields = kind.model_fields if isinstance(value, dict) else {}
+        return _each(value, lambda key: fields[key].annotation if key in fields else Any)
+    if get_origin(kind) is dict:
+        return _each(value, lambda key: items[1])
+    if get_origin(kind) is tuple and Ellipsis in items:
+        single = not isinstance(value, list | dict | None) or (
+            isinstance(value, dict) and _is_section(_plain_kind(items[0]))
+        )
+        listed = [value] if single else value
+        return (
+            [_spelt_out(item, items[0]) for item in listed] if isinstance(listed, list) else value
+        )
+    whole = kind is int and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
+
+
+def _each(value: Any, kind_of: Callable[[str], Any]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _spelt_out(inner, kind_of(key)) for key, inner in value.items()}
 
 
 def test_cases(study: Study) -> tuple[TestCase, ...]:
@@ -266,10 +320,10 @@ def _details(error: ValidationError) -> list[Any]:
     ]
 
 
-def _problem(place: str, detail: Any) -> Problem:
+def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
         return Problem(place=place, what="cannot be read", mend="is there half a character?")
-    location = tuple(detail["loc"])
+    location = _as_in(raw, detail["loc"])
     where = f"{place}: {_path(location)}" if location else place
     if detail["type"] == "extra_forbidden":
         return _unknown(where, str(location[-1]), _fields_at(location[:-1]), "a key here")
@@ -279,10 +333,25 @@ def _problem(place: str, detail: Any) -> Problem:
         context = detail["ctx"]
         what = f"needs {context['min_length']} at least, has {context['actual_length']}"
         return Problem(place=where, what=what)
+    if detail["type"] == "model_type":
+        mend = f"its keys: {', '.join(_fields_at(detail['loc']))}"
+        return Problem(place=where, what="is a section, with keys and their values", mend=mend)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
         what += f", not {_quoted(detail['input'])}"
     return Problem(place=where, what=what)
+
+
+def _as_in(raw: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
+    """The place of a problem in the file, where one value may stand for a list of one."""
+    found: list[str | int] = []
+    for part in location:
+        if isinstance(part, int) and not isinstance(raw, list):
+            continue
+        found.append(part)
+        there = dict(enumerate(raw)) if isinstance(raw, list) else raw
+        raw = there.get(part) if isinstance(there, dict) else None
+    return tuple(found)
 
 
 def _quoted(value: object) -> str:
@@ -312,9 +381,15 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
             kind = kind.model_fields[str(part)].annotation
         else:  # dict[str, X] or tuple[X, ...]: the item's type
             kind = [a for a in get_args(kind) if a is not Ellipsis][-1]
-        while get_origin(kind) in (Annotated, Union, UnionType):
-            kind = next(a for a in get_args(kind) if a is not NoneType)
+        kind = _plain_kind(kind)
     return tuple(kind.model_fields) if _is_section(kind) else ()
+
+
+def _plain_kind(kind: Any) -> Any:
+    """A type without what is annotated, and without that it may be absent."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind = next(a for a in get_args(kind) if a is not NoneType)
+    return kind
 
 
 def _is_section(kind: object) -> bool:
