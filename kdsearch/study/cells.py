@@ -16,6 +16,15 @@ _ITEM = re.compile(
 _MOST_LITERAL = 10_000_000
 
 
+class BadRowError(Exception):
+    """What is wrong with a row, and how to mend it."""
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.mend = mend
+
+
 def listed(value: Any) -> Any:
     """A list as a file may hold it: of a .parquet, or as text.
 

@@ -12,23 +12,16 @@ which the teacher's outputs depend.
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kdsearch.errors import InputError, Problem, shortened
+from kdsearch.study.cells import BadRowError as _BadRowError
 from kdsearch.study.cells import listed, literal
-from kdsearch.study.tags import (
-    OUTSIDE,
-    Scheme,
-    follows,
-    in_order,
-    iob2_labels,
-    scheme_of,
-    to_iob2,
-)
+from kdsearch.study.labels import is_whole, numbers_of, short_label
+from kdsearch.study.tags import OUTSIDE, Scheme, follows, to_iob2
 
 Row = dict[str, Any]
 GOLD = {"classification": "label", "ner": "tags", "qa": "answers", "translation": "target"}
@@ -54,15 +47,6 @@ class Columns:
     """Of ner: the tags of the data in the order of their numbers, where IOB2 is made of them."""
     scheme: Scheme = "IOB2"
     """Of ner: that of the data's tags."""
-
-
-class _BadRowError(Exception):
-    """What is wrong with a row, and how to mend it."""
-
-    def __init__(self, what: str, mend: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.mend = mend
 
 
 def parse_rows(
@@ -104,13 +88,7 @@ def parse_rows(
     return rows
 
 
-def collect_tags(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, ...]:
-    """The tags that occur in some splits of a data set for ner, O first."""
-    found = {tag for tags in _named_tags(raw, columns) for tag in tags}
-    return in_order(found) if found else ()
-
-
-def _named_tags(raw: Sequence[list[Row]], columns: Columns) -> Iterator[list[str]]:
+def named_tags(raw: Sequence[list[Row]], columns: Columns) -> Iterator[list[str]]:
     """The tags of each row, as far as they are names."""
     for row in (row for rows in raw for row in rows):
         tags = listed(_get(row, columns.label))
@@ -122,86 +100,14 @@ def _may_be_tag(tag: str) -> bool:
     return not tag.isdigit() and _encodable(tag)
 
 
-def settle_tags(
-    raw: Sequence[list[Row]], columns: Columns, given: Sequence[tuple[str, ...]] = ()
-) -> tuple[Columns, tuple[str, str] | None]:
-    """The columns of a data set for ner with its labels; what is wrong with its tags, and a mend.
-
-    Labels that the study does not name are those of the data, or of its given teachers if these
-    agree and have more; `given` are theirs. For the F1 of entities, tags in another scheme than
-    IOB2 are to be converted, unless a given teacher has them.
-    """
-    named = columns.labels
-    found = {tag for tags in _named_tags(raw, columns) for tag in tags}
-    if not named and not found:
-        return columns, _nameless(raw, columns)
-    if named and OUTSIDE not in named:
-        what = f"its labels lack the tag {OUTSIDE}"
-        return columns, (what, "name every tag: labels: [O, B-PER, ...]")
-    columns = replace(columns, labels=named or in_order(found), collected=not named)
-    if columns.metric == "f1":
-        other = not found <= {*columns.labels} and scheme_of(found) not in (None, "IOB2")
-        by_name = not named or (other and scheme_of(named) == "IOB2")
-        scheme = scheme_of(found if by_name else named)
-        if scheme is None:
-            return columns, _no_scheme(columns.labels)
-        columns = replace(columns, scheme=scheme)
-        if scheme != "IOB2" and not any(_has_tags(g, columns, scheme) for g in given):
-            written = in_order(found) if by_name else named
-            if not named:
-                iob2 = {tag for tags in _named_tags(raw, columns) for tag in to_iob2(tags)}
-                columns = replace(columns, labels=in_order(iob2))
-            elif not by_name:
-                columns = replace(columns, labels=iob2_labels(named))
-            columns = replace(columns, written=written, collected=by_name)
-    if not named and given:
-        columns = replace(columns, labels=_labels_of_all(given, columns) or columns.labels)
-    return columns, None
-
-
-def _has_tags(given: tuple[str, ...], columns: Columns, scheme: Scheme) -> bool:
-    """Whether a given teacher's labels are the data's, of which collected ones may lack some."""
-    theirs, ours = {*spelt_as(given, columns.labels)}, {*columns.labels}
-    return scheme_of(given) == scheme and (ours <= theirs if columns.collected else ours == theirs)
-
-
-def _labels_of_all(given: Sequence[tuple[str, ...]], columns: Columns) -> tuple[str, ...] | None:
-    """The labels that all given teachers of some data have, if those of the data are among them."""
-    one, *others = [{*spelt_as(labels, columns.labels)} for labels in given]
-    if any(other != one for other in others) or not one >= {*columns.labels}:
-        return None
-    same = columns.metric != "f1" or scheme_of(one) == scheme_of(columns.labels)
-    return in_order(one) if same else None
-
-
-def _nameless(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] | None:
+def nameless(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] | None:
     """What is wrong with a data set in which no tag has a name; None where its rows will say it."""
     if not any(_has(rows, columns.label) for rows in raw):
         return f"has no column {columns.label}", ""
-    if any(listed(_get(row, columns.label)) is None for rows in raw for row in rows):
+    cells = (_get(row, columns.label) for rows in raw for row in rows)
+    if any(isinstance(cell, str) and listed(cell) is None for cell in cells):
         return None
     return "its tags have no names", "name them in their order: labels: [O, B-PER, ...]"
-
-
-def _no_scheme(labels: Sequence[str]) -> tuple[str, str]:
-    other = [tag for tag in labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
-    mend = "write O, B-X and I-X, or take metric: accuracy"
-    unlike = ", ".join(map(_label, other[:5]))
-    return f"the F1 of entities needs tags in IOB2, unlike {unlike}", mend
-
-
-def spelt_as(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
-    """`names`, those that differ from `wanted` in case alone as they stand there.
-
-    Only where some of `wanted` are not in `names` as they are, and all of them are without case,
-    one to one.
-    """
-    folded = [name.casefold() for name in names]
-    spelling = {name.casefold(): name for name in wanted}
-    unique = len({*folded}) == len(names) and len(spelling) == len(wanted)
-    if {*wanted} <= {*names} or not unique or not spelling.keys() <= {*folded}:
-        return names
-    return tuple(spelling.get(fold, name) for fold, name in zip(folded, names, strict=True))
 
 
 def units_of(task: str, row: Row) -> float:
@@ -236,7 +142,7 @@ def one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem
 
 
 def _classification(columns: Columns) -> Callable[[list[Any], Any], Row]:
-    number_of = _numbers(columns.labels, "label")
+    number_of = numbers_of(columns.labels, "label")
     verb = "is" if len(columns.text) == 1 else "are"
 
     def parse(texts: list[Any], label: Any) -> Row:
@@ -251,7 +157,7 @@ def _classification(columns: Columns) -> Callable[[list[Any], Any], Row]:
 
 def _ner(columns: Columns) -> Callable[[list[Any], Any], Row]:
     written = columns.written or columns.labels
-    number_of = _numbers(written, "tag", names_only=columns.collected)
+    number_of = numbers_of(written, "tag", names_only=columns.collected)
 
     def numbers(tags: list[Any]) -> list[int]:
         found = [number_of(tag) for tag in tags]
@@ -264,7 +170,7 @@ def _ner(columns: Columns) -> Callable[[list[Any], Any], Row]:
         converted = to_iob2(names)
         missing = next((tag for tag in converted if tag not in columns.labels), None)
         if missing is not None:
-            there = ", ".join(map(_label, columns.labels[:50]))
+            there = ", ".join(map(short_label, columns.labels[:50]))
             raise _BadRowError(f"its tags make {missing} in IOB2", f"there are: {there}")
         return [columns.labels.index(tag) for tag in converted]
 
@@ -334,7 +240,7 @@ def _answer(context: str, text: Any, start: Any) -> Row:
     _text(text, "answer")
     if not text.strip():
         raise _BadRowError("one of its answers is empty", "leave the answer out")
-    if not _whole(start):
+    if not is_whole(start):
         raise _BadRowError(
             f"the offset of its answer {shortened(text)} is {shortened(start)}",
             "give a whole number",
@@ -383,64 +289,6 @@ _PARSERS: dict[str, Callable[[Columns], Callable[[list[Any], Any], Row]]] = {
 }
 
 
-_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
-"""A whole number as pandas writes it in a column that once lacked a value."""
-_FRACTION = re.compile(r"-?[0-9]*\.[0-9]+(e-?[0-9]+)?", re.I)
-
-
-def _numbers(
-    labels: tuple[str, ...], noun: str, *, names_only: bool = False
-) -> Callable[[Any], int]:
-    """From a label's name or number in the data to its number."""
-    numbers = {name: number for number, name in enumerate(labels)}
-    plain = [_plain(name) for name in labels]
-    if any(name.lstrip("-").isdigit() for name in plain):
-        numbers = {name: i for i, name in enumerate(plain) if plain.count(name) == 1} | numbers
-    elif not names_only:
-        numbers |= {str(number): number for number in range(len(labels))}
-    lowered = [name.lower() for name in labels]
-    truths = {n: lowered.index(n) for n in ("true", "false") if lowered.count(n) == 1}
-
-    def number_of(value: Any) -> int:
-        found = None
-        if isinstance(value, str | int | float) or _whole(value):
-            text = str(value)
-            plain = str(int(value)) if _whole(value) else _plain(text)
-            found = numbers.get(text, numbers.get(plain, truths.get(text.lower())))
-        if found is None and noun == "label" and (other := _other_task(value)):
-            raise _BadRowError(f"its label {shortened(value)} {other}", "give each row one label")
-        if found is None:
-            known = ", ".join(f"{i} {_label(name)}" for i, name in enumerate(labels[:50]))
-            known += ", …" if len(labels) > 50 else ""
-            raise _BadRowError(f"unknown {noun} {shortened(value)}", f"there are: {known}")
-        return found
-
-    return number_of
-
-
-def _plain(text: str) -> str:
-    """1.0 as 1, other text as it is."""
-    whole = _WHOLE.fullmatch(text)
-    return whole[1] if whole else text
-
-
-def _other_task(value: Any) -> str | None:
-    """What a label that is none of the study's belongs to instead."""
-    fraction = isinstance(value, float) and not value.is_integer()
-    if fraction or (isinstance(value, str) and _FRACTION.fullmatch(value.strip())):
-        return "is a number with a fraction: regression is no task of kdsearch"
-    in_brackets = isinstance(value, str) and value.lstrip().startswith("[")
-    if not isinstance(value, str) or in_brackets:
-        value = listed(value)
-    if isinstance(value, list | tuple):
-        return "is a list: multi-label data is no task of kdsearch"
-    return None
-
-
-def _label(name: str) -> str:
-    return name if len(name) <= 50 else f"{name[:50]}…"
-
-
 def _items(value: Any, column: str) -> list[Any]:
     """The parts of a list, in any of the forms it may have."""
     items = listed(value)
@@ -473,14 +321,6 @@ def _missing(value: Any) -> bool:
     """None, an empty cell of a .csv, or the NaN that pandas puts in its place."""
     empty = isinstance(value, str) and not value.strip()
     return value is None or empty or (isinstance(value, float) and value != value)
-
-
-def _whole(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    if isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, int) or hasattr(value, "__index__")
 
 
 def _has(raw: list[Row], column: str) -> bool:

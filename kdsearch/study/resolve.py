@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,12 @@ from pydantic import BaseModel, ConfigDict
 
 import kdsearch
 from kdsearch.errors import InputError, Problem
-from kdsearch.search import Checkpoint
+from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
-from kdsearch.study.parsers import GOLD, Row, spelt_as, units_of
+from kdsearch.study.parsers import GOLD, Row, units_of
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset
-from kdsearch.study.schema import Model, Study, Teacher
-from kdsearch.study.tags import scheme_of
+from kdsearch.study.schema import Model, Study
 
 FORMAT: Literal[1] = 1
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
@@ -110,7 +109,7 @@ def resolve(
     models, of_models, away = _resolve_models(study, place, known)
     datasets = {}
     for name, dataset in study.datasets.items():
-        given = _labels_given(study, name, models)
+        given = labels_given(study, name, models)
         if known and _as_before(study, name, given, known):
             datasets[name] = known.datasets[name]
             continue
@@ -148,37 +147,12 @@ def resolve(
         problems += HubUnreachableError.of([f"{place}: {', '.join(unreachable)}"]).problems
     problems += _too_many_layers(study, models, place)
     if not problems:
-        problems += _label_problems(study, datasets, models, place)
+        problems += label_problems(study, datasets, models, place)
         problems += _unlabelled_problems(study, datasets, place)
         problems += _equal_cases(study, datasets, models, place)
     if problems:
         raise InputError(problems)
     return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
-
-
-def given_labels(
-    teacher: Teacher, model: ResolvedModel, wanted: Sequence[str]
-) -> tuple[str, ...] | None:
-    """The names of a given teacher's outputs: the study's, else those of its configuration.
-
-    In its order, and spelt as the labels of the data, `wanted`, where they differ in case alone.
-    """
-    names = teacher.labels or model.labels
-    return names and spelt_as(names, wanted)
-
-
-def _labels_given(
-    study: Study, dataset: str, models: dict[str, ResolvedModel]
-) -> list[tuple[str, ...]]:
-    """The names of the outputs of all given teachers of a data set, as far as they are known."""
-    teachers = {case.teacher for case in test_cases(study) if case.dataset == dataset}
-    found = [
-        given_labels(teacher, models[model], ())
-        for teacher in (study.teachers[name] for name in sorted(teachers))
-        for model in teacher.given.values()
-        if model in models
-    ]
-    return [names for names in found if names]
 
 
 def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Resolved) -> bool:
@@ -187,7 +161,7 @@ def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Res
     if (before.seed, before.datasets.get(name)) != (study.seed, study.datasets[name]):
         return False
     depends = known.datasets[name].task == "ner" and study.datasets[name].labels is None
-    return not depends or given == _labels_given(before, name, known.models)
+    return not depends or given == labels_given(before, name, known.models)
 
 
 def _resolve_models(
@@ -294,29 +268,6 @@ def _layers(config: dict[str, Any]) -> int | None:
     return 2 * min(encoder, decoder)
 
 
-def _label_problems(
-    study: Study,
-    datasets: dict[str, ResolvedDataset],
-    models: dict[str, ResolvedModel],
-    place: str,
-) -> list[Problem]:
-    """Given teachers whose outputs cannot be matched by name to the labels of their data."""
-    problems = []
-    for name, dataset in dict.fromkeys((case.teacher, case.dataset) for case in test_cases(study)):
-        teacher, wanted = study.teachers[name], datasets[dataset].labels
-        for checkpoint, model_name in teacher.given.items() if wanted else ():
-            model = models[model_name]
-            where = f"{place}: teachers.{name}"
-            if teacher.labels and (wrong := _contradiction(teacher.labels, model.labels or ())):
-                problems.append(Problem(place=f"{where}.labels", what=wrong[0], mend=wrong[1]))
-            elif wrong := _mismatch(
-                given_labels(teacher, model, wanted), datasets[dataset], name, dataset
-            ):
-                field = f"{where}.{_field(checkpoint)}"
-                problems.append(Problem(place=field, what=wrong[0], mend=wrong[1]))
-    return list(dict.fromkeys(problems))
-
-
 def _unlabelled_problems(
     study: Study, datasets: dict[str, ResolvedDataset], place: str
 ) -> list[Problem]:
@@ -375,46 +326,6 @@ def _equal_cases(
             problems.append(Problem(place=f"{place}: test_cases", what=what, mend="keep one"))
         first.setdefault(same, case)
     return problems
-
-
-def _field(checkpoint: Checkpoint) -> str:
-    return "checkpoint" if checkpoint is Checkpoint.GIVEN else checkpoint.value
-
-
-def _contradiction(labels: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, str] | None:
-    """Where a study names outputs in another order than the model itself does, and how to mend it.
-
-    A name that stands elsewhere in the model's list cannot be right in both.
-    """
-    for fold in (str, str.casefold):
-        ours, theirs = ([fold(name) for name in names] for names in (labels, own))
-        moved = [name for name in ours if name in theirs and ours.index(name) != theirs.index(name)]
-        if moved and len({*theirs}) == len(theirs):
-            what = f"its config.json has them in another order: {', '.join(own)}"
-            mend = "leave labels out; if the model's own names are wrong, correct id2label there"
-            return what, mend
-    return None
-
-
-def _mismatch(
-    labels: tuple[str, ...] | None, data: ResolvedDataset, teacher: str, dataset: str
-) -> tuple[str, str] | None:
-    """Why a given teacher's outputs cannot be matched to the labels of its data, and a mend."""
-    wanted = data.labels
-    mend = f"name its outputs in order: teachers.{teacher}.labels"
-    if labels is None:
-        what = f"its configuration does not name its outputs; {dataset} has {', '.join(wanted)}"
-        return what, mend
-    if sorted(labels) == sorted(wanted):
-        return None
-    what = f"its labels are {', '.join(labels)}; those of {dataset} are {', '.join(wanted)}"
-    if data.task == "ner" and (theirs := scheme_of(labels)) not in (None, scheme_of(wanted)):
-        mend = f"its tags are {theirs}: write those of the data so"
-    elif {*wanted} < {*labels}:
-        mend = f"where all its given teachers have these: datasets.{dataset}.labels names them"
-    elif len(labels) != len(wanted):
-        mend = "take a teacher that was fine-tuned for these labels"
-    return what, mend
 
 
 def _versions() -> dict[str, str]:

@@ -24,9 +24,9 @@ from kdsearch.study.parsers import (
     Row,
     one_class,
     parse_rows,
-    settle_tags,
 )
 from kdsearch.study.schema import METRICS, SPLITS, Dataset
+from kdsearch.study.tagging import settle_tags
 from kdsearch.study.tags import expand_tags
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
