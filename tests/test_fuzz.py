@@ -206,6 +206,9 @@ def change(tree: dict[str, Any], draw: random.Random) -> None:
 
 def covers(given: Any, found: Any) -> bool:
     """Whether `found` says all that was `given`, whose short forms may be spelt out."""
+    single = given is not None and not isinstance(given, list)
+    if single and isinstance(found, list):  # one value instead of a list of one
+        return covers([given], found)
     if isinstance(given, dict):
         return isinstance(found, dict) and all(
             key in found and covers(value, found[key]) for key, value in given.items()
@@ -214,12 +217,12 @@ def covers(given: Any, found: Any) -> bool:
         return (
             isinstance(found, list) and len(given) == len(found) and all(map(covers, given, found))
         )
-    if isinstance(given, str) and isinstance(found, list):  # one name instead of a list of names
-        return found == [given]
     if isinstance(given, str) and isinstance(found, dict):  # a model by its folder or its Hub id
         return given in (found["path"], found["hub"])
     if isinstance(given, float) and math.isnan(given):
         return False
+    if isinstance(found, str) and not isinstance(given, str):  # a name as it is written
+        return found == written(given)
     return bool(given == found) and isinstance(given, bool) == isinstance(found, bool)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -127,7 +128,7 @@ def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path) -
     assert all(any(f"{split}.jsonl: {klass}" in text for text in found) for split in SPLITS)
 
 
-@pytest.mark.parametrize("label", [2, -1, "maybe", 0.5, True, ["no"]])
+@pytest.mark.parametrize("label", [2, -1, "maybe", 7.0, True, "Yes"])
 def test_an_unknown_label_is_named_with_its_row(tmp_path: Path, label: object) -> None:
     dataset = write_all(tmp_path)
     write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": label}])
@@ -545,15 +546,45 @@ def test_numbers_of_tags_without_names_are_refused(tmp_path: Path, kind: str) ->
     assert "name them in their order: labels: [O, B-PER, ...]" in found[0]
 
 
-def test_tags_that_are_not_iob2_are_refused(tmp_path: Path) -> None:
-    rows = [{"words": ["a", "b"], "tags": ["S-PER", "O"]}]
+def test_tags_of_another_scheme_are_read_as_iob2_and_that_is_said(tmp_path: Path) -> None:
+    rows = [{"words": ["Ada", "Byron", "wrote"], "tags": ["B-PER", "E-PER", "O"]}]
+    rows += [{"words": ["in", "London"], "tags": ["O", "S-LOC"]}]
+    found = read_all(write_task(tmp_path / "a", "jsonl", rows, **NER_FIELDS))
+    same = read_all(write_task(tmp_path / "b", "jsonl", NER_ROWS, **NER_FIELDS))
+    assert (found.splits, found.labels) == (same.splits, same.labels)
+    assert (found.converted, same.converted) == ("BIOES", None)
+
+
+def test_tags_of_no_scheme_are_refused(tmp_path: Path) -> None:
+    rows = [{"words": ["a", "b"], "tags": ["X-PER", "O"]}, {"words": ["a"], "tags": ["B-PER"]}]
     dataset = write_task(tmp_path, "jsonl", rows, **NER_FIELDS)
     assert problems(dataset) == [
-        "datasets.mine: the F1 of entities needs tags in IOB2, unlike S-PER "
+        "datasets.mine: the F1 of entities needs tags in IOB2, unlike X-PER "
         "(write O, B-X and I-X, or take metric: accuracy)"
     ]
     accurate = write_task(tmp_path, "jsonl", rows, **NER_FIELDS, metric="accuracy")
-    assert read_all(accurate).labels == ("O", "S-PER")
+    assert read_all(accurate).labels == ("O", "B-PER", "X-PER")
+
+
+def test_lists_that_pandas_wrote_into_a_csv_give_the_rows_of_a_jsonl(tmp_path: Path) -> None:
+    cells = [{name: str(items) for name, items in row.items()} for row in NER_ROWS]
+    arrays = [{n: str(np.array(items)) for n, items in row.items()} for row in NER_ROWS]
+    expected = read(write_task(tmp_path / "a", "jsonl", NER_ROWS, **NER_FIELDS))
+    for folder, rows in (("b", cells), ("c", arrays)):
+        assert read(write_task(tmp_path / folder, "csv", rows, **NER_FIELDS)) == expected
+
+
+def test_a_tag_column_of_unreadable_lists_is_refused_with_its_rows(tmp_path: Path) -> None:
+    rows = [{"words": "Ada wrote", "tags": "['B-PER', None]"}]
+    found = problems(write_task(tmp_path, "csv", rows, **NER_FIELDS))
+    assert "train.csv: row 1: its tags is in brackets, but neither JSON" in found[0]
+
+
+def test_a_label_that_pandas_wrote_as_a_float_into_a_csv_is_its_number(tmp_path: Path) -> None:
+    rows = [{"first": "a", "second": "b", "class": value} for value in (1.0, None, 0.0)]
+    dataset = write_all(tmp_path / "csv", "csv")
+    pd.DataFrame(rows).to_csv(tmp_path / "csv" / "train.csv", index=False)
+    assert [row["label"] for row in read(dataset)["train"]] == [1, None, 0]
 
 
 def test_tags_without_that_of_no_entity_are_refused(tmp_path: Path) -> None:

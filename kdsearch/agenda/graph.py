@@ -51,8 +51,9 @@ class Graph:
     def given(self, case: TestCase, model: str) -> CheckpointSpec:
         """A checkpoint that was given."""
         teacher = self._study.teachers[case.teacher]
-        labels = given_labels(teacher, self._resolved.models[model])
-        if not self._resolved.datasets[case.dataset].labels:
+        wanted = self._resolved.datasets[case.dataset].labels
+        labels = given_labels(teacher, self._resolved.models[model], wanted)
+        if not wanted:
             labels = ()  # its task has none
         assert labels is not None  # a study without them does not resolve
         return CheckpointSpec(model=self._model(model), training=None, epoch=None, labels=labels)

@@ -181,6 +181,8 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
             out.print(f"{name}: {what}, of {data.splits[split].rows}")
         for split, rows in data.left_out.items():
             out.print(f"{name}: left out of {split}, since unusable: {count(rows, 'row')}")
+        if data.converted:
+            out.print(f"{name}: its tags are {data.converted}; read as IOB2, the same entities")
         train = data.splits["train"]
         if train.unlabelled:
             out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")

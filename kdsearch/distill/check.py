@@ -80,7 +80,7 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             continue
         for model in teacher.given.values():
             found = resolved.models[model]
-            labels = given_labels(teacher, found) if data.labels else ("start", "end")
+            labels = given_labels(teacher, found, data.labels) if data.labels else ("start", "end")
             try:
                 outputs = _config(resolved, model).num_labels
             except Exception:  # which is said of the model itself

@@ -1,6 +1,7 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
 from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
 from kdsearch.study.load import (
     TestCase,
@@ -29,7 +30,6 @@ from kdsearch.study.resolve import (
     ResolvedModel,
     ResolvedSplit,
     digest_model,
-    given_labels,
     resolve,
     weight_files,
 )

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict
 
 import kdsearch
 from kdsearch.errors import InputError, Problem
-from kdsearch.search import Checkpoint
+from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
 from kdsearch.study.parsers import GOLD, Row, units_of
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset
-from kdsearch.study.schema import Model, Study, Teacher
+from kdsearch.study.schema import Model, Study
 
 FORMAT: Literal[1] = 1
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
@@ -68,6 +68,8 @@ class ResolvedDataset(Record):
     """
     shared: dict[str, int] = {}
     """How many rows of a split that was cut off have their context, premise or text in train."""
+    converted: str | None = None
+    """Of ner: the scheme of the tags that were made into IOB2."""
 
 
 class ResolvedModel(Record):
@@ -111,13 +113,15 @@ def resolve(
     if data_dir is not None and not data_dir.is_dir():
         raise InputError.one(data_dir, "no such folder", "give --data-dir a folder")
     unreachable: list[str] = []
+    models, of_models, away = _resolve_models(study, place, known)
     datasets = {}
     for name, dataset in study.datasets.items():
-        if known and (known.study.seed, known.study.datasets.get(name)) == (study.seed, dataset):
+        given = labels_given(study, name, models)
+        if known and _as_before(study, name, given, known):
             datasets[name] = known.datasets[name]
             continue
         try:
-            data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
+            data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed, given=given)
         except HubUnreachableError:
             unreachable.append(f"datasets.{name}")
             continue
@@ -144,8 +148,38 @@ def resolve(
             left_out=dict(data.left_out),
             drawn=data.drawn,
             shared=dict(data.shared),
+            converted=data.converted,
         )
-    models = {}
+    problems += of_models
+    unreachable += away
+    if unreachable:
+        problems += HubUnreachableError.of([f"{place}: {', '.join(unreachable)}"]).problems
+    problems += _too_many_layers(study, models, place)
+    if not problems:
+        problems += label_problems(study, datasets, models, place)
+        problems += _unlabelled_problems(study, datasets, place)
+        problems += _equal_cases(study, datasets, models, place)
+    if problems:
+        raise InputError(problems)
+    return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
+
+
+def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Resolved) -> bool:
+    """Whether a data set's rows are those that an earlier version of the study has."""
+    before = known.study
+    if (before.seed, before.datasets.get(name)) != (study.seed, study.datasets[name]):
+        return False
+    depends = known.datasets[name].task == "ner" and study.datasets[name].labels is None
+    return not depends or given == labels_given(before, name, known.models)
+
+
+def _resolve_models(
+    study: Study, place: str, known: Resolved | None
+) -> tuple[dict[str, ResolvedModel], list[Problem], list[str]]:
+    """The models of a study, what is wrong with others, and those that the Hub has and is away."""
+    models: dict[str, ResolvedModel] = {}
+    problems: list[Problem] = []
+    unreachable = []
     for name, model in study.models.items():
         if known and known.study.models.get(name) == model:
             models[name] = known.models[name]
@@ -156,21 +190,7 @@ def resolve(
             unreachable.append(f"models.{name}")
         except InputError as error:
             problems += error.problems
-    if unreachable:
-        problems += HubUnreachableError.of([f"{place}: {', '.join(unreachable)}"]).problems
-    problems += _too_many_layers(study, models, place)
-    if not problems:
-        problems += _label_problems(study, datasets, models, place)
-        problems += _unlabelled_problems(study, datasets, place)
-        problems += _equal_cases(study, datasets, models, place)
-    if problems:
-        raise InputError(problems)
-    return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
-
-
-def given_labels(teacher: Teacher, model: ResolvedModel) -> tuple[str, ...] | None:
-    """The names of a given teacher's outputs: the study's, else those of its configuration."""
-    return teacher.labels or model.labels
+    return models, problems, unreachable
 
 
 def _resolve_model(model: Model, place: str) -> ResolvedModel:
@@ -257,29 +277,6 @@ def _layers(config: dict[str, Any]) -> int | None:
     return 2 * min(encoder, decoder)
 
 
-def _label_problems(
-    study: Study,
-    datasets: dict[str, ResolvedDataset],
-    models: dict[str, ResolvedModel],
-    place: str,
-) -> list[Problem]:
-    """Given teachers whose outputs cannot be matched by name to the labels of their data."""
-    problems = []
-    for block in study.test_cases:
-        for teacher_name in block.teacher or study.teachers:
-            teacher = study.teachers[teacher_name]
-            for checkpoint, model_name in teacher.given.items():
-                labels = given_labels(teacher, models[model_name])
-                for dataset in block.dataset or study.datasets:
-                    wanted = datasets[dataset].labels
-                    what = _mismatch(labels, wanted, dataset) if wanted else None
-                    if what:
-                        where = f"{place}: teachers.{teacher_name}.{_field(checkpoint)}"
-                        mend = f"name its outputs in order: teachers.{teacher_name}.labels"
-                        problems.append(Problem(place=where, what=what, mend=mend))
-    return list(dict.fromkeys(problems))
-
-
 def _unlabelled_problems(
     study: Study, datasets: dict[str, ResolvedDataset], place: str
 ) -> list[Problem]:
@@ -338,18 +335,6 @@ def _equal_cases(
             problems.append(Problem(place=f"{place}: test_cases", what=what, mend="keep one"))
         first.setdefault(same, case)
     return problems
-
-
-def _field(checkpoint: Checkpoint) -> str:
-    return "checkpoint" if checkpoint is Checkpoint.GIVEN else checkpoint.value
-
-
-def _mismatch(labels: tuple[str, ...] | None, wanted: tuple[str, ...], dataset: str) -> str | None:
-    if labels is None:
-        return f"its configuration does not name its outputs; {dataset} has {', '.join(wanted)}"
-    if sorted(labels) != sorted(wanted):
-        return f"its labels are {', '.join(labels)}; those of {dataset} are {', '.join(wanted)}"
-    return None
 
 
 def _versions() -> dict[str, str]:

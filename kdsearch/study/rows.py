@@ -19,15 +19,13 @@ from kdsearch.study.hub import HubUnreachableError, hub_rows
 from kdsearch.study.parsers import (
     Columns,
     Row,
-    collect_tags,
-    expand_tags,
-    has_labels,
     one_class,
     parsed_rows,
-    tag_problem,
 )
 from kdsearch.study.schema import METRICS, SPLITS, Dataset, Files
 from kdsearch.study.split import Drawing, group_of, hash_of
+from kdsearch.study.tagging import settle_tags
+from kdsearch.study.tags import expand_tags
 
 _USUAL_COLUMNS = {"qa": (("question", "context"), "answers")}
 """Of one's own files, by task, where nearly all data sets have the same."""
@@ -87,26 +85,33 @@ class DataRows:
     """How splits were drawn off one's own files; None: without regard to labels and groups."""
     shared: Mapping[str, int] = field(default_factory=dict)
     """How many rows of a split that was cut off have their context, premise or text in train."""
+    converted: str | None = None
+    """Of ner: the scheme of the tags that were made into IOB2."""
 
 
-def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: int) -> DataRows:
+def read_dataset(
+    name: str,
+    dataset: Dataset,
+    *,
+    data_dir: Path | None,
+    seed: int,
+    given: Sequence[tuple[str, ...]] = (),
+) -> DataRows:
     """The rows of each split, checked and cut to the study's limit.
 
     Looks in `data_dir/NAME/` first, then where the study says. A split without a source is drawn
     from the training split by the seed. Where a limit leaves rows out, files are read twice, so
-    that only rows that are kept are held. Raises `InputError` with the problems of all splits.
+    that only rows that are kept are held. `given` are the labels of its given teachers, for tags
+    that the study does not name. Raises `InputError` with the problems of all splits.
     """
     columns = columns_of(name, dataset)
     source = _source(name, dataset, columns, data_dir)
     problems = [*source.problems]
     if columns.task == "ner":
         every = [_Readable(raw, problems) for raw in source.splits.values()]
-        if not columns.labels:
-            columns = replace(columns, labels=collect_tags(every, columns), collected=True)
-        # where no split has them, the column is named with those that are there, below
-        named = columns.labels or has_labels(every, columns)
-        if named and (problem := tag_problem(every, columns)) is not None:
-            what, mend = problem
+        columns, wrong = settle_tags(every, columns, given)
+        if wrong is not None:
+            what, mend = wrong
             problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
             raise InputError(dict.fromkeys(problems))
     missing = [split for split in SPLITS if split not in source.splits]
@@ -147,6 +152,7 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
         left_out={split: scan.left_out for split, scan in scans.items() if scan.left_out},
         drawn=drawing.rule if missing and source.fair else None,
         shared=_shared(splits, missing, columns),
+        converted=columns.scheme if columns.written else None,
     )
 
 
