@@ -16,6 +16,7 @@ import lzma
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -86,9 +87,9 @@ def named_files(source: FileSource, split: str, columns: Columns) -> RawFiles:
         return RawFiles(place=place, paths=paths, columns=columns, parallel=tuple(source))
     names = (source,) if isinstance(source, str) else source
     found = [path for name in names for path in _matching(name, split)]
-    twice = next((path for path in found if found.count(path) > 1), None)
-    if twice is not None:
-        raise InputError.one(twice, "stands twice among the files of a split", "name it once")
+    for path, times in Counter(found).items():
+        if times > 1:
+            raise InputError.one(path, "stands twice among the files of a split", "name it once")
     place = str(expanded(names[0])) if len(names) == 1 else f"{names[0]} … {names[-1]}"
     return RawFiles(place=place, paths=tuple(found), columns=columns)
 
@@ -119,11 +120,8 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
             every = tuple(part for path in paths for part in _parts(path, split))
             found[split] = RawFiles(place=place, paths=every, columns=columns)
     if SPLITS[0] not in found:
-        what, mend = (
-            f"has no {SPLITS[0]} split",
-            f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}",
-        )
-        raise InputError.one(folder, what, mend)
+        mend = f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}"
+        raise InputError.one(folder, f"has no {SPLITS[0]} split", mend)
     return found
 
 

@@ -314,7 +314,7 @@ def parquet(path: Path, file: IO[bytes], columns: Columns) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
     try:
-        table = ParquetFile(file)
+        table = ParquetFile(file, buffer_size=2**20)  # else a row group's columns are held
         names = table.schema_arrow.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if not twice:
