@@ -807,11 +807,15 @@ NINE = [f"{prefix}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for prefix 
 
 
 def tagging(folder: Path, *names: list[str], **dataset: Any) -> dict[str, Any]:
-    """A study of two sentences and a given teacher for each of `names`."""
+    """A study of two kinds of sentence and a given teacher for each of `names`."""
     rows = [
-        {"w": ["Ada", "saw", "Rome"], "t": ["B-PER", "O", "B-LOC"]},
-        {"w": ["in", "New", "York"], "t": ["O", "B-LOC", "I-LOC"]},
-    ] * 10
+        row
+        for number in map(str, range(10))
+        for row in (
+            {"w": ["Ada", "saw", "Rome", number], "t": ["B-PER", "O", "B-LOC", "O"]},
+            {"w": ["in", "New", "York", number], "t": ["O", "B-LOC", "I-LOC", "O"]},
+        )
+    ]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     models = {
         f"m{i}": str(save_model(folder / f"m{i}", id2label=dict(enumerate(labels)), seed=i))
