@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def check_models(resolved: Resolved, place: str) -> None:
     transformers.logging.set_verbosity_error()
     tokenizer_of.cache_clear()
     tokenizer_content.cache_clear()
-    read_shapes.cache_clear()
+    _check_weights.cache_clear()
     study = resolved.study
     used: set[tuple[str, str, int | None, str]] = set()
     for case in test_cases(study):
@@ -161,7 +162,7 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         return unknown
     config = config_of(resolved, name)
     if (path := resolved.models[name].path) is not None:
-        read_shapes(path)  # raises where they cannot be read
+        _check_weights(path)
     wanted = resolved.datasets[dataset].task
     if config.is_encoder_decoder and not task.wide:
         return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
@@ -172,6 +173,12 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
     if layers is not None:
         truncate(model, layers)
     return tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+
+
+@lru_cache(maxsize=32)
+def _check_weights(path: str) -> None:
+    """Raise `InputError` where a model's weights cannot be read without running anything."""
+    read_shapes(path)
 
 
 def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:

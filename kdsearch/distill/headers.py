@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -20,7 +19,6 @@ _CUT_OFF = ("incomplete metadata", "invalid header length", "header too small")
 """What safetensors says of a file whose end is missing."""
 
 
-@lru_cache(maxsize=32)
 def read_shapes(folder: str) -> Shapes:
     """The shape of each weight of a model by its name; no code of the files is run.
 

@@ -41,7 +41,10 @@ def readings(
             for split, count in counts.items():
                 found += (count.reading(dataset, model, split) for model in models)
             for said in _unknown_words(reader, models, counts, place):
-                (problems if isinstance(said, Problem) else doubts).append(said)
+                if isinstance(said, Problem):
+                    problems.append(said)
+                else:
+                    doubts.append(said)
             doubts += _cut_rows(reader, models, counts, place)
             for model in models:
                 problems += _embedding_problem(resolved, model, reader, every, place)

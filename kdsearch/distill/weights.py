@@ -175,7 +175,7 @@ def _of_missing(found: _Compared, count: str, task: str | None) -> tuple[str, st
     alike = sum(name.startswith(prefix) for name in found.file)
     whose = "all its names" if alike == len(found.file) else f"{alike} of its names"
     what = f"{what}; {whose} begin with {prefix}"
-    if not instead and prefix in _LEFT_BY:
+    if prefix in _LEFT_BY and not (instead and prefix == "model."):  # also the name of bodies
         left_by, mend = _LEFT_BY[prefix]
         return f"{what}, {left_by}", mend
     return what + f" in place of {instead}" * bool(instead), "rename them"
