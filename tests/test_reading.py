@@ -171,6 +171,16 @@ def test_training_pairs_that_are_left_out_are_counted(tmp_path: Path) -> None:
     assert found[1][0].what.startswith(what)
 
 
+def test_a_longest_input_that_leaves_no_training_pair_is_refused(tmp_path: Path) -> None:
+    pairs = [{"de": "a b", "en": " ".join(WORDS[:15])}]
+    data = {**files(tmp_path, train=pairs * 20), "text": "de", "label": "en"}
+    _, doubts, (problem,) = read(
+        tmp_path / "study", "translation", data, training={"max_length": 16}
+    )
+    assert "20 of 20 training pairs have a side of more than 16 tokens" in problem.what
+    assert not doubts
+
+
 @pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation"])
 def test_what_fits_and_is_known_raises_no_doubt(task: str, tmp_path: Path) -> None:
     grammar = {"grammar": {"train": 96, "validation": 24, "test": 20}}

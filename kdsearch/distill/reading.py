@@ -40,12 +40,14 @@ def readings(
             counts = {split: reader.count(split, every[split]) for split in SPLITS}
             for split, count in counts.items():
                 found += (count.reading(dataset, model, split) for model in models)
-            for said in _unknown_words(reader, models, counts, place):
+            for said in (
+                *_unknown_words(reader, models, counts, place),
+                *_cut_rows(reader, models, counts, place),
+            ):
                 if isinstance(said, Problem):
                     problems.append(said)
                 else:
                     doubts.append(said)
-            doubts += _cut_rows(reader, models, counts, place)
             for model in models:
                 problems += _embedding_problem(resolved, model, reader, every, place)
     return found, doubts, problems
@@ -109,9 +111,15 @@ def _unknown_words(
 
 def _cut_rows(
     reader: Reader, models: Sequence[str], counts: Mapping[str, Count], place: str
-) -> Iterator[Doubt]:
-    """Of the split where most is lost: rows that are cut, entities and answers behind the cut."""
+) -> Iterator[Doubt | Problem]:
+    """Of the split where most is lost: rows that are cut, entities and answers behind the cut.
+
+    A problem where no training pair would be left.
+    """
     split = max(counts, key=lambda split: (counts[split].beyond_share, counts[split].cut_share))
+    nothing_left = reader.task == "translation" and counts["train"].cut == counts["train"].rows
+    if nothing_left:
+        split = "train"
     count, length = counts[split], reader.longest
     if count.cut_share <= _MANY_CUT and count.beyond_share <= _MANY_BEYOND:
         return
@@ -128,4 +136,5 @@ def _cut_rows(
             what += f"; {count.beyond} of {count.parts} entities lie beyond"
     what += f", as {shortened_list(models)} read{'s' * (len(models) == 1)} them"
     mend = f"raise {reader.max_length_of}.max_length, up to what the models have positions for"
-    yield Doubt(place=f"{place}: datasets.{reader.dataset}", what=what, mend=mend)
+    made = Problem if nothing_left else Doubt
+    yield made(place=f"{place}: datasets.{reader.dataset}", what=what, mend=mend)
