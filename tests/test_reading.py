@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import begin, save_model, task_study, tiny
+from models import begin, encode, save_model, task_study, tiny
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.distill import check_models
+from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.reading import readings
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import Doubt, Reading
@@ -151,6 +152,30 @@ def test_answers_that_no_window_holds_are_counted(tmp_path: Path) -> None:
     found = read(tmp_path / "study", "qa", data, training=training)
     assert of(found, "train").beyond == 0.25
     assert "5 of 20 answers stand in no window whole" in found[1][0].what
+
+
+def test_answers_of_any_length_and_place_are_counted_as_their_windows_have_it(
+    tmp_path: Path,
+) -> None:
+    letters = [chr(ord("a") + number % 26) + str(number // 26) for number in range(60)]
+    raw = [
+        question(" ".join(letters[start : start + length]), letters)
+        for length in (1, 3, 7, 8, 9, 12, 20, 26)
+        for start in range(0, 60 - length, 5)
+    ]
+    data = files(tmp_path, train=raw)
+    training = {"max_length": 32, "stride": 8}
+    study = task_study("qa", datasets={"data": {"task": "qa", **data}}, training=training)
+    ledger, _ = begin(tmp_path / "study", study)
+    found = readings(ledger.resolved(), ledger.rows, "study.yaml")
+    rows = ledger.rows(ledger.resolved().datasets["data"].splits["train"].digest)
+    tokenizer = word_tokenizer(text for row in rows for text in (row["question"], row["context"]))
+    lost = sum(
+        not bool(encode("qa", [row], tokenizer, max_length=32, stride=8).labels.any())
+        for row in rows
+    )
+    assert 0 < lost < len(rows)
+    assert of(found, "train").beyond == pytest.approx(lost / len(rows))
 
 
 def test_questions_longer_than_a_quarter_are_counted_as_cut(tmp_path: Path) -> None:

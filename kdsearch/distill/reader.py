@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -205,13 +205,20 @@ class Reader:
             )
             return total, beyond
         if self.task == "qa":
-            answered = [row for row in long if row["answers"]]
-            held = self._held(self._encode(answered)) if answered else set()
-            return sum(bool(row["answers"]) for row in rows), len(answered) - len(held)
+            wide = [
+                row for row in long if row["answers"] and self._may_be_beyond(row["answers"][0])
+            ]
+            held = self._held(self._encode(wide)) if wide else set()
+            return sum(bool(row["answers"]) for row in rows), len(wide) - len(held)
         return None, 0
 
     def _entities(self, row: Row) -> list[Entity]:
         return list(entities([self._data.labels[tag] for tag in row["tags"]]))
+
+    def _may_be_beyond(self, answer: Mapping[str, str]) -> bool:
+        """Whether an answer may be longer than what windows share: one that is not is in one."""
+        assert self.settings.stride is not None
+        return len(answer["text"].encode()) >= self.settings.stride  # a token is a byte or more
 
     def _held(self, encoded: Encoded) -> set[int]:
         """The questions whose answer some window holds."""
