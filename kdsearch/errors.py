@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _SHORT = reprlib.Repr()
@@ -25,6 +25,12 @@ class Problem:
 def shortened(value: object) -> str:
     """How a value is written, with the middle left out where it is long or deeply nested."""
     return _SHORT.repr(value)
+
+
+def shortened_list(names: Sequence[str], most: int = 3) -> str:
+    """Names with commas between them, those behind the first `most` as a number."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
 
 
 def first_line(error: BaseException) -> str:

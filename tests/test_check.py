@@ -313,3 +313,15 @@ def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
         place.write_text(json.dumps(config))
     with pytest.raises(InputError, match="its tokenizer has no padding token"):
         check(tmp_path / "study", "ner", models)
+
+
+def test_a_model_that_is_broken_is_named_once_though_students_are_cut_from_it(
+    tmp_path: Path,
+) -> None:
+    models = folders(tmp_path, "classification", (), ())
+    for file in Path(models["small"]).glob("tokenizer*"):
+        file.unlink()
+    students = {"s": {"model": "small", "layers": 1}}
+    with pytest.raises(InputError) as error:
+        check(tmp_path / "study", "classification", models, students=students)
+    assert [problem.place for problem in error.value.problems] == ["study.yaml: models.small"]

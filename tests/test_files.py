@@ -620,8 +620,8 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (POINTER.encode(), "is a Git LFS pointer, not the data (run git lfs pull)"),
-        (b"\n<!DOCTYPE html>\n<html lang=en>", "is an HTML page, not the data"),
+        (POINTER.encode(), "is a Git LFS pointer (git lfs pull brings the file itself)"),
+        (b"\n<!DOCTYPE html>\n<html lang=en>", "is a web page (fetch the file itself"),
         (b"\x00\xff\x93 neither text nor a table", ""),
         (b"", ""),
     ],

@@ -27,6 +27,7 @@ from kdsearch.errors import InputError, first_line
 from kdsearch.study import formats
 from kdsearch.study.parsers import Columns, Row
 from kdsearch.study.schema import SPLITS, FileSource
+from kdsearch.study.standin import stand_in
 
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXT: dict[str, Callable[[Path, TextIO, Columns], Iterator[Row]]] = {
@@ -238,13 +239,10 @@ def _opened(path: Path, kind: str, packed: str) -> Any:
     """The bytes of a file, decompressed. Raises `InputError` where it is not what its name says."""
     if path.exists() and not path.is_file():
         raise InputError.one(path, "is no regular file", "name a file")
+    if (problem := stand_in(path)) is not None:
+        raise InputError([problem])
     with path.open("rb") as file:
-        start = file.read(512)
-    if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise InputError.one(path, "is a Git LFS pointer, not the data", "run git lfs pull")
-    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        what = "is an HTML page, not the data"
-        raise InputError.one(path, what, "fetch the file itself, not the page that shows it")
+        start = file.read(16)
     if packed:
         return _OPENERS[packed](path)
     held = (match := _PACKED.match(start)) and match.lastgroup

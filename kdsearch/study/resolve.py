@@ -14,21 +14,23 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 import kdsearch
-from kdsearch.errors import InputError, Problem
+from kdsearch.errors import InputError, Problem, shortened_list
 from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
 from kdsearch.study.parsers import GOLD, Row, units_of
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset
 from kdsearch.study.schema import Model, Study
+from kdsearch.study.standin import stand_in
 
 FORMAT: Literal[1] = 1
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_MODEL_FILES = (*_WEIGHTS, "*.json", "*.txt", "*.model", "*.spm")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_NOT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.spm")
+_MODEL_FILES = ("*.safetensors", "pytorch_model*.bin", *_NOT_WEIGHTS)
 _NOT_CONTENT = ("README", "modules.json", "config_sentence_transformers", "data_config")
 
 
@@ -202,13 +204,11 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
         if not os.path.isdir(folder):
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
-    if not (folder / "config.json").is_file() or not weight_files(folder):
-        raise InputError.one(
-            place,
-            f"{folder} holds no model",
-            "a folder as save_pretrained writes it: config.json and model.safetensors",
-        )
+    _check_files(folder, place)
     config = _config(folder)
+    if (method := _quantised(config)) is not None:
+        mend = "give the model that it was made from"
+        raise InputError.one(place, f"is quantised ({method}), which is not supported", mend)
     try:
         names = config.get("id2label") or {}
         labels = tuple(str(names[key]) for key in sorted(names, key=int)) or None
@@ -225,20 +225,63 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     )
 
 
+def _check_files(folder: Path, place: str) -> None:
+    """Raise `InputError` where a model's files are not all there, or others in their place."""
+    weights = _listed(folder)
+    if not (folder / "config.json").is_file() or not weights:
+        raise InputError.one(
+            place,
+            f"{folder} holds no model",
+            "a folder as save_pretrained writes it: config.json and model.safetensors",
+        )
+    if missing := [file.name for file in weights if not file.is_file()]:
+        what = f"{folder} lacks {shortened_list(missing)}, of {len(weights)} files of weights"
+        raise InputError.one(place, what, "fetch them, or wait until the folder is written")
+    texts = {path for pattern in _NOT_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    if problems := [found for path in (*weights, *sorted(texts)) if (found := stand_in(path))]:
+        raise InputError(problems)
+
+
 def _config(folder: Path) -> dict[str, Any]:
+    return _json_object(folder / "config.json")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError.one(folder / "config.json", f"not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError.one(folder / "config.json", "not a JSON object")
-    return config
+        raise InputError.one(path, f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError.one(path, "not a JSON object")
+    return content
+
+
+def _quantised(config: dict[str, Any]) -> str | None:
+    """The method by which a model was quantised, if it was."""
+    found = config.get("quantization_config") or config.get("compression_config")
+    if not found:
+        return None
+    method = found.get("quant_method") if isinstance(found, dict) else None
+    return str(method or "bitsandbytes")  # which once left its name out
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a model's folder that hold its weights."""
-    found = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
-    return next((files for files in found if files), [])
+    """The files of a model's folder that transformers reads its weights from."""
+    return [file for file in _listed(folder) if file.is_file()]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Those files, and those that the index of the shards names and that are missing."""
+    for name in _WEIGHTS:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            shards = _json_object(index).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise InputError.one(index, "has no weight_map", "fetch it again")
+            return [folder / shard for shard in sorted(set(map(str, shards.values())))]
+    return []
 
 
 def digest_model(folder: Path, *, code: bool = False) -> str:
