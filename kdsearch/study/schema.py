@@ -160,7 +160,8 @@ class Dataset(Section):
     labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The labels' names, in the order of their numbers in the data.
 
-    ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data.
+    ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data, or of its given
+    teachers if they have more.
     """
     metric: str | None = None
     """One of the task's; see METRICS. Default: the first of them."""
@@ -262,7 +263,10 @@ class Teacher(Section):
     t_hs: str | None = None
     t_ll: str | None = None
     labels: tuple[str, ...] | None = None
-    """The names of a given teacher's outputs, where its own configuration does not name them."""
+    """The names of a given teacher's outputs, where its own configuration does not name them.
+
+    They cannot contradict those that it has.
+    """
 
     @model_validator(mode="after")
     def _one_source(self) -> Teacher:
