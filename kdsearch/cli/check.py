@@ -134,7 +134,7 @@ def _show(out: Console, resolved: Resolved, found: Preflight) -> None:
         out.print(_samples_table(found))
         out.print()
     if not found.forward:
-        out.print("the models are too large to run here: the launch has a worker run them first")
+        out.print("the models are too large to run here: a worker runs them first, once launched")
     print_doubts(out, found.doubts)
 
 
@@ -171,7 +171,7 @@ def _add(table: Table, name: str, numbers: list[int]) -> None:
 
 
 def _readings_table(found: Preflight) -> Table:
-    title = f"What the tokenizers make of it, over at most {SAMPLE:,} rows of a split, drawn"
+    title = f"Tokenizers, over at most {SAMPLE:,} rows of a split, drawn by the seed"
     table = Table(title=title, box=None, title_justify="left")
     for column in ("data set", "model"):
         table.add_column(column, overflow="fold")
