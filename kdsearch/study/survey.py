@@ -170,8 +170,8 @@ def _unscored_labels(data: ResolvedDataset, splits: Mapping[str, SplitFacts]) ->
         return
     lacking: dict[tuple[str, ...], list[str]] = {}
     for split in SPLITS[1:]:
-        labels = splits[split].labels
-        lacking.setdefault(tuple(x for x in labels if not labels[x]), []).append(split)
+        counts = splits[split].labels
+        lacking.setdefault(tuple(x for x in counts if not counts[x]), []).append(split)
     for labels, of in lacking.items():
         if not labels:
             continue
