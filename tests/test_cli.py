@@ -25,7 +25,7 @@ from kdsearch.cli.app import main
 from kdsearch.ledger import driver_lock
 
 COMMANDS = (
-    *("new", "validate", "plan", "fetch", "launch", "status", "explain", "report"),
+    *("new", "validate", "check", "plan", "fetch", "launch", "status", "explain", "report"),
     *("gc", "verify"),
 )
 

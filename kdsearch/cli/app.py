@@ -8,7 +8,7 @@ import sys
 import typer
 
 import kdsearch
-from kdsearch.cli import care, data, export, launch, look, mirror, plan, stop, study
+from kdsearch.cli import care, check, data, export, launch, look, mirror, plan, stop, study
 from kdsearch.cli.stop import INTERRUPTED
 from kdsearch.errors import InputError, StorageError
 
@@ -39,6 +39,7 @@ def version(
 
 
 study.add_to(app)
+check.add_to(app)
 plan.add_to(app)
 data.add_to(app)
 launch.add_to(app)

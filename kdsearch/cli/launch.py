@@ -20,15 +20,17 @@ from kdsearch.agenda import Agenda, used
 from kdsearch.cli.options import (
     Models,
     StudyFile,
+    check_folder,
     console,
     count,
     example,
     home,
-    parse_models,
     print_answer,
+    print_doubts,
+    study_models,
 )
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
-from kdsearch.distill import check_models, run_training
+from kdsearch.distill import preflight, run_training
 from kdsearch.driver import Deadline, Watch, duration, open_study, run_search
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
@@ -94,10 +96,10 @@ def launch(
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
     ends = parse_deadline(deadline) if deadline else None
     storage = _storage(optuna) if optuna else None
-    study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
+    study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
-    _check_folder(ledger)
+    check_folder(ledger)
     ledger.prepare()
     started = time.monotonic()
     with (
@@ -111,12 +113,14 @@ def launch(
             study,
             data_dir=data_dir,
             place=str(study_file),
-            check=check_models,
+            look=preflight,
             say=out.print,
         )
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         _say_of_data(agenda.resolved, out)
+        if found := ledger.preflight():
+            print_doubts(out, found.doubts)
         known = sum(result is not None for result in used(agenda).values())
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
@@ -188,19 +192,6 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
             out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")
 
 
-def _fetched(study_file: Path, data_dir: Path | None) -> dict[str, str]:
-    """The models that `fetch` brought to DIR/models/, by their names in the study."""
-    if data_dir is None or not (data_dir / "models").is_dir():
-        return {}
-    known = load_study(study_file).models
-    folders = {path.name: path for path in (data_dir / "models").iterdir() if path.is_dir()}
-    return {
-        name: str(folders[name].resolve())
-        for name, source in known.items()
-        if name in folders and source.hub is not None
-    }
-
-
 def _run(
     agenda: Agenda,
     ledger: Ledger,
@@ -269,16 +260,6 @@ def _disk_in_words(folder: Path) -> Iterator[None]:
         if error.errno not in _DISK:
             raise
         raise storage_error(folder, error) from None
-
-
-def _check_folder(ledger: Ledger) -> None:
-    """Refuse a folder in which a study would mix with other files."""
-    if ledger.folder.exists() and not ledger.folder.is_dir():
-        raise InputError.one(f"--folder {ledger.folder}", "is a file", "give a folder")
-    strangers = ledger.strangers() if ledger.folder.is_dir() and not ledger.exists else []
-    if strangers:
-        what = f"holds other files, such as {strangers[0]}"
-        raise InputError.one(f"--folder {ledger.folder}", what, "give an empty or a new folder")
 
 
 def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:

@@ -61,6 +61,8 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
         out.print(f"{doing}: {run['case']} · {run['stage']} · {run['training']}")
     if facts["diverged"]:
         out.print(f"{count(facts['diverged'], 'training')} diverged and have no score")
+    if facts["doubts"]:
+        out.print(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
     for failure in facts["failed"]:
         out.print(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
 
@@ -103,6 +105,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
     known = estimate(agenda, note["slots"])
     attempts = ledger.attempts()
     results = used(agenda)
+    preflight = ledger.preflight()
     failed = [key for key, result in results.items() if result is None]
     if agenda.complete:
         state = "complete" if not failed else "complete, with failures"
@@ -134,6 +137,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "diverged": sum(
             result is not None and result.state == "diverged" for result in results.values()
         ),
+        "doubts": len(preflight.doubts) if preflight else 0,
         "failed": [
             {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
             for key in failed

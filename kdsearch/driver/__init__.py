@@ -4,6 +4,7 @@ from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.estimate import Estimate, duration, estimate
 from kdsearch.driver.garbage import Garbage, garbage
+from kdsearch.driver.preflight import Look, preflight_once
 from kdsearch.driver.search import open_study, run_search
 from kdsearch.driver.watch import Watch
 
@@ -12,10 +13,12 @@ __all__ = [
     "Dispatcher",
     "Estimate",
     "Garbage",
+    "Look",
     "Watch",
     "duration",
     "estimate",
     "garbage",
     "open_study",
+    "preflight_once",
     "run_search",
 ]

@@ -23,11 +23,12 @@ from kdsearch.agenda import (
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.keep import Keep
+from kdsearch.driver.preflight import Look, preflight_once
 from kdsearch.driver.watch import Display, Log, Note, Watch
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
-from kdsearch.study import Resolved, Study, differences, readable_size, resolve, test_cases
+from kdsearch.study import Study, differences, readable_size, resolve, test_cases
 
 _MOST_DIFFERENCES = 6
 
@@ -38,12 +39,12 @@ def open_study(
     *,
     data_dir: Path | None,
     place: str,
-    check: Callable[[Resolved, str], None] = lambda resolved, place: None,
+    look: Look | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Agenda:
     """The agenda of `study`, read from the file `place`, in the ledger's folder.
 
-    An empty folder is begun, once `check` found nothing wrong with the resolved study; so is one
+    An empty folder is begun, once `look` found nothing wrong with the resolved study; so is one
     whose study has no training that ended. One that holds an earlier version of the study keeps
     every outcome, and `say` is told what the change means. One that holds a study of another name
     is refused: `InputError`.
@@ -61,10 +62,14 @@ def open_study(
         resolved = before.model_copy(update={"study": study})  # in what may change
         if resolved != before:
             ledger.write("resolved.json", resolved.model_dump_json(indent=1))
-        return Agenda(resolved, ledger.results())
+        agenda = Agenda(resolved, ledger.results())
+        if look and not agenda.complete:
+            preflight_once(resolved, ledger, place=place, look=look, say=say)
+        return agenda
     resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place, known=before)
     resolved = resolved.model_copy(update={"training_version": VERSION})
-    check(resolved, place)
+    if look:
+        preflight_once(resolved, ledger, place=place, look=look, say=say)
     agenda = Agenda(resolved, ledger.results(study.tries))
     _check_disk(agenda, ledger.folder)
     if before:

@@ -61,6 +61,7 @@ def verify(
     digests |= {path.stem for path in ledger.folder.glob("data/*.jsonl")}
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]
     problems += _progress(ledger)
+    problems += _preflight(ledger)
     found.unneeded = len(unneeded(found.agenda))
     return found
 
@@ -105,6 +106,13 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
                 what = "has another digest than its name says"
                 mend = "remove it: its training goes on from an earlier one, or begins anew"
                 yield Problem(place=str(progress.path), what=what, mend=mend)
+
+
+def _preflight(ledger: Ledger) -> Iterator[Problem]:
+    path = ledger.folder / "preflight.json"
+    if path.exists() and ledger.preflight() is None:
+        mend = "remove it: the next launch looks at the data and the models again"
+        yield Problem(place=str(path), what="cannot be read", mend=mend)
 
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:

@@ -18,14 +18,16 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
     """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first."""
     analysis = analyse(agenda)
     messages = failure_messages(ledger, analysis)
+    preflight = ledger.preflight()
+    doubts = preflight.doubts if preflight else ()
     for name, frame in tables(analysis).items():
         ledger.write(f"report/tables/{name}.csv", frame.to_csv(index=False))
         ledger.write(f"report/tables/{name}.tex", latex(frame))
-    ledger.write("report/report.json", to_json(analysis, agenda, messages))
-    ledger.write("report/report.md", document(analysis, agenda, messages))
+    ledger.write("report/report.json", to_json(analysis, agenda, messages, doubts))
+    ledger.write("report/report.md", document(analysis, agenda, messages, doubts))
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
-    ledger.write("report/report.html", page(analysis, agenda, attempts))
+    ledger.write("report/report.html", page(analysis, agenda, attempts, doubts))
     return ledger.folder / "report" / "report.html"
 
 

@@ -21,6 +21,7 @@ from kdsearch.study.preflight import (
     Reading,
     SplitFacts,
     TeacherSample,
+    preflight_digest,
 )
 from kdsearch.study.resolve import (
     FORMAT,
@@ -51,6 +52,7 @@ from kdsearch.study.schema import (
     Model,
     Study,
     Teacher,
+    TestCases,
     TrainingSettings,
 )
 from kdsearch.study.sizes import cache_bytes, readable_size
@@ -82,6 +84,7 @@ __all__ = [
     "Teacher",
     "TeacherSample",
     "TestCase",
+    "TestCases",
     "TrainingSettings",
     "cache_bytes",
     "columns_of",
@@ -95,6 +98,7 @@ __all__ = [
     "label_count",
     "load_study",
     "parse_study",
+    "preflight_digest",
     "reachable",
     "read_dataset",
     "readable_size",
