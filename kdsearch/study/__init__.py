@@ -14,12 +14,12 @@ from kdsearch.study.load import (
 from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.resolve import (
     FORMAT,
+    READABLE,
     Record,
     Resolved,
     ResolvedDataset,
     ResolvedModel,
     ResolvedSplit,
-    digest_model,
     given_labels,
     resolve,
     weight_files,
@@ -35,11 +35,13 @@ from kdsearch.study.rows import (
 )
 from kdsearch.study.schema import SPLITS, Adam, Dataset, Model, Study, Teacher, TrainingSettings
 from kdsearch.study.sizes import cache_bytes, readable_size
+from kdsearch.study.sources import changed_sources, digest_model
 
 __all__ = [
     "CATALOGUE",
     "FORMAT",
     "GOLD",
+    "READABLE",
     "SPLITS",
     "Adam",
     "Dataset",
@@ -56,6 +58,7 @@ __all__ = [
     "TestCase",
     "TrainingSettings",
     "cache_bytes",
+    "changed_sources",
     "columns_of",
     "differences",
     "digest_model",

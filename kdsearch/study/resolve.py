@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,17 +18,17 @@ from kdsearch.search import Checkpoint
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
 from kdsearch.study.parsers import GOLD, Row, units_of
-from kdsearch.study.rows import columns_of, digest_rows, read_dataset
+from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
 from kdsearch.study.schema import Model, Study, Teacher
+from kdsearch.study.sources import WEIGHTS, combined, data_digests, model_digests
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
+READABLE = (1, 2)
+"""The formats that this kdsearch reads; the first did not tell the files that were read."""
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_MODEL_FILES = (*_WEIGHTS, "*.json", "*.txt", "*.model", "*.spm")
-_NOT_CONTENT = ("README", "modules.json", "config_sentence_transformers", "data_config")
 
 
 class Record(BaseModel):
@@ -61,6 +60,8 @@ class ResolvedDataset(Record):
     """How many rows were cut off the training split for a split that had no source."""
     left_out: dict[str, int] = {}
     """How many rows of a published data set cannot be used, by split."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each local file it was read from; None in folders that did not tell."""
 
 
 class ResolvedModel(Record):
@@ -72,12 +73,14 @@ class ResolvedModel(Record):
     """The Hub's commit that it came from."""
     labels: tuple[str, ...] | None
     """The names of its outputs, of a model that was fine-tuned for classification."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each file of its folder; None of the Hub's, and where none was recorded."""
 
 
 class Resolved(Record):
     """A study and the digests of what it names. Keys of trainings come only from here."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     training_version: int = 2
     """Of the training code (see `agenda.VERSION`); of a folder that does not say so, 2."""
     study: Study
@@ -85,6 +88,15 @@ class Resolved(Record):
     models: dict[str, ResolvedModel]
     versions: dict[str, str]
     """For the record; no part of any key."""
+
+    @property
+    def content(self) -> dict[str, ResolvedDataset | ResolvedModel]:
+        """The data sets and models, `datasets.NAME` and `models.NAME`, whatever their files."""
+        without = {"files": None}
+        return {
+            **{f"datasets.{n}": d.model_copy(update=without) for n, d in self.datasets.items()},
+            **{f"models.{n}": m.model_copy(update=without) for n, m in self.models.items()},
+        }
 
 
 def resolve(
@@ -94,11 +106,13 @@ def resolve(
     store: Callable[[str, list[Row]], None],
     place: str,
     known: Resolved | None = None,
+    anew: Collection[str] = (),
 ) -> Resolved:
     """Resolve `study`, read from the file `place`; `store` is given each split by its digest.
 
     The data sets and models that `known`, an earlier version of the study, has just so are as they
-    were then, and not read again. Raises `InputError` with the problems of all the others.
+    were then, and not read again, but for those of `anew`, called `datasets.NAME` and
+    `models.NAME`. Raises `InputError` with the problems of all the others.
     """
     problems: list[Problem] = []
     if data_dir is not None and not data_dir.is_dir():
@@ -106,10 +120,13 @@ def resolve(
     unreachable: list[str] = []
     datasets = {}
     for name, dataset in study.datasets.items():
-        if known and (known.study.seed, known.study.datasets.get(name)) == (study.seed, dataset):
+        same = known and (known.study.seed, known.study.datasets.get(name)) == (study.seed, dataset)
+        if known and same and f"datasets.{name}" not in anew:
             datasets[name] = known.datasets[name]
             continue
         try:
+            # Before the rows: what changes between the two is then noticed at the next launch.
+            files = data_digests(source_paths(name, dataset, data_dir))
             data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
         except HubUnreachableError:
             unreachable.append(f"datasets.{name}")
@@ -135,10 +152,12 @@ def resolve(
             splits=resolved,
             cut=dict(data.cut),
             left_out=dict(data.left_out),
+            files=files,
         )
     models = {}
     for name, model in study.models.items():
-        if known and known.study.models.get(name) == model:
+        same = known and known.study.models.get(name) == model
+        if known and same and f"models.{name}" not in anew:
             models[name] = known.models[name]
             continue
         try:
@@ -188,11 +207,13 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         raise InputError.one(folder / "config.json", "has an odd id2label", mend) from None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
+    files = model_digests(folder, code=model.trust_remote_code)
     return ResolvedModel(
         path=str(folder.resolve()),
-        digest=digest_model(folder, code=model.trust_remote_code),
+        digest=combined(files),
         revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
         labels=labels,
+        files=files if model.hub is None else None,
     )
 
 
@@ -208,21 +229,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of a model's folder that hold its weights."""
-    found = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
+    found = (sorted(folder.glob(pattern)) for pattern in WEIGHTS)
     return next((files for files in found if files), [])
-
-
-def digest_model(folder: Path, *, code: bool = False) -> str:
-    """The digest of a model's files: weights, configuration and tokenizer, and `code` that runs."""
-    patterns = (*_MODEL_FILES, "*.py") if code else _MODEL_FILES
-    files = {path for pattern in patterns for path in folder.glob(pattern)}
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.name.startswith(_NOT_CONTENT):
-            continue
-        with path.open("rb") as content:
-            digest.update(path.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:32]
 
 
 def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) -> list[Problem]:
@@ -318,7 +326,7 @@ def _equal_cases(
         names = (teacher.model, teacher.checkpoint, teacher.t_hs, teacher.t_ll)
         same = repr(
             (
-                datasets[case.dataset],
+                datasets[case.dataset].model_copy(update={"files": None}),
                 [content(name) for name in names],
                 (teacher.fine_tune, teacher.labels),
                 (content(student.model), student.layers),

@@ -140,6 +140,27 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
     )
 
 
+def source_paths(name: str, dataset: Dataset, data_dir: Path | None) -> list[Path]:
+    """Every local file that a data set is read from, sorted; none of a grammar and of the Hub."""
+    if dataset.grammar is not None:
+        return []
+    folder = _folder(name, dataset, data_dir)
+    if folder is not None:
+        names = (folder / f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES)
+        return sorted(path for path in names if path.exists())
+    if dataset.files is None:
+        return []
+    given = (getattr(dataset.files, split) for split in SPLITS)
+    return sorted(Path(path) for path in given if path is not None)
+
+
+def _folder(name: str, dataset: Dataset, data_dir: Path | None) -> Path | None:
+    """A data set's own folder in `data_dir`, if it has one."""
+    names = (name, dataset.catalogue or name)
+    folders = [data_dir / each for each in names] if data_dir is not None else []
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def digest_rows(rows: list[Row]) -> str:
     """The digest of parsed rows, whatever file and format they came from."""
     digest = hashlib.sha256()
@@ -168,12 +189,10 @@ def _source(name: str, dataset: Dataset, data_dir: Path | None) -> _Source:
     entry = CATALOGUE[dataset.catalogue or name] if dataset.files is None else None
     cut, limit = (entry.cut, entry.limit) if entry else ({}, {})
     public = entry is not None and bool(entry.parts)
-    if data_dir is not None:
-        names = (name, dataset.catalogue or name)
-        folder = next((data_dir / n for n in names if (data_dir / n).is_dir()), None)
-        if folder is not None:
-            found = _folder_readers(folder)
-            return _Source(readers=found, cut=cut, limit=limit, published=public)
+    folder = _folder(name, dataset, data_dir)
+    if folder is not None:
+        found = _folder_readers(folder)
+        return _Source(readers=found, cut=cut, limit=limit, published=public)
     if dataset.files is not None:
         paths = {s: p for s in SPLITS if (p := getattr(dataset.files, s)) is not None}
         readers = {split: partial(_from_file, Path(path)) for split, path in paths.items()}
