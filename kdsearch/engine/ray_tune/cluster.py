@@ -80,6 +80,8 @@ def _init(address: str | None, say: Callable[[str], None]) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
     if address not in (None, "auto"):
         _probe(address)
+    if address is None:
+        _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
@@ -90,7 +92,6 @@ def _init(address: str | None, say: Callable[[str], None]) -> Any:
     try:
         return ray.init(
             address=address or "local",
-            _temp_dir=None if address else _temp_dir(say),
             include_dashboard=None if address else True,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -104,20 +105,28 @@ def _init(address: str | None, say: Callable[[str], None]) -> Any:
         ) from None
 
 
-def _temp_dir(say: Callable[[str], None]) -> str | None:
-    """Where a local Ray puts its files; None where it is to choose. Raises `InputError`."""
-    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-    folder = os.environ.get(name, _TMP)
-    if len(os.fsencode(folder)) <= _LONGEST_TMPDIR:
-        return None
-    if name == "TMPDIR" and os.access(_TMP, os.W_OK | os.X_OK):
-        say(f"TMPDIR is too long for Ray's sockets, so that Ray's files go to {_TMP}/ray")
-        return f"{_TMP}/ray"
-    raise InputError.one(
-        name,
-        f"is too long for Ray's sockets: {folder}",
-        f"set RAY_TMPDIR to a folder whose path has {_LONGEST_TMPDIR} bytes at most",
-    )
+def _shorten_tmpdir(say: Callable[[str], None]) -> None:
+    """Leave TMPDIR, for this process and those it starts, where Ray's sockets have room.
+
+    Raises `InputError` where that cannot be.
+    """
+    if _too_long("RAY_TMPDIR"):
+        raise _no_room("RAY_TMPDIR")
+    if _too_long("TMPDIR"):
+        if not os.access(_TMP, os.W_OK | os.X_OK):
+            raise _no_room("TMPDIR")
+        say(f"TMPDIR is too long for Ray's sockets: {_TMP} in its place")
+        os.environ["TMPDIR"] = _TMP
+
+
+def _too_long(name: str) -> bool:
+    return len(os.fsencode(os.environ.get(name, ""))) > _LONGEST_TMPDIR
+
+
+def _no_room(name: str) -> InputError:
+    what = f"is too long for Ray's sockets: {os.environ[name]}"
+    mend = f"give it a folder whose path has {_LONGEST_TMPDIR} bytes at most"
+    return InputError.one(name, what, mend)
 
 
 def _probe(address: str) -> None:
