@@ -782,3 +782,13 @@ def test_numbers_among_tags_that_no_study_names_are_refused(tmp_path: Path) -> N
     dataset = Dataset(task="ner", files=Files(train=str(file)), text=("tokens",), label="tags")
     with pytest.raises(InputError, match="row 2: unknown tag '1'"):
         read_dataset("mine", dataset, data_dir=None, seed=0)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_folder_that_was_taken_for_an_id_of_the_hub_is_hinted_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "my-bert").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"models\.big .*\(did you mean \./models/my-bert\?\)$"):
+        hub.hub_model("models/my-bert", None, "x.yaml: models.big")

@@ -556,6 +556,7 @@ def test_a_study_that_says_little_is_searched_on_the_papers_grid(tmp_path: Path)
         ("~/a", "path", "~/a"),
         ("roberta-base", "hub", "roberta-base"),
         ("FacebookAI/roberta-base", "hub", "FacebookAI/roberta-base"),
+        ("models/mine/roberta", "path", "models/mine/roberta"),
     ],
 )
 def test_a_model_may_be_a_line_of_text(written: str, field: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
 
 import typer
@@ -55,6 +56,9 @@ def main() -> None:
     # Twenty thousand outcomes are millions of objects, none of them garbage: looking through them
     # again and again took more than half of the time.
     gc.set_threshold(100_000, 50, 50)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # as τ and · are not in every encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:

@@ -90,6 +90,13 @@ def launch(
             help="Start nothing that would not end by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
         ),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on, without asking, with data and model files that have changed since.",
+        ),
+    ] = False,
 ) -> None:
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
@@ -115,6 +122,7 @@ def launch(
             place=str(study_file),
             look=preflight,
             say=out.print,
+            accept=lambda: accept_changes or _asked(),
         )
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
@@ -143,6 +151,12 @@ def launch(
     print_answer(agenda)
     out.print(f"report: {report}")
     _exit_if_incomplete(agenda, ledger)
+
+
+def _asked() -> bool:
+    """Whether the person at the terminal, if there is one, goes on with files that have changed."""
+    there = sys.stdin is not None and sys.stdin.isatty()
+    return there and typer.confirm("go on with what has changed?", err=True)
 
 
 def _storage(url: str) -> Mirror:

@@ -93,7 +93,8 @@ def report(folder: StudyFolder, as_json: Json = False) -> None:
     ledger, agenda = open_folder(folder)
     path = write_report(ledger, agenda)
     if as_json:
-        typer.echo((ledger.folder / "report" / "report.json").read_text())
+        content = (ledger.folder / "report" / "report.json").read_text(encoding="utf-8")
+        typer.echo(json.dumps(json.loads(content), indent=1))  # escaped: it suits every terminal
         return
     print_answer(agenda)
     typer.echo(f"report: {path}")
@@ -147,7 +148,9 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
 
 def _running(ledger: Ledger) -> dict[str, Any]:
     try:
-        note: dict[str, Any] = json.loads((ledger.folder / "running.json").read_text())
+        note: dict[str, Any] = json.loads(
+            (ledger.folder / "running.json").read_text(encoding="utf-8")
+        )
     except (FileNotFoundError, ValueError):  # none yet, or a torn one
         return _NOTHING_RUNS
     return note

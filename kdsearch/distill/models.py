@@ -252,7 +252,7 @@ def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
         raise InputError.one(
             f"models.{name}",
             f"{folder} has changed since the study began",
-            "put the files back, or begin a study in another folder",
+            "put the files back, or launch again to train with them as they are",
         )
     return folder
 

@@ -114,7 +114,7 @@ class Dispatcher:
     def _write_lost(self, key: str, message: str, failure: Failure) -> None:
         """Record a try whose worker could not. Its watchdog, if it ended it, says where it hung."""
         watchdog = self._ledger.watchdog(key)
-        hung = watchdog.read_text(errors="replace") if watchdog.exists() else ""
+        hung = watchdog.read_text(encoding="utf-8", errors="replace") if watchdog.exists() else ""
         if hung:
             failure, message = "timeout", "it took longer than resources.hours, and was ended"
         host = socket.gethostname()

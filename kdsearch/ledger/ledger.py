@@ -37,7 +37,7 @@ from pydantic import ValidationError
 from kdsearch.agenda import VERSION, Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError
 from kdsearch.ledger.disk import Disk, OsDisk, storage_error
-from kdsearch.study import FORMAT, Preflight, Resolved, Row
+from kdsearch.study import FORMAT, READABLE, Preflight, Resolved, Row
 
 _DAMAGED = "bring it back from a copy of the folder, or give another --folder"
 _FOLDERS = (
@@ -444,7 +444,7 @@ def _check_version(path: Path, plain: Any) -> None:
         return
     wrote = f"kdsearch {plain.get('versions', {}).get('kdsearch', 'of another version')}"
     mend = f"use {wrote}, which wrote it, or launch into another --folder"
-    if plain.get("format") != FORMAT:
+    if plain.get("format") not in READABLE:
         raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)
     version = plain.get("training_version", 2)
     if version != VERSION:

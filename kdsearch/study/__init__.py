@@ -25,12 +25,12 @@ from kdsearch.study.preflight import (
 )
 from kdsearch.study.resolve import (
     FORMAT,
+    READABLE,
     Record,
     Resolved,
     ResolvedDataset,
     ResolvedModel,
     ResolvedSplit,
-    digest_model,
     resolve,
     weight_files,
 )
@@ -56,6 +56,7 @@ from kdsearch.study.schema import (
     TrainingSettings,
 )
 from kdsearch.study.sizes import cache_bytes, readable_size
+from kdsearch.study.sources import changed_sources, digest_model
 from kdsearch.study.survey import survey
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "FORMAT",
     "GOLD",
     "LATER",
+    "READABLE",
     "SAMPLE",
     "SPLITS",
     "Adam",
@@ -87,6 +89,7 @@ __all__ = [
     "TestCases",
     "TrainingSettings",
     "cache_bytes",
+    "changed_sources",
     "columns_of",
     "differences",
     "digest_model",

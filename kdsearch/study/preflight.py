@@ -112,7 +112,9 @@ def preflight_digest(resolved: Resolved) -> str:
     )
     content = {
         "study": study,
-        "datasets": {name: data.model_dump() for name, data in resolved.datasets.items()},
+        "datasets": {
+            name: data.model_dump(exclude={"files"}) for name, data in resolved.datasets.items()
+        },
         "models": {name: (model.digest, model.labels) for name, model in resolved.models.items()},
         "kdsearch": kdsearch.__version__,
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},

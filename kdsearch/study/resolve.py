@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,19 +18,19 @@ from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
 from kdsearch.study.parsers import GOLD, Row, units_of
-from kdsearch.study.rows import columns_of, digest_rows, read_dataset
+from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
 from kdsearch.study.schema import Model, Study
+from kdsearch.study.sources import NOT_WEIGHTS, combined, data_digests, model_digests
 from kdsearch.study.standin import stand_in
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
+READABLE = (1, 2)
+"""The formats that this kdsearch reads; the first did not tell the files that were read."""
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_NOT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.spm")
-_MODEL_FILES = ("*.safetensors", "pytorch_model*.bin", *_NOT_WEIGHTS)
-_NOT_CONTENT = ("README", "modules.json", "config_sentence_transformers", "data_config")
 
 
 class Record(BaseModel):
@@ -72,6 +71,8 @@ class ResolvedDataset(Record):
     """How many rows of a split that was cut off have their context, premise or text in train."""
     converted: str | None = None
     """Of ner: the scheme of the tags that were made into IOB2."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each local file it was read from; None in folders that did not tell."""
 
 
 class ResolvedModel(Record):
@@ -83,12 +84,14 @@ class ResolvedModel(Record):
     """The Hub's commit that it came from."""
     labels: tuple[str, ...] | None
     """The names of its outputs, of a model that was fine-tuned for classification."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each file of its folder; None of the Hub's, and where none was recorded."""
 
 
 class Resolved(Record):
     """A study and the digests of what it names. Keys of trainings come only from here."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     training_version: int = 2
     """Of the training code (see `agenda.VERSION`); of a folder that does not say so, 2."""
     study: Study
@@ -96,6 +99,15 @@ class Resolved(Record):
     models: dict[str, ResolvedModel]
     versions: dict[str, str]
     """For the record; no part of any key."""
+
+    @property
+    def content(self) -> dict[str, ResolvedDataset | ResolvedModel]:
+        """The data sets and models, `datasets.NAME` and `models.NAME`, whatever their files."""
+        without = {"files": None}
+        return {
+            **{f"datasets.{n}": d.model_copy(update=without) for n, d in self.datasets.items()},
+            **{f"models.{n}": m.model_copy(update=without) for n, m in self.models.items()},
+        }
 
 
 def resolve(
@@ -105,24 +117,28 @@ def resolve(
     store: Callable[[str, list[Row]], None],
     place: str,
     known: Resolved | None = None,
+    anew: Collection[str] = (),
 ) -> Resolved:
     """Resolve `study`, read from the file `place`; `store` is given each split by its digest.
 
     The data sets and models that `known`, an earlier version of the study, has just so are as they
-    were then, and not read again. Raises `InputError` with the problems of all the others.
+    were then, and not read again, but for those of `anew`, called `datasets.NAME` and
+    `models.NAME`. Raises `InputError` with the problems of all the others.
     """
     problems: list[Problem] = []
     if data_dir is not None and not data_dir.is_dir():
         raise InputError.one(data_dir, "no such folder", "give --data-dir a folder")
     unreachable: list[str] = []
-    models, of_models, away = _resolve_models(study, place, known)
+    models, of_models, away = _resolve_models(study, place, known, anew)
     datasets = {}
     for name, dataset in study.datasets.items():
         given = labels_given(study, name, models)
-        if known and _as_before(study, name, given, known):
+        if known and f"datasets.{name}" not in anew and _as_before(study, name, given, known):
             datasets[name] = known.datasets[name]
             continue
         try:
+            # Before the rows: what changes between the two is then noticed at the next launch.
+            files = data_digests(source_paths(name, dataset, data_dir))
             data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed, given=given)
         except HubUnreachableError:
             unreachable.append(f"datasets.{name}")
@@ -151,6 +167,7 @@ def resolve(
             drawn=data.drawn,
             shared=dict(data.shared),
             converted=data.converted,
+            files=files,
         )
     problems += of_models
     unreachable += away
@@ -176,14 +193,15 @@ def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Res
 
 
 def _resolve_models(
-    study: Study, place: str, known: Resolved | None
+    study: Study, place: str, known: Resolved | None, anew: Collection[str]
 ) -> tuple[dict[str, ResolvedModel], list[Problem], list[str]]:
     """The models of a study, what is wrong with others, and those that the Hub has and is away."""
     models: dict[str, ResolvedModel] = {}
     problems: list[Problem] = []
     unreachable = []
     for name, model in study.models.items():
-        if known and known.study.models.get(name) == model:
+        same = known and known.study.models.get(name) == model
+        if known and same and f"models.{name}" not in anew:
             models[name] = known.models[name]
             continue
         try:
@@ -217,11 +235,13 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         raise InputError.one(folder / "config.json", "has an odd id2label", mend) from None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
+    files = model_digests(folder, code=model.trust_remote_code)
     return ResolvedModel(
         path=str(folder.resolve()),
-        digest=digest_model(folder, code=model.trust_remote_code),
+        digest=combined(files),
         revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
         labels=labels,
+        files=files if model.hub is None else None,
     )
 
 
@@ -237,7 +257,7 @@ def _check_files(folder: Path, place: str) -> None:
     if missing := [file.name for file in weights if not file.is_file()]:
         what = f"{folder} lacks {shortened_list(missing)}, of {len(weights)} files of weights"
         raise InputError.one(place, what, "fetch them, or wait until the folder is written")
-    texts = {path for pattern in _NOT_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    texts = {path for pattern in NOT_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
     if problems := [found for path in (*weights, *sorted(texts)) if (found := stand_in(path))]:
         raise InputError(problems)
 
@@ -282,19 +302,6 @@ def _listed(folder: Path) -> list[Path]:
                 raise InputError.one(index, "has no weight_map", "fetch it again")
             return [folder / shard for shard in sorted(set(map(str, shards.values())))]
     return []
-
-
-def digest_model(folder: Path, *, code: bool = False) -> str:
-    """The digest of a model's files: weights, configuration and tokenizer, and `code` that runs."""
-    patterns = (*_MODEL_FILES, "*.py") if code else _MODEL_FILES
-    files = {path for pattern in patterns for path in folder.glob(pattern)}
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.name.startswith(_NOT_CONTENT):
-            continue
-        with path.open("rb") as content:
-            digest.update(path.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:32]
 
 
 def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) -> list[Problem]:
@@ -367,7 +374,7 @@ def _equal_cases(
         names = (teacher.model, teacher.checkpoint, teacher.t_hs, teacher.t_ll)
         same = repr(
             (
-                datasets[case.dataset],
+                datasets[case.dataset].model_copy(update={"files": None}),
                 [content(name) for name in names],
                 (teacher.fine_tune, teacher.labels),
                 (content(student.model), student.layers),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -156,14 +154,6 @@ def read_dataset(
     )
 
 
-def digest_rows(rows: list[Row]) -> str:
-    """The digest of parsed rows, whatever file and format they came from."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()[:32]
-
-
 def source_paths(name: str, dataset: Dataset, data_dir: Path | None) -> tuple[Path, ...]:
     """Every local file that a data set is read from, sorted; none of the Hub or a grammar.
 
@@ -174,6 +164,14 @@ def source_paths(name: str, dataset: Dataset, data_dir: Path | None) -> tuple[Pa
         raise InputError(source.problems)
     files = (raw for raw in source.splits.values() if isinstance(raw, RawFiles))
     return tuple(sorted({path for raw in files for path in raw.paths}))
+
+
+def digest_rows(rows: list[Row]) -> str:
+    """The digest of parsed rows, whatever file and format they came from."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()[:32]
 
 
 class _Raw(Protocol):

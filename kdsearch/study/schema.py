@@ -68,7 +68,9 @@ def _names(value: object) -> object:
 def _model(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return {"path" if value.startswith(("/", "./", "../", "~")) else "hub": value}
+    # An id of the Hub has one slash at most.
+    path = value.startswith(("/", "./", "../", "~")) or value.count("/") > 1
+    return {"path" if path else "hub": value}
 
 
 def _finite(value: object) -> bool:

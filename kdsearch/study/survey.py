@@ -9,10 +9,11 @@ from itertools import combinations
 
 from kdsearch.errors import Problem
 from kdsearch.study.load import test_cases
-from kdsearch.study.parsers import GOLD, OUTSIDE, Row
+from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
 from kdsearch.study.resolve import Resolved, ResolvedDataset
 from kdsearch.study.schema import SPLITS, Study
+from kdsearch.study.tags import OUTSIDE
 
 _PAIRS = tuple((later, earlier) for earlier, later in combinations(SPLITS, 2))
 _MOST_NAMED = 5

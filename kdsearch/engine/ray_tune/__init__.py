@@ -1,5 +1,11 @@
 """Ray Tune as an engine: one Tuner at a time, our Searcher, reused actors."""
 
+import os
+
+# Of a worker process that died Ray prints ten lines of its own; we say it in one. Ray reads this as
+# it is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing")
+
 from kdsearch.engine.ray_tune.cluster import Cluster, connect, words
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
