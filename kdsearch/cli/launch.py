@@ -171,8 +171,10 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
     for name, data in resolved.datasets.items():
         for split, rows in data.cut.items():
             out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}")
+        own = resolved.study.datasets[name].files is not None
+        why = "they have no answer (unanswerable: true keeps them)" if own else "unusable"
         for split, rows in data.left_out.items():
-            out.print(f"{name}: left out of {split}, since unusable: {count(rows, 'row')}")
+            out.print(f"{name}: left out of {split}, since {why}: {count(rows, 'row')}")
         train = data.splits["train"]
         if train.unlabelled:
             out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")

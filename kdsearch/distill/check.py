@@ -14,6 +14,11 @@ import transformers
 from safetensors import safe_open
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.models import random_config, truncate
 from kdsearch.errors import InputError, Problem, first_line
@@ -117,6 +122,7 @@ def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             metric=data.metric,
             labels=data.labels,
             languages=data.languages,
+            unanswerable=data.unanswerable,
             **{split: data.splits[split].digest for split in data.splits},
         )
         try:
@@ -157,11 +163,22 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
     if task.wide and not config.is_encoder_decoder:
         return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
+    if resolved.datasets[dataset].unanswerable and _reads_forward(config):
+        return (
+            f"{config.model_type} reads from left to right, so that [CLS], which stands for no "
+            f"answer, knows no question: remove datasets.{dataset}.unanswerable, or take an encoder"
+        )
     with torch.device("meta"):
         model = task.head.from_config(config, trust_remote_code=_trusted(resolved, name))
     if layers is not None:
         truncate(model, layers)
     return _tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+
+
+def _reads_forward(config: Any) -> bool:
+    """Whether a token knows those before it alone, as in GPT and Llama."""
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 @lru_cache(maxsize=32)
@@ -207,6 +224,11 @@ def _tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | Non
     task = TASKS[data.task]
     if task.per_token and not task.wide and not tokenizer.is_fast:
         return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
+    if data.unanswerable and tokenizer("?", "a")["input_ids"][0] != tokenizer.cls_token_id:
+        return (
+            "its tokenizer begins no input with [CLS], which stands for no answer: "
+            f"remove datasets.{dataset}.unanswerable, or take another model"
+        )
     if not task.wide:
         return None
     if not has_languages(tokenizer):

@@ -3,6 +3,7 @@
     classification  {"texts": [sentence] or [first, second], "label": number}
     ner             {"words": [word, ...], "tags": [number, ...]}
     qa              {"question": text, "context": text, "answers": [{"text": text, "start": 0}]}
+                    without answers, where the data set has unanswerable questions
     translation     {"source": text, "target": text}
 
 A row of the training split may lack its gold label (None), but not a reference translation, on
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdsearch.errors import InputError, Problem, shortened
@@ -39,6 +40,10 @@ class Columns:
     languages: tuple[str, str] | None = None
     collected: bool = False
     """Whether the labels were collected from the data, so that numbers mean nothing."""
+    unanswerable: bool = False
+    """Of qa: whether a question may have no answer."""
+    published: bool = False
+    """Whether the rows are somebody else's, and stay as they were when first read."""
 
 
 class _BadRowError(Exception):
@@ -50,13 +55,18 @@ class _BadRowError(Exception):
         self.mend = mend
 
 
+class _NoAnswerError(_BadRowError):
+    """A question without an answer, in a data set whose questions have one."""
+
+
 def parse_rows(
     place: str, raw: list[Row], columns: Columns, *, labelled: bool, published: bool = False
 ) -> list[Row]:
     """The checked rows of a split read from `place`; raises `InputError`.
 
     `labelled`: every row must have its gold label. `published`: of a data set that its reader
-    cannot mend, one bad row in a hundred is left out.
+    cannot mend, one bad row in a hundred is left out. Of one's own, questions without an answer
+    are.
     """
     if not raw:
         raise InputError.one(place, "has no rows", "a split needs at least one row")
@@ -69,7 +79,7 @@ def parse_rows(
             Problem(place=place, what=f"has no column {column}", mend=f"there are: {there}")
             for column in missing
         )
-    parse = _PARSERS[columns.task](columns)
+    parse = _PARSERS[columns.task](replace(columns, published=published))
     gold = GOLD[columns.task]
     rows: list[Row] = []
     problems: list[Problem] = []
@@ -80,12 +90,17 @@ def parse_rows(
                 raise _BadRowError(f"its {columns.label} is missing")
             rows.append(parsed)
         except _BadRowError as bad:
+            if isinstance(bad, _NoAnswerError) and not published:
+                continue
             where = f"{place}: row {number}"
             problems.append(Problem(place=where, what=bad.what, mend=bad.mend))
     if published and len(problems) <= len(raw) * _BAD_SHARE:
         problems = []
     if problems:
         raise InputError(_first_of(problems, place))
+    if not rows:
+        mend = "let the data set say unanswerable: true, if they are to be kept"
+        raise InputError.one(place, "none of its questions has an answer", mend)
     return rows
 
 
@@ -126,12 +141,12 @@ def tag_problem(raw: Sequence[list[Row]], columns: Columns) -> tuple[str, str] |
     return None
 
 
-def units_of(task: str, row: Row) -> float:
+def units_of(task: str, row: Row, *, unanswerable: bool = False) -> float:
     """About how many rows of a teacher's outputs a row of data has: what the cache's size needs."""
     if task == "ner":
         return len(row["words"])
     if task == "qa":
-        return len(row["context"]) / 4
+        return len(row["context"]) / 4 + unanswerable  # [CLS]
     if task == "translation":
         return len(row["target"]) / 3.5 + 2
     return 1
@@ -203,11 +218,13 @@ def _qa(columns: Columns) -> Callable[[list[Any], Any], Row]:
         row: Row = {"question": question, "context": context, "answers": None}
         if _missing(answers):
             return row
-        row["answers"] = [_answer(context, text, start) for text, start in _answers(answers)]
-        if not row["answers"]:
-            raise _BadRowError(
-                "its context has no answer", "leave the row out: every question needs an answer"
-            )
+        given = _answers(answers)
+        if not columns.published:
+            given = [(text, start) for text, start in given if not _empty(text)]
+        row["answers"] = [_answer(context, text, start) for text, start in given]
+        if not row["answers"] and not columns.unanswerable:
+            mend = "leave the row out, or let the data set say unanswerable: true"
+            raise _NoAnswerError("its context has no answer", mend)
         return row
 
     return parse
@@ -342,8 +359,11 @@ def _encodable(text: str) -> bool:
 
 def _missing(value: Any) -> bool:
     """None, an empty cell of a .csv, or the NaN that pandas puts in its place."""
-    empty = isinstance(value, str) and not value.strip()
-    return value is None or empty or (isinstance(value, float) and value != value)
+    return value is None or _empty(value) or (isinstance(value, float) and value != value)
+
+
+def _empty(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _whole(value: Any) -> bool:

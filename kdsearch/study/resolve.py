@@ -60,7 +60,10 @@ class ResolvedDataset(Record):
     cut: dict[str, int] = {}
     """How many rows were cut off the training split for a split that had no source."""
     left_out: dict[str, int] = {}
-    """How many rows of a published data set cannot be used, by split."""
+    """How many rows were left out, by split: of a published data set those that cannot be used, of
+    one's own the questions without an answer."""
+    unanswerable: bool = False
+    """Whether its questions may have no answer."""
 
 
 class ResolvedModel(Record):
@@ -124,7 +127,12 @@ def resolve(
                 digest=digest_rows(rows),
                 rows=len(rows),
                 unlabelled=sum(row[GOLD[columns.task]] is None for row in rows),
-                units=round(sum(units_of(columns.task, row) for row in rows)),
+                units=round(
+                    sum(
+                        units_of(columns.task, row, unanswerable=columns.unanswerable)
+                        for row in rows
+                    )
+                ),
             )
             store(resolved[split].digest, rows)
         datasets[name] = ResolvedDataset(
@@ -135,6 +143,7 @@ def resolve(
             splits=resolved,
             cut=dict(data.cut),
             left_out=dict(data.left_out),
+            unanswerable=columns.unanswerable,
         )
     models = {}
     for name, model in study.models.items():

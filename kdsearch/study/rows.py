@@ -70,6 +70,7 @@ def columns_of(name: str, dataset: Dataset) -> Columns:
         labels=expand_tags(labels) if task == "ner" and labels else labels,
         metric=dataset.metric or metric,
         languages=dataset.languages or languages,
+        unanswerable=dataset.unanswerable,
     )
 
 
@@ -83,7 +84,8 @@ class DataRows:
     cut: Mapping[str, int]
     """How many rows were cut off the training split for a split that had no source."""
     left_out: Mapping[str, int]
-    """How many rows of a published data set cannot be used, where there are any."""
+    """How many rows were left out, where any were: of a published data set those that cannot be
+    used, of one's own the questions without an answer."""
 
 
 def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: int) -> DataRows:
