@@ -13,7 +13,6 @@ import torch
 import transformers
 from safetensors import safe_open
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
-
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -178,7 +177,9 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
 def _reads_forward(config: Any) -> bool:
     """Whether a token knows those before it alone, as in GPT and Llama."""
     kind = config.model_type
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
 
 
 @lru_cache(maxsize=32)

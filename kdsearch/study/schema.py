@@ -151,7 +151,10 @@ class Dataset(Section):
     languages: tuple[str, str] | None = None
     """translation: the source's and the target's code in a multilingual tokenizer (de_DE)."""
     unanswerable: bool = False
-    """qa: a question may have no answer, as in SQuAD 2. Else such rows of one's own are left out."""
+    """qa: a question may have no answer, as in SQuAD 2.
+
+    Default: such rows of one's own files are left out.
+    """
     max_length: PositiveInt | None = None
     """In tokens. Default: that of `training`."""
     limit: Limit = Limit()
