@@ -372,12 +372,23 @@ def test_a_tiny_model_learns_when_there_is_no_answer(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """A study of the same files twice: with unanswerable questions, and without."""
+    """A study of the same files twice, and of the rows that one of them leaves once more."""
     folder = tmp_path_factory.mktemp("launched")
     plain = dataset(folder, (40, 20, 10))
+    files = {
+        split: write(folder, f"answered-{split}", [row for row in rows if row["answers"]["text"]])
+        for split, rows in (
+            (split, [json.loads(line) for line in Path(path).read_text().splitlines()])
+            for split, path in plain["files"].items()
+        )
+    }
     study = task_study(
         "qa",
-        datasets={"answered": plain, "all": {**plain, "unanswerable": True}},
+        datasets={
+            "answered": plain,
+            "all": {**plain, "unanswerable": True},
+            "same": {**plain, "files": files, "unanswerable": True},
+        },
         search={"alpha": [0.5], "student_temperature": [1]},
         erm=True,
     )
@@ -395,10 +406,11 @@ def test_launch_says_how_many_questions_without_an_answer_are_left_out(
     why = "since they have no answer (unanswerable: true keeps them)"
     for split, rows in {"train": 20, "validation": 10, "test": 5}.items():
         assert f"answered: left out of {split}, {why}: {rows} rows" in lines
-    assert "all: left out" not in result.out
+    assert result.out.count("left out") == 3
     resolved = Ledger(folder).resolved().datasets
     counts = {name: [data.splits[s].rows for s in SPLITS] for name, data in resolved.items()}
-    assert counts == {"answered": [20, 10, 5], "all": [40, 20, 10]}
+    assert counts == {"answered": [20, 10, 5], "all": [40, 20, 10], "same": [20, 10, 5]}
+    assert resolved["same"].splits["train"].digest == resolved["answered"].splits["train"].digest
 
 
 def test_the_cache_holds_a_row_more_for_each_window(launched: tuple[Path, Ended]) -> None:
@@ -407,7 +419,7 @@ def test_the_cache_holds_a_row_more_for_each_window(launched: tuple[Path, Ended]
     for name, data in ledger.resolved().datasets.items():
         rows = ledger.rows(data.splits["train"].digest)
         words = sum(len(each["context"].split()) for each in rows)  # its tokens
-        expected = words + len(rows) * (name == "all")
+        expected = words + len(rows) * (name != "answered")
         [path] = {
             folder / "outputs" / f"{outcome.key}.npy"
             for outcome in ledger.results().values()
@@ -415,6 +427,7 @@ def test_the_cache_holds_a_row_more_for_each_window(launched: tuple[Path, Ended]
             and isinstance(outcome.training, OutputsTraining)
             and outcome.training.split == "train"
             and outcome.training.data.train == data.splits["train"].digest
+            and outcome.training.data.unanswerable == data.unanswerable
         }
         assert np.load(path).shape == (expected, 2)
 
