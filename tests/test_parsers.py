@@ -560,12 +560,62 @@ def test_an_offset_that_is_no_whole_number_is_refused(start: object) -> None:
     ]
 
 
-@pytest.mark.parametrize("answers", [[], {"text": [], "answer_start": []}, "[]"])
+NO_ANSWERS = [
+    [],
+    {"text": [], "answer_start": []},
+    "[]",
+    {"text": [""], "answer_start": [-1]},
+    {"text": ["", " "], "answer_start": [0, 3]},
+]
+
+
+@pytest.mark.parametrize("answers", NO_ANSWERS)
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_context_without_an_answer_is_refused(answers: object, labelled: bool) -> None:
-    assert problems("qa", changed("qa", answers=answers), labelled=labelled) == [
-        "here: row 1: its context has no answer (leave the row out: every question needs an answer)"
+def test_a_question_without_an_answer_is_left_out(answers: object, labelled: bool) -> None:
+    rows = [changed("qa", answers=answers), *GOOD["qa"]]
+    assert parse("qa", *rows, labelled=labelled) == PARSED["qa"]
+
+
+@pytest.mark.parametrize("answers", NO_ANSWERS)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_question_without_an_answer_is_kept_where_questions_are_unanswerable(
+    answers: object, labelled: bool
+) -> None:
+    columns = replace(COLUMNS["qa"], unanswerable=True)
+    rows = [changed("qa", answers=answers), *GOOD["qa"]]
+    assert parse_rows("here", rows, columns, labelled=labelled) == [
+        {"question": "Who?", "context": CONTEXT, "answers": []},
+        *PARSED["qa"],
     ]
+
+
+def test_a_split_none_of_whose_questions_has_an_answer_is_refused() -> None:
+    assert problems("qa", changed("qa", answers=[]), changed("qa", answers=[])) == [
+        "here: none of its questions has an answer "
+        "(let the data set say unanswerable: true, if they are to be kept)"
+    ]
+
+
+def test_an_empty_text_among_answers_is_none() -> None:
+    answers = {"text": ["", "Ada", " "], "answer_start": [0, 18, 3]}
+    assert parse("qa", changed("qa", answers=answers)) == PARSED["qa"]
+
+
+@pytest.mark.parametrize("answers", [[], {"text": ["Ada", ""], "answer_start": [18, 0]}])
+def test_published_questions_without_an_answer_stay_bad_rows(answers: object) -> None:
+    rows = [changed("qa", answers=answers), *GOOD["qa"] * 99]
+    found = parse_rows("here", rows, COLUMNS["qa"], labelled=True, published=True)
+    assert found == PARSED["qa"] * 99
+    with pytest.raises(InputError, match=r"row 2: .* answer"):
+        parse_rows("here", rows[::-1][-2:], COLUMNS["qa"], labelled=True, published=True)
+
+
+@pytest.mark.parametrize("unanswerable", [True, False])
+def test_an_answer_that_is_wrong_is_an_error_beside_those_that_are_none(unanswerable: bool) -> None:
+    columns = replace(COLUMNS["qa"], unanswerable=unanswerable)
+    rows = [changed("qa", answers=[]), answered("Bob", 0), *GOOD["qa"]]
+    with pytest.raises(InputError, match="row 2: its answer 'Bob'"):
+        parse_rows("here", rows, columns, labelled=True)
 
 
 @pytest.mark.parametrize(
@@ -586,14 +636,6 @@ def test_answers_of_another_form_are_refused_with_the_form_they_need(
 ) -> None:
     mend = 'give {"text": [...], "answer_start": [...]}'
     assert problems("qa", changed("qa", answers=answers)) == [f"here: row 1: {what} ({mend})"]
-
-
-@pytest.mark.parametrize("text", ["", " "])
-def test_an_empty_answer_is_refused(text: str) -> None:
-    start = 0 if text == "" else 3
-    assert problems("qa", answered(text, start)) == [
-        "here: row 1: one of its answers is empty (leave the answer out)"
-    ]
 
 
 @pytest.mark.parametrize("column", ["question", "context"])

@@ -142,6 +142,7 @@ class Graph:
             train=dataset.splits["train"].digest,
             validation=dataset.splits["validation"].digest,
             test=dataset.splits["test"].digest,
+            unanswerable=dataset.unanswerable,
         )
 
     def _model(self, name: str, layers: int | None = None) -> ModelSpec:

@@ -197,8 +197,6 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
         for split, rows in data.shared.items():
             what = f"{count(rows, 'row')} of {split} share their text or context with train"
             out.print(f"{name}: {what}, of {data.splits[split].rows}")
-        for split, rows in data.left_out.items():
-            out.print(f"{name}: left out of {split}, since unusable: {count(rows, 'row')}")
         if data.converted:
             out.print(f"{name}: its tags are {data.converted}; read as IOB2, the same entities")
         train = data.splits["train"]

@@ -11,6 +11,10 @@ from typing import Any
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.headers import read_shapes
@@ -127,6 +131,7 @@ def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             metric=data.metric,
             labels=data.labels,
             languages=data.languages,
+            unanswerable=data.unanswerable,
             **{split: data.splits[split].digest for split in data.splits},
         )
         try:
@@ -168,11 +173,24 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
     if task.wide and not config.is_encoder_decoder:
         return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
+    if resolved.datasets[dataset].unanswerable and _reads_forward(config):
+        return (
+            f"{config.model_type} reads from left to right, so that [CLS], which stands for no "
+            f"answer, knows no question: remove datasets.{dataset}.unanswerable, or take an encoder"
+        )
     with torch.device("meta"):
         model = task.head.from_config(config, trust_remote_code=trusted(resolved, name))
     if layers is not None:
         truncate(model, layers)
     return tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+
+
+def _reads_forward(config: Any) -> bool:
+    """Whether a token knows those before it alone, as in GPT and Llama."""
+    kind = config.model_type
+    return (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
 
 
 @lru_cache(maxsize=32)

@@ -437,7 +437,8 @@ class _Split:
         settings = self.settings
         return (
             *_tokenizer_key(self.spec, self.data),
-            (self.data.task, self.data.languages, self.digest, self.split, self.labelled),
+            (self.data.task, self.data.languages, self.data.unanswerable),
+            (self.digest, self.split, self.labelled),
             (settings.max_length, settings.stride, self.device),
         )
 

@@ -39,6 +39,11 @@ def tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None
     task = TASKS[data.task]
     if task.per_token and not task.wide and not tokenizer.is_fast:
         return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
+    if data.unanswerable and tokenizer("?", "a")["input_ids"][0] != tokenizer.cls_token_id:
+        return (
+            "its tokenizer begins no input with [CLS], which stands for no answer: "
+            f"remove datasets.{dataset}.unanswerable, or take another model"
+        )
     if not task.wide:
         return None
     if not has_languages(tokenizer):

@@ -3,6 +3,7 @@
     classification  {"texts": [sentence] or [first, second], "label": number}
     ner             {"words": [word, ...], "tags": [number, ...]}
     qa              {"question": text, "context": text, "answers": [{"text": text, "start": 0}]}
+                    without answers, where the data set has unanswerable questions
     translation     {"source": text, "target": text}
 
 A row of the training split may lack its gold label (None), though not the column of it, nor a
@@ -15,7 +16,7 @@ import difflib
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -52,6 +53,14 @@ class Columns:
     """Of ner: the tags of the data in the order of their numbers, where IOB2 is made of them."""
     scheme: Scheme = "IOB2"
     """Of ner: that of the data's tags."""
+    unanswerable: bool = False
+    """Of qa: whether a question may have no answer."""
+    published: bool = False
+    """Whether the rows are somebody else's, and stay as they were when first read."""
+
+
+class _NoAnswerError(_BadRowError):
+    """A question without an answer, in a data set whose questions have one."""
 
 
 def parse_rows(
@@ -60,7 +69,8 @@ def parse_rows(
     """The checked rows of a split read from `place`; raises `InputError`.
 
     `labelled`: every row must have its gold label. `published`: of a data set that its reader
-    cannot mend, one bad row in a hundred is left out.
+    cannot mend, one bad row in a hundred is left out. Of one's own, questions without an answer
+    are.
     """
     pairs = parsed_rows(place, raw, columns, labelled=labelled, published=published)
     return [row for _, row in pairs if row is not None]
@@ -79,10 +89,10 @@ def parsed_rows(
         raise InputError.one(place, "has no rows", "a split needs at least one row")
     if missing := missing_columns(place, head, columns, labelled=labelled):
         raise InputError(missing)
-    parse = _PARSERS[columns.task](columns)
+    parse = _PARSERS[columns.task](replace(columns, published=published))
     gold = GOLD[columns.task]
     problems: list[Problem] = []
-    number = bad = 0
+    number = good = bad = 0
     has_label = False
     for number, row in enumerate(chain(head, rows), start=1):
         has_label = has_label or _find(row, columns.label) is not _ABSENT
@@ -91,17 +101,22 @@ def parsed_rows(
             if parsed[gold] is None and labelled:
                 raise _BadRowError(f"its {columns.label} is missing")
         except _BadRowError as found:
-            bad += 1
-            if bad <= _MOST_PROBLEMS:
-                where = f"{place}: row {number}"
-                problems.append(Problem(place=where, what=found.what, mend=found.mend))
+            if published or not isinstance(found, _NoAnswerError):
+                bad += 1
+                if bad <= _MOST_PROBLEMS:
+                    where = f"{place}: row {number}"
+                    problems.append(Problem(place=where, what=found.what, mend=found.mend))
             yield row, None
         else:
+            good += 1
             yield row, parsed
     if not has_label:
         raise InputError([_no_column(place, head, columns, columns.label, labelled=labelled)])
     if bad and not (published and bad <= number * _BAD_SHARE):
         raise InputError(_first_of(problems, bad, place))
+    if not good and not bad:
+        mend = "let the data set say unanswerable: true, if they are to be kept"
+        raise InputError.one(place, "none of its questions has an answer", mend)
 
 
 def missing_columns(
@@ -176,12 +191,12 @@ def nameless(raw: Sequence[Iterable[Row]], columns: Columns) -> tuple[str, str] 
     return "its tags have no names", "name them in their order: labels: [O, B-PER, ...]"
 
 
-def units_of(task: str, row: Row) -> float:
+def units_of(task: str, row: Row, *, unanswerable: bool = False) -> float:
     """About how many rows of a teacher's outputs a row of data has: what the cache's size needs."""
     if task == "ner":
         return len(row["words"])
     if task == "qa":
-        return len(row["context"]) / 4
+        return len(row["context"]) / 4 + unanswerable  # [CLS]
     if task == "translation":
         return len(row["target"]) / 3.5 + 2
     return 1
@@ -267,11 +282,13 @@ def _qa(columns: Columns) -> Callable[[list[Any], Any], Row]:
         row: Row = {"question": question, "context": context, "answers": None}
         if _missing(answers):
             return row
-        row["answers"] = [_answer(context, text, start) for text, start in _answers(answers)]
-        if not row["answers"]:
-            raise _BadRowError(
-                "its context has no answer", "leave the row out: every question needs an answer"
-            )
+        given = _answers(answers)
+        if not columns.published:
+            given = [(text, start) for text, start in given if not _empty(text)]
+        row["answers"] = [_answer(context, text, start) for text, start in given]
+        if not row["answers"] and not columns.unanswerable:
+            mend = "leave the row out, or let the data set say unanswerable: true"
+            raise _NoAnswerError("its context has no answer", mend)
         return row
 
     return parse
@@ -385,8 +402,11 @@ def _encodable(text: str) -> bool:
 
 def _missing(value: Any) -> bool:
     """None, an empty cell of a .csv, or the NaN that pandas puts in its place."""
-    empty = isinstance(value, str) and not value.strip()
-    return value is None or empty or (isinstance(value, float) and value != value)
+    return value is None or _empty(value) or (isinstance(value, float) and value != value)
+
+
+def _empty(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _has(raw: Iterable[Row], column: str) -> bool:

@@ -61,7 +61,8 @@ class ResolvedDataset(Record):
     cut: dict[str, int] = {}
     """How many rows were cut off the training split for a split that had no source."""
     left_out: dict[str, int] = {}
-    """How many rows of a published data set cannot be used, by split."""
+    """How many rows were left out, by split: of a published data set those that cannot be used, of
+    one's own the questions without an answer."""
     drawn: str | None = None
     """How splits were drawn off the training rows of one's own files, in words.
 
@@ -71,6 +72,8 @@ class ResolvedDataset(Record):
     """How many rows of a split that was cut off have their context, premise or text in train."""
     converted: str | None = None
     """Of ner: the scheme of the tags that were made into IOB2."""
+    unanswerable: bool = False
+    """Whether its questions may have no answer."""
     files: dict[str, str] | None = None
     """The SHA-256 of each local file it was read from; None in folders that did not tell."""
 
@@ -153,7 +156,12 @@ def resolve(
                 digest=digest_rows(rows),
                 rows=len(rows),
                 unlabelled=sum(row[GOLD[columns.task]] is None for row in rows),
-                units=round(sum(units_of(columns.task, row) for row in rows)),
+                units=round(
+                    sum(
+                        units_of(columns.task, row, unanswerable=columns.unanswerable)
+                        for row in rows
+                    )
+                ),
             )
             store(resolved[split].digest, rows)
         datasets[name] = ResolvedDataset(
@@ -168,6 +176,7 @@ def resolve(
             shared=dict(data.shared),
             converted=data.converted,
             files=files,
+            unanswerable=columns.unanswerable,
         )
     problems += of_models
     unreachable += away

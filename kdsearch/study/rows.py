@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,6 +67,7 @@ def columns_of(name: str, dataset: Dataset) -> Columns:
         metric=dataset.metric or metric,
         languages=dataset.languages or languages,
         group=dataset.group,
+        unanswerable=dataset.unanswerable,
     )
 
 
@@ -78,7 +81,8 @@ class DataRows:
     cut: Mapping[str, int]
     """How many rows were cut off the training split for a split that had no source."""
     left_out: Mapping[str, int]
-    """How many rows of a published data set cannot be used, where there are any."""
+    """How many rows were left out, where any were: of a published data set those that cannot be
+    used, of one's own the questions without an answer."""
     drawn: str | None = None
     """How splits were drawn off one's own files; None: without regard to labels and groups."""
     shared: Mapping[str, int] = field(default_factory=dict)

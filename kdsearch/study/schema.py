@@ -169,6 +169,11 @@ class Dataset(Section):
     """One of the task's; see METRICS. Default: the first of them."""
     languages: tuple[str, str] | None = None
     """translation: the source's and the target's code in a multilingual tokenizer (de_DE)."""
+    unanswerable: bool = False
+    """qa: a question may have no answer, as in SQuAD 2.
+
+    Default: such rows of one's own files are left out.
+    """
     max_length: PositiveInt | None = None
     """In tokens. Default: that of `training`."""
     limit: Limit = Limit()
@@ -210,6 +215,8 @@ class Dataset(Section):
             raise ValueError(f"{task} has no labels; remove them")
         if self.languages is not None and task != "translation":
             raise ValueError(f"{task} has no languages; remove them")
+        if self.unanswerable and task != "qa":
+            raise ValueError(f"{task} has no unanswerable questions; remove unanswerable")
 
 
 class Model(Section):
