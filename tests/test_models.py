@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def study_of(folder: Path, donor: Path, layers: int | None = None) -> Ledger:
 def build(
     ledger: Ledger, spec: ModelSpec, labels: tuple[str, ...] = LABEL_NAMES, task: Task = TASK
 ) -> Any:
-    tokenizer = load_tokenizer(spec, task, "", ledger)
-    return build_model(spec, task, labels, tokenizer, ledger).eval()
+    tokenizer = load_tokenizer(spec, task, list, ledger.resolved())
+    return build_model(spec, task, labels, tokenizer, ledger.resolved()).eval()
 
 
 @torch.no_grad()
@@ -146,7 +147,7 @@ def test_a_truncated_model_learns_in_all_of_its_layers(kind: str, tmp_path: Path
     ledger = study_of(tmp_path / "study", folder)
     spec = spec_of(ledger, "donor", layers=3)
     found = build(ledger, spec)
-    tokenizer = load_tokenizer(spec, TASK, "", ledger)
+    tokenizer = load_tokenizer(spec, TASK, list, ledger.resolved())
     output = TASK.outputs(found, everything(encode("classification", ROWS, tokenizer)))
     assert output.shape == (len(ROWS), len(LABEL_NAMES))
     output.square().sum().backward()
@@ -445,8 +446,9 @@ def test_an_encoder_decoder_at_random_has_the_vocabulary_and_the_special_tokens_
     ledger, agenda = begin(tmp_path, study)
     training = agenda.requests()[0].training
     assert training.kind == "teacher"
-    tokenizer = load_tokenizer(training.model, TRANSLATION, training.data.train, ledger)
-    found: Any = build_model(training.model, TRANSLATION, (), tokenizer, ledger)
+    train = partial(ledger.rows, training.data.train)
+    tokenizer = load_tokenizer(training.model, TRANSLATION, train, agenda.resolved)
+    found: Any = build_model(training.model, TRANSLATION, (), tokenizer, agenda.resolved)
     logits = translation_logits(found, tokenizer)
     assert logits.shape[-1] == len(tokenizer) == found.get_output_embeddings().out_features
     assert found.get_input_embeddings().num_embeddings == len(tokenizer)
@@ -521,9 +523,10 @@ def test_a_model_at_random_has_an_embedding_for_each_word_of_the_training_split(
     ledger, agenda = begin(tmp_path / "study", tiny_study())
     training = agenda.requests()[0].training
     assert training.kind == "teacher"
-    tokenizer = load_tokenizer(training.model, TASK, training.data.train, ledger)
+    train = partial(ledger.rows, training.data.train)
+    tokenizer = load_tokenizer(training.model, TASK, train, agenda.resolved)
     words = {w for row in ledger.rows(training.data.train) for w in row["texts"][0].split()}
-    found: Any = build_model(training.model, TASK, LABEL_NAMES, tokenizer, ledger)
+    found: Any = build_model(training.model, TASK, LABEL_NAMES, tokenizer, agenda.resolved)
     assert set(tokenizer.get_vocab()) == words | {"[PAD]", "[UNK]", "[CLS]", "[SEP]"}
     assert found.get_input_embeddings().num_embeddings == len(words) + 4
 
@@ -592,7 +595,7 @@ def test_a_note_beside_a_model_does_not_change_it(tmp_path: Path) -> None:
     ledger = study_of(tmp_path / "study", folder)
     (folder / "README.md").write_text("A model.")
     spec = spec_of(ledger, "donor")
-    assert model_folder("donor", spec.weights, ledger) == folder
+    assert model_folder("donor", spec.weights, ledger.resolved()) == folder
 
 
 def test_a_model_that_is_gone_is_named_with_its_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 study.yaml            the study as it was launched
 resolved.json         the study with the digests of its data and models
 resolved-<n>.json     what it was before the study file was changed
+preflight.json        what was found out about its rows and models before anything was trained
 data/<digest>.jsonl   the rows of each split
 outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
@@ -28,6 +29,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +38,7 @@ from pydantic import ValidationError
 from kdsearch.agenda import VERSION, Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError
 from kdsearch.ledger.disk import Disk, OsDisk, storage_error
-from kdsearch.study import FORMAT, Resolved, Row
+from kdsearch.study import FORMAT, Preflight, Resolved, Row
 
 _DAMAGED = "bring it back from a copy of the folder, or give another --folder"
 _FOLDERS = (
@@ -190,7 +192,8 @@ class Ledger:
 
     def strangers(self) -> list[str]:
         """What lies in the folder and is not a study's."""
-        ours = {*_FOLDERS, "resolved.json", "running.json", "stop.json", "launch.log"}
+        files = ("resolved.json", "preflight.json", "running.json", "stop.json", "launch.log")
+        ours = {*_FOLDERS, *files}
         names = set(self._disk.names(self.folder)) - ours
         known = (".", "driver.", "resolved-")
         return sorted(name for name in names if not name.startswith(known))
@@ -229,16 +232,29 @@ class Ledger:
         except ValueError as error:
             raise InputError.one(path, f"cannot be read: {error}", _DAMAGED) from None
 
+    def write_preflight(self, preflight: Preflight) -> None:
+        """Keep what a preflight found, in the place of an earlier one's."""
+        self.write("preflight.json", preflight.model_dump_json(indent=1))
+
+    def preflight(self) -> Preflight | None:
+        """What the last preflight found; None of a folder without one, or with a damaged one."""
+        try:
+            content = self._disk.read(self.folder / "preflight.json")
+            return Preflight.model_validate_json(content)
+        except (FileNotFoundError, ValueError):
+            return None
+
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._commit(self.folder / "data" / f"{digest}.jsonl", lines.encode())
 
-    def rows(self, digest: str) -> list[Row]:
-        """The rows of a split."""
+    def rows(self, digest: str, most: int | None = None) -> list[Row]:
+        """The rows of a split, or its first ones."""
         content = self._disk.read(self.folder / "data" / f"{digest}.jsonl")
         # Not `splitlines`: a text may hold U+2028 and other ends of lines.
-        return [json.loads(line) for line in content.decode().split("\n") if line]
+        lines = (line for line in content.decode().split("\n") if line)
+        return [json.loads(line) for line in islice(lines, most)]
 
     # -- outcomes and attempts ------------------------------------------------------------------
 

@@ -173,6 +173,7 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
         if not os.path.isdir(folder):
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
+    _refuse_adapter(folder, place)
     if not (folder / "config.json").is_file() or not weight_files(folder):
         raise InputError.one(
             place,
@@ -194,6 +195,16 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
         labels=labels,
     )
+
+
+def _refuse_adapter(folder: Path, place: str) -> None:
+    """Raise `InputError` for a folder that holds what was added to a model, and not the model."""
+    if (folder / "adapter_config.json").is_file():
+        what = f"{folder} is an adapter, as LoRA makes it, and not the model it adapts"
+        mend = (
+            "merge the two with peft, by merge_and_unload(), and give what save_pretrained writes"
+        )
+        raise InputError.one(place, what, mend)
 
 
 def _config(folder: Path) -> dict[str, Any]:
