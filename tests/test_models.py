@@ -25,9 +25,11 @@ from models import (
     tiny,
     tiny_study,
 )
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -604,6 +606,49 @@ def test_a_model_that_is_gone_is_named_with_its_folder(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(InputError, match=r"models\.donor: .*donor is not on this host"):
         build(ledger, spec_of(ledger, "donor"))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "encoder."])
+def test_a_pretrained_model_of_which_more_than_the_head_would_be_drawn_is_refused(
+    prefix: str, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "donor")
+    weights = load_file(folder / "model.safetensors")
+    renamed = {prefix + name: weight for name, weight in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    ledger = study_of(tmp_path / "study", folder)
+    with pytest.raises(InputError, match=r"models\.donor: lacks the weights bert\.") as error:
+        build(ledger, spec_of(ledger, "donor"))
+    assert f"and {sum(name.startswith('bert.') for name in weights) - 3} more" in str(error.value)
+
+
+def test_a_pretrained_model_with_embeddings_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "donor")
+    path = folder / "config.json"
+    words = json.loads(path.read_text())["vocab_size"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": words + 1}))
+    ledger = study_of(tmp_path / "study", folder)
+    what = rf"word_embeddings\.weight \(of the shape \[{words + 1}, 16\], not \[{words}, 16\]\)"
+    with pytest.raises(InputError, match=what):
+        build(ledger, spec_of(ledger, "donor"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "electra", "deberta-v2"])
+def test_a_pretrained_model_without_this_head_is_accepted(kind: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "donor", kind)
+    config = AutoConfig.from_pretrained(folder)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    ledger = study_of(tmp_path / "study", folder)
+    build(ledger, spec_of(ledger, "donor"))
+
+
+def test_an_adapter_in_place_of_a_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"is an adapter, as LoRA makes it.*merge_and_unload"):
+        study_of(tmp_path / "study", folder)
 
 
 # -- the tokenizer of words --------------------------------------------------------------------

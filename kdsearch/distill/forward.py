@@ -166,7 +166,10 @@ class _Run:
         if not torch.isfinite(values).any():
             yield Problem(place=place, what=_NOT_FINITE, mend=_mend_of(model))
             return
-        if not _alike(values, _outputs(model, task, examples, two[:1])):
+        if not torch.isfinite(values).all():
+            what = f"says NaN or infinity to some rows of {use.dataset}"
+            yield Doubt(place=place, what=what, mend=_mend_of(model))
+        elif not _alike(values, _outputs(model, task, examples, two[:1])):
             what = f"what it says of a row of {use.dataset} depends on the rows beside it"
             mend = "take a model that leaves padding out"
             yield Doubt(place=place, what=what, mend=mend)
@@ -228,7 +231,7 @@ def _outputs(model: Any, task: Task, examples: Encoded, indices: Tensor) -> Tens
 def _alike(together: Tensor, alone: Tensor) -> bool:
     """Whether the first rows of a batch are what its first example gives alone."""
     there = together[: len(alone)]
-    return torch.allclose(there, alone, rtol=1e-2, atol=1e-2 * float(alone.abs().max()))
+    return torch.allclose(there, alone, rtol=0, atol=1e-3 * float(alone.abs().max()))
 
 
 def _chance(task: Task, references: Sequence[Any], data: DataSpec) -> float | None:
@@ -259,7 +262,7 @@ def _beyond(model: Any, tokenizer: Any, examples: Encoded) -> str | None:
     if largest < size:
         return None
     token = tokenizer.convert_ids_to_tokens(largest)
-    return f"has {size} embeddings; the token {token} of its tokenizer is number {largest}"
+    return f"has {size} embeddings, and the token {token} of its tokenizer is number {largest}"
 
 
 def _in_words(error: Exception, place: str, dataset: str) -> Problem:
