@@ -173,6 +173,20 @@ def test_a_classifier_that_reads_the_end_of_a_text_needs_a_tokenizer_that_writes
     assert "ends every text" in problem.mend
 
 
+def test_rows_without_anything_to_say_of_them_are_no_fault_of_a_model(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = {"tokens": ["\u200b"], "ner_tags": ["O"]}
+    file.write_text(f"{json.dumps(row)}\n" * 40)
+    tags = {"task": "ner", "files": {"train": str(file)}, "text": "tokens", "label": "ner_tags"}
+    donor = save_model(tmp_path / "donor", task="ner")
+    study = task_study(
+        "ner",
+        datasets={"data": {**tags, "labels": ["PER"]}},
+        models={"big": str(donor), "small": {"config": tiny(), "tokenizer": "big"}},
+    )
+    assert look(tmp_path / "study", study) == ([], [], [])
+
+
 # -- inputs that a model does not know -----------------------------------------------------------
 
 
