@@ -175,8 +175,9 @@ def test_a_classifier_that_reads_the_end_of_a_text_needs_a_tokenizer_that_writes
 
 def test_rows_without_anything_to_say_of_them_are_no_fault_of_a_model(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    row = {"tokens": ["\u200b"], "ner_tags": ["O"]}
-    file.write_text(f"{json.dumps(row)}\n" * 40)
+    first = {"tokens": ["\u200b"], "ner_tags": ["O"]}
+    later = {"tokens": ["Ada"], "ner_tags": ["B-PER"]}
+    file.write_text(f"{json.dumps(first)}\n" * 120 + f"{json.dumps(later)}\n" * 120)
     tags = {"task": "ner", "files": {"train": str(file)}, "text": "tokens", "label": "ner_tags"}
     donor = save_model(tmp_path / "donor", task="ner")
     study = task_study(
