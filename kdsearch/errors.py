@@ -50,6 +50,9 @@ class InputError(Exception):
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)  # an exception is pickled with its message alone
+
     @classmethod
     def one(cls, place: object, what: str, mend: str = "") -> InputError:
         """An error with a single problem."""

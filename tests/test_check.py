@@ -124,7 +124,15 @@ def test_an_encoder_is_refused_for_translation(tmp_path: Path) -> None:
         check(tmp_path, "translation", models)
 
 
-@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_an_encoder_decoder_without_a_head_for_classification_is_refused(tmp_path: Path) -> None:
+    marian = {**tiny_seq2seq(), "model_type": "marian"}
+    models = {"big": {"config": tiny()}, "small": {"config": marian}}
+    what = r"models\.small: marian is an encoder-decoder without a head for classification"
+    with pytest.raises(InputError, match=what):
+        check(tmp_path, "classification", models)
+
+
+@pytest.mark.parametrize("task", ["ner", "qa"])
 def test_an_encoder_decoder_is_refused_for_what_needs_an_encoder(task: str, tmp_path: Path) -> None:
     models = {"big": {"config": tiny()}, "small": {"config": tiny_seq2seq()}}
     what = rf"models\.small: bart is an encoder-decoder; {task} needs an encoder"

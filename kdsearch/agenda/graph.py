@@ -84,11 +84,10 @@ class Graph:
         """A case's student without a teacher: each learning rate under each seed, if asked for."""
         if not self._study.erm:
             return ()
-        student = self._study.students[case.student]
         return tuple(
             ErmTraining(
                 data=self._data(case),
-                model=self._model(student.model, student.layers),
+                model=self.student(case),
                 learning_rate=rate,
                 settings=self._settings(case).model_copy(update={"hidden_dtype": None}),
                 seed=seed,
@@ -96,6 +95,11 @@ class Graph:
             for rate in self._study.search.learning_rate
             for seed in self._study.student_seeds
         )
+
+    def student(self, case: TestCase) -> ModelSpec:
+        """A case's student before any training."""
+        student = self._study.students[case.student]
+        return self._model(student.model, student.layers)
 
     def students(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining
@@ -108,12 +112,11 @@ class Graph:
     def _student(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
     ) -> StudentTraining:
-        student = self._study.students[case.student]
         configuration = trial.configuration
         scaled = configuration.distance is Distance.CE
         return StudentTraining(
             data=self._data(case),
-            model=self._model(student.model, student.layers),
+            model=self.student(case),
             teacher=outputs.checkpoint,
             outputs=outputs.key,
             checkpoint_name=configuration.teacher,

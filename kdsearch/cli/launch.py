@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,13 +31,13 @@ from kdsearch.cli.options import (
     study_models,
 )
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
-from kdsearch.distill import preflight, run_training
+from kdsearch.distill import forward_preflight, preflight, run_training
 from kdsearch.driver import Deadline, Watch, duration, open_study, run_search
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
-from kdsearch.study import Resolved, Study, load_study
+from kdsearch.study import Preflight, Resolved, Study, load_study
 
 if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
@@ -140,6 +141,7 @@ def launch(
                     agenda,
                     ledger,
                     study,
+                    place=str(study_file),
                     address=address,
                     in_process=in_process,
                     out=out,
@@ -209,6 +211,7 @@ def _run(
     ledger: Ledger,
     study: Study,
     *,
+    place: str,
     address: str | None,
     in_process: bool,
     out: Console,
@@ -222,11 +225,29 @@ def _run(
             agenda, ledger, engine, slots=slots, console=out, watches=watches, deadline=deadline
         )
 
+    def run_models(where: str, run: Callable[..., Preflight]) -> None:
+        """Run the models where there is room for them, if there was none before."""
+        before = ledger.preflight()
+        if before is None or before.forward:
+            return
+        out.print(f"running each model on two rows, {where}")
+        found = run(before, agenda.resolved, ledger, place)
+        ledger.write_preflight(found)
+        for doubt in found.doubts[len(before.doubts) :]:
+            out.print(f"doubtful: {doubt}")
+
     if in_process:
+        run_models("in this process", forward_preflight)
         search(InProcessEngine(worker=worker), 1)
         return
     # Ray takes a second to import, which commands that only read files do not need.
-    from kdsearch.engine.ray_tune import RayTuneEngine, connect, watch_health, words
+    from kdsearch.engine.ray_tune import (
+        RayTuneEngine,
+        connect,
+        run_on_worker,
+        watch_health,
+        words,
+    )
 
     # Ray ends this process without a word if it dies while we connect.
     out.print("connecting to Ray; should it die, go on with the same command")
@@ -251,6 +272,7 @@ def _run(
         )
         engine = RayTuneEngine(worker=worker, cluster=cluster, seconds=resources.hours * 3600)
         try:
+            run_models("on a worker", partial(run_on_worker, cluster, forward_preflight))
             search(engine, cluster.slots)
         except EngineError as error:
             out.print(f"kdsearch: {error}")

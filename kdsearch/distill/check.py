@@ -170,7 +170,10 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         _check_weights(path)
     wanted = resolved.datasets[dataset].task
     if config.is_encoder_decoder and not task.wide:
-        return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
+        if task.per_token:
+            return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
+        if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+            return f"{config.model_type} is an encoder-decoder without a head for {wanted}"
     if task.wide and not config.is_encoder_decoder:
         return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
     if resolved.datasets[dataset].unanswerable and _reads_forward(config):

@@ -29,6 +29,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -248,11 +249,12 @@ class Ledger:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._commit(self.folder / "data" / f"{digest}.jsonl", lines.encode())
 
-    def rows(self, digest: str) -> list[Row]:
-        """The rows of a split."""
+    def rows(self, digest: str, most: int | None = None) -> list[Row]:
+        """The rows of a split, or its first ones."""
         content = self._disk.read(self.folder / "data" / f"{digest}.jsonl")
         # Not `splitlines`: a text may hold U+2028 and other ends of lines.
-        return [json.loads(line) for line in content.decode().split("\n") if line]
+        lines = (line for line in content.decode().split("\n") if line)
+        return [json.loads(line) for line in islice(lines, most)]
 
     # -- outcomes and attempts ------------------------------------------------------------------
 

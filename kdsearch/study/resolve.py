@@ -231,6 +231,7 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
         if not os.path.isdir(folder):
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
+    _refuse_adapter(folder, place)
     _check_files(folder, place)
     config = _config(folder)
     if (method := _quantised(config)) is not None:
@@ -269,6 +270,16 @@ def _check_files(folder: Path, place: str) -> None:
     texts = {path for pattern in NOT_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
     if problems := [found for path in (*weights, *sorted(texts)) if (found := stand_in(path))]:
         raise InputError(problems)
+
+
+def _refuse_adapter(folder: Path, place: str) -> None:
+    """Raise `InputError` for a folder that holds what was added to a model, and not the model."""
+    if (folder / "adapter_config.json").is_file():
+        what = f"{folder} is an adapter, as LoRA makes it, and not the model it adapts"
+        mend = (
+            "merge the two with peft, by merge_and_unload(), and give what save_pretrained writes"
+        )
+        raise InputError.one(place, what, mend)
 
 
 def _config(folder: Path) -> dict[str, Any]:
