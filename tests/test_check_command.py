@@ -20,7 +20,11 @@ LABELS = ["bad", "fine", "[red]good[/red]", ":smile:"]
 
 
 def sentences(split: str, labels: list[str]) -> list[dict[str, str]]:
-    return [{"t": f"{split} {label} {n}", "l": label} for label in labels for n in range(3)]
+    return [
+        {"t": f"it is {label} {n} as people say of it here in {split}", "l": label}
+        for label in labels
+        for n in range(3)
+    ]
 
 
 def study_file(folder: Path, *, shared: int = 0, **sections: Any) -> Path:

@@ -26,7 +26,7 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.study import FORMAT, changed_sources, parse_study
 
-ROWS = [{"text": f"word{i} more{i}", "label": i % 2} for i in range(40)]
+ROWS = [{"text": f"word more {i}", "label": i % 2} for i in range(40)]
 FLIPPED = [{**row, "label": 1 - row["label"]} for row in ROWS]
 GROWN = [*ROWS, *({"text": f"further{i}", "label": i % 2} for i in range(40))]
 OWN = {"text": ["text"], "label": "label", "labels": ["no", "yes"]}

@@ -402,10 +402,9 @@ def test_launch_says_how_many_questions_without_an_answer_are_left_out(
 ) -> None:
     folder, result = launched
     assert result.code == 0, result
-    lines = result.out.splitlines()
-    why = "since they have no answer (unanswerable: true keeps them)"
     for split, rows in {"train": 20, "validation": 10, "test": 5}.items():
-        assert f"answered: left out of {split}, {why}: {rows} rows" in lines
+        what = f"left out of {split}, since they have no answer: {rows} rows"
+        assert f"datasets.answered: {what} (unanswerable: true keeps them)\n" in result.out
     assert result.out.count("left out") == 3
     resolved = Ledger(folder).resolved().datasets
     counts = {name: [data.splits[s].rows for s in SPLITS] for name, data in resolved.items()}

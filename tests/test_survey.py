@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 from fakes import a_study
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kdsearch.agenda import DataSpec
 from kdsearch.errors import Problem
-from kdsearch.study import DatasetFacts, Doubt, Row, parse_study, resolve, survey
-from kdsearch.study.survey import entities
-from kdsearch.tasks import ner
+from kdsearch.study import (
+    DatasetFacts,
+    Doubt,
+    ResolvedDataset,
+    Row,
+    parse_study,
+    resolve,
+    survey,
+)
+from kdsearch.study.survey import _kinds
 from kdsearch.tasks.classification import Classification
 
 CLASSES = ["good", "bad", "neutral"]
@@ -222,8 +227,8 @@ def test_rows_that_were_left_out_are_counted(tmp_path: Path) -> None:
     found.resolved = found.resolved.model_copy(update={"datasets": {"mine": data}})
     found.look()
     assert found.said == [
-        "3 rows of train left out, for want of an answer",
-        "1 row of test left out, for want of an answer",
+        "left out of train, since they have no answer: 3 rows",
+        "left out of test, since they have no answer: 1 row",
     ]
 
 
@@ -323,13 +328,6 @@ def test_generated_sentences_repeat_themselves_without_a_doubt() -> None:
 
 # -- entities --------------------------------------------------------------------------------------
 
-TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-
-
-@given(st.lists(st.sampled_from(TAGS)))
-def test_entities_are_those_that_are_scored(tags: list[str]) -> None:
-    assert Counter(entities(tags)) == Counter(kind for kind, _, _ in ner.entities(tags))
-
 
 def test_kinds_of_entity_are_counted(tmp_path: Path) -> None:
     tags = ["B-PER", "I-PER", "B-PER", "O", "I-LOC"]
@@ -365,3 +363,18 @@ def test_what_would_move_a_cursor_is_written_out_in_a_doubt(tmp_path: Path) -> N
         labels=[*counts],
     )
     assert found.said[0].startswith(r"validation has no row of bad\x1b[31m\n[red]:smile:: its F1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "tags", "counts"),
+    [
+        (["O", "B-PER", "I-PER", "L-PER", "U-PER"], ["B-PER", "L-PER", "U-PER"], {"PER": 2}),
+        (["O", "PER", "LOC"], ["PER", "PER", "LOC", "O", "LOC"], {"PER": 1, "LOC": 2}),
+        (["O", "PER-B", "PER-I"], ["PER-B", "PER-I", "PER-I"], {"PER-B": 1, "PER-I": 2}),
+    ],
+)
+def test_kinds_are_counted_in_every_scheme(
+    labels: list[str], tags: list[str], counts: dict[str, int]
+) -> None:
+    data = ResolvedDataset(task="ner", metric="f1", labels=tuple(labels), splits={})
+    assert Counter(_kinds(tags, data)) == counts

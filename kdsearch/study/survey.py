@@ -13,7 +13,7 @@ from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
 from kdsearch.study.resolve import Resolved, ResolvedDataset
 from kdsearch.study.schema import SPLITS, Study
-from kdsearch.study.tags import OUTSIDE
+from kdsearch.study.tags import OUTSIDE, entities, scheme_of, to_iob2
 
 _PAIRS = tuple((later, earlier) for earlier, later in combinations(SPLITS, 2))
 _MOST_NAMED = 5
@@ -77,7 +77,8 @@ def _split(data: ResolvedDataset, digest: str, rows: list[Row]) -> _Split:
     if data.task == "classification":
         labels |= Counter(data.labels[gold] for gold in golds)
     elif data.task == "ner":
-        labels |= Counter(e for tags in golds for e in entities([data.labels[t] for t in tags]))
+        tags = ([data.labels[tag] for tag in gold] for gold in golds)
+        labels |= Counter(kind for each in tags for kind in _kinds(each, data))
     return _Split(
         digest=digest,
         facts=SplitFacts(rows=len(rows), unlabelled=len(rows) - len(golds), labels=labels),
@@ -90,23 +91,16 @@ def _labels(data: ResolvedDataset) -> tuple[str, ...]:
     """The labels of classification, the kinds of entity of ner."""
     if data.task != "ner":
         return data.labels
-    return tuple(dict.fromkeys(_kind(tag) for tag in data.labels if tag != OUTSIDE))
+    every = ([label] for label in data.labels)
+    return tuple(dict.fromkeys(kind for tags in every for kind in _kinds(tags, data)))
 
 
-def _kind(tag: str) -> str:
-    prefix, _, kind = tag.partition("-")
-    return kind if prefix in ("B", "I") and kind else tag
-
-
-def entities(tags: Sequence[str]) -> Iterator[str]:
-    """The kind of each entity of a sentence; of tags that are not IOB2, each one but O."""
-    before = OUTSIDE
-    for tag in tags:
-        kind = _kind(tag)
-        goes_on = tag.startswith("I-") and before != OUTSIDE and _kind(before) == kind
-        if tag != OUTSIDE and not goes_on:
-            yield kind
-        before = tag
+def _kinds(tags: Sequence[str], data: ResolvedDataset) -> Iterator[str]:
+    """The kind of each entity of a sentence; where tags are no entities, each one but O."""
+    if scheme_of(data.labels) is None:
+        return (tag for tag in tags if tag != OUTSIDE)
+    prefixed = scheme_of(data.labels) != "IO"
+    return (kind for kind, _, _ in entities(tags if prefixed else to_iob2(tags)))
 
 
 TEXTS: dict[str, Callable[[Row], tuple[str, ...]]] = {
@@ -126,8 +120,9 @@ def _shared(texts: list[int], other: list[int]) -> int:
 def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
     own = study.datasets[name].files is not None
     for split, rows in data.left_out.items():
-        why = "for want of an answer" if own else "since nothing can be made of them"
-        yield f"{_number(rows, 'row')} of {split} left out, {why}", ""
+        why = "they have no answer" if own else "nothing can be made of them"
+        mend = "unanswerable: true keeps them" if own else ""
+        yield f"left out of {split}, since {why}: {_number(rows, 'row')}", mend
 
 
 def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
