@@ -88,6 +88,7 @@ def forward_passes(
 def _uses(resolved: Resolved) -> Iterator[_Use]:
     """Each case's student, and its teacher: given, or before its fine-tuning."""
     graph = Graph(resolved)
+    settings: Settings
     for case in test_cases(resolved.study):
         for model in resolved.study.teachers[case.teacher].given.values():
             checkpoint = graph.given(case, model)

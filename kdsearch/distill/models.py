@@ -67,9 +67,7 @@ def build_model(
     return model
 
 
-def load_model(
-    folder: Path, name: str, task: Task, tokenizer: Any, resolved: Resolved
-) -> nn.Module:
+def load_model(folder: Path, name: str, task: Task, tokenizer: Any, resolved: Resolved) -> Any:
     """The model in `folder` as it was fine-tuned for a task: the study's model `name`.
 
     Raises `InputError` where any of its weights is not in the files.

@@ -78,7 +78,7 @@ class TeacherSample(Record):
     score: float | None
     """By the data set's metric; None where what it says is not finite."""
     chance: float | None
-    """What saying the commonest label of these rows scores; None where nothing is so simple."""
+    """The best score of one and the same label for all of them; None where nothing is so simple."""
 
 
 class Preflight(Record):
