@@ -28,12 +28,12 @@ class Graph:
         teacher = self._study.teachers[case.teacher]
         if teacher.model is None:
             return ()
-        settings = self._settings(case).model_copy(update={"hidden_dtype": None})
+        settings = self.settings(case).model_copy(update={"hidden_dtype": None})
         if teacher.fine_tune.epochs is not None:
             settings = settings.model_copy(update={"epochs": teacher.fine_tune.epochs})
         return tuple(
             TeacherTraining(
-                data=self._data(case),
+                data=self.data(case),
                 model=self._model(teacher.model),
                 learning_rate=rate,
                 settings=settings,
@@ -60,11 +60,11 @@ class Graph:
 
     def outputs(self, case: TestCase, checkpoint: CheckpointSpec) -> tuple[OutputsTraining, ...]:
         """The outputs of a checkpoint on each split, the training split first."""
-        settings = self._settings(case)
+        settings = self.settings(case)
         assert settings.max_length is not None  # `for_task` filled it in
         return tuple(
             OutputsTraining(
-                data=self._data(case),
+                data=self.data(case),
                 checkpoint=checkpoint,
                 split=split,
                 settings=ForwardSettings(
@@ -86,10 +86,10 @@ class Graph:
             return ()
         return tuple(
             ErmTraining(
-                data=self._data(case),
+                data=self.data(case),
                 model=self.student(case),
                 learning_rate=rate,
-                settings=self._settings(case).model_copy(update={"hidden_dtype": None}),
+                settings=self.settings(case).model_copy(update={"hidden_dtype": None}),
                 seed=seed,
             )
             for rate in self._study.search.learning_rate
@@ -115,7 +115,7 @@ class Graph:
         configuration = trial.configuration
         scaled = configuration.distance is Distance.CE
         return StudentTraining(
-            data=self._data(case),
+            data=self.data(case),
             model=self.student(case),
             teacher=outputs.checkpoint,
             outputs=outputs.key,
@@ -126,16 +126,18 @@ class Graph:
             alpha=configuration.alpha,
             gradient_scale=self._study.search.gradient_scale if scaled else "none",
             learning_rate=trial.learning_rate,
-            settings=self._settings(case),
+            settings=self.settings(case),
             seed=seed,
         )
 
-    def _settings(self, case: TestCase) -> TrainingSettings:
+    def settings(self, case: TestCase) -> TrainingSettings:
+        """How a case's student is trained."""
         dataset = self._study.datasets[case.dataset]
         task = self._resolved.datasets[case.dataset].task
         return self._study.training.for_task(task, dataset.max_length)
 
-    def _data(self, case: TestCase) -> DataSpec:
+    def data(self, case: TestCase) -> DataSpec:
+        """What a case is trained and scored on."""
         dataset = self._resolved.datasets[case.dataset]
         return DataSpec(
             task=dataset.task,

@@ -88,7 +88,6 @@ def forward_passes(
 def _uses(resolved: Resolved) -> Iterator[_Use]:
     """Each case's student, and its teacher: given, or before its fine-tuning."""
     graph = Graph(resolved)
-    settings: Settings
     for case in test_cases(resolved.study):
         for model in resolved.study.teachers[case.teacher].given.values():
             checkpoint = graph.given(case, model)
@@ -102,9 +101,18 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
                 checkpoint=checkpoint,
             )
         for training in graph.teachers(case)[:1]:
-            data, settings = training.data, training.settings
-            yield _Use(dataset=case.dataset, data=data, spec=training.model, settings=settings)
-        yield _Use(dataset=case.dataset, data=data, spec=graph.student(case), settings=settings)
+            yield _Use(
+                dataset=case.dataset,
+                data=training.data,
+                spec=training.model,
+                settings=training.settings,
+            )
+        yield _Use(
+            dataset=case.dataset,
+            data=graph.data(case),
+            spec=graph.student(case),
+            settings=graph.settings(case),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,9 +118,11 @@ class Reader:
         read = self._read(rows)
         total = sum(len(row.ids) for row in read)
         ids = np.fromiter(chain.from_iterable(row.ids for row in read), dtype=np.int64, count=total)
-        # Some tokenizers without vocabulary give no token at all, not even an unknown one.
-        unread = [row for row, tokens in zip(rows, read, strict=True) if not tokens.ids]
-        words = sum(len(text.split()) for row in unread for text in self._task.texts(row))
+        # Some tokenizers give no token for what they do not know, not even an unknown one.
+        words = sum(
+            max(0, sum(len(text.split()) for text in self._task.texts(row)) - len(tokens.ids))
+            for row, tokens in zip(rows, read, strict=True)
+        )
         long = [row for row, tokens in zip(rows, read, strict=True) if tokens.long]
         parts, beyond = self._beyond(rows, long)
         return Count(
