@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _SHORT = reprlib.Repr()
@@ -48,6 +48,17 @@ def shortened(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def shortened_list(names: Sequence[str], most: int = 3) -> str:
+    """Names with commas between them, those behind the first `most` as a number."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what would move a cursor or colour a terminal written as `\\x1b`."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
@@ -59,6 +70,9 @@ class InputError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)  # an exception is pickled with its message alone
 
     @classmethod
     def one(cls, place: object, what: str, mend: str = "") -> InputError:

@@ -124,7 +124,15 @@ def test_an_encoder_is_refused_for_translation(tmp_path: Path) -> None:
         check(tmp_path, "translation", models)
 
 
-@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_an_encoder_decoder_without_a_head_for_classification_is_refused(tmp_path: Path) -> None:
+    marian = {**tiny_seq2seq(), "model_type": "marian"}
+    models = {"big": {"config": tiny()}, "small": {"config": marian}}
+    what = r"models\.small: marian is an encoder-decoder without a head for classification"
+    with pytest.raises(InputError, match=what):
+        check(tmp_path, "classification", models)
+
+
+@pytest.mark.parametrize("task", ["ner", "qa"])
 def test_an_encoder_decoder_is_refused_for_what_needs_an_encoder(task: str, tmp_path: Path) -> None:
     models = {"big": {"config": tiny()}, "small": {"config": tiny_seq2seq()}}
     what = rf"models\.small: bart is an encoder-decoder; {task} needs an encoder"
@@ -313,3 +321,15 @@ def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
         place.write_text(json.dumps(config))
     with pytest.raises(InputError, match="its tokenizer has no padding token"):
         check(tmp_path / "study", "ner", models)
+
+
+def test_a_model_that_is_broken_is_named_once_though_students_are_cut_from_it(
+    tmp_path: Path,
+) -> None:
+    models = folders(tmp_path, "classification", (), ())
+    for file in Path(models["small"]).glob("tokenizer*"):
+        file.unlink()
+    students = {"s": {"model": "small", "layers": 1}}
+    with pytest.raises(InputError) as error:
+        check(tmp_path / "study", "classification", models, students=students)
+    assert [problem.place for problem in error.value.problems] == ["study.yaml: models.small"]

@@ -25,7 +25,7 @@ from kdsearch.cli.app import main
 from kdsearch.ledger import driver_lock
 
 COMMANDS = (
-    *("new", "validate", "plan", "fetch", "launch", "status", "explain", "report"),
+    *("new", "validate", "check", "plan", "fetch", "launch", "status", "explain", "report"),
     *("gc", "verify"),
 )
 
@@ -722,3 +722,48 @@ def test_a_folder_without_a_study_is_refused(here: Path, command: str) -> None:
         refused(kdsearch(command, folder), str(folder), "kdsearch launch")
     assert not list((here / "empty").iterdir())
     assert not (here / "absent").exists()
+
+
+# -- terminals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("čaj", {"PYTHONIOENCODING": "ascii"}),
+        ("čaj", {"PYTHONIOENCODING": "latin-1"}),
+        # The locale of some clusters, as which files must not be read and written either.
+        ("tea", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    ],
+    ids=["ascii", "latin-1", "C"],
+)
+def test_a_terminal_without_greek_changes_nothing_but_how_greek_is_shown(
+    here: Path, name: str, encoding: dict[str, str]
+) -> None:
+    def shown(*arguments: str) -> str:
+        command = [sys.executable, "-m", "kdsearch", *arguments]
+        found = subprocess.run(command, capture_output=True, env=os.environ | encoding)
+        assert b"Traceback" not in found.stderr
+        assert found.returncode == 0, found
+        return found.stdout.decode("latin-1")
+
+    datasets = {name: {"grammar": {"train": 48, "validation": 24, "test": 24}}}
+    study = yaml.safe_dump(tiny(datasets=datasets), allow_unicode=True)
+    (here / "s.yaml").write_text(study, encoding="utf-8")
+    escaped = name.encode("ascii", "backslashreplace").decode()
+    assert "search ended" in shown("launch", "s.yaml", "--in-process")
+    assert "\\u03c4" in shown("explain", "runs/s")
+    assert f"{escaped}/big/small" in shown("status", "runs/s")
+    assert "report: " in shown("report", "runs/s")
+    assert json.loads(shown("report", "runs/s", "--json"))["cases"][0]["case"]["dataset"] == name
+    shown("export", "runs/s", f"{name}/big/small", "--to", "student")
+    assert "τ" in (here / "student" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_has_seen_enough_of_a_command_sees_no_traceback(here: Path) -> None:
+    written(here / "s.yaml", tiny())
+    assert kdsearch("launch", "s.yaml", "--in-process").code == 0
+    command = f"{sys.executable} -m kdsearch explain runs/s | head -n 1"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert found.stdout.count("\n") == 1
+    assert found.stderr == ""

@@ -18,6 +18,7 @@ from kdsearch.report.document import LEFT_OUT
 from kdsearch.study import GOLD, parsers, rows, schema
 from kdsearch.study.grammar import GRAMMARS
 from kdsearch.study.sizes import _ITEM_BYTES
+from kdsearch.study.survey import TEXTS
 from kdsearch.tasks import TASKS
 
 BY_TASK = {
@@ -26,6 +27,7 @@ BY_TASK = {
     "schema.NEEDED": schema.NEEDED,
     "schema.MAX_LENGTH": schema.MAX_LENGTH,
     "parsers.GOLD": GOLD,
+    "survey.TEXTS": TEXTS,
     "parsers._PARSERS": parsers._PARSERS,
     "rows._GRAMMAR_COLUMNS": rows._GRAMMAR_COLUMNS,
     "grammar.GRAMMARS": GRAMMARS,

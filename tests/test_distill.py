@@ -36,6 +36,8 @@ from models import (
     without_cost,
 )
 from safetensors.torch import load_file, save_file
+from seqeval.metrics import f1_score
+from seqeval.scheme import BILOU
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.agenda import (
@@ -759,6 +761,42 @@ def test_the_columns_of_a_given_tagger_stand_in_the_order_of_the_datas_labels(
             parts.append(model(input_ids=ids["input_ids"]).logits[0, 1:-1])  # a token a word
     expected = torch.cat(parts)[:, [names.index(label) for label in data]]
     np.testing.assert_allclose(outputs_of(ledger, training), expected, atol=1e-5)
+
+
+def test_a_given_tagger_in_bilou_is_scored_in_bilou_as_seqeval_does(tmp_path: Path) -> None:
+    tags = ["O", *(f"{prefix}-{kind}" for kind in ("PER", "LOC") for prefix in "BILU")]
+    sentences = [
+        (["Ada", "Byron", "saw", "Rome"], ["B-PER", "L-PER", "O", "U-LOC"]),
+        (["New", "York", "City", "saw", "Ben"], ["B-LOC", "I-LOC", "L-LOC", "O", "U-LOC"]),
+    ]
+    rows = [{"w": words, "t": names} for words, names in sentences * 20]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [" ".join(words) for words, _ in sentences]
+    tuned = save_model(tmp_path / "tuned", task="ner", labels=tags[::-1], texts=texts, seed=22)
+    files = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "a.jsonl"))
+    study = task_study(
+        "ner",
+        datasets={"data": {"task": "ner", "files": files, "text": "w", "label": "t"}},
+        models={"small": {"config": tiny(), "tokenizer": "tuned"}, "tuned": str(tuned)},
+        teachers={"given": {"checkpoint": "tuned"}},
+    )
+    ledger, agenda = begin(tmp_path / "study", study)
+    assert sorted(ledger.resolved().datasets["data"].labels) == sorted(tags)
+    model = TASKS["ner"].head.from_pretrained(tuned).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tuned)
+    found = []
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(input_ids=ids["input_ids"]).logits[0, 1:-1]  # a token a word
+        found.append([tags[::-1][number] for number in logits.argmax(dim=1).tolist()])
+    gold = [names for _, names in sentences]
+    expected = f1_score(gold, found, mode="strict", scheme=BILOU)
+    [validation] = [t for t in run_outputs(ledger, agenda) if t.split == "validation"]
+    outcome = ledger.outcome(validation.key)
+    assert outcome is not None
+    assert outcome.validation == pytest.approx(float(expected))
+    assert 0 < float(expected) < 1
 
 
 # -- wide outputs --------------------------------------------------------------------------------

@@ -225,8 +225,8 @@ def test_a_score_of_0_is_logged_as_a_score_and_divergence_as_such(tmp_path: Path
     assert [line.split(f"{request} ")[1] for line in lines] == [
         "finished in 1.0 s: validation=0.0000",
         "finished in 1.0 s: diverged",
-        "failed, will be tried again: no memory",
-        "failed for good: no memory",
+        "failed, will be tried again (error): no memory",
+        "failed for good (error): no memory",
     ]
     assert "ERROR" in lines[2]
 
@@ -352,11 +352,15 @@ def test_a_training_that_fails_is_shown_tried_again_and_left_out(
     assert all(engine.tried.count(key) == 1 for key in agenda.results if key not in failed)
     assert all(view.phase2 is not None for view in agenda.views())
 
-    message = "RuntimeError: cannot train a student" if tells else "its process ended"
+    message = (
+        "(error): RuntimeError: cannot train a student"
+        if tells
+        else "(worker_lost): its process ended"
+    )
     shown = text_on(console)
-    assert shown.count(f"failed for good: {message}\n  see attempts/") == len(failed)
+    assert shown.count(f"failed for good {message}; see attempts/") == len(failed)
     assert shown.count("failed, will be tried again") == (tries - 1) * len(failed)
-    assert (tmp_path / "launch.log").read_text().count(f"failed for good: {message}") == len(failed)
+    assert (tmp_path / "launch.log").read_text().count(f"failed for good {message}") == len(failed)
     for key in failed:
         assert f"see attempts/{key}/" in shown
         attempts = ledger.attempts_of(key)
@@ -375,7 +379,23 @@ def test_a_failure_is_shown_in_a_terminal_with_what_looks_like_markup() -> None:
     with Display(agenda, 1, console) as display:
         display.started(request)
         display.failed(request, attempt, for_good=True)
-    assert "failed for good: shape [red] and [/nothing]" in text_on(console)
+    assert "failed for good (error): shape [red] and [/nothing]" in text_on(console)
+
+
+def test_a_failure_is_one_line_however_much_it_has_to_say(tmp_path: Path) -> None:
+    agenda, _ = requests()
+    (request,) = agenda.requests()
+    message = "ValueError: no\nTraceback (most recent call last):\n" + "  weights missing\n" * 200
+    attempt = attempt_at(request.training.key, message)
+    console, log = paper(), Log(tmp_path)
+    Display(agenda, 1, console).failed(request, attempt, for_good=True)
+    log.failed(request, attempt, for_good=True)
+    log.close()
+    for text in (text_on(console), (tmp_path / "launch.log").read_text()):
+        [line] = text.splitlines()
+        assert "failed for good (error): ValueError: no Traceback" in line
+        assert len(line) < 600
+    assert f"see attempts/{request.training.key}/" in text_on(console)
 
 
 def test_a_teacher_that_fails_for_good_blocks_its_cases_and_ends_the_search(

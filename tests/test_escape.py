@@ -19,6 +19,7 @@ from kdsearch.ledger import Ledger
 from kdsearch.report import card, write_report
 from kdsearch.report.latex import latex
 from kdsearch.report.markdown import escape
+from kdsearch.study import Doubt, Preflight
 
 NAMES = {
     "html": "<img src=x onerror=\"alert('1')\">&lt;",
@@ -73,6 +74,8 @@ def searched(folder: Path, name: str, label: str) -> tuple[Ledger, Agenda]:
     ledger.write_resolved(resolved)
     agenda = search_through(resolved, ledger, World(seed=1))
     ledger.write_attempt(attempt_at(next(iter(agenda.results)), message=label))
+    doubt = Doubt(place=name, what=f"has no row of {label}")
+    ledger.write_preflight(Preflight(digest="", doubts=(doubt,)))
     write_report(ledger, agenda)
     return ledger, agenda
 
@@ -120,6 +123,7 @@ def test_the_page_shows_names_labels_and_messages_as_they_are(both: tuple[str, B
     assert len(found.scripts) == len(expected.scripts)
     assert f"{name}/{name}/{name}" in shown(found.words)
     assert LABEL in found.words
+    assert f"{name}: has no row of {LABEL}" in shown(found.words)
 
 
 def test_the_document_shows_names_as_they_are(both: tuple[str, Both]) -> None:
@@ -128,6 +132,7 @@ def test_the_document_shows_names_as_they_are(both: tuple[str, Both]) -> None:
     found, expected = map(rendered, texts)
     assert found.elements == expected.elements
     assert f"{name}/{name}/{name}" in found.words
+    assert f"{name}: has no row of {LABEL}" in found.words
 
 
 def test_the_model_card_shows_names_and_labels_as_they_are(both: tuple[str, Both]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 import ray
 from fakes import (
     KEY,
+    FailingTraining,
     a_study,
     attempt_at,
     made_up_training,
@@ -363,3 +365,47 @@ def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert failures_of(Ledger(tmp_path)) == ["preempted"]
+
+
+@dataclass(frozen=True)
+class UnluckyTraining:
+    """Trainings of students raise an error, or their process is lost, as the key has it."""
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        if training.kind == "student" and int(training.key, 16) % 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return FailingTraining(kind="student")(training, folder)
+
+
+SHOWN = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from kdsearch.engine.ray_tune import RayTuneEngine, connect
+from kdsearch.driver import run_search
+from test_failures import *
+ledger = ready(Path(sys.argv[1]), tries=1)
+with connect(None, cpus=1, gpus=0, threads=1) as cluster:
+    agenda = Agenda(ledger.resolved(), ledger.results())
+    worker = Worker(folder=ledger.folder, run_training=UnluckyTraining())
+    engine = RayTuneEngine(worker=worker, cluster=cluster)
+    run_search(agenda, ledger, engine, slots=cluster.slots, console=Console(soft_wrap=True))
+"""
+
+
+def test_each_failed_try_is_one_line_and_rays_tracebacks_are_not_shown(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SHOWN, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stdout + found.stderr
+    attempts = [each for tried in Ledger(tmp_path).attempts().values() for each in tried]
+    assert {each.failure for each in attempts} == {"error", "worker_lost"}
+    lines = found.stdout.splitlines()
+    for attempt in attempts:
+        of_it = [line for line in lines if attempt.key in line]
+        assert len(of_it) == sum(each.key == attempt.key for each in attempts)
+        assert all(f"({attempt.failure}): {attempt.message}; see attempts/" in x for x in of_it)
+    for words in ("Traceback", "Trials did not complete", "A worker died", "ERROR"):
+        assert words not in found.stdout + found.stderr
+    errors = [each.key for each in attempts if each.failure == "error"]
+    for key in errors:
+        assert "Traceback" in (tmp_path / "attempts" / key / "1.txt").read_text()

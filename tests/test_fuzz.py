@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import lzma
 import math
 import random
 import re
@@ -205,6 +206,9 @@ def change(tree: dict[str, Any], draw: random.Random) -> None:
 
 def covers(given: Any, found: Any) -> bool:
     """Whether `found` says all that was `given`, whose short forms may be spelt out."""
+    single = given is not None and not isinstance(given, list)
+    if single and isinstance(found, list):  # one value instead of a list of one
+        return covers([given], found)
     if isinstance(given, dict):
         return isinstance(found, dict) and all(
             key in found and covers(value, found[key]) for key, value in given.items()
@@ -213,12 +217,12 @@ def covers(given: Any, found: Any) -> bool:
         return (
             isinstance(found, list) and len(given) == len(found) and all(map(covers, given, found))
         )
-    if isinstance(given, str) and isinstance(found, list):  # one name instead of a list of names
-        return found == [given]
     if isinstance(given, str) and isinstance(found, dict):  # a model by its folder or its Hub id
         return given in (found["path"], found["hub"])
     if isinstance(given, float) and math.isnan(given):
         return False
+    if isinstance(found, str) and not isinstance(given, str):  # a name as it is written
+        return found == written(given)
     return bool(given == found) and isinstance(given, bool) == isinstance(found, bool)
 
 
@@ -462,7 +466,7 @@ def test_a_models_source_cannot_lead_out_of_the_hubs_cache(source: Any) -> None:
 
 # -- data files --------------------------------------------------------------------------------
 
-KINDS = ("jsonl", "jsonl.gz", "csv", "parquet")
+KINDS = ("jsonl", "jsonl.gz", "csv", "parquet", "json", "tsv", "csv.xz")
 
 
 def rows_for(task: str, kind: str = "jsonl") -> list[dict[str, Any]]:
@@ -476,7 +480,7 @@ def rows_for(task: str, kind: str = "jsonl") -> list[dict[str, Any]]:
         },
         "translation": lambda i: (
             {"pair.de": f"eins {i}", "pair.en": f"one {i}"}
-            if kind == "csv"
+            if kind in ("csv", "tsv", "csv.xz")
             else {"pair": {"de": f"eins {i}", "en": f"one {i}"}}
         ),
     }
@@ -542,15 +546,21 @@ def as_bytes(rows: list[Any], kind: str, path: Path) -> bytes | None:
         except Exception:
             return None
         return path.read_bytes()
-    if kind == "csv":
+    if kind in ("csv", "tsv", "csv.xz"):
+        comma = "\t" if kind == "tsv" else ","
         head = list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
         lines = [head] + [[cell(row.get(k)) for k in head] for row in rows if isinstance(row, dict)]
-        quoted = (",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in line) for line in lines)
-        return "\r\n".join(quoted).encode(errors="surrogatepass")
+        quoted = (
+            comma.join(f'"{c.replace(chr(34), chr(34) * 2)}"' for c in line) for line in lines
+        )
+        content = "\r\n".join(quoted).encode(errors="surrogatepass")
+        return lzma.compress(content, preset=0) if kind == "csv.xz" else content
     try:
         lines = [json.dumps(row) for row in rows]
     except (ValueError, RecursionError):
         return None
+    if kind == "json":
+        return f"[{','.join(lines)}]".encode()
     content = "\n".join(map(str, lines)).encode()
     return gzip.compress(content, 1) if kind == "jsonl.gz" else content
 

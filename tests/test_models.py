@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from models import (
     tiny,
     tiny_study,
 )
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -61,8 +64,8 @@ def study_of(folder: Path, donor: Path, layers: int | None = None) -> Ledger:
 def build(
     ledger: Ledger, spec: ModelSpec, labels: tuple[str, ...] = LABEL_NAMES, task: Task = TASK
 ) -> Any:
-    tokenizer = load_tokenizer(spec, task, "", ledger)
-    return build_model(spec, task, labels, tokenizer, ledger).eval()
+    tokenizer = load_tokenizer(spec, task, list, ledger.resolved())
+    return build_model(spec, task, labels, tokenizer, ledger.resolved()).eval()
 
 
 @torch.no_grad()
@@ -146,7 +149,7 @@ def test_a_truncated_model_learns_in_all_of_its_layers(kind: str, tmp_path: Path
     ledger = study_of(tmp_path / "study", folder)
     spec = spec_of(ledger, "donor", layers=3)
     found = build(ledger, spec)
-    tokenizer = load_tokenizer(spec, TASK, "", ledger)
+    tokenizer = load_tokenizer(spec, TASK, list, ledger.resolved())
     output = TASK.outputs(found, everything(encode("classification", ROWS, tokenizer)))
     assert output.shape == (len(ROWS), len(LABEL_NAMES))
     output.square().sum().backward()
@@ -445,8 +448,9 @@ def test_an_encoder_decoder_at_random_has_the_vocabulary_and_the_special_tokens_
     ledger, agenda = begin(tmp_path, study)
     training = agenda.requests()[0].training
     assert training.kind == "teacher"
-    tokenizer = load_tokenizer(training.model, TRANSLATION, training.data.train, ledger)
-    found: Any = build_model(training.model, TRANSLATION, (), tokenizer, ledger)
+    train = partial(ledger.rows, training.data.train)
+    tokenizer = load_tokenizer(training.model, TRANSLATION, train, agenda.resolved)
+    found: Any = build_model(training.model, TRANSLATION, (), tokenizer, agenda.resolved)
     logits = translation_logits(found, tokenizer)
     assert logits.shape[-1] == len(tokenizer) == found.get_output_embeddings().out_features
     assert found.get_input_embeddings().num_embeddings == len(tokenizer)
@@ -521,9 +525,10 @@ def test_a_model_at_random_has_an_embedding_for_each_word_of_the_training_split(
     ledger, agenda = begin(tmp_path / "study", tiny_study())
     training = agenda.requests()[0].training
     assert training.kind == "teacher"
-    tokenizer = load_tokenizer(training.model, TASK, training.data.train, ledger)
+    train = partial(ledger.rows, training.data.train)
+    tokenizer = load_tokenizer(training.model, TASK, train, agenda.resolved)
     words = {w for row in ledger.rows(training.data.train) for w in row["texts"][0].split()}
-    found: Any = build_model(training.model, TASK, LABEL_NAMES, tokenizer, ledger)
+    found: Any = build_model(training.model, TASK, LABEL_NAMES, tokenizer, agenda.resolved)
     assert set(tokenizer.get_vocab()) == words | {"[PAD]", "[UNK]", "[CLS]", "[SEP]"}
     assert found.get_input_embeddings().num_embeddings == len(words) + 4
 
@@ -592,7 +597,7 @@ def test_a_note_beside_a_model_does_not_change_it(tmp_path: Path) -> None:
     ledger = study_of(tmp_path / "study", folder)
     (folder / "README.md").write_text("A model.")
     spec = spec_of(ledger, "donor")
-    assert model_folder("donor", spec.weights, ledger) == folder
+    assert model_folder("donor", spec.weights, ledger.resolved()) == folder
 
 
 def test_a_model_that_is_gone_is_named_with_its_folder(tmp_path: Path) -> None:
@@ -601,6 +606,50 @@ def test_a_model_that_is_gone_is_named_with_its_folder(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     with pytest.raises(InputError, match=r"models\.donor: .*donor is not on this host"):
         build(ledger, spec_of(ledger, "donor"))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "encoder."])
+def test_a_pretrained_model_of_which_more_than_the_head_would_be_drawn_is_refused(
+    prefix: str, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "donor")
+    weights = load_file(folder / "model.safetensors")
+    renamed = {prefix + name: weight for name, weight in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    ledger = study_of(tmp_path / "study", folder)
+    with pytest.raises(InputError, match=r"models\.donor: lacks the weights bert\.") as error:
+        build(ledger, spec_of(ledger, "donor"))
+    others = [n for n in weights if n.startswith("bert.") and ".pooler." not in n]
+    assert f"and {len(others) - 3} more" in str(error.value)
+
+
+def test_a_pretrained_model_with_embeddings_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "donor")
+    path = folder / "config.json"
+    words = json.loads(path.read_text())["vocab_size"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": words + 1}))
+    ledger = study_of(tmp_path / "study", folder)
+    what = rf"word_embeddings\.weight \(of the shape \[{words + 1}, 16\], not \[{words}, 16\]\)"
+    with pytest.raises(InputError, match=what):
+        build(ledger, spec_of(ledger, "donor"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "electra", "deberta-v2"])
+def test_a_pretrained_model_without_this_head_is_accepted(kind: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "donor", kind)
+    config = AutoConfig.from_pretrained(folder)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    ledger = study_of(tmp_path / "study", folder)
+    build(ledger, spec_of(ledger, "donor"))
+
+
+def test_an_adapter_in_place_of_a_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"is an adapter, as LoRA makes it.*merge_and_unload"):
+        study_of(tmp_path / "study", folder)
 
 
 # -- the tokenizer of words --------------------------------------------------------------------

@@ -19,8 +19,9 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 
 from kdsearch.agenda import DataSpec
 from kdsearch.study import TrainingSettings
+from kdsearch.study.tags import entities
 from kdsearch.tasks import IGNORED, Encoded, Ner
-from kdsearch.tasks.ner import accuracy, entities, entity_f1
+from kdsearch.tasks.ner import accuracy, entity_f1
 
 TASK = Ner()
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -289,6 +290,47 @@ def test_a_word_without_a_token_has_no_row_and_is_no_entity() -> None:
     # gold: a person of two words, a place; found: a person of one word, a place
     assert TASK.score([[1, 3]], encoded.references, data_of()) == 0.5
     assert TASK.score([[1, 3]], encoded.references, data_of("accuracy")) == pytest.approx(2 / 3)
+
+
+BLANKS = ["", " ", "\u00a0", "\u2003 ", "\t", "\x85"]
+
+
+@every_kind
+@given(
+    words=st.lists(st.one_of(WORDS, st.sampled_from(BLANKS)), min_size=1, max_size=7).filter(
+        lambda words: any(word.strip() for word in words)
+    )
+)
+def test_blank_words_change_nothing_for_the_others(kind: str, words: list[str]) -> None:
+    spoken = [i for i, word in enumerate(words) if word.strip()]
+    tags = [i % len(TAGS) for i in range(len(words))]
+    encoded = encode([words], kind, tags=[tags])
+    alone = encode([[words[i] for i in spoken]], kind, tags=[[tags[i] for i in spoken]])
+    assert encoded.inputs["input_ids"].tolist() == alone.inputs["input_ids"].tolist()
+    assert encoded.counted.tolist() == alone.counted.tolist()
+    assert encoded.labels.tolist() == alone.labels.tolist()
+    assert encoded.references[0].tags == tags
+    assert encoded.references[0].words == tuple(spoken[i] for i in alone.references[0].words)
+
+
+@every_kind
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_blank_word_counts_as_no_entity(kind: str, blank: str) -> None:
+    encoded = encode([["ada", blank, "byron"]], kind, tags=[[1, 2, 3]])
+    assert encoded.labels.tolist() == [1, 3]
+    # gold: a person of two words, a place; found: a person of one word, a place
+    assert TASK.score([[1, 3]], encoded.references, data_of()) == 0.5
+    assert TASK.score([[1, 3]], encoded.references, data_of("accuracy")) == pytest.approx(2 / 3)
+
+
+def test_entities_are_scored_in_the_scheme_of_the_labels() -> None:
+    labels = ("O", "B-PER", "I-PER", "L-PER", "U-PER")
+    encoded = encode([["ada", "byron", "and", "ben"]], tags=[[1, 3, 0, 4]])
+    assert TASK.score([[1, 3, 0, 4]], encoded.references, data_of(labels=labels)) == 1
+    # B-PER I-PER breaks off, so that it is none; the other is a hit: 2·1 / (1 + 2)
+    assert TASK.score([[1, 2, 0, 4]], encoded.references, data_of(labels=labels)) == (
+        pytest.approx(2 / 3)
+    )
 
 
 @every_kind

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
-from kdsearch.study.parsers import (
-    GOLD,
-    Columns,
-    Row,
-    collect_tags,
-    expand_tags,
-    parse_rows,
-    units_of,
-)
+from kdsearch.study.cells import listed
+from kdsearch.study.parsers import GOLD, Columns, Row, parse_rows, units_of
+from kdsearch.study.rows import digest_rows
 
 COLUMNS = {
     "classification": Columns(
@@ -108,6 +103,25 @@ def test_every_missing_column_is_named_beside_those_that_are_there(task: str) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("there", "near"),
+    [("Class", "Class"), ("klass", "klass"), (" class", "' class'"), ("classes", "classes")],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_column_of_nearly_the_name_is_suggested(there: str, near: str, labelled: bool) -> None:
+    row = {"first": "a", "second": "b", there: 1}
+    assert problems("classification", row, labelled=labelled) == [
+        f"here: has no column class (there are: first, second, {near}; did you mean {near}?)"
+    ]
+
+
+def test_a_column_that_the_study_names_otherwise_is_not_suggested() -> None:
+    row = {"translation": {"de": "Ja .", "fr": "Oui ."}}
+    assert problems("translation", row) == [
+        "here: has no column translation.en (there are: translation)"
+    ]
+
+
 def test_a_missing_field_of_a_column_is_named() -> None:
     row = {"translation": {"fr": "Il le dit .", "en": "He said so ."}}
     assert problems("translation", row) == [
@@ -136,11 +150,23 @@ def test_a_missing_label_is_none_in_training_and_refused_elsewhere(
 
 
 @pytest.mark.parametrize("task", ["classification", "ner", "qa"])
-def test_a_training_split_needs_no_labels_at_all(task: str) -> None:
+def test_a_training_split_needs_no_labels_at_all_but_their_column(task: str) -> None:
     label = COLUMNS[task].label
     rows = [{name: value for name, value in row.items() if name != label} for row in GOOD[task]]
-    assert {row[GOLD[task]] for row in parse(task, *rows, labelled=False)} == {None}
+    empty = [{**row, label: None} for row in rows]
+    assert {row[GOLD[task]] for row in parse(task, *empty, labelled=False)} == {None}
     assert f"has no column {label}" in problems(task, *rows)[0]
+    [problem] = problems(task, *rows, labelled=False)
+    assert f"has no column {label}" in problem
+    assert "; in rows without a label it is empty)" in problem
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_labels_may_come_after_many_rows_that_lack_them(task: str) -> None:
+    label = COLUMNS[task].label
+    bare = {name: value for name, value in GOOD[task][0].items() if name != label}
+    found = parse(task, *[bare] * 500, GOOD[task][0], labelled=False)
+    assert [row[GOLD[task]] is None for row in found] == [True] * 500 + [False]
 
 
 @pytest.mark.parametrize("target", [None, "", "  "])
@@ -221,6 +247,60 @@ def test_whatever_the_rows_hold_nothing_but_an_input_error_comes_of_it(
             assert units_of(task, row) > 0
 
 
+PINNED: list[tuple[str, dict[str, Any], list[tuple[Any, Any]], str]] = [
+    (
+        "classification",
+        {"labels": ("no", "yes")},
+        [
+            ("[ 1 ] The film", "yes"),
+            (" a\u00a0b ", 0),
+            ("c", 1.0),
+            ("d", "1"),
+            ("e", ""),
+            ("f", None),
+        ],
+        "28ffee0754c30fa6046200df3a681872",
+    ),
+    (
+        "classification",
+        {"labels": ("1", "2", "3")},
+        [("a", "1"), ("b", 2.0), ("c", "3")],
+        "0d3fb31468c3a65b92f7df464d6b5013",
+    ),
+    (
+        "classification",
+        {"labels": ("False", "True")},
+        [("a", True), ("b", "False")],
+        "2c13b91c47f70c550f597194f5320806",
+    ),
+    (
+        "ner",
+        {"labels": ("O", "B-PER", "I-PER")},
+        [
+            (["Ada", "\u200b", "wrote"], ["B-PER", "I-PER", "O"]),
+            ("[ Applause ]", "O O O"),
+            ('["a","b"]', "[1, 0]"),
+            ("Ada [1] it", "1 0 0"),
+            ("[1] Ada", [0, 1.0]),
+            (np.array(["x", "y z"], dtype=object), np.array([0, 2])),
+            ("a\u00a0b c", None),
+            ("( Reuters )", "O O O"),
+            ("(1, 2)", "O O"),
+        ],
+        "b0bbac58a6b34fb6cdb5fa2b4e13c139",
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "fields", "cells", "digest"), PINNED)
+def test_rows_have_the_digests_that_folders_of_earlier_versions_know(
+    task: str, fields: dict[str, Any], cells: list[tuple[Any, Any]], digest: str
+) -> None:
+    columns = replace(COLUMNS[task], text=("x",), label="y", **fields)
+    rows = [{"x": text, "y": label} for text, label in cells]
+    assert digest_rows(parse_rows("here", rows, columns, labelled=False)) == digest
+
+
 # -- classification ----------------------------------------------------------------------------
 
 
@@ -229,6 +309,58 @@ def test_a_pair_of_empty_sentences_is_refused_and_one_empty_one_is_not() -> None
     assert problems("classification", *rows) == [
         "here: row 3: first and second are empty (leave the row out)"
     ]
+
+
+def labelled(labels: str, *values: object) -> list[int]:
+    """The numbers that values have as labels."""
+    columns = replace(COLUMNS["classification"], labels=tuple(labels.split()))
+    rows: list[Row] = [{"first": "a", "second": "b", "class": value} for value in values]
+    return [row["label"] for row in parse_rows("here", rows, columns, labelled=True)]
+
+
+def test_a_csv_cell_1_0_is_the_label_1() -> None:
+    assert labelled("no yes", "1.0", "0.0", "1", 1.0, "1.00") == [1, 0, 1, 1, 1]
+    assert labelled("1 2 3", "1.0", "3.0", 2.0, "2") == [0, 2, 1, 1]
+
+
+def test_a_label_that_is_called_1_0_is_that_label() -> None:
+    assert labelled("1.0 0.0", "1.0", 1.0, "0.0", 0, "1") == [0, 0, 1, 1, 0]
+    assert labelled("1 1.0", "1", "1.0", 1, 1.0) == [0, 1, 0, 1]
+
+
+def test_numbers_of_a_scale_are_names_and_not_places_in_the_list() -> None:
+    assert labelled("1.0 2.0 3.0", 1, "2", 3.0) == [0, 1, 2]
+    with pytest.raises(InputError, match="unknown label 0 "):
+        labelled("1.0 2.0 3.0", 0)
+
+
+@pytest.mark.parametrize("labels", ["false true", "False True", "FALSE TRUE", "false True"])
+def test_true_and_false_are_labels_of_these_names(labels: str) -> None:
+    assert labelled(labels, True, False, "true", "False", "TRUE") == [1, 0, 1, 0, 1]
+
+
+def test_true_is_the_label_of_just_this_name_where_there_are_two() -> None:
+    assert labelled("true True", True, "true", "True") == [1, 0, 1]
+    with pytest.raises(InputError, match="unknown label 'TRUE'"):
+        labelled("true True", "TRUE")
+
+
+@pytest.mark.parametrize("value", [True, "Yes", "YES", None])
+def test_other_labels_are_matched_as_they_are_written(value: object) -> None:
+    with pytest.raises(InputError, match=r"unknown label|class is missing"):
+        labelled("no yes", value)
+
+
+@pytest.mark.parametrize("value", [[0, 1, 0], ["no"], np.array([0, 1]), "[0, 1]", "['no']", []])
+def test_several_labels_of_a_row_are_told_to_be_no_task(value: object) -> None:
+    with pytest.raises(InputError, match="is a list: multi-label data is no task of kdsearch"):
+        labelled("no yes", value)
+
+
+@pytest.mark.parametrize("value", [0.37, "0.37", " -1.5 ", "2.5e-3"])
+def test_a_number_with_a_fraction_is_told_to_be_no_task(value: object) -> None:
+    with pytest.raises(InputError, match="regression is no task of kdsearch"):
+        labelled("no yes", value)
 
 
 # -- ner ---------------------------------------------------------------------------------------
@@ -284,31 +416,97 @@ def test_a_sentence_without_words_is_refused(words: object) -> None:
     ]
 
 
-def test_an_empty_word_is_refused() -> None:
-    assert problems("ner", changed("ner", words=["Ada", " "])) == [
-        "here: row 1: one of its words is empty (remove the word and its tag)"
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\u2003", "\t"])
+def test_a_blank_word_keeps_its_place_and_its_tag(blank: str) -> None:
+    row = changed("ner", words=["Ada", blank, "Byron"], tags=["B-PER", "I-PER", "O"])
+    assert parse("ner", row) == [{"words": ["Ada", blank, "Byron"], "tags": [1, 2, 0]}]
+
+
+@pytest.mark.parametrize("words", [[" "], ["", "\u00a0"]])
+def test_a_sentence_of_blank_words_has_none(words: list[str]) -> None:
+    assert problems("ner", changed("ner", words=words, tags=["O"] * len(words))) == [
+        "here: row 1: has no words (leave the row out)"
     ]
 
 
-def test_tags_are_collected_from_all_splits_with_that_of_no_entity_first() -> None:
-    splits: list[list[Row]] = [
-        [{"tags": ["I-PER", "B-PER"]}, {"tags": None}, {}],
-        [{"tags": "O B-LOC"}, {"tags": np.array(["I-LOC"], dtype=object)}],
-    ]
-    expected = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
-    assert collect_tags(splits, COLUMNS["ner"]) == expected
-    assert collect_tags(splits[::-1], COLUMNS["ner"]) == expected
+# -- lists in a cell ---------------------------------------------------------------------------
+
+CELL_WORDS = st.lists(
+    st.text("ab \"'\\,[]()é\n\u200b😀", max_size=5) | st.sampled_from(["np.str_('a')", "…", "1"]),
+    min_size=1,
+    max_size=8,
+)
 
 
-@pytest.mark.parametrize("tags", [[0, 1], "0 1", np.array([0, 1]), np.int64(1), None, 5, ["1"]])
-def test_numbers_name_no_tags(tags: object) -> None:
-    assert collect_tags([[{"tags": tags}]], COLUMNS["ner"]) == ()
+@given(words=CELL_WORDS)
+def test_a_list_is_read_from_what_python_makes_of_it(words: list[str]) -> None:
+    for text in (str(words), f" {words}\n", str([np.str_(word) for word in words])):
+        assert listed(text) == words
+    assert listed(str(tuple(words))) == words
 
 
-def test_kinds_of_entity_are_expanded_and_tags_are_not() -> None:
-    assert expand_tags(("PER", "LOC")) == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-    assert expand_tags(("O", "B-PER")) == ("O", "B-PER")
-    assert expand_tags(("B-PER", "I-PER")) == ("B-PER", "I-PER")
+@given(words=CELL_WORDS)
+def test_a_list_is_read_from_what_numpy_makes_of_it(words: list[str]) -> None:
+    assert listed(str(np.array(words, dtype=object))) == words
+    with np.printoptions(linewidth=20):
+        assert listed(str(np.array(words, dtype=object))) == words
+
+
+@given(numbers=st.lists(st.integers(-20, 2000), min_size=1, max_size=50))
+def test_numbers_are_read_from_what_numpy_and_python_make_of_them(numbers: list[int]) -> None:
+    assert listed(str(np.array(numbers))) == numbers
+    assert listed(str(numbers)) == numbers
+    assert listed(str([np.int64(number) for number in numbers])) == numbers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ 1 ] The film",
+        "[1] The film",
+        "[ Applause ]",
+        "[",
+        "The film [ 1 ]",
+        "(1, 2)",
+        "( Reuters )",
+        "('tis true)",
+        '("so ?")',
+        "['a'",
+    ],
+)
+def test_brackets_among_words_are_words(text: str) -> None:
+    assert listed(text) == text.split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[laughter]",
+        "['a', None]",
+        "['a' 'b', 'c']",  # Python would make one word of the first two
+        "['a''b']",
+        "['a', 0.5]",
+        "['a' ... 'b']",
+        "[['a'], 'b']",
+        "[__import__('os')]",
+        "['a'), 'b']",
+        "[]]",
+        "[" + "1" * 5000 + "]",
+        "[" + "(" * 5000 + "]",
+        "[" + "'a' " * 5000 + "...]",
+    ],
+)
+@pytest.mark.parametrize("column", ["words", "tags"])
+def test_what_only_looks_like_a_list_is_refused_with_its_row(text: str, column: str) -> None:
+    [problem] = problems("ner", *GOOD["ner"], changed("ner", **{column: text}))
+    what = f"here: row 2: its {column} is in brackets, but neither JSON nor a list of Python: "
+    assert problem.startswith(what)
+    assert len(problem) < 300
+
+
+def test_tags_are_read_from_cells_as_pandas_writes_them() -> None:
+    for words, tags in (("['Ada', 'wrote']", "['B-PER', 'O']"), ("['Ada' 'wrote']", "[1 0]")):
+        assert parse("ner", changed("ner", words=words, tags=tags)) == PARSED["ner"]
 
 
 # -- qa ----------------------------------------------------------------------------------------
@@ -362,12 +560,62 @@ def test_an_offset_that_is_no_whole_number_is_refused(start: object) -> None:
     ]
 
 
-@pytest.mark.parametrize("answers", [[], {"text": [], "answer_start": []}, "[]"])
+NO_ANSWERS = [
+    [],
+    {"text": [], "answer_start": []},
+    "[]",
+    {"text": [""], "answer_start": [-1]},
+    {"text": ["", " "], "answer_start": [0, 3]},
+]
+
+
+@pytest.mark.parametrize("answers", NO_ANSWERS)
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_context_without_an_answer_is_refused(answers: object, labelled: bool) -> None:
-    assert problems("qa", changed("qa", answers=answers), labelled=labelled) == [
-        "here: row 1: its context has no answer (leave the row out: every question needs an answer)"
+def test_a_question_without_an_answer_is_left_out(answers: object, labelled: bool) -> None:
+    rows = [changed("qa", answers=answers), *GOOD["qa"]]
+    assert parse("qa", *rows, labelled=labelled) == PARSED["qa"]
+
+
+@pytest.mark.parametrize("answers", NO_ANSWERS)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_question_without_an_answer_is_kept_where_questions_are_unanswerable(
+    answers: object, labelled: bool
+) -> None:
+    columns = replace(COLUMNS["qa"], unanswerable=True)
+    rows = [changed("qa", answers=answers), *GOOD["qa"]]
+    assert parse_rows("here", rows, columns, labelled=labelled) == [
+        {"question": "Who?", "context": CONTEXT, "answers": []},
+        *PARSED["qa"],
     ]
+
+
+def test_a_split_none_of_whose_questions_has_an_answer_is_refused() -> None:
+    assert problems("qa", changed("qa", answers=[]), changed("qa", answers=[])) == [
+        "here: none of its questions has an answer "
+        "(let the data set say unanswerable: true, if they are to be kept)"
+    ]
+
+
+def test_an_empty_text_among_answers_is_none() -> None:
+    answers = {"text": ["", "Ada", " "], "answer_start": [0, 18, 3]}
+    assert parse("qa", changed("qa", answers=answers)) == PARSED["qa"]
+
+
+@pytest.mark.parametrize("answers", [[], {"text": ["Ada", ""], "answer_start": [18, 0]}])
+def test_published_questions_without_an_answer_stay_bad_rows(answers: object) -> None:
+    rows = [changed("qa", answers=answers), *GOOD["qa"] * 99]
+    found = parse_rows("here", rows, COLUMNS["qa"], labelled=True, published=True)
+    assert found == PARSED["qa"] * 99
+    with pytest.raises(InputError, match=r"row 2: .* answer"):
+        parse_rows("here", rows[::-1][-2:], COLUMNS["qa"], labelled=True, published=True)
+
+
+@pytest.mark.parametrize("unanswerable", [True, False])
+def test_an_answer_that_is_wrong_is_an_error_beside_those_that_are_none(unanswerable: bool) -> None:
+    columns = replace(COLUMNS["qa"], unanswerable=unanswerable)
+    rows = [changed("qa", answers=[]), answered("Bob", 0), *GOOD["qa"]]
+    with pytest.raises(InputError, match="row 2: its answer 'Bob'"):
+        parse_rows("here", rows, columns, labelled=True)
 
 
 @pytest.mark.parametrize(
@@ -390,19 +638,25 @@ def test_answers_of_another_form_are_refused_with_the_form_they_need(
     assert problems("qa", changed("qa", answers=answers)) == [f"here: row 1: {what} ({mend})"]
 
 
-@pytest.mark.parametrize("text", ["", " "])
-def test_an_empty_answer_is_refused(text: str) -> None:
-    start = 0 if text == "" else 3
-    assert problems("qa", answered(text, start)) == [
-        "here: row 1: one of its answers is empty (leave the answer out)"
-    ]
-
-
 @pytest.mark.parametrize("column", ["question", "context"])
 def test_an_empty_question_or_context_is_refused(column: str) -> None:
     assert problems("qa", changed("qa", **{column: " \n"})) == [
         f"here: row 1: its {column} is empty (leave the row out)"
     ]
+
+
+def test_an_answer_in_another_unicode_form_is_told() -> None:
+    row = {**changed("qa"), "context": "Jose\u0301 wrote it", "answers": None}
+    row["answers"] = {"text": ["Jos\u00e9"], "answer_start": [0]}
+    assert (
+        "(the context has it in another Unicode form (NFD): write both in one)"
+        in (problems("qa", row)[0])
+    )
+
+
+def test_answers_are_read_as_pandas_writes_them_into_a_cell() -> None:
+    answers = str({"text": ["Ada", "it"], "answer_start": [18, 10]})
+    assert parse("qa", changed("qa", answers=answers))[0]["answers"] == TWO
 
 
 @given(context=st.text(min_size=1), data=st.data())

@@ -22,7 +22,7 @@ from kdsearch.distill.losses import kd_loss, label_loss
 from kdsearch.search import Distance
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import IGNORED, Batch, Encoded, QuestionAnswering
-from kdsearch.tasks.qa import exact_match, token_f1
+from kdsearch.tasks.qa import Span, exact_match, token_f1
 
 TASK = QuestionAnswering()
 LONG = ". ".join(SENTENCES[:12]) + "."
@@ -73,9 +73,9 @@ def score(encoded: Encoded, values_RW: Tensor, metric: str = "f1") -> float:
     return TASK.score(decode(encoded, values_RW), encoded.references, data_of(metric))
 
 
-def text_of(encoded: Encoded, index: int, span: tuple[float, int, int]) -> str:
+def text_of(encoded: Encoded, index: int, span: Span) -> str:
     window = encoded.references[index]
-    return str(window.context[window.offsets[span[1]][0] : window.offsets[span[2]][1]])
+    return str(window.context[window.offsets[span.first][0] : window.offsets[span.last][1]])
 
 
 def letters(text: str, start: int, end: int) -> list[int]:
@@ -327,7 +327,7 @@ def test_only_windows_that_hold_the_whole_answer_have_labels(kind: str) -> None:
     for index, (there, first, last) in enumerate(zip(held, starts, ends, strict=True)):
         assert (first != IGNORED) == (last != IGNORED) == there
         if there:
-            text = text_of(encoded, index, (0, first, last))
+            text = text_of(encoded, index, Span(0, first, last))
             assert text.strip() == answer
 
 
@@ -425,7 +425,7 @@ def test_the_prediction_is_the_best_allowed_span_of_all_windows(data: st.DataObj
     values = torch.randn(size, 2, generator=torch.Generator().manual_seed(seed))
     spans = decode(encoded, values)
     rows = iter(values.tolist())
-    for window, (best, first, last) in zip(encoded.references, spans, strict=True):
+    for window, (best, first, last, _) in zip(encoded.references, spans, strict=True):
         logits = [next(rows) for _ in window.offsets]
         scores = {
             (i, j): logits[i][0] + logits[j][1]
@@ -440,17 +440,17 @@ def test_an_answer_has_at_most_thirty_tokens_and_never_ends_before_it_starts() -
     encoded = encode([row(" ".join(["the"] * 50))])
     values = torch.zeros(50, 2)
     values[5, 0] = values[34, 1] = 10
-    assert decode(encoded, values) == [(20, 5, 34)]
+    assert decode(encoded, values) == [Span(20, 5, 34)]
     values = torch.zeros(50, 2)
     values[5, 0] = values[35, 1] = 10
-    [(best, first, last)] = decode(encoded, values)
-    assert best == 10
-    assert 0 <= last - first < 30
+    [span] = decode(encoded, values)
+    assert span.score == 10
+    assert 0 <= span.last - span.first < 30
     values = torch.zeros(50, 2)
     values[20, 0], values[10, 1] = 10, 10
-    [(best, first, last)] = decode(encoded, values)
-    assert best == 10
-    assert first <= last
+    [span] = decode(encoded, values)
+    assert span.score == 10
+    assert span.first <= span.last
 
 
 def test_the_best_window_of_a_question_answers_it() -> None:

@@ -228,6 +228,25 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "run" / "outcomes").glob("*.json")}
 
 
+def test_a_tmpdir_too_long_for_sockets_is_gone_around_and_a_ray_tmpdir_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / "slurm_jobdir" / "project-distillation" / "user" / "1355700" / "scratch"
+    long.mkdir(parents=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    process = launch(tmp_path)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, out
+    assert f"kdsearch: RAY_TMPDIR: is too long for Ray's sockets: {long}" in out
+    assert "Traceback" not in out
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", str(long))
+    process = launch(tmp_path)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert "TMPDIR is too long for Ray's sockets: /tmp in its place" in out
+
+
 def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_path: Path) -> None:
     first = launch(tmp_path)
     wait_for_outcomes(tmp_path, 12, first)

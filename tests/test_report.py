@@ -24,6 +24,7 @@ from kdsearch.ledger import Ledger
 from kdsearch.report import write_report
 from kdsearch.report.markdown import duration, escape, percent, score, table
 from kdsearch.report.plain import plain
+from kdsearch.study import Doubt, Preflight
 
 Study = tuple[Ledger, Agenda]
 CSV = ["best_worst_random", "parameters", "stable", "erm", "rewards", "cases", "path"]
@@ -221,6 +222,22 @@ def test_a_blocked_case_is_named_with_its_reason_and_the_failures_message(tmp_pa
     assert "- g/u/small is blocked: no training of its teacher succeeded" in text
     assert "(RuntimeError: no &lt;room&gt; \\| left)" in text
     assert content(ledger)["cases"][1]["failures"][0]["state"] == "failed"
+
+
+def test_doubts_of_the_preflight_stand_below_the_answer_of_every_file(tmp_path: Path) -> None:
+    ledger, agenda = searched(tmp_path, failing_teacher, blocked_study())
+    assert "Doubtful" not in written(ledger, agenda)
+    doubts = [Doubt(place="datasets.a", what="is <small>"), Doubt(place="models.b", what="is old")]
+    ledger.write_preflight(Preflight(digest="", doubts=tuple(doubts)))
+    text = written(ledger, agenda)
+    assert text.index("**The study is") < text.index("## Doubtful") < text.index("## How to read")
+    assert "- datasets.a: is &lt;small&gt;\n- models.b: is old\n" in text
+    expected = {"place": "datasets.a", "what": "is <small>", "mend": ""}
+    assert content(ledger)["doubts"][0] == expected
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert html.index('id="answer"') < html.index('id="doubtful"') < html.index('id="figure-1"')
+    assert "<li>datasets.a: is &lt;small&gt;</li>\n<li>models.b: is old</li>" in html
+    assert '<a href="#doubtful">' in html
 
 
 def test_hostile_names_do_not_break_the_tables(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
@@ -121,11 +122,13 @@ def test_empty_lines_of_a_file_are_no_rows(tmp_path: Path) -> None:
 def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path) -> None:
     write_all(tmp_path)
     found = problems(dataset_of(tmp_path, text=["first", "third"], label="klass"))
-    assert len(found) == 5  # two columns of three splits, but for the training split's labels
+    assert len(found) == 6
     assert "has no column third (there are: first, second, class)" in found[0]
+    klass = "has no column klass (there are: first, second, class; did you mean class?)"
+    assert all(any(f"{split}.jsonl: {klass}" in text for text in found) for split in SPLITS)
 
 
-@pytest.mark.parametrize("label", [2, -1, "maybe", 0.5, True, ["no"]])
+@pytest.mark.parametrize("label", [2, -1, "maybe", 7.0, True, "Yes"])
 def test_an_unknown_label_is_named_with_its_row(tmp_path: Path, label: object) -> None:
     dataset = write_all(tmp_path)
     write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": label}])
@@ -185,7 +188,9 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, kind: 
 def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     found = problems(dataset_of(tmp_path, "xlsx"))
     assert len(found) == 3
-    assert ".jsonl.gz, .jsonl, .csv, .parquet" in found[0]
+    assert "unknown kind of file (use one of .jsonl, .json, .csv, .tsv, " in found[0]
+    assert "each also as .gz, .bz2 or .xz; " in found[0]
+    assert "or lines of text by their column: {first: FILE, second: FILE, class: FILE}" in found[0]
 
 
 def test_the_problems_of_all_splits_are_reported_at_once(tmp_path: Path) -> None:
@@ -212,10 +217,10 @@ def test_the_data_folder_comes_before_the_files_of_the_study(tmp_path: Path) -> 
 
 def test_a_data_folder_without_a_training_split_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "mine", "test", "jsonl", ROWS)
-    assert problems(dataset_of(tmp_path), tmp_path) == [
-        f"{tmp_path}/mine: has no train split "
-        "(put one of train.jsonl.gz, train.jsonl, train.csv, train.parquet)"
-    ]
+    [problem] = problems(dataset_of(tmp_path), tmp_path)
+    assert problem.startswith(
+        f"{tmp_path}/mine: has no train split (put train.jsonl or train.csv there, "
+    )
 
 
 def test_labels_that_are_named_by_numbers_are_taken_by_name_alone(tmp_path: Path) -> None:
@@ -267,7 +272,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
         write(tmp_path / "mine", "train", kind, ROWS)
     write(tmp_path / "mine", "test", "jsonl", ROWS)
     assert problems(dataset_of(tmp_path), tmp_path) == [
-        f"{tmp_path}/mine: has train.jsonl and train.csv, which are one split (keep one of them)"
+        f"{tmp_path}/mine: has train.csv and train.jsonl, which are one split (keep one of them)"
     ]
 
 
@@ -331,6 +336,7 @@ def only(folder: Path, *splits: str, **fields: Any) -> Dataset:
     return dataset_of(folder, files=files, **fields)
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     count=st.integers(20, 200),
     seed=st.integers(0, 5),
@@ -384,8 +390,10 @@ def test_only_rows_with_a_label_are_cut_off(tmp_path: Path) -> None:
 
 def test_too_few_labelled_rows_to_cut_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "train", "jsonl", numbered(2))
-    [problem] = problems(only(tmp_path, "train"))
-    assert "1 labelled rows are too few to cut 1 off for test (give a test split)" in problem
+    assert problems(only(tmp_path, "train")) == [
+        "datasets.mine: 2 labelled rows with 2 values of first are too few "
+        "to cut validation and test off (give a validation split)"
+    ]
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -538,15 +546,45 @@ def test_numbers_of_tags_without_names_are_refused(tmp_path: Path, kind: str) ->
     assert "name them in their order: labels: [O, B-PER, ...]" in found[0]
 
 
-def test_tags_that_are_not_iob2_are_refused(tmp_path: Path) -> None:
-    rows = [{"words": ["a", "b"], "tags": ["S-PER", "O"]}]
+def test_tags_of_another_scheme_are_read_as_iob2_and_that_is_said(tmp_path: Path) -> None:
+    rows = [{"words": ["Ada", "Byron", "wrote"], "tags": ["B-PER", "E-PER", "O"]}]
+    rows += [{"words": ["in", "London"], "tags": ["O", "S-LOC"]}]
+    found = read_all(write_task(tmp_path / "a", "jsonl", rows, **NER_FIELDS))
+    same = read_all(write_task(tmp_path / "b", "jsonl", NER_ROWS, **NER_FIELDS))
+    assert (found.splits, found.labels) == (same.splits, same.labels)
+    assert (found.converted, same.converted) == ("BIOES", None)
+
+
+def test_tags_of_no_scheme_are_refused(tmp_path: Path) -> None:
+    rows = [{"words": ["a", "b"], "tags": ["X-PER", "O"]}, {"words": ["a"], "tags": ["B-PER"]}]
     dataset = write_task(tmp_path, "jsonl", rows, **NER_FIELDS)
     assert problems(dataset) == [
-        "datasets.mine: the F1 of entities needs tags in IOB2, unlike S-PER "
+        "datasets.mine: the F1 of entities needs tags in IOB2, unlike X-PER "
         "(write O, B-X and I-X, or take metric: accuracy)"
     ]
     accurate = write_task(tmp_path, "jsonl", rows, **NER_FIELDS, metric="accuracy")
-    assert read_all(accurate).labels == ("O", "S-PER")
+    assert read_all(accurate).labels == ("O", "B-PER", "X-PER")
+
+
+def test_lists_that_pandas_wrote_into_a_csv_give_the_rows_of_a_jsonl(tmp_path: Path) -> None:
+    cells = [{name: str(items) for name, items in row.items()} for row in NER_ROWS]
+    arrays = [{n: str(np.array(items)) for n, items in row.items()} for row in NER_ROWS]
+    expected = read(write_task(tmp_path / "a", "jsonl", NER_ROWS, **NER_FIELDS))
+    for folder, rows in (("b", cells), ("c", arrays)):
+        assert read(write_task(tmp_path / folder, "csv", rows, **NER_FIELDS)) == expected
+
+
+def test_a_tag_column_of_unreadable_lists_is_refused_with_its_rows(tmp_path: Path) -> None:
+    rows = [{"words": "Ada wrote", "tags": "['B-PER', None]"}]
+    found = problems(write_task(tmp_path, "csv", rows, **NER_FIELDS))
+    assert "train.csv: row 1: its tags is in brackets, but neither JSON" in found[0]
+
+
+def test_a_label_that_pandas_wrote_as_a_float_into_a_csv_is_its_number(tmp_path: Path) -> None:
+    rows = [{"first": "a", "second": "b", "class": value} for value in (1.0, None, 0.0)]
+    dataset = write_all(tmp_path / "csv", "csv")
+    pd.DataFrame(rows).to_csv(tmp_path / "csv" / "train.csv", index=False)
+    assert [row["label"] for row in read(dataset)["train"]] == [1, None, 0]
 
 
 def test_tags_without_that_of_no_entity_are_refused(tmp_path: Path) -> None:
@@ -557,7 +595,12 @@ def test_tags_without_that_of_no_entity_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_column_of_tags_without_names_is_named(tmp_path: Path) -> None:
     dataset = write_task(tmp_path, "jsonl", NER_ROWS, **{**NER_FIELDS, "label": "ner"})
-    assert problems(dataset) == ["datasets.mine: has no column ner"]
+    found = problems(dataset)
+    assert len(found) == 3
+    assert found[0] == (
+        f"{tmp_path}/train.jsonl: has no column ner "
+        "(there are: words, tags; in rows without a label it is empty)"
+    )
 
 
 QA_CONTEXT = "Ada wrote it, and Ada kept it."
@@ -597,7 +640,7 @@ def test_a_missing_column_within_a_column_is_named(tmp_path: Path) -> None:
 def test_a_training_split_may_lack_labels_and_no_other(tmp_path: Path) -> None:
     unlabelled = [{"first": row["first"], "second": row["second"]} for row in ROWS]
     dataset = write_all(tmp_path)
-    write(tmp_path, "train", "jsonl", unlabelled)
+    write(tmp_path, "train", "jsonl", [{**row, "class": None} for row in unlabelled])
     assert {row["label"] for row in read(dataset)["train"]} == {None}
     write(tmp_path, "validation", "jsonl", unlabelled)
     write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": None}, ROWS[2]])
@@ -725,12 +768,12 @@ def test_a_csv_with_a_column_twice_is_refused(tmp_path: Path) -> None:
 
 def test_lists_of_words_and_tags_may_stand_as_json_in_a_csv(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
-    cells = ['"[""Ada"", ""wrote""]","[""B-PER"", ""O""]"'] * 30
+    cells = [f'"[""Ada"", ""wrote{i}""]","[""B-PER"", ""O""]"' for i in range(30)]
     file.write_text("\n".join(["tokens,tags", *cells]) + "\n")
     dataset = Dataset(task="ner", files=Files(train=str(file)), text=("tokens",), label="tags")
     found = read_dataset("mine", dataset, data_dir=None, seed=0)
     assert found.labels == ("O", "B-PER")
-    assert found.splits["train"][0] == {"words": ["Ada", "wrote"], "tags": [1, 0]}
+    assert found.splits["train"][0] == {"words": ["Ada", "wrote0"], "tags": [1, 0]}
 
 
 def test_numbers_among_tags_that_no_study_names_are_refused(tmp_path: Path) -> None:
@@ -739,3 +782,13 @@ def test_numbers_among_tags_that_no_study_names_are_refused(tmp_path: Path) -> N
     dataset = Dataset(task="ner", files=Files(train=str(file)), text=("tokens",), label="tags")
     with pytest.raises(InputError, match="row 2: unknown tag '1'"):
         read_dataset("mine", dataset, data_dir=None, seed=0)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_folder_that_was_taken_for_an_id_of_the_hub_is_hinted_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "my-bert").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"models\.big .*\(did you mean \./models/my-bert\?\)$"):
+        hub.hub_model("models/my-bert", None, "x.yaml: models.big")

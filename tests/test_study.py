@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fakes import a_study, paper_space, resolved_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdsearch.agenda.graph import Graph
 from kdsearch.errors import InputError
 from kdsearch.search import Checkpoint
 from kdsearch.study import (
@@ -104,6 +106,138 @@ def test_null_is_the_absence_of_a_value(tmp_path: Path) -> None:
     study = load(tmp_path, WRITTEN + "training: {clip: null}\nresources: {gpus: ~}\n")
     assert study.training.clip is None
     assert study.resources.gpus is None
+
+
+OWN = """
+datasets:
+  mine:
+    files: {train: a.csv}
+    text: t
+    label: l
+    labels: LABELS
+"""
+
+
+def labels_of(folder: Path, text: str) -> object:
+    models = WRITTEN[WRITTEN.index("models:") :]
+    return load(folder, OWN.replace("LABELS", text) + models).datasets["mine"].labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("[no, yes]", ("no", "yes")),
+        ("[false, true]", ("false", "true")),
+        ("[Off, ON]", ("Off", "ON")),
+        ("[1, 2, 3]", ("1", "2", "3")),
+        ("[1.0, 2.50, 1e3]", ("1.0", "2.50", "1e3")),
+        ("[010, 0x1f, 1_000, -0]", ("010", "0x1f", "1_000", "-0")),
+        ("[null, ~, None, none]", ("null", "~", "None", "none")),
+        ("[2024-01-01, =, 1:30]", ("2024-01-01", "=", "1:30")),
+        ("['no', \"1.0\", '']", ("no", "1.0", "")),
+        ("[a b, Ä]", ("a b", "Ä")),
+        ("\n    - no\n    - 'yes'", ("no", "yes")),
+        ("&names [no, yes]", ("no", "yes")),
+    ],
+)
+def test_labels_are_names_as_they_are_written(
+    tmp_path: Path, text: str, labels: tuple[str, ...]
+) -> None:
+    assert labels_of(tmp_path, text) == labels
+
+
+@pytest.mark.parametrize("text", ["", "null", "~"])
+def test_labels_that_are_not_said_are_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="files of classification need labels"):
+        labels_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["[a, [b]]", "[a, {b: c}]"])
+def test_a_label_that_is_no_name_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(
+        InputError, match=r"datasets\.mine\.labels\[1\]: Input should be a valid str"
+    ):
+        labels_of(tmp_path, text)
+
+
+def test_languages_and_a_teachers_labels_are_names_as_they_are_written(tmp_path: Path) -> None:
+    text = """
+datasets:
+  a: {task: translation, files: {train: a.csv}, text: t, label: l, languages: [no, en]}
+  b: {files: {train: a.csv}, text: t, label: l, labels: &l [yes, 1]}
+  c: {<<: {files: {train: a.csv}, text: t, label: l, labels: [no, 2]}}
+models: {m: ./m, s: {config: {model_type: bert, seed: &one 1, labels: [*one]}}}
+teachers: {t: {checkpoint: m, labels: *l}}
+students: {s: {model: s}}
+seed: *one
+"""
+    study = load(tmp_path, text)
+    assert study.datasets["a"].languages == ("no", "en")
+    assert study.datasets["b"].labels == study.teachers["t"].labels == ("yes", "1")
+    assert study.datasets["c"].labels == ("no", "2")
+    assert study.seed == 1
+
+
+def test_a_data_set_may_be_called_labels(tmp_path: Path) -> None:
+    text = WRITTEN.replace("sentences: {", "labels: {max_length: 16, ")
+    assert load(tmp_path, text).datasets["labels"].max_length == 16
+
+
+@pytest.mark.parametrize(
+    ("section", "single", "several"),
+    [
+        ("search", "{learning_rate: 1e-3}", "{learning_rate: [1e-3]}"),
+        ("search", "{alpha: 1, distance: ce}", "{alpha: [1], distance: [ce]}"),
+        ("search", "{student_temperature: tied}", "{student_temperature: [tied]}"),
+        ("search", "{student_temperature: 2}", "{student_temperature: [2]}"),
+        ("seeds", "4", "[4]"),
+        ("test_cases", "{student: small}", "[{student: [small]}]"),
+        ("training", "{epochs: 1.0, batch_size: 8.0}", "{epochs: 1, batch_size: 8}"),
+        ("seeds", "[1.0, 2]", "[1, 2]"),
+        ("seed", "3.0", "3"),
+    ],
+)
+def test_one_value_is_a_list_of_one_and_1_0_a_whole_number(
+    tmp_path: Path, section: str, single: str, several: str
+) -> None:
+    first = load(tmp_path, f"{WRITTEN}{section}: {single}\n")
+    assert first == load(tmp_path, f"{WRITTEN}{section}: {several}\n")
+    assert differences(first, first.model_copy()) == []
+
+
+def test_one_value_in_a_section_of_a_teacher_is_a_list_of_one(tmp_path: Path) -> None:
+    text = WRITTEN.replace(
+        "big: {model: big}", "big: {model: big, fine_tune: {learning_rate: 1e-4}}"
+    )
+    assert load(tmp_path, text).teachers["big"].fine_tune.learning_rate == (1e-4,)
+
+
+@pytest.mark.parametrize(
+    ("sections", "place"),
+    [
+        ({"search": {"learning_rate": "fast"}}, "search.learning_rate: "),
+        ({"search": {"learning_rate": ["fast"]}}, "search.learning_rate[0]: "),
+        ({"search": {"alpha": 0}}, "search.alpha: "),
+        ({"search": {"alpha": {"a": 1}}}, "search.alpha: "),
+        ({"search": {"student_temperature": "free"}}, "search.student_temperature: "),
+        ({"test_cases": {"student": 3}}, "test_cases.student: "),
+        ({"test_cases": [{"student": [3]}]}, "test_cases[0].student[0]: "),
+        ({"test_cases": {"zzz": 3}}, "test_cases.zzz: zzz is not a key here"),
+        ({"training": {"adam": {"betas": 0.9}}}, "training.adam.betas: "),
+        ({"training": {"adam": {"betas": [0.9]}}}, "training.adam.betas[1]: "),
+        ({"training": {"epochs": 1.5}}, "training.epochs: "),
+    ],
+)
+def test_a_problem_of_one_value_has_the_place_where_it_is_written(
+    sections: dict[str, Any], place: str
+) -> None:
+    assert the_problem(a_study(**sections)).startswith(f"x.yaml: {place}")
+
+
+def test_a_list_where_a_section_is_wanted_is_refused_with_the_keys() -> None:
+    assert the_problem(searching(temperature=[1, 8])) == (
+        "x.yaml: search.temperature: is a section, with keys and their values (its keys: broad)"
+    )
 
 
 def test_a_date_is_text(tmp_path: Path) -> None:
@@ -422,6 +556,7 @@ def test_a_study_that_says_little_is_searched_on_the_papers_grid(tmp_path: Path)
         ("~/a", "path", "~/a"),
         ("roberta-base", "hub", "roberta-base"),
         ("FacebookAI/roberta-base", "hub", "FacebookAI/roberta-base"),
+        ("models/mine/roberta", "path", "models/mine/roberta"),
     ],
 )
 def test_a_model_may_be_a_line_of_text(written: str, field: str, value: str) -> None:
@@ -616,6 +751,147 @@ def test_a_given_teachers_outputs_are_matched_to_the_labels_by_name(
         resolve_here(raw)
 
 
+@pytest.mark.parametrize("upper", [list(LABELS), list(reversed(LABELS))])
+def test_names_in_capitals_are_the_datas_in_the_teachers_order(
+    tmp_path: Path, upper: list[str]
+) -> None:
+    folder = save_model(tmp_path / "m", id2label=dict(enumerate(map(str.upper, upper))))
+    resolved = resolve_here(with_models(folder, teachers={"t": {"checkpoint": "big"}}))
+    [case] = cases_of(resolved.study)
+    assert Graph(resolved).given(case, "big").labels == tuple(upper)
+
+
+def test_names_that_are_one_without_case_are_not_matched(tmp_path: Path) -> None:
+    names = ["negative", "NEGATIVE", "positive"]
+    folder = save_model(tmp_path / "m", id2label=dict(enumerate(names)))
+    with pytest.raises(InputError, match="its labels are negative, NEGATIVE, positive"):
+        resolve_here(with_models(folder, teachers={"t": {"checkpoint": "big"}}))
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        (LABELS, LABELS[::-1]),
+        ([name.upper() for name in LABELS[::-1]], LABELS),
+        ([LABELS[1], LABELS[0], "mixed"], LABELS),  # two of them are in another order
+    ],
+)
+def test_an_order_that_contradicts_the_models_own_names_is_refused(
+    tmp_path: Path, own: Sequence[str], given: Sequence[str]
+) -> None:
+    folder = save_model(tmp_path / "m", id2label=dict(enumerate(own)))
+    teacher = {"checkpoint": "big", "labels": list(given)}
+    with pytest.raises(InputError) as caught:
+        resolve_here(with_models(folder, teachers={"t": teacher}))
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"x.yaml: teachers.t.labels: its config.json has them in another order: {', '.join(own)} "
+        "(leave labels out; if the model's own names are wrong, correct id2label there)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "own", [LABELS, [name.upper() for name in LABELS], ["LABEL_0", "LABEL_1", "LABEL_2"], "abc"]
+)
+def test_an_order_that_the_models_own_names_do_not_contradict_is_taken(
+    tmp_path: Path, own: Sequence[str]
+) -> None:
+    folder = save_model(tmp_path / "m", id2label=dict(enumerate(own)))
+    teacher = {"checkpoint": "big", "labels": list(LABELS)}
+    resolved = resolve_here(with_models(folder, teachers={"t": teacher}))
+    [case] = cases_of(resolved.study)
+    assert Graph(resolved).given(case, "big").labels == LABELS
+
+
+# -- a given tagger's labels --------------------------------------------------------------------
+
+NINE = [f"{prefix}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for prefix in "BI"]
+
+
+def tagging(folder: Path, *names: list[str], **dataset: Any) -> dict[str, Any]:
+    """A study of two kinds of sentence and a given teacher for each of `names`."""
+    rows = [
+        row
+        for number in map(str, range(10))
+        for row in (
+            {"w": ["Ada", "saw", "Rome", number], "t": ["B-PER", "O", "B-LOC", "O"]},
+            {"w": ["in", "New", "York", number], "t": ["O", "B-LOC", "I-LOC", "O"]},
+        )
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    models = {
+        f"m{i}": str(save_model(folder / f"m{i}", id2label=dict(enumerate(labels)), seed=i))
+        for i, labels in enumerate(names)
+    }
+    return a_study(
+        datasets={
+            "names": {
+                "task": "ner",
+                "files": {"train": str(folder / "train.jsonl")},
+                "text": "w",
+                "label": "t",
+                **dataset,
+            }
+        },
+        models={**models, "small": a_study()["models"]["small"]},
+        teachers={f"t{i}": {"checkpoint": name} for i, name in enumerate(models)},
+    )
+
+
+def test_a_given_taggers_labels_are_taken_where_the_study_names_none(tmp_path: Path) -> None:
+    resolved = resolve_here(tagging(tmp_path, ["O", *NINE]))
+    assert sorted(resolved.datasets["names"].labels) == sorted(["O", *NINE])
+    [case] = cases_of(resolved.study)
+    assert Graph(resolved).given(case, "m0").labels == ("O", *NINE)
+
+
+def test_labels_that_two_given_taggers_have_in_other_orders_are_taken(tmp_path: Path) -> None:
+    resolved = resolve_here(tagging(tmp_path, ["O", *NINE], [*NINE, "O"]))
+    assert len(resolved.datasets["names"].labels) == 9
+    orders = [
+        Graph(resolved).given(c, f"m{i}").labels for i, c in enumerate(cases_of(resolved.study))
+    ]
+    assert orders == [("O", *NINE), (*NINE, "O")]
+
+
+def test_given_taggers_of_other_labels_than_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"datasets\.names\.labels names them"):
+        resolve_here(tagging(tmp_path, ["O", *NINE], ["O", *NINE[:4]]))
+
+
+def test_labels_that_a_study_names_and_a_given_tagger_has_more_of_point_to_the_data(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match=r"teachers\.t0\.checkpoint: .*datasets\.names\.labels"):
+        resolve_here(tagging(tmp_path, ["O", *NINE], labels=["PER", "LOC"]))
+
+
+def test_a_given_tagger_that_lacks_a_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="take a teacher that was fine-tuned for these labels"):
+        resolve_here(tagging(tmp_path, ["O", "B-PER", "I-PER"]))
+
+
+def test_a_given_tagger_of_another_scheme_is_refused_with_its_scheme(tmp_path: Path) -> None:
+    bilou = ["O", *(f"{p}-{kind}" for kind in ("PER", "LOC") for p in "BILU")]
+    with pytest.raises(InputError, match="its tags are BILOU: write those of the data so"):
+        resolve_here(tagging(tmp_path, bilou))
+
+
+def test_labels_taken_from_a_tagger_change_with_it(tmp_path: Path) -> None:
+    raw = tagging(tmp_path, ["O", *NINE])
+    before = resolve_here(raw)
+    five = save_model(tmp_path / "five", id2label=dict(enumerate(["O", *NINE[:4]])))
+    study = parse_study({**raw, "models": {**raw["models"], "m0": str(five)}}, place="x.yaml")
+    after = resolve(
+        study, data_dir=None, store=lambda digest, rows: None, place="x.yaml", known=before
+    )
+    assert len(after.datasets["names"].labels) == 5
+    (tmp_path / "train.jsonl").unlink()  # what stays the same is not read again
+    again = resolve(
+        study, data_dir=None, store=lambda digest, rows: None, place="x.yaml", known=after
+    )
+    assert again.datasets == after.datasets
+
+
 def test_problems_of_data_and_models_are_reported_at_once(tmp_path: Path) -> None:
     raw = a_study(
         datasets={
@@ -679,7 +955,7 @@ def test_a_study_with_seeds_survives_its_own_file() -> None:
         ({"seeds": [1, 1]}, "seeds has a value twice"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [0, -1]}, "seeds[1]"),
-        ({"seeds": 3}, "seeds"),
+        ({"seeds": "x"}, "x.yaml: seeds: Input should be a valid integer"),
         ({"seed": 1, "seeds": [0, 1]}, "seed is the first of seeds; remove it"),
         ({"keep_students": "some"}, "keep_students"),
         ({"erm": "yes"}, "erm"),

@@ -28,12 +28,12 @@ class Graph:
         teacher = self._study.teachers[case.teacher]
         if teacher.model is None:
             return ()
-        settings = self._settings(case).model_copy(update={"hidden_dtype": None})
+        settings = self.settings(case).model_copy(update={"hidden_dtype": None})
         if teacher.fine_tune.epochs is not None:
             settings = settings.model_copy(update={"epochs": teacher.fine_tune.epochs})
         return tuple(
             TeacherTraining(
-                data=self._data(case),
+                data=self.data(case),
                 model=self._model(teacher.model),
                 learning_rate=rate,
                 settings=settings,
@@ -51,19 +51,20 @@ class Graph:
     def given(self, case: TestCase, model: str) -> CheckpointSpec:
         """A checkpoint that was given."""
         teacher = self._study.teachers[case.teacher]
-        labels = given_labels(teacher, self._resolved.models[model])
-        if not self._resolved.datasets[case.dataset].labels:
+        wanted = self._resolved.datasets[case.dataset].labels
+        labels = given_labels(teacher, self._resolved.models[model], wanted)
+        if not wanted:
             labels = ()  # its task has none
         assert labels is not None  # a study without them does not resolve
         return CheckpointSpec(model=self._model(model), training=None, epoch=None, labels=labels)
 
     def outputs(self, case: TestCase, checkpoint: CheckpointSpec) -> tuple[OutputsTraining, ...]:
         """The outputs of a checkpoint on each split, the training split first."""
-        settings = self._settings(case)
+        settings = self.settings(case)
         assert settings.max_length is not None  # `for_task` filled it in
         return tuple(
             OutputsTraining(
-                data=self._data(case),
+                data=self.data(case),
                 checkpoint=checkpoint,
                 split=split,
                 settings=ForwardSettings(
@@ -83,18 +84,22 @@ class Graph:
         """A case's student without a teacher: each learning rate under each seed, if asked for."""
         if not self._study.erm:
             return ()
-        student = self._study.students[case.student]
         return tuple(
             ErmTraining(
-                data=self._data(case),
-                model=self._model(student.model, student.layers),
+                data=self.data(case),
+                model=self.student(case),
                 learning_rate=rate,
-                settings=self._settings(case).model_copy(update={"hidden_dtype": None}),
+                settings=self.settings(case).model_copy(update={"hidden_dtype": None}),
                 seed=seed,
             )
             for rate in self._study.search.learning_rate
             for seed in self._study.student_seeds
         )
+
+    def student(self, case: TestCase) -> ModelSpec:
+        """A case's student before any training."""
+        student = self._study.students[case.student]
+        return self._model(student.model, student.layers)
 
     def students(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining
@@ -107,12 +112,11 @@ class Graph:
     def _student(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
     ) -> StudentTraining:
-        student = self._study.students[case.student]
         configuration = trial.configuration
         scaled = configuration.distance is Distance.CE
         return StudentTraining(
-            data=self._data(case),
-            model=self._model(student.model, student.layers),
+            data=self.data(case),
+            model=self.student(case),
             teacher=outputs.checkpoint,
             outputs=outputs.key,
             checkpoint_name=configuration.teacher,
@@ -122,16 +126,18 @@ class Graph:
             alpha=configuration.alpha,
             gradient_scale=self._study.search.gradient_scale if scaled else "none",
             learning_rate=trial.learning_rate,
-            settings=self._settings(case),
+            settings=self.settings(case),
             seed=seed,
         )
 
-    def _settings(self, case: TestCase) -> TrainingSettings:
+    def settings(self, case: TestCase) -> TrainingSettings:
+        """How a case's student is trained."""
         dataset = self._study.datasets[case.dataset]
         task = self._resolved.datasets[case.dataset].task
         return self._study.training.for_task(task, dataset.max_length)
 
-    def _data(self, case: TestCase) -> DataSpec:
+    def data(self, case: TestCase) -> DataSpec:
+        """What a case is trained and scored on."""
         dataset = self._resolved.datasets[case.dataset]
         return DataSpec(
             task=dataset.task,
@@ -141,6 +147,7 @@ class Graph:
             train=dataset.splits["train"].digest,
             validation=dataset.splits["validation"].digest,
             test=dataset.splits["test"].digest,
+            unanswerable=dataset.unanswerable,
         )
 
     def _model(self, name: str, layers: int | None = None) -> ModelSpec:

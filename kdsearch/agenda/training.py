@@ -34,6 +34,8 @@ class DataSpec(Record):
     train: str
     validation: str
     test: str
+    unanswerable: Annotated[bool, LATER] = False
+    """Of qa: whether a question may have no answer, whose place is [CLS]."""
 
 
 class ModelSpec(Record):

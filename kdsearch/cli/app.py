@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
 
 import typer
 
 import kdsearch
-from kdsearch.cli import care, data, export, launch, look, mirror, plan, stop, study
+from kdsearch.cli import care, check, data, export, launch, look, mirror, plan, stop, study
 from kdsearch.cli.stop import INTERRUPTED
 from kdsearch.errors import InputError, Problem, StorageError, shown
 
@@ -39,6 +40,7 @@ def version(
 
 
 study.add_to(app)
+check.add_to(app)
 plan.add_to(app)
 data.add_to(app)
 launch.add_to(app)
@@ -54,6 +56,9 @@ def main() -> None:
     # Twenty thousand outcomes are millions of objects, none of them garbage: looking through them
     # again and again took more than half of the time.
     gc.set_threshold(100_000, 50, 50)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # as τ and · are not in every encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:

@@ -13,7 +13,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from kdsearch.cli.options import Json, Models, StudyFile, console, count, example, parse_models
+from kdsearch.cli.options import (
+    Json,
+    Models,
+    StudyFile,
+    console,
+    count,
+    example,
+    home,
+    parse_models,
+)
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import (
     CATALOGUE,
@@ -30,7 +39,9 @@ from kdsearch.study import (
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet."),
+    typer.Option(
+        callback=home, help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file."
+    ),
 ]
 
 
@@ -69,6 +80,7 @@ def check(
         "published": dict(entry.rows),
         "limit": dict(entry.limit),
         "cut": dict(data.cut),
+        "shared": dict(data.shared),
         "left_out": dict(data.left_out),
         "note": entry.note,
     }
@@ -86,6 +98,9 @@ def check(
         out.print(f"{split} is limited to {limit:,} rows, unless the study sets a limit")
     for split in data.cut:
         out.print(f"{split} is drawn from train, by the seed {seed}")
+    for split, rows in data.shared.items():
+        share = f"{rows:,} of {facts['rows'][split]:,} rows"
+        out.print(f"{share} of {split} share their text or context with train")
     for split, rows in data.left_out.items():
         out.print(f"{count(rows, 'row')} of {split} cannot be used and left out")
     if data.labels:
@@ -96,7 +111,8 @@ def check(
 def fetch(
     study_file: StudyFile,
     data_dir: Annotated[
-        Path, typer.Option(help="Where to: NAME/ for data sets, models/NAME/ for models.")
+        Path,
+        typer.Option(callback=home, help="Where to: NAME/ for data sets, models/NAME/ for models."),
     ],
     model: Models = None,
 ) -> None:

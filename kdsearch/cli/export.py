@@ -68,7 +68,8 @@ def export(
             again, digests = _train_again(ledger, training, outcome, out)
     _copy(ledger, digests, training.key, to)
     [result] = [each for each in analyse(agenda).cases if each.case == view.case]
-    (to / "README.md").write_text(card(agenda, result, outcome, stable=stable, again=again))
+    text = card(agenda, result, outcome, stable=stable, again=again)
+    (to / "README.md").write_text(text, encoding="utf-8")
     out.print(f"{view.case}: {training}")
     out.print(f"  validation {outcome.validation:.4f}, test {outcome.test:.4f} ({outcome.metric})")
     out.print(f"written to {to}")

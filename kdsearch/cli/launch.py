@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,24 +18,27 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, used
-from kdsearch.cli.code import check_code, own_code
+from kdsearch.cli.code import check_code, name_own_code, own_code, preflight_trusting
 from kdsearch.cli.options import (
     Models,
     StudyFile,
+    check_folder,
     console,
     count,
     example,
-    parse_models,
+    home,
     print_answer,
+    print_doubts,
+    study_models,
 )
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
-from kdsearch.distill import check_models, run_training, run_trusting
+from kdsearch.distill import forward_preflight, run_training, run_trusting
 from kdsearch.driver import Deadline, Watch, duration, open_study, run_search
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
-from kdsearch.study import Resolved, Study, load_study
+from kdsearch.study import Preflight, Resolved, Study, load_study
 
 if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
@@ -55,13 +58,16 @@ def launch(
     study_file: StudyFile,
     folder: Annotated[
         Path | None,
-        typer.Option(help="The study's folder, on storage that every node sees. [runs/NAME]"),
+        typer.Option(
+            callback=home, help="The study's folder, on storage that every node sees. [runs/NAME]"
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Holds NAME/{train,validation,test}.jsonl[.gz], .csv or .parquet for data sets, "
-            "and models/NAME/ for models."
+            callback=home,
+            help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file, for data "
+            "sets, and models/NAME/ for models.",
         ),
     ] = None,
     model: Models = None,
@@ -87,16 +93,23 @@ def launch(
             help="Start nothing that would not end by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
         ),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on, without asking, with data and model files that have changed since.",
+        ),
+    ] = False,
 ) -> None:
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
     ends = parse_deadline(deadline) if deadline else None
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
-    study = load_study(study_file, models=_fetched(study_file, data_dir) | parse_models(model))
+    study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
     out = console()
-    _check_folder(ledger)
+    check_folder(ledger)
     ledger.prepare()
     started = time.monotonic()
     with (
@@ -105,27 +118,22 @@ def launch(
         stoppable(ledger, out, ends),
     ):
         ledger.forget_stop()
-        for name, where in own_code(study).items():
-            out.print(
-                f"models.{name}: runs Python code of its own, of {where}: {study_file} says so"
-            )
-
-        def check(resolved: Resolved, place: str) -> None:
-            check_code(resolved, place)
-            check_models(resolved, place)
-
+        name_own_code(study, str(study_file), out.print)
         agenda = open_study(
             ledger,
             study,
             data_dir=data_dir,
             place=str(study_file),
-            check=check,
+            look=preflight_trusting(study),
             say=out.print,
+            accept=lambda: accept_changes or _asked(),
         )
         check_code(agenda.resolved, str(study_file))
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         _say_of_data(agenda.resolved, out)
+        if found := ledger.preflight():
+            print_doubts(out, found.doubts)
         known = sum(result is not None for result in used(agenda).values())
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
@@ -137,6 +145,7 @@ def launch(
                     agenda,
                     ledger,
                     study,
+                    place=str(study_file),
                     address=address,
                     in_process=in_process,
                     out=out,
@@ -148,6 +157,12 @@ def launch(
     print_answer(agenda)
     out.print(f"report: {report}")
     _exit_if_incomplete(agenda, ledger)
+
+
+def _asked() -> bool:
+    """Whether the person at the terminal, if there is one, goes on with files that have changed."""
+    there = sys.stdin is not None and sys.stdin.isatty()
+    return there and typer.confirm("go on with what has changed?", err=True)
 
 
 def _storage(given: str | None) -> Mirror | None:
@@ -184,25 +199,16 @@ def _say_of_data(resolved: Resolved, out: Console) -> None:
     """What became of a data set's rows that its reader may not expect."""
     for name, data in resolved.datasets.items():
         for split, rows in data.cut.items():
-            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}")
-        for split, rows in data.left_out.items():
-            out.print(f"{name}: left out of {split}, since unusable: {count(rows, 'row')}")
+            how = f", {data.drawn}" if data.drawn else ""
+            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}{how}")
+        for split, rows in data.shared.items():
+            what = f"{count(rows, 'row')} of {split} share their text or context with train"
+            out.print(f"{name}: {what}, of {data.splits[split].rows}")
+        if data.converted:
+            out.print(f"{name}: its tags are {data.converted}; read as IOB2, the same entities")
         train = data.splits["train"]
         if train.unlabelled:
             out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")
-
-
-def _fetched(study_file: Path, data_dir: Path | None) -> dict[str, str]:
-    """The models that `fetch` brought to DIR/models/, by their names in the study."""
-    if data_dir is None or not (data_dir / "models").is_dir():
-        return {}
-    known = load_study(study_file).models
-    folders = {path.name: path for path in (data_dir / "models").iterdir() if path.is_dir()}
-    return {
-        name: str(folders[name].resolve())
-        for name, source in known.items()
-        if name in folders and source.hub is not None
-    }
 
 
 def _run(
@@ -210,25 +216,44 @@ def _run(
     ledger: Ledger,
     study: Study,
     *,
+    place: str,
     address: str | None,
     in_process: bool,
     out: Console,
     watches: Sequence[Watch],
     deadline: Deadline | None,
 ) -> None:
-    trusted = partial(run_trusting, own_code(study), run_training)
-    worker = Worker(folder=ledger.folder, run_training=trusted)
+    code = frozenset(own_code(study))
+    worker = Worker(folder=ledger.folder, run_training=partial(run_trusting, code, run_training))
 
     def search(engine: Engine, slots: int) -> None:
         run_search(
             agenda, ledger, engine, slots=slots, console=out, watches=watches, deadline=deadline
         )
 
+    def run_models(where: str, run: Callable[..., Preflight]) -> None:
+        """Run the models where there is room for them, if there was none before."""
+        before = ledger.preflight()
+        if before is None or before.forward:
+            return
+        out.print(f"running each model on two rows, {where}")
+        found = run(before, agenda.resolved, ledger, place)
+        ledger.write_preflight(found)
+        for doubt in found.doubts[len(before.doubts) :]:
+            out.print(f"doubtful: {doubt}")
+
     if in_process:
+        run_models("in this process", partial(run_trusting, code, forward_preflight))
         search(InProcessEngine(worker=worker), 1)
         return
     # Ray takes a second to import, which commands that only read files do not need.
-    from kdsearch.engine.ray_tune import RayTuneEngine, connect, watch_health, words
+    from kdsearch.engine.ray_tune import (
+        RayTuneEngine,
+        connect,
+        run_on_worker,
+        watch_health,
+        words,
+    )
 
     # Ray ends this process without a word if it dies while we connect.
     out.print("connecting to Ray; should it die, go on with the same command")
@@ -253,6 +278,10 @@ def _run(
         )
         engine = RayTuneEngine(worker=worker, cluster=cluster, seconds=resources.hours * 3600)
         try:
+            run_models(
+                "on a worker",
+                partial(run_on_worker, cluster, run_trusting, code, forward_preflight),
+            )
             search(engine, cluster.slots)
         except EngineError as error:
             out.print(f"kdsearch: {error}")
@@ -274,16 +303,6 @@ def _disk_in_words(folder: Path) -> Iterator[None]:
         if error.errno not in _DISK:
             raise
         raise storage_error(folder, error) from None
-
-
-def _check_folder(ledger: Ledger) -> None:
-    """Refuse a folder in which a study would mix with other files."""
-    if ledger.folder.exists() and not ledger.folder.is_dir():
-        raise InputError.one(f"--folder {ledger.folder}", "is a file", "give a folder")
-    strangers = ledger.strangers() if ledger.folder.is_dir() and not ledger.exists else []
-    if strangers:
-        what = f"holds other files, such as {strangers[0]}"
-        raise InputError.one(f"--folder {ledger.folder}", what, "give an empty or a new folder")
 
 
 def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:

@@ -61,6 +61,8 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
         out.print(f"{doing}: {run['case']} · {run['stage']} · {run['training']}")
     if facts["diverged"]:
         out.print(f"{count(facts['diverged'], 'training')} diverged and have no score")
+    if facts["doubts"]:
+        out.print(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
     for failure in facts["failed"]:
         out.print(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
 
@@ -91,7 +93,8 @@ def report(folder: StudyFolder, as_json: Json = False) -> None:
     ledger, agenda = open_folder(folder)
     path = write_report(ledger, agenda)
     if as_json:
-        typer.echo((ledger.folder / "report" / "report.json").read_text())
+        content = (ledger.folder / "report" / "report.json").read_text(encoding="utf-8")
+        typer.echo(json.dumps(json.loads(content), indent=1))  # escaped: it suits every terminal
         return
     print_answer(agenda)
     typer.echo(f"report: {path}")
@@ -103,6 +106,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
     known = estimate(agenda, note["slots"])
     attempts = ledger.attempts()
     results = used(agenda)
+    preflight = ledger.preflight()
     failed = [key for key, result in results.items() if result is None]
     if agenda.complete:
         state = "complete" if not failed else "complete, with failures"
@@ -134,6 +138,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "diverged": sum(
             result is not None and result.state == "diverged" for result in results.values()
         ),
+        "doubts": len(preflight.doubts) if preflight else 0,
         "failed": [
             {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
             for key in failed

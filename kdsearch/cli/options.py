@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from kdsearch.analysis import analyse
 from kdsearch.errors import InputError, shown
 from kdsearch.ledger import Ledger
 from kdsearch.report import answer
+from kdsearch.study import Doubt, load_study
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file.", metavar="STUDY")]
 StudyFolder = Annotated[
@@ -30,6 +32,11 @@ Models = Annotated[
         help="Take a model of the study from this folder or Hub id. May be given several times.",
     ),
 ]
+
+
+def home(path: Path | None) -> Path | None:
+    """A path of an option with its `~` expanded, which a shell leaves alone after `=`."""
+    return Path(os.path.expanduser(path)) if path is not None else None
 
 
 def example(text: str) -> str:
@@ -47,6 +54,42 @@ def parse_models(given: list[str] | None) -> dict[str, str]:
         path = os.path.expanduser(location)
         models[name] = os.path.realpath(path) if os.path.isdir(path) else location
     return models
+
+
+def study_models(
+    study_file: Path, data_dir: Path | None, given: list[str] | None
+) -> dict[str, str]:
+    """Where a study's models are: as `--model` says, else where `fetch` brought them.
+
+    That is DIR/models/, under their names in the study. Raises `InputError`.
+    """
+    chosen = parse_models(given)
+    if data_dir is None or not (data_dir / "models").is_dir():
+        return chosen
+    known = load_study(study_file).models
+    folders = {path.name: path for path in (data_dir / "models").iterdir() if path.is_dir()}
+    fetched = {
+        name: str(folders[name].resolve())
+        for name, source in known.items()
+        if name in folders and source.hub is not None
+    }
+    return fetched | chosen
+
+
+def check_folder(ledger: Ledger) -> None:
+    """Refuse a folder in which a study would mix with other files."""
+    if ledger.folder.exists() and not ledger.folder.is_dir():
+        raise InputError.one(f"--folder {ledger.folder}", "is a file", "give a folder")
+    strangers = ledger.strangers() if ledger.folder.is_dir() and not ledger.exists else []
+    if strangers:
+        what = f"holds other files, such as {strangers[0]}"
+        raise InputError.one(f"--folder {ledger.folder}", what, "give an empty or a new folder")
+
+
+def print_doubts(out: Console, doubts: Iterable[Doubt]) -> None:
+    """Print a line for each doubt about a study's data and models."""
+    for doubt in doubts:
+        out.print(f"doubtful: {doubt}")
 
 
 def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
@@ -73,7 +116,7 @@ class _Console(Console):
 
 def console() -> Console:
     """Where commands print for people."""
-    return _Console(highlight=False, markup=False, soft_wrap=True)
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_answer(agenda: Agenda) -> None:

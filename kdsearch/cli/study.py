@@ -49,7 +49,10 @@ def new(
 
 
 def validate(study_file: StudyFile, model: Models = None, as_json: Json = False) -> None:
-    """Check a study file: every problem at once, each with its place. Needs no data or network."""
+    """Check a study file: every problem at once, each with its place. Needs no data or network.
+
+    `check` looks at the data and the models too.
+    """
     study = load_study(study_file, models=parse_models(model))
     cases = test_cases(study)
     if as_json:

@@ -35,10 +35,13 @@ def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Pr
 def forward_preflight(
     before: Preflight, resolved: Resolved, ledger: Ledger, place: str
 ) -> Preflight:
-    """See `kdsearch.distill.preflight.forward_preflight`."""
+    """See `kdsearch.distill.preflight.forward_preflight`; on this process's GPU, if it has one."""
+    import torch
+
     from kdsearch.distill.preflight import forward_preflight
 
-    return forward_preflight(before, resolved, ledger, place)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return forward_preflight(before, resolved, ledger, place, device=device)
 
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,14 +10,25 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from kdsearch.agenda import DataSpec
+from kdsearch.distill.consent import trusts
+from kdsearch.distill.headers import read_shapes
 from kdsearch.distill.models import random_config, truncate
-from kdsearch.errors import InputError, Problem, first_line
-from kdsearch.study import Resolved, TestCase, given_labels, test_cases, weight_files
-from kdsearch.tasks import TASKS, has_languages
+from kdsearch.distill.vocabulary import (
+    tokenizer_content,
+    tokenizer_of,
+    tokenizer_problem,
+    tokenizer_source,
+)
+from kdsearch.errors import InputError, Problem
+from kdsearch.study import Resolved, TestCase, given_labels, test_cases
+from kdsearch.tasks import TASKS
 
 _SHORTEST_LENGTH = 8
 """In tokens, the special ones among them."""
@@ -33,21 +43,24 @@ def check_models(resolved: Resolved, place: str) -> None:
     with teachers and students that do not go together.
     """
     transformers.logging.set_verbosity_error()
-    _tokenizer.cache_clear()
-    _content.cache_clear()
+    tokenizer_of.cache_clear()
+    tokenizer_content.cache_clear()
     _check_weights.cache_clear()
     study = resolved.study
     used: set[tuple[str, str, int | None, str]] = set()
     for case in test_cases(study):
         student = study.students[case.student]
-        for name in (*_teacher_models(resolved, case), student.model):
+        for name in (*teacher_models(resolved, case), student.model):
             used.add((f"models.{name}", name, None, case.dataset))
         if student.layers is not None:
             used.add((f"students.{case.student}", student.model, student.layers, case.dataset))
     problems = dict.fromkeys(_given_problems(resolved, place))
     problems |= dict.fromkeys(_length_problems(resolved, place))
     problems |= dict.fromkeys(_metric_problems(resolved, place))
-    for where, name, layers, dataset in sorted(used, key=str):
+    broken: set[str] = set()
+    for where, name, layers, dataset in sorted(used, key=str):  # models before their students
+        if layers is not None and name in broken:
+            continue
         try:
             problem = _problem(resolved, name, layers, dataset)
         except InputError as error:
@@ -61,13 +74,15 @@ def check_models(resolved: Resolved, place: str) -> None:
                 )
         if problem:
             problems[Problem(place=f"{place}: {where}", what=problem)] = None
+            broken.add(name)
     if not problems:
         problems |= dict.fromkeys(_pair_problems(resolved, place))
     if problems:
         raise InputError(problems)
 
 
-def _teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
+def teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
+    """The models of a test case's teacher: the one to fine-tune, or those that are given."""
     teacher = resolved.study.teachers[case.teacher]
     return (*filter(None, [teacher.model]), *teacher.given.values())
 
@@ -80,9 +95,9 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             continue
         for model in teacher.given.values():
             found = resolved.models[model]
-            labels = given_labels(teacher, found) if data.labels else ("start", "end")
+            labels = given_labels(teacher, found, data.labels) if data.labels else ("start", "end")
             try:
-                outputs = _config(resolved, model).num_labels
+                outputs = config_of(resolved, model).num_labels
             except Exception:  # which is said of the model itself
                 continue
             if labels is not None and outputs != len(labels):
@@ -117,6 +132,7 @@ def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             metric=data.metric,
             labels=data.labels,
             languages=data.languages,
+            unanswerable=data.unanswerable,
             **{split: data.splits[split].digest for split in data.splits},
         )
         try:
@@ -150,32 +166,41 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         return f"transformers knows no model_type {kind}{advice}"
     if fields is not None and (unknown := _unknown_fields(fields)):
         return unknown
-    config = _config(resolved, name)
-    _check_weights(resolved.models[name].path)
+    config = config_of(resolved, name)
+    if (path := resolved.models[name].path) is not None:
+        _check_weights(path)
     wanted = resolved.datasets[dataset].task
     if config.is_encoder_decoder and not task.wide:
-        return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
+        if task.per_token:
+            return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
+        if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+            return f"{config.model_type} is an encoder-decoder without a head for {wanted}"
     if task.wide and not config.is_encoder_decoder:
         return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
+    if resolved.datasets[dataset].unanswerable and _reads_forward(config):
+        return (
+            f"{config.model_type} reads from left to right, so that [CLS], which stands for no "
+            f"answer, knows no question: remove datasets.{dataset}.unanswerable, or take an encoder"
+        )
     with torch.device("meta"):
-        model = task.head.from_config(config, trust_remote_code=_trusted(resolved, name))
+        model = task.head.from_config(config, trust_remote_code=trusts(name))
     if layers is not None:
         truncate(model, layers)
-    return _tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+    return tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+
+
+def _reads_forward(config: Any) -> bool:
+    """Whether a token knows those before it alone, as in GPT and Llama."""
+    kind = config.model_type
+    return (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
 
 
 @lru_cache(maxsize=32)
-def _check_weights(path: str | None) -> None:
+def _check_weights(path: str) -> None:
     """Raise `InputError` where a model's weights cannot be read without running anything."""
-    for file in weight_files(Path(path)) if path is not None else ():
-        try:
-            if file.suffix == ".safetensors":
-                safe_open(file, framework="pt")
-            else:
-                torch.load(file, map_location="meta", weights_only=True)
-        except Exception as error:  # torch's and safetensors' have no common class
-            what = f"{file.name} holds no plain weights: {first_line(error)}"
-            raise InputError.one(file, what, "give model.safetensors") from None
+    read_shapes(path)
 
 
 def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
@@ -195,36 +220,6 @@ def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
     return None
 
 
-def _tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None:
-    """A tokenizer that cannot pad, point into its text or name the languages of the data."""
-    data = resolved.datasets[dataset]
-    tokenizer = _tokenizer(*_tokenizer_path(resolved, name))
-    explicit = resolved.study.datasets[dataset].languages
-    if tokenizer is None:  # of the training split's words
-        return None if explicit is None else f"words have no language codes; {dataset} names some"
-    if tokenizer.pad_token_id is None:
-        return "its tokenizer has no padding token"
-    task = TASKS[data.task]
-    if task.per_token and not task.wide and not tokenizer.is_fast:
-        return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
-    if not task.wide:
-        return None
-    if not has_languages(tokenizer):
-        if explicit is None:
-            return None
-        return f"its tokenizer has no language codes; remove datasets.{dataset}.languages"
-    if data.languages is None:
-        return f"its tokenizer needs two language codes: datasets.{dataset}.languages"
-    # A word of the vocabulary is no code: mBART's has the word `de` beside the code `de_DE`.
-    known = list(getattr(tokenizer, "lang_code_to_token", tokenizer.all_special_tokens))
-    for code in data.languages:
-        if code not in known:
-            near = difflib.get_close_matches(code, known, n=3, cutoff=0.3)
-            advice = f"; did you mean {' or '.join(near)}?" if near else ""
-            return f"its tokenizer knows no language {code} of {dataset}{advice}"
-    return None
-
-
 def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Teachers and students that must read the same tokens and do not."""
     for case in test_cases(resolved.study):
@@ -232,9 +227,9 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
         if not TASKS[task].per_token:
             continue
         student = resolved.study.students[case.student].model
-        for teacher in _teacher_models(resolved, case):
+        for teacher in teacher_models(resolved, case):
             where = f"{place}: students.{case.student}"
-            if _vocabulary(resolved, teacher) != _vocabulary(resolved, student):
+            if _content(resolved, teacher) != _content(resolved, student):
                 what = (
                     f"{student} and the teacher {teacher} have different tokenizers; "
                     f"{task} compares their outputs token by token"
@@ -249,58 +244,21 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 yield Problem(place=where, what=what, mend="take models of one vocabulary")
 
 
-def _config(resolved: Resolved, name: str) -> Any:
+def config_of(resolved: Resolved, name: str) -> Any:
+    """The transformers configuration of a model of the study."""
     path = resolved.models[name].path
     if path is not None:
-        return AutoConfig.from_pretrained(Path(path), trust_remote_code=_trusted(resolved, name))
+        return AutoConfig.from_pretrained(Path(path), trust_remote_code=trusts(name))
     return random_config(resolved.study.models[name].config or {})
-
-
-def _trusted(resolved: Resolved, name: str) -> bool:
-    return resolved.study.models[name].trust_remote_code
 
 
 def _width(resolved: Resolved, name: str) -> object:
     """How many outputs a model for translation has."""
     if resolved.models[name].path is not None:
-        return _config(resolved, name).vocab_size
-    tokenizer = _tokenizer(*_tokenizer_path(resolved, name))
+        return config_of(resolved, name).vocab_size
+    tokenizer = tokenizer_of(*tokenizer_source(resolved, name))
     return "words" if tokenizer is None else len(tokenizer)
 
 
-def _vocabulary(resolved: Resolved, name: str) -> str:
-    return _content(*_tokenizer_path(resolved, name))
-
-
-@lru_cache(maxsize=32)
-def _content(path: str | None, trusted: bool) -> str:
-    """What makes a tokenizer: all of it but how it pads and cuts, and for which languages."""
-    tokenizer = _tokenizer(path, trusted)
-    if tokenizer is None:
-        return "words"
-    if not tokenizer.is_fast:
-        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    state = ("padding", "truncation", *(["post_processor"] * has_languages(tokenizer)))
-    rest = {key: value for key, value in content.items() if key not in state}
-    return json.dumps(rest, sort_keys=True)
-
-
-def _tokenizer_path(resolved: Resolved, name: str) -> tuple[str | None, bool]:
-    """Where the tokenizer of a model lies, and whether code of its may run.
-
-    None for the words of the training split.
-    """
-    model = resolved.study.models[name]
-    if model.config is not None:
-        name = model.tokenizer
-    if model.config is not None and name == "words":
-        return None, False
-    return resolved.models[name].path, _trusted(resolved, name)
-
-
-@lru_cache(maxsize=32)
-def _tokenizer(path: str | None, trusted: bool) -> Any:
-    if path is None:
-        return None
-    return AutoTokenizer.from_pretrained(Path(path), trust_remote_code=trusted)
+def _content(resolved: Resolved, name: str) -> str:
+    return tokenizer_content(*tokenizer_source(resolved, name))

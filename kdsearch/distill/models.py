@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,22 +21,23 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.consent import trusts
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger
-from kdsearch.study import Model, digest_model, hub_model
+from kdsearch.study import Resolved, Row, digest_model, hub_model
 from kdsearch.tasks import Encoded, Task, head_weights
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _MOST_WORDS = 30_000
+_MOST_WEIGHTS = 3
 
 
 def build_model(
-    spec: ModelSpec, task: Task, labels: Sequence[str], tokenizer: Any, ledger: Ledger
+    spec: ModelSpec, task: Task, labels: Sequence[str], tokenizer: Any, resolved: Resolved
 ) -> nn.Module:
     """The model that `spec` describes, with the task's head for `labels`.
 
     What is not pretrained is drawn from torch's global generator: seed it first. The weights are
     read from safetensors, or from torch's own files with `weights_only`; no code from a model's
-    repository is run unless whoever runs this says so of the model: see `consent`.
+    repository is run unless whoever runs this says so of the model: see `consent`. Raises
+    `InputError` where weights other than the head's are not in the files.
     """
     names: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),
@@ -54,24 +57,83 @@ def build_model(
             config.eos_token_id = tokenizer.eos_token_id
         model: nn.Module = task.head.from_config(config)
         return model
-    folder = model_folder(spec.name, spec.weights, ledger)
-    model = task.head.from_pretrained(
-        folder,
-        **names,
-        **loading(spec.name),
-        ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
-    )
+    model, drawn = _read(model_folder(spec.name, spec.weights, resolved), spec.name, task, **names)
+    others = [text for weight, text in drawn if not _of_the_head(model, weight)]
+    _refuse(f"models.{spec.name}", others, "give the model as save_pretrained writes it")
     if spec.layers is not None:
         truncate(model, spec.layers)
+    _pad(model, task, tokenizer)
     return model
 
 
-def loading(name: str) -> dict[str, Any]:
-    """How the weights of the study's model `name` are read, and whether code of its may run.
+def load_model(folder: Path, name: str, task: Task, tokenizer: Any) -> Any:
+    """The model in `folder` as it was fine-tuned for a task: the study's model `name`.
 
-    It must be said either way: left out, transformers asks on the terminal.
+    Raises `InputError` where any of its weights is not in the files.
     """
-    return {"dtype": torch.float32, "weights_only": True, "trust_remote_code": trusts(name)}
+    model, drawn = _read(folder, name, task)
+    mend = "give a model that was fine-tuned for what it is to teach"
+    _refuse(folder, [text for _, text in drawn], mend)
+    _pad(model, task, tokenizer)
+    return model
+
+
+def _read(
+    folder: Path, name: str, task: Task, **fields: Any
+) -> tuple[nn.Module, list[tuple[str, str]]]:
+    """A model of a task, and the weights that were drawn at random: their names, and in words."""
+    model, found = task.head.from_pretrained(
+        folder,
+        **fields,
+        dtype=torch.float32,
+        weights_only=True,
+        # It must be said either way: left out, transformers asks on the terminal.
+        trust_remote_code=trusts(name),
+        ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
+        output_loading_info=True,
+    )
+    missing = [(weight, weight) for weight in found["missing_keys"]]
+    resized = [
+        (weight, f"{weight} (of the shape {list(wanted)}, not {list(there)})")
+        for weight, there, wanted in found["mismatched_keys"]
+    ]
+    return model, sorted(missing + resized)
+
+
+def _refuse(place: object, weights: Sequence[str], mend: str) -> None:
+    if weights:
+        shown = ", ".join(weights[:_MOST_WEIGHTS])
+        rest = len(weights) - _MOST_WEIGHTS
+        more = f" and {rest} more" if rest > 0 else ""
+        raise InputError.one(place, f"lacks the weights {shown}{more}", mend)
+
+
+def _of_the_head(model: Any, weight: str) -> bool:
+    """Whether a weight is one that fine-tuning begins anew: the pooler's is, in many files."""
+    return not weight.startswith(f"{model.base_model_prefix}.") or ".pooler." in weight
+
+
+def _pad(model: Any, task: Task, tokenizer: Any) -> None:
+    """Tell a decoder's head for classification what padding is: it reads the last other token."""
+    config = model.config.get_text_config()
+    if not task.per_token and config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def known_inputs(model: Any, examples: Encoded) -> Encoded:
+    """The examples without token types that a model has no embeddings for, or no argument."""
+    types = examples.inputs.get("token_type_ids")
+    if types is None:
+        return examples
+    arguments = inspect.signature(model.forward).parameters
+    taken = "token_type_ids" in arguments or any(
+        argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments.values()
+    )
+    known = getattr(model.config, "type_vocab_size", None)
+    if taken and (known is None or int(types.max()) < known):
+        return examples
+    inputs = {name: ids for name, ids in examples.inputs.items() if name != "token_type_ids"}
+    return replace(examples, inputs=inputs)
 
 
 def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -> Any:
@@ -197,14 +259,16 @@ def check_head(model: Any, task: Task, examples: Encoded) -> None:
         )
 
 
-def load_tokenizer(spec: ModelSpec, task: Task, train_digest: str, ledger: Ledger) -> Any:
-    """The tokenizer of a model: its own, another's, or the words of the training split."""
+def load_tokenizer(
+    spec: ModelSpec, task: Task, train: Callable[[], Iterable[Row]], resolved: Resolved
+) -> Any:
+    """The tokenizer of a model: its own, another's, or the words of the rows of `train`."""
     if spec.tokenizer_name is not None:
         return AutoTokenizer.from_pretrained(
-            model_folder(spec.tokenizer_name, spec.tokenizer, ledger),
+            model_folder(spec.tokenizer_name, spec.tokenizer, resolved),
             trust_remote_code=trusts(spec.tokenizer_name),
         )
-    return word_tokenizer(text for row in ledger.rows(train_digest) for text in task.texts(row))
+    return word_tokenizer(text for row in train() for text in task.texts(row))
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -230,11 +294,10 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
+def model_folder(name: str, digest: str | None, resolved: Resolved) -> Path:
     """Where the study's model `name` lies on this host, its content checked against `digest`."""
-    resolved = ledger.resolved()
     found = resolved.models[name].path
-    model = _model(name, ledger)
+    model = resolved.study.models[name]
     if found is not None and Path(found).is_dir():
         folder = Path(found)
     elif model.hub is not None:
@@ -252,7 +315,7 @@ def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
         raise InputError.one(
             f"models.{name}",
             f"{folder} has changed since the study began",
-            "put the files back, or begin a study in another folder",
+            "put the files back, or launch again to train with them as they are",
         )
     return folder
 
@@ -260,7 +323,3 @@ def model_folder(name: str, digest: str | None, ledger: Ledger) -> Path:
 @lru_cache(maxsize=16)
 def _digest(folder: Path, *, code: bool) -> str:
     return digest_model(folder, code=code)
-
-
-def _model(name: str, ledger: Ledger) -> Model:
-    return ledger.resolved().study.models[name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kdsearch.distill.check import check_models
-from kdsearch.distill.forward import fits_memory, forward_passes
+from kdsearch.distill.forward import forward_passes
+from kdsearch.distill.memory import fits_memory
 from kdsearch.distill.reading import readings
 from kdsearch.distill.weights import weight_problems
 from kdsearch.errors import InputError, Problem
@@ -39,10 +40,10 @@ def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Pr
 
 
 def forward_preflight(
-    before: Preflight, resolved: Resolved, ledger: Ledger, place: str
+    before: Preflight, resolved: Resolved, ledger: Ledger, place: str, *, device: str = "cpu"
 ) -> Preflight:
     """What was found before, and what running the models shows. Raises `InputError`."""
-    samples, doubts, problems = forward_passes(resolved, ledger, place)
+    samples, doubts, problems = forward_passes(resolved, ledger, place, device=device)
     if problems:
         raise InputError(dict.fromkeys(problems))
     return before.model_copy(

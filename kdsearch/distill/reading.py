@@ -2,14 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from kdsearch.errors import Problem
-from kdsearch.study import Doubt, Reading, Resolved, Row
+import transformers
+
+from kdsearch.distill.check import config_of, teacher_models
+from kdsearch.distill.reader import Count, Reader
+from kdsearch.distill.vocabulary import tokenizer_content, tokenizer_source
+from kdsearch.errors import Problem, shortened_list
+from kdsearch.study import SPLITS, Doubt, Reading, Resolved, Row, test_cases
+
+_MOST_UNKNOWN = 0.95
+"""A vocabulary that knows less than this of the validation split is of something else."""
+_MANY_UNKNOWN = 0.1
+_MANY_CUT = 0.2
+_MANY_BEYOND = 0.01
+_SPLIT = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def readings(
     resolved: Resolved, rows: Callable[[str], list[Row]], place: str
 ) -> tuple[Sequence[Reading], Sequence[Doubt], Sequence[Problem]]:
-    """Each model's reading of each of its data sets; `rows` gives a split's by its digest."""
-    return (), (), ()
+    """Each model's reading of each of its data sets; `rows` gives a split's by its digest.
+
+    Models of one tokenizer read alike, so that each tokenizer reads a split once.
+    """
+    transformers.logging.set_verbosity_error()
+    found: list[Reading] = []
+    doubts: list[Doubt] = []
+    problems: list[Problem] = []
+    for dataset, alike in _readers(resolved).items():
+        every = {
+            split: rows(data.digest) for split, data in resolved.datasets[dataset].splits.items()
+        }
+        for models in alike:
+            reader = Reader(resolved, dataset, models[0], every["train"])
+            counts = {split: reader.count(split, every[split]) for split in SPLITS}
+            for split, count in counts.items():
+                found += (count.reading(dataset, model, split) for model in models)
+            for said in (
+                *_unknown_words(reader, models, counts, place),
+                *_cut_rows(reader, models, counts, place),
+            ):
+                if isinstance(said, Problem):
+                    problems.append(said)
+                else:
+                    doubts.append(said)
+            for model in models:
+                problems += _embedding_problem(resolved, model, reader, every, place)
+    return found, doubts, problems
+
+
+def _readers(resolved: Resolved) -> dict[str, list[list[str]]]:
+    """By data set the models that read it, those of one tokenizer together."""
+    wanted: dict[str, dict[str, dict[str, None]]] = {}
+    for case in test_cases(resolved.study):
+        groups = wanted.setdefault(case.dataset, {})
+        student = resolved.study.students[case.student].model
+        for model in (*teacher_models(resolved, case), student):
+            content = tokenizer_content(*tokenizer_source(resolved, model))
+            groups.setdefault(content, {})[model] = None
+    return {dataset: [list(group) for group in each.values()] for dataset, each in wanted.items()}
+
+
+def _embedding_problem(
+    resolved: Resolved, model: str, reader: Reader, every: Mapping[str, Sequence[Row]], place: str
+) -> Iterator[Problem]:
+    """Tokens of the data that a model has no embedding for; of all rows, as one is enough."""
+    size = reader.size  # of a model at random
+    if resolved.models[model].path is not None:
+        size = getattr(config_of(resolved, model), "vocab_size", size)
+    if reader.vocabulary <= size:
+        return
+    using, tokens = 0, dict[str, None]()
+    for split, rows in every.items():
+        count, found = reader.outside(rows, split, size)
+        using += count
+        tokens |= dict.fromkeys(found)
+    if using:
+        what = (
+            f"its tokenizer has {reader.vocabulary} tokens, its embeddings {size}: "
+            f"{using} rows of {reader.dataset} use {shortened_list(list(tokens))}"
+        )
+        mend = "give the tokenizer it was trained with, or resize_token_embeddings and train it"
+        yield Problem(place=f"{place}: models.{model}", what=what, mend=mend)
+
+
+def _unknown_words(
+    reader: Reader, models: Sequence[str], counts: Mapping[str, Count], place: str
+) -> Iterator[Doubt | Problem]:
+    """A problem where next to nothing of the validation split is known, else perhaps a doubt."""
+    split = max(counts, key=lambda split: counts[split].unknown_share)
+    refused = counts["validation"].unknown_share > _MOST_UNKNOWN
+    if refused:
+        split = "validation"
+    share = counts[split].unknown_share
+    if share <= _MANY_UNKNOWN:
+        return
+    where = f"{place}: {', '.join(f'models.{model}' for model in models)}"
+    what = (
+        f"{share:.0%} of the tokens of the {_SPLIT[split]} split of {reader.dataset} "
+        "are unknown to its tokenizer"
+    )
+    mend = "take a model of the data's language, or the tokenizer that belongs to it"
+    made = Problem if refused else Doubt
+    yield made(place=where, what=what, mend=mend)
+
+
+def _cut_rows(
+    reader: Reader, models: Sequence[str], counts: Mapping[str, Count], place: str
+) -> Iterator[Doubt | Problem]:
+    """Of the split where most is lost: rows that are cut, entities and answers behind the cut.
+
+    A problem where no training pair would be left.
+    """
+    split = max(counts, key=lambda split: (counts[split].beyond_share, counts[split].cut_share))
+    nothing_left = reader.task == "translation" and counts["train"].cut == counts["train"].rows
+    if nothing_left:
+        split = "train"
+    count, length = counts[split], reader.longest
+    if count.cut_share <= _MANY_CUT and count.beyond_share <= _MANY_BEYOND:
+        return
+    rows = f"{count.cut} of {count.rows} {_SPLIT[split]}"
+    if reader.task == "qa":
+        what = f"{rows} questions are longer than {length // 4} tokens, a quarter of max_length"
+        what += f"; {count.beyond} of {count.parts} answers stand in no window whole"
+    elif reader.task == "translation":
+        lost = "left out" if split == "train" else "cut"
+        what = f"{rows} pairs have a side of more than {length} tokens and are {lost}"
+    else:
+        what = f"{rows} rows are longer than {length} tokens"
+        if count.parts is not None:
+            what += f"; {count.beyond} of {count.parts} entities lie beyond"
+    what += f", as {shortened_list(models)} read{'s' * (len(models) == 1)} them"
+    mend = f"raise {reader.max_length_of}.max_length, up to what the models have positions for"
+    made = Problem if nothing_left else Doubt
+    yield made(place=f"{place}: datasets.{reader.dataset}", what=what, mend=mend)

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,14 @@ from kdsearch.agenda import (
     TestScore,
     Training,
 )
-from kdsearch.distill.models import build_model, check_head, load_tokenizer, loading, model_folder
+from kdsearch.distill.models import (
+    build_model,
+    check_head,
+    known_inputs,
+    load_model,
+    load_tokenizer,
+    model_folder,
+)
 from kdsearch.distill.objective import Objective, kd_objective, label_objective
 from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
@@ -84,6 +91,7 @@ class _Worker:
 
     def __init__(self, ledger: Ledger, *, keep: bool, parts: int) -> None:
         self._ledger = ledger
+        self._resolved = ledger.resolved()
         self._keep = keep
         self._parts = parts
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,19 +126,13 @@ class _Worker:
         data, settings, checkpoint = training.data, training.settings, training.checkpoint
         task = TASKS[data.task]
         source = self._checkpoint_folder(checkpoint)
-        model, found = task.head.from_pretrained(
-            source, **loading(checkpoint.model.name), output_loading_info=True
-        )
-        if found["missing_keys"]:
-            missing = ", ".join(sorted(found["missing_keys"]))
-            mend = f"give a model that was fine-tuned for {data.task}"
-            raise InputError.one(source, f"lacks the weights {missing}", mend)
+        tokenizer = self._tokenizer(checkpoint.model, data)
+        model = load_model(source, checkpoint.model.name, task, tokenizer)
         model.to(self._device)
         order = [checkpoint.labels.index(label) for label in data.labels]
-        examples = self._encoded(checkpoint.model, data, training.split, settings)
+        examples = self._encoded(model, checkpoint.model, data, training.split, settings)
         if training.split == "train":
             return self._keep_outputs(training, model, examples, order)
-        tokenizer = self._tokenizer(checkpoint.model, data)
         scored = evaluate(
             model, task, tokenizer, examples, data, settings, order=order, parts=self._parts
         )
@@ -163,7 +165,7 @@ class _Worker:
         assert history.best is not None
         epoch, state = history.best
         model.load_state_dict(state)
-        test = self._encoded(training.model, data, "test", settings)
+        test = self._encoded(model, training.model, data, "test", settings)
         found = evaluate(model, task, tokenizer, test, data, settings, parts=self._parts)
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
@@ -184,7 +186,7 @@ class _Worker:
 
     def _is_kept(self, training: StudentTraining) -> bool:
         """Whether the study keeps the student; `best` is for export, which gives the first seed."""
-        study = self._ledger.resolved().study
+        study = self._resolved.study
         first = training.seed == study.student_seeds[0]
         return study.keep_students == "all" or (study.keep_students == "best" and first)
 
@@ -204,9 +206,9 @@ class _Worker:
         labelled = not isinstance(training, StudentTraining)
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
-        model = build_model(training.model, task, data.labels, tokenizer, self._ledger)
+        model = build_model(training.model, task, data.labels, tokenizer, self._resolved)
         model.to(self._device)
-        examples = self._encoded(training.model, data, "train", settings, labelled=labelled)
+        examples = self._encoded(model, training.model, data, "train", settings, labelled=labelled)
         if task.wide:
             check_head(model, task, examples)
         history = train(
@@ -215,7 +217,7 @@ class _Worker:
             tokenizer,
             data,
             examples,
-            self._encoded(training.model, data, "validation", settings),
+            self._encoded(model, training.model, data, "validation", settings),
             objective_of(model, examples),
             settings=settings,
             learning_rate=training.learning_rate,
@@ -225,7 +227,7 @@ class _Worker:
             checkpoints=DiskCheckpoints(
                 self._ledger,
                 training.key,
-                self._ledger.resolved().study.resources.checkpoint_minutes,
+                self._resolved.study.resources.checkpoint_minutes,
             ),
         )
         return model, tokenizer, history
@@ -237,6 +239,7 @@ class _Worker:
 
     def _encoded(
         self,
+        model: nn.Module,
         spec: ModelSpec,
         data: DataSpec,
         split: str,
@@ -253,11 +256,11 @@ class _Worker:
             folder=self._ledger.folder,
             device=str(self._device),
         )
-        return _encoded(_Hashed(wanted.key, wanted))
+        return known_inputs(model, _encoded(_Hashed(wanted.key, wanted)))
 
     def _checkpoint_folder(self, checkpoint: CheckpointSpec) -> Path:
         if checkpoint.training is None:
-            return model_folder(checkpoint.model.name, checkpoint.model.weights, self._ledger)
+            return model_folder(checkpoint.model.name, checkpoint.model.weights, self._resolved)
         where = f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}"
         self._ensure(checkpoint.training, where, model=checkpoint.model)
         return self._ledger.path(where)
@@ -297,7 +300,12 @@ class _Worker:
         """Write states as Hugging Face folders below `final`: their files' digests, and bytes."""
         data, root = training.data, self._ledger.folder
         # A new one: the cached one also carries how other trainings cut with it.
-        tokenizer = load_tokenizer(training.model, TASKS[data.task], data.train, self._ledger)
+        tokenizer = load_tokenizer(
+            training.model,
+            TASKS[data.task],
+            partial(self._ledger.rows, data.train),
+            self._resolved,
+        )
         if data.languages is not None and has_languages(tokenizer):
             tokenizer.src_lang, tokenizer.tgt_lang = data.languages
         temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -394,7 +402,9 @@ def _tokenizer_key(spec: ModelSpec, data: DataSpec) -> tuple[object, ...]:
 @lru_cache(maxsize=8)
 def _tokenizer(wanted: _Hashed) -> Any:
     spec, data, folder = wanted.values
-    return load_tokenizer(spec, TASKS[data.task], data.train, Ledger(folder))
+    ledger = Ledger(folder)
+    train = partial(ledger.rows, data.train)
+    return load_tokenizer(spec, TASKS[data.task], train, ledger.resolved())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,7 +429,8 @@ class _Split:
         settings = self.settings
         return (
             *_tokenizer_key(self.spec, self.data),
-            (self.data.task, self.data.languages, self.digest, self.split, self.labelled),
+            (self.data.task, self.data.languages, self.data.unanswerable),
+            (self.digest, self.split, self.labelled),
             (settings.max_length, settings.stride, self.device),
         )
 

@@ -23,11 +23,21 @@ from kdsearch.agenda import (
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.keep import Keep
+from kdsearch.driver.preflight import Look, preflight_once
 from kdsearch.driver.watch import Display, Log, Note, Watch
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
-from kdsearch.study import Resolved, Study, differences, readable_size, resolve, test_cases
+from kdsearch.study import (
+    FORMAT,
+    Resolved,
+    Study,
+    changed_sources,
+    differences,
+    readable_size,
+    resolve,
+    test_cases,
+)
 
 _MOST_DIFFERENCES = 6
 
@@ -38,40 +48,102 @@ def open_study(
     *,
     data_dir: Path | None,
     place: str,
-    check: Callable[[Resolved, str], None] = lambda resolved, place: None,
+    look: Look | None = None,
     say: Callable[[str], None] = lambda line: None,
+    accept: Callable[[], bool] = lambda: False,
 ) -> Agenda:
     """The agenda of `study`, read from the file `place`, in the ledger's folder.
 
-    An empty folder is begun, once `check` found nothing wrong with the resolved study; so is one
-    whose study has no training that ended. One that holds an earlier version of the study keeps
-    every outcome, and `say` is told what the change means. One that holds a study of another name
-    is refused: `InputError`.
+    An empty folder is begun, once `look` found nothing wrong with the resolved study; so is one
+    whose study has no training that ended. One that holds an earlier version of the study, or
+    whose data or models have changed, keeps every outcome, and `say` is told what the change means.
+    Where files have changed and `accept` says no to it, and where the folder holds a study of
+    another name, nothing is changed: `InputError`.
     """
     ledger.prepare()
     ledger.sweep()
     before = ledger.resolved() if ledger.exists else None
-    changed = differences(before.study, study) if before else []
-    if changed and not ledger.begun:
+    edited = differences(before.study, study) if before else []
+    if before and before.study.name != study.name and ledger.begun:
+        raise _another_study(ledger.folder, place, edited)
+    changes = changed_sources(before, study, data_dir=data_dir) if before else None
+    if changes and (edited or changes.changed) and not ledger.begun:
         ledger.forget()
-        before = None
-    if before and before.study.name != study.name:
-        raise _another_study(ledger.folder, place, changed)
-    if before and not changed:
-        resolved = before.model_copy(update={"study": study})  # in what may change
-        if resolved != before:
-            ledger.write("resolved.json", resolved.model_dump_json(indent=1))
-        return Agenda(resolved, ledger.results())
-    resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place, known=before)
+        before = changes = None
+    if before is None or changes is None:
+        resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
+        agenda = _looked_at(resolved, ledger, place, look, say)
+        ledger.write_resolved(agenda.resolved)
+        return agenda
+    lines = (f"{f} {what}" for files in changes.changed.values() for f, what in files.items())
+    for line in (*changes.said, *dict.fromkeys(lines)):
+        say(line)
+    if not edited and not changes.changed:
+        return _unchanged(changes.known, before, ledger, study, place, look, say)
+    resolved = resolve(
+        study,
+        data_dir=data_dir,
+        store=ledger.write_rows,
+        place=place,
+        known=changes.known,
+        anew=changes.changed,
+    )
+    other = {
+        file: what
+        for where, files in changes.changed.items()
+        if resolved.content[where] != before.content[where]
+        for file, what in files.items()
+    }
+    if not edited and not other:
+        say("the rows in it are the same: nothing is new")
+        return _unchanged(resolved, before, ledger, study, place, look, say)
+    agenda = _looked_at(resolved, ledger, place, look, say)
+    _say_of_change(agenda, edited, place, say)
+    if other and not accept():
+        mend = "put it back as it was, or accept what this means: --accept-changes"
+        raise InputError(Problem(place=f, what=what, mend=mend) for f, what in other.items())
+    ledger.replace_resolved(agenda.resolved)
+    return agenda
+
+
+def _looked_at(
+    resolved: Resolved,
+    ledger: Ledger,
+    place: str,
+    look: Look | None,
+    say: Callable[[str], None],
+) -> Agenda:
+    """The agenda of a study that was resolved now, once nothing is wrong with it."""
     resolved = resolved.model_copy(update={"training_version": VERSION})
-    check(resolved, place)
-    agenda = Agenda(resolved, ledger.results(study.tries))
+    if look:
+        preflight_once(resolved, ledger, place=place, look=look, say=say)
+    agenda = Agenda(resolved, ledger.results(resolved.study.tries))
     _check_disk(agenda, ledger.folder)
-    if before:
-        _say_of_change(agenda, changed, place, say)
-        ledger.replace_resolved(resolved)
-    else:
-        ledger.write_resolved(resolved)
+    return agenda
+
+
+def _unchanged(
+    resolved: Resolved,
+    before: Resolved,
+    ledger: Ledger,
+    study: Study,
+    place: str,
+    look: Look | None,
+    say: Callable[[str], None],
+) -> Agenda:
+    """The agenda of a study whose keys are those of `before`; the rest of it may have changed."""
+    update = {
+        "format": FORMAT,
+        "study": study,
+        "datasets": resolved.datasets,
+        "models": resolved.models,
+    }
+    resolved = before.model_copy(update=update)
+    if resolved != before:
+        ledger.write("resolved.json", resolved.model_dump_json(indent=1))
+    agenda = Agenda(resolved, ledger.results())
+    if look and not agenda.complete:
+        preflight_once(resolved, ledger, place=place, look=look, say=say)
     return agenda
 
 
@@ -113,7 +185,8 @@ def _say_of_change(
     agenda: Agenda, changed: list[str], place: str, say: Callable[[str], None]
 ) -> None:
     """What becomes of the outcomes of an earlier version of the study."""
-    say(f"{place} has changed since this folder was launched:")
+    if changed:
+        say(f"{place} has changed since this folder was launched:")
     for line in _shown(changed):
         say(f"  {line}")
     outcomes = {key for key, result in agenda.results.items() if result is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import textwrap
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from kdsearch.errors import StorageError, shown
 from kdsearch.ledger import Ledger, open_own
 
 _SECONDS_BETWEEN_LINES = 10.0
+_LONGEST_MESSAGE = 300
 
 
 class Watch(Protocol):
@@ -75,8 +77,7 @@ class Log:
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """See `Watch`."""
-        what = "failed for good" if for_good else "failed, will be tried again"
-        self._log.error("%s %s: %s", request, what, attempt.message)
+        self._log.error("%s %s", request, _failure(attempt, for_good=for_good))
 
 
 class Note:
@@ -158,15 +159,15 @@ class Display:
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """See `Watch`."""
         self._running -= 1
-        what = "failed for good" if for_good else "failed, will be tried again"
         self._bar.console.print(
             shown(
-                f"{request.case} · {request.stage} · {request.training} {what}: {attempt.message}\n"
-                f"  see attempts/{attempt.key}/"
+                f"{request.case} · {request.stage} · {request.training} "
+                f"{_failure(attempt, for_good=for_good)}; see attempts/{attempt.key}/"
             ),
             style="red",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
     def _show(self, doing: str) -> None:
@@ -193,3 +194,10 @@ class Display:
                 markup=False,
                 soft_wrap=True,
             )
+
+
+def _failure(attempt: Attempt, *, for_good: bool) -> str:
+    """What a failed try was, on one line; its traceback is in attempts/."""
+    what = "failed for good" if for_good else "failed, will be tried again"
+    message = textwrap.shorten(attempt.message, _LONGEST_MESSAGE, placeholder=" …")
+    return f"{what} ({attempt.failure}): {message}"

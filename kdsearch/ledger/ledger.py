@@ -3,6 +3,7 @@
 study.yaml            the study as it was launched
 resolved.json         the study with the digests of its data and models
 resolved-<n>.json     what it was before the study file was changed
+preflight.json        what was found out about its rows and models before anything was trained
 data/<digest>.jsonl   the rows of each split
 outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
@@ -29,6 +30,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +42,7 @@ from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.ledger.names import FOLDERS, below, is_key, is_ours, marker_advice, shared_link
 from kdsearch.ledger.reading import UnreadableError, open_plain, parse_json, read_plain
 from kdsearch.ledger.removal import kept_back, remove, sweep_halves
-from kdsearch.study import FORMAT, Resolved, Row
+from kdsearch.study import FORMAT, READABLE, Preflight, Resolved, Row
 
 _DAMAGED = "bring it back from a copy of the folder, or give another --folder"
 _KEPT_DIGEST = re.compile("[0-9a-f]{64}")
@@ -250,16 +252,36 @@ class Ledger:
         except ValueError as error:
             raise InputError.one(path, f"cannot be read: {error}", _DAMAGED) from None
 
+    def write_preflight(self, preflight: Preflight) -> None:
+        """Keep what a preflight found, in the place of an earlier one's."""
+        self.write("preflight.json", preflight.model_dump_json(indent=1))
+
+    def preflight(self) -> Preflight | None:
+        """What the last preflight found; None of a folder without one, or with a damaged one."""
+        path = self.path("preflight.json")
+        try:
+            content = self._disk.read(path)
+            parse_json(content)
+            return Preflight.model_validate_json(content)
+        except FileNotFoundError:
+            return None
+        except UnreadableError as error:
+            self._ignore(path, str(error))
+        except ValidationError as error:
+            self._ignore(path, f"is no preflight of this kdsearch: {error.errors()[0]['msg']}")
+        return None
+
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._commit(self.path(f"data/{digest}.jsonl"), lines.encode())
 
-    def rows(self, digest: str) -> list[Row]:
-        """The rows of a split."""
+    def rows(self, digest: str, most: int | None = None) -> list[Row]:
+        """The rows of a split, or its first ones."""
         content = self._disk.read(self.path(f"data/{digest}.jsonl"))
         # Not `splitlines`: a text may hold U+2028 and other ends of lines.
-        return [json.loads(line) for line in content.decode().split("\n") if line]
+        lines = (line for line in content.decode().split("\n") if line)
+        return [json.loads(line) for line in islice(lines, most)]
 
     # -- outcomes and attempts ------------------------------------------------------------------
 
@@ -507,7 +529,7 @@ def _check_version(path: Path, plain: Any) -> None:
     known = versions.get("kdsearch") if isinstance(versions, dict) else None
     wrote = f"kdsearch {known or 'of another version'}"
     mend = f"use {wrote}, which wrote it, or launch into another --folder"
-    if plain.get("format") != FORMAT:
+    if plain.get("format") not in READABLE:
         raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)
     version = plain.get("training_version", 2)
     if version != VERSION:

@@ -79,6 +79,7 @@ def verify(
     digests |= {Path(name).stem for name in names if name.startswith("data/") and is_ours(name)}
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]
     problems += _progress(ledger)
+    problems += _preflight(ledger)
     _strangers(ledger, names, outcomes, found)
     found.unneeded = len(unneeded(found.agenda))
     return found
@@ -266,6 +267,13 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
                 what = "has another digest than its name says"
                 mend = "remove it: its training goes on from an earlier one, or begins anew"
                 yield Problem(place=str(progress.path), what=what, mend=mend)
+
+
+def _preflight(ledger: Ledger) -> Iterator[Problem]:
+    path = ledger.folder / "preflight.json"
+    if path.exists() and ledger.preflight() is None:
+        mend = "remove it: the next launch looks at the data and the models again"
+        yield Problem(place=str(path), what="cannot be read", mend=mend)
 
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:

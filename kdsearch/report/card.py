@@ -73,7 +73,14 @@ student = pipeline("{_PIPELINES[task]}", model="PATH OF THIS FOLDER")"""
 
 tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
 student = {_HEADS[task]}.from_pretrained("PATH OF THIS FOLDER")"""
-    return f"```python\n{code}\n```"
+    text = f"```python\n{code}\n```"
+    if training.data.unanswerable:
+        text += (
+            "\n\nA question has no answer where start_logits + end_logits of the first token "
+            "(of a context read in several windows, the lowest such sum) are above those of the "
+            "best span of the context."
+        )
+    return text
 
 
 def _scores(case: CaseResult, outcome: Outcome) -> list[tuple[str, str, str]]:

@@ -19,6 +19,7 @@ from kdsearch.analysis import (
 from kdsearch.analysis.paper import CASES, SOURCE
 from kdsearch.report.answer import answer
 from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
+from kdsearch.study import Doubt
 
 _PAPER = f"paper, {CASES} cases"
 LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
@@ -28,11 +29,17 @@ LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
 _DECILES = [f"D{k}" for k in range(11)]
 
 
-def document(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) -> str:
-    """The content of report.md; `messages` says by key why a training failed."""
+def document(
+    analysis: Analysis, agenda: Agenda, messages: Mapping[str, str], doubts: Iterable[Doubt] = ()
+) -> str:
+    """The content of report.md; `messages` says by key why a training failed.
+
+    `doubts` are the preflight's about data and models.
+    """
     sections = [
         f"# {escape(analysis.study)}",
         answer(analysis),
+        *_doubtful(doubts),
         *_how(agenda),
         *_figure_1(analysis),
         *_figure_2(analysis),
@@ -44,6 +51,14 @@ def document(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) ->
         *(section for case in analysis.cases for section in _case(case, messages)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+DOUBTFUL = "Seen in the data and the models before anything was trained; it may explain a score."
+
+
+def _doubtful(doubts: Iterable[Doubt]) -> list[str]:
+    lines = [f"- {escape(doubt)}" for doubt in doubts]
+    return ["## Doubtful", DOUBTFUL, "\n".join(lines)] if lines else []
 
 
 def _how(agenda: Agenda) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -12,18 +12,25 @@ from typing import Any
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, RewardRow
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
+from kdsearch.study import Doubt
 
 FORMAT = 2
 """Of report.json. Raise it when a name in it changes."""
 
 
-def to_json(analysis: Analysis, agenda: Agenda, messages: Mapping[str, str]) -> str:
-    """The content of report.json; `messages` says by key why a training failed."""
+def to_json(
+    analysis: Analysis, agenda: Agenda, messages: Mapping[str, str], doubts: Iterable[Doubt] = ()
+) -> str:
+    """The content of report.json; `messages` says by key why a training failed.
+
+    `doubts` are the preflight's about data and models.
+    """
     content = {
         "format": FORMAT,
         **plain(analysis),
         "complete": analysis.status.complete,
         "search": agenda.resolved.study.search.model_dump(mode="json"),
+        "doubts": [doubt.model_dump() for doubt in doubts],
         "failure_messages": dict(messages),
         "paper": {
             "source": SOURCE,

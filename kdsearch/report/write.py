@@ -14,6 +14,7 @@ from kdsearch.report.latex import latex
 from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
 from kdsearch.report.tables import tables, to_csv
+from kdsearch.study import Doubt
 
 _PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s'\":,;()/]+/)+([^\s'\":,;()/]*)")
 """An absolute path with a folder in it."""
@@ -30,19 +31,21 @@ def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     """The files of a report, by their names in the study's folder; the page is the last."""
     analysis = analyse(agenda)
     messages = failure_messages(ledger, analysis)
+    preflight = ledger.preflight()
+    doubts = tuple(map(_public_doubt, preflight.doubts)) if preflight else ()
     files = {}
     for name, frame in tables(analysis).items():
         files[f"report/tables/{name}.csv"] = to_csv(frame)
         files[f"report/tables/{name}.tex"] = latex(frame)
-    files["report/report.json"] = to_json(analysis, agenda, messages)
-    files["report/report.md"] = document(analysis, agenda, messages)
+    files["report/report.json"] = to_json(analysis, agenda, messages, doubts)
+    files["report/report.md"] = document(analysis, agenda, messages, doubts)
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
     public_tries = {
         key: [each.model_copy(update={"message": public(each)}) for each in tries]
         for key, tries in attempts.items()
     }
-    files["report/report.html"] = page(analysis, agenda, public_tries)
+    files["report/report.html"] = page(analysis, agenda, public_tries, doubts)
     return files
 
 
@@ -58,5 +61,18 @@ def public(attempt: Attempt) -> str:
 
     The study's folder has the whole message, in `attempts/`.
     """
-    text = _PATH.sub(lambda path: f"…/{path[1]}", attempt.message)
+    text = _without_paths(attempt.message)
     return shown(re.sub(rf"\b{re.escape(attempt.host)}\b", "HOST", text) if attempt.host else text)
+
+
+def _public_doubt(doubt: Doubt) -> Doubt:
+    return Doubt(
+        place=_without_paths(doubt.place),
+        what=_without_paths(doubt.what),
+        mend=_without_paths(doubt.mend),
+    )
+
+
+def _without_paths(text: str) -> str:
+    """`text` with the absolute paths in it cut to their names."""
+    return _PATH.sub(lambda path: f"…/{path[1]}", text)

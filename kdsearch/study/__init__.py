@@ -1,6 +1,7 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
 from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
 from kdsearch.study.load import (
     TestCase,
@@ -20,16 +21,16 @@ from kdsearch.study.preflight import (
     Reading,
     SplitFacts,
     TeacherSample,
+    preflight_digest,
 )
 from kdsearch.study.resolve import (
     FORMAT,
+    READABLE,
     Record,
     Resolved,
     ResolvedDataset,
     ResolvedModel,
     ResolvedSplit,
-    digest_model,
-    given_labels,
     resolve,
     weight_files,
 )
@@ -39,6 +40,7 @@ from kdsearch.study.rows import (
     known_rows,
     label_count,
     read_dataset,
+    source_paths,
     task_of,
     units_per_row,
 )
@@ -50,9 +52,11 @@ from kdsearch.study.schema import (
     Model,
     Study,
     Teacher,
+    TestCases,
     TrainingSettings,
 )
 from kdsearch.study.sizes import cache_bytes, readable_size
+from kdsearch.study.sources import changed_sources, digest_model
 from kdsearch.study.survey import survey
 
 __all__ = [
@@ -60,6 +64,7 @@ __all__ = [
     "FORMAT",
     "GOLD",
     "LATER",
+    "READABLE",
     "SAMPLE",
     "SPLITS",
     "Adam",
@@ -81,8 +86,10 @@ __all__ = [
     "Teacher",
     "TeacherSample",
     "TestCase",
+    "TestCases",
     "TrainingSettings",
     "cache_bytes",
+    "changed_sources",
     "columns_of",
     "differences",
     "digest_model",
@@ -94,11 +101,13 @@ __all__ = [
     "label_count",
     "load_study",
     "parse_study",
+    "preflight_digest",
     "reachable",
     "read_dataset",
     "readable_size",
     "resolve",
     "shipped_studies",
+    "source_paths",
     "space_of",
     "survey",
     "task_of",

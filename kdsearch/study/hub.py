@@ -101,6 +101,10 @@ def hub_model(
         folder = download("*.safetensors")
         return folder if any(folder.glob("*.safetensors")) else download("pytorch_model*.bin")
     except Exception as error:  # its errors have no common class
+        if os.path.isdir(hub):
+            what = "is taken for a model of the Hub, from where it cannot be had"
+            mend = f"did you mean ./{hub}?"
+            raise InputError.one(f"{place} ({hub})", what, mend) from None
         if not reachable():
             raise HubUnreachableError.of([f"{place} ({hub})"]) from None
         what = f"cannot be had from the Hub: {first_line(error)}"

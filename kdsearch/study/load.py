@@ -5,104 +5,22 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
-from yaml.reader import ReaderError
 
-from kdsearch.errors import InputError, Problem, shortened
+from kdsearch.errors import InputError, Problem
 from kdsearch.search import Inner, Space
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.schema import Dataset, Student, Study, Teacher
-from kdsearch.study.sizes import readable_size
+from kdsearch.study.yaml_file import read_yaml
 
-_MOST_BYTES = 2_000_000
-_MOST_VALUES = 50_000
-"""With what aliases stand for, which can be far more than a file holds."""
 _MOST_CASES = 10_000
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-5` is a number, a date is text, `010` no number and a key stands once.
-
-    Tags are refused: a study has nothing to say with them.
-    """
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._values: dict[yaml.Node, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "tag", None) is not None:
-            raise _marked(f"the tag {event.tag} is not for a study; remove it", event.start_mark)
-        node = super().compose_node(parent, index)
-        if node in self._values:  # by an alias
-            return node
-        if isinstance(event, yaml.AliasEvent):
-            raise _marked("an alias stands within what it stands for", event.start_mark)
-        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
-        inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
-        assert node is not None
-        self._values[node] = 1 + sum(self._values[each] for each in inner)
-        if self._values[node] > _MOST_VALUES:
-            raise _marked(f"holds more than {_MOST_VALUES:,} values", node.start_mark)
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except ValueError as error:  # a number with too many digits
-            raise _marked(str(error), node.start_mark) from None
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag.endswith(":merge"):
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                what = f"the key {shortened(key)} is not text; put it in quotes"
-                raise _marked(what, key_node.start_mark)
-            if key in seen:
-                raise _marked(f"the key {shortened(key)} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _marked(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in pairs
-        if not tag.endswith((":timestamp", ":float", ":int"))
-    ]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"""^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
-            |[-+]?[0-9]+[eE][-+]?[0-9]+
-            |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
-        re.X,
-    ),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"),  # YAML 1.1 would read 010 as 8 and 1:30 as 90
-    list("-+0123456789"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +42,12 @@ def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
 
     Raises `InputError` with every problem found.
     """
-    raw = _read(path)
+    try:
+        raw = read_yaml(path)
+    except FileNotFoundError:
+        shipped = ", ".join(shipped_studies())
+        mend = f"`kdsearch new NAME` copies a shipped one: {shipped}"
+        raise InputError.one(path, "no such study file", mend) from None
     if not isinstance(raw, dict):
         raise InputError.one(path, "a study file is a mapping", "start with `kdsearch new NAME`")
     raw.setdefault("name", re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", path.stem).strip("-"))
@@ -143,13 +66,14 @@ def parse_study(
             problems.append(_unknown("--model", name, names, "a model of this study"))
         else:
             known[name] = location
-    seeds = raw.get("seeds")
-    if isinstance(seeds, list) and seeds:
-        raw = {"seed": seeds[0], **raw}
     try:
-        study = Study.model_validate_json(json.dumps(raw))
+        spelt_out = _spelt_out(raw, Study)
+        seeds = spelt_out.get("seeds")
+        if isinstance(seeds, list) and seeds and isinstance(seeds[0], int):
+            spelt_out = {"seed": seeds[0], **spelt_out}
+        study = Study.model_validate_json(json.dumps(spelt_out))
     except ValidationError as error:
-        problems += [_problem(place, detail) for detail in _details(error)]
+        problems += [_problem(place, detail, raw) for detail in _details(error)]
         raise InputError(problems) from None
     except (TypeError, ValueError, RecursionError) as error:  # of a mapping from elsewhere
         raise InputError.one(place, f"cannot be read: {error}") from None
@@ -157,6 +81,33 @@ def parse_study(
     if problems:
         raise InputError(problems)
     return study
+
+
+def _spelt_out(value: Any, kind: Any) -> Any:
+    """`value` as the schema's `kind` wants it: one value as a list of one, 1.0 as the integer 1."""
+    kind = _plain_kind(kind)
+    items = get_args(kind)
+    if _is_section(kind):
+        fields = kind.model_fields if isinstance(value, dict) else {}
+        return _each(value, lambda key: fields[key].annotation if key in fields else Any)
+    if get_origin(kind) is dict:
+        return _each(value, lambda key: items[1])
+    if get_origin(kind) is tuple and Ellipsis in items:
+        single = not isinstance(value, list | dict | None) or (
+            isinstance(value, dict) and _is_section(_plain_kind(items[0]))
+        )
+        listed = [value] if single else value
+        return (
+            [_spelt_out(item, items[0]) for item in listed] if isinstance(listed, list) else value
+        )
+    whole = kind is int and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
+
+
+def _each(value: Any, kind_of: Callable[[str], Any]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _spelt_out(inner, kind_of(key)) for key, inner in value.items()}
 
 
 def test_cases(study: Study) -> tuple[TestCase, ...]:
@@ -222,35 +173,6 @@ def shipped_studies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def _read(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            what = f"is larger than {readable_size(_MOST_BYTES)}, so hardly a study file"
-            raise InputError.one(path, what)
-        text = content.decode()
-    except FileNotFoundError:
-        shipped = ", ".join(shipped_studies())
-        raise InputError.one(
-            path, "no such study file", f"`kdsearch new NAME` copies a shipped one: {shipped}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError.one(path, f"cannot be read as text: {error}") from None
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise InputError.one(place, f"not YAML: {error.problem}") from None
-    except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        what = f"not YAML: has the character {text[error.position]!r}, which no text has"
-        raise InputError.one(f"{path}:{line}", what) from None
-    except RecursionError:
-        raise InputError.one(path, "not a study: it is nested too deeply") from None
-
-
 def _details(error: ValidationError) -> list[Any]:
     """Its problems, but not that a list is too short once its wrong items are taken out."""
     found = error.errors()
@@ -266,10 +188,10 @@ def _details(error: ValidationError) -> list[Any]:
     ]
 
 
-def _problem(place: str, detail: Any) -> Problem:
+def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
         return Problem(place=place, what="cannot be read", mend="is there half a character?")
-    location = tuple(detail["loc"])
+    location = _as_in(raw, detail["loc"])
     where = f"{place}: {_path(location)}" if location else place
     if detail["type"] == "extra_forbidden":
         return _unknown(where, str(location[-1]), _fields_at(location[:-1]), "a key here")
@@ -279,10 +201,25 @@ def _problem(place: str, detail: Any) -> Problem:
         context = detail["ctx"]
         what = f"needs {context['min_length']} at least, has {context['actual_length']}"
         return Problem(place=where, what=what)
+    if detail["type"] == "model_type":
+        mend = f"its keys: {', '.join(_fields_at(detail['loc']))}"
+        return Problem(place=where, what="is a section, with keys and their values", mend=mend)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
         what += f", not {_quoted(detail['input'])}"
     return Problem(place=where, what=what)
+
+
+def _as_in(raw: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
+    """The place of a problem in the file, where one value may stand for a list of one."""
+    found: list[str | int] = []
+    for part in location:
+        if isinstance(part, int) and not isinstance(raw, list):
+            continue
+        found.append(part)
+        there = dict(enumerate(raw)) if isinstance(raw, list) else raw
+        raw = there.get(part) if isinstance(there, dict) else None
+    return tuple(found)
 
 
 def _quoted(value: object) -> str:
@@ -312,9 +249,15 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
             kind = kind.model_fields[str(part)].annotation
         else:  # dict[str, X] or tuple[X, ...]: the item's type
             kind = [a for a in get_args(kind) if a is not Ellipsis][-1]
-        while get_origin(kind) in (Annotated, Union, UnionType):
-            kind = next(a for a in get_args(kind) if a is not NoneType)
+        kind = _plain_kind(kind)
     return tuple(kind.model_fields) if _is_section(kind) else ()
+
+
+def _plain_kind(kind: Any) -> Any:
+    """A type without what is annotated, and without that it may be absent."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind = next(a for a in get_args(kind) if a is not NoneType)
+    return kind
 
 
 def _is_section(kind: object) -> bool:

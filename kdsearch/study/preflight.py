@@ -6,20 +6,30 @@ folder and shown in its report.
 
 from __future__ import annotations
 
-from pydantic import Field
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Annotated
 
-from kdsearch.study.resolve import Record
+from pydantic import AfterValidator, Field
+
+import kdsearch
+from kdsearch.errors import printable
+from kdsearch.study.resolve import Record, Resolved
 
 SAMPLE = 2_000
 """The most rows of a split that are given to a tokenizer, drawn by the study's seed."""
 
 
+Shown = Annotated[str, AfterValidator(printable)]
+
+
 class Doubt(Record):
     """Something that is perhaps wrong: where, what, and what to do about it."""
 
-    place: str
-    what: str
-    mend: str = ""
+    place: Shown
+    what: Shown
+    mend: Shown = ""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
@@ -68,7 +78,7 @@ class TeacherSample(Record):
     score: float | None
     """By the data set's metric; None where what it says is not finite."""
     chance: float | None
-    """What saying the commonest label of these rows scores; None where nothing is so simple."""
+    """The best score of one and the same label for all of them; None where nothing is so simple."""
 
 
 class Preflight(Record):
@@ -81,3 +91,32 @@ class Preflight(Record):
     doubts: tuple[Doubt, ...] = ()
     forward: bool = False
     """Whether every model was run on real rows: else that is left to a worker."""
+
+
+def preflight_digest(resolved: Resolved) -> str:
+    """The digest of all that a preflight looks at: rows, models' content, settings, packages.
+
+    Where the files lie is no part of it.
+    """
+    study = resolved.study.model_dump(
+        mode="json",
+        include={
+            **dict.fromkeys(("seed", "datasets", "models", "teachers", "students"), True),
+            **dict.fromkeys(("test_cases", "training", "erm"), True),
+            "search": {"alpha"},
+        },
+        exclude={
+            "datasets": {"__all__": {"files"}},
+            "models": {"__all__": {"path", "hub", "revision"}},
+        },
+    )
+    content = {
+        "study": study,
+        "datasets": {
+            name: data.model_dump(exclude={"files"}) for name, data in resolved.datasets.items()
+        },
+        "models": {name: (model.digest, model.labels) for name, model in resolved.models.items()},
+        "kdsearch": kdsearch.__version__,
+        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

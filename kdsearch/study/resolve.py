@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,22 +13,24 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 import kdsearch
-from kdsearch.errors import InputError, Problem
-from kdsearch.search import Checkpoint
+from kdsearch.errors import InputError, Problem, shortened_list
+from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.load import TestCase, test_cases
 from kdsearch.study.parsers import GOLD, Row, units_of
-from kdsearch.study.rows import columns_of, digest_rows, read_dataset
-from kdsearch.study.schema import Model, Study, Teacher
+from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
+from kdsearch.study.schema import Model, Study
+from kdsearch.study.sources import NOT_WEIGHTS, combined, data_digests, model_digests
+from kdsearch.study.standin import stand_in
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
+READABLE = (1, 2)
+"""The formats that this kdsearch reads; the first did not tell the files that were read."""
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_MODEL_FILES = (*_WEIGHTS, "*.json", "*.txt", "*.model", "*.spm")
-_NOT_CONTENT = ("README", "modules.json", "config_sentence_transformers", "data_config")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 class Record(BaseModel):
@@ -60,7 +61,21 @@ class ResolvedDataset(Record):
     cut: dict[str, int] = {}
     """How many rows were cut off the training split for a split that had no source."""
     left_out: dict[str, int] = {}
-    """How many rows of a published data set cannot be used, by split."""
+    """How many rows were left out, by split: of a published data set those that cannot be used, of
+    one's own the questions without an answer."""
+    drawn: str | None = None
+    """How splits were drawn off the training rows of one's own files, in words.
+
+    None: without regard to labels and groups, as the catalogue's are and as all once were.
+    """
+    shared: dict[str, int] = {}
+    """How many rows of a split that was cut off have their context, premise or text in train."""
+    converted: str | None = None
+    """Of ner: the scheme of the tags that were made into IOB2."""
+    unanswerable: bool = False
+    """Whether its questions may have no answer."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each local file it was read from; None in folders that did not tell."""
 
 
 class ResolvedModel(Record):
@@ -72,12 +87,14 @@ class ResolvedModel(Record):
     """The Hub's commit that it came from."""
     labels: tuple[str, ...] | None
     """The names of its outputs, of a model that was fine-tuned for classification."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each file of its folder; None of the Hub's, and where none was recorded."""
 
 
 class Resolved(Record):
     """A study and the digests of what it names. Keys of trainings come only from here."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     training_version: int = 2
     """Of the training code (see `agenda.VERSION`); of a folder that does not say so, 2."""
     study: Study
@@ -85,6 +102,15 @@ class Resolved(Record):
     models: dict[str, ResolvedModel]
     versions: dict[str, str]
     """For the record; no part of any key."""
+
+    @property
+    def content(self) -> dict[str, ResolvedDataset | ResolvedModel]:
+        """The data sets and models, `datasets.NAME` and `models.NAME`, whatever their files."""
+        without = {"files": None}
+        return {
+            **{f"datasets.{n}": d.model_copy(update=without) for n, d in self.datasets.items()},
+            **{f"models.{n}": m.model_copy(update=without) for n, m in self.models.items()},
+        }
 
 
 def resolve(
@@ -94,23 +120,29 @@ def resolve(
     store: Callable[[str, list[Row]], None],
     place: str,
     known: Resolved | None = None,
+    anew: Collection[str] = (),
 ) -> Resolved:
     """Resolve `study`, read from the file `place`; `store` is given each split by its digest.
 
     The data sets and models that `known`, an earlier version of the study, has just so are as they
-    were then, and not read again. Raises `InputError` with the problems of all the others.
+    were then, and not read again, but for those of `anew`, called `datasets.NAME` and
+    `models.NAME`. Raises `InputError` with the problems of all the others.
     """
     problems: list[Problem] = []
     if data_dir is not None and not data_dir.is_dir():
         raise InputError.one(data_dir, "no such folder", "give --data-dir a folder")
     unreachable: list[str] = []
+    models, of_models, away = _resolve_models(study, place, known, anew)
     datasets = {}
     for name, dataset in study.datasets.items():
-        if known and (known.study.seed, known.study.datasets.get(name)) == (study.seed, dataset):
+        given = labels_given(study, name, models)
+        if known and f"datasets.{name}" not in anew and _as_before(study, name, given, known):
             datasets[name] = known.datasets[name]
             continue
         try:
-            data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed)
+            # Before the rows: what changes between the two is then noticed at the next launch.
+            files = data_digests(source_paths(name, dataset, data_dir))
+            data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed, given=given)
         except HubUnreachableError:
             unreachable.append(f"datasets.{name}")
             continue
@@ -124,7 +156,12 @@ def resolve(
                 digest=digest_rows(rows),
                 rows=len(rows),
                 unlabelled=sum(row[GOLD[columns.task]] is None for row in rows),
-                units=round(sum(units_of(columns.task, row) for row in rows)),
+                units=round(
+                    sum(
+                        units_of(columns.task, row, unanswerable=columns.unanswerable)
+                        for row in rows
+                    )
+                ),
             )
             store(resolved[split].digest, rows)
         datasets[name] = ResolvedDataset(
@@ -135,10 +172,45 @@ def resolve(
             splits=resolved,
             cut=dict(data.cut),
             left_out=dict(data.left_out),
+            drawn=data.drawn,
+            shared=dict(data.shared),
+            converted=data.converted,
+            files=files,
+            unanswerable=columns.unanswerable,
         )
-    models = {}
+    problems += of_models
+    unreachable += away
+    if unreachable:
+        problems += HubUnreachableError.of([f"{place}: {', '.join(unreachable)}"]).problems
+    problems += _too_many_layers(study, models, place)
+    if not problems:
+        problems += label_problems(study, datasets, models, place)
+        problems += _unlabelled_problems(study, datasets, place)
+        problems += _equal_cases(study, datasets, models, place)
+    if problems:
+        raise InputError(problems)
+    return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
+
+
+def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Resolved) -> bool:
+    """Whether a data set's rows are those that an earlier version of the study has."""
+    before = known.study
+    if (before.seed, before.datasets.get(name)) != (study.seed, study.datasets[name]):
+        return False
+    depends = known.datasets[name].task == "ner" and study.datasets[name].labels is None
+    return not depends or given == labels_given(before, name, known.models)
+
+
+def _resolve_models(
+    study: Study, place: str, known: Resolved | None, anew: Collection[str]
+) -> tuple[dict[str, ResolvedModel], list[Problem], list[str]]:
+    """The models of a study, what is wrong with others, and those that the Hub has and is away."""
+    models: dict[str, ResolvedModel] = {}
+    problems: list[Problem] = []
+    unreachable = []
     for name, model in study.models.items():
-        if known and known.study.models.get(name) == model:
+        same = known and known.study.models.get(name) == model
+        if known and same and f"models.{name}" not in anew:
             models[name] = known.models[name]
             continue
         try:
@@ -147,21 +219,7 @@ def resolve(
             unreachable.append(f"models.{name}")
         except InputError as error:
             problems += error.problems
-    if unreachable:
-        problems += HubUnreachableError.of([f"{place}: {', '.join(unreachable)}"]).problems
-    problems += _too_many_layers(study, models, place)
-    if not problems:
-        problems += _label_problems(study, datasets, models, place)
-        problems += _unlabelled_problems(study, datasets, place)
-        problems += _equal_cases(study, datasets, models, place)
-    if problems:
-        raise InputError(problems)
-    return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
-
-
-def given_labels(teacher: Teacher, model: ResolvedModel) -> tuple[str, ...] | None:
-    """The names of a given teacher's outputs: the study's, else those of its configuration."""
-    return teacher.labels or model.labels
+    return models, problems, unreachable
 
 
 def _resolve_model(model: Model, place: str) -> ResolvedModel:
@@ -173,13 +231,12 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
         if not os.path.isdir(folder):
             raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
-    if not (folder / "config.json").is_file() or not weight_files(folder):
-        raise InputError.one(
-            place,
-            f"{folder} holds no model",
-            "a folder as save_pretrained writes it: config.json and model.safetensors",
-        )
+    _refuse_adapter(folder, place)
+    _check_files(folder, place)
     config = _config(folder)
+    if (method := _quantised(config)) is not None:
+        mend = "give the model that it was made from"
+        raise InputError.one(place, f"is quantised ({method}), which is not supported", mend)
     try:
         names = config.get("id2label") or {}
         labels = tuple(str(names[key]) for key in sorted(names, key=int)) or None
@@ -188,41 +245,83 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         raise InputError.one(folder / "config.json", "has an odd id2label", mend) from None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
+    files = model_digests(folder, code=model.trust_remote_code)
     return ResolvedModel(
         path=str(folder.resolve()),
-        digest=digest_model(folder, code=model.trust_remote_code),
+        digest=combined(files),
         revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
         labels=labels,
+        files=files if model.hub is None else None,
     )
 
 
+def _check_files(folder: Path, place: str) -> None:
+    """Raise `InputError` where a model's files are not all there, or others in their place."""
+    weights = _listed(folder)
+    if not (folder / "config.json").is_file() or not weights:
+        raise InputError.one(
+            place,
+            f"{folder} holds no model",
+            "a folder as save_pretrained writes it: config.json and model.safetensors",
+        )
+    if missing := [file.name for file in weights if not file.is_file()]:
+        what = f"{folder} lacks {shortened_list(missing)}, of {len(weights)} files of weights"
+        raise InputError.one(place, what, "fetch them, or wait until the folder is written")
+    texts = {path for pattern in NOT_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    if problems := [found for path in (*weights, *sorted(texts)) if (found := stand_in(path))]:
+        raise InputError(problems)
+
+
+def _refuse_adapter(folder: Path, place: str) -> None:
+    """Raise `InputError` for a folder that holds what was added to a model, and not the model."""
+    if (folder / "adapter_config.json").is_file():
+        what = f"{folder} is an adapter, as LoRA makes it, and not the model it adapts"
+        mend = (
+            "merge the two with peft, by merge_and_unload(), and give what save_pretrained writes"
+        )
+        raise InputError.one(place, what, mend)
+
+
 def _config(folder: Path) -> dict[str, Any]:
+    return _json_object(folder / "config.json")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError.one(folder / "config.json", f"not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError.one(folder / "config.json", "not a JSON object")
-    return config
+        raise InputError.one(path, f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError.one(path, "not a JSON object")
+    return content
+
+
+def _quantised(config: dict[str, Any]) -> str | None:
+    """The method by which a model was quantised, if it was."""
+    found = config.get("quantization_config") or config.get("compression_config")
+    if not found:
+        return None
+    method = found.get("quant_method") if isinstance(found, dict) else None
+    return str(method or "bitsandbytes")  # which once left its name out
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a model's folder that hold its weights."""
-    found = (sorted(folder.glob(pattern)) for pattern in _WEIGHTS)
-    return next((files for files in found if files), [])
+    """The files of a model's folder that transformers reads its weights from."""
+    return [file for file in _listed(folder) if file.is_file()]
 
 
-def digest_model(folder: Path, *, code: bool = False) -> str:
-    """The digest of a model's files: weights, configuration and tokenizer, and `code` that runs."""
-    patterns = (*_MODEL_FILES, "*.py") if code else _MODEL_FILES
-    files = {path for pattern in patterns for path in folder.glob(pattern)}
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.name.startswith(_NOT_CONTENT):
-            continue
-        with path.open("rb") as content:
-            digest.update(path.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:32]
+def _listed(folder: Path) -> list[Path]:
+    """Those files, and those that the index of the shards names and that are missing."""
+    for name in _WEIGHTS:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            shards = _json_object(index).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise InputError.one(index, "has no weight_map", "fetch it again")
+            return [folder / shard for shard in sorted(set(map(str, shards.values())))]
+    return []
 
 
 def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) -> list[Problem]:
@@ -246,29 +345,6 @@ def _layers(config: dict[str, Any]) -> int | None:
         return encoder
     decoder = next((numbers[f] for f in _DECODER_FIELDS if f in numbers), encoder)
     return 2 * min(encoder, decoder)
-
-
-def _label_problems(
-    study: Study,
-    datasets: dict[str, ResolvedDataset],
-    models: dict[str, ResolvedModel],
-    place: str,
-) -> list[Problem]:
-    """Given teachers whose outputs cannot be matched by name to the labels of their data."""
-    problems = []
-    for block in study.test_cases:
-        for teacher_name in block.teacher or study.teachers:
-            teacher = study.teachers[teacher_name]
-            for checkpoint, model_name in teacher.given.items():
-                labels = given_labels(teacher, models[model_name])
-                for dataset in block.dataset or study.datasets:
-                    wanted = datasets[dataset].labels
-                    what = _mismatch(labels, wanted, dataset) if wanted else None
-                    if what:
-                        where = f"{place}: teachers.{teacher_name}.{_field(checkpoint)}"
-                        mend = f"name its outputs in order: teachers.{teacher_name}.labels"
-                        problems.append(Problem(place=where, what=what, mend=mend))
-    return list(dict.fromkeys(problems))
 
 
 def _unlabelled_problems(
@@ -318,7 +394,7 @@ def _equal_cases(
         names = (teacher.model, teacher.checkpoint, teacher.t_hs, teacher.t_ll)
         same = repr(
             (
-                datasets[case.dataset],
+                datasets[case.dataset].model_copy(update={"files": None}),
                 [content(name) for name in names],
                 (teacher.fine_tune, teacher.labels),
                 (content(student.model), student.layers),
@@ -329,18 +405,6 @@ def _equal_cases(
             problems.append(Problem(place=f"{place}: test_cases", what=what, mend="keep one"))
         first.setdefault(same, case)
     return problems
-
-
-def _field(checkpoint: Checkpoint) -> str:
-    return "checkpoint" if checkpoint is Checkpoint.GIVEN else checkpoint.value
-
-
-def _mismatch(labels: tuple[str, ...] | None, wanted: tuple[str, ...], dataset: str) -> str | None:
-    if labels is None:
-        return f"its configuration does not name its outputs; {dataset} has {', '.join(wanted)}"
-    if sorted(labels) != sorted(wanted):
-        return f"its labels are {', '.join(labels)}; those of {dataset} are {', '.join(wanted)}"
-    return None
 
 
 def _versions() -> dict[str, str]:

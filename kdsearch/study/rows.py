@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Protocol
 
-import pandas as pd
-
-from kdsearch.errors import InputError, Problem, first_line
+from kdsearch.errors import InputError, Problem
 from kdsearch.study import grammar
-from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.catalogue import CATALOGUE
+from kdsearch.study.files import RawFiles, expanded, folder_files, named_files
 from kdsearch.study.hub import HubUnreachableError, hub_rows
 from kdsearch.study.parsers import (
     Columns,
     Row,
-    collect_tags,
-    expand_tags,
     one_class,
-    parse_rows,
-    tag_problem,
+    parsed_rows,
 )
-from kdsearch.study.schema import METRICS, SPLITS, Dataset
+from kdsearch.study.schema import METRICS, SPLITS, Dataset, Files
+from kdsearch.study.split import Drawing, group_of, hash_of
+from kdsearch.study.tagging import settle_tags
+from kdsearch.study.tags import expand_tags
 
-SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
 _USUAL_COLUMNS = {"qa": (("question", "context"), "answers")}
 """Of one's own files, by task, where nearly all data sets have the same."""
 _GRAMMAR_COLUMNS: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
@@ -70,6 +66,8 @@ def columns_of(name: str, dataset: Dataset) -> Columns:
         labels=expand_tags(labels) if task == "ner" and labels else labels,
         metric=dataset.metric or metric,
         languages=dataset.languages or languages,
+        group=dataset.group,
+        unanswerable=dataset.unanswerable,
     )
 
 
@@ -83,52 +81,69 @@ class DataRows:
     cut: Mapping[str, int]
     """How many rows were cut off the training split for a split that had no source."""
     left_out: Mapping[str, int]
-    """How many rows of a published data set cannot be used, where there are any."""
+    """How many rows were left out, where any were: of a published data set those that cannot be
+    used, of one's own the questions without an answer."""
+    drawn: str | None = None
+    """How splits were drawn off one's own files; None: without regard to labels and groups."""
+    shared: Mapping[str, int] = field(default_factory=dict)
+    """How many rows of a split that was cut off have their context, premise or text in train."""
+    converted: str | None = None
+    """Of ner: the scheme of the tags that were made into IOB2."""
 
 
-def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: int) -> DataRows:
+def read_dataset(
+    name: str,
+    dataset: Dataset,
+    *,
+    data_dir: Path | None,
+    seed: int,
+    given: Sequence[tuple[str, ...]] = (),
+) -> DataRows:
     """The rows of each split, checked and cut to the study's limit.
 
     Looks in `data_dir/NAME/` first, then where the study says. A split without a source is drawn
-    from the training split by the seed. Raises `InputError` with the problems of all splits.
+    from the training split by the seed. Where a limit leaves rows out, files are read twice, so
+    that only rows that are kept are held. `given` are the labels of its given teachers, for tags
+    that the study does not name. Raises `InputError` with the problems of all splits.
     """
     columns = columns_of(name, dataset)
-    source = _source(name, dataset, data_dir)
-    problems: list[Problem] = []
-    raw: dict[str, tuple[str, list[Row]]] = {}
-    for split in SPLITS:
+    source = _source(name, dataset, columns, data_dir)
+    problems = [*source.problems]
+    if columns.task == "ner":
+        every = [_Readable(raw, problems) for raw in source.splits.values()]
+        columns, wrong = settle_tags(every, columns, given)
+        if wrong is not None:
+            what, mend = wrong
+            problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
+            raise InputError(dict.fromkeys(problems))
+    missing = [split for split in SPLITS if split not in source.splits]
+    limits = {s: getattr(dataset.limit, s) or source.limit.get(s) for s in SPLITS}
+    drawing = Drawing(columns)
+    scans: dict[str, _Scan] = {}
+    for split, raw in source.splits.items():
+        scan = _Scan(raw, columns, labelled=split != SPLITS[0], published=source.published)
         try:
-            if (read := source.readers.get(split)) is not None:
-                raw[split] = read()
+            scan.run(limits[split], drawing if missing and split == SPLITS[0] else None)
+            scans[split] = scan
         except HubUnreachableError:
             raise HubUnreachableError.of([f"datasets.{name}"]) from None
         except InputError as error:
             problems += error.problems
-    if columns.task == "ner" and raw:
-        every = [rows for _, rows in raw.values()]
-        if not columns.labels:
-            columns = replace(columns, labels=collect_tags(every, columns), collected=True)
-        if (problem := tag_problem(every, columns)) is not None:
-            what, mend = problem
-            problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
-            raw = {}
-    splits: dict[str, list[Row]] = {}
-    left_out: dict[str, int] = {}
-    for split, (place, rows) in raw.items():
-        try:
-            splits[split] = parse_rows(
-                place, rows, columns, labelled=split != SPLITS[0], published=source.published
-            )
-            left_out[split] = len(rows) - len(splits[split])
-        except InputError as error:
-            problems += error.problems
     if problems:
-        raise InputError(problems)
-    cut = _cut_off(splits, source.cut, name, seed)
+        raise InputError(dict.fromkeys(problems))
+    chosen: dict[str, Sequence[int]] = {split: range(scan.count) for split, scan in scans.items()}
+    if missing and source.fair:
+        chosen |= drawing.draw(missing, f"datasets.{name}", f"{seed}/{name}/cut")
+    elif missing:
+        chosen |= _cut_off(drawing.labelled, missing, source.cut, name, seed)
+    cut = {split: len(chosen[split]) for split in missing}
+    chosen = {s: _limited(chosen[s], limits[s], f"{seed}/{name}/{s}") for s in SPLITS}
+    splits: dict[str, list[Row]] = {}
+    for split, scan in scans.items():
+        own = [split, *missing] if split == SPLITS[0] else [split]
+        splits |= scan.rows({s: chosen[s] for s in own})
     for split in SPLITS:
-        limit = getattr(dataset.limit, split) or source.limit.get(split)
-        splits[split] = _limited(splits[split], limit, f"{seed}/{name}/{split}")
-        place = raw[split][0] if split in raw else f"datasets.{name}: {split}"
+        place = scans[split].place if split in scans else f"datasets.{name}: {split}"
         problems += one_class(place, splits[split], columns)
     if problems:
         raise InputError(problems)
@@ -136,8 +151,23 @@ def read_dataset(name: str, dataset: Dataset, *, data_dir: Path | None, seed: in
         splits={split: splits[split] for split in SPLITS},
         labels=columns.labels,
         cut=cut,
-        left_out={split: count for split, count in left_out.items() if count},
+        left_out={split: scan.left_out for split, scan in scans.items() if scan.left_out},
+        drawn=drawing.rule if missing and source.fair else None,
+        shared=_shared(splits, missing, columns),
+        converted=columns.scheme if columns.written else None,
     )
+
+
+def source_paths(name: str, dataset: Dataset, data_dir: Path | None) -> tuple[Path, ...]:
+    """Every local file that a data set is read from, sorted; none of the Hub or a grammar.
+
+    Raises `InputError` where a study's pattern or folder has no file.
+    """
+    source = _source(name, dataset, columns_of(name, dataset), data_dir)
+    if source.problems:
+        raise InputError(source.problems)
+    files = (raw for raw in source.splits.values() if isinstance(raw, RawFiles))
+    return tuple(sorted({path for raw in files for path in raw.paths}))
 
 
 def digest_rows(rows: list[Row]) -> str:
@@ -148,156 +178,187 @@ def digest_rows(rows: list[Row]) -> str:
     return digest.hexdigest()[:32]
 
 
+class _Raw(Protocol):
+    """A split's raw rows, read anew by each iteration, and what messages call it."""
+
+    @property
+    def place(self) -> str: ...
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Raw rows that a function makes anew each time."""
+
+    place: str
+    rows: Callable[[], Iterable[Row]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows())
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """Raw rows as far as they can be read; what ends them is added to the problems."""
+
+    raw: _Raw
+    problems: list[Problem]
+
+    def __iter__(self) -> Iterator[Row]:
+        try:
+            yield from self.raw
+        except InputError as error:
+            self.problems.extend(error.problems)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     """Where a data set's splits are read; one that is not there is cut off the training split."""
 
-    readers: Mapping[str, Callable[[], tuple[str, list[Row]]]]
-    cut: Mapping[str, int]
-    """How many rows to cut off for a missing split. Default: a tenth."""
-    limit: Mapping[str, int]
+    splits: Mapping[str, _Raw]
+    fair: bool = False
+    """Whether a missing split is drawn by label and group, as of one's own files."""
+    cut: Mapping[str, int] = field(default_factory=dict)
+    """How many rows to cut off for a missing split otherwise. Default: a tenth."""
+    limit: Mapping[str, int] = field(default_factory=dict)
     """The most rows of a split, where the study sets no limit of its own."""
     published: bool = False
     """Whether its rows are somebody else's: a few bad ones are left out."""
+    problems: tuple[Problem, ...] = ()
+    """Of splits whose files cannot be found."""
 
 
-def _source(name: str, dataset: Dataset, data_dir: Path | None) -> _Source:
+def _source(name: str, dataset: Dataset, columns: Columns, data_dir: Path | None) -> _Source:
     if dataset.grammar is not None:
-        readers = {split: partial(_generated, dataset, name, split) for split in SPLITS}
-        return _Source(readers=readers, cut={}, limit={})
+        made = {s: _Made(f"grammar: {s}", partial(_generated, dataset, name, s)) for s in SPLITS}
+        return _Source(splits=made)
     entry = CATALOGUE[dataset.catalogue or name] if dataset.files is None else None
     cut, limit = (entry.cut, entry.limit) if entry else ({}, {})
-    public = entry is not None and bool(entry.parts)
+    of_entry = _Source(
+        splits={}, cut=cut, limit=limit, fair=entry is None, published=bool(entry and entry.parts)
+    )
     if data_dir is not None:
         names = (name, dataset.catalogue or name)
-        folder = next((data_dir / n for n in names if (data_dir / n).is_dir()), None)
-        if folder is not None:
-            found = _folder_readers(folder)
-            return _Source(readers=found, cut=cut, limit=limit, published=public)
+        folders = (expanded(data_dir) / n for n in names)
+        if (folder := next(filter(Path.is_dir, folders), None)) is not None:
+            return replace(of_entry, splits=folder_files(folder, columns))
     if dataset.files is not None:
-        paths = {s: p for s in SPLITS if (p := getattr(dataset.files, s)) is not None}
-        readers = {split: partial(_from_file, Path(path)) for split, path in paths.items()}
-    else:
-        assert entry is not None
-        if not entry.parts:
-            what = "is no public data set"
-            mend = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
-            raise InputError.one(f"datasets.{name}", what, mend)
-        readers = {split: partial(_from_hub, entry, split) for split in entry.parts}
-    return _Source(readers=readers, cut=cut, limit=limit, published=public)
+        return _own_files(dataset.files, columns)
+    assert entry is not None
+    if not entry.parts:
+        what = "is no public data set"
+        mend = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
+        raise InputError.one(f"datasets.{name}", what, mend)
+    parts = {
+        split: _Made(f"{parts[0].hub}: {split}", partial(hub_rows, entry, split))
+        for split, parts in entry.parts.items()
+    }
+    return replace(of_entry, splits=parts)
 
 
-def _generated(dataset: Dataset, name: str, split: str) -> tuple[str, list[Row]]:
+def _own_files(files: Files, columns: Columns) -> _Source:
+    splits: dict[str, _Raw] = {}
+    problems: list[Problem] = []
+    for split in SPLITS:
+        if (named := getattr(files, split)) is None:
+            continue
+        try:
+            splits[split] = named_files(named, split, columns)
+        except InputError as error:
+            problems += error.problems
+    return _Source(splits=splits, fair=True, problems=tuple(problems))
+
+
+def _generated(dataset: Dataset, name: str, split: str) -> list[Row]:
     sizes = dataset.grammar
     assert sizes is not None
     noise = sizes.noise if split == SPLITS[0] else 0.0
     seed = f"{sizes.seed}/{split}"
-    rows = grammar.generate(getattr(sizes, split), seed, noise, task_of(name, dataset))
-    return f"grammar: {split}", rows
+    return grammar.generate(getattr(sizes, split), seed, noise, task_of(name, dataset))
 
 
-def _from_hub(entry: Entry, split: str) -> tuple[str, list[Row]]:
-    return f"{entry.parts[split][0].hub}: {split}", list(hub_rows(entry, split))
+class _Scan:
+    """A split's rows, looked at once to know how many are good, and read again if too many."""
 
+    def __init__(self, raw: _Raw, columns: Columns, *, labelled: bool, published: bool) -> None:
+        self.place = raw.place
+        self.count = 0
+        """Of rows that can be used."""
+        self.left_out = 0
+        self._pairs = partial(
+            parsed_rows, raw.place, raw, columns, labelled=labelled, published=published
+        )
+        self._held: list[Row] | None = []
 
-def _folder_readers(folder: Path) -> dict[str, Callable[[], tuple[str, list[Row]]]]:
-    """Of a folder's files by their names; the training split must be there."""
-    readers: dict[str, Callable[[], tuple[str, list[Row]]]] = {}
-    for split in SPLITS:
-        paths = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").exists()]
-        if len(paths) > 1:
-            names = " and ".join(path.name for path in paths)
-            raise InputError.one(folder, f"has {names}, which are one split", "keep one of them")
-        if paths or split == SPLITS[0]:
-            readers[split] = partial(_from_file, paths[0]) if paths else partial(_nothing, folder)
-    return readers
-
-
-def _nothing(folder: Path) -> NoReturn:
-    names = ", ".join(SPLITS[0] + suffix for suffix in SUFFIXES)
-    raise InputError.one(folder, "has no train split", f"put one of {names}")
-
-
-def _from_file(path: Path) -> tuple[str, list[Row]]:
-    if not path.name.endswith(SUFFIXES):
-        raise InputError.one(path, "unknown kind of file", f"use one of {', '.join(SUFFIXES)}")
-    try:
-        if path.suffix == ".parquet":
-            path.open("rb").close()  # pandas reads a folder as a table, an empty one too
-            return str(path), pd.read_parquet(path).to_dict("records")  # type: ignore[return-value]
-        if path.suffix == ".csv":
-            return str(path), list(_csv_rows(path))
-        return str(path), list(_json_lines(path))
-    except FileNotFoundError:
-        raise InputError.one(path, "no such file") from None
-    except InputError:
-        raise
-    except Exception as error:  # the readers' own errors have no common class
-        raise InputError.one(path, f"cannot be read: {first_line(error)}") from None
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # of a cell; a context may be long
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = reader.fieldnames or []
-        twice = sorted({name for name in columns if columns.count(name) > 1})
-        if twice:
-            mend = "rename one of them"
-            raise InputError.one(f"{path}:1", f"has the column {', '.join(twice)} twice", mend)
-        for row in reader:
-            if None in row or None in row.values():  # more fields, or fewer
-                what = f"has more or fewer fields than the {len(columns)} of the first line"
-                raise InputError.one(f"{path}:{reader.line_num}", what, "is the file whole?")
-            yield row
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+    def run(self, keep: int | None, drawing: Drawing | None) -> None:
+        """Count the rows, hold those of a split of at most `keep`; `drawing` sees each."""
+        for raw, row in self._pairs():
+            if row is None:
+                self.left_out += 1
                 continue
-            try:
-                row = json.loads(line, object_pairs_hook=_once)
-            except (ValueError, RecursionError) as error:
-                raise InputError.one(f"{path}:{number}", f"not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise InputError.one(f"{path}:{number}", "not a JSON object")
-            yield row
+            self.count += 1
+            if drawing is not None:
+                drawing.add(raw, row)
+            if keep is not None and self.count > keep:
+                self._held = None
+            if self._held is not None:
+                self._held.append(row)
+
+    def rows(self, chosen: Mapping[str, Sequence[int]]) -> dict[str, list[Row]]:
+        """The rows of each split by their numbers, which ascend."""
+        if self._held is not None:
+            return {s: [self._held[number] for number in own] for s, own in chosen.items()}
+        split_of = {number: split for split, own in chosen.items() for number in own}
+        found: dict[str, list[Row]] = {split: [] for split in chosen}
+        number = 0
+        for _, row in self._pairs():
+            if row is not None:
+                if number in split_of:
+                    found[split_of[number]].append(row)
+                number += 1
+        if number != self.count:
+            raise InputError.one(self.place, "changed while it was read", "launch again")
+        return found
 
 
 def _cut_off(
-    splits: dict[str, list[Row]], sizes: Mapping[str, int], name: str, seed: int
-) -> dict[str, int]:
-    """Move rows of the training split that have labels to each split that is missing."""
-    missing = [split for split in SPLITS if split not in splits]
-    tenth = max(1, len(splits[SPLITS[0]]) // 10)
-    cut = {split: sizes.get(split, tenth) for split in missing}
-    for split, size in cut.items():
-        train = splits[SPLITS[0]]
-        labelled = [i for i, row in enumerate(train) if None not in row.values()]
-        if size >= len(labelled):
-            what = f"{len(labelled)} labelled rows are too few to cut {size} off for {split}"
+    labelled: Sequence[bool], missing: Sequence[str], sizes: Mapping[str, int], name: str, seed: int
+) -> dict[str, Sequence[int]]:
+    """The rows with labels that each missing split takes, and those that are left to train."""
+    train = [*range(len(labelled))]
+    tenth = max(1, len(train) // 10)
+    chosen: dict[str, Sequence[int]] = {}
+    for split in missing:
+        size = sizes.get(split, tenth)
+        may = [place for place, number in enumerate(train) if labelled[number]]
+        if size >= len(may):
+            what = f"{len(may)} labelled rows are too few to cut {size} off for {split}"
             raise InputError.one(f"datasets.{name}", what, f"give a {split} split")
-        drawn = set(random.Random(f"{seed}/{name}/cut/{split}").sample(labelled, size))
-        splits[split] = [train[index] for index in sorted(drawn)]
-        splits[SPLITS[0]] = [row for index, row in enumerate(train) if index not in drawn]
-    return cut
+        drawn = set(random.Random(f"{seed}/{name}/cut/{split}").sample(may, size))
+        chosen[split] = [train[place] for place in sorted(drawn)]
+        train = [number for place, number in enumerate(train) if place not in drawn]
+    return {**chosen, SPLITS[0]: train}
 
 
-def _limited(rows: list[Row], limit: int | None, seed: str) -> list[Row]:
+def _limited(rows: Sequence[int], limit: int | None, seed: str) -> Sequence[int]:
     if limit is None or limit >= len(rows):
         return rows
     kept = sorted(random.Random(seed).sample(range(len(rows)), limit))
-    return [rows[index] for index in kept]
+    return [rows[place] for place in kept]
+
+
+def _shared(
+    splits: Mapping[str, list[Row]], missing: Sequence[str], columns: Columns
+) -> dict[str, int]:
+    if not missing:
+        return {}
+    train = {hash_of(group_of(columns, row)) for row in splits[SPLITS[0]]}
+    counts = {
+        split: sum(hash_of(group_of(columns, row)) in train for row in splits[split])
+        for split in missing
+    }
+    return {split: count for split, count in counts.items() if count}
 
 
 def known_rows(name: str, dataset: Dataset) -> dict[str, int] | None:

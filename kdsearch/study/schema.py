@@ -68,7 +68,9 @@ def _names(value: object) -> object:
 def _model(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return {"path" if value.startswith(("/", "./", "../", "~")) else "hub": value}
+    # An id of the Hub has one slash at most.
+    path = value.startswith(("/", "./", "../", "~")) or value.count("/") > 1
+    return {"path" if path else "hub": value}
 
 
 def _finite(value: object) -> bool:
@@ -94,15 +96,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Files(Section):
-    """One file per split: .jsonl, .jsonl.gz, .csv or .parquet.
+FileSource = str | tuple[str, ...] | dict[str, str]
 
-    A tenth of the training rows, drawn by the study's seed, serves as a split that is left out.
+
+def _file_source(value: object) -> FileSource:
+    match value:
+        case str():
+            return value
+        case dict() if value and all(isinstance(path, str) for path in value.values()):
+            return value
+        case list() | tuple() if value and all(isinstance(path, str) for path in value):
+            return tuple(value)
+    raise ValueError("expected a path, a list of paths, or text files by the names of columns")
+
+
+class Files(Section):
+    """Of each split a file, a pattern such as train-*.parquet, a list of these, or a folder.
+
+    What kinds there are stands in `study/files.py`. A mapping of columns to text files names those
+    that belong together line by line: {german: train.de, english: train.en}. About a tenth of the
+    training rows, drawn by the study's seed, serves as a split that is left out.
     """
 
-    train: str
-    validation: str | None = None
-    test: str | None = None
+    train: Annotated[FileSource, PlainValidator(_file_source)]
+    validation: Annotated[FileSource, PlainValidator(_file_source)] | None = None
+    test: Annotated[FileSource, PlainValidator(_file_source)] | None = None
 
 
 class Limit(Section):
@@ -144,15 +162,25 @@ class Dataset(Section):
     labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The labels' names, in the order of their numbers in the data.
 
-    ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data.
+    ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data, or of its given
+    teachers if they have more.
     """
     metric: str | None = None
     """One of the task's; see METRICS. Default: the first of them."""
     languages: tuple[str, str] | None = None
     """translation: the source's and the target's code in a multilingual tokenizer (de_DE)."""
+    unanswerable: bool = False
+    """qa: a question may have no answer, as in SQuAD 2.
+
+    Default: such rows of one's own files are left out.
+    """
     max_length: PositiveInt | None = None
     """In tokens. Default: that of `training`."""
     limit: Limit = Limit()
+    group: str | None = None
+    """files: the column that says which training rows belong together, so that no validation or
+    test split that is drawn parts them. Default: the context of qa, the first of a pair of
+    sentences, else the text. No key covers it, only the rows that it leads to."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Dataset:
@@ -161,6 +189,8 @@ class Dataset(Section):
             raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
         if self.grammar and (self.text or self.label or self.labels):
             raise ValueError("a grammar has its own columns and labels; remove text, label, labels")
+        if self.group is not None and self.files is None:
+            raise ValueError("group says how the splits of one's own files are drawn; remove it")
         task = self.task or ("classification" if self.files or self.grammar else None)
         if self.files:
             missing = [name for name in NEEDED[task or ""] if getattr(self, name) is None]
@@ -185,6 +215,8 @@ class Dataset(Section):
             raise ValueError(f"{task} has no labels; remove them")
         if self.languages is not None and task != "translation":
             raise ValueError(f"{task} has no languages; remove them")
+        if self.unanswerable and task != "qa":
+            raise ValueError(f"{task} has no unanswerable questions; remove unanswerable")
 
 
 class Model(Section):
@@ -240,7 +272,10 @@ class Teacher(Section):
     t_hs: str | None = None
     t_ll: str | None = None
     labels: tuple[str, ...] | None = None
-    """The names of a given teacher's outputs, where its own configuration does not name them."""
+    """The names of a given teacher's outputs, where its own configuration does not name them.
+
+    They cannot contradict those that it has.
+    """
 
     @model_validator(mode="after")
     def _one_source(self) -> Teacher:

@@ -2,16 +2,236 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 from kdsearch.errors import Problem
-from kdsearch.study.parsers import Row
-from kdsearch.study.preflight import DatasetFacts, Doubt
-from kdsearch.study.resolve import Resolved
+from kdsearch.study.load import test_cases
+from kdsearch.study.parsers import GOLD, Row
+from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
+from kdsearch.study.resolve import Resolved, ResolvedDataset
+from kdsearch.study.schema import SPLITS, Study
+from kdsearch.study.tags import OUTSIDE, entities, scheme_of, to_iob2
+
+_PAIRS = tuple((later, earlier) for earlier, later in combinations(SPLITS, 2))
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """The facts of a split, and its texts by their hashes, so that no two splits are in memory."""
+
+    digest: str
+    facts: SplitFacts
+    texts: list[int]
+    contexts: list[int]
+    """Of qa."""
 
 
 def survey(
     resolved: Resolved, rows: Callable[[str], list[Row]], place: str
 ) -> tuple[Mapping[str, DatasetFacts], Sequence[Doubt], Sequence[Problem]]:
-    """The facts of each data set; `rows` gives a split's by its digest."""
-    return {}, (), ()
+    """The facts of each data set; `rows` gives a split's by its digest.
+
+    All rows are looked at. A problem is only that the rows of a study's folder are gone.
+    """
+    facts: dict[str, DatasetFacts] = {}
+    doubts: list[Doubt] = []
+    problems: list[Problem] = []
+    for name, data in resolved.datasets.items():
+        where = f"{place}: datasets.{name}"
+        splits: dict[str, _Split] = {}
+        for split in SPLITS:
+            digest = data.splits[split].digest
+            try:
+                splits[split] = _split(data, digest, rows(digest))
+            except (FileNotFoundError, ValueError):
+                what = f"the rows of {split} cannot be read from data/{digest}.jsonl"
+                mend = "bring it back from a copy of the study's folder"
+                problems.append(Problem(place=where, what=what, mend=mend))
+        if len(splits) < len(SPLITS):
+            continue
+        shared = {f"{a} in {b}": _shared(splits[a].texts, splits[b].texts) for a, b in _PAIRS}
+        facts[name] = DatasetFacts(splits={s: splits[s].facts for s in SPLITS}, shared=shared)
+        found: tuple[tuple[str, str], ...] = (
+            *_left_out(resolved.study, name, data),
+            *_unlabelled(resolved.study, name, splits["train"].facts),
+            *_unseen_labels(name, data, facts[name].splits),
+            *_unscored_labels(data, facts[name].splits),
+        )
+        if resolved.study.datasets[name].grammar is None:  # whose sentences repeat themselves
+            found += (*_shared_texts(splits, shared),)
+        doubts += [Doubt(place=where, what=what, mend=mend) for what, mend in found]
+    return facts, doubts, problems
+
+
+_Found = Iterator[tuple[str, str]]
+"""What is doubtful, and what to do about it."""
+
+
+def _split(data: ResolvedDataset, digest: str, rows: list[Row]) -> _Split:
+    golds = [gold for row in rows if (gold := row[GOLD[data.task]]) is not None]
+    labels = dict.fromkeys(_labels(data), 0)
+    if data.task == "classification":
+        labels |= Counter(data.labels[gold] for gold in golds)
+    elif data.task == "ner":
+        tags = ([data.labels[tag] for tag in gold] for gold in golds)
+        labels |= Counter(kind for each in tags for kind in _kinds(each, data))
+    return _Split(
+        digest=digest,
+        facts=SplitFacts(rows=len(rows), unlabelled=len(rows) - len(golds), labels=labels),
+        texts=[hash(TEXTS[data.task](row)) for row in rows],
+        contexts=[hash(row["context"]) for row in rows] if data.task == "qa" else [],
+    )
+
+
+def _labels(data: ResolvedDataset) -> tuple[str, ...]:
+    """The labels of classification, the kinds of entity of ner."""
+    if data.task != "ner":
+        return data.labels
+    every = ([label] for label in data.labels)
+    return tuple(dict.fromkeys(kind for tags in every for kind in _kinds(tags, data)))
+
+
+def _kinds(tags: Sequence[str], data: ResolvedDataset) -> Iterator[str]:
+    """The kind of each entity of a sentence; where tags are no entities, each one but O."""
+    if scheme_of(data.labels) is None:
+        return (tag for tag in tags if tag != OUTSIDE)
+    prefixed = scheme_of(data.labels) != "IO"
+    return (kind for kind, _, _ in entities(tags if prefixed else to_iob2(tags)))
+
+
+TEXTS: dict[str, Callable[[Row], tuple[str, ...]]] = {
+    "classification": lambda row: tuple(row["texts"]),
+    "ner": lambda row: tuple(row["words"]),
+    "qa": lambda row: (row["question"], row["context"]),
+    "translation": lambda row: (row["source"],),
+}
+"""What a model reads of a row, by task."""
+
+
+def _shared(texts: list[int], other: list[int]) -> int:
+    there = set(other)
+    return sum(text in there for text in texts)
+
+
+def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
+    own = study.datasets[name].files is not None
+    for split, rows in data.left_out.items():
+        why = "they have no answer" if own else "nothing can be made of them"
+        mend = "unanswerable: true keeps them" if own else ""
+        yield f"left out of {split}, since {why}: {_number(rows, 'row')}", mend
+
+
+def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
+    """Rows that only a teacher says anything about, where something learns from labels too."""
+    taught = [study.teachers[case.teacher] for case in test_cases(study) if case.dataset == name]
+    learners = ["a teacher is fine-tuned"] if any(not teacher.given for teacher in taught) else []
+    learners += ["erm learns"] if taught and study.erm else []
+    if train.unlabelled and learners:
+        rest = train.rows - train.unlabelled
+        what = f"{train.unlabelled:,} of {train.rows:,} training rows have no label"
+        yield f"{what}; {' and '.join(learners)} on the other {rest:,} alone", ""
+
+
+def _unseen_labels(name: str, data: ResolvedDataset, splits: Mapping[str, SplitFacts]) -> _Found:
+    """Labels that no training row has."""
+    train, validation, test = (splits[split].labels for split in SPLITS)
+    if splits["train"].unlabelled == splits["train"].rows:
+        return
+    row = "entity" if data.task == "ner" else "row"
+    unseen = [label for label in train if not train[label]]
+    nowhere = [label for label in unseen if not validation[label] and not test[label]]
+    late = [label for label in unseen if not validation[label] and test[label]]
+    untaught = [label for label in unseen if validation[label]]
+    if nowhere:
+        mend = f"leave {_it(nowhere)} out of datasets.{name}.labels"
+        yield f"no split has any {row} of {_named(nowhere)}", mend
+    if late:
+        rows = _number(sum(test[label] for label in late), row)
+        what = f"only test has {_named(late)} ({rows}): neither training nor choosing sees"
+        yield f"{what} {_it(late)}", "give train and validation some"
+    if untaught:
+        counts = {s: sum(splits[s].labels[label] for label in untaught) for s in SPLITS[1:]}
+        others = " and ".join(f"{split} has {number:,}" for split, number in counts.items())
+        what = f"train has no {row} of {_named(untaught)}, of which {others}"
+        yield what, "give train some"
+
+
+def _unscored_labels(data: ResolvedDataset, splits: Mapping[str, SplitFacts]) -> _Found:
+    """Classes that a score is over and that the scored rows do not have, and what that costs."""
+    if data.task != "classification":
+        return
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for split in SPLITS[1:]:
+        counts = splits[split].labels
+        lacking.setdefault(tuple(x for x in counts if not counts[x]), []).append(split)
+    for labels, of in lacking.items():
+        if not labels:
+            continue
+        what = f"{' and '.join(of)} {'has' if len(of) == 1 else 'have'} no row of {_named(labels)}"
+        every = len(data.labels)
+        if data.metric == "f1" and every > 2:
+            most = (every - len(labels)) / every
+            its = "its" if len(labels) == 1 else "their"
+            what += f": {its} F1 is 0 there, so that the macro F1 is at most {most:.3f}"
+        yield what, f"give {' and '.join(of)} some"
+
+
+def _shared_texts(splits: Mapping[str, _Split], shared: Mapping[str, int]) -> _Found:
+    """Rows of a split that another has too; of qa also contexts, which are easily learnt."""
+    for earlier in SPLITS[:2]:
+        texts, contexts = [], []
+        for later in SPLITS[SPLITS.index(earlier) + 1 :]:
+            a, b = splits[later], splits[earlier]
+            if a.digest == b.digest:
+                yield _SAME[later, earlier], f"give other rows for {later}"
+                continue
+            rows, both = f"{a.facts.rows:,} {later} rows", shared[f"{later} in {earlier}"]
+            if both:
+                texts.append((both, rows))
+            if (number := _shared(a.contexts, b.contexts)) > both:
+                contexts.append((number, rows))
+        if texts:
+            mend = "leave them out of train" if earlier == "train" else "keep each in one of them"
+            yield f"{_of(texts)} {_is(texts, 'is', 'are')} in {earlier} too", mend
+        if contexts:
+            have = f"{_of(contexts)} {_is(contexts, 'has its', 'have their')}"
+            mend = "cut between contexts, not within"
+            yield f"{have} context in {earlier} too", mend
+
+
+def _of(counts: Sequence[tuple[int, str]]) -> str:
+    return " and ".join(f"{number:,} of {rows}" for number, rows in counts)
+
+
+def _is(counts: Sequence[tuple[int, str]], one: str, many: str) -> str:
+    return one if [number for number, _ in counts] == [1] else many
+
+
+_SAME = {
+    ("validation", "train"): "train and validation are the same rows, so that what was learnt by "
+    "heart is chosen",
+    ("test", "train"): "train and test are the same rows, so that test scores tell only what was "
+    "learnt by heart",
+    ("test", "validation"): "validation and test are the same rows, so that the test scores are "
+    "those by which everything was chosen",
+}
+
+
+def _named(labels: Sequence[str]) -> str:
+    first = [x if len(x) <= 50 else f"{x[:50]}…" for x in labels[:_MOST_NAMED]]
+    if len(labels) > _MOST_NAMED:
+        first.append(f"{len(labels) - _MOST_NAMED} more")
+    return " and ".join([", ".join(first[:-1]), first[-1]]) if len(first) > 1 else first[0]
+
+
+def _number(number: int, noun: str) -> str:
+    plural = f"{noun}s" if noun != "entity" else "entities"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def _it(labels: Sequence[str]) -> str:
+    return "it" if len(labels) == 1 else "them"

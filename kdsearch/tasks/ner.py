@@ -4,14 +4,14 @@ A row: {"words": ["Ada", "Byron", "wrote", "it"], "tags": [1, 2, 0, 0]}, with O,
 The teacher's outputs are a row of logits per word, that of its first sub-word; the others count
 neither in the loss nor in the score. Scored by the F1 of whole entities, or by words' accuracy.
 
-Tags are IOB2. An I-X that follows no B-X or I-X begins an entity, as in conlleval and seqeval. A
-word beyond the most tokens is predicted to be O.
+Tags are IOB2, or in the scheme of a given teacher (see `study.tags`). A word without a token, or
+beyond the most tokens, is predicted to be O.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification
 
 from kdsearch.agenda import DataSpec
+from kdsearch.study.tags import OUTSIDE, Scheme, scheme_of, scored_entities
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
-
-Entity = tuple[str, int, int]
-"""Its kind, its first word and the word behind its last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +55,11 @@ class Ner:
         *,
         training: bool,
     ) -> Encoded:
-        """The words with spaces between them, cut to the most tokens."""
+        """The words with spaces between them, without blank ones, cut to the most tokens."""
+        spoken = [[i for i, word in enumerate(row["words"]) if word.strip()] for row in rows]
+        texts = [[row["words"][i] for i in words] for row, words in zip(rows, spoken, strict=True)]
         encoding = tokenizer(
-            [" ".join(row["words"]) for row in rows],
+            [" ".join(words) for words in texts],
             truncation=True,
             max_length=settings.max_length,
             return_offsets_mapping=True,
@@ -69,7 +69,8 @@ class Ner:
         labels: list[int] = []
         references = []
         for index, row in enumerate(rows):
-            firsts = _first_tokens(row["words"], encoding["offset_mapping"][index])
+            found = _first_tokens(texts[index], encoding["offset_mapping"][index])
+            firsts = {spoken[index][word]: token for word, token in found.items()}
             counted[index, list(firsts.values())] = True
             tags = row["tags"]
             labels += [IGNORED if tags is None else tags[word] for word in firsts]
@@ -112,29 +113,37 @@ class Ner:
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """Entities' micro F1, or the accuracy over words."""
         pairs = []
-        outside = data.labels.index("O")
+        outside = data.labels.index(OUTSIDE)
         for predicted, sentence in zip(predictions, references, strict=True):
             tags = [outside] * len(sentence.tags)
             for word, tag in zip(sentence.words, predicted, strict=True):
                 tags[word] = tag
             gold = [data.labels[tag] for tag in sentence.tags]
             pairs.append(([data.labels[tag] for tag in tags], gold))
-        return accuracy(pairs) if data.metric == "accuracy" else entity_f1(pairs)
+        return accuracy(pairs) if data.metric == "accuracy" else entity_f1(pairs, _scheme(data))
 
     def signature(self, data: DataSpec) -> str:
         """Which of the two."""
-        return "words' accuracy" if data.metric == "accuracy" else "micro F1 of entities, IOB2"
+        if data.metric == "accuracy":
+            return "words' accuracy"
+        return f"micro F1 of entities, {_scheme(data)}"
 
 
 Tagged = Iterable[tuple[Sequence[str], Sequence[str]]]
 """Of each sentence the predicted tags and the gold ones."""
 
 
-def entity_f1(sentences: Tagged) -> float:
+def _scheme(data: DataSpec) -> Scheme:
+    scheme = scheme_of(data.labels)
+    assert scheme is not None  # a study with other tags does not resolve
+    return scheme
+
+
+def entity_f1(sentences: Tagged, scheme: Scheme = "IOB2") -> float:
     """2·hits / (predicted + gold entities); a hit has the same kind, start and end."""
     hits = total = 0
     for predicted, gold in sentences:
-        found, wanted = set(entities(predicted)), set(entities(gold))
+        found, wanted = (set(scored_entities(tags, scheme)) for tags in (predicted, gold))
         hits += len(found & wanted)
         total += len(found) + len(wanted)
     return 2 * hits / total if total else 0.0
@@ -144,18 +153,6 @@ def accuracy(sentences: Tagged) -> float:
     """The share of words whose tag is right."""
     pairs = [pair for predicted, gold in sentences for pair in zip(predicted, gold, strict=True)]
     return sum(found == wanted for found, wanted in pairs) / len(pairs)
-
-
-def entities(tags: Sequence[str]) -> Iterator[Entity]:
-    """The entities of a sentence in IOB2; an I-X that continues no X begins one."""
-    kind, start = None, 0
-    for position, tag in enumerate([*tags, "O"]):
-        prefix, _, name = tag.partition("-")
-        if kind is not None and (prefix != "I" or name != kind):
-            yield kind, start, position
-            kind = None
-        if kind is None and prefix in ("B", "I"):
-            kind, start = name, position
 
 
 def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> dict[int, int]:

@@ -9,6 +9,12 @@ the distribution of the start and that of the end over the window's context. The
 what is learnt; a window that does not hold it whole has no label. Of all windows of a question the
 span with the highest sum of logits is the prediction, of at most 30 tokens. Scored by SQuAD's
 token-overlap F1 or exact match, the best over the answers (Rajpurkar et al. 2016).
+
+Where questions may be unanswerable, as in SQuAD 2 (Rajpurkar et al. 2018), a row's answers may be
+empty, and the first token of a window, [CLS], is its first row, a class of both units: the label of
+a window that does not hold the answer (Devlin et al. 2019). A question is answered with nothing
+where the lowest sum of the logits there, over its windows, is above that of the best span: as
+transformers' run_qa does it, with its threshold of 0.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +38,18 @@ _LONGEST_ANSWER = 30
 """In tokens, as in BERT's and SQuAD's own code."""
 
 Offsets = Sequence[tuple[int, int]]
-Span = tuple[float, int, int]
-"""The sum of its logits, its first and its last row in a window."""
+
+
+class Span(NamedTuple):
+    """The best answer that a window's context holds."""
+
+    score: float
+    """The sum of its logits."""
+    first: int
+    """The number of its first token among the window's `offsets`."""
+    last: int
+    null: float = float("-inf")
+    """The sum of the logits at [CLS], for no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +60,8 @@ class Window:
     """Its number in the split: windows of one question compete."""
     context: str
     offsets: np.ndarray[Any, Any]
-    """[rows, 2]: where each begins and ends in the context, in characters. As numbers rather than
-    pairs: a large split has tens of millions of rows."""
+    """[positions, 2]: where each begins and ends in the context, in characters. As numbers rather
+    than pairs: a large split has tens of millions of rows."""
     answers: Sequence[str]
 
 
@@ -92,7 +108,9 @@ class QuestionAnswering:
             positions = [token for token, sequence in enumerate(sequences) if sequence == 1]
             offsets = [tuple(encoding["offset_mapping"][index][token]) for token in positions]
             counted[index, positions] = True
-            labels.append(_labels(row["answers"], offsets))
+            if data.unanswerable:
+                counted[index, 0] = True
+            labels.append(_labels(row["answers"], offsets, unanswerable=data.unanswerable))
             if not training:
                 answers = [answer["text"] for answer in row["answers"]]
                 packed = np.array(offsets, dtype=np.int32).reshape(-1, 2)
@@ -110,7 +128,7 @@ class QuestionAnswering:
         )
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """[positions of contexts, 2]."""
+        """[positions of contexts, 2]; of unanswerable questions, that of [CLS] before them."""
         found = model(**batch.arguments)
         return torch.stack([found.start_logits, found.end_logits], dim=-1)[batch.counted]
 
@@ -139,29 +157,49 @@ class QuestionAnswering:
         sums_BPP = starts_BP[:, :, None] + ends_BP[:, None, :]
         allowed_PP = torch.ones(size, size, dtype=torch.bool, device=sums_BPP.device)
         allowed_PP = allowed_PP.triu().tril(_LONGEST_ANSWER - 1)
+        nulls = [float("-inf")] * len(real_BP)
+        before = 0
+        if data.unanswerable:  # [CLS] is the first row, before the context
+            nulls = sums_BPP[:, 0, 0].tolist()
+            allowed_PP[0] = False
+            before = 1
         allowed_BPP = allowed_PP & real_BP[:, :, None] & real_BP[:, None, :]
         best = sums_BPP.masked_fill(~allowed_BPP, float("-inf")).flatten(1).max(dim=1)
         return [
-            (score, index // size, index % size)
-            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            Span(score, index // size - before, index % size - before, null)
+            for score, index, null in zip(
+                best.values.tolist(), best.indices.tolist(), nulls, strict=True
+            )
         ]
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """The mean over the questions."""
         best: dict[int, tuple[Span, Window]] = {}
+        nulls: dict[int, float] = {}
         for span, window in zip(predictions, references, strict=True):
-            if window.question not in best or span[0] > best[window.question][0][0]:
-                best[window.question] = (span, window)
+            question = window.question
+            nulls[question] = min(span.null, nulls.get(question, span.null))
+            if question not in best or span.score > best[question][0].score:
+                best[question] = (span, window)
         measure = exact_match if data.metric == "exact_match" else token_f1
-        scores = [
-            max(measure(_text(span, window), answer) for answer in window.answers)
-            for span, window in best.values()
-        ]
+        scores = []
+        for question, (span, window) in best.items():
+            text = "" if nulls[question] > span.score else _text(span, window)
+            answers = window.answers
+            if data.unanswerable:  # as SQuAD 2's script has it: "the" is no answer
+                answers = [answer for answer in answers if _normalised(answer)]
+            if answers:
+                scores.append(max(measure(text, answer) for answer in answers))
+            else:
+                scores.append(float(not _normalised(text)))
         return sum(scores) / len(scores)
 
     def signature(self, data: DataSpec) -> str:
-        """Which of the two."""
-        return "SQuAD exact match" if data.metric == "exact_match" else "SQuAD token-overlap F1"
+        """Which of the two, of SQuAD 1 or 2."""
+        measure = "exact match" if data.metric == "exact_match" else "token-overlap F1"
+        if data.unanswerable:
+            return f"SQuAD 2 {measure}, no-answer threshold 0"
+        return f"SQuAD {measure}"
 
 
 def token_f1(prediction: str, answer: str) -> float:
@@ -186,10 +224,9 @@ def _normalised(text: str) -> str:
 
 
 def _text(span: Span, window: Window) -> str:
-    _, first, last = span
     if not len(window.offsets):
         return ""
-    return window.context[window.offsets[first][0] : window.offsets[last][1]]
+    return window.context[window.offsets[span.first][0] : window.offsets[span.last][1]]
 
 
 def _cut_questions(questions: list[str], tokenizer: Any, tokens: int) -> list[str]:
@@ -204,18 +241,28 @@ def _cut_questions(questions: list[str], tokenizer: Any, tokens: int) -> list[st
     ]
 
 
-def _labels(answers: Sequence[Mapping[str, Any]] | None, offsets: Offsets) -> Tensor:
-    """[rows, 2]: where the first answer starts and ends, if the window holds it whole."""
-    marks = torch.zeros(len(offsets), 2, dtype=torch.long)
+def _labels(
+    answers: Sequence[Mapping[str, Any]] | None, offsets: Offsets, *, unanswerable: bool
+) -> Tensor:
+    """[rows, 2]: where the first answer starts and ends, if the window holds it whole.
+
+    Else at [CLS], the first row where a question may be `unanswerable`; nowhere without such a row,
+    or where the answers are not known.
+    """
+    marks = torch.zeros(unanswerable + len(offsets), 2, dtype=torch.long)
+    held = False
     if answers and offsets:
         text = answers[0]["text"]
         start = answers[0]["start"] + len(text) - len(text.lstrip())
         end = start + len(text.strip())  # the space behind it may belong to the next token
-        if offsets[0][0] <= start and end <= offsets[-1][1]:
-            first = next(i for i, (_, behind) in enumerate(offsets) if behind > start)
-            last = max(i for i, (before, _) in enumerate(offsets) if before < end)
-            if first <= last:  # else none of its letters has a token
-                marks[first, 0] = marks[last, 1] = 1
+        held = offsets[0][0] <= start and end <= offsets[-1][1]
+    if held:
+        first = next(i for i, (_, behind) in enumerate(offsets) if behind > start)
+        last = max(i for i, (before, _) in enumerate(offsets) if before < end)
+        if first <= last:  # else none of its letters has a token
+            marks[unanswerable + first, 0] = marks[unanswerable + last, 1] = 1
+    elif unanswerable and answers is not None:
+        marks[0] = 1
     return marks
 
 

@@ -1,7 +1,14 @@
 """Ray Tune as an engine: one Tuner at a time, our Searcher, reused actors."""
 
+import os
+
+# Of a worker process that died Ray prints ten lines of its own; we say it in one. Ray reads this as
+# it is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing")
+
 from kdsearch.engine.ray_tune.cluster import Cluster, connect, words
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
+from kdsearch.engine.ray_tune.task import run_on_worker
 
-__all__ = ["Cluster", "RayTuneEngine", "connect", "watch_health", "words"]
+__all__ = ["Cluster", "RayTuneEngine", "connect", "run_on_worker", "watch_health", "words"]

@@ -19,6 +19,10 @@ from kdsearch.errors import InputError, first_line
 _PROBE_SECONDS = 5.0
 _SETTLING_SECONDS = 5.0
 _JOINING_SECONDS = 600.0
+_TMP = "/tmp"
+_LONGEST_TMPDIR = 39
+"""In bytes. A socket's path has 107 at most, and Ray's lie up to 68 below this folder:
+/ray/session_2026-12-24_08-00-00_123456_1234567/sockets/plasma_store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ def connect(
     thread. Nodes of a cluster that are still joining are waited for; `say` is told so. Raises
     `InputError` where there is no cluster, or none of its nodes has room for one.
     """
-    context = _init(address)
+    context = _init(address, say)
     try:
         wanted, slots = _room_for(cpus, gpus, threads)
         if address is not None:
@@ -72,14 +76,19 @@ def connect(
         ray.shutdown()
 
 
-def _init(address: str | None) -> Any:
+def _init(address: str | None, say: Callable[[str], None]) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
     if address not in (None, "auto"):
         _probe(address)
+    if address is None:
+        _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Its errors are the tracebacks of trainings that failed: they lie in attempts/. What ends Tune
+    # itself is raised.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         return ray.init(
             address=address or "local",
@@ -94,6 +103,30 @@ def _init(address: str | None) -> Any:
             "start one with `ray start --head`, or leave --address out for a local one; a cluster "
             "that asks for a token wants RAY_AUTH_MODE=token and the token in ~/.ray/auth_token",
         ) from None
+
+
+def _shorten_tmpdir(say: Callable[[str], None]) -> None:
+    """Leave TMPDIR, for this process and those it starts, where Ray's sockets have room.
+
+    Raises `InputError` where that cannot be.
+    """
+    if _too_long("RAY_TMPDIR"):
+        raise _no_room("RAY_TMPDIR")
+    if _too_long("TMPDIR"):
+        if not os.access(_TMP, os.W_OK | os.X_OK):
+            raise _no_room("TMPDIR")
+        say(f"TMPDIR is too long for Ray's sockets: {_TMP} in its place")
+        os.environ["TMPDIR"] = _TMP
+
+
+def _too_long(name: str) -> bool:
+    return len(os.fsencode(os.environ.get(name, ""))) > _LONGEST_TMPDIR
+
+
+def _no_room(name: str) -> InputError:
+    what = f"is too long for Ray's sockets: {os.environ[name]}"
+    mend = f"give it a folder whose path has {_LONGEST_TMPDIR} bytes at most"
+    return InputError.one(name, what, mend)
 
 
 def _probe(address: str) -> None:

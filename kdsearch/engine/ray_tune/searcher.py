@@ -32,7 +32,8 @@ _MESSAGES: dict[Failure, str] = {
 def _reason(trial: Any) -> str:
     """What Tune wrote down of a trial's error."""
     path = trial.error_file
-    return Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+    there = path and Path(path).exists()
+    return Path(path).read_text(encoding="utf-8", errors="replace") if there else ""
 
 
 def _failure(reason: str) -> Failure:

@@ -16,12 +16,21 @@ from kdsearch.agenda import FAILURES, Agenda, Attempt, Outcome, used
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated
 from kdsearch.analysis.paper import CASES
 from kdsearch.report.answer import answer
-from kdsearch.report.document import LEFT_OUT, taught_by
+from kdsearch.report.document import DOUBTFUL, LEFT_OUT, taught_by
 from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
+from kdsearch.study import Doubt
 
 
-def page(analysis: Analysis, agenda: Agenda, attempts: Mapping[str, Sequence[Attempt]]) -> str:
-    """The content of report.html; `attempts` are the failed tries, by key."""
+def page(
+    analysis: Analysis,
+    agenda: Agenda,
+    attempts: Mapping[str, Sequence[Attempt]],
+    doubts: Sequence[Doubt] = (),
+) -> str:
+    """The content of report.html; `attempts` are the failed tries, by key.
+
+    `doubts` are the preflight's about data and models.
+    """
     figures = _figures(analysis)
     environment = Environment(
         loader=PackageLoader("kdsearch.report", "page"),
@@ -38,6 +47,8 @@ def page(analysis: Analysis, agenda: Agenda, attempts: Mapping[str, Sequence[Att
         analysis=analysis,
         study=agenda.resolved.study,
         answer=Markup(MarkdownIt("js-default").render(answer(analysis))),
+        doubts=doubts,
+        doubtful=DOUBTFUL,
         figures=figures,
         paper_cases=CASES,
         left_out=LEFT_OUT,

@@ -1,0 +1,206 @@
+"""`check`: looking at a study's rows and models before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdsearch.cli.code import name_own_code, preflight_trusting
+from kdsearch.cli.options import (
+    Json,
+    Models,
+    StudyFile,
+    check_folder,
+    console,
+    count,
+    example,
+    print_doubts,
+    study_models,
+)
+from kdsearch.driver import preflight_once
+from kdsearch.errors import InputError, printable
+from kdsearch.ledger import Ledger
+from kdsearch.study import (
+    SAMPLE,
+    SPLITS,
+    DatasetFacts,
+    Preflight,
+    Resolved,
+    ResolvedDataset,
+    Study,
+    differences,
+    load_study,
+    resolve,
+)
+
+_MOST_LABELS = 20
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command(epilog=example("kdsearch check my-study.yaml --data-dir data"))(check)
+
+
+def check(
+    study_file: StudyFile,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the data and models lie, as for `launch`.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="The study's folder, to keep the result there for `launch`. Default: nothing is "
+            "kept."
+        ),
+    ] = None,
+    model: Models = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a study's data and models, as `launch` does first. Trains nothing.
+
+    Needs the data and the models; `validate` checks the file alone.
+    """
+    study = load_study(study_file, models=study_models(study_file, data_dir, model))
+    out = console()
+    name_own_code(study, str(study_file), partial(typer.echo, err=True) if as_json else out.print)
+    with _ledger(folder) as ledger:
+        resolved = _resolved(ledger, study, study_file, data_dir)
+        found = preflight_once(
+            resolved,
+            ledger,
+            place=str(study_file),
+            look=preflight_trusting(study),
+            say=(lambda line: None) if as_json else out.print,
+        )
+    if as_json:
+        typer.echo(json.dumps(_facts(resolved, found), indent=1))
+        return
+    _show(out, resolved, found)
+    verdict = count(len(found.doubts), "doubt") if found.doubts else "fine"
+    out.print(f"{study_file}: {verdict}")
+
+
+@contextmanager
+def _ledger(folder: Path | None) -> Iterator[Ledger]:
+    """The ledger in `folder`; without one, in a folder that is removed again."""
+    if folder is None:
+        with TemporaryDirectory(prefix="kdsearch-check-") as temporary:
+            ledger = Ledger(Path(temporary))
+            ledger.prepare()
+            yield ledger
+        return
+    ledger = Ledger(folder.resolve())
+    check_folder(ledger)
+    ledger.prepare()
+    yield ledger
+
+
+def _resolved(ledger: Ledger, study: Study, place: Path, data_dir: Path | None) -> Resolved:
+    """The study as it was launched in the ledger's folder, else as it is now."""
+    if not ledger.exists:
+        return resolve(study, data_dir=data_dir, store=ledger.write_rows, place=str(place))
+    before = ledger.resolved()
+    if changed := differences(before.study, study):
+        another = "another study" if before.study.name != study.name else "another version of it"
+        what = f"holds {another}: {changed[0]}"
+        mend = "give no --folder, or launch, which says what a change means"
+        raise InputError.one(f"--folder {ledger.folder}", what, mend)
+    return before.model_copy(update={"study": study})  # which says whose code may run
+
+
+def _facts(resolved: Resolved, found: Preflight) -> dict[str, Any]:
+    facts = found.model_dump(mode="json", exclude={"digest"})
+    for name, data in facts["datasets"].items():
+        data["drawn"] = dict(resolved.datasets[name].cut)
+        data["left_out"] = dict(resolved.datasets[name].left_out)
+    return {"name": resolved.study.name, **facts}
+
+
+def _show(out: Console, resolved: Resolved, found: Preflight) -> None:
+    for name, facts in found.datasets.items():
+        out.print(_data_table(name, resolved.datasets[name], facts))
+        out.print()
+    if found.readings:
+        out.print(_readings_table(found))
+        out.print()
+    if found.samples:
+        out.print(_samples_table(found))
+        out.print()
+    if not found.forward:
+        out.print("the models are too large to run here: a worker runs them first, once launched")
+    print_doubts(out, found.doubts)
+
+
+def _data_table(name: str, data: ResolvedDataset, facts: DatasetFacts) -> Table:
+    """A data set's rows by split, and by label those that have the fewest splits first."""
+    table = Table(title=f"{name}: {data.task}, {data.metric}", box=None, title_justify="left")
+    table.add_column("", overflow="fold")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    splits = [facts.splits[split] for split in SPLITS]
+    _add(table, "rows", [split.rows for split in splits])
+    if any(data.cut.values()):
+        _add(table, "  drawn from train", [data.cut.get(split, 0) for split in SPLITS])
+    if any(data.left_out.values()):
+        _add(table, "  left out", [data.left_out.get(split, 0) for split in SPLITS])
+    if any(split.unlabelled for split in splits):
+        _add(table, "  without a label", [split.unlabelled for split in splits])
+    for earlier in SPLITS[:2]:
+        shared = [facts.shared.get(f"{split} in {earlier}", 0) for split in SPLITS]
+        if any(shared):
+            _add(table, f"  in {earlier} too", shared)
+    counts = {label: [split.labels[label] for split in splits] for label in splits[0].labels}
+    lacking = [label for label in counts if 0 in counts[label]]
+    shown = [*lacking, *(label for label in counts if label not in lacking)][:_MOST_LABELS]
+    for label in (label for label in counts if label in shown):
+        _add(table, printable(label), counts[label])
+    if len(counts) > len(shown):
+        table.add_row(f"and {len(counts) - len(shown)} more, which each split has")
+    return table
+
+
+def _add(table: Table, name: str, numbers: list[int]) -> None:
+    table.add_row(name, *(f"{number:,}" for number in numbers))
+
+
+def _readings_table(found: Preflight) -> Table:
+    title = f"Tokenizers, over at most {SAMPLE:,} rows of a split, drawn by the seed"
+    table = Table(title=title, box=None, title_justify="left")
+    for column in ("data set", "model"):
+        table.add_column(column, overflow="fold")
+    table.add_column("split")
+    for column in ("rows", "unknown tokens", "cut rows", "beyond a window"):
+        table.add_column(column, justify="right")
+    for each in found.readings:
+        shares = (each.unknown, each.cut, each.beyond)
+        cells = (each.dataset, each.model, each.split, f"{each.rows:,}", *map(_percent, shares))
+        table.add_row(*cells)
+    return table
+
+
+def _samples_table(found: Preflight) -> Table:
+    title = "Given teachers on labelled rows of validation"
+    table = Table(title=title, box=None, title_justify="left")
+    for column in ("data set", "teacher", "model"):
+        table.add_column(column, overflow="fold")
+    for column in ("rows", "score", "by chance"):
+        table.add_column(column, justify="right")
+    for each in found.samples:
+        scores = ("–" if s is None else f"{s:.4f}" for s in (each.score, each.chance))
+        table.add_row(each.dataset, each.teacher, each.model, f"{each.rows:,}", *scores)
+    return table
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "–"
+    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"

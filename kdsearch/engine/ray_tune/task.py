@@ -1,0 +1,37 @@
+"""A single task on a worker, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from kdsearch.engine.base import EngineError
+from kdsearch.engine.ray_tune.cluster import Cluster
+from kdsearch.errors import InputError, StorageError, first_line
+
+Result = TypeVar("Result")
+
+
+def run_on_worker(cluster: Cluster, function: Callable[..., Result], *arguments: Any) -> Result:
+    """What `function` gives for the arguments on a worker with the resources of a training.
+
+    All of them must be picklable. An `InputError` or a `StorageError` of the function is raised
+    here as it was raised there; whatever else becomes of it is an `EngineError`.
+    """
+    task = ray.remote(function).options(
+        num_cpus=cluster.resources["CPU"],
+        num_gpus=cluster.resources.get("GPU", 0),
+        max_retries=1,
+    )
+    try:
+        result: Result = ray.get(task.remote(*arguments))
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError | StorageError):
+            raise error.cause from None
+        raise EngineError(f"a worker failed: {first_line(error.cause)}") from None
+    except RayError as error:
+        raise EngineError(f"a worker was lost: {first_line(error)}") from None
+    return result

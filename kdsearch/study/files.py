@@ -1,0 +1,313 @@
+"""Data files as people have them: finding those that a study means, opening them, reading rows.
+
+A split's rows come from one file, from several shards, from lines of parallel text files, or from
+a folder that `datasets` saved. `study/formats.py` takes their content apart, `study/rows.py` makes
+splits of it.
+"""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from kdsearch.errors import InputError, first_line
+from kdsearch.study import formats
+from kdsearch.study.parsers import Columns, Row
+from kdsearch.study.schema import SPLITS, FileSource
+from kdsearch.study.standin import stand_in
+
+_OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_TEXT: dict[str, Callable[[Path, TextIO, Columns], Iterator[Row]]] = {
+    ".jsonl": formats.json_lines,
+    ".json": formats.json_file,
+    ".csv": formats.delimited(","),
+    ".tsv": formats.delimited("\t"),
+    ".conll": formats.conll,
+    ".bio": formats.conll,
+    ".iob": formats.conll,
+    ".iob2": formats.conll,
+}
+KINDS = (*_TEXT, ".parquet")
+KINDS_IN_WORDS = f"{', '.join(KINDS)}, each also as .gz, .bz2 or .xz"
+_DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test",),
+}
+"""What a file or folder of each split may be called where the study does not name it."""
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+_NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_PACKED = re.compile(
+    rb"(?P<gzip>\x1f\x8b)|(?P<bzip2>BZh\d1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zip>PK\x03\x04)"
+)
+_BOMS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawFiles:
+    """Where the rows of a split are; iterating reads them, each time anew. Raises `InputError`."""
+
+    place: str
+    """What messages call it."""
+    paths: tuple[Path, ...]
+    """Files in the order of their rows; of a folder that `datasets` saved, those in it."""
+    columns: Columns
+    parallel: tuple[str, ...] = ()
+    """The columns whose lines are in `paths`, where these belong together line by line."""
+
+    def __iter__(self) -> Iterator[Row]:
+        if self.parallel:
+            yield from _parallel(dict(zip(self.parallel, self.paths, strict=True)))
+            return
+        for path in self.paths:
+            yield from _file(path, self.columns)
+
+
+def named_files(source: FileSource, split: str, columns: Columns) -> RawFiles:
+    """The files of a split as a study names them: a path, a pattern, a list, parallel texts.
+
+    Raises `InputError` where they are not there.
+    """
+    if isinstance(source, Mapping):
+        paths = tuple(expanded(path) for path in source.values())
+        place = ", ".join(map(str, paths))
+        return RawFiles(place=place, paths=paths, columns=columns, parallel=tuple(source))
+    names = (source,) if isinstance(source, str) else source
+    found = [path for name in names for path in _matching(name, split)]
+    for path, times in Counter(found).items():
+        if times > 1:
+            raise InputError.one(path, "stands twice among the files of a split", "name it once")
+    place = str(expanded(names[0])) if len(names) == 1 else f"{names[0]} … {names[-1]}"
+    return RawFiles(place=place, paths=tuple(found), columns=columns)
+
+
+def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
+    """The files of each split by their names in a folder. Raises `InputError`."""
+    found: dict[str, RawFiles] = {}
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    its_split = {path: _split_named(path) for path in there if path.name not in _NO_DATA}
+    for path, its in its_split.items():
+        known = _kind(path)[0] in KINDS
+        if path.is_file() and known and its is None:
+            what = f"has {path.name}, which is no split"
+            mend = "name it train, validation or test, or move it away"
+            raise InputError.one(folder, what, mend)
+        if path.is_file() and its is not None and not known:
+            what, mend = f"{path.name} is an unknown kind of file", f"use one of {KINDS_IN_WORDS}"
+            raise InputError.one(folder, what, mend)
+    for split in SPLITS:
+        paths = [path for path, its in its_split.items() if its == split]
+        names = dict.fromkeys(_shard_name(path) for path in paths)
+        if len(names) > 1:
+            what = f"has {' and '.join(names)}, which are one split"
+            raise InputError.one(folder, what, "keep one of them")
+        if paths:
+            _all_shards(paths)
+            place = str(folder / next(iter(names)))
+            every = tuple(part for path in paths for part in _parts(path, split))
+            found[split] = RawFiles(place=place, paths=every, columns=columns)
+    if SPLITS[0] not in found:
+        mend = f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}"
+        raise InputError.one(folder, f"has no {SPLITS[0]} split", mend)
+    return found
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` replaced by the home folder."""
+    return Path(os.path.expanduser(path))  # Path's own raises for ~nobody
+
+
+# -- finding ---------------------------------------------------------------------------------------
+
+
+def _matching(name: str, split: str) -> Iterator[Path]:
+    path = expanded(name)
+    if glob.has_magic(str(path)) and not path.exists():
+        found = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not found:
+            raise InputError.one(path, "no file has a name of this form")
+    else:
+        found = [path]
+    for each in found:
+        yield from _parts(each, split)
+
+
+def _parts(path: Path, split: str) -> list[Path]:
+    """The file itself; of a folder that `datasets` saved, the files with its rows."""
+    if not path.is_dir():
+        return [path]
+    if (path / "dataset_dict.json").exists():
+        inner = [path / name for name in _NAMES[split] if (path / name).is_dir()]
+        if len(inner) != 1:
+            what = f"has {' and '.join(p.name for p in inner) or f'no {split} split'}"
+            raise InputError.one(path, what, f"name the folder of one: {path}/…")
+        path = inner[0]
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return [path / str(part["filename"]) for part in state["_data_files"]]
+    except FileNotFoundError:
+        what = "is a folder, and none that save_to_disk of datasets wrote"
+        raise InputError.one(path, what, f"name its files: {path}/*.jsonl") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError.one(path / "state.json", f"cannot be read: {first_line(error)}") from None
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """The kind of a file by its name, and how it is compressed."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    packed = suffixes.pop() if suffixes and suffixes[-1] in _OPENERS else ""
+    return (suffixes[-1] if suffixes else "", packed)
+
+
+def _split_named(path: Path) -> str | None:
+    """The split that a file or folder is called after, train-00000-of-00003.parquet too."""
+    stem = path.name.partition(".")[0]
+    if (shard := _SHARD.fullmatch(stem)) is not None:
+        stem = shard[1]
+    return next((split for split, names in _NAMES.items() if stem in names), None)
+
+
+def _shard_name(path: Path) -> str:
+    stem, dot, rest = path.name.partition(".")
+    shard = _SHARD.fullmatch(stem)
+    return f"{shard[1]}-*-of-{shard[3]}{dot}{rest}" if shard else path.name
+
+
+def _all_shards(paths: Sequence[Path]) -> None:
+    if (shard := _SHARD.fullmatch(paths[0].name.partition(".")[0])) is not None:
+        numbers = {_SHARD.fullmatch(path.name.partition(".")[0])[2] for path in paths}  # type: ignore[index]
+        missing = {f"{number:05}" for number in range(int(shard[3]))} - numbers
+        if missing:
+            what = (
+                f"{len(missing)} of {int(shard[3])} shards are missing, {min(missing)} among them"
+            )
+            raise InputError.one(paths[0].with_name(_shard_name(paths[0])), what, "fetch them")
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _file(path: Path, columns: Columns) -> Iterator[Row]:
+    kind, packed = _kind(path)
+    if kind == ".arrow":
+        yield from formats.arrow(path)
+        return
+    if kind not in KINDS:
+        texts = f"{{{', '.join(f'{name}: FILE' for name in (*columns.text, columns.label))}}}"
+        mend = f"use one of {KINDS_IN_WORDS}; or lines of text by their column: {texts}"
+        raise InputError.one(path, "unknown kind of file", mend)
+    with _in_words(path), ExitStack() as stack:
+        file = stack.enter_context(closing(_opened(path, kind, packed)))
+        if kind == ".parquet":
+            if packed:
+                file = stack.enter_context(formats.unpacked(file))
+            yield from formats.parquet(path, file, columns)
+        else:
+            text = _decoded(path, file, newline="" if kind in (".csv", ".tsv") else None)
+            yield from _TEXT[kind](path, text, columns)
+
+
+def _parallel(files: Mapping[str, Path]) -> Iterator[Row]:
+    with ExitStack() as stack:
+        opened = {}
+        for column, path in files.items():
+            kind, packed = _kind(path)
+            if kind in KINDS:
+                mend = "give files of plain text, a row a line"
+                raise InputError.one(path, "is no text that belongs line by line to another", mend)
+            stack.enter_context(_in_words(path))
+            file = stack.enter_context(closing(_opened(path, kind, packed)))
+            opened[column] = (path, _decoded(path, file, newline="\n"))
+        yield from formats.parallel(opened)
+
+
+def _opened(path: Path, kind: str, packed: str) -> Any:
+    """The bytes of a file, decompressed. Raises `InputError` where it is not what its name says."""
+    if path.exists() and not path.is_file():
+        raise InputError.one(path, "is no regular file", "name a file")
+    if (problem := stand_in(path)) is not None:
+        raise InputError([problem])
+    with path.open("rb") as file:
+        start = file.read(16)
+    if packed:
+        return _OPENERS[packed](path)
+    held = (match := _PACKED.match(start)) and match.lastgroup
+    if start.startswith(b"PAR1") and kind != ".parquet":
+        held = "parquet"
+    if held:
+        raise InputError.one(path, f"holds {held}, unlike its name", "give it the name that fits")
+    return path.open("rb")
+
+
+def _decoded(path: Path, file: Any, newline: str | None) -> TextIO:
+    """The text of a file in UTF-8, or in what its byte-order mark says."""
+    start = file.peek(64)[:64]
+    encoding = next((e for bom, e in _BOMS.items() if start.startswith(bom)), "utf-8-sig")
+    if encoding == "utf-8-sig" and len(start) > 3 and any(start):
+        halves = {"utf-16le": start[1::2], "utf-16be": start[::2]}
+        for name, half in halves.items():
+            if not any(half):
+                what = "is UTF-16 without a byte-order mark"
+                raise InputError.one(path, what, _iconv(path, name))
+    return io.TextIOWrapper(file, encoding=encoding, newline=newline)
+
+
+def _iconv(path: Path, encoding: str) -> str:
+    return f"iconv -f {encoding} -t utf-8 {path.name} > utf8-{path.name}"
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Turns what goes wrong in reading a file to an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError.one(path, "no such file") from None
+    except UnicodeDecodeError as error:
+        what, mend = _undecodable(path, error)
+        raise InputError.one(path, what, mend) from None
+    except EOFError:
+        what = "is cut off: its compressed content has no end"
+        raise InputError.one(path, what, "fetch it again") from None
+    except _DAMAGED as error:
+        what = f"is damaged: {first_line(error)}"
+        raise InputError.one(path, what, "fetch it again") from None
+    except Exception as error:  # the readers' own errors have no common class
+        raise InputError.one(path, f"cannot be read: {first_line(error)}") from None
+
+
+def _undecodable(path: Path, error: UnicodeDecodeError) -> tuple[str, str]:
+    if error.encoding != "utf-8":
+        return f"is no whole text in {error.encoding}", "is the file whole?"
+    with suppress(OSError, EOFError, *_DAMAGED), closing(_raw_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as found:
+                byte = f"the byte 0x{line[found.start]:02x} in line {number}"
+                if b"\0" in line:
+                    return f"is no text: it has {byte}", "is it what its name says?"
+                windows = f"if it is from Windows: {_iconv(path, 'cp1252')}"
+                return f"is not UTF-8: it has {byte}", windows
+    return f"is not UTF-8: {first_line(error)}", ""
+
+
+def _raw_lines(path: Path) -> Any:
+    packed = _kind(path)[1]
+    return _OPENERS[packed](path) if packed else path.open("rb")

@@ -1,0 +1,183 @@
+"""Drawing validation and test rows off the training rows of one's own files, fairly.
+
+Rows that belong together, such as the questions about one context, come to one side; labels have
+about the shares that they have in all rows.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from array import array
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from hashlib import blake2b
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+from kdsearch.errors import InputError
+from kdsearch.study.parsers import GOLD, Columns, Row, group_value
+
+_SHARE = 10
+"""A split that is drawn has one row in so many."""
+_MOST_GROUPS = 1_000
+"""What scikit-learn deals out in a second; more are put together at random first."""
+_UNLABELLED = -1
+
+
+def group_of(columns: Columns, row: Row) -> str:
+    """What rows that must not be parted have in common: the context, the premise or the text."""
+    if columns.task == "classification":
+        first = row["texts"][0]
+        return first if first.strip() else "\n".join(row["texts"])
+    if columns.task == "ner":
+        return "\n".join(row["words"])
+    return str(row["context" if columns.task == "qa" else "source"])
+
+
+def group_name(columns: Columns) -> str:
+    """The column, or columns, that `group_of` goes by."""
+    return columns.group or columns.text[-1 if columns.task == "qa" else 0]
+
+
+class Drawing:
+    """Of each training row, what a fair draw needs: a number for its label, one for its group."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._labels: dict[Hashable, int] = {}
+        self._strata = array("l")
+        self._groups = array("Q")
+
+    def add(self, raw: Row, row: Row) -> None:
+        """Take in the next row, in its raw form and in its task's."""
+        group = group_value(raw, self._columns)
+        self._groups.append(hash_of(group_of(self._columns, row) if group is None else group))
+        label = self._label(row)
+        number = self._labels.setdefault(label, len(self._labels))
+        self._strata.append(_UNLABELLED if label is None else number)
+
+    def _label(self, row: Row) -> Hashable:
+        """What is spread evenly; of ner all tags of a row, of which `draw` takes the rarest."""
+        gold = row[GOLD[self._columns.task]]
+        if self._columns.task == "ner" and gold is not None:
+            return frozenset(gold)
+        if self._columns.task == "qa" and gold is not None:
+            return bool(gold)  # whether there is an answer
+        return gold if self._columns.task == "classification" else 0
+
+    @property
+    def labelled(self) -> Sequence[bool]:
+        """Whether each row has its label."""
+        return [stratum != _UNLABELLED for stratum in self._strata]
+
+    @property
+    def rule(self) -> str:
+        """How rows are drawn, in words."""
+        grouped = f"grouped by {group_name(self._columns)}"
+        if len(self._labels) < 2:
+            return grouped
+        return f"stratified by {self._columns.label}, {grouped}"
+
+    def draw(self, missing: Sequence[str], place: str, seed: str) -> dict[str, Sequence[int]]:
+        """The numbers of the rows of each split of `missing`, and of `train` without them.
+
+        Rows whose group has one without a label stay in train. Raises `InputError` where there are
+        too few groups.
+        """
+        strata = self._rarest(np.asarray(self._strata))
+        groups = np.asarray(self._groups)
+        held = np.unique(groups[strata == _UNLABELLED])
+        free = np.flatnonzero(~np.isin(groups, held))
+        numbers = _numbered(groups[free], seed)
+        tenth = max(1, len(groups) // _SHARE)
+        different = len(np.unique(numbers))
+        folds = min(different, max(len(missing) + 1, round(len(free) / tenth)))
+        fold_of = _dealt(strata[free], numbers, folds) if folds > 1 else numbers
+        if len(np.unique(fold_of)) <= len(missing):
+            values = f"{different} value{'s' * (different != 1)} of {group_name(self._columns)}"
+            what = f"{len(free)} labelled rows with {values} are too few"
+            what = f"{what} to cut {' and '.join(missing)} off"
+            raise InputError.one(place, what, f"give a {missing[0]} split")
+        chosen = _best(strata[free], fold_of, len(missing), tenth)
+        drawn = {split: free[fold_of == fold] for split, fold in zip(missing, chosen, strict=True)}
+        rest = np.setdiff1d(np.arange(len(groups)), np.concatenate([*drawn.values()]))
+        return {
+            split: array("q", numbers.astype("q").tobytes())
+            for split, numbers in {"train": rest, **drawn}.items()
+        }
+
+    def _rarest(self, strata: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Of ner, the rarest tag of each row's set in place of the set."""
+        if self._columns.task != "ner":
+            return strata
+        rows = Counter(strata.tolist())
+        tags: Counter[int] = Counter()
+        for label, number in self._labels.items():
+            if isinstance(label, frozenset):
+                tags.update(dict.fromkeys(label, rows[number]))
+        names = [0] * (len(self._labels) + 1)
+        names[_UNLABELLED] = _UNLABELLED
+        for label, number in self._labels.items():
+            if isinstance(label, frozenset):
+                names[number] = min(label, key=lambda tag: (tags[tag], tag))
+        return np.asarray(names)[strata]
+
+
+def hash_of(text: str) -> int:
+    """64 bits of a text's digest."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _numbered(groups: npt.NDArray[np.uint64], seed: str) -> npt.NDArray[np.intp]:
+    """Groups as numbers in random order; of very many, several have one number."""
+    distinct = np.unique(groups)
+    if len(distinct) > _MOST_GROUPS:
+        groups = (groups ^ np.uint64(hash_of(seed))) % np.uint64(_MOST_GROUPS)
+        distinct = np.unique(groups)
+    order = list(range(len(distinct)))
+    random.Random(seed).shuffle(order)
+    numbers: npt.NDArray[np.intp] = np.asarray(order)[np.searchsorted(distinct, groups)]
+    return numbers
+
+
+def _dealt(
+    strata: npt.NDArray[np.int64], groups: npt.NDArray[np.intp], folds: int
+) -> npt.NDArray[np.intp]:
+    """The fold of each row, by scikit-learn."""
+    # It takes a while to import, which studies with all their splits do not need.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    _, labels, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    if max(counts) < folds:
+        labels = np.zeros_like(labels)  # no label is frequent enough to be in every fold
+    fold_of = np.empty(len(strata), dtype=np.intp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that are rarer than folds, which may be
+        dealt = StratifiedGroupKFold(folds).split(labels, labels, groups)
+        for fold, (_, rows) in enumerate(dealt):
+            fold_of[rows] = fold
+    return fold_of
+
+
+def _best(
+    strata: npt.NDArray[np.int64], fold_of: npt.NDArray[np.intp], wanted: int, size: int
+) -> tuple[int, ...]:
+    """The folds that leave no label out, of train least of all, and whose sizes are near `size`."""
+    _, labels = np.unique(strata, return_inverse=True)
+    table = np.zeros((fold_of.max() + 1, labels.max() + 1), dtype=int)
+    np.add.at(table, (fold_of, labels), 1)
+
+    def faults(chosen: tuple[int, ...]) -> tuple[int, int, int]:
+        train = table.sum(axis=0) - table[[*chosen]].sum(axis=0)
+        lacking = int((table[[*chosen]] == 0).sum())
+        return (
+            int((train == 0).sum()),
+            lacking,
+            int(np.abs(table[[*chosen]].sum(axis=1) - size).sum()),
+        )
+
+    filled = np.flatnonzero(table.sum(axis=1)).tolist()
+    return min(permutations(filled, wanted), key=faults)

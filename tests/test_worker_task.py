@@ -1,0 +1,119 @@
+"""A task on a worker of a real local Ray, before any training."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import LABEL_NAMES, begin, save_model, tiny, tiny_study
+from safetensors.torch import load_file, save_file
+
+from kdsearch.distill import forward_preflight
+from kdsearch.engine import EngineError
+from kdsearch.engine.ray_tune import Cluster, run_on_worker
+from kdsearch.errors import InputError, StorageError
+from kdsearch.ledger import Ledger
+from kdsearch.study import Preflight
+
+BEFORE = Preflight(digest="")
+
+
+def study_with(tuned: Path) -> dict[str, Any]:
+    return tiny_study(
+        models={"small": {"config": tiny()}, "tuned": str(tuned)},
+        teachers={"given": {"checkpoint": "tuned", "labels": list(LABEL_NAMES)}},
+    )
+
+
+def test_a_worker_runs_the_models_and_says_what_it_found(tmp_path: Path, cluster: Cluster) -> None:
+    tuned = save_model(tmp_path / "tuned")
+    ledger, agenda = begin(tmp_path / "study", study_with(tuned))
+    found = run_on_worker(cluster, forward_preflight, BEFORE, agenda.resolved, ledger, "s.yaml")
+    assert found.forward
+    assert [sample.model for sample in found.samples] == ["tuned"]
+
+
+def test_the_problems_that_a_worker_found_are_raised_here(tmp_path: Path, cluster: Cluster) -> None:
+    tuned = save_model(tmp_path / "tuned")
+    weights = load_file(tuned / "model.safetensors")
+    weights["classifier.bias"] = torch.full((3,), float("nan"))
+    save_file(weights, tuned / "model.safetensors", metadata={"format": "pt"})
+    ledger, agenda = begin(tmp_path / "study", study_with(tuned))
+    with pytest.raises(InputError) as error:
+        run_on_worker(cluster, forward_preflight, BEFORE, agenda.resolved, ledger, "s.yaml")
+    [problem] = error.value.problems
+    assert problem.place == "s.yaml: models.tuned"
+    assert "says NaN or infinity to every row" in problem.what
+
+
+def full() -> None:
+    raise StorageError("the disk is full")
+
+
+def wrong() -> None:
+    raise LookupError("no such thing\nat all")
+
+
+def dies() -> None:
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        (full, StorageError, "the disk is full"),
+        (wrong, EngineError, "a worker failed: no such thing$"),
+        (dies, EngineError, "a worker was lost"),
+    ],
+)
+def test_what_ends_a_task_on_a_worker_is_said_in_words(
+    function: Any, kind: type[Exception], message: str, cluster: Cluster
+) -> None:
+    with pytest.raises(kind, match=message):
+        run_on_worker(cluster, function)
+
+
+def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (tmp_path / "study.yaml").write_text(STUDY.format(path=save_model(tmp_path / "tuned")))
+    command = [sys.executable, "-m", "kdsearch", "launch", "study.yaml", "--folder", "run"]
+
+    def launch(*options: str) -> subprocess.CompletedProcess[str]:
+        arguments = [*command, *options]
+        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+
+    launch("--in-process", "--deadline", "1s")  # resolves the study, and starts nothing
+    ledger = Ledger(folder)
+    before = ledger.preflight() or BEFORE
+    ledger.write_preflight(before.model_copy(update={"forward": False, "samples": ()}))
+    ended = launch()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"running each model on two rows, on a worker", ended.stdout)
+    found = ledger.preflight()
+    assert found is not None
+    assert found.forward
+    assert len(found.samples) == 1
+
+
+STUDY = """
+datasets: {{words: {{grammar: {{train: 32, validation: 16, test: 16}}}}}}
+models:
+  tuned: {path}
+  tiny: {{config: {{model_type: bert, num_hidden_layers: 1, hidden_size: 16,
+                    num_attention_heads: 2, intermediate_size: 32}}}}
+teachers: {{given: {{checkpoint: tuned, labels: [negative, neutral, positive]}}}}
+students: {{tiny: {{model: tiny}}}}
+search:
+  distance: [ce]
+  student_temperature: [1]
+  temperature: {{broad: [1, 4]}}
+  learning_rate: [1e-3]
+  alpha: [1]
+training: {{epochs: 1, max_length: 32, precision: fp32}}
+"""
