@@ -169,7 +169,7 @@ def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
 def test_a_kept_result_is_a_studys_own_and_no_garbage(tmp_path: Path) -> None:
     agenda = Looks().open(tmp_path)
     assert Ledger(tmp_path).strangers() == []
-    assert garbage(Ledger(tmp_path), agenda) == []
+    assert garbage(Ledger(tmp_path), agenda) == ([], [])
 
 
 # -- models that are gone --------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import MARKER, Ledger, driver_lock
 from kdsearch.report import write_report
 from kdsearch.report.tables import to_csv
+from kdsearch.study import Doubt, Preflight
 
 SEARCH = task_study("classification")["search"]
 LINKED = ("checkpoints", "outputs", "students", "progress")
@@ -386,6 +387,16 @@ def test_a_page_or_a_table_that_was_edited_is_found(folder: Path, name: str) -> 
     assert verified(folder)[0] == [f"report/{name}: {what}"]
 
 
+def test_doubts_that_were_taken_out_of_a_report_are_found(folder: Path) -> None:
+    doubt = Doubt(place="study.yaml: datasets.x", what="hardly any rows")
+    Ledger(folder).write_preflight(Preflight(digest="0" * 32, doubts=(doubt,)))
+    assert kdsearch("report", folder).code == 0
+    assert verified(folder) == ([], [])
+    path = folder / "report" / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "doubts": []}, indent=1))
+    assert [each.partition(":")[0] for each in verified(folder)[0]] == ["report/report.json"]
+
+
 def test_an_attempt_of_another_training_is_found_and_does_not_count(folder: Path) -> None:
     other = "d" * 24
     Ledger(folder).write_attempt(attempt_at(other))
@@ -505,7 +516,7 @@ def test_an_outcome_that_is_none_is_named_by_readers_and_trained_again_by_a_laun
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"drain": 3}', "NaN", "", "[" * 100_000])
-@pytest.mark.parametrize("name", ["stop.json", "running.json", "driver.json"])
+@pytest.mark.parametrize("name", ["stop.json", "running.json", "driver.json", "preflight.json"])
 def test_a_note_of_any_content_hinders_no_command(folder: Path, name: str, content: str) -> None:
     (folder / name).write_text(content)
     assert kdsearch("status", folder).code == 0
@@ -515,6 +526,19 @@ def test_a_note_of_any_content_hinders_no_command(folder: Path, name: str, conte
         assert kdsearch("status", folder).code == 0
 
 
+@pytest.mark.parametrize("damage", [a_folder, a_pipe, huge, deep])
+def test_a_preflight_that_is_none_is_named_and_hinders_no_command(
+    folder: Path, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    path = folder / "preflight.json"
+    path.write_text(Preflight(digest="0" * 32).model_dump_json())
+    damage(path)
+    assert kdsearch("status", folder).code == 0
+    assert f"{path}: cannot be read: " in caplog.text
+    [problem] = verified(folder)[0]
+    assert problem.startswith("preflight.json: cannot be read: ")
+
+
 @pytest.mark.parametrize("pid", ["x", -1, 0, 2**70, True, None, 1.5])
 def test_a_driver_whose_number_is_none_is_no_driver(folder: Path, pid: Any) -> None:
     note = {"host": os.uname().nodename, "pid": pid, "since": "now"}
@@ -522,7 +546,9 @@ def test_a_driver_whose_number_is_none_is_no_driver(folder: Path, pid: Any) -> N
     assert kdsearch("status", folder).code == 0
 
 
-@pytest.mark.parametrize("name", ["stop.json", "running.json", "resolved-9.json", "launch.log"])
+@pytest.mark.parametrize(
+    "name", ["stop.json", "running.json", "preflight.json", "resolved-9.json", "launch.log"]
+)
 def test_a_pipe_hangs_no_command(folder: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
@@ -655,7 +681,11 @@ def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
     for _ in range(2):
         attempt = attempt_at(student["key"], message).model_copy(update={"host": "node7"})
         ledger.write_attempt(attempt)
+    place = "/home/alice/studies/study.yaml: models.extra"
+    doubt = Doubt(place=place, what="/home/alice/models/bert is gone", mend="see /home/alice/x")
+    ledger.write_preflight(Preflight(digest="0" * 32, doubts=(doubt,)))
     assert kdsearch("report", folder).code == 0
+    assert "bert is gone" in (folder / "report" / "report.md").read_text()
     kdsearch("export", folder, "", "--to", tmp_path / "student")
     files = [p for p in (folder / "report").rglob("*") if p.is_file()]
     files += (tmp_path / "student").glob("README.md")

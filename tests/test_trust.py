@@ -17,9 +17,17 @@ from models import begin, run_study, save_model, tiny_study
 from safetensors.torch import load_file
 from test_cli import kdsearch, refused
 
-from kdsearch.distill import check_models, run_training, run_trusting
+from kdsearch.distill import (
+    check_models,
+    forward_preflight,
+    preflight,
+    run_training,
+    run_trusting,
+    trusting,
+)
 from kdsearch.errors import InputError
-from kdsearch.study import digest_model, parse_study
+from kdsearch.ledger import Ledger
+from kdsearch.study import Preflight, digest_model, parse_study
 
 CODE = """
 from pathlib import Path
@@ -90,7 +98,8 @@ def test_a_study_that_trusts_a_models_code_runs_it(tmp_path: Path) -> None:
     folder = with_code(tmp_path / "own", marker)
     source = {"path": str(folder), "trust_remote_code": True}
     ledger, agenda = begin(tmp_path / "study", study_of(source))
-    check_models(ledger.resolved(), "study.yaml")
+    with trusting(["big"]):
+        check_models(ledger.resolved(), "study.yaml")
     assert marker.exists()
     run_study(ledger, agenda, partial(run_trusting, ["big"], run_training))
     assert not ledger.attempts()
@@ -130,6 +139,63 @@ def test_code_does_not_run_from_where_a_folder_says_that_a_model_lies(tmp_path: 
     refused(result, f"its code would be that of {theirs}")
     assert f"models.big: runs Python code of its own, of {mine}" in result.out
     assert not marker.exists()
+
+
+def test_a_preflight_runs_a_models_code_by_consent_alone(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "own", marker)
+    source = {"path": str(folder), "trust_remote_code": True}
+    ledger, _ = begin(tmp_path / "study", study_of(source))
+    looked_at = (ledger.resolved(), ledger, "study.yaml")
+    with pytest.raises(InputError, match=r"models\.big: needs Python code"):
+        preflight(*looked_at, "0" * 32)
+    with pytest.raises(InputError, match=r"models\.big: "):
+        forward_preflight(Preflight(digest=""), *looked_at[:2], "study.yaml")
+    assert not marker.exists()
+    with trusting(["big"]):
+        assert preflight(*looked_at, "0" * 32).forward
+    assert marker.exists()
+
+
+def test_check_names_a_model_with_code_and_launch_runs_it(tmp_path: Path) -> None:
+    folder = with_code(tmp_path / "own", tmp_path / "ran")
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study_of({"path": str(folder), "trust_remote_code": True})))
+    named = f"models.big: runs Python code of its own, of {folder}: {file} says so"
+    run = ("--folder", tmp_path / "run")
+    assert kdsearch("check", file, *run).out.startswith(named)
+    result = kdsearch("check", file, *run, "--json")
+    assert (result.code, result.err) == (0, f"{named}\n")
+    json.loads(result.out)
+    ledger = Ledger(tmp_path / "run")
+    found = ledger.preflight()
+    assert found is not None
+    ledger.write_preflight(found.model_copy(update={"forward": False}))
+    result = kdsearch("launch", file, *run, "--in-process")
+    assert result.code == 0, result
+    assert result.out.startswith(named)
+    assert "running each model on two rows, in this process" in result.out
+
+
+def test_check_takes_code_from_where_the_study_file_says(tmp_path: Path) -> None:
+    marker, mine = tmp_path / "ran", tmp_path / "mine"
+    save_model(mine)
+    theirs = with_code(tmp_path / "theirs", marker)
+    study = study_of({"path": str(mine)})
+    ledger, _ = begin(tmp_path / "study", study)
+    file, path = tmp_path / "study.yaml", ledger.folder / "resolved.json"
+    sent = json.loads(path.read_text())
+    sent["models"]["big"] |= {"path": str(theirs), "digest": digest_model(theirs, code=True)}
+    for theirs_says in (False, True):
+        sent["study"]["models"]["big"]["trust_remote_code"] = theirs_says
+        path.write_text(json.dumps(sent))
+        for mine_says in (False, True):
+            study["models"]["big"]["trust_remote_code"] = mine_says
+            file.write_text(yaml.safe_dump(study))
+            result = kdsearch("check", file, "--folder", ledger.folder)
+            refused(result, "models.")
+            assert not marker.exists()
+    assert f"its code would be that of {theirs}" in result.err
 
 
 def test_the_code_that_runs_is_part_of_a_models_digest_and_other_code_is_not(

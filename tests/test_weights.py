@@ -21,7 +21,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from kdsearch.distill import check_models
+from kdsearch.distill import check_models, trusting
 from kdsearch.distill.weights import weight_problems
 from kdsearch.errors import InputError
 
@@ -198,9 +198,10 @@ def test_a_model_with_code_of_its_own_is_compared_too(tmp_path: Path) -> None:
         students={"s": {"model": "small"}},
     )
     ledger, _ = begin(tmp_path / "study", study)
-    assert list(weight_problems(ledger.resolved(), "study.yaml")) == []
-    renamed(folder, lambda name: f"_orig_mod.{name}")
-    (said,) = weight_problems(ledger.resolved(), "study.yaml")
+    with trusting(["big"]):
+        assert list(weight_problems(ledger.resolved(), "study.yaml")) == []
+        renamed(folder, lambda name: f"_orig_mod.{name}")
+        (said,) = weight_problems(ledger.resolved(), "study.yaml")
     assert "_orig_mod." in said.what
 
 

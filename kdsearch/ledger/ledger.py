@@ -258,18 +258,23 @@ class Ledger:
 
     def preflight(self) -> Preflight | None:
         """What the last preflight found; None of a folder without one, or with a damaged one."""
-        path = self.path("preflight.json")
         try:
-            content = self._disk.read(path)
-            parse_json(content)
-            return Preflight.model_validate_json(content)
+            return self.read_preflight()
         except FileNotFoundError:
             return None
         except UnreadableError as error:
-            self._ignore(path, str(error))
-        except ValidationError as error:
-            self._ignore(path, f"is no preflight of this kdsearch: {error.errors()[0]['msg']}")
+            self._ignore(self.path("preflight.json"), f"cannot be read: {error}")
         return None
+
+    def read_preflight(self) -> Preflight:
+        """The same; raises `UnreadableError` for a damaged one, and `FileNotFoundError`."""
+        content = self._disk.read(self.path("preflight.json"))
+        parse_json(content)
+        try:
+            return Preflight.model_validate_json(content)
+        except ValidationError as error:
+            what = f"is none of this kdsearch: {error.errors()[0]['msg']}"
+            raise UnreadableError(what) from None
 
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""

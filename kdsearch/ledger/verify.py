@@ -270,10 +270,16 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
 
 
 def _preflight(ledger: Ledger) -> Iterator[Problem]:
-    path = ledger.folder / "preflight.json"
-    if path.exists() and ledger.preflight() is None:
+    path = ledger.path("preflight.json")
+    try:
+        ledger.read_preflight()
+    except FileNotFoundError:
+        return
+    except UnreadableError as error:
         mend = "remove it: the next launch looks at the data and the models again"
-        yield Problem(place=str(path), what="cannot be read", mend=mend)
+        yield Problem(place=str(path), what=f"cannot be read: {error}", mend=mend)
+    except PermissionError:
+        yield _not_readable(path)
 
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
