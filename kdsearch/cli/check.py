@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from kdsearch.study import (
     SPLITS,
     DatasetFacts,
     Preflight,
+    Reading,
     Resolved,
     ResolvedDataset,
     Study,
@@ -171,17 +173,25 @@ def _add(table: Table, name: str, numbers: list[int]) -> None:
 
 
 def _readings_table(found: Preflight) -> Table:
-    title = f"Tokenizers, over at most {SAMPLE:,} rows of a split, drawn by the seed"
+    """A row for the models that read a data set alike."""
+    title = (
+        "Tokenizers: % in train / validation / test,\n"
+        f"over at most {SAMPLE:,} rows of a split, drawn by the seed"
+    )
     table = Table(title=title, box=None, title_justify="left")
-    for column in ("data set", "model"):
+    for column in ("data set", "models"):
         table.add_column(column, overflow="fold")
-    table.add_column("split")
-    for column in ("rows", "unknown tokens", "cut rows", "beyond a window"):
+    for column in ("unknown tokens", "cut rows", "beyond a window"):
         table.add_column(column, justify="right")
+    read: dict[tuple[str, str], list[Reading]] = defaultdict(list)
     for each in found.readings:
-        shares = (each.unknown, each.cut, each.beyond)
-        cells = (each.dataset, each.model, each.split, f"{each.rows:,}", *map(_percent, shares))
-        table.add_row(*cells)
+        read[each.dataset, each.model].append(each)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for (dataset, model), splits in read.items():
+        shares = zip(*((each.unknown, each.cut, each.beyond) for each in splits), strict=True)
+        alike[dataset, *(" / ".join(map(_percent, share)) for share in shares)].append(model)
+    for (dataset, *cells), models in alike.items():
+        table.add_row(dataset, ", ".join(models), *cells)
     return table
 
 
@@ -201,4 +211,4 @@ def _samples_table(found: Preflight) -> Table:
 def _percent(share: float | None) -> str:
     if share is None:
         return "–"
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+    return "< 0.1" if 0 < share < 0.001 else f"{100 * share:.1f}"
