@@ -175,9 +175,9 @@ def test_a_classifier_that_reads_the_end_of_a_text_needs_a_tokenizer_that_writes
 
 def test_rows_without_anything_to_say_of_them_are_no_fault_of_a_model(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    first = {"tokens": ["\u200b"], "ner_tags": ["O"]}
-    later = {"tokens": ["Ada"], "ner_tags": ["B-PER"]}
-    file.write_text(f"{json.dumps(first)}\n" * 120 + f"{json.dumps(later)}\n" * 120)
+    first = [{"tokens": ["\u200b" * n], "ner_tags": ["O"]} for n in range(1, 121)]
+    later = [{"tokens": ["Ada", str(n)], "ner_tags": ["B-PER", "O"]} for n in range(120)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*first, *later)))
     tags = {"task": "ner", "files": {"train": str(file)}, "text": "tokens", "label": "ner_tags"}
     donor = save_model(tmp_path / "donor", task="ner")
     study = task_study(
