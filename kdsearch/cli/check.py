@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +22,14 @@ from kdsearch.cli.options import (
     console,
     count,
     example,
+    home,
     print_doubts,
+    say_of_data,
     study_models,
 )
 from kdsearch.distill import preflight
 from kdsearch.driver import preflight_once
-from kdsearch.errors import InputError, printable
+from kdsearch.errors import InputError, Problem, printable
 from kdsearch.ledger import Ledger
 from kdsearch.study import (
     SAMPLE,
@@ -38,6 +40,7 @@ from kdsearch.study import (
     Resolved,
     ResolvedDataset,
     Study,
+    changed_sources,
     differences,
     load_study,
     resolve,
@@ -54,13 +57,15 @@ def add_to(app: typer.Typer) -> None:
 def check(
     study_file: StudyFile,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where the data and models lie, as for `launch`.")
+        Path | None,
+        typer.Option(help="Where the data and models lie, as for `launch`.", callback=home),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             help="The study's folder, to keep the result there for `launch`. Default: nothing is "
-            "kept."
+            "kept.",
+            callback=home,
         ),
     ] = None,
     model: Models = None,
@@ -73,17 +78,19 @@ def check(
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
     out = console()
     with _ledger(folder) as ledger:
-        resolved = _resolved(ledger, study, study_file, data_dir)
+        say = (lambda line: None) if as_json else out.print
+        resolved = _resolved(ledger, study, study_file, data_dir, say)
         found = preflight_once(
             resolved,
             ledger,
             place=str(study_file),
             look=preflight,
-            say=(lambda line: None) if as_json else out.print,
+            say=say,
         )
     if as_json:
         typer.echo(json.dumps(_facts(resolved, found), indent=1))
         return
+    say_of_data(resolved, out)
     _show(out, resolved, found)
     verdict = count(len(found.doubts), "doubt") if found.doubts else "fine"
     out.print(f"{study_file}: {verdict}")
@@ -104,7 +111,13 @@ def _ledger(folder: Path | None) -> Iterator[Ledger]:
     yield ledger
 
 
-def _resolved(ledger: Ledger, study: Study, place: Path, data_dir: Path | None) -> Resolved:
+def _resolved(
+    ledger: Ledger,
+    study: Study,
+    place: Path,
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> Resolved:
     """The study as it was launched in the ledger's folder, else as it is now."""
     if not ledger.exists:
         return resolve(study, data_dir=data_dir, store=ledger.write_rows, place=str(place))
@@ -114,6 +127,16 @@ def _resolved(ledger: Ledger, study: Study, place: Path, data_dir: Path | None) 
         what = f"holds {another}: {changed[0]}"
         mend = "give no --folder, or launch, which says what a change means"
         raise InputError.one(f"--folder {ledger.folder}", what, mend)
+    changes = changed_sources(before, study, data_dir=data_dir)
+    for line in changes.said:
+        say(line)
+    if changes.changed:
+        mend = "launch, which says what that means; or give no --folder"
+        raise InputError(
+            Problem(place=file, what=what, mend=mend)
+            for files in changes.changed.values()
+            for file, what in files.items()
+        )
     return before
 
 
