@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,22 +85,22 @@ def test_what_ends_a_task_on_a_worker_is_said_in_words(
         run_on_worker(cluster, function)
 
 
+def begun(folder: Path, tuned: Path) -> tuple[Path, Ledger]:
+    """A study's file, and its folder as where the models did not fit the memory."""
+    study = folder / "study.yaml"
+    study.write_text(STUDY.format(path=tuned))
+    ledger = Ledger(folder / "run")
+    agenda = open_study(ledger, load_study(study), data_dir=None, place="study.yaml")
+    ledger.write_preflight(Preflight(digest=preflight_digest(agenda.resolved)))
+    return study, ledger
+
+
 def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    (tmp_path / "study.yaml").write_text(STUDY.format(path=save_model(tmp_path / "tuned")))
-    command = [sys.executable, "-m", "kdsearch", "launch", "study.yaml", "--folder", "run"]
-
-    def launch(*options: str) -> subprocess.CompletedProcess[str]:
-        arguments = [*command, *options]
-        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-
-    launch("--in-process", "--deadline", "1s")  # resolves the study, and starts nothing
-    ledger = Ledger(folder)
-    before = ledger.preflight() or BEFORE
-    ledger.write_preflight(before.model_copy(update={"forward": False, "samples": ()}))
-    ended = launch()
+    study, ledger = begun(tmp_path, save_model(tmp_path / "tuned"))
+    command = [sys.executable, "-m", "kdsearch", "launch", study, "--folder", ledger.folder]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert re.search(r"running each model on two rows, on a worker", ended.stdout)
+    assert "running each model on two rows, on a worker" in ended.stdout
     found = ledger.preflight()
     assert found is not None
     assert found.forward
@@ -109,12 +108,7 @@ def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(tmp_path
 
 
 def test_a_launch_ends_with_what_running_the_models_found(tmp_path: Path) -> None:
-    study = tmp_path / "study.yaml"
-    study.write_text(STUDY.format(path=with_nan(tmp_path / "tuned")))
-    ledger = Ledger(tmp_path / "run")
-    agenda = open_study(ledger, load_study(study), data_dir=None, place="study.yaml")
-    digest = preflight_digest(agenda.resolved)
-    ledger.write_preflight(Preflight(digest=digest))  # as where the models do not fit the memory
+    study, ledger = begun(tmp_path, with_nan(tmp_path / "tuned"))
     ended = kdsearch("launch", study, "--folder", ledger.folder, "--in-process")
     refused(ended, f"{study}: models.tuned: says NaN or infinity to every row")
     assert not ledger.begun
