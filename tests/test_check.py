@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import begin, multilingual, save_model, task_study, task_texts, tiny, tiny_seq2seq
+from models import (
+    LABEL_NAMES,
+    begin,
+    multilingual,
+    save_model,
+    task_study,
+    task_texts,
+    tiny,
+    tiny_seq2seq,
+)
 from transformers import AutoTokenizer
 
 from kdsearch.distill import check_models
@@ -228,6 +237,29 @@ def test_a_given_teacher_of_questions_has_two_outputs(tmp_path: Path) -> None:
     save_model(tmp_path / "big", task="qa", num_labels=3)
     with pytest.raises(InputError, match="big has 3 outputs, for 2 labels"):
         check(tmp_path / "another", "qa", models, teachers=teachers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("multi_label_classification", "several labels at once"), ("regression", "regression")],
+)
+def test_a_given_teacher_of_another_problem_is_refused(
+    tmp_path: Path, kind: str, words: str
+) -> None:
+    models = folders(tmp_path, "classification", (), ())
+    path = tmp_path / "big" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "problem_type": kind}))
+    teachers = {"t": {"checkpoint": "big", "labels": list(LABEL_NAMES)}}
+    with pytest.raises(InputError, match=f"big was fine-tuned for {words}"):
+        check(tmp_path / "study", "classification", models, teachers=teachers)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_damaged_file_of_a_tokenizer_is_named(tmp_path: Path, name: str) -> None:
+    models = folders(tmp_path, "classification", (), ())
+    (tmp_path / "big" / name).write_text('{"pad_token": ')
+    with pytest.raises(InputError, match=rf"big/{name}: not JSON: .* \(fetch it again\)"):
+        check(tmp_path / "study", "classification", models)
 
 
 # -- languages -----------------------------------------------------------------------------------

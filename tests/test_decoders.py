@@ -127,11 +127,15 @@ def study_of(folder: Path, model: object) -> Ledger:
 
 
 @pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("pad", [None, 7])  # where the configuration has another than its tokenizer
 @torch.no_grad()
 def test_a_decoder_says_the_same_of_a_row_in_a_batch_of_1_and_of_16(
-    kind: str, tmp_path: Path
+    kind: str, pad: int | None, tmp_path: Path
 ) -> None:
-    ledger = study_of(tmp_path / "study", str(save(tmp_path / "m", kind)))
+    folder = save(tmp_path / "m", kind)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}))
+    ledger = study_of(tmp_path / "study", str(folder))
     resolved, spec, task = ledger.resolved(), spec_of(ledger, "m"), TASKS["classification"]
     tokenizer = load_tokenizer(spec, task, list, resolved)
     model = build_model(spec, task, LABEL_NAMES, tokenizer, resolved).eval()

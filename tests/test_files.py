@@ -475,6 +475,26 @@ def test_a_folder_whose_files_are_not_clear_is_refused(
     assert words in str(caught.value)
 
 
+def test_what_lies_beside_whole_splits_in_a_data_folder_is_left_alone(tmp_path: Path) -> None:
+    splits = [f"{split}.jsonl" for split in ("train", "validation", "test")]
+    beside = ["labels.json", "test_matched.jsonl", "train.jsonl.sha256", "train.jsonl.lock"]
+    found = in_folder(tmp_path, *splits, *beside)
+    assert {len(rows) for rows in found.splits.values()} == {len(PAIRS)}
+
+
+def test_shards_as_the_hub_names_them_are_one_split(tmp_path: Path) -> None:
+    names = [f"train-0000{n}-of-00002-a09b74b3ef9c3b5{n}.jsonl" for n in range(2)]
+    found = in_folder(tmp_path, *names, "dev.jsonl", "test.jsonl")
+    assert len(found.splits["train"]) == 2 * len(PAIRS)
+
+
+def test_a_shard_that_a_pattern_does_not_find_is_missed(tmp_path: Path) -> None:
+    for number in (0, 2):
+        (tmp_path / f"train-0000{number}-of-00003.jsonl").write_bytes(lines(PAIRS))
+    [problem] = problems("translation", str(tmp_path / "train-*.jsonl"))
+    assert "1 of 3 shards are missing, 00001 among them" in problem
+
+
 def test_shards_in_a_data_folder_are_one_split(tmp_path: Path, pairs: str) -> None:
     shards(tmp_path / "mine")
     dataset = own("translation", {"train": "elsewhere.jsonl"})
@@ -659,7 +679,7 @@ def test_a_compressed_file_that_is_cut_off_says_so(tmp_path: Path, packed: str, 
         ("x.csv", to_parquet(PAIRS), "holds parquet, unlike its name"),
         ("x.parquet", lines(PAIRS), "cannot be read as parquet"),
         ("x.parquet", to_parquet(PAIRS)[:-9], "cannot be read as parquet"),
-        ("x.csv.gz", b"de,en\n", "is damaged: Not a gzipped file"),
+        ("x.csv.gz", b"de,en\n", "is not compressed as its name says"),
     ],
 )
 def test_a_file_that_holds_something_else_than_its_name_says_is_refused(

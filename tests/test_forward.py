@@ -12,6 +12,7 @@ import torch
 from models import (
     LABEL_NAMES,
     begin,
+    data_of,
     encode,
     save_model,
     task_study,
@@ -24,13 +25,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.agenda import Agenda, Graph, OutputsTraining
 from kdsearch.distill import run_training
-from kdsearch.distill.forward import SAMPLE, forward_passes
+from kdsearch.distill.forward import SAMPLE, _is_poor, _tell_apart, forward_passes
 from kdsearch.distill.memory import fits_memory
 from kdsearch.distill.models import build_model, known_inputs, load_tokenizer
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import Doubt, TeacherSample
 from kdsearch.study.schema import TaskName
 from kdsearch.tasks import TASKS
+from kdsearch.tasks.ner import Sentence
 
 
 def given(models: dict[str, Path]) -> dict[str, Any]:
@@ -117,6 +119,32 @@ def test_a_teacher_that_always_says_one_label_is_doubted(tmp_path: Path) -> None
     assert f"one label for all of them scores {sample.chance:.4f}" in doubt.what
 
 
+@pytest.mark.parametrize(
+    ("task", "score", "chance", "poor"),
+    [
+        ("classification", 0.5, 0.5, True),
+        ("classification", 0.51, 0.5, False),
+        ("classification", 0.0, None, True),
+        ("ner", 0.0152, None, True),
+        ("qa", 0.2, None, False),
+        ("translation", 0.4, None, True),
+        ("translation", 5.0, None, False),
+    ],
+)
+def test_a_teacher_that_says_next_to_nothing_is_poor(
+    task: str, score: float, chance: float | None, poor: bool
+) -> None:
+    assert _is_poor(score, chance, data_of(task)) is poor
+
+
+def test_rows_of_one_label_say_nothing_of_a_teacher() -> None:
+    assert not _tell_apart([0, 0, 0], data_of("classification"))
+    assert _tell_apart([0, 1, 0], data_of("classification"))
+    without = [Sentence(tags=[0, 0], words=(0, 1))]
+    assert not _tell_apart(without, data_of("ner"))
+    assert _tell_apart([*without, Sentence(tags=[1, 0], words=(0, 1))], data_of("ner"))
+
+
 def test_a_teacher_with_nan_among_its_weights_is_refused(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "tuned")
     change(folder, **{"classifier.bias": torch.full((3,), float("nan"))})
@@ -175,9 +203,9 @@ def test_a_classifier_that_reads_the_end_of_a_text_needs_a_tokenizer_that_writes
 
 def test_rows_without_anything_to_say_of_them_are_no_fault_of_a_model(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    first = {"tokens": ["\u200b"], "ner_tags": ["O"]}
-    later = {"tokens": ["Ada"], "ner_tags": ["B-PER"]}
-    file.write_text(f"{json.dumps(first)}\n" * 120 + f"{json.dumps(later)}\n" * 120)
+    first = [{"tokens": ["\u200b" * n], "ner_tags": ["O"]} for n in range(1, 121)]
+    later = [{"tokens": ["Ada", str(n)], "ner_tags": ["B-PER", "O"]} for n in range(120)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*first, *later)))
     tags = {"task": "ner", "files": {"train": str(file)}, "text": "tokens", "label": "ner_tags"}
     donor = save_model(tmp_path / "donor", task="ner")
     study = task_study(

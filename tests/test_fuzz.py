@@ -453,9 +453,7 @@ def test_a_studys_name_stays_below_runs(name: str) -> None:
         parse_study(a_study(name=name), place="x.yaml")
 
 
-@pytest.mark.parametrize(
-    "source", [{"hub": "../../x"}, {"hub": "a/b/c"}, {"hub": "C:\\x"}, "a/../b"]
-)
+@pytest.mark.parametrize("source", [{"hub": "../../x"}, {"hub": "a/b/c"}, {"hub": "C:\\x"}])
 def test_a_models_source_cannot_lead_out_of_the_hubs_cache(source: Any) -> None:
     with pytest.raises(InputError, match=r"x[.]yaml: models[.]new"):
         parse_study(a_study(models={**a_study()["models"], "new": source}), place="x.yaml")

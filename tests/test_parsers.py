@@ -465,6 +465,8 @@ def test_numbers_are_read_from_what_numpy_and_python_make_of_them(numbers: list[
         "[ 1 ] The film",
         "[1] The film",
         "[ Applause ]",
+        "[laughs] I see [pause]",
+        "[1] the film [2]",
         "[",
         "The film [ 1 ]",
         "(1, 2)",

@@ -13,7 +13,7 @@ import pytest
 from fakes import a_study, made_up_training, model_folder, outcome_of
 
 from kdsearch.agenda import Agenda
-from kdsearch.driver import Dispatcher, garbage, open_study
+from kdsearch.driver import Dispatcher, garbage, open_study, present
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, verify
@@ -195,6 +195,34 @@ def test_a_model_that_is_gone_is_left_out_of_a_search_that_goes_on_and_said(
     assert rest == DOUBT
     looks.open(folder, **models)
     assert len(looks.seen) == 2
+
+
+def test_what_is_run_on_a_worker_is_what_was_looked_at_here(tmp_path: Path) -> None:
+    looks = Looks()
+    sections = given_models(tmp_path)
+    sections["teachers"]["base"] = {"model": "base"}
+    agenda = looks.open(tmp_path / "run", **sections)
+    shutil.rmtree(agenda.resolved.models["tuned"].path or "")
+    there = present(agenda.resolved)
+    assert there.models.keys() == there.study.models.keys() == {"base"}
+    assert there.study.teachers.keys() == {"base"}
+    assert present(there) == there
+
+
+def test_a_change_that_is_refused_leaves_what_was_found_before(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    rows = [{"text": f"so it is {n}", "label": n % 2} for n in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"files": {"train": str(file)}, "text": "text", "label": "label", "labels": ["no", "yes"]}
+    looks = Looks()
+    agenda = looks.open(tmp_path / "run", datasets={"own": own})
+    train(tmp_path / "run", agenda, trainings=1)
+    kept = Ledger(tmp_path / "run").preflight()
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:30]))
+    with pytest.raises(InputError, match="has changed since this folder was launched"):
+        looks.open(tmp_path / "run", datasets={"own": own})
+    assert Ledger(tmp_path / "run").preflight() == kept
+    assert len(looks.seen) == 1
 
 
 def test_a_model_that_comes_back_is_looked_at(tmp_path: Path) -> None:

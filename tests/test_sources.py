@@ -24,7 +24,7 @@ from kdsearch.driver import Dispatcher, open_study
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
-from kdsearch.study import FORMAT, changed_sources, parse_study
+from kdsearch.study import FORMAT, changed_sources, digest_rows, parse_study, read_dataset
 
 ROWS = [{"text": f"word more {i}", "label": i % 2} for i in range(40)]
 FLIPPED = [{**row, "label": 1 - row["label"]} for row in ROWS]
@@ -239,7 +239,7 @@ def test_the_same_rows_in_another_form_are_nothing_new() -> None:
     again = Launched(study, data_dir="dir")
     assert again.said == [
         "dir/own/train.csv is new since this folder was launched",
-        "the rows in it are the same: nothing is new",
+        "what was read from it is the same: nothing is new",
     ]
     assert again.runs == []
     assert Launched(study, data_dir="dir").said == []
@@ -315,6 +315,28 @@ def test_an_older_folder_goes_on_and_notices_changes_from_then_on() -> None:
     write(FLIPPED)
     with pytest.raises(InputError, match=r"data/train\.jsonl: has changed"):
         Launched()
+
+
+def test_an_older_folder_keeps_the_rows_it_drew_where_its_file_has_the_same_rows() -> None:
+    first = Launched(run=False)
+    path = Path("runs/resolved.json")
+    content = json.loads(path.read_text())
+    dataset = first.agenda.resolved.study.datasets["own"]
+    drawn = read_dataset("own", dataset, data_dir=None, seed=0, fair=False)
+    own = content["datasets"]["own"]
+    for split, rows in drawn.splits.items():
+        own["splits"][split] |= {"digest": digest_rows(rows), "rows": len(rows)}
+        first.ledger.write_rows(digest_rows(rows), rows)
+    for later in ("drawn", "shared", "converted", "unanswerable"):
+        del own[later]
+    path.write_text(json.dumps(content))
+    as_the_first_format()
+    assert Launched().runs  # and learns the file's digest
+    with write(ROWS).open("a") as file:
+        file.write("\n\n")
+    again = Launched()
+    assert again.said == [CHANGED, "what was read from it is the same: nothing is new"]
+    assert again.runs == []
 
 
 def test_an_older_folder_knows_when_a_model_has_changed() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
 from kdsearch.study.load import parse_study
+from kdsearch.study.parsers import GOLD
 from kdsearch.study.resolve import Resolved, ResolvedDataset, resolve
 from kdsearch.study.rows import DataRows, read_dataset
 from kdsearch.study.schema import Dataset
@@ -29,8 +30,17 @@ SAYS: dict[str, dict[str, Any]] = {
 }
 
 
+LABEL = {"classification": "y", "ner": "tags", "qa": "answers"}
+
+
 def draw(
-    folder: Path, task: str, rows: list[dict[str, Any]], seed: int = 0, **fields: Any
+    folder: Path,
+    task: str,
+    rows: list[dict[str, Any]],
+    seed: int = 0,
+    *,
+    fair: bool = True,
+    **fields: Any,
 ) -> DataRows:
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -38,7 +48,7 @@ def draw(
     dataset = Dataset.model_validate_json(json.dumps(values))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return read_dataset("mine", dataset, data_dir=None, seed=seed)
+        return read_dataset("mine", dataset, data_dir=None, seed=seed, fair=fair)
 
 
 def sides(found: DataRows, group: Any) -> Mapping[Any, set[str]]:
@@ -145,7 +155,7 @@ def test_a_study_may_name_the_column_of_groups(tmp_path: Path) -> None:
     found = draw(tmp_path, "classification", rows, group="who")
     writers = sides(found, lambda row: int(row["texts"][0].split()[1]) // 10)
     assert {len(there) for there in writers.values()} == {1}
-    assert found.drawn == "stratified by y, grouped by who"
+    assert found.drawn == "stratified by y, grouped by text and who"
     apart = draw(tmp_path, "classification", rows)
     assert (
         max(
@@ -163,14 +173,34 @@ def test_a_group_goes_with_files_alone() -> None:
         Dataset(group="who")
 
 
-def test_a_group_with_a_row_without_label_stays_in_train(tmp_path: Path) -> None:
-    rows = [made("classification", i // 2, i, i % 3) for i in range(200)]
+def test_equal_texts_stay_together_whatever_group_they_are_named_to_be_in(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i % 60}", "y": "abc"[i % 3], "who": i // 2} for i in range(240)]
+    found = draw(tmp_path, "classification", rows, group="who")
+    assert {len(there) for there in sides(found, lambda row: row["texts"][0]).values()} == {1}
+    whos = sides(found, lambda row: int(row["texts"][0].split()[1]) // 2)
+    assert {len(there) for there in whos.values()} == {1}
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_a_group_with_a_row_without_label_stays_in_train(tmp_path: Path, task: str) -> None:
+    rows = [made(task, i // 2, i, i % 3) for i in range(200)]
     for row in rows[:80:2]:
-        row["y"] = None
-    found = draw(tmp_path, "classification", rows)
-    assert {len(there) for there in sides(found, GROUP["classification"]).values()} == {1}
+        row[LABEL[task]] = None
+    found = draw(tmp_path, task, rows)
+    assert {len(there) for there in sides(found, GROUP[task]).values()} == {1}
     assert [len(found.splits[split]) for split in SPLITS] == [160, 20, 20]
-    assert sum(row["label"] is None for row in found.splits["train"]) == 40
+    assert sum(row[GOLD[task]] is None for row in found.splits["train"]) == 40
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa"])
+def test_a_draw_as_it_once_was_takes_rows_with_a_label_too(tmp_path: Path, task: str) -> None:
+    rows = [made(task, i, i, i % 3) for i in range(100)]
+    for row in rows[::2]:
+        row[LABEL[task]] = None
+    found = draw(tmp_path, task, rows, fair=False)
+    assert [len(found.splits[split]) for split in SPLITS] == [80, 10, 10]
+    assert all(row[GOLD[task]] is not None for s in SPLITS[1:] for row in found.splits[s])
+    assert found.drawn is None
 
 
 @pytest.mark.parametrize("groups", [1, 2])

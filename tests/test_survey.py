@@ -232,6 +232,13 @@ def test_rows_that_were_left_out_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_group_of_which_nothing_is_drawn_is_doubted(tmp_path: Path) -> None:
+    splits = {s: [{"text": f"{s} {n}", "label": n % 3, "who": n} for n in range(6)] for s in FILES}
+    dataset = {"text": "text", "label": "label", "labels": list(CLASSES), "group": "who"}
+    found = Surveyed(tmp_path, splits, dataset)
+    assert found.said == ["its group, who, says how splits are drawn, and none is: all are given"]
+
+
 # -- texts in two splits ---------------------------------------------------------------------------
 
 

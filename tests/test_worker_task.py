@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +12,15 @@ import pytest
 import torch
 from models import LABEL_NAMES, begin, save_model, tiny, tiny_study
 from safetensors.torch import load_file, save_file
+from test_cli import kdsearch, refused
 
 from kdsearch.distill import forward_preflight
+from kdsearch.driver import open_study
 from kdsearch.engine import EngineError
 from kdsearch.engine.ray_tune import Cluster, run_on_worker
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
-from kdsearch.study import Preflight
+from kdsearch.study import Preflight, load_study, preflight_digest
 
 BEFORE = Preflight(digest="")
 
@@ -31,6 +32,15 @@ def study_with(tuned: Path) -> dict[str, Any]:
     )
 
 
+def with_nan(folder: Path) -> Path:
+    """A model that says NaN to everything."""
+    save_model(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"] = torch.full((3,), float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def test_a_worker_runs_the_models_and_says_what_it_found(tmp_path: Path, cluster: Cluster) -> None:
     tuned = save_model(tmp_path / "tuned")
     ledger, agenda = begin(tmp_path / "study", study_with(tuned))
@@ -40,11 +50,7 @@ def test_a_worker_runs_the_models_and_says_what_it_found(tmp_path: Path, cluster
 
 
 def test_the_problems_that_a_worker_found_are_raised_here(tmp_path: Path, cluster: Cluster) -> None:
-    tuned = save_model(tmp_path / "tuned")
-    weights = load_file(tuned / "model.safetensors")
-    weights["classifier.bias"] = torch.full((3,), float("nan"))
-    save_file(weights, tuned / "model.safetensors", metadata={"format": "pt"})
-    ledger, agenda = begin(tmp_path / "study", study_with(tuned))
+    ledger, agenda = begin(tmp_path / "study", study_with(with_nan(tmp_path / "tuned")))
     with pytest.raises(InputError) as error:
         run_on_worker(cluster, forward_preflight, BEFORE, agenda.resolved, ledger, "s.yaml")
     [problem] = error.value.problems
@@ -79,26 +85,33 @@ def test_what_ends_a_task_on_a_worker_is_said_in_words(
         run_on_worker(cluster, function)
 
 
+def begun(folder: Path, tuned: Path) -> tuple[Path, Ledger]:
+    """A study's file, and its folder as where the models did not fit the memory."""
+    study = folder / "study.yaml"
+    study.write_text(STUDY.format(path=tuned))
+    ledger = Ledger(folder / "run")
+    agenda = open_study(ledger, load_study(study), data_dir=None, place="study.yaml")
+    ledger.write_preflight(Preflight(digest=preflight_digest(agenda.resolved)))
+    return study, ledger
+
+
 def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    (tmp_path / "study.yaml").write_text(STUDY.format(path=save_model(tmp_path / "tuned")))
-    command = [sys.executable, "-m", "kdsearch", "launch", "study.yaml", "--folder", "run"]
-
-    def launch(*options: str) -> subprocess.CompletedProcess[str]:
-        arguments = [*command, *options]
-        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-
-    launch("--in-process", "--deadline", "1s")  # resolves the study, and starts nothing
-    ledger = Ledger(folder)
-    before = ledger.preflight() or BEFORE
-    ledger.write_preflight(before.model_copy(update={"forward": False, "samples": ()}))
-    ended = launch()
+    study, ledger = begun(tmp_path, save_model(tmp_path / "tuned"))
+    command = [sys.executable, "-m", "kdsearch", "launch", study, "--folder", ledger.folder]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert re.search(r"running each model on two rows, on a worker", ended.stdout)
+    assert "running each model on two rows, on a worker" in ended.stdout
     found = ledger.preflight()
     assert found is not None
     assert found.forward
     assert len(found.samples) == 1
+
+
+def test_a_launch_ends_with_what_running_the_models_found(tmp_path: Path) -> None:
+    study, ledger = begun(tmp_path, with_nan(tmp_path / "tuned"))
+    ended = kdsearch("launch", study, "--folder", ledger.folder, "--in-process")
+    refused(ended, f"{study}: models.tuned: says NaN or infinity to every row")
+    assert not ledger.begun
 
 
 STUDY = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -90,12 +90,27 @@ class Keyed(Record):
 
 def _leave_out_later(record: BaseModel, content: dict[str, Any]) -> None:
     """Remove from the `content` of a record the fields marked `LATER` that have their default."""
-    for name, field in type(record).model_fields.items():
-        value = getattr(record, name)
-        if LATER in field.metadata and value == field.default:
+    later, records = _fields(type(record))
+    for name, default in later.items():
+        if getattr(record, name) == default:
             del content[name]
-        elif isinstance(value, BaseModel) and name in content:
-            _leave_out_later(value, content[name])
+    for name in records & content.keys():
+        _leave_out_later(getattr(record, name), content[name])
+
+
+@cache
+def _fields(kind: type[BaseModel]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Of a kind of record: the fields marked `LATER`, with their defaults; records with such."""
+    fields = kind.model_fields
+    later = {name: field.default for name, field in fields.items() if LATER in field.metadata}
+    records = (
+        name
+        for name, field in fields.items()
+        if isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        and any(_fields(field.annotation))
+    )
+    return later, frozenset(records)
 
 
 class TeacherTraining(Keyed):

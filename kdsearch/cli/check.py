@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,20 +24,24 @@ from kdsearch.cli.options import (
     console,
     count,
     example,
+    home,
     print_doubts,
+    say_of_data,
     study_models,
 )
 from kdsearch.driver import preflight_once
-from kdsearch.errors import InputError, printable
+from kdsearch.errors import InputError, Problem, printable
 from kdsearch.ledger import Ledger
 from kdsearch.study import (
     SAMPLE,
     SPLITS,
     DatasetFacts,
     Preflight,
+    Reading,
     Resolved,
     ResolvedDataset,
     Study,
+    changed_sources,
     differences,
     load_study,
     resolve,
@@ -53,13 +58,15 @@ def add_to(app: typer.Typer) -> None:
 def check(
     study_file: StudyFile,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where the data and models lie, as for `launch`.")
+        Path | None,
+        typer.Option(help="Where the data and models lie, as for `launch`.", callback=home),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             help="The study's folder, to keep the result there for `launch`. Default: nothing is "
-            "kept."
+            "kept.",
+            callback=home,
         ),
     ] = None,
     model: Models = None,
@@ -73,17 +80,19 @@ def check(
     out = console()
     name_own_code(study, str(study_file), partial(typer.echo, err=True) if as_json else out.print)
     with _ledger(folder) as ledger:
-        resolved = _resolved(ledger, study, study_file, data_dir)
+        say = (lambda line: None) if as_json else out.print
+        resolved = _resolved(ledger, study, study_file, data_dir, say)
         found = preflight_once(
             resolved,
             ledger,
             place=str(study_file),
             look=preflight_trusting(study),
-            say=(lambda line: None) if as_json else out.print,
+            say=say,
         )
     if as_json:
         typer.echo(json.dumps(_facts(resolved, found), indent=1))
         return
+    say_of_data(resolved, out)
     _show(out, resolved, found)
     verdict = count(len(found.doubts), "doubt") if found.doubts else "fine"
     out.print(f"{study_file}: {verdict}")
@@ -104,7 +113,13 @@ def _ledger(folder: Path | None) -> Iterator[Ledger]:
     yield ledger
 
 
-def _resolved(ledger: Ledger, study: Study, place: Path, data_dir: Path | None) -> Resolved:
+def _resolved(
+    ledger: Ledger,
+    study: Study,
+    place: Path,
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> Resolved:
     """The study as it was launched in the ledger's folder, else as it is now."""
     if not ledger.exists:
         return resolve(study, data_dir=data_dir, store=ledger.write_rows, place=str(place))
@@ -114,6 +129,16 @@ def _resolved(ledger: Ledger, study: Study, place: Path, data_dir: Path | None) 
         what = f"holds {another}: {changed[0]}"
         mend = "give no --folder, or launch, which says what a change means"
         raise InputError.one(f"--folder {ledger.folder}", what, mend)
+    changes = changed_sources(before, study, data_dir=data_dir)
+    for line in changes.said:
+        say(line)
+    if changes.changed:
+        mend = "launch, which says what that means; or give no --folder"
+        raise InputError(
+            Problem(place=file, what=what, mend=mend)
+            for files in changes.changed.values()
+            for file, what in files.items()
+        )
     return before.model_copy(update={"study": study})  # which says whose code may run
 
 
@@ -173,17 +198,25 @@ def _add(table: Table, name: str, numbers: list[int]) -> None:
 
 
 def _readings_table(found: Preflight) -> Table:
-    title = f"Tokenizers, over at most {SAMPLE:,} rows of a split, drawn by the seed"
+    """A row for the models that read a data set alike."""
+    title = (
+        "Tokenizers: % in train / validation / test,\n"
+        f"over at most {SAMPLE:,} rows of a split, drawn by the seed"
+    )
     table = Table(title=title, box=None, title_justify="left")
-    for column in ("data set", "model"):
+    for column in ("data set", "models"):
         table.add_column(column, overflow="fold")
-    table.add_column("split")
-    for column in ("rows", "unknown tokens", "cut rows", "beyond a window"):
+    for column in ("unknown tokens", "cut rows", "beyond a window"):
         table.add_column(column, justify="right")
+    read: dict[tuple[str, str], list[Reading]] = defaultdict(list)
     for each in found.readings:
-        shares = (each.unknown, each.cut, each.beyond)
-        cells = (each.dataset, each.model, each.split, f"{each.rows:,}", *map(_percent, shares))
-        table.add_row(*cells)
+        read[each.dataset, each.model].append(each)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for (dataset, model), splits in read.items():
+        shares = zip(*((each.unknown, each.cut, each.beyond) for each in splits), strict=True)
+        alike[dataset, *(" / ".join(map(_percent, share)) for share in shares)].append(model)
+    for (dataset, *cells), models in alike.items():
+        table.add_row(dataset, ", ".join(models), *cells)
     return table
 
 
@@ -203,4 +236,4 @@ def _samples_table(found: Preflight) -> Table:
 def _percent(share: float | None) -> str:
     if share is None:
         return "–"
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+    return "< 0.1" if 0 < share < 0.001 else f"{100 * share:.1f}"

@@ -29,16 +29,17 @@ from kdsearch.cli.options import (
     home,
     print_answer,
     print_doubts,
+    say_of_data,
     study_models,
 )
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
 from kdsearch.distill import forward_preflight, run_training, run_trusting
-from kdsearch.driver import Deadline, Watch, duration, open_study, run_search
+from kdsearch.driver import Deadline, Watch, duration, open_study, present, run_search
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
-from kdsearch.study import Preflight, Resolved, Study, load_study
+from kdsearch.study import Preflight, Study, load_study
 
 if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
@@ -131,7 +132,7 @@ def launch(
         check_code(agenda.resolved, str(study_file))
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
-        _say_of_data(agenda.resolved, out)
+        say_of_data(agenda.resolved, out)
         if found := ledger.preflight():
             print_doubts(out, found.doubts)
         known = sum(result is not None for result in used(agenda).values())
@@ -195,22 +196,6 @@ def _mirrored(
         watch.close()
 
 
-def _say_of_data(resolved: Resolved, out: Console) -> None:
-    """What became of a data set's rows that its reader may not expect."""
-    for name, data in resolved.datasets.items():
-        for split, rows in data.cut.items():
-            how = f", {data.drawn}" if data.drawn else ""
-            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}{how}")
-        for split, rows in data.shared.items():
-            what = f"{count(rows, 'row')} of {split} share their text or context with train"
-            out.print(f"{name}: {what}, of {data.splits[split].rows}")
-        if data.converted:
-            out.print(f"{name}: its tags are {data.converted}; read as IOB2, the same entities")
-        train = data.splits["train"]
-        if train.unlabelled:
-            out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")
-
-
 def _run(
     agenda: Agenda,
     ledger: Ledger,
@@ -237,7 +222,7 @@ def _run(
         if before is None or before.forward:
             return
         out.print(f"running each model on two rows, {where}")
-        found = run(before, agenda.resolved, ledger, place)
+        found = run(before, present(agenda.resolved), ledger, place)
         ledger.write_preflight(found)
         for doubt in found.doubts[len(before.doubts) :]:
             out.print(f"doubtful: {doubt}")

@@ -17,7 +17,7 @@ from kdsearch.analysis import analyse
 from kdsearch.errors import InputError, shown
 from kdsearch.ledger import Ledger
 from kdsearch.report import answer
-from kdsearch.study import Doubt, load_study
+from kdsearch.study import Doubt, Resolved, load_study
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file.", metavar="STUDY")]
 StudyFolder = Annotated[
@@ -37,6 +37,22 @@ Models = Annotated[
 def home(path: Path | None) -> Path | None:
     """A path of an option with its `~` expanded, which a shell leaves alone after `=`."""
     return Path(os.path.expanduser(path)) if path is not None else None
+
+
+def say_of_data(resolved: Resolved, out: Console) -> None:
+    """Print what became of a data set's rows that its reader may not expect."""
+    for name, data in resolved.datasets.items():
+        for split, rows in data.cut.items():
+            how = f", {data.drawn}" if data.drawn else ""
+            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}{how}")
+        for split, rows in data.shared.items():
+            what = f"{count(rows, 'row')} of {split} share their text or context with train"
+            out.print(f"{name}: {what}, of {data.splits[split].rows}")
+        if data.converted:
+            out.print(f"{name}: its tags are {data.converted}; read as IOB2, the same entities")
+        train = data.splits["train"]
+        if train.unlabelled:
+            out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")
 
 
 def example(text: str) -> str:

@@ -30,6 +30,10 @@ from kdsearch.errors import InputError, Problem
 from kdsearch.study import Resolved, TestCase, given_labels, test_cases
 from kdsearch.tasks import TASKS
 
+_OTHER_PROBLEMS = {
+    "multi_label_classification": "several labels at once",
+    "regression": "regression",
+}
 _SHORTEST_LENGTH = 8
 """In tokens, the special ones among them."""
 _SHORTEST_WINDOW = 24
@@ -97,9 +101,14 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             found = resolved.models[model]
             labels = given_labels(teacher, found, data.labels) if data.labels else ("start", "end")
             try:
-                outputs = config_of(resolved, model).num_labels
+                config = config_of(resolved, model)
+                outputs, problem = config.num_labels, config.problem_type
             except Exception:  # which is said of the model itself
                 continue
+            if data.task == "classification" and problem in _OTHER_PROBLEMS:
+                what = f"{model} was fine-tuned for {_OTHER_PROBLEMS[problem]}"
+                mend = "its outputs are no distribution over labels: give one that says one label"
+                yield Problem(place=f"{place}: teachers.{case.teacher}", what=what, mend=mend)
             if labels is not None and outputs != len(labels):
                 what = f"{model} has {outputs} outputs, for {len(labels)} labels"
                 yield Problem(place=f"{place}: teachers.{case.teacher}", what=what)

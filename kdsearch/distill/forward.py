@@ -224,7 +224,7 @@ class _Run:
         if scored.score is None:
             what = f"not everything that it says of {of} is finite, so that it cannot teach it"
             yield Doubt(place=place, what=what, mend=_mend_of(model))
-        elif scored.score <= (chance or 0.0):
+        elif _is_poor(scored.score, chance, data) and _tell_apart(examples.references, data):
             what = f"scores {scored.score:.4f} on {of}"
             if chance is not None:
                 what += f"; one label for all of them scores {chance:.4f}"
@@ -243,6 +243,22 @@ def _alike(together: Tensor, alone: Tensor) -> bool:
         return True
     there = together[: len(alone)]
     return torch.allclose(there, alone, rtol=0, atol=1e-3 * float(alone.abs().max()))
+
+
+def _is_poor(score: float, chance: float | None, data: DataSpec) -> bool:
+    """Whether a teacher says no more than one label for all would, or next to nothing."""
+    if chance is not None:
+        return score <= chance
+    return score <= (1.0 if data.task == "translation" else 0.1)  # of 100, of 1
+
+
+def _tell_apart(references: Sequence[Any], data: DataSpec) -> bool:
+    """Whether rows can tell a good model from a bad one: they have two labels, or an entity."""
+    if data.task == "classification":
+        return len(set(references)) > 1
+    if data.task == "ner":
+        return any(len(set(sentence.tags)) > 1 for sentence in references)
+    return True
 
 
 def _chance(task: Task, references: Sequence[Any], data: DataSpec) -> float | None:
@@ -268,7 +284,10 @@ def _mend_of(model: Any) -> str:
 
 def _beyond(model: Any, tokenizer: Any, examples: Encoded) -> str | None:
     """A token that the model has no embedding for; on a GPU it would end the process."""
-    size = model.get_input_embeddings().num_embeddings
+    try:
+        size = model.get_input_embeddings().num_embeddings
+    except (NotImplementedError, AttributeError):  # of CANINE and others that hash or quantise
+        return None
     largest = int(examples.inputs["input_ids"].max())
     if largest < size:
         return None

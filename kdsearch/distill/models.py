@@ -114,9 +114,12 @@ def _of_the_head(model: Any, weight: str) -> bool:
 
 
 def _pad(model: Any, task: Task, tokenizer: Any) -> None:
-    """Tell a decoder's head for classification what padding is: it reads the last other token."""
+    """Tell a decoder's head for classification what padding is: it reads the last other token.
+
+    Inputs are padded by the tokenizer, whatever the configuration says.
+    """
     config = model.config.get_text_config()
-    if not task.per_token and config.pad_token_id is None:
+    if not task.per_token and (config.pad_token_id is None or not config.is_encoder_decoder):
         config.pad_token_id = tokenizer.pad_token_id
 
 

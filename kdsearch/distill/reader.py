@@ -90,6 +90,8 @@ class Reader:
         )
         self._task = TASKS[data.task]
         tokenizer = tokenizer_of(*tokenizer_source(resolved, model))
+        self.of_words = tokenizer is None
+        """Whether it knows the words of the training split, as a model at random does."""
         if tokenizer is None:
             texts = (text for row in training for text in self._task.texts(row))
             tokenizer = word_tokenizer(texts)
@@ -136,8 +138,16 @@ class Reader:
 
     def outside(self, rows: Sequence[Row], split: str, size: int) -> tuple[int, list[str]]:
         """How many rows have tokens of numbers from `size` on, where not cut, and which."""
-        read = zip(rows, self._read(rows), strict=True)
-        some = [row for row, tokens in read if max(tokens.ids, default=0) >= size]
+        some = [
+            row
+            for start in range(0, len(rows), SAMPLE)  # a whole split as tokens would be large
+            for row, tokens in zip(
+                rows[start : start + SAMPLE],
+                self._read(rows[start : start + SAMPLE]),
+                strict=True,
+            )
+            if max(tokens.ids, default=0) >= size
+        ]
         if not some:
             return 0, []
         encoded = self._encode(some, training=split == "train")

@@ -105,6 +105,8 @@ def _unknown_words(
         "are unknown to its tokenizer"
     )
     mend = "take a model of the data's language, or the tokenizer that belongs to it"
+    if reader.of_words:
+        mend = "a model at random knows the words of train: give more rows, or another tokenizer"
     made = Problem if refused else Doubt
     yield made(place=where, what=what, mend=mend)
 

@@ -4,7 +4,7 @@ from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.estimate import Estimate, duration, estimate
 from kdsearch.driver.garbage import Garbage, Left, garbage
-from kdsearch.driver.preflight import Look, preflight_once
+from kdsearch.driver.preflight import Look, preflight_once, present
 from kdsearch.driver.search import open_study, run_search
 from kdsearch.driver.watch import Watch
 
@@ -21,5 +21,6 @@ __all__ = [
     "garbage",
     "open_study",
     "preflight_once",
+    "present",
     "run_search",
 ]

@@ -34,7 +34,7 @@ def preflight_once(
     Raises `InputError` with what `look` finds wrong.
     """
     kept = ledger.preflight()
-    lost = [name for name, model in resolved.models.items() if _is_gone(model.path)]
+    lost = _lost(resolved)
     there = _without(resolved, lost)
     digest = preflight_digest(there)
     if kept and kept.digest in (digest, preflight_digest(resolved)):
@@ -53,8 +53,14 @@ def preflight_once(
     return found
 
 
-def _is_gone(path: str | None) -> bool:
-    return path is not None and not os.path.isdir(path)
+def present(resolved: Resolved) -> Resolved:
+    """The study without the models whose folders are gone, and without all that names them."""
+    return _without(resolved, _lost(resolved))
+
+
+def _lost(resolved: Resolved) -> list[str]:
+    paths = {name: model.path for name, model in resolved.models.items()}
+    return [name for name, path in paths.items() if path is not None and not os.path.isdir(path)]
 
 
 def _without(resolved: Resolved, lost: list[str]) -> Resolved:

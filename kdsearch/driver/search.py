@@ -72,7 +72,9 @@ def open_study(
         before = changes = None
     if before is None or changes is None:
         resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
-        agenda = _looked_at(resolved, ledger, place, look, say)
+        if look:
+            preflight_once(resolved, ledger, place=place, look=look, say=say)
+        agenda = _agenda(resolved, ledger)
         ledger.write_resolved(agenda.resolved)
         return agenda
     lines = (f"{f} {what}" for files in changes.changed.values() for f, what in files.items())
@@ -95,28 +97,22 @@ def open_study(
         for file, what in files.items()
     }
     if not edited and not other:
-        say("the rows in it are the same: nothing is new")
+        say("what was read from it is the same: nothing is new")
         return _unchanged(resolved, before, ledger, study, place, look, say)
-    agenda = _looked_at(resolved, ledger, place, look, say)
+    agenda = _agenda(resolved, ledger)
     _say_of_change(agenda, edited, place, say)
     if other and not accept():
         mend = "put it back as it was, or accept what this means: --accept-changes"
         raise InputError(Problem(place=f, what=what, mend=mend) for f, what in other.items())
+    if look:
+        preflight_once(resolved, ledger, place=place, look=look, say=say)
     ledger.replace_resolved(agenda.resolved)
     return agenda
 
 
-def _looked_at(
-    resolved: Resolved,
-    ledger: Ledger,
-    place: str,
-    look: Look | None,
-    say: Callable[[str], None],
-) -> Agenda:
-    """The agenda of a study that was resolved now, once nothing is wrong with it."""
+def _agenda(resolved: Resolved, ledger: Ledger) -> Agenda:
+    """The agenda of a study that was resolved now, if the disk can hold what it keeps."""
     resolved = resolved.model_copy(update={"training_version": VERSION})
-    if look:
-        preflight_once(resolved, ledger, place=place, look=look, say=say)
     agenda = Agenda(resolved, ledger.results(resolved.study.tries))
     _check_disk(agenda, ledger.folder)
     return agenda

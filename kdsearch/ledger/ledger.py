@@ -30,7 +30,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -285,8 +284,8 @@ class Ledger:
         """The rows of a split, or its first ones."""
         content = self._disk.read(self.path(f"data/{digest}.jsonl"))
         # Not `splitlines`: a text may hold U+2028 and other ends of lines.
-        lines = (line for line in content.decode().split("\n") if line)
-        return [json.loads(line) for line in islice(lines, most)]
+        lines = content.split(b"\n", -1 if most is None else most)[:most]
+        return [json.loads(line) for line in lines if line]
 
     # -- outcomes and attempts ------------------------------------------------------------------
 

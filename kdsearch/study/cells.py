@@ -40,8 +40,10 @@ def listed(value: Any) -> Any:
         except (ValueError, RecursionError):
             pass
     if text.startswith("[") and text.endswith("]"):
-        # Brackets with spaces inside are words, [ Applause ]: nothing writes a list like that.
-        words = text[1:2].isspace() and text[-2:-1].isspace()
+        # Words in brackets, [ Applause ] or [laughs] so [pause]: nothing writes a list like that.
+        spaced = text[1:2].isspace() and text[-2:-1].isspace()
+        several = "] " in text and not text.startswith(("['", '["', "[[", "[np."))
+        words = spaced or several
         return text.split() if words else _written_list(text[1:-1])
     if text.startswith(("('", '("')) and isinstance(items := literal(text), tuple):
         return list(items)

@@ -16,7 +16,7 @@ import lzma
 import os
 import re
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -49,11 +49,12 @@ _NAMES = {
     "test": ("test",),
 }
 """What a file or folder of each split may be called where the study does not name it."""
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?")
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _PACKED = re.compile(
     rb"(?P<gzip>\x1f\x8b)|(?P<bzip2>BZh\d1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zip>PK\x03\x04)"
 )
+_HELD = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 _BOMS = {b"\xff\xfe\x00\x00": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -100,17 +101,9 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
     found: dict[str, RawFiles] = {}
     there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     its_split = {path: _split_named(path) for path in there if path.name not in _NO_DATA}
-    for path, its in its_split.items():
-        known = _kind(path)[0] in KINDS
-        if path.is_file() and known and its is None:
-            what = f"has {path.name}, which is no split"
-            mend = "name it train, validation or test, or move it away"
-            raise InputError.one(folder, what, mend)
-        if path.is_file() and its is not None and not known:
-            what, mend = f"{path.name} is an unknown kind of file", f"use one of {KINDS_IN_WORDS}"
-            raise InputError.one(folder, what, mend)
+    known = {path for path in its_split if path.is_dir() or _kind(path)[0] in KINDS}
     for split in SPLITS:
-        paths = [path for path, its in its_split.items() if its == split]
+        paths = [path for path, its in its_split.items() if its == split and path in known]
         names = dict.fromkeys(_shard_name(path) for path in paths)
         if len(names) > 1:
             what = f"has {' and '.join(names)}, which are one split"
@@ -120,6 +113,14 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
             place = str(folder / next(iter(names)))
             every = tuple(part for path in paths for part in _parts(path, split))
             found[split] = RawFiles(place=place, paths=every, columns=columns)
+    for path, its in its_split.items():  # what may be meant for a split that is missing
+        if path.is_file() and its is None and path in known and len(found) < len(SPLITS):
+            what = f"has {path.name}, which is no split"
+            mend = "name it train, validation or test, or move it away"
+            raise InputError.one(folder, what, mend)
+        if path.is_file() and its is not None and its not in found:
+            what, mend = f"{path.name} is an unknown kind of file", f"use one of {KINDS_IN_WORDS}"
+            raise InputError.one(folder, what, mend)
     if SPLITS[0] not in found:
         mend = f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}"
         raise InputError.one(folder, f"has no {SPLITS[0]} split", mend)
@@ -140,6 +141,7 @@ def _matching(name: str, split: str) -> Iterator[Path]:
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not found:
             raise InputError.one(path, "no file has a name of this form")
+        _all_shards(found)
     else:
         found = [path]
     for each in found:
@@ -188,14 +190,16 @@ def _shard_name(path: Path) -> str:
 
 
 def _all_shards(paths: Sequence[Path]) -> None:
-    if (shard := _SHARD.fullmatch(paths[0].name.partition(".")[0])) is not None:
-        numbers = {_SHARD.fullmatch(path.name.partition(".")[0])[2] for path in paths}  # type: ignore[index]
-        missing = {f"{number:05}" for number in range(int(shard[3]))} - numbers
-        if missing:
-            what = (
-                f"{len(missing)} of {int(shard[3])} shards are missing, {min(missing)} among them"
-            )
-            raise InputError.one(paths[0].with_name(_shard_name(paths[0])), what, "fetch them")
+    """Raise `InputError` where files that are called parts of one split are not all of them."""
+    there: dict[Path, set[int]] = defaultdict(set)
+    for path in paths:
+        if (shard := _SHARD.fullmatch(path.name.partition(".")[0])) is not None:
+            there[path.with_name(_shard_name(path))].add(int(shard[2]))
+    for name, numbers in there.items():
+        every = int(name.name.partition("-of-")[2][:5])
+        if missing := sorted({*range(every)} - numbers):
+            what = f"{len(missing)} of {every} shards are missing, {missing[0]:05} among them"
+            raise InputError.one(name, what, "fetch them, or list those that are meant")
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -243,9 +247,12 @@ def _opened(path: Path, kind: str, packed: str) -> Any:
         raise InputError([problem])
     with path.open("rb") as file:
         start = file.read(16)
-    if packed:
-        return _OPENERS[packed](path)
     held = (match := _PACKED.match(start)) and match.lastgroup
+    if packed:
+        if start and held != _HELD[packed]:
+            what = "is not compressed as its name says"
+            raise InputError.one(path, what, "give it the name that fits")
+        return _OPENERS[packed](path)
     if start.startswith(b"PAR1") and kind != ".parquet":
         held = "parquet"
     if held:

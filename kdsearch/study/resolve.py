@@ -30,6 +30,7 @@ READABLE = (1, 2)
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
+_SMALL_JSON = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -78,6 +79,17 @@ class ResolvedDataset(Record):
     """The SHA-256 of each local file it was read from; None in folders that did not tell."""
 
 
+_UNTOLD: dict[str, Any] = {
+    "cut": {},
+    "left_out": {},
+    "drawn": None,
+    "shared": {},
+    "converted": None,
+    "files": None,
+}
+"""A data set without what is told of its rows, which trainings do not see."""
+
+
 class ResolvedModel(Record):
     """A pretrained model by the digest of its files; `path` is where it was found."""
 
@@ -105,11 +117,10 @@ class Resolved(Record):
 
     @property
     def content(self) -> dict[str, ResolvedDataset | ResolvedModel]:
-        """The data sets and models, `datasets.NAME` and `models.NAME`, whatever their files."""
-        without = {"files": None}
+        """What trainings see of the data sets and models, `datasets.NAME` and `models.NAME`."""
         return {
-            **{f"datasets.{n}": d.model_copy(update=without) for n, d in self.datasets.items()},
-            **{f"models.{n}": m.model_copy(update=without) for n, m in self.models.items()},
+            **{f"datasets.{n}": d.model_copy(update=_UNTOLD) for n, d in self.datasets.items()},
+            **{f"models.{n}": m.model_copy(update={"files": None}) for n, m in self.models.items()},
         }
 
 
@@ -142,7 +153,14 @@ def resolve(
         try:
             # Before the rows: what changes between the two is then noticed at the next launch.
             files = data_digests(source_paths(name, dataset, data_dir))
-            data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed, given=given)
+            data = read_dataset(
+                name,
+                dataset,
+                data_dir=data_dir,
+                seed=study.seed,
+                given=given,
+                fair=not _drawn_before(study, name, known),
+            )
         except HubUnreachableError:
             unreachable.append(f"datasets.{name}")
             continue
@@ -190,6 +208,17 @@ def resolve(
     if problems:
         raise InputError(problems)
     return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
+
+
+def _drawn_before(study: Study, name: str, known: Resolved | None) -> bool:
+    """Whether a data set's splits were drawn when labels and groups did not count yet.
+
+    While the study says the same of it, its rows stay as they were drawn.
+    """
+    if known is None or known.study.datasets.get(name) != study.datasets[name]:
+        return False
+    before = known.datasets[name]
+    return bool(before.cut) and before.drawn is None
 
 
 def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Resolved) -> bool:
@@ -267,6 +296,9 @@ def _check_files(folder: Path, place: str) -> None:
     if missing := [file.name for file in weights if not file.is_file()]:
         what = f"{folder} lacks {shortened_list(missing)}, of {len(weights)} files of weights"
         raise InputError.one(place, what, "fetch them, or wait until the folder is written")
+    for name in _SMALL_JSON:
+        if (folder / name).is_file():
+            _json_object(folder / name)
     texts = {path for pattern in NOT_WEIGHTS for path in folder.glob(pattern) if path.is_file()}
     if problems := [found for path in (*weights, *sorted(texts)) if (found := stand_in(path))]:
         raise InputError(problems)
@@ -290,9 +322,9 @@ def _json_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError.one(path, f"not JSON: {error}") from None
+        raise InputError.one(path, f"not JSON: {error}", "fetch it again") from None
     if not isinstance(content, dict):
-        raise InputError.one(path, "not a JSON object")
+        raise InputError.one(path, "not a JSON object", "fetch it again")
     return content
 
 
@@ -409,7 +441,15 @@ def _equal_cases(
 
 def _versions() -> dict[str, str]:
     found = {"kdsearch": kdsearch.__version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "ray", "datasets", "tokenizers", "numpy"):
+    for package in (
+        "torch",
+        "transformers",
+        "ray",
+        "datasets",
+        "tokenizers",
+        "numpy",
+        "scikit-learn",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -98,16 +98,19 @@ def read_dataset(
     data_dir: Path | None,
     seed: int,
     given: Sequence[tuple[str, ...]] = (),
+    fair: bool = True,
 ) -> DataRows:
     """The rows of each split, checked and cut to the study's limit.
 
     Looks in `data_dir/NAME/` first, then where the study says. A split without a source is drawn
     from the training split by the seed. Where a limit leaves rows out, files are read twice, so
     that only rows that are kept are held. `given` are the labels of its given teachers, for tags
-    that the study does not name. Raises `InputError` with the problems of all splits.
+    that the study does not name; not `fair`, splits are drawn as they once were, without regard to
+    labels and groups. Raises `InputError` with the problems of all splits.
     """
     columns = columns_of(name, dataset)
     source = _source(name, dataset, columns, data_dir)
+    fair = fair and source.fair
     problems = [*source.problems]
     if columns.task == "ner":
         every = [_Readable(raw, problems) for raw in source.splits.values()]
@@ -132,7 +135,7 @@ def read_dataset(
     if problems:
         raise InputError(dict.fromkeys(problems))
     chosen: dict[str, Sequence[int]] = {split: range(scan.count) for split, scan in scans.items()}
-    if missing and source.fair:
+    if missing and fair:
         chosen |= drawing.draw(missing, f"datasets.{name}", f"{seed}/{name}/cut")
     elif missing:
         chosen |= _cut_off(drawing.labelled, missing, source.cut, name, seed)
@@ -152,7 +155,7 @@ def read_dataset(
         labels=columns.labels,
         cut=cut,
         left_out={split: scan.left_out for split, scan in scans.items() if scan.left_out},
-        drawn=drawing.rule if missing and source.fair else None,
+        drawn=drawing.rule if missing and fair else None,
         shared=_shared(splits, missing, columns),
         converted=columns.scheme if columns.written else None,
     )

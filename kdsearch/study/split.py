@@ -38,8 +38,9 @@ def group_of(columns: Columns, row: Row) -> str:
 
 
 def group_name(columns: Columns) -> str:
-    """The column, or columns, that `group_of` goes by."""
-    return columns.group or columns.text[-1 if columns.task == "qa" else 0]
+    """The column, or columns, by which rows belong together."""
+    own = columns.text[-1 if columns.task == "qa" else 0]
+    return f"{own} and {columns.group}" if columns.group else own
 
 
 class Drawing:
@@ -50,11 +51,15 @@ class Drawing:
         self._labels: dict[Hashable, int] = {}
         self._strata = array("l")
         self._groups = array("Q")
+        self._named = array("Q")  # by the column that the study names, if it does
 
     def add(self, raw: Row, row: Row) -> None:
         """Take in the next row, in its raw form and in its task's."""
-        group = group_value(raw, self._columns)
-        self._groups.append(hash_of(group_of(self._columns, row) if group is None else group))
+        own = group_of(self._columns, row)
+        self._groups.append(hash_of(own))
+        if self._columns.group is not None:
+            named = group_value(raw, self._columns)
+            self._named.append(hash_of(f"{own}\0" if named is None else named))
         label = self._label(row)
         number = self._labels.setdefault(label, len(self._labels))
         self._strata.append(_UNLABELLED if label is None else number)
@@ -62,9 +67,11 @@ class Drawing:
     def _label(self, row: Row) -> Hashable:
         """What is spread evenly; of ner all tags of a row, of which `draw` takes the rarest."""
         gold = row[GOLD[self._columns.task]]
-        if self._columns.task == "ner" and gold is not None:
+        if gold is None:
+            return None
+        if self._columns.task == "ner":
             return frozenset(gold)
-        if self._columns.task == "qa" and gold is not None:
+        if self._columns.task == "qa":
             return bool(gold)  # whether there is an answer
         return gold if self._columns.task == "classification" else 0
 
@@ -89,6 +96,8 @@ class Drawing:
         """
         strata = self._rarest(np.asarray(self._strata))
         groups = np.asarray(self._groups)
+        if self._named:
+            groups = _joined(groups, np.asarray(self._named))
         held = np.unique(groups[strata == _UNLABELLED])
         free = np.flatnonzero(~np.isin(groups, held))
         numbers = _numbered(groups[free], seed)
@@ -129,6 +138,21 @@ class Drawing:
 def hash_of(text: str) -> int:
     """64 bits of a text's digest."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _joined(
+    groups: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """One group for rows that are of one in either way, be it by way of other rows."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first = np.unique(groups, return_inverse=True)[1]
+    second = np.unique(others, return_inverse=True)[1] + first.max() + 1
+    size = second.max() + 1
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(size, size))
+    number_of: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return number_of[first].astype(np.uint64)
 
 
 def _numbered(groups: npt.NDArray[np.uint64], seed: str) -> npt.NDArray[np.intp]:

@@ -18,7 +18,10 @@ def stand_in(path: Path) -> Problem | None:
     if start.startswith(_POINTER):
         what, mend = "is a Git LFS pointer", "git lfs pull brings the file itself"
     elif start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE):
-        what, mend = "is a web page", "fetch the file itself (on the Hub: /resolve/, not /blob/)"
+        what, mend = (
+            "is a web page",
+            "fetch the file itself; on the Hub, /resolve/ and not /blob/",
+        )
     else:
         return None
     return Problem(place=str(path), what=what, mend=mend)

@@ -57,8 +57,9 @@ def survey(
         facts[name] = DatasetFacts(splits={s: splits[s].facts for s in SPLITS}, shared=shared)
         found: tuple[tuple[str, str], ...] = (
             *_left_out(resolved.study, name, data),
+            *_grouped(resolved.study, name, data),
             *_unlabelled(resolved.study, name, splits["train"].facts),
-            *_unseen_labels(name, data, facts[name].splits),
+            *_unseen_labels(resolved.study, name, data, facts[name].splits),
             *_unscored_labels(data, facts[name].splits),
         )
         if resolved.study.datasets[name].grammar is None:  # whose sentences repeat themselves
@@ -125,6 +126,13 @@ def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
         yield f"left out of {split}, since {why}: {_number(rows, 'row')}", mend
 
 
+def _grouped(study: Study, name: str, data: ResolvedDataset) -> _Found:
+    group = study.datasets[name].group
+    if group is not None and not data.cut:
+        what = f"its group, {group}, says how splits are drawn, and none is: all are given"
+        yield what, "see that no group is in two of them, and remove group"
+
+
 def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
     """Rows that only a teacher says anything about, where something learns from labels too."""
     taught = [study.teachers[case.teacher] for case in test_cases(study) if case.dataset == name]
@@ -136,7 +144,9 @@ def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
         yield f"{what}; {' and '.join(learners)} on the other {rest:,} alone", ""
 
 
-def _unseen_labels(name: str, data: ResolvedDataset, splits: Mapping[str, SplitFacts]) -> _Found:
+def _unseen_labels(
+    study: Study, name: str, data: ResolvedDataset, splits: Mapping[str, SplitFacts]
+) -> _Found:
     """Labels that no training row has."""
     train, validation, test = (splits[split].labels for split in SPLITS)
     if splits["train"].unlabelled == splits["train"].rows:
@@ -146,7 +156,7 @@ def _unseen_labels(name: str, data: ResolvedDataset, splits: Mapping[str, SplitF
     nowhere = [label for label in unseen if not validation[label] and not test[label]]
     late = [label for label in unseen if not validation[label] and test[label]]
     untaught = [label for label in unseen if validation[label]]
-    if nowhere:
+    if nowhere and study.datasets[name].labels is not None:  # else a given teacher has them
         mend = f"leave {_it(nowhere)} out of datasets.{name}.labels"
         yield f"no split has any {row} of {_named(nowhere)}", mend
     if late:
