@@ -54,11 +54,6 @@ def shortened_list(names: Sequence[str], most: int = 3) -> str:
     return ", ".join([*names[:most], *more])
 
 
-def printable(text: str) -> str:
-    """`text` on one line, with what would move a cursor or colour a terminal written as `\\x1b`."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -318,6 +318,22 @@ def test_a_json_array_that_is_too_large_is_refused_with_the_line_that_converts_i
     assert len(read("translation", str(path)).splits["train"]) == len(PAIRS)
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "conll"])
+def test_a_small_compressed_file_with_a_line_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / f"x.{form}.gz"
+    with gzip.open(path, "wb") as file:
+        for _ in range(500):
+            file.write(b"x" * 10**6)
+    tracemalloc.start()
+    [problem] = problems("ner", str(path))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert problem.startswith(f"{path}:1: is a line of more than 20 million characters")
+    assert most < 200 * 10**6
+
+
 # -- several files, folders ------------------------------------------------------------------------
 
 

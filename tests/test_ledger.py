@@ -34,6 +34,7 @@ from kdsearch.agenda import Agenda, Cost, Epoch, TestScore, Training
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Disk, Ledger, OsDisk, driver_lock, driver_of
 from kdsearch.search import ValidationScore
+from kdsearch.study import Row, digest_rows
 
 RESOLVED = resolved_of(a_study(tries=2))
 TRAINING: Training = Agenda(RESOLVED).requests()[0].training
@@ -305,8 +306,24 @@ def test_a_study_that_was_damaged_is_refused(tmp_path: Path) -> None:
 def test_rows_come_back_as_they_were_written_whatever_their_text(texts: list[str]) -> None:
     ledger = memory_ledger(RESOLVED)
     rows = [{"texts": [text, "a\u2028b\x85c\x0bd"], "label": 1} for text in texts]
-    ledger.write_rows("digest", rows)
-    assert ledger.rows("digest") == rows
+    ledger.write_rows(digest_rows(rows), rows)
+    assert ledger.rows(digest_rows(rows)) == rows
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"label": 1}\n', b'{"label": NaN}\n', b"\xff\n", b"[" * 9999]
+)
+def test_rows_that_are_not_those_of_their_digest_are_not_read(
+    tmp_path: Path, damage: bytes
+) -> None:
+    ledger = ready(tmp_path)
+    rows: list[Row] = [{"label": 0}, {"label": 1}]
+    digest = digest_rows(rows)
+    ledger.write_rows(digest, rows)
+    path = tmp_path / "data" / f"{digest}.jsonl"
+    path.write_bytes(damage)
+    with pytest.raises(InputError, match=f"{path}: (has the digest|holds no rows)"):
+        ledger.rows(digest)
 
 
 def test_a_derived_file_takes_the_place_of_an_older_one(tmp_path: Path) -> None:

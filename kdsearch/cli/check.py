@@ -30,7 +30,7 @@ from kdsearch.cli.options import (
     study_models,
 )
 from kdsearch.driver import preflight_once
-from kdsearch.errors import InputError, Problem, printable
+from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
 from kdsearch.study import (
     SAMPLE,
@@ -187,7 +187,7 @@ def _data_table(name: str, data: ResolvedDataset, facts: DatasetFacts) -> Table:
     lacking = [label for label in counts if 0 in counts[label]]
     shown = [*lacking, *(label for label in counts if label not in lacking)][:_MOST_LABELS]
     for label in (label for label in counts if label in shown):
-        _add(table, printable(label), counts[label])
+        _add(table, label, counts[label])
     if len(counts) > len(shown):
         table.add_row(f"and {len(counts) - len(shown)} more, which each split has")
     return table

@@ -41,9 +41,10 @@ from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.ledger.names import FOLDERS, below, is_key, is_ours, marker_advice, shared_link
 from kdsearch.ledger.reading import UnreadableError, open_plain, parse_json, read_plain
 from kdsearch.ledger.removal import kept_back, remove, sweep_halves
-from kdsearch.study import FORMAT, READABLE, Preflight, Resolved, Row
+from kdsearch.study import FORMAT, READABLE, Preflight, Resolved, Row, digest_rows
 
-_DAMAGED = "bring it back from a copy of the folder, or give another --folder"
+_COPY = "bring it back from a copy of the folder"
+_DAMAGED = f"{_COPY}, or give another --folder"
 _KEPT_DIGEST = re.compile("[0-9a-f]{64}")
 _NEWER = ("extra_forbidden", "literal_error", "union_tag_invalid")
 """What pydantic says of what a newer kdsearch may have written."""
@@ -281,11 +282,22 @@ class Ledger:
         self._commit(self.path(f"data/{digest}.jsonl"), lines.encode())
 
     def rows(self, digest: str, most: int | None = None) -> list[Row]:
-        """The rows of a split, or its first ones."""
-        content = self._disk.read(self.path(f"data/{digest}.jsonl"))
-        # Not `splitlines`: a text may hold U+2028 and other ends of lines.
-        lines = content.split(b"\n", -1 if most is None else most)[:most]
-        return [json.loads(line) for line in lines if line]
+        """The rows of a split, or its first ones.
+
+        Raises `InputError` for what is no JSON, and where all of them have another digest.
+        """
+        path = self.path(f"data/{digest}.jsonl")
+        try:
+            content = self._disk.read(path)
+            # Not `splitlines`: a text may hold U+2028 and other ends of lines.
+            lines = content.split(b"\n", -1 if most is None else most)[:most]
+            rows = [parse_json(line) for line in lines if line]
+            found = digest if most is not None else digest_rows(rows)
+        except ValueError as error:
+            raise InputError.one(path, f"holds no rows: {error}", _COPY) from None
+        if found != digest:
+            raise InputError.one(path, f"has the digest {found}", _COPY)
+        return rows
 
     # -- outcomes and attempts ------------------------------------------------------------------
 

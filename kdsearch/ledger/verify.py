@@ -19,7 +19,6 @@ from kdsearch.errors import InputError, Problem, shown
 from kdsearch.ledger.ledger import Ledger
 from kdsearch.ledger.names import FOLDERS, MARKER, files_in, is_key, is_ours
 from kdsearch.ledger.reading import UnreadableError
-from kdsearch.study import digest_rows
 
 CANNOT_KNOW = (
     "not known: whether scores, epochs and costs are those that were measured; nothing is signed, "
@@ -284,18 +283,15 @@ def _preflight(ledger: Ledger) -> Iterator[Problem]:
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
     path = ledger.folder / "data" / f"{digest}.jsonl"
-    mend = "bring it back from a copy of the folder"
     try:
-        actual = digest_rows(ledger.rows(digest))
+        ledger.rows(digest)
     except FileNotFoundError:
+        mend = "bring it back from a copy of the folder"
         yield Problem(place=str(path), what="is not there", mend=mend)
     except PermissionError:
         yield _not_readable(path)
-    except (ValueError, RecursionError) as error:
-        yield Problem(place=str(path), what=f"holds no rows: {error}", mend=mend)
-    else:
-        if actual != digest:
-            yield Problem(place=str(path), what=f"has the digest {actual}", mend=mend)
+    except InputError as error:
+        yield from error.problems
 
 
 def _not_readable(path: Path) -> Problem:

@@ -39,7 +39,7 @@ def to_json(
             "rewards": REWARDS,
         },
     }
-    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def plain(value: object) -> Any:

@@ -16,8 +16,11 @@ from kdsearch.report.plain import to_json
 from kdsearch.report.tables import tables, to_csv
 from kdsearch.study import Doubt
 
-_PATH = re.compile(r"(?<![\w.:/])~?/(?:[^\s'\":,;()/]+/)+([^\s'\":,;()/]*)")
-"""An absolute path with a folder in it."""
+_PATH = re.compile(
+    r"(?P<quote>['\"])~?/(?:[^'\"/\n]+/)+(?P<quoted>[^'\"/\n]*)(?P=quote)"
+    r"|(?<![\w.:/])~?/(?:[^\s'\":,;()/]+/)+(?P<bare>[^\s'\":,;()/]*)"
+)
+"""An absolute path with a folder in it; within quotes it may hold spaces."""
 
 
 def write_report(ledger: Ledger, agenda: Agenda) -> Path:
@@ -75,4 +78,9 @@ def _public_doubt(doubt: Doubt) -> Doubt:
 
 def _without_paths(text: str) -> str:
     """`text` with the absolute paths in it cut to their names."""
-    return _PATH.sub(lambda path: f"…/{path[1]}", text)
+
+    def name(path: re.Match[str]) -> str:
+        quote = path["quote"] or ""
+        return f"{quote}…/{path['quoted'] if quote else path['bare']}{quote}"
+
+    return _PATH.sub(name, text)

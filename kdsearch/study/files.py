@@ -270,7 +270,25 @@ def _decoded(path: Path, file: Any, newline: str | None) -> TextIO:
             if not any(half):
                 what = "is UTF-16 without a byte-order mark"
                 raise InputError.one(path, what, _iconv(path, name))
-    return io.TextIOWrapper(file, encoding=encoding, newline=newline)
+    return _Text(path, file, encoding=encoding, newline=newline)
+
+
+class _Text(io.TextIOWrapper):
+    """Text by lines of a bounded length: a small compressed file may hold one of gigabytes."""
+
+    def __init__(self, path: Path, file: Any, **options: Any) -> None:
+        super().__init__(file, **options)
+        self._path, self._number = path, 0
+
+    def __next__(self) -> str:
+        line = self.readline(formats.MOST_LINE)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        if len(line) == formats.MOST_LINE:
+            what = f"is a line of more than {formats.MOST_LINE // 10**6} million characters"
+            raise InputError.one(f"{self._path}:{self._number}", what, "give each row its own line")
+        return line
 
 
 def _iconv(path: Path, encoding: str) -> str:

@@ -22,7 +22,9 @@ from kdsearch.errors import InputError, first_line, shortened
 from kdsearch.study.parsers import Columns, Row
 
 MOST_JSON = 200_000_000
-"""Characters of a .json file that is one value, which can only be read as a whole; or of a cell."""
+"""Characters of a .json file that is one value, which can only be read as a whole."""
+MOST_LINE = 20_000_000
+"""Characters of a line of any file, and of a cell."""
 _BATCH = 1_000
 """Rows of a .parquet file that are held at a time."""
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -142,7 +144,7 @@ def delimited(usual: str) -> Callable[[Path, TextIO, Columns], Iterator[Row]]:
     """The reader of .csv or .tsv: `usual` separates, unless the header says another does."""
 
     def read(path: Path, text: TextIO, columns: Columns) -> Iterator[Row]:
-        csv.field_size_limit(MOST_JSON)  # of a cell; a context may be long
+        csv.field_size_limit(MOST_LINE)  # of a cell; a context may be long
         lines = _Lines(text)
         head = [next(lines, "")]
         while head[-1].isspace():

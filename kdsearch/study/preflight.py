@@ -14,14 +14,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 import kdsearch
-from kdsearch.errors import printable
+from kdsearch.errors import shown
 from kdsearch.study.resolve import Record, Resolved
 
 SAMPLE = 2_000
 """The most rows of a split that are given to a tokenizer, drawn by the study's seed."""
 
 
-Shown = Annotated[str, AfterValidator(printable)]
+Shown = Annotated[str, AfterValidator(shown)]
 
 
 class Doubt(Record):

@@ -154,8 +154,7 @@ def _compare_model(
 ) -> tuple[ResolvedModel | None, dict[str, str]]:
     """A model as it is now, None where it is gone, and its files that are not as they were."""
     assert model.path is not None
-    assert before.path is not None
-    places = (Path(os.path.expanduser(model.path)), Path(before.path))
+    places = [Path(os.path.expanduser(model.path)), *([Path(before.path)] if before.path else [])]
     folder = next((place for place in places if os.path.isdir(place)), None)
     if folder is None:
         return None, {}
