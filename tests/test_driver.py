@@ -231,6 +231,14 @@ def test_a_score_of_0_is_logged_as_a_score_and_divergence_as_such(tmp_path: Path
     assert "ERROR" in lines[2]
 
 
+def test_nothing_in_the_log_controls_the_terminal_that_shows_it(tmp_path: Path) -> None:
+    (request,) = requests()[0].requests()
+    log = Log(tmp_path)
+    log.failed(request, attempt_at(request.training.key, "\x1b[2J\u202e\x9b31m"), for_good=True)
+    log.close()
+    assert (tmp_path / "launch.log").read_text().endswith(": \\x1b[2J\\u202e\\x9b31m\n")
+
+
 def test_a_search_that_goes_on_adds_to_the_log(tmp_path: Path) -> None:
     (request,) = requests()[0].requests()
     for _ in range(2):

@@ -251,6 +251,21 @@ def test_a_note_of_a_driver_is_not_written_through_a_link(folder: Path) -> None:
         assert private.read_text() == "private"
 
 
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def test_rows_that_were_changed_are_not_trained_on(folder: Path) -> None:
+    training = next(o.training for o in Ledger(folder).outcomes() if o.training.kind == "student")
+    path = folder / "data" / f"{training.data.train}.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(
+        f"{first.replace('1', '0') if '1' in first else first.replace('0', '1')}\n{rest}"
+    )
+    settings = training.settings.model_copy(update={"max_length": 99})  # this process has read them
+    with pytest.raises(InputError, match=f"{path}: has the digest"):
+        run_training(training.model_copy(update={"settings": settings}), folder)
+
+
 # -- export ----------------------------------------------------------------------------------------
 
 
