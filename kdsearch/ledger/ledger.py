@@ -23,7 +23,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import socket
 import uuid
 from collections.abc import Collection, Iterable, Iterator
@@ -31,23 +30,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import ValidationError
-
-from kdsearch.agenda import VERSION, Attempt, Outcome, failed_for_good
+from kdsearch.agenda import Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError, Problem, StorageError, shown
 from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.ledger.names import FOLDERS, below, is_key, is_ours, marker_advice, shared_link
 from kdsearch.ledger.reading import UnreadableError, open_plain, parse_json, read_plain
+from kdsearch.ledger.records import (
+    parse_digests,
+    parse_preflight,
+    parse_resolved,
+    parse_result,
+)
 from kdsearch.ledger.removal import kept_back, remove, sweep_halves
-from kdsearch.study import FORMAT, READABLE, Preflight, Resolved, Row, digest_rows
+from kdsearch.study import Preflight, Resolved, Row, digest_rows
 
 _COPY = "bring it back from a copy of the folder"
 _DAMAGED = f"{_COPY}, or give another --folder"
-_KEPT_DIGEST = re.compile("[0-9a-f]{64}")
-_NEWER = ("extra_forbidden", "literal_error", "union_tag_invalid")
-"""What pydantic says of what a newer kdsearch may have written."""
 _log = logging.getLogger(__name__)
 
 
@@ -191,19 +191,12 @@ class Ledger:
         """The digests of what a training made again, where they are not those of its outcome."""
         path = self.path(f"digests/{key}.json")
         try:
-            again = parse_json(self._disk.read(path))
+            return parse_digests(self._disk.read(path))
         except FileNotFoundError:
             return {}
         except UnreadableError as error:
             self._ignore(path, str(error))
             return {}
-        whole = isinstance(again, dict) and all(
-            isinstance(digest, str) and _KEPT_DIGEST.fullmatch(digest) for digest in again.values()
-        )
-        if not whole:
-            self._ignore(path, "does not map names to digests")
-            return {}
-        return dict(again)
 
     def write_digests(self, key: str, digests: dict[str, str]) -> None:
         """Record the digests of what was made again, in the place of those of its outcome."""
@@ -239,17 +232,11 @@ class Ledger:
         """
         path = self.folder / "resolved.json"
         try:
-            content = self._disk.read(path)
-            _check_version(path, parse_json(content))
-            return Resolved.model_validate_json(content)
+            return parse_resolved(path, self._disk.read(path))
         except FileNotFoundError:
-            raise InputError.one(
-                self.folder, "holds no study", "give the folder that `kdsearch launch` printed"
-            ) from None
-        except ValidationError as error:
-            detail = error.errors()[0]
-            raise InputError.one(path, f"cannot be read: {detail['msg']}", _DAMAGED) from None
-        except ValueError as error:
+            mend = "give the folder that `kdsearch launch` printed"
+            raise InputError.one(self.folder, "holds no study", mend) from None
+        except UnreadableError as error:
             raise InputError.one(path, f"cannot be read: {error}", _DAMAGED) from None
 
     def write_preflight(self, preflight: Preflight) -> None:
@@ -268,13 +255,7 @@ class Ledger:
 
     def read_preflight(self) -> Preflight:
         """The same; raises `UnreadableError` for a damaged one, and `FileNotFoundError`."""
-        content = self._disk.read(self.path("preflight.json"))
-        parse_json(content)
-        try:
-            return Preflight.model_validate_json(content)
-        except ValidationError as error:
-            what = f"is none of this kdsearch: {error.errors()[0]['msg']}"
-            raise UnreadableError(what) from None
+        return parse_preflight(self._disk.read(self.path("preflight.json")))
 
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""
@@ -336,15 +317,7 @@ class Ledger:
         one of another kdsearch.
         """
         kind = Outcome if path.parent == self.folder / "outcomes" else Attempt
-        content = self._disk.read(path)
-        try:
-            found = kind.model_validate_json(content)
-        except ValidationError as error:
-            raise _damage(content, error) or _of_another(path, error) from None
-        named = path.stem if isinstance(found, Outcome) else path.parent.name
-        if found.key != named:
-            raise UnreadableError(f"is of the training {shown(found.key[:40])}")
-        return found
+        return parse_result(path, self._disk.read(path), kind)
 
     def _ignore(self, path: Path, what: str) -> None:
         """Say once what is wrong with a file that is passed over."""
@@ -512,42 +485,3 @@ class Ledger:
 def _digest(path: Path, changed: int, size: int, inode: int) -> str:
     with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
-    """What is wrong with a file that no kdsearch wrote so; None where a newer one may have."""
-    try:
-        parse_json(content)
-    except UnreadableError as damage:
-        return damage
-    detail = error.errors()
-    if any(each["type"] in _NEWER for each in detail):
-        return None
-    where = ".".join(map(str, detail[0]["loc"]))
-    return UnreadableError(f"has another shape: {shown(where[:60])}: {detail[0]['msg']}")
-
-
-def _of_another(path: Path, error: ValidationError) -> InputError:
-    """What to say of an outcome or an attempt that another kdsearch may have written."""
-    kind = "outcome" if path.parent.name == "outcomes" else "attempt"
-    return InputError.one(
-        path,
-        f"is no {kind} of this kdsearch: {error.errors()[0]['msg']}",
-        "use the one that wrote it, or move it away and launch again to train it anew",
-    )
-
-
-def _check_version(path: Path, plain: Any) -> None:
-    """Refuse a study of a kdsearch that had another format, or other results."""
-    if not isinstance(plain, dict):
-        return
-    versions = plain.get("versions")
-    known = versions.get("kdsearch") if isinstance(versions, dict) else None
-    wrote = f"kdsearch {known or 'of another version'}"
-    mend = f"use {wrote}, which wrote it, or launch into another --folder"
-    if plain.get("format") not in READABLE:
-        raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)
-    version = plain.get("training_version", 2)
-    if version != VERSION:
-        what = f"its outcomes are of training code {version}, and this kdsearch has {VERSION}"
-        raise InputError.one(path, f"{what}, which would train them all again", mend)

@@ -280,7 +280,7 @@ class _Text(io.TextIOWrapper):
         super().__init__(file, **options)
         self._path, self._number = path, 0
 
-    def __next__(self) -> str:
+    def __next__(self) -> str:  # type: ignore[override]  # as TextIOWrapper itself does
         line = self.readline(formats.MOST_LINE)
         if not line:
             raise StopIteration

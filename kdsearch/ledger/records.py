@@ -1,0 +1,109 @@
+"""From the content of a study's files to what they say, where anyone may have written them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdsearch.agenda import VERSION, Attempt, Outcome
+from kdsearch.errors import InputError, shown
+from kdsearch.ledger.reading import UnreadableError, parse_json
+from kdsearch.study import FORMAT, READABLE, Preflight, Resolved
+
+_KEPT_DIGEST = re.compile("[0-9a-f]{64}")
+_NEWER = ("extra_forbidden", "literal_error", "union_tag_invalid")
+"""What pydantic says of what a newer kdsearch may have written."""
+
+
+def parse_resolved(path: Path, content: bytes) -> Resolved:
+    """A study.
+
+    Raises `UnreadableError` for a damaged one, and `InputError` for one that another kdsearch
+    would train otherwise than this one.
+    """
+    _check_version(path, parse_json(content))
+    try:
+        return Resolved.model_validate_json(content)
+    except ValidationError as error:
+        raise UnreadableError(error.errors()[0]["msg"]) from None
+
+
+def parse_preflight(content: bytes) -> Preflight:
+    """What a preflight found. Raises `UnreadableError`."""
+    parse_json(content)
+    try:
+        return Preflight.model_validate_json(content)
+    except ValidationError as error:
+        what = f"is none of this kdsearch: {error.errors()[0]['msg']}"
+        raise UnreadableError(what) from None
+
+
+def parse_digests(content: bytes) -> dict[str, str]:
+    """The digests of files by their names. Raises `UnreadableError`."""
+    digests = parse_json(content)
+    whole = isinstance(digests, dict) and all(
+        isinstance(digest, str) and _KEPT_DIGEST.fullmatch(digest) for digest in digests.values()
+    )
+    if not whole:
+        raise UnreadableError("does not map names to digests")
+    return dict(digests)
+
+
+def parse_result(
+    path: Path, content: bytes, kind: type[Outcome] | type[Attempt]
+) -> Outcome | Attempt:
+    """The outcome or the attempt in the file `path`.
+
+    Raises `UnreadableError` for one that is damaged or is another training's, `InputError` for
+    one of another kdsearch.
+    """
+    try:
+        found = kind.model_validate_json(content)
+    except ValidationError as error:
+        raise _damage(content, error) or _of_another(path, error) from None
+    named = path.stem if isinstance(found, Outcome) else path.parent.name
+    if found.key != named:
+        raise UnreadableError(f"is of the training {shown(found.key[:40])}")
+    return found
+
+
+def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
+    """What is wrong with a file that no kdsearch wrote so; None where a newer one may have."""
+    try:
+        parse_json(content)
+    except UnreadableError as damage:
+        return damage
+    detail = error.errors()
+    if any(each["type"] in _NEWER for each in detail):
+        return None
+    where = ".".join(map(str, detail[0]["loc"]))
+    return UnreadableError(f"has another shape: {shown(where[:60])}: {detail[0]['msg']}")
+
+
+def _of_another(path: Path, error: ValidationError) -> InputError:
+    """What to say of an outcome or an attempt that another kdsearch may have written."""
+    kind = "outcome" if path.parent.name == "outcomes" else "attempt"
+    return InputError.one(
+        path,
+        f"is no {kind} of this kdsearch: {error.errors()[0]['msg']}",
+        "use the one that wrote it, or move it away and launch again to train it anew",
+    )
+
+
+def _check_version(path: Path, plain: Any) -> None:
+    """Refuse a study of a kdsearch that had another format, or other results."""
+    if not isinstance(plain, dict):
+        return
+    versions = plain.get("versions")
+    known = versions.get("kdsearch") if isinstance(versions, dict) else None
+    wrote = f"kdsearch {known or 'of another version'}"
+    mend = f"use {wrote}, which wrote it, or launch into another --folder"
+    if plain.get("format") not in READABLE:
+        raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)
+    version = plain.get("training_version", 2)
+    if version != VERSION:
+        what = f"its outcomes are of training code {version}, and this kdsearch has {VERSION}"
+        raise InputError.one(path, f"{what}, which would train them all again", mend)
