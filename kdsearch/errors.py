@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
+_HARMLESS = "\n\t\u200c\u200d"
+"""With the two joiners that Persian and Hindi are written with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,8 @@ class Problem:
     mend: str = ""
 
     def __str__(self) -> str:
-        return shown(f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else ""))
+        mend = f" ({self.mend})" if self.mend else ""
+        return shown(f"{shown_name(self.place)}: {self.what}{mend}")
 
 
 def shown(text: object) -> str:
@@ -32,7 +35,12 @@ def shown(text: object) -> str:
     plain = str(text)
     if plain.isprintable():
         return plain
-    return "".join(c if c in "\n\t" or not _controls(c) else _written_out(c) for c in plain)
+    return "".join(c if c in _HARMLESS or not _controls(c) else _written_out(c) for c in plain)
+
+
+def shown_name(text: object) -> str:
+    """The same of a name, on one line: else it could look like a line of ours."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _controls(character: str) -> bool:

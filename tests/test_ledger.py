@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +34,7 @@ from hypothesis import strategies as st
 from kdsearch.agenda import Agenda, Cost, Epoch, TestScore, Training
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Disk, Ledger, OsDisk, driver_lock, driver_of
+from kdsearch.ledger.lock import HEARTBEAT_SECONDS
 from kdsearch.search import ValidationScore
 from kdsearch.study import Row, digest_rows
 
@@ -63,7 +65,6 @@ def test_what_workers_left_half_written_is_swept_and_nothing_else(tmp_path: Path
         outputs / "a.head.safetensors",
         checkpoints / "b" / "epoch-1" / "model.safetensors",
         checkpoints / "b" / ".c.tmp",
-        checkpoints / f".{KEY}.0123abcd.tmp" / "notes of mine.txt",
         outputs / ".0.tmp",
         tmp_path / "data" / ".d.tmp",
         tmp_path / ".e.tmp",
@@ -78,7 +79,7 @@ def test_what_workers_left_half_written_is_swept_and_nothing_else(tmp_path: Path
     (half / "model.safetensors").write_bytes(b"left")
     ledger.sweep()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert files_in(checkpoints) == [f".{KEY}.0123abcd.tmp", "b"]
+    assert files_in(checkpoints) == ["b"]
     ledger.sweep()
     assert files_in(outputs) == [".0.tmp", "a.head.safetensors", "a.npy"]
 
@@ -523,6 +524,18 @@ def test_a_damaged_note_keeps_nobody_out(tmp_path: Path, note: str) -> None:
     with driver_lock(tmp_path, lease=0.2):
         assert driver_of(tmp_path) is not None
     assert driver_of(tmp_path) is None
+
+
+def test_a_beat_that_a_full_disk_does_not_take_leaves_nothing(tmp_path: Path) -> None:
+    with driver_lock(tmp_path):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # every write fails
+        try:
+            time.sleep(HEARTBEAT_SECONDS + 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(tmp_path.glob("*.tmp"))
+        assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_the_heart_of_a_driver_beats(tmp_path: Path) -> None:

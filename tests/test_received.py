@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import transformers
 from fakes import KEY, attempt_at
 from models import begin, run_study, task_study
 from plotly.offline import get_plotlyjs
@@ -26,7 +28,7 @@ from kdsearch.distill import run_training
 from kdsearch.driver.keep import Keep
 from kdsearch.driver.watch import Log
 from kdsearch.errors import InputError, StorageError
-from kdsearch.ledger import MARKER, Ledger, driver_lock
+from kdsearch.ledger import MARKER, Ledger, driver_lock, is_ours, put
 from kdsearch.report import write_report
 from kdsearch.report.tables import to_csv
 from kdsearch.study import Doubt, Preflight
@@ -136,16 +138,21 @@ def view_best(agenda: Agenda) -> str:
 
 
 def test_a_marker_of_another_study_or_of_a_copy_of_this_one_gives_no_leave(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
     shutil.move(folder / "students", scratch)
     (folder / "students").symlink_to(scratch)
     (scratch / KEY).mkdir()
     (scratch / KEY / "model.safetensors").touch()
-    for said in ("", str(tmp_path / "other"), f"{folder} and more"):
+    monkeypatch.chdir(folder)
+    for said in ("", ".", str(tmp_path / "other"), f"{folder} and more"):
         (scratch / MARKER).write_text(said)
         assert gc(folder, "--delete")["found"] == []
+    (scratch / MARKER).unlink()
+    os.mkfifo(scratch / MARKER)
+    assert gc(folder, "--delete")["found"] == []
+    (scratch / MARKER).unlink()
     (scratch / MARKER).write_text(str(folder))
     assert [each["name"] for each in gc(folder, "--delete")["found"]] == [f"students/{KEY}"]
 
@@ -156,11 +163,14 @@ def test_files_of_others_are_named_and_stay_whatever_they_are_called(folder: Pat
         "data/mine.jsonl",
         "students/thesis/model.safetensors",
         f"students/{KEY}/README.md",
-        f"checkpoints/.{KEY}.0123abcd.tmp/notes.txt",
         "outputs/.mine.tmp",
         "outputs/.0.tmp",
         "progress/foo.pt",
         "outcomes/.x.torn",
+        f"students/{KEY[::-1]}/word2vec.model",
+        "notes/.x.json.host-2-deadbeef.tmp",
+        "data/.backup-1-deadbeef.tmp",
+        "report/.mine.csv.host-1-deadbeef.tmp",
     ]
     for name in mine:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +187,49 @@ def test_files_of_others_are_named_and_stay_whatever_they_are_called(folder: Pat
     assert "data/notes.txt" in shown.out
     begin(folder, task_study("classification"))  # a launch sweeps
     assert before.items() <= contents(folder).items()
+
+
+def test_a_half_written_folder_goes_whatever_a_model_writes_into_it(folder: Path) -> None:
+    half = folder / "checkpoints" / f".{KEY}.0123abcd.tmp" / "epoch-1"
+    half.mkdir(parents=True)
+    (half / "own_model.py").touch()
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    (half / "link").symlink_to(outside)
+    begin(folder, task_study("classification"))  # a launch sweeps
+    assert not half.parent.exists()
+    assert (outside / "file").exists()
+
+
+def test_what_transformers_calls_the_files_of_its_tokenizers_is_known() -> None:
+    names = {
+        name
+        for module in Path(transformers.__file__).parent.glob("models/*/tokenization_*.py")
+        for table in re.findall(r"VOCAB_FILES_NAMES\s*=\s*\{([^}]*)\}", module.read_text())
+        for name in re.findall(r':\s*"([^"]+)"', table)
+    }
+    assert len(names) > 10
+    unknown = {name for name in names if not is_ours(f"students/{KEY}/{name}")}
+    assert unknown == set()
+
+
+def test_of_two_workers_that_write_behind_a_link_the_first_stays(tmp_path: Path) -> None:
+    folder, scratch = tmp_path / "run", tmp_path / "scratch"
+    folder.mkdir()
+    scratch.mkdir()
+    (folder / "students").symlink_to(scratch)
+    for name, content in (("first", "of another study"), ("second", "ours")):
+        written = folder / "students" / f".{name}"
+        written.mkdir()
+        (written / "config.json").write_text(content)
+        if name == "first":
+            put(folder, written, folder / "students" / KEY)
+        else:
+            with pytest.raises(StorageError, match="not replaced"):
+                put(folder, written, folder / "students" / KEY)
+            assert not written.exists()
+    assert (scratch / KEY / "config.json").read_text() == "of another study"
 
 
 def test_a_report_behind_a_link_is_added_and_not_replaced(folder: Path, tmp_path: Path) -> None:
@@ -485,6 +538,16 @@ def endless_zeros(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def the_memory(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 def huge(path: Path) -> None:
     os.truncate(path, 1 << 40)
 
@@ -504,6 +567,8 @@ def deep(path: Path) -> None:
         a_folder,
         a_pipe,
         endless_zeros,
+        a_link_to_itself,
+        the_memory,
         huge,
         deep,
     ],
@@ -662,6 +727,13 @@ def test_what_another_user_may_not_read_or_write_is_said_in_words(
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"
 
 
+def test_a_name_cannot_look_like_a_line_of_ours(folder: Path) -> None:
+    (folder / "students" / "x\n37 outcomes: all is fine").touch()
+    for command in ("verify", "gc"):
+        assert "all is fine" not in kdsearch(command, folder).out.splitlines()
+        assert "x\\n37 outcomes: all is fine" in kdsearch(command, folder).out
+
+
 def test_no_message_controls_a_terminal(folder: Path) -> None:
     Ledger(folder).write_attempt(attempt_at(KEY, ESCAPE))
     path = folder / "resolved.json"
@@ -669,11 +741,16 @@ def test_no_message_controls_a_terminal(folder: Path) -> None:
     content["datasets"]["data"]["metric"] = f"f1{ESCAPE}"
     path.write_text(json.dumps(content))
     (folder / "students" / f"x{ESCAPE.replace('/', '')}").write_text("")
-    for command in ("status", "explain", "gc", "verify", "report"):
+    doubts = [{"place": ESCAPE, "what": ESCAPE, "mend": ""}]
+    (folder / "preflight.json").write_text(json.dumps({"digest": "0" * 32, "doubts": doubts}))
+    for command, code in {"status": 0, "explain": 0, "gc": 0, "verify": 1, "report": 0}.items():
         result = kdsearch(command, folder)
+        assert result.code == code, result
         assert not set(result.out + result.err) & set("\x1b\x07\u202e\x9b"), command
-    written = [p for p in (folder / "report").rglob("*") if p.suffix in (".md", ".csv", ".tex")]
-    assert written
+    written = [p for p in (folder / "report").rglob("*") if p.suffix in (".md", ".tex", ".json")]
+    assert any("owned" in path.read_text() for path in written)
+    for path in written:
+        assert not set(path.read_text()) & set("\x1b\x07\u202e\x9b"), path
 
 
 def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
@@ -689,16 +766,19 @@ def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
     student = json.loads(a_student(folder).read_text())
     ledger = Ledger(folder)
     a_student(folder).unlink()
-    message = "FileNotFoundError: '/home/alice/data/x.npy' or '/home/alice/my data/y' on node7"
+    message = (
+        "FileNotFoundError: '/home/alice/data/x.npy' or '/home/alice/my data/y' on node7.lab, "
+        "node7:/home/alice/x and file:///home/alice/y"
+    )
     for _ in range(2):
-        attempt = attempt_at(student["key"], message).model_copy(update={"host": "node7"})
+        attempt = attempt_at(student["key"], message).model_copy(update={"host": "node7.lab"})
         ledger.write_attempt(attempt)
     place = "/home/alice/studies/study.yaml: models.extra"
     doubt = Doubt(place=place, what="/home/alice/models/bert is gone", mend="see /home/alice/x")
     ledger.write_preflight(Preflight(digest="0" * 32, doubts=(doubt,)))
     assert kdsearch("report", folder).code == 0
     assert "bert is gone" in (folder / "report" / "report.md").read_text()
-    kdsearch("export", folder, "", "--to", tmp_path / "student")
+    assert kdsearch("export", folder, "", "--to", tmp_path / "student").code == 0
     files = [p for p in (folder / "report").rglob("*") if p.is_file()]
     files += (tmp_path / "student").glob("README.md")
     for file in files:
@@ -708,10 +788,10 @@ def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
 
 
 def test_a_text_that_would_be_a_formula_is_quoted_in_csv_and_a_number_is_not() -> None:
-    texts = ["=1+1", "+x", "-x", "@x", "\tx", "plain"]
+    texts = ["=1+1", "+x", "-x", "@x", "\t=x", "plain"]
     frame = pd.DataFrame({"text": texts, "number": [-1.5, -2, 3, None, 0, 1]})
     back = pd.read_csv(io.StringIO(to_csv(frame)))
-    assert list(back["text"]) == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "plain"]
+    assert list(back["text"]) == ["'=1+1", "'+x", "'-x", "'@x", "'\t=x", "plain"]
     assert list(back["number"].dropna()) == [-1.5, -2, 3, 0, 1]
 
 
@@ -745,3 +825,24 @@ def test_a_password_is_taken_from_the_environment_or_a_file_and_shown_nowhere(
         assert result.code == 2
         assert "cannot be opened" in result.err or "needs a driver" in result.err
         assert "s3cret" not in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+psycopg://me:p@ss/word@host/x", "has an @ too many"),
+        ("postgresql+psycopg://me:p@ss:1/word@host/x", "has a"),
+    ],
+)
+def test_of_a_password_that_was_not_written_for_a_url_nothing_is_shown(
+    folder: Path, url: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDSEARCH_OPTUNA", url)
+    result = kdsearch("mirror", folder)
+    refused(result, says)
+    assert not re.search("p@|ss|word@", result.out + result.err.replace("password", ""))
+
+
+def test_the_name_of_a_file_with_passwords_is_no_password(folder: Path) -> None:
+    url = "postgresql+psycopg://me@127.0.0.1:1/x?passfile=/home/me/.pgpass"
+    assert "has a password" not in kdsearch("mirror", folder, url).err

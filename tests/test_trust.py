@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,6 +141,67 @@ def test_code_does_not_run_from_where_a_folder_says_that_a_model_lies(tmp_path: 
     result = kdsearch("launch", file, "--folder", ledger.folder, "--in-process")
     refused(result, f"its code would be that of {theirs}")
     assert f"models.big: runs Python code of its own, of {mine}" in result.out
+    assert not marker.exists()
+
+
+def test_code_that_lies_in_a_folders_checkpoints_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran theirs"
+    folder = with_code(tmp_path / "own", tmp_path / "ran mine")
+    study = study_of({"path": str(folder), "trust_remote_code": True})
+    ledger, agenda = begin(tmp_path / "study", study)
+    run_study(ledger, agenda, partial(run_trusting, ["big"], run_training))
+    for file in ledger.folder.glob("checkpoints/*/*/own.py"):
+        file.write_text(CODE.format(marker=str(marker)))
+        outcome = ledger.folder / "outcomes" / f"{file.parts[-3]}.json"
+        changed = json.loads(outcome.read_text())
+        name = str(file.relative_to(ledger.folder))
+        changed["digests"][name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        outcome.write_text(json.dumps(changed))
+    shutil.rmtree(ledger.folder / "students")
+    for outputs in ledger.folder.glob("outputs/*.npy"):  # computed again, from the checkpoints
+        outputs.unlink()
+    asked = ("export", ledger.folder, "", "--to", tmp_path / "student")
+    assert kdsearch(*asked, "--trust-remote-code", "big").code == 0
+    for kind in ("student", "outputs"):
+        for outcome in list(ledger.outcomes()):
+            if outcome.training.kind == kind:
+                (ledger.folder / "outcomes" / f"{outcome.key}.json").unlink()
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    result = kdsearch("launch", file, "--folder", ledger.folder, "--in-process")
+    assert result.code == 0, result
+    assert not marker.exists()
+
+
+def test_code_of_a_model_of_the_hub_is_that_of_the_revision_that_is_meant(tmp_path: Path) -> None:
+    marker, cache = tmp_path / "ran theirs", tmp_path / "hub" / "models--good--model"
+    meant, other = "a" * 40, "b" * 40
+    mine = with_code(cache / "snapshots" / meant, tmp_path / "ran mine")
+    theirs = with_code(cache / "snapshots" / other, marker)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(meant)
+    source = {"hub": "good/model", "trust_remote_code": True}
+    ledger, _ = begin(tmp_path / "study", study_of({"path": str(mine), "trust_remote_code": True}))
+    file, path = tmp_path / "study.yaml", ledger.folder / "resolved.json"
+    file.write_text(yaml.safe_dump(study_of(source)))
+    sent = json.loads(path.read_text())
+    sent["study"]["models"]["big"] |= {"path": None, **source}
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "kdsearch", "check", str(file), "--folder", ledger.folder]
+
+    def check(**found: object) -> subprocess.CompletedProcess[str]:
+        sent["models"]["big"] |= {"digest": digest_model(theirs, code=True), **found}
+        path.write_text(json.dumps(sent))
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    around = f"{tmp_path}/hub/../hub/models--good--model/snapshots/{other}"
+    for found in ({"path": str(theirs)}, {"path": around}, {"path": None, "revision": other}):
+        result = check(**found)
+        assert result.returncode == 2, result
+        assert "its code would be that of" in result.stderr
+    digest = digest_model(mine, code=True)
+    result = check(path=str(mine), revision=meant, digest=digest)
+    assert result.returncode == 0, result
     assert not marker.exists()
 
 

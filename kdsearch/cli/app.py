@@ -11,7 +11,7 @@ import typer
 import kdsearch
 from kdsearch.cli import care, check, data, export, launch, look, mirror, plan, stop, study
 from kdsearch.cli.stop import INTERRUPTED
-from kdsearch.errors import InputError, Problem, StorageError, shown
+from kdsearch.errors import InputError, Problem, StorageError, shown, shown_name
 
 BAD_INPUT = 2
 STORAGE = 3
@@ -73,5 +73,10 @@ def main() -> None:
         place, what = error.filename or "a file", "may not be read or written by you"
         print(f"kdsearch: {Problem(place=str(place), what=what, mend=mend)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"kdsearch: {shown_name(error.filename)}: {error.strerror}", file=sys.stderr)
+        sys.exit(STORAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from kdsearch.agenda import Agenda
 from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
 from kdsearch.driver import garbage
-from kdsearch.errors import InputError, Problem, shown
+from kdsearch.errors import InputError, Problem, shown_name
 from kdsearch.ledger import (
     CANNOT_KNOW,
     Ledger,
@@ -94,7 +94,7 @@ def _by_reason(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 
 def _print_names(out: Console, names: Iterable[str]) -> None:
     for name in names:
-        out.print(f"  {shown(name)}")
+        out.print(f"  {shown_name(name)}")
 
 
 def verify(folder: StudyFolder, as_json: Json = False) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-
-from huggingface_hub.constants import HF_HUB_CACHE
 
 from kdsearch.distill import preflight, trusting
 from kdsearch.driver import Look
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
-from kdsearch.study import Preflight, Resolved, Study
+from kdsearch.study import Preflight, Resolved, Study, hub_model
 
 
 def own_code(study: Study) -> dict[str, str]:
@@ -35,18 +34,37 @@ def check_code(resolved: Resolved, place: str) -> None:
     """
     problems = []
     for name in own_code(resolved.study):
-        model, found = resolved.study.models[name], resolved.models[name].path
+        model, found, here = resolved.study.models[name], resolved.models[name], f"{place}: models"
+        mend = "launch into another --folder, or give the path in the study file"
         if model.path is not None:
-            said = Path(os.path.expanduser(model.path)).resolve()
-            right = found is not None and Path(found).resolve() == said
+            said = Path(os.path.expanduser(model.path))
         else:
-            right = found is None or Path(found).is_relative_to(HF_HUB_CACHE)
+            said = hub_model(str(model.hub), model.revision, f"{here}.{name}", code=True)
+            mend = "launch into another --folder, or give the commit that you mean as `revision`"
+        if model.hub is not None and not (found.path and os.path.isdir(found.path)):
+            right = found.revision == said.name
+        else:
+            right = os.path.realpath(found.path or "") == os.path.realpath(said)
         if not right:
-            what = f"its code would be that of {found}, as the study's folder says"
-            mend = "launch into another --folder, or give the path in the study file"
-            problems.append(Problem(place=f"{place}: models.{name}", what=what, mend=mend))
+            where = code_place(resolved, name)
+            what = f"its code would be that of {where}, as the study's folder says"
+            problems.append(Problem(place=f"{here}.{name}", what=what, mend=mend))
     if problems:
         raise InputError(problems)
+
+
+def code_place(resolved: Resolved, name: str) -> str:
+    """Where the code of the model `name` would come from, if its study's folder is believed.
+
+    Raises `InputError` for what is no commit: a branch, or anyone's pull request, can change.
+    """
+    found, hub = resolved.models[name], resolved.study.models[name].hub
+    if hub is None or (found.path is not None and os.path.isdir(found.path)):
+        return str(found.path)
+    if re.fullmatch("[0-9a-f]{40}", found.revision or "") is None:
+        what = f"its code would be that of {hub} at {found.revision}, which is no commit"
+        raise InputError.one(f"models.{name}", what, "launch the study again, which names one")
+    return f"{hub} at {found.revision}"
 
 
 def preflight_trusting(study: Study) -> Look:

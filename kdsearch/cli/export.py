@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
 from kdsearch.analysis import analyse
-from kdsearch.cli.code import own_code
+from kdsearch.cli.code import code_place, own_code
 from kdsearch.cli.options import StudyFolder, console, example, open_folder
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
@@ -136,7 +136,7 @@ def _consent(
     for name in dict.fromkeys(n for s in specs for n in (s.name, s.tokenizer_name)):
         if name not in code:
             continue
-        where = agenda.resolved.models[name].path or code[name]
+        where = code_place(agenda.resolved, name)
         if name not in trusted:
             what = f"would run its own Python code, of {where}, to train the student again"
             mend = f"if you trust it with this machine: --trust-remote-code {name}"

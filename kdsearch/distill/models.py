@@ -55,9 +55,10 @@ def build_model(
             config.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
             config.bos_token_id = tokenizer.bos_token_id
             config.eos_token_id = tokenizer.eos_token_id
-        model: nn.Module = task.head.from_config(config)
+        model: nn.Module = task.head.from_config(config, trust_remote_code=False)
         return model
-    model, drawn = _read(model_folder(spec.name, spec.weights, resolved), spec.name, task, **names)
+    folder = model_folder(spec.name, spec.weights, resolved)
+    model, drawn = _read(task.head, folder, trusted=trusts(spec.name), **names)
     others = [text for weight, text in drawn if not _of_the_head(model, weight)]
     _refuse(f"models.{spec.name}", others, "give the model as save_pretrained writes it")
     if spec.layers is not None:
@@ -71,24 +72,49 @@ def load_model(folder: Path, name: str, task: Task, tokenizer: Any) -> Any:
 
     Raises `InputError` where any of its weights is not in the files.
     """
-    model, drawn = _read(folder, name, task)
+    model, drawn = _read(task.head, folder, trusted=trusts(name))
     mend = "give a model that was fine-tuned for what it is to teach"
     _refuse(folder, [text for _, text in drawn], mend)
     _pad(model, task, tokenizer)
     return model
 
 
+def load_checkpoint(
+    folder: Path,
+    spec: ModelSpec,
+    task: Task,
+    labels: Sequence[str],
+    tokenizer: Any,
+    resolved: Resolved,
+) -> Any:
+    """The epoch in `folder`, a study's own, of a teacher that was fine-tuned as `spec` says.
+
+    The folder may come from someone else, with code beside the weights: code of the model's own is
+    that of the study's model, never the folder's. Raises `InputError` as `load_model` does.
+    """
+    kind: Any = task.head
+    if trusts(spec.name):
+        kind = type(build_model(spec, task, labels, tokenizer, resolved))
+    model, drawn = _read(kind, folder, trusted=False)
+    _refuse(folder, [text for _, text in drawn], "remove the folder, and launch again")
+    _pad(model, task, tokenizer)
+    return model
+
+
 def _read(
-    folder: Path, name: str, task: Task, **fields: Any
+    kind: Any, folder: Path, *, trusted: bool, **fields: Any
 ) -> tuple[nn.Module, list[tuple[str, str]]]:
-    """A model of a task, and the weights that were drawn at random: their names, and in words."""
-    model, found = task.head.from_pretrained(
+    """A model, and the weights that were drawn at random: their names, and in words.
+
+    `kind` is its class, or the auto class that finds it.
+    """
+    model, found = kind.from_pretrained(
         folder,
         **fields,
         dtype=torch.float32,
         weights_only=True,
         # It must be said either way: left out, transformers asks on the terminal.
-        trust_remote_code=trusts(name),
+        trust_remote_code=trusted,
         ignore_mismatched_sizes=True,  # a head for other labels is drawn anew
         output_loading_info=True,
     )

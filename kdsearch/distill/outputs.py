@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +107,9 @@ def sync_and_digest(path: Path) -> str:
     Some libraries write files that nobody else may read, whatever the umask.
     """
     with path.open("rb") as file:
-        os.fchmod(file.fileno(), 0o666 & ~_umask())
+        mode = 0o666 & ~_umask()
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
+            os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 

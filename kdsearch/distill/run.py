@@ -36,6 +36,7 @@ from kdsearch.distill.models import (
     build_model,
     check_head,
     known_inputs,
+    load_checkpoint,
     load_model,
     load_tokenizer,
     model_folder,
@@ -48,7 +49,7 @@ from kdsearch.errors import InputError, MemoryExhaustedError, first_line
 from kdsearch.ledger import Ledger, put, storage_error
 from kdsearch.search import ValidationScore
 from kdsearch.study import GOLD
-from kdsearch.tasks import TASKS, Encoded, Settings, has_languages
+from kdsearch.tasks import TASKS, Encoded, Settings, Task, has_languages
 
 _log = logging.getLogger(__name__)
 
@@ -125,10 +126,8 @@ class _Worker:
         """Score a checkpoint on a split; on the training split, keep what it says instead."""
         data, settings, checkpoint = training.data, training.settings, training.checkpoint
         task = TASKS[data.task]
-        source = self._checkpoint_folder(checkpoint)
         tokenizer = self._tokenizer(checkpoint.model, data)
-        model = load_model(source, checkpoint.model.name, task, tokenizer)
-        model.to(self._device)
+        model = self._teacher(checkpoint, task, data, tokenizer).to(self._device)
         order = [checkpoint.labels.index(label) for label in data.labels]
         examples = self._encoded(model, checkpoint.model, data, training.split, settings)
         if training.split == "train":
@@ -258,12 +257,17 @@ class _Worker:
         )
         return known_inputs(model, _encoded(_Hashed(wanted.key, wanted)))
 
-    def _checkpoint_folder(self, checkpoint: CheckpointSpec) -> Path:
+    def _teacher(
+        self, checkpoint: CheckpointSpec, task: Task, data: DataSpec, tokenizer: Any
+    ) -> Any:
+        spec = checkpoint.model
         if checkpoint.training is None:
-            return model_folder(checkpoint.model.name, checkpoint.model.weights, self._resolved)
+            folder = model_folder(spec.name, spec.weights, self._resolved)
+            return load_model(folder, spec.name, task, tokenizer)
         where = f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}"
-        self._ensure(checkpoint.training, where, model=checkpoint.model)
-        return self._ledger.path(where)
+        self._ensure(checkpoint.training, where, model=spec)
+        folder = self._ledger.path(where)
+        return load_checkpoint(folder, spec, task, data.labels, tokenizer, self._resolved)
 
     def _ensure(self, key: str, where: str, **names: ModelSpec | CheckpointSpec) -> None:
         """See that what the training `key` kept in `where` is whole, or run that training again.

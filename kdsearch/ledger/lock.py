@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kdsearch.errors import InputError, shown
+from kdsearch.errors import InputError, shown_name
 from kdsearch.ledger.disk import storage_error
 from kdsearch.ledger.reading import open_own, read_object
 
@@ -141,7 +141,9 @@ def _wait_for_silence(folder: Path, beat: Path, other: dict[str, Any], lease: fl
 def _held(folder: Path, note: dict[str, Any]) -> InputError:
     who = "a process"
     if note:
-        who = f"process {note['pid']} on {shown(note['host'])} since {shown(note['since'])}"
+        who = (
+            f"process {note['pid']} on {shown_name(note['host'])} since {shown_name(note['since'])}"
+        )
     return InputError.one(
         folder, f"is being driven by {who}", "wait for it, or stop it; `kdsearch status` shows it"
     )
@@ -162,6 +164,10 @@ def _write(path: Path, note: dict[str, Any]) -> None:
     """Take the place of the note; under a name of its own first, which is nobody's link."""
     unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".{path.name}.{unique}.tmp")
-    with temporary.open("x") as file:
-        file.write(json.dumps(note))
-    temporary.replace(path)
+    try:
+        with temporary.open("x") as file:
+            file.write(json.dumps(note))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdsearch.errors import InputError, shown
+from kdsearch.ledger.reading import open_plain
 
 FOLDERS = (
     "outcomes",
@@ -28,8 +30,12 @@ _ASIDE = rf"(?:{_KEY}|\.{_KEY}\.[0-9a-f]{{8}}\.tmp)"
 """A training's folder, and what it is called while it is written or removed."""
 _SAVED = (
     r"(?:(?:(?:generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens"
-    r"|(?:target_)?vocab|model\.safetensors\.index)\.json|model(?:-\d+-of-\d+)?\.safetensors"
-    r"|(?:vocab|merges)\.txt|[\w.]+\.(?:model|spm)|chat_template\.jinja)"
+    r"|(?:target_)?vocab|vocab-(?:src|tgt)|entity_vocab|emoji|byte_maps|normalizer"
+    r"|word_(?:shape|pronunciation)|model\.safetensors\.index)\.json"
+    r"|model(?:-\d+-of-\d+)?\.safetensors|(?:vocab|merges|dict)\.txt|bpe\.codes"
+    r"|(?:spiece|sentencepiece(?:\.bpe)?|tokenizer|spm(?:_char)?|bpe)\.model|prophetnet\.tokenizer"
+    r"|(?:source|target)\.spm|chat_template\.jinja"
+    r"|additional_chat_templates/[\w.-]+\.jinja)"
 )
 """What `save_pretrained` writes of a model and a tokenizer."""
 _KEYED = re.compile(
@@ -53,12 +59,19 @@ _OURS = re.compile(
             rf"progress/{_ASIDE}/(?:\d+-[0-9a-f]{{64}}\.pt|\.[0-9a-f]{{32}}\.tmp)",
             r"report/report\.(?:html|md|json)",
             r"report/tables/[a-z_0-9]+\.(?:csv|tex)",
-            r"(?:[^/]+/)*\.[^/]+-\d+-[0-9a-f]{8}\.tmp",  # of `Ledger.write` and its like
             r"\.probe-[0-9a-f]{32}(?:\.linked)?",
         )
     ),
     re.ASCII,
 )
+
+
+_WRITTEN = re.compile(
+    r"(?P<folder>(?:[^/]+/)*)\.(?P<name>[^/]+?\.(?:jsonl?|txt|html|md|csv|tex))"
+    r"\.[^/]+-\d+-[0-9a-f]{8}\.tmp",
+    re.ASCII,
+)
+"""What a file of ours is called while `Ledger.write` and its like write it."""
 
 
 def is_key(text: str) -> bool:
@@ -88,7 +101,13 @@ def below(folder: Path, name: str) -> Path:
 
 def is_ours(name: str) -> bool:
     """Whether a file with this name in a study's folder is one that kdsearch writes."""
-    return _OURS.fullmatch(name) is not None
+    written = _WRITTEN.fullmatch(name)
+    return _OURS.fullmatch(written["folder"] + written["name"] if written else name) is not None
+
+
+def is_aside(name: str) -> bool:
+    """Whether it is a training's folder that was being written or removed."""
+    return is_trainings(name) and name.endswith(".tmp")
 
 
 def is_trainings(name: str) -> bool:
@@ -139,13 +158,14 @@ def shared_link(folder: Path, path: Path) -> Path | None:
 
 def marker_advice(folder: Path, link: Path) -> str:
     """How to say that what lies behind `link` is used by this study alone."""
-    return f"if no other study uses it: echo {folder} > {link / MARKER}"
+    line = f"echo {shlex.quote(str(folder))} > {shlex.quote(str(link / MARKER))}"
+    return f"if no other study uses it: {line}"
 
 
 def _only_user(link: Path, folder: Path) -> bool:
     try:
-        with (link / MARKER).open("rb") as file:
+        with open_plain(link / MARKER) as file:
             said = file.read(4096).decode().strip()
     except (OSError, ValueError):
         return False
-    return bool(said) and os.path.realpath(said) == os.path.realpath(folder)
+    return os.path.isabs(said) and os.path.realpath(said) == os.path.realpath(folder)

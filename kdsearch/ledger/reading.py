@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -15,6 +16,10 @@ MOST_BYTES = 64 << 20
 """Of a file of JSON. An outcome has some thousand bytes, a study with many labels a few million."""
 
 
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG)
+"""Of what is no file that could be read, where `open` fails as for a file."""
+
+
 class UnreadableError(ValueError):
     """A file does not hold what its name says; the message says why."""
 
@@ -24,7 +29,12 @@ def open_plain(path: Path) -> BufferedReader:
 
     Raises `UnreadableError`, and `OSError` as `open` does.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise UnreadableError(f"cannot be opened: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UnreadableError("is no plain file")
@@ -37,7 +47,10 @@ def read_plain(path: Path) -> bytes:
     with open_plain(path) as file:
         if most is not None and os.fstat(file.fileno()).st_size > most:
             raise UnreadableError(f"has more than {most >> 20} MiB")
-        return file.read(-1 if most is None else most)
+        try:
+            return file.read(-1 if most is None else most)
+        except OSError as error:
+            raise UnreadableError(f"cannot be read: {error.strerror}") from None
 
 
 def open_own(path: Path, mode: str) -> IO[str]:

@@ -11,11 +11,12 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from kdsearch.errors import StorageError, shown
+from kdsearch.errors import StorageError, shown_name
 from kdsearch.ledger.disk import storage_error, sync_folder
 from kdsearch.ledger.names import (
     files_in,
     inside,
+    is_aside,
     is_half,
     is_ours,
     is_trainings,
@@ -44,10 +45,10 @@ def kept_back(folder: Path, name: str, known: Collection[str] = ()) -> str | Non
     if path.is_dir() and not path.is_symlink():
         if not is_trainings(name):
             return "kdsearch did not make this folder"
-        files = list(files_in(folder, name))
+        files = [] if is_aside(name) else list(files_in(folder, name))
     for file in files:
         if (folder / file).is_symlink() or not (is_ours(file) or file in known):
-            where = "" if file == name else f"{shown(file)}: "
+            where = "" if file == name else f"{shown_name(file)}: "
             return f"{where}kdsearch did not write this"
     return None
 
@@ -72,7 +73,7 @@ def remove(folder: Path, name: str, known: Collection[str] = ()) -> bool:
         pass  # someone else removed it
     except OSError as error:
         raise storage_error(path, error) from None
-    return True
+    return not os.path.lexists(gone)
 
 
 def put(folder: Path, written: Path, final: Path) -> None:
@@ -82,14 +83,16 @@ def put(folder: Path, written: Path, final: Path) -> None:
     is another one.
     """
     link = shared_link(folder, final)
-    if link is not None and os.path.lexists(final):
-        if _content(written) != _content(final):
+    if link is not None:
+        same = _add(written, final) or _content(written) == _content(final)
+        _remove_own(written)
+        sync_folder(final.parent)
+        if not same:
             raise StorageError(
                 f"{final}: lies behind the link {link.name}, with another content than was made "
                 f"now; it is not replaced, since it may be another study's; "
                 f"{marker_advice(folder, link)}"
             )
-        _remove_own(written)
         return
     while True:
         try:
@@ -103,6 +106,20 @@ def put(folder: Path, written: Path, final: Path) -> None:
             final.rename(aside)  # of a try that was killed before it ended, or damaged
         remove(folder, str(aside.relative_to(folder)))
     sync_folder(final.parent)
+
+
+def _add(written: Path, final: Path) -> bool:
+    """Give what was written its name, unless there is something of that name; whether it did."""
+    try:
+        if written.is_dir():
+            written.rename(final)
+        else:
+            os.link(written, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    return True
 
 
 def _content(path: Path) -> dict[str, str]:

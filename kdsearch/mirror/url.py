@@ -15,7 +15,7 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import UnreadableError, read_plain
 
 VARIABLE = "KDSEARCH_OPTUNA"
-_SECRET = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
+_SECRET = re.compile("pass(?!file$)|pwd|_pw|secret|token|credential|dsn", re.IGNORECASE)
 """In the name of an option that nobody else may read, such as `sslpassword`."""
 _EXAMPLE = "give one such as sqlite:///mirror.db or postgresql+psycopg://USER@HOST/NAME"
 
@@ -64,7 +64,10 @@ def parsed(url: str) -> URL:
     except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise InputError.one("the Optuna storage", "is no database URL", _EXAMPLE) from None
     except ImportError:
-        return found
+        pass  # said when it is opened
+    if "@" in f"{found.host}{found.database}" and found.get_backend_name() != "sqlite":
+        what, mend = "has an @ too many", "in a password write @ as %40, / as %2F, : as %3A"
+        raise InputError.one("the Optuna storage", what, mend)
     if found.get_backend_name() == "sqlite" and not found.database:
         raise InputError.one("the Optuna storage", "names no file", _EXAMPLE)
     return found
@@ -80,8 +83,8 @@ def secrets_of(url: URL) -> Iterator[str]:
 
 
 def hidden(url: URL) -> str:
-    """A URL to print: with *** for its passwords."""
-    options = {name: "***" if _SECRET.search(name) else value for name, value in url.query.items()}
+    """A URL to print: with *** for its password, and for whatever its options say."""
+    options = dict.fromkeys(url.query, "***")
     return url.set(query=options).render_as_string(hide_password=True)
 
 

@@ -34,7 +34,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def _no_formula(cell: object) -> object:
-    formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    formula = isinstance(cell, str) and cell.strip().startswith(("=", "+", "-", "@"))
     return f"'{cell}" if formula else cell
 
 

@@ -18,7 +18,7 @@ from kdsearch.study import Doubt
 
 _PATH = re.compile(
     r"(?P<quote>['\"])~?/(?:[^'\"/\n]+/)+(?P<quoted>[^'\"/\n]*)(?P=quote)"
-    r"|(?<![\w.:/])~?/(?:[^\s'\":,;()/]+/)+(?P<bare>[^\s'\":,;()/]*)"
+    r"|(?<![\w./])(?:file://)?~?/(?:[^\s'\":,;()/]+/)+(?P<bare>[^\s'\":,;()/]*)"
 )
 """An absolute path with a folder in it; within quotes it may hold spaces."""
 
@@ -65,7 +65,9 @@ def public(attempt: Attempt) -> str:
     The study's folder has the whole message, in `attempts/`.
     """
     text = _without_paths(attempt.message)
-    return shown(re.sub(rf"\b{re.escape(attempt.host)}\b", "HOST", text) if attempt.host else text)
+    for host in filter(None, (attempt.host, attempt.host.partition(".")[0])):
+        text = re.sub(rf"\b{re.escape(host)}\b", "HOST", text)
+    return shown(text)
 
 
 def _public_doubt(doubt: Doubt) -> Doubt:

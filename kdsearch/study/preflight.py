@@ -14,14 +14,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 import kdsearch
-from kdsearch.errors import shown
+from kdsearch.errors import shown_name
 from kdsearch.study.resolve import Record, Resolved
 
 SAMPLE = 2_000
 """The most rows of a split that are given to a tokenizer, drawn by the study's seed."""
 
 
-Shown = Annotated[str, AfterValidator(shown)]
+Shown = Annotated[str, AfterValidator(shown_name)]
 
 
 class Doubt(Record):
