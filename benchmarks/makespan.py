@@ -44,18 +44,18 @@ FLOPS_PER_SECOND = 1.2e14
 class Before(Simulation):
     """The order that the agenda once had."""
 
-    def urgency(self, job: Job) -> tuple[bool, float]:
+    def urgency(self, job: Job) -> float:
         """By the number of students that the case has left, whatever they take."""
         walk = job.walk
         if walk.finished:
-            return True, 1
+            return 1
         space = walk.space
         temperatures, rates = len(space.broad) + 4, len(space.learning_rates)
         joint = space.inner is Inner.JOINT
         per_choice = temperatures * rates if joint else temperatures + rates - 1
         decided = {decision.parameter for decision in walk.decisions}
         left = sum(len(space.values(p)) - 1 for p in Parameter if p not in decided)
-        return True, per_choice * (left + (not decided))
+        return per_choice * (left + (not decided))
 
     def with_teacher(self, walk: Walk) -> Wanted:
         """The traversal alone."""

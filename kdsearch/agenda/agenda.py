@@ -64,8 +64,8 @@ class Request:
     training: Training
     case: TestCase
     stage: str
-    rounds: int = 0
-    """Of students that follow one another from it on, itself included; 0: nothing waits for it."""
+    rounds: int = 1
+    """Of students that follow one another from it on, itself included."""
 
     def __str__(self) -> str:
         return f"case={self.case} stage={self.stage} key={self.training.key}"
@@ -168,8 +168,8 @@ class Agenda:
     def requests(self) -> tuple[Request, ...]:
         """What can run now, each training once, that with the longest path after it first.
 
-        A path is in seconds, learnt from the trainings that ended. What nothing waits for comes
-        last: the lazy baseline and the students without a teacher.
+        A path is in seconds, learnt from the trainings that ended. Nothing waits for the lazy
+        baseline and for the students without a teacher, whose paths are their own lengths.
         """
         self.views()
         groups = [
@@ -244,9 +244,9 @@ class Agenda:
         if result is not None:
             self._speeds.learn(kind_of(result.training), result.cost.seconds)
 
-    def _urgency(self, case: TestCase, kind: _TrainingKind, rounds: int) -> tuple[bool, float]:
+    def _urgency(self, case: TestCase, kind: _TrainingKind, rounds: int) -> float:
         role: Role = "student" if kind == "erm" else kind
-        return rounds > 0, self._speeds.path(self._kinds[case], role, max(rounds, 1))
+        return self._speeds.path(self._kinds[case], role, rounds)
 
     def _keep(self, view: CaseView) -> None:
         self._views[view.case] = view
@@ -292,7 +292,7 @@ class Agenda:
         lazy = tune(self.lazy(view), space, scores, temperature=LAZY_TEMPERATURE)
         if isinstance(lazy, Evaluate):
             keys = {request.training.key for request in wanted}
-            requests = self._ready(view, scores, LAZY, lazy, last=True)
+            requests = self._ready(view, scores, LAZY, lazy)
             wanted += tuple(r for r in requests if r.training.key not in keys)
         return replace(view, wanted=wanted + erm)
 
@@ -318,9 +318,9 @@ class Agenda:
         return [training for training in trainings if training.key not in self._results]
 
     def _ready(
-        self, view: CaseView, scores: _Scores, stage: str, step: Evaluate, *, last: bool = False
+        self, view: CaseView, scores: _Scores, stage: str, step: Evaluate
     ) -> tuple[Request, ...]:
-        """What a step lacks and can run now, under every seed; `last`: nothing waits for it."""
+        """What a step lacks and can run now, under every seed."""
         return tuple(
             request
             for trial, rounds in step.missing.items()
@@ -329,7 +329,7 @@ class Agenda:
                 view.case,
                 stage,
                 self._unknown(self.trainings(view, trial)),
-                0 if last else rounds,
+                rounds,
             )
         )
 
@@ -364,7 +364,7 @@ class Agenda:
 
 
 def _wanted(
-    case: TestCase, stage: str, trainings: Iterable[Training], rounds: int = 0
+    case: TestCase, stage: str, trainings: Iterable[Training], rounds: int = 1
 ) -> tuple[Request, ...]:
     return tuple(Request(training=t, case=case, stage=stage, rounds=rounds) for t in trainings)
 

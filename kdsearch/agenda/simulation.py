@@ -64,7 +64,7 @@ class Job:
     what: object
     """Tells it from the others of its walk and role."""
     rounds: int
-    """Of students that follow one another from it on; 0: nothing waits for it."""
+    """Of students that follow one another from it on, itself included."""
 
     @property
     def kind(self) -> Kind:
@@ -114,7 +114,7 @@ class Walk:
 
     def scored(self, trial: Trial) -> Wanted:
         """What can run now that `trial` has a score."""
-        self._scores[trial] = ValidationScore(crc32(f"{self.case} {trial}".encode()) / 2**32)
+        self._scores[trial] = self.score(trial)
         wanted: Wanted = {}
         for branch in self._waiting.pop(trial, ()):
             branch.lacks -= 1
@@ -123,10 +123,14 @@ class Walk:
         self._go_on(wanted)
         return wanted
 
+    def score(self, trial: Trial) -> ValidationScore:
+        """A made-up one, which follows from the case and the trial."""
+        return ValidationScore(crc32(f"{self.case} {trial}".encode()) / 2**32)
+
     def lazy(self) -> Wanted:
         """The lazy baseline, which nothing waits for."""
         step = tune(self._lazy, self.space, self._scores, temperature=LAZY_TEMPERATURE)
-        return dict.fromkeys(step.missing if isinstance(step, Evaluate) else (), 0)
+        return dict(step.missing) if isinstance(step, Evaluate) else {}
 
     def stable(self, values: Mapping[Parameter, ParameterValue]) -> Wanted:
         """The stable configuration, once every case is traversed."""
@@ -202,7 +206,7 @@ class Simulation:
             self._by_teacher[walk.case.dataset, walk.case.teacher].append(walk)
         self._ready: dict[tuple[object, ...], deque[Job]] = defaultdict(deque)
         """What is equally urgent is in one queue."""
-        self._urgencies: dict[tuple[object, ...], tuple[bool, float]] = {}
+        self._urgencies: dict[tuple[object, ...], float] = {}
         """Of the queues."""
         self._started: set[tuple[object, ...]] = set()
         self._done: Counter[tuple[object, ...]] = Counter()
@@ -224,9 +228,9 @@ class Simulation:
             self._go_on(job)
         return Simulated(slots=self._slots, trainings=len(self._started), makespan=clock, busy=busy)
 
-    def urgency(self, job: Job) -> tuple[bool, float]:
+    def urgency(self, job: Job) -> float:
         """The highest runs first: as `Agenda.requests` has it."""
-        return job.rounds > 0, self.speeds.path(job.walk.kinds, job.role, max(job.rounds, 1))
+        return self.speeds.path(job.walk.kinds, job.role, job.rounds)
 
     def with_teacher(self, walk: Walk) -> Wanted:
         """What a case can run once its teacher is ready."""
@@ -247,7 +251,7 @@ class Simulation:
         if self._study.erm:
             for walk in self.walks:
                 for what in product(self._study.search.learning_rate, self._study.student_seeds):
-                    self._ask(Job(walk=walk, role="student", what=what, rounds=0))
+                    self._ask(Job(walk=walk, role="student", what=what, rounds=1))
 
     def _rates(self, walk: Walk) -> tuple[float, ...]:
         teacher = self._study.teachers[walk.case.teacher]
