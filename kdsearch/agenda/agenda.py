@@ -250,7 +250,8 @@ class Agenda:
 
     def _keep(self, view: CaseView) -> None:
         self._views[view.case] = view
-        self._wanted[view.case] = wanted = defaultdict(list)
+        wanted: dict[_Alike, list[Request]] = defaultdict(list)
+        self._wanted[view.case] = wanted
         for request in view.wanted:
             wanted[request.training.kind, request.rounds].append(request)
             self._waiting[request.training.key].add(view.case)

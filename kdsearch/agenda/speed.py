@@ -36,14 +36,14 @@ class Kind(NamedTuple):
 
 def kind_of(training: Training) -> Kind:
     """A student's kind is that of the same student without a teacher."""
+    data = training.data.train
     match training:
-        case TeacherTraining():
-            role, model = "teacher", training.model
-        case OutputsTraining():
-            role, model = "outputs", training.checkpoint.model
-        case StudentTraining() | ErmTraining():
-            role, model = "student", training.model
-    return Kind(role, training.data.train, model.name, model.layers)
+        case TeacherTraining(model=model):
+            return Kind("teacher", data, model.name, model.layers)
+        case OutputsTraining(checkpoint=checkpoint):
+            return Kind("outputs", data, checkpoint.model.name, checkpoint.model.layers)
+        case StudentTraining(model=model) | ErmTraining(model=model):
+            return Kind("student", data, model.name, model.layers)
 
 
 def kinds_of(study: Study, case: TestCase, data: str) -> dict[Role, Kind]:
@@ -119,13 +119,13 @@ class Speeds:
 
         `rounds` of students follow one another from there, a student's own included.
         """
-        lead: tuple[Role, ...] = {
+        lead: dict[Role, tuple[Role, ...]] = {
             "teacher": ("teacher", "outputs"),
             "outputs": ("outputs",),
             "student": (),
-        }[role]
+        }
         students = rounds * self.seconds(kinds["student"])
-        return students + sum(self.seconds(kinds[before]) for before in lead)
+        return students + sum(self.seconds(kinds[before]) for before in lead[role])
 
     def seconds(self, kind: Kind) -> float:
         """What a training of this kind takes; only in proportion before the first has ended."""
