@@ -27,20 +27,26 @@ from hypothesis import strategies as st
 
 from kdsearch.agenda import (
     Agenda,
+    Cost,
     ErmTraining,
+    Kind,
     Outcome,
     Request,
+    Simulation,
     StudentTraining,
     TeacherTraining,
     TestScore,
     Training,
+    Walk,
     case_counts,
+    kind_of,
+    sizes,
 )
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
 from kdsearch.search import Tuned
-from kdsearch.study import Resolved, TestCase
+from kdsearch.study import Resolved, ResolvedSplit, TestCase, test_cases
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -629,3 +635,75 @@ def test_counts_hold_with_seeds_and_without_a_teacher() -> None:
     bounds = case_counts(agenda.resolved.study, case).students
     assert bounds.fewest <= students <= bounds.most
     assert agenda.trained(case) == students
+
+
+# -- the order, and the simulation of it -----------------------------------------------------------
+
+
+def took(training: Training, seconds: float) -> Outcome:
+    return outcome_of(training, 0.5, cost=Cost(seconds=seconds, device="none", host="here"))
+
+
+def test_before_anything_ended_the_case_of_more_rows_comes_first() -> None:
+    resolved = resolved_of(two_datasets())
+    second = resolved.datasets["second"]
+    train = ResolvedSplit(digest="large", rows=1000)
+    second = second.model_copy(update={"splits": {**second.splits, "train": train}})
+    datasets = {**resolved.datasets, "second": second}
+    agenda = Agenda(resolved.model_copy(update={"datasets": datasets}))
+    assert [request.case.dataset for request in agenda.requests()] == ["second", "first"]
+
+
+def test_the_case_whose_trainings_turn_out_to_take_longest_comes_first() -> None:
+    agenda = Agenda(resolved_of(two_datasets()))
+    while untrained := [r for r in agenda.requests() if not agenda.trained(r.case)]:
+        training, slow = untrained[0].training, untrained[0].case.dataset == "second"
+        agenda.add(training.key, took(training, 90.0 if slow else 1.0))
+    assert agenda.requests()[0].case.dataset == "second"
+    assert agenda.requests()[-1].case.dataset == "first"
+
+
+@pytest.mark.parametrize("inner", ["joint", "coordinate"])
+@pytest.mark.parametrize("slots", [1, 3, 10_000])
+def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
+    slots: int, inner: str
+) -> None:
+    raw = a_study(erm=True, seeds=[0, 1], datasets=two_datasets()["datasets"])
+    raw["search"] = {**raw["search"], "inner": inner}
+    resolved = resolved_of(raw)
+    study = resolved.study
+    names = {resolved.datasets[n].splits["train"].digest: n for n in study.datasets}
+
+    def named(kind: Kind) -> Kind:
+        return kind._replace(data=names[kind.data])
+
+    seconds = {named(k): float(len(names[k.data] + k.role)) for k in sizes(resolved)}
+    simulated = Simulation(study, slots, lambda job: seconds[job.kind], seconds).run()
+
+    walks = {case: Walk(study, case) for case in test_cases(study)}
+    ledger = memory_ledger(resolved)
+    agenda = Agenda(resolved)
+
+    def look_up(training: Training) -> None:
+        score = 0.5
+        if isinstance(training, StudentTraining):
+            [trial] = {
+                trial
+                for case in agenda.cases
+                for trial, same in agenda.students(case).items()
+                if training in same
+            }
+            [case] = {c for c in agenda.cases if training in agenda.students(c).get(trial, ())}
+            score = walks[case].score(trial)
+        duration = seconds[named(kind_of(training))]
+        ledger.write_outcome(
+            outcome_of(training, score, cost=Cost(seconds=duration, device="none", host="here"))
+        )
+
+    engine = TabulatedEngine(
+        look_up=look_up, seconds=lambda t: seconds[named(kind_of(t))], slots=slots
+    )
+    engine.run(Dispatcher(agenda, ledger))
+    assert simulated.trainings == len(agenda.results)
+    assert simulated.busy == engine.busy
+    assert simulated.makespan == pytest.approx(engine.clock, rel=0 if slots != 3 else 0.03)

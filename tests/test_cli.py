@@ -338,6 +338,29 @@ def test_plan_prints_json(here: Path) -> None:
     assert (facts["teachers"], facts["outputs"]) == (1, {"fewest": 3, "most": 3})
 
 
+def test_plan_simulates_the_study_on_its_slots(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+
+    def plan(slots: int) -> dict[str, Any]:
+        shown = kdsearch("plan", study, "--seconds", "60", "--slots", str(slots), "--json").out
+        return json.loads(shown)["simulated"]
+
+    one, two, many = plan(1), plan(2), plan(1000)
+    assert one["seconds"] == pytest.approx(one["slot_seconds"])
+    assert one["utilisation"] == pytest.approx(1)
+    assert one["seconds"] > two["seconds"] > many["seconds"]
+    assert many["seconds"] == many["longest_path_seconds"] == one["longest_path_seconds"]
+    assert two["utilisation"] == pytest.approx(two["slot_seconds"] / 2 / two["seconds"])
+    words = kdsearch("plan", study, "--seconds", "60", "--slots", "2").out
+    assert f"on 2 slots, which work {two['utilisation']:.0%} of that time" in words
+
+
+def test_plan_simulates_nothing_while_no_time_is_known(here: Path) -> None:
+    study = written(here / "tiny.yaml", tiny())
+    assert json.loads(kdsearch("plan", study, "--json").out)["simulated"] is None
+    assert "simulation" not in kdsearch("plan", study).out
+
+
 def test_plan_needs_no_data(here: Path) -> None:
     absent = {split: f"no/such/{split}.jsonl" for split in ("train", "validation", "test")}
     data = {"files": absent, "text": "t", "label": "l", "labels": ["no", "yes"]}
@@ -350,6 +373,7 @@ def test_plan_needs_no_data(here: Path) -> None:
 def test_plan_of_a_folder_knows_what_a_student_takes(launched: tuple[Path, Path, Ended]) -> None:
     facts = json.loads(kdsearch("plan", launched[1], "--json").out)
     assert facts["slot_seconds"]["most"] > 0
+    assert facts["simulated"]["seconds"] > 0
     assert facts["caches"][0]["bytes"] > 0
     assert facts["checkpoint_bytes"] > 0
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from statistics import fmean
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
+from kdsearch.agenda.speed import Role, Speeds, kind_of, kinds_of, sizes
 from kdsearch.agenda.training import (
     CheckpointSpec,
     ErmTraining,
@@ -28,7 +30,6 @@ from kdsearch.search import (
     Checkpoint,
     Choice,
     Evaluate,
-    Inner,
     Parameter,
     ParameterValue,
     Reward,
@@ -41,6 +42,7 @@ from kdsearch.search import (
     rewards,
     stable_choice,
     stable_values,
+    traversal_rounds,
     traverse,
     tune,
 )
@@ -48,6 +50,8 @@ from kdsearch.study import Resolved, TestCase, space_of, test_cases
 
 ERM = "erm"
 """The stage of the students without a teacher."""
+LAZY = "lazy"
+"""The stage of the lazy baseline."""
 
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
@@ -60,6 +64,8 @@ class Request:
     training: Training
     case: TestCase
     stage: str
+    rounds: int = 1
+    """Of students that follow one another from it on, itself included."""
 
     def __str__(self) -> str:
         return f"case={self.case} stage={self.stage} key={self.training.key}"
@@ -108,6 +114,9 @@ class CaseView:
 
 
 _Some = TypeVar("_Some", bound=Training)
+_TrainingKind = Role | Literal["erm"]
+_Alike = tuple[_TrainingKind, int]
+"""The kind of a training and its rounds."""
 
 
 class Agenda:
@@ -118,7 +127,18 @@ class Agenda:
         self.cases = test_cases(resolved.study)
         self._graph = Graph(resolved)
         self._results: dict[str, Outcome | None] = dict(results or {})
+        study = resolved.study
+        self._lazy = {c: lazy_choice(space_of(study, c), f"{study.seed}/{c}") for c in self.cases}
+        self._kinds = {
+            case: kinds_of(study, case, resolved.datasets[case.dataset].splits["train"].digest)
+            for case in self.cases
+        }
+        self._speeds = Speeds(sizes(resolved))
+        for result in self._results.values():
+            self._learn(result)
         self._views: dict[TestCase, CaseView] = {}
+        self._wanted: dict[TestCase, dict[_Alike, list[Request]]] = {}
+        """What the views want; what is equally urgent is together."""
         self._waiting: dict[str, set[TestCase]] = defaultdict(set)
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
             dict
@@ -134,21 +154,33 @@ class Agenda:
     def add(self, key: str, result: Outcome | None) -> None:
         """Take in a result: an outcome, or None for a training that failed for good."""
         self._results[key] = result
+        self._learn(result)
         for case in self._waiting.pop(key, ()):
             self._views.pop(case, None)
 
-    def requests(self) -> tuple[Request, ...]:
-        """What can run now, each training once, the longest remaining path first.
+    def durations(self) -> dict[TestCase, dict[Role, float]]:
+        """The seconds that each case's trainings take, by what has ended so far."""
+        return {
+            case: {role: self._speeds.seconds(kind) for role, kind in kinds.items()}
+            for case, kinds in self._kinds.items()
+        }
 
-        Nothing waits for a student without a teacher, so those come last.
+    def requests(self) -> tuple[Request, ...]:
+        """What can run now, each training once, that with the longest path after it first.
+
+        A path is in seconds, learnt from the trainings that ended. Nothing waits for the lazy
+        baseline and for the students without a teacher, whose paths are their own lengths.
         """
-        views = self.views()
-        lengths = {view.case: _remaining(view) for view in views}
-        ordered = sorted(views, key=lambda view: -lengths[view.case])
-        wanted = [request for view in ordered for request in view.wanted]
+        self.views()
+        groups = [
+            (self._urgency(case, *alike), requests)
+            for case in self.cases
+            for alike, requests in self._wanted[case].items()
+        ]
         once: dict[str, Request] = {}
-        for request in sorted(wanted, key=lambda request: request.stage == ERM):
-            once.setdefault(request.training.key, request)
+        for _, requests in sorted(groups, key=itemgetter(0), reverse=True):
+            for request in requests:
+                once.setdefault(request.training.key, request)
         return tuple(once.values())
 
     @property
@@ -204,9 +236,24 @@ class Agenda:
             self._erm[case] = self._graph.erm(case)
         return self._erm[case]
 
+    def lazy(self, view: CaseView) -> Choice:
+        """What is drawn for the case's lazy baseline."""
+        return self._lazy[view.case]
+
+    def _learn(self, result: Outcome | None) -> None:
+        if result is not None:
+            self._speeds.learn(kind_of(result.training), result.cost.seconds)
+
+    def _urgency(self, case: TestCase, kind: _TrainingKind, rounds: int) -> float:
+        role: Role = "student" if kind == "erm" else kind
+        return self._speeds.path(self._kinds[case], role, rounds)
+
     def _keep(self, view: CaseView) -> None:
         self._views[view.case] = view
+        wanted: dict[_Alike, list[Request]] = defaultdict(list)
+        self._wanted[view.case] = wanted
         for request in view.wanted:
+            wanted[request.training.kind, request.rounds].append(request)
             self._waiting[request.training.key].add(view.case)
 
     def trained(self, case: TestCase) -> int:
@@ -222,7 +269,8 @@ class Agenda:
         erm = _wanted(case, ERM, self._unknown(self.erm(case)))
         unknown = self._unknown(trainings)
         if unknown:
-            return replace(view, wanted=(*_wanted(case, "teacher", unknown), *erm))
+            rounds = traversal_rounds(space)
+            return replace(view, wanted=(*_wanted(case, "teacher", unknown, rounds), *erm))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
             # What is trained must not depend on what ends first.
@@ -230,43 +278,61 @@ class Agenda:
         checkpoints = self._checkpoints(case, space, chosen)
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
-        every = {t.key: t for splits in outputs.values() for t in splits}
-        wanted = _wanted(case, "outputs", self._unknown(every.values()))
         scores = _Scores(self, view)
         traversal = traverse(space, scores)
         view = replace(view, traversal=traversal)
+        # Students wait for the outputs on the training split.
+        every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
+        rounds = max(traversal.missing.missing.values(), default=0) if traversal.missing else 0
+        wanted = _wanted(case, "outputs", self._unknown(every.values()), rounds)
         if traversal.missing is not None:
             assert traversal.stage is not None
-            ready = self._ready(view, scores, traversal.missing)
-            wanted += _wanted(case, str(traversal.stage.parameter), ready)
+            stage = str(traversal.stage.parameter)
+            wanted += self._ready(view, scores, stage, traversal.missing)
+        # The lazy baseline needs no traversal; it may meet one.
+        lazy = tune(self.lazy(view), space, scores, temperature=LAZY_TEMPERATURE)
+        if isinstance(lazy, Evaluate):
+            keys = {request.training.key for request in wanted}
+            requests = self._ready(view, scores, LAZY, lazy)
+            wanted += tuple(r for r in requests if r.training.key not in keys)
         return replace(view, wanted=wanted + erm)
 
     def _second_phase(self, view: CaseView, stable: Mapping[Parameter, ParameterValue]) -> CaseView:
-        study = self.resolved.study
         scores = _Scores(self, view)
-        choice = stable_choice(view.space, stable)
-        lazy = lazy_choice(view.space, f"{study.seed}/{view.case}")
-        steps = {
-            "stable": tune(choice, view.space, scores),
-            "lazy": tune(lazy, view.space, scores, temperature=LAZY_TEMPERATURE),
-        }
+        choice, lazy = stable_choice(view.space, stable), self.lazy(view)
+        step = tune(choice, view.space, scores)
+        lazy_step = tune(lazy, view.space, scores, temperature=LAZY_TEMPERATURE)
         wanted = view.wanted
-        for stage, step in steps.items():
-            if isinstance(step, Evaluate):
-                wanted += _wanted(view.case, stage, self._ready(view, scores, step))
-        tuned = {name: s if isinstance(s, Tuned) else None for name, s in steps.items()}
+        if isinstance(step, Evaluate):
+            requests = self._ready(view, scores, "stable", step)
+            keys = {request.training.key for request in requests}
+            wanted = (*requests, *(r for r in wanted if r.training.key not in keys))
         phase2 = Phase2(
-            stable=choice, stable_tuned=tuned["stable"], lazy=lazy, lazy_tuned=tuned["lazy"]
+            stable=choice,
+            stable_tuned=step if isinstance(step, Tuned) else None,
+            lazy=lazy,
+            lazy_tuned=lazy_step if isinstance(lazy_step, Tuned) else None,
         )
         return replace(view, wanted=wanted, phase2=phase2)
 
     def _unknown(self, trainings: Iterable[_Some]) -> list[_Some]:
         return [training for training in trainings if training.key not in self._results]
 
-    def _ready(self, view: CaseView, scores: _Scores, step: Evaluate) -> list[StudentTraining]:
+    def _ready(
+        self, view: CaseView, scores: _Scores, stage: str, step: Evaluate
+    ) -> tuple[Request, ...]:
         """What a step lacks and can run now, under every seed."""
-        trials = (trial for trial in step.missing if scores.can_run(trial))
-        return self._unknown(t for trial in trials for t in self.trainings(view, trial))
+        return tuple(
+            request
+            for trial, rounds in step.missing.items()
+            if scores.can_run(trial)
+            for request in _wanted(
+                view.case,
+                stage,
+                self._unknown(self.trainings(view, trial)),
+                rounds,
+            )
+        )
 
     def _best_teacher(self, trainings: tuple[TeacherTraining, ...]) -> TeacherTraining | None:
         """Of several learning rates, the one of the highest validation score."""
@@ -298,21 +364,10 @@ class Agenda:
         }
 
 
-def _wanted(case: TestCase, stage: str, trainings: Iterable[Training]) -> tuple[Request, ...]:
-    return tuple(Request(training=training, case=case, stage=stage) for training in trainings)
-
-
-def _remaining(view: CaseView) -> int:
-    """About how many students a case still has to train: its distance from the end."""
-    if view.traversed or view.blocked:
-        return len(view.wanted)
-    space = view.space
-    temperatures, rates = len(space.broad) + 4, len(space.learning_rates)
-    joint = space.inner is Inner.JOINT
-    per_choice = temperatures * rates if joint else temperatures + rates - 1
-    decided = {d.parameter for d in view.traversal.decisions} if view.traversal else set()
-    open_values = sum(len(space.values(p)) - 1 for p in Parameter if p not in decided)
-    return per_choice * (open_values + (not decided))
+def _wanted(
+    case: TestCase, stage: str, trainings: Iterable[Training], rounds: int = 1
+) -> tuple[Request, ...]:
+    return tuple(Request(training=t, case=case, stage=stage, rounds=rounds) for t in trainings)
 
 
 class _Scores(Mapping[Trial, ValidationScore | None]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +15,16 @@ from rich.table import Table
 from kdsearch.agenda import (
     Counts,
     ErmTraining,
+    Kind,
+    Role,
+    Simulated,
+    Simulation,
     StudentTraining,
     cached_bytes,
     case_counts,
     checkpoint_models,
+    kinds_of,
+    per_token,
 )
 from kdsearch.cli.options import Json, Models, console, count, example, open_folder, parse_models
 from kdsearch.driver import duration
@@ -36,6 +44,7 @@ from kdsearch.study import (
     units_per_row,
 )
 
+Durations = Mapping[TestCase, Mapping[Role, float]]
 _TRAINING_STATE = 5
 """The weights, Adam's two moments, and those of the best epoch and of the one of lowest loss."""
 
@@ -68,21 +77,24 @@ def plan(
     if speed is not None and seconds is not None:
         raise InputError.one("--seconds", "does not go with --speed", "give one of them")
     resolved, teacher_bytes, largest = None, None, None
+    took: Durations = {}
     if study_file.is_dir():
         _, agenda = open_folder(study_file)
         resolved = agenda.resolved
         study = resolved.study
         outcomes = [o for o in agenda.results.values() if o is not None]
         students = [o for o in outcomes if isinstance(o.training, StudentTraining | ErmTraining)]
-        took = [outcome.cost.seconds for outcome in students]
-        if speed is None and seconds is None and took:
-            seconds = sum(took) / len(took)
+        if speed is None and seconds is None and students:
+            took = agenda.durations()
         largest = max((o.model_bytes or 0 for o in outcomes), default=None)
         teacher_bytes = sum(o.cost.bytes_written for o in outcomes if o.training.kind == "teacher")
     else:
         study = load_study(study_file, models=parse_models(model))
     counts = [case_counts(study, case) for case in test_cases(study)]
-    facts = _facts(study, resolved, counts, speed, seconds, slots) | {
+    took = took or _durations(study, resolved, speed, seconds)
+    facts = _facts(study, resolved, counts, took, slots) | {
+        "speed": speed,
+        "simulated": _simulated(study, took, slots) if took else None,
         "checkpoint_bytes": teacher_bytes,
         "training_state_bytes": largest and largest * _TRAINING_STATE * slots,
     }
@@ -96,8 +108,7 @@ def _facts(
     study: Study,
     resolved: Resolved | None,
     counts: list[Counts],
-    speed: float | None,
-    seconds: float | None,
+    took: Durations,
     slots: int,
 ) -> dict[str, Any]:
     students = sum((c.students for c in counts), Bounds(fewest=0, most=0))
@@ -105,13 +116,12 @@ def _facts(
     shared = list({(c.case.dataset, c.case.teacher): c for c in counts}.values())
     cases: list[dict[str, Any]] = []
     for c in counts:
-        took = _seconds_of_student(study, resolved, c.case, speed, seconds)
         cases.append(
             {
                 "case": str(c.case),
                 "students": _range(c.students),
                 f"students_{other.value}": _range(case_counts(study, c.case, other).students),
-                "seconds": None if took is None else _range(c.students, took),
+                "seconds": _range(c.students, took[c.case]["student"]) if took else None,
             }
         )
     times = [case["seconds"] for case in cases]
@@ -124,10 +134,48 @@ def _facts(
         "caches": [_cache(study, resolved, c) for c in shared],
         "students": _range(students),
         "slots": slots,
-        "speed": speed,
         "slot_seconds": None
         if None in times
         else {end: sum(t[end] for t in times) for end in ("fewest", "most")},
+    }
+
+
+def _durations(
+    study: Study, resolved: Resolved | None, speed: float | None, seconds: float | None
+) -> Durations:
+    """What each case's trainings take by --speed or --seconds; nothing where they do not tell.
+
+    Teachers and their outputs are taken to be slower by as many weights as they pass.
+    """
+    found: dict[TestCase, dict[Role, float]] = {}
+    for case in test_cases(study):
+        took = _seconds_of_student(study, resolved, case, speed, seconds)
+        if took is None:
+            return {}
+        kinds = kinds_of(study, case, case.dataset)
+        weights = {role: per_token(study, case, kind) for role, kind in kinds.items()}
+        found[case] = {role: took * weights[role] / weights["student"] for role in kinds}
+    return found
+
+
+def _simulated(study: Study, took: Durations, slots: int) -> dict[str, Any]:
+    """What comes of the study on so many slots, and on slots without end."""
+    kinds = {case: kinds_of(study, case, case.dataset) for case in took}
+    seconds: dict[Kind, float] = {}
+    for case, roles in kinds.items():
+        for role, kind in roles.items():  # a teacher that cases share: by their largest student
+            seconds[kind] = min(took[case][role], seconds.get(kind, math.inf))
+
+    def run(slots: int) -> Simulated:
+        return Simulation(study, slots, lambda job: seconds[job.kind], seconds).run()
+
+    found, path = run(slots), run(sys.maxsize)
+    return {
+        "trainings": found.trainings,
+        "slot_seconds": found.busy,
+        "seconds": found.makespan,
+        "utilisation": found.utilisation,
+        "longest_path_seconds": path.makespan,
     }
 
 
@@ -203,6 +251,7 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
             f"{count(slots, 'slot')}, {_hours(facts['slot_seconds'])} hours of a slot in all; "
             "the teachers' own comes on top"
         )
+        out.print(_simulated_words(facts["simulated"], slots))
     sizes = [cache["bytes"] for cache in facts["caches"]]
     known = "known when the data is read" if None in sizes else f"about {readable_size(sum(sizes))}"
     out.print(f"disk: teachers' outputs {known}; {_checkpoint_words(facts)}")
@@ -210,6 +259,16 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
         f"  and while it runs, for each of {count(facts['slots'], 'slot')}, up to "
         f"{_TRAINING_STATE} times its model in full precision: where a training goes on after a "
         "crash" + _state_words(facts)
+    )
+
+
+def _simulated_words(simulated: Mapping[str, Any], slots: int) -> str:
+    path = simulated["longest_path_seconds"]
+    enough = math.ceil(simulated["slot_seconds"] / path)
+    return (
+        f"in simulation, with teachers and made-up scores: {duration(simulated['seconds'])} on "
+        f"{count(slots, 'slot')}, which work {simulated['utilisation']:.0%} of that time; "
+        f"{duration(path)} at the least, which takes {count(enough, 'slot')} or more"
     )
 
 

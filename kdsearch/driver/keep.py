@@ -8,7 +8,7 @@ from statistics import fmean
 
 from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, Request, used
 from kdsearch.ledger import Ledger
-from kdsearch.search import Trial
+from kdsearch.search import LAZY_TEMPERATURE, Trial
 
 _SECONDS_BETWEEN = 30.0
 """A few students more for half a minute cost less than to look after every training."""
@@ -31,7 +31,11 @@ def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
         return
     trials = agenda.students(view.case)
     if not view.traversed:
-        yield from _leading(agenda, view, trials)
+        # The traversal may never come to the lazy ones, which then cannot win with any score.
+        choice = agenda.lazy(view)
+        lazy = choice.at(LAZY_TEMPERATURE if choice.has_temperature else None)
+        yield from _leading(agenda, view, [t for t in trials if t.configuration != lazy])
+        yield from _leading(agenda, view, [t for t in trials if t.configuration == lazy])
         return
     winner = view.traversal.winner.tuned.best
     if winner is not None:

@@ -16,7 +16,7 @@ from kdsearch.search.configuration import (
     Trial,
     ValidationScore,
 )
-from kdsearch.search.inner import Evaluate, Scores, Tuned, tune
+from kdsearch.search.inner import Evaluate, Scores, Tuned, rounds, tune
 from kdsearch.search.space import Inner, Space, choice_of, choices, configurations
 from kdsearch.search.stable import (
     LAZY_TEMPERATURE,
@@ -27,7 +27,16 @@ from kdsearch.search.stable import (
     stable_values,
 )
 from kdsearch.search.temperature import local_temperatures, middle
-from kdsearch.search.traversal import Candidate, Decision, Stage, Traversal, traverse
+from kdsearch.search.traversal import (
+    Candidate,
+    Decision,
+    Stage,
+    Traversal,
+    next_stage,
+    rounds_after,
+    traversal_rounds,
+    traverse,
+)
 
 __all__ = [
     "LAZY_TEMPERATURE",
@@ -59,9 +68,13 @@ __all__ = [
     "lazy_choice",
     "local_temperatures",
     "middle",
+    "next_stage",
     "rewards",
+    "rounds",
+    "rounds_after",
     "stable_choice",
     "stable_values",
+    "traversal_rounds",
     "traverse",
     "tune",
 ]

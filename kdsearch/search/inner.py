@@ -21,7 +21,8 @@ Scores = Mapping[Trial, ValidationScore | None]
 class Evaluate:
     """Trials whose scores are needed before anything else can be said."""
 
-    missing: tuple[Trial, ...]
+    missing: Mapping[Trial, int]
+    """Each with how many rounds of trials follow one another from it on, itself included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,18 @@ def tune(
         trials = _round(index, choice, space, best, temperature)
         missing = tuple(trial for trial in trials if trial not in scores)
         if missing:
-            return Evaluate(missing=missing)
+            left = rounds(choice, space, fixed=temperature is not None) - index
+            return Evaluate(missing=dict.fromkeys(missing, left))
         tried += [trial for trial in trials if trial not in tried]
     best = best_trial(tried, scores)
     return Tuned(trials=tuple(tried), best=best, score=scores[best] if best else None)
+
+
+def rounds(choice: Choice, space: Space, *, fixed: bool = False) -> int:
+    """How many rounds of trials the tuning of `choice` takes; `fixed`: at a given temperature."""
+    if fixed or not choice.has_temperature:
+        return 1
+    return {Inner.COORDINATE: MOST_ROUNDS, Inner.JOINT: 2}[space.inner]
 
 
 def best_trial(trials: Iterable[Trial], scores: Scores) -> Trial | None:

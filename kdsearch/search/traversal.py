@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdsearch.search.configuration import Choice, Distance, Parameter, ParameterValue
-from kdsearch.search.inner import Evaluate, Scores, Tuned, tune
+from kdsearch.search.configuration import Choice, Distance, Parameter, ParameterValue, Trial
+from kdsearch.search.inner import Evaluate, Scores, Tuned, rounds, tune
 from kdsearch.search.space import Held, Space, choice_of
 
 
@@ -44,6 +44,7 @@ class Traversal:
     stage: Stage | None
     held: Held
     missing: Evaluate | None
+    """Of that stage; its rounds are counted to the traversal's end."""
 
     @property
     def finished(self) -> bool:
@@ -90,12 +91,16 @@ def traverse(space: Space, scores: Scores) -> Traversal:
             else:
                 candidates.append(Candidate(value=value, choice=choice, tuned=tuned))
         if missing:
-            wanted = dict.fromkeys(trial for part in missing for trial in part.missing)
+            later = rounds_after(space, held, parameter)
+            wanted: dict[Trial, int] = {}
+            for part in missing:
+                for trial, left in part.missing.items():
+                    wanted[trial] = max(wanted.get(trial, 0), left + later)
             return Traversal(
                 decisions=tuple(decisions),
                 stage=stage,
                 held=held,
-                missing=Evaluate(missing=tuple(wanted)),
+                missing=Evaluate(missing=wanted),
             )
         winner = _best(candidates)
         decisions.append(Decision(parameter=parameter, candidates=tuple(candidates), winner=winner))
@@ -119,6 +124,27 @@ def next_stage(space: Space, held: Held, parameter: Parameter) -> Stage | None:
         parameter=parameter,
         candidates=tuple((value, choice_of({**held, parameter: value})) for value in values),
     )
+
+
+def rounds_after(space: Space, held: Held, parameter: Parameter) -> int:
+    """How many rounds of trials follow the stage of `parameter`, if what is held stays.
+
+    What is held was tuned before; its alternatives are tuned side by side.
+    """
+    parameters = (*space.order, Parameter.ALPHA)
+    later = parameters[parameters.index(parameter) + 1 :]
+    stages = (stage for p in later if (stage := next_stage(space, held, p)) is not None)
+    return sum(
+        max((rounds(choice, space) for _, choice in stage.candidates[1:]), default=0)
+        for stage in stages
+    )
+
+
+def traversal_rounds(space: Space) -> int:
+    """How many rounds of trials follow one another in a traversal that keeps the defaults."""
+    missing = traverse(space, {}).missing
+    assert missing is not None  # α is always walked
+    return max(missing.missing.values())
 
 
 def _best(candidates: list[Candidate]) -> Candidate:

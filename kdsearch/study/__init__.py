@@ -55,7 +55,7 @@ from kdsearch.study.schema import (
     TestCases,
     TrainingSettings,
 )
-from kdsearch.study.sizes import cache_bytes, readable_size
+from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
 from kdsearch.study.sources import changed_sources, digest_model
 from kdsearch.study.survey import survey
 
@@ -101,6 +101,7 @@ __all__ = [
     "label_count",
     "load_study",
     "parse_study",
+    "passed_weights",
     "preflight_digest",
     "reachable",
     "read_dataset",

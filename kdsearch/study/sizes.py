@@ -1,9 +1,10 @@
-"""How large a teacher's cached outputs will be, before there are any."""
+"""How large models and a teacher's cached outputs are, before anything is loaded."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ _KNOWN = {
     "google-t5/t5-large": (1024, 32_128),
 }
 _ASSUMED = (1024, 250_027)
-_WIDTHS = ("d_model", "hidden_size")
+_WIDTHS = ("d_model", "hidden_size", "n_embd", "dim")
+_PARTS = (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers"))
+_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_SHAPES = {
+    # (layers, width), where only the Hub could say it
+    "FacebookAI/roberta-base": (12, 768),
+    "FacebookAI/roberta-large": (24, 1024),
+    "facebook/mbart-large-cc25": (24, 1024),
+}
+_BASE = (12, 768)
 
 
 def cache_bytes(
@@ -39,6 +49,26 @@ def cache_bytes(
         return round(units * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
     width = 2 if task == "qa" else labels
     return round(units * width * _ITEM_BYTES["fp32"])
+
+
+def _shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The layers and the width of a transformers configuration, where it names them."""
+    numbers = {n: v for n, v in config.items() if isinstance(v, int) and v > 0}
+    parts = (numbers[a] + numbers[b] for a, b in _PARTS if a in numbers and b in numbers)
+    layers = next(parts, None) or _first(numbers, _LAYERS)
+    width = _first(numbers, _WIDTHS)
+    return (layers, width) if layers and width else None
+
+
+def passed_weights(model: Model, layers: int | None = None) -> float:
+    """About how many weights a token passes, embeddings aside, in so many layers of a model.
+
+    It serves to compare models, and reads no file: one of which the study says nothing is taken to
+    be a base model.
+    """
+    found = _shape(model.config) if model.config else _SHAPES.get(model.hub or "")
+    depth, width = found or _BASE
+    return 12.0 * width**2 * (layers or depth)
 
 
 def readable_size(count: float) -> str:
@@ -63,5 +93,9 @@ def _sizes(model: Model, path: str | None) -> tuple[int, int]:
     width, vocabulary = _KNOWN.get(model.hub or "", _ASSUMED)
     if model.config is not None:
         vocabulary = 30_004  # of the tokenizer of words, at most
-    width = next((fields[name] for name in _WIDTHS if name in fields), width)
+    width = _first(fields, _WIDTHS) or width
     return width, fields.get("vocab_size", vocabulary)
+
+
+def _first(fields: Mapping[str, int], names: Sequence[str]) -> int | None:
+    return next((fields[name] for name in names if name in fields), None)

@@ -1,0 +1,312 @@
+"""A study on simulated slots: how long it takes, and how much of the slots' time is work.
+
+The search is walked with made-up scores, in the agenda's order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count, product
+from zlib import crc32
+
+from kdsearch.agenda.speed import Kind, Role, Speeds, kinds_of
+from kdsearch.search import (
+    LAZY_TEMPERATURE,
+    Candidate,
+    Choice,
+    Decision,
+    Evaluate,
+    Parameter,
+    ParameterValue,
+    Traversal,
+    Trial,
+    Tuned,
+    ValidationScore,
+    lazy_choice,
+    next_stage,
+    rewards,
+    rounds_after,
+    stable_choice,
+    stable_values,
+    traversal_rounds,
+    tune,
+)
+from kdsearch.study import SPLITS, Study, TestCase, space_of, test_cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """What a simulated search took, in seconds of its own clock."""
+
+    slots: int
+    trainings: int
+    makespan: float
+    """From its start to its end."""
+    busy: float
+    """The sum over the trainings."""
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the slots' time that was work."""
+        return self.busy / (self.slots * self.makespan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A simulated training. A trial is trained under several seeds, each a job of its own."""
+
+    walk: Walk
+    """Of the case that wants it; of several, the one whose students take longest."""
+    role: Role
+    what: object
+    """Tells it from the others of its walk and role."""
+    rounds: int
+    """Of students that follow one another from it on, itself included."""
+
+    @property
+    def kind(self) -> Kind:
+        """What takes about as long."""
+        return self.walk.kinds[self.role]
+
+
+Wanted = dict[Trial, int]
+"""Trials to run, each with its rounds."""
+
+
+@dataclass(kw_only=True)
+class _Branch:
+    """A choice that a walk tunes beside others."""
+
+    choice: Choice
+    temperature: float | None = None
+    later: int = 0
+    """The rounds of the stages that follow."""
+    lacks: int = 0
+    tuned: Tuned | None = None
+
+
+class Walk:
+    """The way of a test case through made-up scores. It does at once what it can do."""
+
+    def __init__(self, study: Study, case: TestCase) -> None:
+        self.case = case
+        self.kinds = kinds_of(study, case, case.dataset)
+        self.space = space_of(study, case)
+        self.rounds = traversal_rounds(self.space)
+        self.held: dict[Parameter, ParameterValue] = self.space.defaults()
+        self.decisions: list[Decision] = []
+        self.finished = False
+        self._lazy = lazy_choice(self.space, f"{study.seed}/{case}")
+        self._scores: dict[Trial, ValidationScore] = {}
+        self._asked: set[Trial] = set()
+        self._waiting: dict[Trial, list[_Branch]] = defaultdict(list)
+        self._branches: list[_Branch] = []
+        self._steps = self._stages()
+
+    def start(self) -> Wanted:
+        """What can run once the teacher is ready."""
+        wanted: Wanted = {}
+        self._go_on(wanted)
+        return wanted
+
+    def scored(self, trial: Trial) -> Wanted:
+        """What can run now that `trial` has a score."""
+        self._scores[trial] = self.score(trial)
+        wanted: Wanted = {}
+        for branch in self._waiting.pop(trial, ()):
+            branch.lacks -= 1
+            if not branch.lacks:
+                self._tune(branch, wanted)
+        self._go_on(wanted)
+        return wanted
+
+    def score(self, trial: Trial) -> ValidationScore:
+        """A made-up one, which follows from the case and the trial."""
+        return ValidationScore(crc32(f"{self.case} {trial}".encode()) / 2**32)
+
+    def lazy(self) -> Wanted:
+        """The lazy baseline, which nothing waits for."""
+        step = tune(self._lazy, self.space, self._scores, temperature=LAZY_TEMPERATURE)
+        return dict(step.missing) if isinstance(step, Evaluate) else {}
+
+    def stable(self, values: Mapping[Parameter, ParameterValue]) -> Wanted:
+        """The stable configuration, once every case is traversed."""
+        branch = _Branch(choice=stable_choice(self.space, values))
+        self._steps, self.finished = iter([[branch]]), False
+        return self.start()
+
+    @property
+    def traversal(self) -> Traversal:
+        """The first phase, finished."""
+        return Traversal(decisions=tuple(self.decisions), stage=None, held=self.held, missing=None)
+
+    def _stages(self) -> Iterator[list[_Branch]]:
+        for parameter in (*self.space.order, Parameter.ALPHA):
+            stage = next_stage(self.space, self.held, parameter)
+            if stage is None:
+                continue
+            later = rounds_after(self.space, self.held, parameter)
+            branches = [_Branch(choice=choice, later=later) for _, choice in stage.candidates]
+            yield branches
+            candidates = tuple(
+                Candidate(value=value, choice=choice, tuned=branch.tuned)
+                for (value, choice), branch in zip(stage.candidates, branches, strict=True)
+                if branch.tuned
+            )
+            winner = max(candidates, key=lambda candidate: candidate.tuned.score or 0.0)
+            self.held[parameter] = winner.value
+            self.decisions.append(
+                Decision(parameter=parameter, candidates=candidates, winner=winner)
+            )
+
+    def _go_on(self, wanted: Wanted) -> None:
+        while not self.finished and all(branch.tuned for branch in self._branches):
+            self._branches = next(self._steps, [])
+            self.finished = not self._branches
+            for branch in self._branches:
+                self._tune(branch, wanted)
+
+    def _tune(self, branch: _Branch, wanted: Wanted) -> None:
+        step = tune(branch.choice, self.space, self._scores, temperature=branch.temperature)
+        if isinstance(step, Tuned):
+            branch.tuned = step
+            return
+        branch.lacks = len(step.missing)
+        for trial, rounds in step.missing.items():
+            self._waiting[trial].append(branch)
+            if trial not in self._asked:
+                self._asked.add(trial)
+                wanted[trial] = rounds + branch.later
+
+
+class Simulation:
+    """A search of `study` on so many slots, where each job takes its `seconds`.
+
+    `sizes` is what the search knows of them at its start. A `Kind` has a data set's name in place
+    of the digest of its rows.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        slots: int,
+        seconds: Callable[[Job], float],
+        sizes: Mapping[Kind, float],
+    ) -> None:
+        self._study = study
+        self._slots = slots
+        self._seconds = seconds
+        self.speeds = Speeds(sizes)
+        self.walks = [Walk(study, case) for case in test_cases(study)]
+        self._by_teacher: dict[tuple[str, str], list[Walk]] = defaultdict(list)
+        for walk in self.walks:
+            self._by_teacher[walk.case.dataset, walk.case.teacher].append(walk)
+        self._ready: dict[tuple[object, ...], deque[Job]] = defaultdict(deque)
+        """What is equally urgent is in one queue."""
+        self._urgencies: dict[tuple[object, ...], float] = {}
+        """Of the queues."""
+        self._started: set[tuple[object, ...]] = set()
+        self._done: Counter[tuple[object, ...]] = Counter()
+        self._stable = False
+
+    def run(self) -> Simulated:
+        """Run it to its end."""
+        self._begin()
+        running: list[tuple[float, int, float, Job]] = []
+        order, clock, busy = count(), 0.0, 0.0
+        while running or self._ready:
+            while len(running) < self._slots and (job := self._take()) is not None:
+                seconds = self._seconds(job)
+                heapq.heappush(running, (clock + seconds, next(order), seconds, job))
+                busy += seconds
+            clock, _, seconds, job = heapq.heappop(running)
+            if self.speeds.learn(job.kind, seconds):
+                self._urgencies = {k: self.urgency(jobs[0]) for k, jobs in self._ready.items()}
+            self._go_on(job)
+        return Simulated(slots=self._slots, trainings=len(self._started), makespan=clock, busy=busy)
+
+    def urgency(self, job: Job) -> float:
+        """The highest runs first: as `Agenda.requests` has it."""
+        return self.speeds.path(job.walk.kinds, job.role, job.rounds)
+
+    def with_teacher(self, walk: Walk) -> Wanted:
+        """What a case can run once its teacher is ready."""
+        return walk.lazy() | walk.start()
+
+    def with_stable(self, walk: Walk, values: Mapping[Parameter, ParameterValue]) -> Wanted:
+        """What a case can run once all are traversed."""
+        return walk.stable(values)
+
+    def _begin(self) -> None:
+        for walks in self._by_teacher.values():
+            longest = max(walks, key=lambda walk: self.speeds.seconds(walk.kinds["student"]))
+            rates = self._rates(longest)
+            for rate in rates:
+                self._ask(Job(walk=longest, role="teacher", what=rate, rounds=longest.rounds))
+            if not rates:
+                self._ask_outputs(longest)
+        if self._study.erm:
+            for walk in self.walks:
+                for what in product(self._study.search.learning_rate, self._study.student_seeds):
+                    self._ask(Job(walk=walk, role="student", what=what, rounds=1))
+
+    def _rates(self, walk: Walk) -> tuple[float, ...]:
+        teacher = self._study.teachers[walk.case.teacher]
+        return teacher.fine_tune.learning_rate if teacher.model else ()
+
+    def _ask(self, job: Job) -> None:
+        key = (id(job.walk), job.role, job.rounds)
+        self._ready[key].append(job)
+        if key not in self._urgencies:
+            self._urgencies[key] = self.urgency(job)
+
+    def _take(self) -> Job | None:
+        while self._ready:
+            key = max(self._urgencies, key=self._urgencies.__getitem__)
+            job = self._ready[key].popleft()
+            if not self._ready[key]:
+                del self._ready[key], self._urgencies[key]
+            name = (id(job.walk), job.role, job.what)
+            if (
+                name not in self._started
+            ):  # a trial may be asked for twice, at first as the lazy one
+                self._started.add(name)
+                return job
+        return None
+
+    def _go_on(self, job: Job) -> None:
+        match job.role, job.what:
+            case "teacher", _:
+                if self._all_done(job, len(self._rates(job.walk))):
+                    self._ask_outputs(job.walk)
+            case "outputs", ("train", _):
+                if self._all_done(job, len(job.walk.space.teachers)):
+                    case = job.walk.case
+                    for walk in self._by_teacher[case.dataset, case.teacher]:
+                        self._ask_students(walk, self.with_teacher(walk))
+            case "student", (Trial() as trial, _):
+                if self._all_done(job, len(self._study.student_seeds), trial):
+                    self._ask_students(job.walk, job.walk.scored(trial))
+        if not self._stable and all(walk.finished for walk in self.walks):
+            self._stable = True
+            order = tuple(map(Parameter, self._study.search.order))
+            values = stable_values(rewards([walk.traversal for walk in self.walks], order))
+            for walk in self.walks:
+                self._ask_students(walk, self.with_stable(walk, values))
+
+    def _all_done(self, job: Job, needed: int, trial: Trial | None = None) -> bool:
+        key = (id(job.walk), job.role, trial)
+        self._done[key] += 1
+        return self._done[key] == needed
+
+    def _ask_outputs(self, walk: Walk) -> None:
+        for what in product(SPLITS, walk.space.teachers):
+            self._ask(Job(walk=walk, role="outputs", what=what, rounds=walk.rounds))
+
+    def _ask_students(self, walk: Walk, wanted: Wanted) -> None:
+        for trial, rounds in wanted.items():
+            for seed in self._study.student_seeds:
+                self._ask(Job(walk=walk, role="student", what=(trial, seed), rounds=rounds))

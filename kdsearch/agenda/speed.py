@@ -1,0 +1,136 @@
+"""How long trainings take: learnt from those that ended, before that guessed from their size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from kdsearch.agenda.training import (
+    ErmTraining,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+    Training,
+)
+from kdsearch.study import Resolved, Study, TestCase, passed_weights, test_cases
+
+Role = Literal["teacher", "outputs", "student"]
+
+_TOKENS = {"classification": 60, "ner": 30, "qa": 220, "translation": 60}
+"""Of a row, by task: a guess, since nothing is tokenized before a training."""
+_FORWARD = 1 / 3
+"""What a forward pass takes of a step, which has a backward pass too."""
+
+
+class Kind(NamedTuple):
+    """Trainings that take about equally long: they differ in rates, temperatures and seeds."""
+
+    role: Role
+    data: str
+    """The digest of the training rows."""
+    model: str
+    layers: int | None
+
+
+def kind_of(training: Training) -> Kind:
+    """A student's kind is that of the same student without a teacher."""
+    data = training.data.train
+    match training:
+        case TeacherTraining(model=model):
+            return Kind("teacher", data, model.name, model.layers)
+        case OutputsTraining(checkpoint=checkpoint):
+            return Kind("outputs", data, checkpoint.model.name, checkpoint.model.layers)
+        case StudentTraining(model=model) | ErmTraining(model=model):
+            return Kind("student", data, model.name, model.layers)
+
+
+def kinds_of(study: Study, case: TestCase, data: str) -> dict[Role, Kind]:
+    """What a test case trains, on the training rows of this digest."""
+    teacher, student = study.teachers[case.teacher], study.students[case.student]
+    # Two given checkpoints are about equally large.
+    model = teacher.model or next(iter(teacher.given.values()))
+    return {
+        "teacher": Kind("teacher", data, model, None),
+        "outputs": Kind("outputs", data, model, None),
+        "student": Kind("student", data, student.model, student.layers),
+    }
+
+
+def sizes(resolved: Resolved) -> dict[Kind, float]:
+    """Of every kind of the study the rows × tokens × weights that it passes."""
+    study, found = resolved.study, {}
+    for case in test_cases(study):
+        data = resolved.datasets[case.dataset]
+        train = data.splits["train"]
+        tokens = train.rows * _TOKENS[data.task]
+        for kind in kinds_of(study, case, train.digest).values():
+            found[kind] = tokens * per_token(study, case, kind)
+    return found
+
+
+def per_token(study: Study, case: TestCase, kind: Kind) -> float:
+    """How many weights each token of the training rows passes in a training, all epochs told."""
+    passes: dict[Role, float] = {
+        "teacher": study.teachers[case.teacher].fine_tune.epochs or study.training.epochs,
+        "outputs": _FORWARD,
+        "student": study.training.epochs,
+    }
+    return passes[kind.role] * passed_weights(study.models[kind.model], kind.layers)
+
+
+@dataclass
+class _Mean:
+    count: int = 0
+    seconds: float = 0.0
+    size: float = 0.0
+
+    def add(self, seconds: float, size: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+        self.size += size
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """The seconds of each kind of training: the mean of those that ended, else by its size.
+
+    What a size takes is learnt from the others of its role, else from any.
+    """
+
+    sizes: Mapping[Kind, float]
+    _kinds: dict[Kind, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
+    _roles: dict[Role | None, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
+
+    def learn(self, kind: Kind, seconds: float) -> bool:
+        """A training of this kind took so long. Says whether it was the first that did.
+
+        One that is not of the study teaches nothing.
+        """
+        first = kind in self.sizes and kind not in self._kinds
+        if kind in self.sizes:
+            for mean in (self._kinds[kind], self._roles[kind.role], self._roles[None]):
+                mean.add(seconds, self.sizes[kind])
+        return first
+
+    def path(self, kinds: Mapping[Role, Kind], role: Role, rounds: int) -> float:
+        """From the start of a training of this role to the end of its case.
+
+        `rounds` of students follow one another from there, a student's own included.
+        """
+        lead: dict[Role, tuple[Role, ...]] = {
+            "teacher": ("teacher", "outputs"),
+            "outputs": ("outputs",),
+            "student": (),
+        }
+        students = rounds * self.seconds(kinds["student"])
+        return students + sum(self.seconds(kinds[before]) for before in lead[role])
+
+    def seconds(self, kind: Kind) -> float:
+        """What a training of this kind takes; only in proportion before the first has ended."""
+        if kind in self._kinds:
+            known = self._kinds[kind]
+            return known.seconds / known.count
+        known = self._roles.get(kind.role) or self._roles.get(None) or _Mean(seconds=1, size=1)
+        return self.sizes[kind] * known.seconds / known.size
