@@ -182,7 +182,7 @@ def test_the_estimate_shrinks_to_nothing(tmp_path: Path) -> None:
         ledger.write_outcome(timed(training, tmp_path))
 
     engine = TabulatedEngine(look_up=look_up, seconds=seconds_of, slots=2)
-    run_search(agenda, ledger, engine, slots=2, console=paper())
+    run_search(agenda, ledger, engine, console=paper())
     assert [b.most for b in bounds] == sorted((b.most for b in bounds), reverse=True)
     end = estimate(agenda, 2)
     assert (end.left, end.in_words()) == (Bounds(fewest=0, most=0), "done")
@@ -197,7 +197,7 @@ def test_every_line_of_the_log_has_case_stage_and_key(tmp_path: Path) -> None:
     ledger = ready(tmp_path, resolved_of(a_study()))
     agenda = Agenda(ledger.resolved())
     engine = InProcessEngine(worker=Worker(folder=tmp_path, run_training=made_up_training))
-    run_search(agenda, ledger, engine, slots=1, console=paper())
+    run_search(agenda, ledger, engine, console=paper())
     lines = (tmp_path / "launch.log").read_text().splitlines()
     pattern = (
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO case=sentences/big/small stage=\w+ "
@@ -286,7 +286,7 @@ def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:
     ledger = ready(tmp_path, resolved_of(a_study()))
     worker = Worker(folder=tmp_path, run_training=made_up_training)
     agenda = Agenda(ledger.resolved())
-    run_search(agenda, ledger, InProcessEngine(worker=worker), slots=1, console=paper())
+    run_search(agenda, ledger, InProcessEngine(worker=worker), console=paper())
     assert json.loads((tmp_path / "running.json").read_text())["running"] == {}
 
 
@@ -343,7 +343,7 @@ def test_a_training_that_fails_is_shown_tried_again_and_left_out(
     agenda = Agenda(ledger.resolved())
     engine = CatchingEngine(Worker(folder=tmp_path, run_training=run_training), tells)
     console = paper()
-    run_search(agenda, ledger, engine, slots=1, console=console)
+    run_search(agenda, ledger, engine, console=console)
 
     assert agenda.complete
     failed = [key for key, result in agenda.results.items() if result is None]
@@ -404,7 +404,7 @@ def test_a_teacher_that_fails_for_good_blocks_its_cases_and_ends_the_search(
     ledger = ready(tmp_path, resolved_of(a_study()))
     agenda = Agenda(ledger.resolved())
     engine = CatchingEngine(Worker(folder=tmp_path, run_training=FailingTraining(kind="teacher")))
-    run_search(agenda, ledger, engine, slots=1, console=paper())
+    run_search(agenda, ledger, engine, console=paper())
     assert agenda.complete
     assert [view.blocked for view in agenda.views()] == ["no training of its teacher succeeded"]
     assert estimate(agenda, 1).left == Bounds(fewest=0, most=0)

@@ -211,10 +211,8 @@ def _run(
     code = frozenset(own_code(study))
     worker = Worker(folder=ledger.folder, run_training=partial(run_trusting, code, run_training))
 
-    def search(engine: Engine, slots: int) -> None:
-        run_search(
-            agenda, ledger, engine, slots=slots, console=out, watches=watches, deadline=deadline
-        )
+    def search(engine: Engine) -> None:
+        run_search(agenda, ledger, engine, console=out, watches=watches, deadline=deadline)
 
     def run_models(where: str, run: Callable[..., Preflight]) -> None:
         """Run the models where there is room for them, if there was none before."""
@@ -229,7 +227,7 @@ def _run(
 
     if in_process:
         run_models("in this process", partial(run_trusting, code, forward_preflight))
-        search(InProcessEngine(worker=worker), 1)
+        search(InProcessEngine(worker=worker))
         return
     # Ray takes a second to import, which commands that only read files do not need.
     from kdsearch.engine.ray_tune import (
@@ -267,7 +265,7 @@ def _run(
                 "on a worker",
                 partial(run_on_worker, cluster, run_trusting, code, forward_preflight),
             )
-            search(engine, cluster.slots)
+            search(engine)
         except EngineError as error:
             out.print(f"kdsearch: {error}")
             resume_hint(out)
