@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,11 @@ class LeftOut:
     Raises `EngineError` when no node that is there is left for slots of the `resources`.
     """
 
-    def __init__(self, resources: Mapping[str, float]) -> None:
+    def __init__(
+        self, resources: Mapping[str, float], nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    ) -> None:
         self._resources = resources
+        self._nodes = nodes
         self._entries: dict[str, _Entry] = {}
         self._stillborn: Counter[str | None] = Counter()
         self._told: set[tuple[str, str]] = set()
@@ -60,7 +63,7 @@ class LeftOut:
         why = f"worker processes die at their start: {reason}"
         if address is None:  # it cannot be said which node to avoid
             raise EngineError(why)
-        nodes = [node for node in _alive() if node["NodeManagerAddress"] == address]
+        nodes = [node for node in self._alive() if node["NodeManagerAddress"] == address]
         self._leave_out({node["NodeID"]: node["NodeManagerHostname"] for node in nodes}, why)
 
     def works(self, address: str) -> None:
@@ -74,12 +77,12 @@ class LeftOut:
             if (name, why) not in self._told:
                 self._told.add((name, why))
                 _log.warning("%s is left out of the search: %s", name, why)
-        if all(node["NodeID"] in self.ids for node in _alive() if self._fits(node["Resources"])):
+        fitting = [node["NodeID"] for node in self._alive() if self._fits(node["Resources"])]
+        if set(fitting) <= set(self.ids):
             raise EngineError(f"no node is left to train on: {why}")
 
     def _fits(self, node: Mapping[str, float]) -> bool:
         return all(node.get(name, 0) >= amount for name, amount in self._resources.items())
 
-
-def _alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+    def _alive(self) -> list[dict[str, Any]]:
+        return [node for node in self._nodes() if node["Alive"]]
