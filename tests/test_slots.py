@@ -342,3 +342,56 @@ def test_a_node_that_joins_gets_work_and_one_that_lacks_something_gets_none(
     assert len({path.name.split(".")[2] for path in tmp_path.glob("*.placed")}) == 2
     assert found.stderr.count("is left out of the search: it is bad") == 1
     assert Ledger(tmp_path).attempts() == {}
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import ray
+from test_slots import *
+folder = Path(sys.argv[1])
+ray.init(address=sys.argv[2])
+ledger = Ledger(folder)
+ledger.prepare()
+ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
+cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+worker = Worker(folder=folder, run_training=PlacedTraining())
+agenda = Agenda(ledger.resolved())
+RayTuneEngine(worker=worker, cluster=cluster, max_slots=5).run(Dispatcher(agenda, ledger))
+"""
+
+KILLED = """
+import subprocess, sys, time
+from collections import Counter
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from ray.util import placement_group_table
+from test_slots import DRIVER
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+ray.init(address=nodes.address)
+driver = subprocess.Popen([sys.executable, "-c", DRIVER, sys.argv[1], nodes.address])
+
+def states():
+    return Counter(group["state"] for group in placement_group_table().values())
+
+def wait_for(condition):
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert driver.poll() is None or driver.returncode < 0
+        assert time.monotonic() < deadline, states()
+        time.sleep(0.2)
+
+wait_for(lambda: states()["CREATED"] == 1 and states()["PENDING"] == 4)
+driver.kill()
+driver.wait()
+wait_for(lambda: set(states()) == {"REMOVED"})
+wait_for(lambda: ray.available_resources().get("CPU") == 1)
+"""
+
+
+def test_slots_that_wait_are_demand_up_to_the_most_and_none_is_left_of_a_killed_driver(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert found.returncode == 0, found.stdout + found.stderr
