@@ -23,6 +23,7 @@ from kdsearch.agenda import Agenda, Outcome, Training, parse_training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError
 from kdsearch.engine.ray_tune import left_out, losses
+from kdsearch.engine.ray_tune import pool as pools
 from kdsearch.engine.ray_tune.left_out import LeftOut
 from kdsearch.engine.ray_tune.pool import Pool
 from kdsearch.ledger import Ledger
@@ -214,13 +215,33 @@ def test_a_node_that_lacks_something_is_named_once_and_gets_no_slot(
     assert world.pool.error is None
 
 
-def test_slots_that_wait_are_asked_for_anew_when_a_node_is_left_out() -> None:
+def test_slots_that_wait_for_long_are_asked_for_anew_when_a_node_is_left_out() -> None:
     world = World()
     world.until_students()
     bad, *waiting = world.grow()
     assert world.pool.superfluous(waiting) == []
     world.up(bad, lacks=("it has no room",))
+    assert world.pool.superfluous(waiting) == []  # they may be starting
+    for trial in waiting:
+        world.pool._slots[trial].since -= 2 * pools._IDLE_SECONDS
     assert world.pool.superfluous(waiting) == waiting
+
+
+def test_what_is_asked_for_in_vain_for_a_while_is_asked_for_no_more_and_idle_slots_end() -> None:
+    world = World()
+    first = world.until_students()
+    other, *waiting = world.grow()
+    world.up(other)
+    world.ledger.ask_to_stop(drain=True)
+    for trial in (first, other):
+        world.finish(trial)
+    assert world.queue.wanted == 0
+    assert world.pool.over
+    world.pool.superfluous(waiting)
+    world.pool._surplus_since = -pools._SURPLUS_SECONDS
+    assert set(world.pool.superfluous(waiting)) == set(waiting)
+    world.pool.close()
+    assert world.post.orders[-2:] == [("slot-1", None), ("slot-2", None)]
 
 
 def test_processes_that_die_at_their_start_leave_their_node_out_and_not_another(
@@ -303,6 +324,8 @@ import sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster as Nodes
+from kdsearch.engine import Worker
+from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
 from test_slots import *
 folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -348,6 +371,8 @@ DRIVER = """
 import sys
 from pathlib import Path
 import ray
+from kdsearch.engine import Worker
+from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
 from test_slots import *
 folder = Path(sys.argv[1])
 ray.init(address=sys.argv[2])

@@ -41,7 +41,8 @@ class _Slot:
     """None while it waits for room on a node, or its process starts."""
     address: str | None = None
     request: Request | None = None
-    idle_since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)
+    """When it was asked for; once it is up, when it came up or its last training ended."""
     ends: bool = False
 
     @property
@@ -138,11 +139,11 @@ class Pool:
         with self._keeping():
             if "node" in result:
                 slot.node, slot.address = result["node"], result["node_ip"]
-                slot.idle_since = time.monotonic()
+                slot.since = time.monotonic()
                 if result["lacks"]:
                     self._left_out.lacks(result["node_id"], result["node"], result["lacks"])
             if "key" in result:
-                slot.request, slot.idle_since = None, time.monotonic()
+                slot.request, slot.since = None, time.monotonic()
                 if slot.address and not result["failed"]:
                     self._left_out.works(slot.address)
                 self._queue.done(result["key"])
@@ -162,7 +163,10 @@ class Pool:
     def superfluous(self, waiting: Sequence[str]) -> list[str]:
         """Which of the slots that wait for room are not to be waited for, the oldest kept."""
         now, out = time.monotonic(), self._left_out.ids
-        stale = [trial for trial in waiting if self._slots[trial].without != out]
+        # Those that may go elsewhere by now, or not where they might. Who waits for less long may
+        # be starting; if on a node that is left out, it will find out for itself.
+        old = [t for t in waiting if self._slots[t].since < now - _IDLE_SECONDS]
+        stale = [trial for trial in old if self._slots[trial].without != out]
         surplus = len(self._slots) - self._wanted
         if surplus <= 0:
             self._surplus_since = None
@@ -195,7 +199,7 @@ class Pool:
         """Have slots end for which there has been no work in a long time."""
         surplus = len(self._slots) - self._wanted
         long_ago = time.monotonic() - _IDLE_SECONDS
-        idle = [slot for slot in self._slots.values() if slot.idle and slot.idle_since < long_ago]
+        idle = [slot for slot in self._slots.values() if slot.idle and slot.since < long_ago]
         for slot in idle[: max(surplus, 0)]:
             self._end(slot)
 
