@@ -1,6 +1,7 @@
 """How near slots come to the rate that trainings of a known length allow, and how many start.
 
-    python benchmarks/slots.py [--slots 8 32] [--seconds 0 0.1 0.5] [--trainings 800] [--steady]
+    python benchmarks/slots.py [--slots 8 32] [--seconds 0 0.1 0.5] [--trainings 800] [--waiting]
+                                [--steady]
 
 A queue that asks for nothing but sleep takes agenda and ledger out of the picture. The rate is that
 of the middle half of the trainings; the ideal is slots over seconds. With `--steady`, a real study
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import re
@@ -156,7 +158,7 @@ def resolved() -> Resolved:
     return Resolved(study=study, datasets={"data": data}, models=models, versions={})
 
 
-def rate(slots: int, seconds: float, trainings: int) -> None:
+def rate(slots: int, seconds: float, trainings: int, *, waiting: bool) -> None:
     """Print what `trainings` of `seconds` each come to on `slots`."""
     with tempfile.TemporaryDirectory(prefix="kdsearch-slots-") as name:
         folder, pids = Path(name) / "study", Path(name) / "pids"
@@ -166,6 +168,7 @@ def rate(slots: int, seconds: float, trainings: int) -> None:
         RayTuneEngine(
             worker=_Sleeper(folder=folder, run_training=never, seconds=seconds),
             cluster=Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=slots),
+            max_slots=None if waiting else slots,
             check=_Counted(pids),
         ).run(queue)
         started = len(list(pids.iterdir()))
@@ -244,17 +247,19 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.0, 0.1, 0.5])
     parser.add_argument("--trainings", type=int, default=800)
+    parser.add_argument("--waiting", action="store_true", help="with 200 slots that wait for room")
     parser.add_argument("--steady", action="store_true")
     given = parser.parse_args()
     print(f"Python {platform.python_version()}, Ray {version('ray')}, {os.cpu_count()} cores")
     if given.steady:
         steady()
         return
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     print("slots seconds  ideal/s reached/s  ratio processes  driver MB")
     for slots in given.slots:
         ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False)
         for seconds in given.seconds:
-            rate(slots, seconds, given.trainings)
+            rate(slots, seconds, given.trainings, waiting=given.waiting)
         ray.shutdown()
 
 
