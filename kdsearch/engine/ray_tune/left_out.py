@@ -78,7 +78,7 @@ class LeftOut:
                 self._told.add((name, why))
                 _log.warning("%s is left out of the search: %s", name, why)
         fitting = [node["NodeID"] for node in self._alive() if self._fits(node["Resources"])]
-        if set(fitting) <= set(self.ids):
+        if fitting and set(fitting) <= set(self.ids):  # with none, some may be on their way
             raise EngineError(f"no node is left to train on: {why}")
 
     def _fits(self, node: Mapping[str, float]) -> bool:
