@@ -24,7 +24,7 @@ from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
 from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
 from kdsearch.driver import Estimate, duration, estimate, open_study, run_search
 from kdsearch.driver.watch import Display, Log, Note
-from kdsearch.engine import InProcessEngine, Queue, TabulatedEngine, Worker
+from kdsearch.engine import Engine, InProcessEngine, Queue, TabulatedEngine, Worker
 from kdsearch.ledger import Ledger
 from kdsearch.search import Bounds
 from kdsearch.study import Resolved, parse_study
@@ -257,6 +257,11 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_stop_or_to_shout(
     assert capfd.readouterr() == ("", "")
 
 
+def slots(count: int) -> Engine:
+    """An engine with so many slots."""
+    return TabulatedEngine(look_up=lambda _: None, seconds=lambda _: 1.0, slots=count)
+
+
 def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
     (request,) = requests()[0].requests()
     training = request.training
@@ -264,8 +269,9 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
     def noted() -> Any:
         return json.loads((tmp_path / "running.json").read_text())
 
-    note = Note(Ledger(tmp_path), 3)
-    assert noted() == {"slots": 3, "running": {}}
+    note = Note(Ledger(tmp_path), slots(3))
+    assert (noted()["slots"], noted()["running"]) == (3, {})
+    assert noted()["fleet"]["slots"][0] == {"name": "slot-1", "node": "simulated", "key": None}
     for end in ("finished", "failed"):
         note.started(request)
         (entry,) = noted()["running"].values()
@@ -279,7 +285,7 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
             note.finished(request, outcome_of(training))
         else:
             note.failed(request, attempt_at(training.key), for_good=False)
-        assert noted() == {"slots": 3, "running": {}}
+        assert noted()["running"] == {}
 
 
 def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:
@@ -294,7 +300,7 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_the_search_is() -> None
     agenda, _ = requests(**TWO_STUDENTS)
     console = paper()
     (request,) = agenda.requests()
-    with Display(agenda, 2, console) as display:
+    with Display(agenda, slots(2), console) as display:
         display.started(request)
         display.finished(request, outcome_of(request.training))
         display.started(request)  # less than ten seconds later: not a line of its own
@@ -307,7 +313,7 @@ def test_a_range_is_shown_while_the_number_of_students_is_not_known() -> None:
     agenda, _ = requests()
     console = paper()
     (request,) = agenda.requests()
-    with Display(agenda, 2, console) as display:
+    with Display(agenda, slots(2), console) as display:
         display.started(request)
     left = estimate(agenda, 2).left
     assert left.fewest < left.most
@@ -318,7 +324,7 @@ def test_in_a_terminal_there_is_a_bar() -> None:
     agenda, _ = requests(**TWO_STUDENTS)
     console = terminal()
     (request,) = agenda.requests()
-    with Display(agenda, 2, console) as display:
+    with Display(agenda, slots(2), console) as display:
         display.started(request)
     assert "0 of 24 students" in text_on(console)
     assert "sentences/big/one · teacher" in text_on(console)
@@ -376,7 +382,7 @@ def test_a_failure_is_shown_in_a_terminal_with_what_looks_like_markup() -> None:
     console = terminal()
     (request,) = agenda.requests()
     attempt = attempt_at(request.training.key, "shape [red] and [/nothing]")
-    with Display(agenda, 1, console) as display:
+    with Display(agenda, slots(1), console) as display:
         display.started(request)
         display.failed(request, attempt, for_good=True)
     assert "failed for good (error): shape [red] and [/nothing]" in text_on(console)
@@ -388,7 +394,7 @@ def test_a_failure_is_one_line_however_much_it_has_to_say(tmp_path: Path) -> Non
     message = "ValueError: no\nTraceback (most recent call last):\n" + "  weights missing\n" * 200
     attempt = attempt_at(request.training.key, message)
     console, log = paper(), Log(tmp_path)
-    Display(agenda, 1, console).failed(request, attempt, for_good=True)
+    Display(agenda, slots(1), console).failed(request, attempt, for_good=True)
     log.failed(request, attempt, for_good=True)
     log.close()
     for text in (text_on(console), (tmp_path / "launch.log").read_text()):
