@@ -24,7 +24,7 @@ from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
 from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
 from kdsearch.driver import Estimate, duration, estimate, open_study, run_search
 from kdsearch.driver.watch import Display, Log, Note
-from kdsearch.engine import Engine, InProcessEngine, Queue, TabulatedEngine, Worker
+from kdsearch.engine import Engine, Fleet, InProcessEngine, Queue, TabulatedEngine, Worker
 from kdsearch.ledger import Ledger
 from kdsearch.search import Bounds
 from kdsearch.study import Resolved, parse_study
@@ -38,6 +38,7 @@ class CatchingEngine:
     tells: bool = True
     """Whether the slot commits a failed attempt; else it dies without a word."""
     tried: list[str] = field(default_factory=list)
+    fleet: Fleet = field(default_factory=Fleet)
 
     def run(self, queue: Queue) -> None:
         while not queue.complete:
