@@ -21,10 +21,10 @@ class SlotScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """None: Tune itself starts all that wait. Called in each turn of its loop."""
         self._pool.look()
-        trials: list[Trial] = [t for t in tune_controller.get_trials() if not t.is_finished()]
+        trials: list[Trial] = tune_controller.get_trials()
         if self._pool.over:
             self._pool.close()
-            ended = trials
+            ended = [t for t in trials if t.status in (Trial.PENDING, Trial.RUNNING)]
         else:
             waiting = {t.trial_id: t for t in trials if t.status == Trial.PENDING}
             ended = [waiting[each] for each in self._pool.superfluous(list(waiting))]

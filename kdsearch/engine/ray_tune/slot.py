@@ -54,7 +54,9 @@ def slot_class(
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
             without = ",".join(config["without"])
-            where = {"bundle_label_selector": [{NODE_LABEL: f"!in({without})"}]} if without else {}
+            where: dict[str, Any] = (
+                {"bundle_label_selector": [{NODE_LABEL: f"!in({without})"}]} if without else {}
+            )
             return tune.PlacementGroupFactory([config["resources"]], **where)
 
         def setup(self, config: dict[str, Any]) -> None:
