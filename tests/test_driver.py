@@ -24,7 +24,7 @@ from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
 from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
 from kdsearch.driver import Estimate, duration, estimate, open_study, run_search
 from kdsearch.driver.watch import Display, Log, Note
-from kdsearch.engine import InProcessEngine, Queue, TabulatedEngine, Worker
+from kdsearch.engine import Engine, Fleet, InProcessEngine, Queue, TabulatedEngine, Worker
 from kdsearch.ledger import Ledger
 from kdsearch.search import Bounds
 from kdsearch.study import Resolved, parse_study
@@ -38,6 +38,7 @@ class CatchingEngine:
     tells: bool = True
     """Whether the slot commits a failed attempt; else it dies without a word."""
     tried: list[str] = field(default_factory=list)
+    fleet: Fleet = field(default_factory=Fleet)
 
     def run(self, queue: Queue) -> None:
         while not queue.complete:
@@ -182,7 +183,7 @@ def test_the_estimate_shrinks_to_nothing(tmp_path: Path) -> None:
         ledger.write_outcome(timed(training, tmp_path))
 
     engine = TabulatedEngine(look_up=look_up, seconds=seconds_of, slots=2)
-    run_search(agenda, ledger, engine, slots=2, console=paper())
+    run_search(agenda, ledger, engine, console=paper())
     assert [b.most for b in bounds] == sorted((b.most for b in bounds), reverse=True)
     end = estimate(agenda, 2)
     assert (end.left, end.in_words()) == (Bounds(fewest=0, most=0), "done")
@@ -197,7 +198,7 @@ def test_every_line_of_the_log_has_case_stage_and_key(tmp_path: Path) -> None:
     ledger = ready(tmp_path, resolved_of(a_study()))
     agenda = Agenda(ledger.resolved())
     engine = InProcessEngine(worker=Worker(folder=tmp_path, run_training=made_up_training))
-    run_search(agenda, ledger, engine, slots=1, console=paper())
+    run_search(agenda, ledger, engine, console=paper())
     lines = (tmp_path / "launch.log").read_text().splitlines()
     pattern = (
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO case=sentences/big/small stage=\w+ "
@@ -265,6 +266,11 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_stop_or_to_shout(
     assert capfd.readouterr() == ("", "")
 
 
+def slots(count: int) -> Engine:
+    """An engine with so many slots."""
+    return TabulatedEngine(look_up=lambda _: None, seconds=lambda _: 1.0, slots=count)
+
+
 def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
     (request,) = requests()[0].requests()
     training = request.training
@@ -272,8 +278,9 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
     def noted() -> Any:
         return json.loads((tmp_path / "running.json").read_text())
 
-    note = Note(Ledger(tmp_path), 3)
-    assert noted() == {"slots": 3, "running": {}}
+    note = Note(Ledger(tmp_path), slots(3))
+    assert (noted()["slots"], noted()["running"]) == (3, {})
+    assert noted()["fleet"]["slots"][0] == {"name": "slot-1", "node": "simulated", "key": None}
     for end in ("finished", "failed"):
         note.started(request)
         (entry,) = noted()["running"].values()
@@ -287,14 +294,14 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
             note.finished(request, outcome_of(training))
         else:
             note.failed(request, attempt_at(training.key), for_good=False)
-        assert noted() == {"slots": 3, "running": {}}
+        assert noted()["running"] == {}
 
 
 def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:
     ledger = ready(tmp_path, resolved_of(a_study()))
     worker = Worker(folder=tmp_path, run_training=made_up_training)
     agenda = Agenda(ledger.resolved())
-    run_search(agenda, ledger, InProcessEngine(worker=worker), slots=1, console=paper())
+    run_search(agenda, ledger, InProcessEngine(worker=worker), console=paper())
     assert json.loads((tmp_path / "running.json").read_text())["running"] == {}
 
 
@@ -302,7 +309,7 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_the_search_is() -> None
     agenda, _ = requests(**TWO_STUDENTS)
     console = paper()
     (request,) = agenda.requests()
-    with Display(agenda, 2, console) as display:
+    with Display(agenda, slots(2), console) as display:
         display.started(request)
         display.finished(request, outcome_of(request.training))
         display.started(request)  # less than ten seconds later: not a line of its own
@@ -315,7 +322,7 @@ def test_a_range_is_shown_while_the_number_of_students_is_not_known() -> None:
     agenda, _ = requests()
     console = paper()
     (request,) = agenda.requests()
-    with Display(agenda, 2, console) as display:
+    with Display(agenda, slots(2), console) as display:
         display.started(request)
     left = estimate(agenda, 2).left
     assert left.fewest < left.most
@@ -326,7 +333,7 @@ def test_in_a_terminal_there_is_a_bar() -> None:
     agenda, _ = requests(**TWO_STUDENTS)
     console = terminal()
     (request,) = agenda.requests()
-    with Display(agenda, 2, console) as display:
+    with Display(agenda, slots(2), console) as display:
         display.started(request)
     assert "0 of 24 students" in text_on(console)
     assert "sentences/big/one · teacher" in text_on(console)
@@ -351,7 +358,7 @@ def test_a_training_that_fails_is_shown_tried_again_and_left_out(
     agenda = Agenda(ledger.resolved())
     engine = CatchingEngine(Worker(folder=tmp_path, run_training=run_training), tells)
     console = paper()
-    run_search(agenda, ledger, engine, slots=1, console=console)
+    run_search(agenda, ledger, engine, console=console)
 
     assert agenda.complete
     failed = [key for key, result in agenda.results.items() if result is None]
@@ -384,7 +391,7 @@ def test_a_failure_is_shown_in_a_terminal_with_what_looks_like_markup() -> None:
     console = terminal()
     (request,) = agenda.requests()
     attempt = attempt_at(request.training.key, "shape [red] and [/nothing]")
-    with Display(agenda, 1, console) as display:
+    with Display(agenda, slots(1), console) as display:
         display.started(request)
         display.failed(request, attempt, for_good=True)
     assert "failed for good (error): shape [red] and [/nothing]" in text_on(console)
@@ -396,7 +403,7 @@ def test_a_failure_is_one_line_however_much_it_has_to_say(tmp_path: Path) -> Non
     message = "ValueError: no\nTraceback (most recent call last):\n" + "  weights missing\n" * 200
     attempt = attempt_at(request.training.key, message)
     console, log = paper(), Log(tmp_path)
-    Display(agenda, 1, console).failed(request, attempt, for_good=True)
+    Display(agenda, slots(1), console).failed(request, attempt, for_good=True)
     log.failed(request, attempt, for_good=True)
     log.close()
     for text in (text_on(console), (tmp_path / "launch.log").read_text()):
@@ -412,7 +419,7 @@ def test_a_teacher_that_fails_for_good_blocks_its_cases_and_ends_the_search(
     ledger = ready(tmp_path, resolved_of(a_study()))
     agenda = Agenda(ledger.resolved())
     engine = CatchingEngine(Worker(folder=tmp_path, run_training=FailingTraining(kind="teacher")))
-    run_search(agenda, ledger, engine, slots=1, console=paper())
+    run_search(agenda, ledger, engine, console=paper())
     assert agenda.complete
     assert [view.blocked for view in agenda.views()] == ["no training of its teacher succeeded"]
     assert estimate(agenda, 1).left == Bounds(fewest=0, most=0)

@@ -172,6 +172,10 @@ class CarefulQueue:
     def complete(self) -> bool:
         return self.queue.complete
 
+    @property
+    def wanted(self) -> int:
+        return self.queue.wanted
+
 
 def test_an_outcome_is_in_the_ledger_before_its_training_is_called_done(
     tmp_path: Path, make_engine: Callable[[Worker, int], Engine]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -28,7 +27,6 @@ from fakes import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from kdsearch.agenda import (
@@ -38,12 +36,10 @@ from kdsearch.agenda import (
     Outcome,
     Training,
     failed_for_good,
-    parse_training,
 )
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError, RunTraining, Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
-from kdsearch.engine.ray_tune.searcher import QueueSearcher, Reconcile
 from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
 
@@ -271,40 +267,6 @@ def test_worker_processes_that_die_at_their_start_end_the_search_and_are_no_trie
     assert search(ledger, made_up_training, cluster).complete
 
 
-class Stubborn(tune.Trainable):
-    """Runs one training per process: it refuses to be used again, and Tune tells no one."""
-
-    def step(self) -> dict[str, Any]:
-        training = parse_training(json.loads(self.config["training"]))
-        Worker(folder=Path(self.config["folder"]), run_training=made_up_training)(training)
-        return {"done": True}  # no metric: Tune is not asked to look for one
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        return False
-
-
-def test_a_trial_that_ends_unannounced_is_taken_as_lost_and_the_search_ends(
-    tmp_path: Path, cluster: Cluster
-) -> None:
-    ledger = ready(tmp_path)
-    agenda = Agenda(ledger.resolved())
-    searcher = QueueSearcher(Dispatcher(agenda, ledger), lambda key: True)
-    tune.Tuner(
-        tune.with_resources(Stubborn, {"cpu": 1}),
-        param_space={"folder": str(tmp_path)},
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
-        run_config=tune.RunConfig(
-            storage_path=str(tmp_path / "tune"),
-            verbose=0,
-            callbacks=[Reconcile(searcher)],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    ).fit()
-    assert searcher.error is None
-    assert agenda.complete
-    assert "worker_lost" in failures_of(ledger)
-
-
 @pytest.mark.timeout(60)
 def test_a_search_with_nothing_left_to_do_ends(tmp_path: Path, cluster: Cluster) -> None:
     ledger = ready(tmp_path)
@@ -389,7 +351,7 @@ with connect(None, cpus=1, gpus=0, threads=1) as cluster:
     agenda = Agenda(ledger.resolved(), ledger.results())
     worker = Worker(folder=ledger.folder, run_training=UnluckyTraining())
     engine = RayTuneEngine(worker=worker, cluster=cluster)
-    run_search(agenda, ledger, engine, slots=cluster.slots, console=Console(soft_wrap=True))
+    run_search(agenda, ledger, engine, console=Console(soft_wrap=True))
 """
 
 

@@ -56,7 +56,7 @@ class Search:
             slots=self.slots,
         )
         out = Console(file=io.StringIO())
-        run_search(agenda, self.ledger, engine, slots=self.slots, console=out, watches=(self,))
+        run_search(agenda, self.ledger, engine, console=out, watches=(self,))
         write_report(self.ledger, agenda)
         return agenda
 

@@ -164,6 +164,10 @@ class BrokenQueue:
     def complete(self) -> bool:
         return self.queue.complete
 
+    @property
+    def wanted(self) -> int:
+        return self.queue.wanted
+
 
 def test_an_error_in_a_hook_ends_the_search_with_that_error_and_repeats_nothing(
     tmp_path: Path, cluster: Cluster

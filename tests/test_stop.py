@@ -55,7 +55,6 @@ def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and
     ledger = Ledger(tmp_path / "run")
     assert not Agenda(ledger.resolved(), ledger.results()).complete
     assert ledger.attempts() == {}
-    # One may have been held ready for a slot, and not begun.
     assert set(keys_of(tmp_path, "finished")) == {outcome.key for outcome in ledger.outcomes()}
     assert driver_of(tmp_path / "run") is None
 

@@ -79,6 +79,16 @@ def launch(
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
     ] = False,
+    max_slots: Annotated[
+        int | None,
+        typer.Option(
+            "--max-slots",
+            min=1,
+            metavar="N",
+            help="The most trainings at once, to leave room for others. Default: as many as the "
+            "cluster has room for and the search has use for; an autoscaler sees the rest.",
+        ),
+    ] = None,
     optuna: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +159,7 @@ def launch(
                     place=str(study_file),
                     address=address,
                     in_process=in_process,
+                    max_slots=max_slots,
                     out=out,
                     watches=watches,
                     deadline=ends,
@@ -204,6 +215,7 @@ def _run(
     place: str,
     address: str | None,
     in_process: bool,
+    max_slots: int | None,
     out: Console,
     watches: Sequence[Watch],
     deadline: Deadline | None,
@@ -211,10 +223,8 @@ def _run(
     code = frozenset(own_code(study))
     worker = Worker(folder=ledger.folder, run_training=partial(run_trusting, code, run_training))
 
-    def search(engine: Engine, slots: int) -> None:
-        run_search(
-            agenda, ledger, engine, slots=slots, console=out, watches=watches, deadline=deadline
-        )
+    def search(engine: Engine) -> None:
+        run_search(agenda, ledger, engine, console=out, watches=watches, deadline=deadline)
 
     def run_models(where: str, run: Callable[..., Preflight]) -> None:
         """Run the models where there is room for them, if there was none before."""
@@ -229,7 +239,7 @@ def _run(
 
     if in_process:
         run_models("in this process", partial(run_trusting, code, forward_preflight))
-        search(InProcessEngine(worker=worker), 1)
+        search(InProcessEngine(worker=worker))
         return
     # Ray takes a second to import, which commands that only read files do not need.
     from kdsearch.engine.ray_tune import (
@@ -261,13 +271,19 @@ def _run(
             f"{slots} at once, each on {words(cluster.resources)}; "
             f"`kdsearch status {ledger.folder}` watches"
         )
-        engine = RayTuneEngine(worker=worker, cluster=cluster, seconds=resources.hours * 3600)
+        room = None if address else cluster.slots  # a local Ray does not grow
+        engine = RayTuneEngine(
+            worker=worker,
+            cluster=cluster,
+            seconds=resources.hours * 3600,
+            max_slots=max_slots or room,
+        )
         try:
             run_models(
                 "on a worker",
                 partial(run_on_worker, cluster, run_trusting, code, forward_preflight),
             )
-            search(engine, cluster.slots)
+            search(engine)
         except EngineError as error:
             out.print(f"kdsearch: {error}")
             resume_hint(out)

@@ -57,8 +57,7 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
     out.print(table)
     for run in facts["running"]:
         took = duration(time.time() - run["since"])
-        doing = f"running for {took}" if run["has_slot"] else "next"
-        out.print(f"{doing}: {run['case']} · {run['stage']} · {run['training']}")
+        out.print(f"running for {took}: {run['case']} · {run['stage']} · {run['training']}")
     if facts["diverged"]:
         out.print(f"{count(facts['diverged'], 'training')} diverged and have no score")
     if facts["doubts"]:
@@ -130,11 +129,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             }
             for view in agenda.views()
         ],
-        "running": [
-            # The engine holds a few trainings ready, so that no slot ever waits.
-            {**run, "has_slot": index < note["slots"]}
-            for index, run in enumerate(note["running"].values())
-        ],
+        "running": list(note["running"].values()),
         "diverged": sum(
             result is not None and result.state == "diverged" for result in results.values()
         ),

@@ -47,28 +47,43 @@ class Dispatcher:
         """Whether nothing is left to run, or may be started, and nothing is running."""
         return not self._running and (self._drains or self._agenda.complete)
 
+    @property
+    def wanted(self) -> int:
+        """How many trainings could run at once now: those that run, and those that could start."""
+        if not self._running:  # while the first slot is waited for, nothing is taken
+            self._see_whether_it_drains()
+        return len(self._running) + len(self._ready())
+
     def take(self) -> Request | None:
         """The most urgent training that is not running; None while none can start.
 
         None for good once the search was asked to drain, or its deadline is near.
         """
-        if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
-            self._ledger.ask_to_stop(drain=True)
-        self._drains = self._drains or self._ledger.stop_asked() is not None
-        if self._drains:
+        self._see_whether_it_drains()
+        waiting = self._ready()
+        if not waiting:
             return None
-        if self._waiting is None:
-            requests = self._agenda.requests()
-            self._waiting = [r for r in reversed(requests) if r.training.key not in self._running]
-        if not self._waiting:
-            return None
-        request = self._waiting.pop()
+        request = waiting.pop()
         key = request.training.key
         self._running[key] = request
         self._attempts[key] = len(self._ledger.attempts_of(key))
         for watch in self._watches:
             watch.started(request)
         return request
+
+    def _see_whether_it_drains(self) -> None:
+        if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
+            self._ledger.ask_to_stop(drain=True)
+        self._drains = self._drains or self._ledger.stop_asked() is not None
+
+    def _ready(self) -> list[Request]:
+        """What could start now, the most urgent last."""
+        if self._drains:
+            return []
+        if self._waiting is None:
+            requests = self._agenda.requests()
+            self._waiting = [r for r in reversed(requests) if r.training.key not in self._running]
+        return self._waiting
 
     def done(self, key: str) -> None:
         """A training ended: take in the outcome, or the failed attempt, that the ledger has.

@@ -208,7 +208,6 @@ def run_search(
     ledger: Ledger,
     engine: Engine,
     *,
-    slots: int,
     console: Console,
     watches: Sequence[Watch] = (),
     deadline: Deadline | None = None,
@@ -220,8 +219,8 @@ def run_search(
     with ExitStack() as stack:
         log = Log(ledger.folder)
         stack.callback(log.close)
-        display = stack.enter_context(Display(agenda, slots, console))
+        display = stack.enter_context(Display(agenda, engine, console))
         keep = Keep(ledger, agenda)
-        every: tuple[Watch, ...] = (log, Note(ledger, slots), display, keep, *watches)
+        every: tuple[Watch, ...] = (log, Note(ledger, engine), display, keep, *watches)
         engine.run(Dispatcher(agenda, ledger, every, deadline))
         keep.remove()

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from kdsearch.agenda import Agenda, Attempt, Outcome, Request
 from kdsearch.driver.estimate import estimate
+from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
 from kdsearch.ledger import Ledger, open_own
 
@@ -83,9 +84,9 @@ class Log:
 class Note:
     """Keeps `running.json`: what runs since when, for `kdsearch status` while a search runs."""
 
-    def __init__(self, ledger: Ledger, slots: int) -> None:
+    def __init__(self, ledger: Ledger, engine: Engine) -> None:
         self._ledger = ledger
-        self._slots = slots
+        self._engine = engine
         self._running: dict[str, dict[str, object]] = {}
         self._write()
 
@@ -110,7 +111,12 @@ class Note:
         self._write()
 
     def _write(self) -> None:
-        note = {"slots": self._slots, "running": self._running}
+        fleet = self._engine.fleet
+        note = {
+            "slots": max(1, len(fleet.slots)),
+            "fleet": {**vars(fleet), "slots": [vars(slot) for slot in fleet.slots]},
+            "running": self._running,
+        }
         with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
             self._ledger.write("running.json", json.dumps(note, indent=1, ensure_ascii=False))
 
@@ -118,9 +124,9 @@ class Note:
 class Display:
     """A progress bar in a terminal; elsewhere a line every ten seconds."""
 
-    def __init__(self, agenda: Agenda, slots: int, console: Console) -> None:
+    def __init__(self, agenda: Agenda, engine: Engine, console: Console) -> None:
         self._agenda = agenda
-        self._slots = slots
+        self._engine = engine
         self._console = console
         self._running = 0
         self._last_line = 0.0
@@ -176,7 +182,8 @@ class Display:
         if now - self._last_line < between:
             return
         self._last_line = now
-        state = estimate(self._agenda, self._slots)
+        slots = len(self._engine.fleet.slots)
+        state = estimate(self._agenda, max(1, slots))
         total = state.done + state.left.most
         fewest = state.done + state.left.fewest
         of = f"{fewest}" if fewest == total else f"{fewest} to {total}"
@@ -187,9 +194,8 @@ class Display:
                 self._task, description=text, completed=state.done, total=total, left=left
             )
         else:
-            running = f"{min(self._running, self._slots)} running"  # the others are held ready
             self._console.print(
-                f"{text} · {running} · {state.in_words()} · {doing}",
+                f"{text} · {self._running} running · {state.in_words()} · {doing}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -49,9 +49,39 @@ class Queue(Protocol):
     def complete(self) -> bool:
         """Whether nothing is left to run, and nothing is running."""
 
+    @property
+    def wanted(self) -> int:
+        """How many trainings could run at once now: those that run, and those that could start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A place where one training runs at a time."""
+
+    name: str
+    node: str
+    key: str | None
+    """Of the training that it runs; None while it waits for one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The slots of an engine at a moment."""
+
+    slots: tuple[Slot, ...] = ()
+    """Those that can run a training."""
+    waiting: int = 0
+    """How many more were asked for, and wait for room or start."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that get no slot, by name, and why."""
+
 
 class Engine(Protocol):
     """Something that runs trainings."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The slots there are now."""
 
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives, until it is complete."""

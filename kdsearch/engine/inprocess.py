@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 
-from kdsearch.engine.base import Queue, Worker
+from kdsearch.engine.base import Fleet, Queue, Slot, Worker
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class InProcessEngine:
     """See `Engine`. An exception of a training passes through, so that a debugger stops there."""
 
     worker: Worker
+    _key: str | None = field(default=None, init=False)
+
+    @property
+    def fleet(self) -> Fleet:
+        """This process is the one slot."""
+        return Fleet(slots=(Slot(name="slot-1", node=socket.gethostname(), key=self._key),))
 
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives, one at a time."""
@@ -19,5 +26,7 @@ class InProcessEngine:
             request = queue.take()
             if request is None:  # nothing runs, so something could start: the search drains
                 continue
+            self._key = request.training.key
             self.worker(request.training)
+            self._key = None
             queue.done(request.training.key)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from kdsearch.agenda import Training
-from kdsearch.engine.base import Queue
+from kdsearch.engine.base import Fleet, Queue, Slot
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,12 @@ class TabulatedEngine:
     """The simulated seconds since the start."""
     busy: float = field(default=0.0, init=False)
     """The sum of the simulated seconds of all slots at work."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """As many slots as were asked for; what they run is not told."""
+        names = (f"slot-{number}" for number in range(1, self.slots + 1))
+        return Fleet(slots=tuple(Slot(name=name, node="simulated", key=None) for name in names))
 
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives on `slots` simulated slots."""

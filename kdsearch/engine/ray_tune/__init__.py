@@ -1,4 +1,4 @@
-"""Ray Tune as an engine: one Tuner at a time, our Searcher, reused actors."""
+"""Ray Tune as an engine: one Tuner at a time, a trial per slot, many trainings per trial."""
 
 import os
 

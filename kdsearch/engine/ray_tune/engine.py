@@ -1,4 +1,4 @@
-"""Runs a queue's trainings as the trials of one Ray Tune run, rebuilt when it dies."""
+"""Runs a queue's trainings on slots, the trials of one Ray Tune run, rebuilt when it dies."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -16,11 +16,14 @@ from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.error import TuneError
 
-from kdsearch.engine.base import EngineError, Queue, Worker
+from kdsearch.engine.base import EngineError, Fleet, Queue, Worker
 from kdsearch.engine.ray_tune.cluster import Cluster
-from kdsearch.engine.ray_tune.scheduler import RampUpScheduler
-from kdsearch.engine.ray_tune.searcher import QueueSearcher, Reconcile
-from kdsearch.engine.ray_tune.slot import slot_class
+from kdsearch.engine.ray_tune.left_out import LeftOut
+from kdsearch.engine.ray_tune.mailbox import Mailbox, MailboxError
+from kdsearch.engine.ray_tune.pool import Pool
+from kdsearch.engine.ray_tune.scheduler import SlotScheduler
+from kdsearch.engine.ray_tune.searcher import SlotSearcher
+from kdsearch.engine.ray_tune.slot import no_check, slot_class
 from kdsearch.ledger import Ledger
 
 DAY = 24 * 3600.0
@@ -28,7 +31,7 @@ _MOST_REBUILDS = 3
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RayTuneEngine:
     """See `Engine`. Needs a connection to the cluster (`connect`)."""
 
@@ -36,6 +39,19 @@ class RayTuneEngine:
     cluster: Cluster
     seconds: float = DAY
     """The longest that a training may take: one that hangs ends with its process."""
+    max_slots: int | None = None
+    """The most slots, to leave room for others; None for as many as the search has use for."""
+    check: Callable[[], Sequence[str]] = no_check
+    """Called in each slot's process before its first training: what this node lacks, in words.
+
+    Picklable. A node that lacks something is named once and gets no slot for a while.
+    """
+    _pool: Pool | None = field(default=None, init=False)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The slots there are now."""
+        return self._pool.fleet if self._pool else Fleet()
 
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives, until it is complete.
@@ -44,20 +60,33 @@ class RayTuneEngine:
         asked for again. Raises `EngineError` when that does not help.
         """
         deaths = 0
+        left_out = LeftOut(self.cluster.resources)
         while not queue.complete:
-            searcher = QueueSearcher(queue, self._begun)
             before = queue.finished
             reason: Exception | str = "it ended early"
+            mailbox = Mailbox()
+            pool = self._pool = Pool(
+                queue,
+                mailbox,
+                left_out,
+                resources=self.cluster.resources,
+                begun=self._begun,
+                most=self.max_slots,
+            )
             try:
                 with _every_loss_is_an_actors():
-                    self._fit(searcher)
+                    self._fit(pool, mailbox)
             except (TuneError, RayError, RuntimeError) as error:
                 reason = error
             finally:
-                for key in searcher.live:
+                for key in pool.in_hand:
                     queue.release(key)
-            if searcher.error is not None:
-                raise searcher.error
+                mailbox.close()
+                self._pool = None
+            if isinstance(pool.error, MailboxError):
+                reason = pool.error
+            elif pool.error is not None:
+                raise pool.error
             if queue.complete:
                 return
             _log.warning("Ray Tune died and is built anew: %s", reason)
@@ -69,15 +98,14 @@ class RayTuneEngine:
         ledger = Ledger(self.worker.folder)
         return ledger.watchdog(key).exists() or ledger.outcome(key) is not None
 
-    def _fit(self, searcher: QueueSearcher) -> None:
-        with _scratch() as scratch, _environment(self.cluster.slots):
+    def _fit(self, pool: Pool, mailbox: Mailbox) -> None:
+        with _scratch() as scratch, _environment():
             tune.Tuner(
-                slot_class(self.worker, self.cluster.resources, self.seconds),
+                slot_class(self.worker, mailbox.actor, self.seconds, self.check),
                 tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=RampUpScheduler(self.cluster.slots),
+                    search_alg=SlotSearcher(pool),
+                    scheduler=SlotScheduler(pool),
                     num_samples=-1,
-                    reuse_actors=True,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
                 ),
@@ -85,7 +113,6 @@ class RayTuneEngine:
                     name="kdsearch",
                     storage_path=scratch,
                     verbose=0,
-                    callbacks=[Reconcile(searcher)],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
@@ -93,7 +120,7 @@ class RayTuneEngine:
 
 @contextmanager
 def _every_loss_is_an_actors() -> Iterator[None]:
-    """Have Tune take whatever ends a worker process as the end of that one training.
+    """Have Tune take whatever ends a worker process as the end of that one slot.
 
     Tune 2.60 lets an error of Ray's that is of neither of two classes, such as that of its memory
     monitor, end the whole run. Where a later Tune has no such method, its run is built anew.
@@ -117,7 +144,7 @@ def _every_loss_is_an_actors() -> Iterator[None]:
 
 
 def _trial_name(trial: Any) -> str:
-    return f"{trial.config.get('key', 'trial')}-{trial.trial_id}"
+    return str(trial.config["slot"])
 
 
 @contextmanager
@@ -131,11 +158,13 @@ def _scratch() -> Iterator[str]:
 
 
 @contextmanager
-def _environment(slots: int) -> Iterator[None]:
+def _environment() -> Iterator[None]:
     """Tune's settings that are environment variables only."""
     settings = {
-        # With Ray's default of one pending trial, all work went to one of two slots.
-        "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+        # How many slots may wait for room at once: that many an autoscaler sees. It is one
+        # by default for a searcher of one's own; Ray has 200 for its own ones.
+        "TUNE_MAX_PENDING_TRIALS_PG": "200",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "600",
         "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table of no use even when silenced

@@ -1,40 +1,62 @@
-"""Which trial gets a worker process that has just become free."""
+"""Tune's scheduler: tells the pool what becomes of slots, and ends those that it wants no more."""
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-_RAMP_UP_SECONDS = 120.0
+from kdsearch.engine.ray_tune.pool import Pool
 
 
-class RampUpScheduler(FIFOScheduler):
-    """First in, first out; but while processes still start, the last in.
+class SlotScheduler(FIFOScheduler):
+    """Every slot goes on until it is done."""
 
-    Tune gives a free process to the trial that the scheduler chooses, and ends the process that
-    was being started for it. First in, first out, that is the trial whose process is almost ready:
-    with trainings shorter than the start of a process, one slot then does all the work for ever.
-    """
-
-    def __init__(self, slots: int) -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._slots = slots
-        self._ramping_up = True
-        self._since = time.monotonic()
+        self._pool = pool
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """See `TrialScheduler`."""
+        """None: Tune itself starts all that wait. Called in each turn of its loop."""
+        self._pool.look()
         trials: list[Trial] = tune_controller.get_trials()
-        pending = [trial for trial in trials if trial.status == Trial.PENDING]
-        if not pending:
-            return None
-        if len(pending) == 1:
-            self._since = time.monotonic()  # there is no work yet for further processes
-        running = sum(trial.status == Trial.RUNNING for trial in trials)
-        in_time = time.monotonic() - self._since < _RAMP_UP_SECONDS  # a node may never come
-        # One may have just become free, and is counted in.
-        self._ramping_up = self._ramping_up and running < self._slots and in_time
-        return pending[-1] if self._ramping_up and running < self._slots - 1 else pending[0]
+        if self._pool.over:
+            self._pool.close()
+            ended = [t for t in trials if t.status in (Trial.PENDING, Trial.RUNNING)]
+        else:
+            waiting = {t.trial_id: t for t in trials if t.status == Trial.PENDING}
+            ended = [waiting[each] for each in self._pool.superfluous(list(waiting))]
+        for trial in ended:
+            tune_controller.stop_trial(trial)
+        return None
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """A slot came up, or ended a training and stays."""
+        self._pool.reported(trial.trial_id, result)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """A slot has ended; with its last training, if that failed."""
+        if not self._pool.over:
+            self._pool.reported(trial.trial_id, result)
+        self._pool.gone(trial.trial_id)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """A slot is waited for no more."""
+        self._pool.gone(trial.trial_id)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A slot's process ended, or its node."""
+        self._pool.gone(trial.trial_id, _reason(trial))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _reason(trial: Trial) -> str:
+    """What Tune wrote down of a trial's error."""
+    path: str | None = trial.error_file
+    there = path and Path(path).exists()
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path and there else ""

@@ -5,24 +5,47 @@ from __future__ import annotations
 import faulthandler
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
-from kdsearch.agenda import parse_training
+from kdsearch.agenda import Request, parse_training
 from kdsearch.engine.base import Worker
 from kdsearch.ledger import Ledger, open_own
 
+NODE_LABEL = "ray.io/node-id"
+
+
+def no_check() -> Sequence[str]:
+    """Find nothing wrong with a node."""
+    return ()
+
+
+def config(name: str, resources: Mapping[str, float], without: Sequence[str]) -> dict[str, Any]:
+    """The configuration of the trial of a slot that must not be on the nodes `without`."""
+    return {"slot": name, "resources": dict(resources), "without": list(without)}
+
+
+def order(request: Request) -> str:
+    """What a slot is told to run."""
+    training = request.training.model_dump(mode="json")
+    return json.dumps({"label": str(request), "training": training})
+
 
 def slot_class(
-    worker: Worker, resources: Mapping[str, float], seconds: float
+    worker: Worker, mailbox: Any, seconds: float, check: Callable[[], Sequence[str]]
 ) -> type[tune.Trainable]:
-    """A Trainable that runs trainings with `worker`, and takes `resources` of the cluster.
+    """A Trainable that runs the trainings it gets from `mailbox` with `worker`.
 
-    A training that takes longer than `seconds` ends with its process.
+    Its first result says on which node it is, and what that lacks by `check`; a slot on a node
+    that lacks something is done. Each later one says which training ended. A training that takes
+    longer than `seconds` ends with its process, as does one that fails: after an error on a GPU
+    the process may be in no state for another.
     """
 
     class Slot(tune.Trainable):
@@ -30,36 +53,51 @@ def slot_class(
 
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([dict(resources)])
+            without = ",".join(config["without"])
+            where: dict[str, Any] = (
+                {"bundle_label_selector": [{NODE_LABEL: f"!in({without})"}]} if without else {}
+            )
+            return tune.PlacementGroupFactory([config["resources"]], **where)
 
         def setup(self, config: dict[str, Any]) -> None:
             logging.basicConfig(
                 level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
             )
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.config = new_config
-            return True
+            self._known = False
+            self._lacks = list(check())
 
         def step(self) -> dict[str, Any]:
-            training = parse_training(json.loads(self.config["training"]))
-            label = f"{self.config['label']} {training}"
+            if not self._known:
+                self._known = True
+                return self._introduction()
+            given = ray.get(mailbox.take.remote(self.config["slot"]))
+            return {"done": True} if given is None else self._run(json.loads(given))
+
+        def _introduction(self) -> dict[str, Any]:
+            return {
+                "node": socket.gethostname(),
+                "node_id": ray.get_runtime_context().get_node_id(),
+                "lacks": self._lacks,
+                "done": bool(self._lacks),
+            }
+
+        def _run(self, given: dict[str, Any]) -> dict[str, Any]:
+            training = parse_training(given["training"])
+            label = f"{given['label']} {training}"
             logging.info("%s: started", label)
-            with _watched(Ledger(worker.folder).watchdog(training.key), seconds):
-                try:
+            try:
+                with _watched(Ledger(worker.folder).watchdog(training.key), seconds):
                     worker(training)
-                except Exception as error:
-                    logging.exception("%s: failed", label)
-                    worker.fail(training, error)
-                    # Raised on, so that Tune does not use this process again: after an error on a
-                    # GPU it may be in no state to. Ours may not survive pickling, hence another.
-                    raise RuntimeError(f"{type(error).__name__}: {error}") from None
+            except Exception as error:
+                logging.exception("%s: failed", label)
+                worker.fail(training, error)
+                return {"done": True, "key": training.key, "failed": True}
             logging.info("%s: finished", label)
-            return {"done": True, "key": training.key}
+            return {"key": training.key, "failed": False}
 
         def __repr__(self) -> str:
             # Of the actor, in the dashboard, for as long as it lives: it serves many trainings.
-            return "kdsearch-slot"
+            return f"kdsearch[{worker.folder.name}] {self.config['slot']}"
 
     Slot.__qualname__ = "Slot"
     return Slot

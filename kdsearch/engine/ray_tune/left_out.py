@@ -1,0 +1,88 @@
+"""Nodes on which no slot is placed for a while, and why."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from kdsearch.engine.base import EngineError
+
+_MOST_STILLBORN = 5
+_SECONDS_UNTIL_TRIED_AGAIN = 600.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    why: str
+    until: float
+
+
+class LeftOut:
+    """The nodes that are left out. One that was mended is found out by a slot that tries it.
+
+    Raises `EngineError` when no node that is there is left for slots of the `resources`.
+    """
+
+    def __init__(
+        self, resources: Mapping[str, float], nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    ) -> None:
+        self._resources = resources
+        self._nodes = nodes
+        self._entries: dict[str, _Entry] = {}
+        self._stillborn: Counter[str | None] = Counter()
+        self._told: set[tuple[str, str]] = set()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the nodes."""
+        now = time.monotonic()
+        return tuple(sorted(node for node, entry in self._entries.items() if entry.until > now))
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each node is left out, by its name."""
+        return {self._entries[node].name: self._entries[node].why for node in self.ids}
+
+    def lacks(self, node_id: str, name: str, lacks: Sequence[str]) -> None:
+        """A slot found that its node lacks something."""
+        self._leave_out({node_id: name}, "; ".join(lacks))
+
+    def stillborn(self, address: str | None, reason: str) -> None:
+        """A process on the node at this address died before it could begin a training."""
+        self._stillborn[address] += 1
+        if self._stillborn[address] < _MOST_STILLBORN:
+            return
+        why = f"worker processes die at their start: {reason}"
+        if address is None:  # it cannot be said which node to avoid
+            raise EngineError(why)
+        nodes = [node for node in self._alive() if node["NodeManagerAddress"] == address]
+        self._leave_out({node["NodeID"]: node["NodeManagerHostname"] for node in nodes}, why)
+
+    def works(self, address: str) -> None:
+        """A training ended on the node at this address."""
+        self._stillborn.pop(address, None)
+
+    def _leave_out(self, nodes: Mapping[str, str], why: str) -> None:
+        until = time.monotonic() + _SECONDS_UNTIL_TRIED_AGAIN
+        for node, name in nodes.items():
+            self._entries[node] = _Entry(name, why, until)
+            if (name, why) not in self._told:
+                self._told.add((name, why))
+                _log.warning("%s is left out of the search: %s", name, why)
+        fitting = [node["NodeID"] for node in self._alive() if self._fits(node["Resources"])]
+        if fitting and set(fitting) <= set(self.ids):  # with none, some may be on their way
+            raise EngineError(f"no node is left to train on: {why}")
+
+    def _fits(self, node: Mapping[str, float]) -> bool:
+        return all(node.get(name, 0) >= amount for name, amount in self._resources.items())
+
+    def _alive(self) -> list[dict[str, Any]]:
+        return [node for node in self._nodes() if node["Alive"]]

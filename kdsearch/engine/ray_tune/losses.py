@@ -1,0 +1,41 @@
+"""What became of a slot whose process ended, from the words in which Ray says so (2.60)."""
+
+from __future__ import annotations
+
+import re
+
+from kdsearch.agenda import Failure
+
+_NODE_LOST = (
+    "node has died",
+    "node was terminated",
+    "preempt",
+    "ActorUnavailableError",  # while no one knows yet whether the node lives
+    "is temporarily unavailable",
+)
+_ADDRESS = re.compile(r"\bip[:=]\s*([0-9a-fA-F.:]+)")
+MESSAGES: dict[Failure, str] = {
+    "worker_lost": "its worker process ended without a word",
+    "host_oom": "its node ran low on memory, and Ray ended it",
+    "preempted": "its node went away, or cannot be reached",
+}
+
+
+def failure_of(reason: str) -> Failure:
+    """The class of a failure that Ray words so: one of those in `MESSAGES`."""
+    if "low on memory" in reason:
+        return "host_oom"
+    if any(words in reason for words in _NODE_LOST):
+        return "preempted"
+    return "worker_lost"
+
+
+def address_of(reason: str) -> str | None:
+    """The address of the node on which it happened, where Ray names it."""
+    found = _ADDRESS.search(reason)
+    return found[1] if found else None
+
+
+def last_line(text: str) -> str:
+    """The last line of what Ray says, which is the error itself."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word")

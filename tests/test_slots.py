@@ -1,0 +1,439 @@
+"""Slots that stay, grow and go: what the pool decides, and what a real cluster makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from fakes import a_study, made_up_training, memory_ledger, outcome_of, resolved_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdsearch.agenda import Agenda, Outcome, Training, parse_training
+from kdsearch.driver import Dispatcher
+from kdsearch.engine import EngineError
+from kdsearch.engine.ray_tune import left_out, losses
+from kdsearch.engine.ray_tune import pool as pools
+from kdsearch.engine.ray_tune.left_out import LeftOut
+from kdsearch.engine.ray_tune.pool import Pool
+from kdsearch.ledger import Ledger
+
+GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+DEAD = "The actor died unexpectedly.\n\tip: 10.0.0.1\nThe worker died."
+
+
+def node(number: int) -> dict[str, Any]:
+    return {
+        "NodeID": f"id{number}",
+        "NodeManagerAddress": f"10.0.0.{number}",
+        "NodeManagerHostname": f"host{number}",
+        "Alive": True,
+        "Resources": {"CPU": 1.0},
+    }
+
+
+@dataclass
+class FakePost:
+    """Keeps what was put."""
+
+    orders: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def put(self, slot: str, order: str | None) -> None:
+        self.orders.append((slot, order))
+
+    def check(self) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """A pool over a small study on two hosts, with the trials that Tune would have."""
+
+    most: int | None = None
+    tries: int = 2
+    post: FakePost = field(default_factory=FakePost)
+    begun: set[str] = field(default_factory=set)
+    trials: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        resolved = resolved_of(
+            a_study(
+                search=GRID,
+                tries=self.tries,
+                students={"one": {"model": "small"}, "other": {"model": "big"}},
+            )
+        )
+        self.ledger: Ledger = memory_ledger(resolved)
+        self.agenda = Agenda(resolved)
+        self.queue = Dispatcher(self.agenda, self.ledger)
+        self.left_out = LeftOut({"CPU": 1}, lambda: [node(1), node(2)])
+        self.pool = Pool(
+            self.queue,
+            self.post,
+            self.left_out,
+            resources={"CPU": 1},
+            begun=self.begun.__contains__,
+            most=self.most,
+        )
+        self._trials = 0
+
+    def grow(self) -> list[str]:
+        """Ask for slots as Tune does, until there are enough; the new ones."""
+        new = []
+        while self.pool.grow(f"trial{self._trials}") is not None:
+            new.append(f"trial{self._trials}")
+            self._trials += 1
+        self.trials += new
+        return new
+
+    def up(self, trial: str, host: int = 1, lacks: tuple[str, ...] = ()) -> None:
+        self.pool.reported(
+            trial,
+            {
+                "node": f"host{host}",
+                "node_id": f"id{host}",
+                "node_ip": f"10.0.0.{host}",
+                "lacks": list(lacks),
+                "done": bool(lacks),
+            },
+        )
+
+    def finish(self, trial: str) -> str:
+        """Have the training end that the slot has in hand; its key."""
+        slot = self.pool._slots[trial]
+        assert slot.request is not None
+        training = slot.request.training
+        self.ledger.write_outcome(outcome_of(training, 0.5, lowest_loss_epoch=1))
+        self.pool.reported(trial, {"key": training.key, "failed": False})
+        return training.key
+
+    def until_students(self) -> str:
+        """Run what comes before the students on one slot; it."""
+        [first] = self.grow()
+        self.up(first)
+        while self.queue.wanted == 1 and not self.agenda.complete:
+            self.finish(first)
+        return first
+
+
+def test_as_many_slots_are_asked_for_as_trainings_could_run_and_all_at_once() -> None:
+    world = World()
+    assert len(world.grow()) == 1  # the teacher comes first
+    world = World()
+    world.until_students()
+    assert len(world.grow()) == world.queue.wanted - 1 > 1
+
+
+def test_no_more_slots_are_asked_for_than_the_search_may_have() -> None:
+    world = World(most=2)
+    world.until_students()
+    assert len(world.grow()) == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), most=st.sampled_from([None, 1, 3]))
+def test_whatever_ends_in_whatever_order_each_training_is_run_once_and_the_search_ends(
+    seed: int, most: int | None
+) -> None:
+    draw, world = random.Random(seed), World(most=most)
+    pool, done = world.pool, []
+    for _ in range(1000):
+        world.grow()
+        if pool.over:
+            break
+        up = {slot.name for slot in pool.fleet.slots}
+        busy = [t for t, slot in pool._slots.items() if slot.request is not None]
+        waiting = [t for t, slot in pool._slots.items() if slot.name not in up]
+        trial = draw.choice([*busy, *waiting])
+        if trial in waiting:
+            world.up(trial)
+        elif draw.random() < 0.9:
+            done.append(world.finish(trial))
+        else:
+            pool.gone(trial, "its node was terminated, preempted")
+    assert pool.error is None
+    assert world.agenda.complete
+    assert len(done) == len(set(done))
+    assert pool.in_hand == ()
+
+
+def test_a_slot_without_work_waits_and_gets_the_next_training_when_there_is_one() -> None:
+    world = World()
+    first = world.until_students()
+    others = world.grow()
+    for trial in others:
+        world.up(trial)
+    ended = [trial for trial in (first, *others) if world.pool._slots[trial].request is not None]
+    before = len(world.post.orders)
+    for trial in ended:
+        world.finish(trial)
+    assert len(world.post.orders) > before
+    assert world.pool.error is None
+
+
+def test_a_process_that_died_in_its_training_is_a_try_and_one_that_had_not_begun_it_is_none() -> (
+    None
+):
+    world = World(tries=1)
+    [first] = world.grow()
+    world.up(first)
+    [key] = world.pool.in_hand
+    world.pool.gone(first, DEAD)
+    assert world.ledger.attempts() == {}
+    [second] = world.grow()
+    world.up(second)
+    world.begun.add(key)
+    world.pool.gone(second, DEAD)
+    assert [a.failure for a in world.ledger.attempts_of(key)] == ["worker_lost"]
+
+
+def test_a_node_that_lacks_something_is_named_once_and_gets_no_slot(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    for _ in range(2):
+        [trial] = world.grow()
+        world.up(trial, lacks=("it does not see /shared",))
+        world.pool.gone(trial)
+    assert [r.getMessage() for r in caplog.records] == [
+        "host1 is left out of the search: it does not see /shared"
+    ]
+    assert world.pool.fleet.left_out == {"host1": "it does not see /shared"}
+    config = world.pool.grow("next")
+    assert config is not None
+    assert config["without"] == ["id1"]
+    assert world.pool.error is None
+
+
+def test_slots_that_wait_for_long_are_asked_for_anew_when_a_node_is_left_out() -> None:
+    world = World()
+    world.until_students()
+    bad, *waiting = world.grow()
+    assert world.pool.superfluous(waiting) == []
+    world.up(bad, lacks=("it has no room",))
+    assert world.pool.superfluous(waiting) == []  # they may be starting
+    for trial in waiting:
+        world.pool._slots[trial].since -= 2 * pools._IDLE_SECONDS
+    assert world.pool.superfluous(waiting) == waiting
+
+
+def test_what_is_asked_for_in_vain_for_a_while_is_asked_for_no_more_and_idle_slots_end() -> None:
+    world = World()
+    first = world.until_students()
+    other, *waiting = world.grow()
+    world.up(other)
+    world.ledger.ask_to_stop(drain=True)
+    for trial in (first, other):
+        world.finish(trial)
+    assert world.queue.wanted == 0
+    assert world.pool.over
+    world.pool.superfluous(waiting)
+    world.pool._surplus_since = -pools._SURPLUS_SECONDS
+    assert set(world.pool.superfluous(waiting)) == set(waiting)
+    world.pool.close()
+    assert world.post.orders[-2:] == [("slot-1", None), ("slot-2", None)]
+
+
+def test_processes_that_die_at_their_start_leave_their_node_out_and_not_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    for _ in range(left_out._MOST_STILLBORN):
+        assert world.left_out.ids == ()
+        [trial] = world.grow()
+        world.pool.gone(trial, DEAD)
+    assert world.left_out.ids == ("id1",)
+    assert world.pool.error is None
+    for _ in range(left_out._MOST_STILLBORN):
+        [trial] = world.grow()
+        world.pool.gone(trial, DEAD.replace("10.0.0.1", "10.0.0.2"))
+    assert isinstance(world.pool.error, EngineError)
+    assert "worker processes die at their start" in str(world.pool.error)
+    assert world.pool.over
+
+
+def test_a_node_where_trainings_end_is_not_left_out_for_deaths_now_and_then() -> None:
+    world = World()
+    stays = world.until_students()
+    for _ in range(3 * left_out._MOST_STILLBORN):
+        world.pool.gone(world.grow()[0], DEAD)
+        world.left_out.works("10.0.0.1")
+    assert world.left_out.ids == ()
+    assert world.pool._slots[stays].request is not None
+
+
+def test_an_order_is_what_the_slot_is_to_train() -> None:
+    world = World()
+    [trial] = world.grow()
+    world.up(trial)
+    [(name, text)] = world.post.orders
+    assert name == "slot-1"
+    assert text is not None
+    given_ = json.loads(text)
+    assert parse_training(given_["training"]).key == world.pool.in_hand[0]
+    assert world.pool.in_hand[0] in given_["label"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "address"),
+    [
+        (DEAD, "10.0.0.1"),
+        ("ray::Slot.train() (pid=7, ip=10.0.0.2, actor_id=0a, repr=slot)", "10.0.0.2"),
+        ("no such thing", None),
+    ],
+)
+def test_the_node_of_a_dead_process_is_read_from_what_ray_says(
+    reason: str, address: str | None
+) -> None:
+    assert losses.address_of(reason) == address
+
+
+# -- on a real cluster -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlacedTraining:
+    """Writes down on which node and in which process it ran.
+
+    All but the first few wait until the node that is bad was tried, and another works as well.
+    """
+
+    def __call__(self, training: Training, folder: Path) -> Outcome:
+        node = ray.get_runtime_context().get_node_id()
+        (folder / f"{training.key}.{node}.{os.getpid()}.placed").touch()
+        deadline = time.monotonic() + 120
+        while not self._may_go_on(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return made_up_training(training, folder)
+
+    def _may_go_on(self, folder: Path) -> bool:
+        placed = [path.name.split(".")[1] for path in folder.glob("*.placed")]
+        return len(placed) < 6 or (len(set(placed)) > 1 and (folder / "bad.tried").exists())
+
+
+@dataclass(frozen=True)
+class LacksWhereBad:
+    """A check of a node that has a resource `bad`."""
+
+    folder: Path
+
+    def __call__(self) -> list[str]:
+        here = ray.get_runtime_context().get_node_id()
+        [node] = [node for node in ray.nodes() if node["NodeID"] == here]
+        if "bad" not in node["Resources"]:
+            return []
+        (self.folder / "bad.tried").touch()
+        return ["it is bad"]
+
+
+GROWING = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from kdsearch.engine import Worker
+from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
+from test_slots import *
+folder = Path(sys.argv[1])
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+ray.init(address=nodes.address)
+first = nodes.add_node(num_cpus=1)
+joined = []
+
+def join():
+    while len(list(folder.glob("*.placed"))) < 4:
+        time.sleep(0.1)
+    joined.append(nodes.add_node(num_cpus=1, resources={"bad": 1}))
+    joined.append(nodes.add_node(num_cpus=1))
+
+ledger = Ledger(folder)
+ledger.prepare()
+ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
+threading.Thread(target=join, daemon=True).start()
+cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+agenda = Agenda(ledger.resolved(), ledger.results())
+worker = Worker(folder=folder, run_training=PlacedTraining())
+engine = RayTuneEngine(worker=worker, cluster=cluster, check=LacksWhereBad(folder))
+engine.run(Dispatcher(agenda, ledger))
+assert agenda.complete and all(agenda.results.values())
+print(json.dumps({"first": first.node_id, "bad": joined[0].node_id, "good": joined[1].node_id}))
+"""
+
+
+def test_a_node_that_joins_gets_work_and_one_that_lacks_something_gets_none(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", GROWING, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stdout + found.stderr
+    nodes = json.loads(found.stdout.splitlines()[-1])
+    placed = Counter(path.name.split(".")[1] for path in tmp_path.glob("*.placed"))
+    assert placed.keys() == {nodes["first"], nodes["good"]}
+    assert len({path.name.split(".")[2] for path in tmp_path.glob("*.placed")}) == 2
+    assert found.stderr.count("is left out of the search: it is bad") == 1
+    assert Ledger(tmp_path).attempts() == {}
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import ray
+from kdsearch.engine import Worker
+from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
+from test_slots import *
+folder = Path(sys.argv[1])
+ray.init(address=sys.argv[2])
+ledger = Ledger(folder)
+ledger.prepare()
+ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
+cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+worker = Worker(folder=folder, run_training=PlacedTraining())
+agenda = Agenda(ledger.resolved())
+RayTuneEngine(worker=worker, cluster=cluster, max_slots=5).run(Dispatcher(agenda, ledger))
+"""
+
+KILLED = """
+import subprocess, sys, time
+from collections import Counter
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from ray.util import placement_group_table
+from test_slots import DRIVER
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+ray.init(address=nodes.address)
+driver = subprocess.Popen([sys.executable, "-c", DRIVER, sys.argv[1], nodes.address])
+
+def states():
+    return Counter(group["state"] for group in placement_group_table().values())
+
+def wait_for(condition):
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert driver.poll() is None or driver.returncode < 0
+        assert time.monotonic() < deadline, states()
+        time.sleep(0.2)
+
+wait_for(lambda: states()["CREATED"] == 1 and states()["PENDING"] == 4)
+driver.kill()
+driver.wait()
+wait_for(lambda: set(states()) == {"REMOVED"})
+wait_for(lambda: ray.available_resources().get("CPU") == 1)
+"""
+
+
+def test_slots_that_wait_are_demand_up_to_the_most_and_none_is_left_of_a_killed_driver(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert found.returncode == 0, found.stdout + found.stderr
