@@ -206,6 +206,7 @@ def launch(folder: Path, *options: str, study: str = TINY) -> subprocess.Popen[s
     path = folder / "tiny.yaml"
     path.write_text(study)
     command = [sys.executable, "-m", "kdsearch", "launch", str(path)]
+    command += [] if "--address" in options else ["--address", "local"]
     return subprocess.Popen(
         [*command, "--folder", str(folder / "run"), *options],
         stdout=subprocess.PIPE,
@@ -294,6 +295,26 @@ def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, addres
     assert "The study is complete" in output
 
 
+def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(
+    tmp_path: Path, address: str
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(TOKEN["RAY_AUTH_TOKEN"])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    command = [sys.executable, "-m", "kdsearch", "launch", "tiny.yaml"]
+    found = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert f"Ray: the cluster at {address} (RAY_ADDRESS);" in found.stdout
+    assert "InvalidAuthToken" not in found.stderr
+
+
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
 def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (
@@ -307,7 +328,7 @@ def test_a_training_that_asks_for_more_than_the_machine_has_is_refused_in_words(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "greedy.yaml").write_text(TINY + "resources: {cpus: 1000}\n")
-    command = [sys.executable, "-m", "kdsearch", "launch", "greedy.yaml"]
+    command = [sys.executable, "-m", "kdsearch", "launch", "greedy.yaml", "--address", "local"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert found.returncode == 2
     assert "a training asks for 1000 CPU; this machine does not have that" in found.stderr
