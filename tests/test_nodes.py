@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import COST, a_study, attempt_at, outcome_of, resolved_of
 from nodes import machines
+from test_cli import kdsearch
 from test_ray import TINY, ready
 
 from kdsearch.agenda import Agenda, Outcome
@@ -19,7 +20,7 @@ from kdsearch.driver import version_changes
 from kdsearch.engine.ray_tune import Cluster, Expected, lacks_here, watch_nodes
 from kdsearch.engine.ray_tune.nodes import SAME, Facts, lacks
 from kdsearch.errors import StorageError
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, driver_lock
 
 VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
 EXPECTED = Expected(folder=Path("/shared/run"), mark=".probe-0", versions=VERSIONS, gpu=True)
@@ -133,6 +134,19 @@ def test_the_nodes_of_a_search_are_looked_at_and_noted(cluster: Cluster, tmp_pat
     assert not list(tmp_path.glob(".probe-*"))
 
 
+def test_status_names_the_nodes_that_are_left_out_while_a_search_runs(tmp_path: Path) -> None:
+    ready(tmp_path)
+    bad = {"name": "two (10.0.0.2)", "lacks": ["does not see /shared/run", "has no torch"]}
+    note = {"nodes": [{"name": "one (10.0.0.1)", "lacks": []}, bad, {"name": 7}, "torn"]}
+    (tmp_path / "nodes.json").write_text(json.dumps(note))
+    line = "node two (10.0.0.2) is left out: it does not see /shared/run, and has no torch\n"
+    with driver_lock(tmp_path):
+        shown = kdsearch("status", tmp_path).out
+    assert line in shown
+    assert "10.0.0.1" not in shown
+    assert line not in kdsearch("status", tmp_path).out
+
+
 # -- several machines ---------------------------------------------------------------------------
 
 
@@ -207,4 +221,4 @@ def test_an_outcome_without_versions_is_read() -> None:
     [outcome] = outcomes_with({})
     plain = json.loads(outcome.model_dump_json())
     del plain["cost"]["versions"]
-    assert Outcome.model_validate(plain) == outcome
+    assert Outcome.model_validate_json(json.dumps(plain)) == outcome

@@ -315,6 +315,24 @@ def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_u
     assert "InvalidAuthToken" not in found.stderr
 
 
+def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
+    tmp_path: Path, address: str
+) -> None:
+    process = launch(tmp_path, "--address", address, study=TINY + "resources: {cpus: 7}\n")
+    assert process.stdout is not None
+    lines = []
+    while "waiting for a node with room for 7 CPU: 1 node is there" not in (lines or [""])[-1]:
+        lines.append(process.stdout.readline())
+        assert process.poll() is None, "".join(lines)
+    time.sleep(2.5)  # looked at again and again
+    process.terminate()
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "waiting" not in rest
+    assert "stopped; what was finished is kept" in rest
+    assert "SIGTERM" not in rest
+
+
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
 def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
 
 from kdsearch.engine.ray_tune.room import cluster_room, local_room
 from kdsearch.errors import InputError, first_line
@@ -92,8 +95,6 @@ def _init(address: str | None, source: str, say: Callable[[str], None]) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
     if address not in (None, "auto"):
         _probe(address, source)
-    if address is not None:
-        _use_token()
     if address is None:
         _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
@@ -103,6 +104,8 @@ def _init(address: str | None, source: str, say: Callable[[str], None]) -> Any:
     # Its errors are the tracebacks of trainings that failed: they lie in attempts/. What ends Tune
     # itself is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if address is not None:  # by itself Ray does so for `auto` only
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return ray.init(
@@ -127,13 +130,6 @@ def _unreachable(place: str, why: str) -> InputError:
         "launch's own: --address local; a cluster that asks for a token wants RAY_AUTH_MODE=token "
         "and the token in ~/.ray/auth_token",
     )
-
-
-def _use_token() -> None:
-    """Have a token that lies ready be used, which Ray does by itself for `auto` only."""
-    if "RAY_AUTH_MODE" not in os.environ and _token():
-        os.environ["RAY_AUTH_MODE"] = "token"
-        ray._raylet.Config.initialize("")  # it has read the environment before
 
 
 def _shorten_tmpdir(say: Callable[[str], None]) -> None:

@@ -181,7 +181,8 @@ def watch_nodes(cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) ->
         nodes.over.set()
         if thread.is_alive():
             thread.join()  # what asks Ray once the connection has ended would start another one
-        (ledger.folder / mark).unlink(missing_ok=True)
+        with suppress(OSError):  # a hidden file that the next launch sweeps
+            (ledger.folder / mark).unlink()
 
 
 class _Nodes:
@@ -270,17 +271,17 @@ def _look_at(
     deadline = time.monotonic() + _LONGEST_LOOK
     while waiting and not over.is_set() and time.monotonic() < deadline:
         _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
-    late = {} if over.is_set() else dict.fromkeys(waiting)
     for task in waiting:
         ray.cancel(task, force=True)
+    if over.is_set():
+        return {}
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     found: dict[str, tuple[Facts | None, list[str]]] = {}
     for task, key in tasks.items():
-        if key not in alive or (task in waiting and task not in late):
+        if key not in alive:
             continue
-        if task in late:
-            seconds = f"{_LONGEST_LOOK:.0f} s"
-            found[key] = None, [f"gave no answer in {seconds}: its storage may hang"]
+        if task in waiting:
+            found[key] = None, [f"gave no answer in {_LONGEST_LOOK:.0f} s: its storage may hang"]
             continue
         try:
             facts = ray.get(task)
