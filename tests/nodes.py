@@ -5,6 +5,7 @@ Made by root only, with `ip` and `unshare`. Nodes share the disk, but for what i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,12 +18,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 PORT = 6379
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 _RAY = str(Path(sys.executable).parent / "ray")
 _UP = b"will now block"
 _SECONDS_TO_START = 90.0
+_HEAD = "ray.head.default"
+_AUTOSCALING = {
+    "cluster_name": "fake",
+    "max_workers": 4,
+    "head_node_type": _HEAD,
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 10,
+    "auth": {"ssh_user": "nobody"},
+    "docker": {},
+    "file_mounts": {},
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
+}
 _AS_HOST = """
 hostname "$1" && shift || exit
 while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done
@@ -60,6 +79,7 @@ class Machines:
         cpus: int = 1,
         hidden: Mapping[Path, Path] = {},
         options: Sequence[str] = (),
+        environment: Mapping[str, str] = {},
     ) -> None:
         """Start a Ray node on a new machine, and wait until it is up.
 
@@ -82,15 +102,52 @@ class Machines:
         else:
             command += [f"--address={self.ray}"]
         log = self.folder / f"{host}.log"
-        self.nodes[host] = self.run(host, *command, hidden=hidden, log=log)
+        self.nodes[host] = self.run(host, *command, hidden=hidden, log=log, environment=environment)
         deadline = time.monotonic() + _SECONDS_TO_START
         while _UP not in log.read_bytes():
             assert self.nodes[host].poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
 
+    def start_autoscaling(self, host: str, worker: Mapping[str, float], *, most: int) -> None:
+        """Start a head without CPUs, whose autoscaler may start `most` nodes like `worker`.
+
+        They are Ray's fake ones, processes on the same machine.
+        """
+        provider = {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "gcs_address": f"{self.network}.1:{PORT}",
+        }
+        room = {"object_store_memory": 10**8}
+        kinds = {
+            _HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {**worker, **room}, "node_config": {}, "max_workers": most},
+        }
+        path = self.folder / "autoscaling.json"
+        path.write_text(
+            json.dumps(_AUTOSCALING | {"provider": provider, "available_node_types": kinds})
+        )
+        environment = {
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+            "RAY_NODE_TYPE_NAME": _HEAD,
+        }
+        options = [f"--autoscaling-config={path}"]
+        self.start(host, cpus=0, options=options, environment=environment)
+
     def run(
-        self, host: str, *command: str, log: Path, hidden: Mapping[Path, Path] = {}
+        self,
+        host: str,
+        *command: str,
+        log: Path,
+        hidden: Mapping[Path, Path] = {},
+        environment: Mapping[str, str] = {},
     ) -> subprocess.Popen[bytes]:
         """A command on a machine; it writes to `log`."""
         pairs = [str(path) for place, other in hidden.items() for path in (other, place)]
@@ -103,7 +160,7 @@ class Machines:
                 ],
                 stdout=file,
                 stderr=file,
-                env=os.environ | TOKEN | {"RAY_memory_monitor_refresh_ms": "0"},
+                env=os.environ | TOKEN | {"RAY_memory_monitor_refresh_ms": "0"} | dict(environment),
             )
 
     def stop(self, host: str) -> None:
