@@ -310,7 +310,7 @@ class _Worker:
             tokenizer.src_lang, tokenizer.tgt_lang = data.languages
         temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            temporary.mkdir()  # transformers would also make what lies above
+            self._ledger.make_folder(temporary)
             for name, state in kept.items():
                 model.load_state_dict(state)
                 model.save_pretrained(temporary / name)

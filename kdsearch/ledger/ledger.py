@@ -368,7 +368,7 @@ class Ledger:
     def write_attempt(self, attempt: Attempt) -> None:
         """Record a try that failed, under the next free number; `steps` are its progress's."""
         folder = self.path(f"attempts/{attempt.key}")
-        self._make_folder(folder)
+        self.make_folder(folder)
         steps = max((path.steps for path in self.progress(attempt.key)), default=0)
         retried = sum(name.endswith(".retried") for name in self._disk.names(folder))
         number = 1 + retried + len(self.attempts_of(attempt.key))
@@ -476,7 +476,7 @@ class Ledger:
         Raises `InputError` where the older one may be another study's.
         """
         path = self.path(name)
-        self._make_folder(path.parent)
+        self.make_folder(path.parent)
         if shared_link(self.folder, path):
             if (
                 not self._commit(path, content.encode())
@@ -488,7 +488,7 @@ class Ledger:
         self._disk.write(temporary, content.encode())
         self._disk.replace(temporary, path)
 
-    def _make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path) -> None:
         """Make a folder below the study's, which must be there.
 
         On a node where the storage is not mounted, a study's folder would hide that.

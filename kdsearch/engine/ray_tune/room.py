@@ -167,7 +167,7 @@ def _asked(wanted: Mapping[str, float]) -> Iterator[_Request]:
 
     What `request_resources` asks for would outlive this process, and all studies share it.
     """
-    group = placement_group([dict(wanted)], name="kdsearch-waits")
+    group = placement_group([dict(wanted)])
     try:
         yield _Request(group.id.hex())
     finally:
