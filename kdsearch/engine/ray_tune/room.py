@@ -139,7 +139,7 @@ def _wait_for_room(wanted: Mapping[str, float], say: Say) -> None:
                     "may start has that",
                     "ask for less, or give the cluster such a kind of node",
                 )
-            if not scaled and time.monotonic() >= deadline:
+            if answer.feasible is None and time.monotonic() >= deadline:
                 raise InputError.one(
                     "resources",
                     f"a training asks for {words(wanted)}; no node of the cluster has that, and "
