@@ -35,6 +35,7 @@ _AUTOSCALING = {
     "auth": {"ssh_user": "nobody"},
     "docker": {},
     "file_mounts": {},
+    "cluster_synced_files": [],
     "initialization_commands": [],
     "setup_commands": [],
     "head_setup_commands": [],
