@@ -27,7 +27,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 quickstart: $(VENV)/.installed
-	$(BIN)/kdsearch launch search_spaces/quickstart.yaml --folder $(FOLDER)
+	$(BIN)/kdsearch launch search_spaces/quickstart.yaml --folder $(FOLDER) --address local
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -73,6 +73,7 @@ class Launch:
     def __init__(self, study: Path, folder: Path, log: Path) -> None:
         self._ray = tempfile.mkdtemp(prefix="kd")  # short: the paths of sockets lie in it
         command = [sys.executable, "-m", "kdsearch", "launch", str(study), "--folder", str(folder)]
+        command += ["--address", "local"]
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 command,

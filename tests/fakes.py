@@ -94,7 +94,7 @@ class MemoryDisk:
     def names(self, folder: Path) -> Iterator[str]:
         yield from list(self._folders.get(folder, {}))
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, *, parents: bool = False) -> None:
         while folder not in self._folders:
             self._folders[folder] = {}
             self._folders.setdefault(folder.parent, {}).setdefault(folder.name, [b""])
@@ -217,7 +217,7 @@ class CrashingDisk(MemoryDisk):
         with self.step("remove", path):
             super().remove(path)
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, *, parents: bool = False) -> None:
         if folder in self._folders:
             return
         self.make_folder(folder.parent)

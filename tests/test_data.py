@@ -106,7 +106,7 @@ def test_a_data_set_that_is_not_public_says_what_its_files_look_like() -> None:
 @pytest.mark.usefixtures("no_hub")
 def test_an_unreachable_hub_is_said_once_for_all_that_needs_it(tmp_path: Path) -> None:
     paper = shipped_studies()["paper"]
-    ended = kdsearch("launch", paper, "--folder", tmp_path / "run")
+    ended = kdsearch("launch", paper, "--folder", tmp_path / "run", "--address", "local")
     refused(ended, "datasets.mrpc, datasets.mnli", "models.mbart-large", "kdsearch fetch")
     assert ended.err.count("cannot be reached") == 1
 

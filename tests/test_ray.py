@@ -210,6 +210,7 @@ def launch(folder: Path, *options: str, study: str = TINY) -> subprocess.Popen[s
     path = folder / "tiny.yaml"
     path.write_text(study)
     command = [sys.executable, "-m", "kdsearch", "launch", str(path)]
+    command += [] if "--address" in options else ["--address", "local"]
     return subprocess.Popen(
         [*command, "--folder", str(folder / "run"), *options],
         stdout=subprocess.PIPE,
@@ -298,6 +299,44 @@ def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, addres
     assert "The study is complete" in output
 
 
+def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(
+    tmp_path: Path, address: str
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(TOKEN["RAY_AUTH_TOKEN"])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    command = [sys.executable, "-m", "kdsearch", "launch", "tiny.yaml"]
+    found = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert f"Ray: the cluster at {address} (RAY_ADDRESS);" in found.stdout
+    assert "InvalidAuthToken" not in found.stderr
+
+
+def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
+    tmp_path: Path, address: str
+) -> None:
+    process = launch(tmp_path, "--address", address, study=TINY + "resources: {cpus: 7}\n")
+    assert process.stdout is not None
+    lines = []
+    while "waiting for a node with room for 7 CPU: 1 node is there" not in (lines or [""])[-1]:
+        lines.append(process.stdout.readline())
+        assert process.poll() is None, "".join(lines)
+    time.sleep(2.5)  # looked at again and again
+    process.terminate()
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "waiting" not in rest
+    assert "stopped; what was finished is kept" in rest
+    assert "SIGTERM" not in rest
+
+
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
 def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (
@@ -311,7 +350,7 @@ def test_a_training_that_asks_for_more_than_the_machine_has_is_refused_in_words(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "greedy.yaml").write_text(TINY + "resources: {cpus: 1000}\n")
-    command = [sys.executable, "-m", "kdsearch", "launch", "greedy.yaml"]
+    command = [sys.executable, "-m", "kdsearch", "launch", "greedy.yaml", "--address", "local"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert found.returncode == 2
     assert "a training asks for 1000 CPU; this machine does not have that" in found.stderr

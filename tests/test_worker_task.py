@@ -98,6 +98,7 @@ def begun(folder: Path, tuned: Path) -> tuple[Path, Ledger]:
 def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(tmp_path: Path) -> None:
     study, ledger = begun(tmp_path, save_model(tmp_path / "tuned"))
     command = [sys.executable, "-m", "kdsearch", "launch", study, "--folder", ledger.folder]
+    command += ["--address", "local"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "running each model on two rows, on a worker" in ended.stdout

@@ -49,6 +49,8 @@ class Cost(Finite):
     """Of checkpoints or outputs kept on disk."""
     examples_per_second: float | None = None
     """Of a model that scored the test split: rows there, over the time that scoring them took."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of what it ran on, such as torch; `device` says on which GPU."""
 
 
 class Outcome(Finite):

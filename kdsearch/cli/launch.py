@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, used
+from kdsearch.cli.address import Address, find_address
 from kdsearch.cli.code import check_code, name_own_code, own_code, preflight_trusting
 from kdsearch.cli.options import (
     Models,
@@ -32,14 +33,22 @@ from kdsearch.cli.options import (
     say_of_data,
     study_models,
 )
-from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stop_on_signals, stoppable
+from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stoppable
 from kdsearch.distill import forward_preflight, run_training, run_trusting
-from kdsearch.driver import Deadline, Watch, duration, open_study, present, run_search
+from kdsearch.driver import (
+    Deadline,
+    Watch,
+    duration,
+    open_study,
+    present,
+    run_search,
+    version_changes,
+)
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.report import write_report
-from kdsearch.study import Preflight, Study, load_study
+from kdsearch.study import Preflight, Study, installed_versions, load_study
 
 if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
@@ -74,7 +83,10 @@ def launch(
     model: Models = None,
     address: Annotated[
         str | None,
-        typer.Option(help="A running Ray: auto, or HOST:PORT. Default: a local one is started."),
+        typer.Option(
+            help="A running Ray: auto, or HOST:PORT; or local, which starts one. "
+            "[RAY_ADDRESS, else local]"
+        ),
     ] = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
@@ -115,6 +127,9 @@ def launch(
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
+    where = None if in_process else find_address(address, os.environ)
+    if where and where.kind == "jobs":
+        raise _no_job(where)
     ends = parse_deadline(deadline) if deadline else None
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
@@ -145,7 +160,12 @@ def launch(
         say_of_data(agenda.resolved, out)
         if found := ledger.preflight():
             print_doubts(out, found.doubts)
-        known = sum(result is not None for result in used(agenda).values())
+        results = used(agenda).values()
+        known = sum(result is not None for result in results)
+        if not agenda.complete:
+            was = agenda.resolved.versions
+            for line in version_changes(installed_versions(), results, was):
+                out.print(f"warning: {line}")
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
         with _mirrored(storage, agenda, ledger, out) as watches:
@@ -157,8 +177,7 @@ def launch(
                     ledger,
                     study,
                     place=str(study_file),
-                    address=address,
-                    in_process=in_process,
+                    where=where,
                     max_slots=max_slots,
                     out=out,
                     watches=watches,
@@ -213,8 +232,7 @@ def _run(
     study: Study,
     *,
     place: str,
-    address: str | None,
-    in_process: bool,
+    where: Address | None,
     max_slots: int | None,
     out: Console,
     watches: Sequence[Watch],
@@ -237,7 +255,7 @@ def _run(
         for doubt in found.doubts[len(before.doubts) :]:
             out.print(f"doubtful: {doubt}")
 
-    if in_process:
+    if where is None:
         run_models("in this process", partial(run_trusting, code, forward_preflight))
         search(InProcessEngine(worker=worker))
         return
@@ -246,22 +264,30 @@ def _run(
         RayTuneEngine,
         connect,
         run_on_worker,
+        slot_check,
         watch_health,
+        watch_nodes,
         words,
     )
 
     # Ray ends this process without a word if it dies while we connect.
-    out.print("connecting to Ray; should it die, go on with the same command")
+    out.print(f"Ray: {where}; should it die, go on with the same command")
     resources = study.resources
     connection = connect(
-        address,
+        None if where.kind == "local" else where.value,
         cpus=resources.cpus,
         gpus=resources.gpus,
         threads=study.training.cpu_threads,
+        source=where.source,
         say=out.print,
     )
-    with connection as cluster, watch_health(lambda what: give_up(ledger, out, what)):
-        stop_on_signals(out, ledger)  # Ray installed a handler of its own at its start
+    with ExitStack() as stack:
+        cluster = stack.enter_context(connection)
+        stack.enter_context(watch_health(lambda what: give_up(ledger, out, what)))
+        if where.kind == "cluster":
+            cluster = stack.enter_context(watch_nodes(cluster, ledger, out.print))
+        else:
+            ledger.forget_nodes()
         if cluster.dashboard:
             out.print(f"Ray dashboard: {cluster.dashboard}")
             if cluster.token:
@@ -271,12 +297,13 @@ def _run(
             f"{slots} at once, each on {words(cluster.resources)}; "
             f"`kdsearch status {ledger.folder}` watches"
         )
-        room = None if address else cluster.slots  # a local Ray does not grow
+        room = None if where.kind == "cluster" else cluster.slots  # a local Ray does not grow
         engine = RayTuneEngine(
             worker=worker,
             cluster=cluster,
             seconds=resources.hours * 3600,
             max_slots=max_slots or room,
+            check=slot_check(cluster),
         )
         try:
             run_models(
@@ -288,6 +315,16 @@ def _run(
             out.print(f"kdsearch: {error}")
             resume_hint(out)
             raise typer.Exit(INCOMPLETE) from None
+
+
+def _no_job(where: Address) -> InputError:
+    """The one place where a launch from outside of a cluster would begin."""
+    return InputError.one(
+        f"{where.source} {where.value}",
+        "is a dashboard's address, and a search cannot be launched through it",
+        f"submit it as a job: ray job submit --address {where.value} -- kdsearch launch …; or, on "
+        "a machine of the cluster, give auto or HOST:PORT",
+    )
 
 
 def _taken_over() -> None:

@@ -58,6 +58,9 @@ def status(folder: StudyFolder, as_json: Json = False) -> None:
     for run in facts["running"]:
         took = duration(time.time() - run["since"])
         out.print(f"running for {took}: {run['case']} · {run['stage']} · {run['training']}")
+    for node in facts["nodes"]:
+        if node["lacks"]:
+            out.print(f"node {node['name']} is left out: it {', and '.join(node['lacks'])}")
     if facts["diverged"]:
         out.print(f"{count(facts['diverged'], 'training')} diverged and have no score")
     if facts["doubts"]:
@@ -130,6 +133,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             for view in agenda.views()
         ],
         "running": list(note["running"].values()),
+        "nodes": _nodes(ledger) if driver else [],
         "diverged": sum(
             result is not None and result.state == "diverged" for result in results.values()
         ),
@@ -147,6 +151,19 @@ def _running(ledger: Ledger) -> dict[str, Any]:
     if not (isinstance(slots, int) and 0 < slots < 2**31 and isinstance(running, dict)):
         return _NOTHING_RUNS
     return {"slots": slots, "running": {k: run for k, run in running.items() if _is_run(run)}}
+
+
+def _nodes(ledger: Ledger) -> list[dict[str, Any]]:
+    """What the launch found on the nodes of its cluster: see `watch_nodes`."""
+    found = read_object(ledger.folder / "nodes.json").get("nodes")
+    return [node for node in found if _is_node(node)] if isinstance(found, list) else []
+
+
+def _is_node(node: object) -> bool:
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        return False
+    lacks = node.get("lacks")
+    return isinstance(lacks, list) and all(isinstance(each, str) for each in lacks)
 
 
 def _is_run(run: object) -> bool:

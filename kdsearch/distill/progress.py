@@ -34,7 +34,7 @@ class DiskCheckpoints:
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
         older = self._ledger.progress(self._key)
         try:
-            folder.mkdir(exist_ok=True, parents=True)
+            self._ledger.make_folder(folder)
             torch.save(state, temporary)
             digest = sync_and_digest(temporary)
             final = folder / f"{steps}-{digest}.pt"

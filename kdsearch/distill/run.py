@@ -48,7 +48,7 @@ from kdsearch.distill.training import History, State, evaluate, train
 from kdsearch.errors import InputError, MemoryExhaustedError, first_line
 from kdsearch.ledger import Ledger, put, storage_error
 from kdsearch.search import ValidationScore
-from kdsearch.study import GOLD
+from kdsearch.study import GOLD, installed_versions
 from kdsearch.tasks import TASKS, Encoded, Settings, Task, has_languages
 
 _log = logging.getLogger(__name__)
@@ -314,6 +314,7 @@ class _Worker:
             tokenizer.src_lang, tokenizer.tgt_lang = data.languages
         temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
+            self._ledger.make_folder(temporary)
             for name, state in kept.items():
                 model.load_state_dict(state)
                 model.save_pretrained(temporary / name)
@@ -375,7 +376,17 @@ class _Worker:
             host=socket.gethostname(),
             bytes_written=size,
             examples_per_second=speed,
+            versions=_versions(),
         )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    """What an outcome says of the software that it was made with."""
+    installed = installed_versions()
+    names = ("kdsearch", "python", "torch", "transformers", "tokenizers")
+    cuda = {"cuda": torch.version.cuda} if torch.version.cuda else {}
+    return {name: installed[name] for name in names} | cuda
 
 
 # A worker process serves many trainings: what they share is read and encoded once.

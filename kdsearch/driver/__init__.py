@@ -6,6 +6,7 @@ from kdsearch.driver.estimate import Estimate, duration, estimate
 from kdsearch.driver.garbage import Garbage, Left, garbage
 from kdsearch.driver.preflight import Look, preflight_once, present
 from kdsearch.driver.search import open_study, run_search
+from kdsearch.driver.versions import version_changes
 from kdsearch.driver.watch import Watch
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "preflight_once",
     "present",
     "run_search",
+    "version_changes",
 ]

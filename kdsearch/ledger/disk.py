@@ -38,8 +38,8 @@ class Disk(Protocol):
     def names(self, folder: Path) -> Iterator[str]:
         """The names in a folder; none if there is no such folder."""
 
-    def make_folder(self, folder: Path) -> None:
-        """Make a folder and those above it."""
+    def make_folder(self, folder: Path, *, parents: bool = False) -> None:
+        """Make a folder in one that is there, or with `parents` also those above it."""
 
 
 class OsDisk:
@@ -94,10 +94,10 @@ class OsDisk:
         except (FileNotFoundError, NotADirectoryError):
             return
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, *, parents: bool = False) -> None:
         """See `Disk.make_folder`."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=parents, exist_ok=True)
         except OSError as error:
             raise storage_error(folder, error) from None
 

@@ -9,6 +9,7 @@ outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
 progress/<key>/<steps>-<digest>.pt   where a training that runs goes on if its worker dies
 stop.json             what `kdsearch stop` asks the driver
+nodes.json            what the nodes of the cluster have, and what those lack that are left out
 digests/<key>.json    of files that were made again, where they differ from the outcome's
 checkpoints/<key>/    a teacher's kept epochs
 outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
@@ -91,7 +92,7 @@ class Ledger:
         Raises `StorageError` where it cannot.
         """
         for name in FOLDERS:
-            self._disk.make_folder(self.folder / name)
+            self._disk.make_folder(self.folder / name, parents=True)
         probe = self.folder / f".probe-{uuid.uuid4().hex}"
         linked = probe.with_suffix(".linked")
         try:
@@ -340,7 +341,7 @@ class Ledger:
     def write_attempt(self, attempt: Attempt) -> None:
         """Record a try that failed, under the next free number; `steps` are its progress's."""
         folder = self.path(f"attempts/{attempt.key}")
-        self._disk.make_folder(folder)
+        self.make_folder(folder)
         steps = max((path.steps for path in self.progress(attempt.key)), default=0)
         retried = sum(name.endswith(".retried") for name in self._disk.names(folder))
         number = 1 + retried + len(self.attempts_of(attempt.key))
@@ -436,6 +437,10 @@ class Ledger:
         """A new search is not bound by what the one before was asked."""
         self._disk.remove(self.folder / "stop.json")
 
+    def forget_nodes(self) -> None:
+        """What an earlier search found of its nodes holds no more."""
+        self._disk.remove(self.folder / "nodes.json")
+
     # -- other files ----------------------------------------------------------------------------
 
     def write(self, name: str, content: str) -> None:
@@ -444,7 +449,7 @@ class Ledger:
         Raises `InputError` where the older one may be another study's.
         """
         path = self.path(name)
-        self._disk.make_folder(path.parent)
+        self.make_folder(path.parent)
         if shared_link(self.folder, path):
             if (
                 not self._commit(path, content.encode())
@@ -455,6 +460,15 @@ class Ledger:
         temporary = self._temporary(path)
         self._disk.write(temporary, content.encode())
         self._disk.replace(temporary, path)
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder below the study's, which must be there.
+
+        On a node where the storage is not mounted, a study's folder would hide that.
+        """
+        inside = len(folder.relative_to(self.folder).parts)
+        for path in reversed([folder, *folder.parents][:inside]):
+            self._disk.make_folder(path)
 
     def _refuse_shared(self, path: Path) -> None:
         """Raise `InputError` for a file that must not be replaced: see `shared_link`."""

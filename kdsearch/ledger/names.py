@@ -45,7 +45,7 @@ _OURS = re.compile(
     "|".join(
         (
             r"resolved(?:-\d+)?\.json",
-            r"(?:preflight|running|stop)\.json",
+            r"(?:preflight|running|stop|nodes)\.json",
             r"launch\.log",
             r"driver\.(?:lock|json|tmp)",
             rf"outcomes/(?:{_KEY}\.json|\.{_KEY}\.json\.torn)",

@@ -58,6 +58,7 @@ from kdsearch.study.schema import (
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
 from kdsearch.study.sources import changed_sources, digest_model
 from kdsearch.study.survey import survey
+from kdsearch.study.versions import installed_versions
 
 __all__ = [
     "CATALOGUE",
@@ -97,6 +98,7 @@ __all__ = [
     "given_labels",
     "hub_model",
     "hub_rows",
+    "installed_versions",
     "known_rows",
     "label_count",
     "load_study",

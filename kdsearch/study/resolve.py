@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Collection
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-import kdsearch
 from kdsearch.errors import InputError, Problem, shortened_list
 from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
@@ -22,6 +19,7 @@ from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_pa
 from kdsearch.study.schema import Model, Study
 from kdsearch.study.sources import NOT_WEIGHTS, combined, data_digests, model_digests
 from kdsearch.study.standin import stand_in
+from kdsearch.study.versions import installed_versions
 
 FORMAT: Literal[2] = 2
 """Of resolved.json. Raise it when an older kdsearch could not read it."""
@@ -207,7 +205,7 @@ def resolve(
         problems += _equal_cases(study, datasets, models, place)
     if problems:
         raise InputError(problems)
-    return Resolved(study=study, datasets=datasets, models=models, versions=_versions())
+    return Resolved(study=study, datasets=datasets, models=models, versions=installed_versions())
 
 
 def _drawn_before(study: Study, name: str, known: Resolved | None) -> bool:
@@ -437,21 +435,3 @@ def _equal_cases(
             problems.append(Problem(place=f"{place}: test_cases", what=what, mend="keep one"))
         first.setdefault(same, case)
     return problems
-
-
-def _versions() -> dict[str, str]:
-    found = {"kdsearch": kdsearch.__version__, "python": platform.python_version()}
-    for package in (
-        "torch",
-        "transformers",
-        "ray",
-        "datasets",
-        "tokenizers",
-        "numpy",
-        "scikit-learn",
-    ):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -6,9 +6,22 @@ import os
 # it is imported.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing")
 
-from kdsearch.engine.ray_tune.cluster import Cluster, connect, words
+from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
+from kdsearch.engine.ray_tune.nodes import slot_check, watch_nodes
+from kdsearch.engine.ray_tune.room import room, words
 from kdsearch.engine.ray_tune.task import run_on_worker
 
-__all__ = ["Cluster", "RayTuneEngine", "connect", "run_on_worker", "watch_health", "words"]
+__all__ = [
+    "Cluster",
+    "Expected",
+    "RayTuneEngine",
+    "connect",
+    "room",
+    "run_on_worker",
+    "slot_check",
+    "watch_health",
+    "watch_nodes",
+    "words",
+]

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
 
+from kdsearch.engine.ray_tune.room import cluster_room, local_room
 from kdsearch.errors import InputError, first_line
 
 _PROBE_SECONDS = 5.0
-_SETTLING_SECONDS = 5.0
-_JOINING_SECONDS = 600.0
 _TMP = "/tmp"
 _LONGEST_TMPDIR = 39
 """In bytes. A socket's path has 107 at most, and Ray's lie up to 68 below this folder:
 /ray/session_2026-12-24_08-00-00_123456_1234567/sockets/plasma_store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a node must have to take part in a search."""
+
+    folder: Path
+    mark: str
+    """A file in the folder that the driver made."""
+    versions: Mapping[str, str]
+    """The driver's own."""
+    gpu: bool
+    """Whether trainings take a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +51,10 @@ class Cluster:
     """What one training takes: CPU and GPU."""
     slots: int
     """How many trainings run at once."""
+    expected: Expected | None = None
+    """What its nodes are held against; None where they are not looked at."""
+    left_out: set[str] = field(default_factory=set)
+    """The ids of the nodes that lack something; `watch_nodes` keeps it while a search runs."""
 
 
 @contextmanager
@@ -45,26 +64,22 @@ def connect(
     cpus: float | None,
     gpus: float | None,
     threads: int,
+    source: str = "--address",
     say: Callable[[str], None] = print,
 ) -> Iterator[Cluster]:
-    """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one.
+    """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one (None).
 
     A training takes `cpus` and `gpus`; by default a GPU if the cluster has any, and a CPU per
-    thread. Nodes of a cluster that are still joining are waited for; `say` is told so. Raises
-    `InputError` where there is no cluster, or none of its nodes has room for one.
+    thread. Nodes that are still to come are waited for; `say` is told so. `source` says who gave
+    the address. The handlers of signals stay. Raises `InputError` where there is no cluster, or
+    none of its nodes has room for one, and none comes.
     """
-    context = _init(address, say)
+    context = _init(address, source, say)
     try:
-        wanted, slots = _room_for(cpus, gpus, threads)
-        if address is not None:
-            wanted, slots = _settled(cpus, gpus, threads, say)
-        if slots == 0:
-            where = "no node of the cluster has" if address else "this machine does not have"
-            raise InputError.one(
-                "resources",
-                f"a training asks for {words(wanted)}; {where} that",
-                "ask for less, or give --address of a cluster that has it",
-            )
+        if address is None:
+            wanted, slots = local_room(cpus, gpus, threads)
+        else:
+            wanted, slots = cluster_room(cpus, gpus, threads, say)
         url = context.dashboard_url
         yield Cluster(
             dashboard=f"http://{url}" if url else None,
@@ -76,10 +91,10 @@ def connect(
         ray.shutdown()
 
 
-def _init(address: str | None, say: Callable[[str], None]) -> Any:
+def _init(address: str | None, source: str, say: Callable[[str], None]) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
     if address not in (None, "auto"):
-        _probe(address)
+        _probe(address, source)
     if address is None:
         _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
@@ -89,6 +104,9 @@ def _init(address: str | None, say: Callable[[str], None]) -> Any:
     # Its errors are the tracebacks of trainings that failed: they lie in attempts/. What ends Tune
     # itself is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if address is not None:  # by itself Ray does so for `auto` only
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return ray.init(
             address=address or "local",
@@ -97,12 +115,21 @@ def _init(address: str | None, say: Callable[[str], None]) -> Any:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError.one(
-            f"--address {address}" if address else "Ray",
-            f"no Ray could be reached: {first_line(error)}",
-            "start one with `ray start --head`, or leave --address out for a local one; a cluster "
-            "that asks for a token wants RAY_AUTH_MODE=token and the token in ~/.ray/auth_token",
-        ) from None
+        place = "Ray" if address is None else f"{source} {address}"
+        raise _unreachable(place, first_line(error)) from None
+    finally:  # Ray's own would end this process without a word
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _unreachable(place: str, why: str) -> InputError:
+    return InputError.one(
+        place,
+        f"no Ray could be reached: {why}",
+        "start one with `ray start --head` and give the HOST:PORT that it prints; for one of this "
+        "launch's own: --address local; a cluster that asks for a token wants RAY_AUTH_MODE=token "
+        "and the token in ~/.ray/auth_token",
+    )
 
 
 def _shorten_tmpdir(say: Callable[[str], None]) -> None:
@@ -129,63 +156,15 @@ def _no_room(name: str) -> InputError:
     return InputError.one(name, what, mend)
 
 
-def _probe(address: str) -> None:
+def _probe(address: str, source: str) -> None:
     """See that something listens at `address`: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS):
             return
     except (OSError, ValueError, OverflowError) as error:
-        raise InputError.one(
-            f"--address {address}",
-            "no Ray could be reached: "
-            + (str(error) if isinstance(error, OSError) else "this is not HOST:PORT"),
-            "give auto, or the HOST:PORT that `ray start --head` printed; leave it out for a local "
-            "Ray",
-        ) from None
-
-
-def _resources(cpus: float | None, gpus: float | None, threads: int) -> dict[str, float]:
-    if gpus is None:
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) > 0 else 0
-    wanted = {"CPU": cpus or float(threads)}
-    return wanted | ({"GPU": gpus} if gpus else {})
-
-
-def _room_for(cpus: float | None, gpus: float | None, threads: int) -> tuple[dict[str, float], int]:
-    """What a training takes, and how many of them fit the nodes that are there."""
-    wanted = _resources(cpus, gpus, threads)
-    return wanted, sum(_room(n["Resources"], wanted) for n in ray.nodes() if n["Alive"])
-
-
-def _settled(
-    cpus: float | None, gpus: float | None, threads: int, say: Callable[[str], None]
-) -> tuple[dict[str, float], int]:
-    """As `_room_for`, once there is room and no further node joins.
-
-    Right after a cluster's start its workers are not there yet, nor are their GPUs.
-    """
-    deadline = time.monotonic() + _JOINING_SECONDS
-    wanted, slots = _room_for(cpus, gpus, threads)
-    while time.monotonic() < deadline:
-        if slots == 0:
-            say(f"waiting for nodes that have room for {words(wanted)}")
-        before = slots
-        time.sleep(_SETTLING_SECONDS)
-        wanted, slots = _room_for(cpus, gpus, threads)
-        if slots == before > 0:
-            break
-    return wanted, slots
-
-
-def _room(node: Mapping[str, float], wanted: Mapping[str, float]) -> int:
-    """How many trainings fit a node at once; 1 GPU has room for five that take 0.2."""
-    return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
-
-
-def words(wanted: Mapping[str, float]) -> str:
-    """Resources as a person says them: `1 CPU and 1 GPU`."""
-    return " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+        why = str(error) if isinstance(error, OSError) else "this is not HOST:PORT"
+        raise _unreachable(f"{source} {address}", why) from None
 
 
 def _token() -> str | None:

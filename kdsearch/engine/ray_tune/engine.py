@@ -60,7 +60,7 @@ class RayTuneEngine:
         asked for again. Raises `EngineError` when that does not help.
         """
         deaths = 0
-        left_out = LeftOut(self.cluster.resources)
+        left_out = LeftOut(self.cluster.resources, looked_at=self.cluster.left_out)
         while not queue.complete:
             before = queue.finished
             reason: Exception | str = "it ended early"

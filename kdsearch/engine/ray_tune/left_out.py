@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,19 @@ class _Entry:
 class LeftOut:
     """The nodes that are left out. One that was mended is found out by a slot that tries it.
 
+    `looked_at` are the ids of those that `watch_nodes` leaves out, which change all the time.
     Raises `EngineError` when no node that is there is left for slots of the `resources`.
     """
 
     def __init__(
-        self, resources: Mapping[str, float], nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+        self,
+        resources: Mapping[str, float],
+        nodes: Callable[[], list[dict[str, Any]]] = ray.nodes,
+        looked_at: Collection[str] = (),
     ) -> None:
         self._resources = resources
         self._nodes = nodes
+        self._looked_at = looked_at
         self._entries: dict[str, _Entry] = {}
         self._stillborn: Counter[str | None] = Counter()
         self._told: set[tuple[str, str]] = set()
@@ -44,12 +49,17 @@ class LeftOut:
     def ids(self) -> tuple[str, ...]:
         """The ids of the nodes."""
         now = time.monotonic()
-        return tuple(sorted(node for node, entry in self._entries.items() if entry.until > now))
+        found = {node for node, entry in self._entries.items() if entry.until > now}
+        return tuple(sorted({*found, *self._looked_at}))
 
     @property
     def reasons(self) -> dict[str, str]:
         """Why each node is left out, by its name."""
-        return {self._entries[node].name: self._entries[node].why for node in self.ids}
+        return {
+            self._entries[node].name: self._entries[node].why
+            for node in self.ids
+            if node in self._entries
+        }
 
     def lacks(self, node_id: str, name: str, lacks: Sequence[str]) -> None:
         """A slot found that its node lacks something."""

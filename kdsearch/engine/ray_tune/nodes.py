@@ -1,0 +1,317 @@
+"""Looking at each node of a cluster before it works: what it lacks, in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kdsearch.agenda import VERSION
+from kdsearch.engine.ray_tune.cluster import Cluster, Expected
+from kdsearch.engine.ray_tune.room import has_room, room
+from kdsearch.errors import InputError, Problem, StorageError, first_line
+from kdsearch.ledger import Ledger
+from kdsearch.study import installed_versions
+
+SAME = ("kdsearch", "training", "torch", "transformers", "tokenizers")
+"""Whose versions must be the driver's: results are to be the same on every node."""
+_SECONDS_BETWEEN_LOOKS = 20.0
+_LONGEST_LOOK = 120.0
+"""A node whose storage hangs does not answer at all."""
+_LATE_FILE_SECONDS = 3.0
+"""What a network disk may need to show a new file."""
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is to be known of a node."""
+
+    host: str
+    trouble: str
+    """With the study's folder, in words; empty if outcomes can be committed from there."""
+    versions: Mapping[str, str]
+    gpus: tuple[str, ...]
+    """Each as nvidia-smi says it: name, memory and how much is free, driver."""
+    free: Mapping[str, int]
+    """Bytes: of memory, and of disk for temporary files."""
+
+
+def lacks(facts: Facts, expected: Expected) -> list[str]:
+    """What a node lacks that has these facts; nothing if it can work."""
+    found = [facts.trouble] if facts.trouble else []
+    for name in SAME:
+        here, there = facts.versions.get(name), expected.versions.get(name)
+        if here is None and there is not None:
+            found.append(f"has no {name} (the driver has {there})")
+        elif here is not None and there is not None and _public(here) != _public(there):
+            what = "training code" if name == "training" else name
+            found.append(f"has {what} {here} (the driver has {there})")
+    if expected.gpu and "torch" in facts.versions and "cuda" not in facts.versions:
+        found.append("has a torch that was built for CPUs only")
+    return found
+
+
+def _public(version: str) -> str:
+    """A version without how it was built: 2.13.0+cpu is 2.13.0."""
+    return version.partition("+")[0]
+
+
+def lacks_here(expected: Expected, *, with_gpu: bool = False) -> list[str]:
+    """What the node of this process lacks, of what the driver expects.
+
+    `with_gpu` says that this process was given a GPU, which torch must then find. It takes the
+    seconds of importing torch.
+    """
+    found = lacks(look_here(expected), expected)
+    if with_gpu and not found:
+        import torch
+
+        if not torch.cuda.is_available():
+            found.append("has a GPU that torch cannot use: its driver may be too old")
+    return found
+
+
+def slot_check(cluster: Cluster) -> Callable[[], list[str]]:
+    """What a slot asks of its node before its first training: see `RayTuneEngine.check`."""
+    if cluster.expected is None:
+        return list
+    return partial(lacks_here, cluster.expected, with_gpu="GPU" in cluster.resources)
+
+
+def look_here(expected: Expected) -> Facts:
+    """The facts of the node of this process. Imports neither torch nor transformers."""
+    versions = installed_versions() | {"training": str(VERSION)} | _cuda()
+    disk = shutil.disk_usage(tempfile.gettempdir()).free
+    return Facts(
+        host=socket.gethostname(),
+        trouble=_trouble(expected.folder, expected.mark),
+        versions=versions,
+        gpus=_gpus(),
+        free={"disk": disk, **_memory()},
+    )
+
+
+def _trouble(folder: Path, mark: str) -> str:
+    """What is wrong with the study's folder as this node sees it. Makes no folder."""
+    deadline = time.monotonic() + _LATE_FILE_SECONDS
+    while not (folder / mark).exists():
+        if time.monotonic() >= deadline:
+            if folder.is_dir():
+                return f"sees another folder at {folder}, which does not hold this search"
+            return f"does not see {folder}"
+        time.sleep(0.5)
+    linked = folder / f".probe-{uuid.uuid4().hex}.linked"
+    try:
+        os.link(folder / mark, linked)
+    except OSError as error:
+        return f"cannot link files in {folder}: {error.strerror}"
+    finally:
+        linked.unlink(missing_ok=True)
+    return ""
+
+
+def _cuda() -> dict[str, str]:
+    """The CUDA (or ROCm) that torch was built for, if any; from its files."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return {}
+    with suppress(OSError):
+        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+        found = re.search(r"^(?:cuda|hip)\b[^=\n]*= *['\"]([^'\"]+)", text, re.MULTILINE)
+        return {"cuda": found[1]} if found else {}
+    return {}
+
+
+def _gpus() -> tuple[str, ...]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version"]
+    try:
+        said = subprocess.run(
+            [*command, "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(said.stdout.splitlines()) if said.returncode == 0 else ()
+
+
+def _memory() -> dict[str, int]:
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return {"memory": int(line.split()[1]) * 1024}
+    return {}
+
+
+@contextmanager
+def watch_nodes(cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """Look at the nodes of `cluster` now, and at those that join while the search runs.
+
+    What is given is the cluster with what it needs to look at a node (`expected`) and without the
+    nodes that lack something (`left_out`, `slots`), each of which `say` is told once. They are
+    looked at again, and taken back once they lack nothing. Raises `InputError` where no node is
+    left. What was found stands in nodes.json.
+    """
+    mark = f".probe-{uuid.uuid4().hex}"
+    (ledger.folder / mark).touch(exist_ok=False)
+    expected = Expected(
+        folder=ledger.folder,
+        mark=mark,
+        versions=installed_versions() | {"training": str(VERSION)},
+        gpu="GPU" in cluster.resources,
+    )
+    cluster = replace(cluster, expected=expected)
+    nodes = _Nodes(cluster, ledger, say)
+    thread = threading.Thread(target=nodes.watch, daemon=True)
+    try:
+        nodes.look()
+        nodes.check()
+        thread.start()
+        yield replace(cluster, slots=room(cluster.resources, cluster.left_out))
+    finally:
+        nodes.over.set()
+        if thread.is_alive():
+            thread.join()  # what asks Ray once the connection has ended would start another one
+        with suppress(OSError):  # a hidden file that the next launch sweeps
+            (ledger.folder / mark).unlink()
+
+
+class _Nodes:
+    """What is known of the nodes."""
+
+    def __init__(self, cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) -> None:
+        assert cluster.expected is not None
+        self.over = threading.Event()
+        self._expected = cluster.expected
+        self._cluster = cluster
+        self._ledger = ledger
+        self._say = say
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def watch(self) -> None:
+        """Look again and again, until it is over."""
+        while not self.over.wait(_SECONDS_BETWEEN_LOOKS):
+            with suppress(RayError, RuntimeError, OSError):  # whether Ray lives, `health` sees
+                self.look()
+
+    def check(self) -> None:
+        """Raise `InputError` if every node lacks something."""
+        bad = [node for node in self._known.values() if node["lacks"]]
+        if bad and len(bad) == len(self._known):
+            raise InputError(
+                Problem(place=f"node {node['name']}", what=_and(node["lacks"])) for node in bad
+            )
+
+    def look(self) -> None:
+        """Look at the nodes that joined, and at those again that are left out."""
+        there = {
+            node["NodeID"]: node
+            for node in ray.nodes()
+            if node["Alive"] and has_room(node["Resources"], self._cluster.resources)
+        }
+        gone = self._known.keys() - there.keys()
+        new = {key for key in there if key not in self._known or self._known[key]["lacks"]}
+        for key in gone:
+            del self._known[key]
+        self._cluster.left_out.difference_update(gone)
+        found = _look_at(new, self._expected, self.over)
+        for key, (facts, lacking) in found.items():
+            self._enter(key, there[key], facts, lacking)
+        if gone or found:
+            self._write()
+
+    def _enter(
+        self, key: str, node: Mapping[str, Any], facts: Facts | None, lacking: list[str]
+    ) -> None:
+        host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
+        name = f"{host} ({address})"
+        before = self._known.get(key, {"lacks": []})["lacks"]
+        known = asdict(facts) if facts else {}
+        self._known[key] = {"id": key, "name": name, "lacks": lacking, **known}
+        if lacking:
+            self._cluster.left_out.add(key)
+            if lacking != before:
+                self._say(f"node {name} is left out: it {_and(lacking)}")
+        else:
+            self._cluster.left_out.discard(key)
+            if before:
+                self._say(f"node {name} lacks nothing any more, and works")
+
+    def _write(self) -> None:
+        nodes = sorted(self._known.values(), key=lambda node: str(node["name"]))
+        with suppress(StorageError):  # the outcomes say when the disk is full
+            self._ledger.write("nodes.json", json.dumps({"nodes": nodes}, indent=1))
+
+
+def _look_at(
+    nodes: Collection[str], expected: Expected, over: threading.Event
+) -> dict[str, tuple[Facts | None, list[str]]]:
+    """What was found on each of the nodes that are there still: its facts, and what it lacks."""
+    tasks = {
+        ray.remote(look_here)
+        .options(
+            name="kdsearch-look",
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False),
+        )
+        .remote(expected): key
+        for key in nodes
+    }
+    waiting = list(tasks)
+    deadline = time.monotonic() + _LONGEST_LOOK
+    while waiting and not over.is_set() and time.monotonic() < deadline:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+    for task in waiting:
+        ray.cancel(task, force=True)
+    if over.is_set():
+        return {}
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    found: dict[str, tuple[Facts | None, list[str]]] = {}
+    for task, key in tasks.items():
+        if key not in alive:
+            continue
+        if task in waiting:
+            found[key] = None, [f"gave no answer in {_LONGEST_LOOK:.0f} s: its storage may hang"]
+            continue
+        try:
+            facts = ray.get(task)
+            found[key] = facts, lacks(facts, expected)
+        except RayError as error:
+            found[key] = None, [_failed(error)]
+    return found
+
+
+def _failed(error: RayError) -> str:
+    """Why the look at a node failed, in words."""
+    text = str(error.cause) if isinstance(error, RayTaskError) else ""
+    missing = _NO_MODULE.search(text)
+    if missing and missing[1] == "kdsearch":
+        return "has no kdsearch"
+    if missing and missing[1].startswith("kdsearch."):
+        return "has another kdsearch than the driver"
+    if missing:
+        return f"has no Python package {missing[1]}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"could not be looked at: {lines[-1] if lines else first_line(error)}"
+
+
+def _and(lacking: list[str]) -> str:
+    return ", and ".join(lacking)

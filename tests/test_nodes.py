@@ -1,0 +1,224 @@
+"""Which nodes of a cluster may work, and what the others lack."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import COST, a_study, attempt_at, outcome_of, resolved_of
+from nodes import machines
+from test_cli import kdsearch
+from test_ray import TINY, ready
+
+from kdsearch.agenda import Agenda, Outcome
+from kdsearch.driver import version_changes
+from kdsearch.engine.ray_tune import Cluster, Expected, lacks_here, watch_nodes
+from kdsearch.engine.ray_tune.nodes import SAME, Facts, lacks
+from kdsearch.errors import StorageError
+from kdsearch.ledger import Ledger, driver_lock
+
+VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
+EXPECTED = Expected(folder=Path("/shared/run"), mark=".probe-0", versions=VERSIONS, gpu=True)
+SOUND = Facts(host="one", trouble="", versions=VERSIONS, gpus=(), free={})
+
+
+# -- what counts --------------------------------------------------------------------------------
+
+
+def test_a_node_like_the_drivers_lacks_nothing() -> None:
+    assert lacks(SOUND, EXPECTED) == []
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_node_with_another_version_than_the_driver_says_both(name: str) -> None:
+    [found] = lacks(replace(SOUND, versions=VERSIONS | {name: "2.0"}), EXPECTED)
+    assert (
+        found == f"has {'training code' if name == 'training' else name} 2.0 (the driver has 1.0)"
+    )
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_node_without_a_package_lacks_it(name: str) -> None:
+    there = {each: version for each, version in VERSIONS.items() if each != name}
+    assert lacks(replace(SOUND, versions=there), EXPECTED)[0].startswith(f"has no {name}")
+
+
+def test_how_a_package_was_built_and_other_packages_do_not_count() -> None:
+    other = VERSIONS | {"torch": "1.0+cu126", "numpy": "0.1", "python": "3.11.9"}
+    assert lacks(replace(SOUND, versions=other), EXPECTED) == []
+
+
+def test_a_torch_for_cpus_is_a_lack_where_trainings_take_gpus_alone() -> None:
+    there = {name: version for name, version in VERSIONS.items() if name != "cuda"}
+    facts = replace(SOUND, versions=there)
+    assert lacks(facts, EXPECTED) == ["has a torch that was built for CPUs only"]
+    assert lacks(facts, replace(EXPECTED, gpu=False)) == []
+
+
+def test_all_that_a_node_lacks_is_said_at_once() -> None:
+    facts = Facts(host="one", trouble="does not see /shared", versions={}, gpus=(), free={})
+    assert len(lacks(facts, EXPECTED)) == 1 + len(SAME)
+
+
+# -- the folder -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> Expected:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".probe-1").touch()
+    return Expected(folder=folder, mark=".probe-1", versions={}, gpu=False)
+
+
+def test_a_node_that_sees_the_folder_lacks_nothing_and_leaves_nothing_there(
+    expected: Expected,
+) -> None:
+    assert lacks_here(expected) == []
+    assert os.listdir(expected.folder) == [expected.mark]
+
+
+def test_a_node_that_does_not_see_the_folder_says_so_and_does_not_make_it(
+    expected: Expected, tmp_path: Path
+) -> None:
+    away = replace(expected, folder=tmp_path / "away")
+    assert lacks_here(away) == [f"does not see {away.folder}"]
+    assert not away.folder.exists()
+
+
+def test_a_node_with_another_folder_at_that_place_is_told_apart(expected: Expected) -> None:
+    (expected.folder / expected.mark).unlink()
+    [found] = lacks_here(expected)
+    assert found.startswith(f"sees another folder at {expected.folder}")
+
+
+WRITES: tuple[Callable[[Ledger], None], ...] = (
+    lambda ledger: ledger.write("stop.json", "{}"),
+    lambda ledger: ledger.write("report/report.md", ""),
+    lambda ledger: ledger.write_attempt(attempt_at("0" * 24)),
+    lambda ledger: ledger.write_digests("0" * 24, {}),
+)
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("mounted", [True, False])
+def test_no_write_makes_a_studys_folder_that_is_not_there(
+    tmp_path: Path, write: Callable[[Ledger], None], mounted: bool
+) -> None:
+    ledger = Ledger(tmp_path / "run" if mounted else tmp_path / "away" / "run")
+    with pytest.raises((StorageError, FileNotFoundError), match="No such file"):
+        write(ledger)
+    assert os.listdir(tmp_path) == []
+
+
+# -- a real Ray ---------------------------------------------------------------------------------
+
+
+def test_the_nodes_of_a_search_are_looked_at_and_noted(cluster: Cluster, tmp_path: Path) -> None:
+    ledger = ready(tmp_path)
+    said: list[str] = []
+    with watch_nodes(cluster, ledger, said.append) as looked:
+        assert looked.slots == cluster.slots
+        assert looked.expected is not None
+        assert lacks_here(looked.expected) == []
+    [node] = json.loads((tmp_path / "nodes.json").read_text())["nodes"]
+    assert node["lacks"] == []
+    assert node["versions"]["torch"]
+    assert node["free"]["memory"] > 0
+    assert (said, looked.left_out) == ([], set())
+    assert not list(tmp_path.glob(".probe-*"))
+
+
+def test_status_names_the_nodes_that_are_left_out_while_a_search_runs(tmp_path: Path) -> None:
+    ready(tmp_path)
+    bad = {"name": "two (10.0.0.2)", "lacks": ["does not see /shared/run", "has no torch"]}
+    note = {"nodes": [{"name": "one (10.0.0.1)", "lacks": []}, bad, {"name": 7}, "torn"]}
+    (tmp_path / "nodes.json").write_text(json.dumps(note))
+    line = "node two (10.0.0.2) is left out: it does not see /shared/run, and has no torch\n"
+    with driver_lock(tmp_path):
+        shown = kdsearch("status", tmp_path).out
+    assert line in shown
+    assert "10.0.0.1" not in shown
+    assert line not in kdsearch("status", tmp_path).out
+
+
+# -- several machines ---------------------------------------------------------------------------
+
+
+def test_a_node_without_the_folder_is_named_and_left_out_and_the_others_do_the_work(
+    tmp_path: Path,
+) -> None:
+    shared, empty = tmp_path / "shared", tmp_path / "empty"
+    shared.mkdir()
+    empty.mkdir()
+    study, log = shared / "tiny.yaml", tmp_path / "launch.log"
+    study.write_text(TINY)
+    with machines(tmp_path) as made:
+        made.start("sound")
+        made.start("blind", hidden={shared: empty})
+        launch = (sys.executable, "-m", "kdsearch", "launch", str(study))
+        options = ("--folder", str(shared / "run"), "--address", made.ray)
+        process = made.run("sound", *launch, *options, log=log)
+        assert process.wait(timeout=240) == 0, log.read_text()
+        blind = made.address("blind")
+    output = log.read_text()
+    line = f"node blind ({blind}) is left out: it does not see {shared / 'run'}"
+    assert output.count(line) == 1
+    assert "1 training at once" in output
+    ledger = Ledger(shared / "run")
+    assert {outcome.cost.host for outcome in ledger.outcomes()} == {"sound"}
+    assert not ledger.attempts()
+    assert os.listdir(empty) == []
+    nodes = json.loads((ledger.folder / "nodes.json").read_text())["nodes"]
+    assert [node["lacks"] == [] for node in nodes] == [False, True]
+
+
+def test_a_cluster_of_nodes_without_the_folder_ends_in_words_for_each(tmp_path: Path) -> None:
+    shared, empty = tmp_path / "shared", tmp_path / "empty"
+    shared.mkdir()
+    empty.mkdir()
+    study, log = shared / "tiny.yaml", tmp_path / "launch.log"
+    study.write_text(TINY)
+    with machines(tmp_path) as made:
+        made.start("blind", hidden={shared: empty})
+        launch = (sys.executable, "-m", "kdsearch", "launch", str(study))
+        options = ("--folder", str(shared / "run"), "--address", made.ray)
+        process = made.run("blind", *launch, *options, log=log)
+        assert process.wait(timeout=240) == 2, log.read_text()
+    assert f"does not see {shared / 'run'}" in log.read_text()
+    assert os.listdir(empty) == []
+
+
+# -- versions -----------------------------------------------------------------------------------
+
+
+def outcomes_with(*versions: dict[str, str]) -> list[Outcome]:
+    [request, *_] = Agenda(resolved_of(a_study()), {}).requests()
+    costs = [COST.model_copy(update={"versions": each}) for each in versions]
+    return [outcome_of(request.training, cost=cost) for cost in costs]
+
+
+def test_other_versions_than_those_of_the_outcomes_are_said_and_the_same_are_not() -> None:
+    there = outcomes_with({"torch": "2.12.1"}, {"torch": "2.13.0"})
+    [line] = version_changes({"torch": "2.13.0"}, there, {})
+    assert line.startswith("1 training was made with torch 2.12.1, further ones will be with 2.13")
+    assert version_changes({"torch": "2.13.0"}, there[1:], {}) == []
+
+
+def test_outcomes_that_do_not_tell_versions_have_those_of_the_folders_beginning() -> None:
+    lines = version_changes({"torch": "2.13.0"}, outcomes_with({}, {}), {"torch": "2.12.1"})
+    assert len(lines) == 1
+    assert lines[0].startswith("2 trainings were made with torch 2.12.1")
+    assert version_changes({"torch": "2.13.0"}, [None], {"torch": "2.12.1"}) == []
+
+
+def test_an_outcome_without_versions_is_read() -> None:
+    [outcome] = outcomes_with({})
+    plain = json.loads(outcome.model_dump_json())
+    del plain["cost"]["versions"]
+    assert Outcome.model_validate_json(json.dumps(plain)) == outcome

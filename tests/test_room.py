@@ -1,0 +1,39 @@
+"""Waiting for room on a real cluster whose autoscaler has started no node yet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from nodes import machines
+
+CONNECT = """
+import sys, time
+from kdsearch.engine.ray_tune import connect, words
+from kdsearch.errors import InputError
+for gpus in (8, None):
+    try:
+        with connect(sys.argv[1], cpus=1, gpus=gpus, threads=1) as cluster:
+            print("connected:", words(cluster.resources), cluster.slots)
+    except InputError as error:
+        print("refused:", error)
+"""
+
+
+def test_an_autoscaler_without_nodes_is_asked_for_one_and_what_it_can_never_bring_is_said(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "connect.log"
+    with machines(tmp_path) as made:
+        made.start_autoscaling("head", {"CPU": 1}, most=2)
+        process = made.run("head", sys.executable, "-c", CONNECT, made.ray, log=log)
+        assert process.wait(timeout=120) == 0, log.read_text()
+    refused, *waiting, connected = log.read_text().splitlines()
+    assert refused.startswith("refused: resources: a training asks for 1 CPU and 8 GPU; no node")
+    assert waiting[:2] == [
+        "this cluster has no GPU now: asking its autoscaler for one",
+        "the autoscaler has no nodes with a GPU: trainings run on CPUs",
+    ]
+    assert all(line.startswith("waiting for a node with room for 1 CPU") for line in waiting[2:])
+    assert len(waiting) <= 6
+    assert connected == "connected: 1 CPU 1"
