@@ -470,7 +470,7 @@ def test_a_report_of_an_earlier_kdsearch_is_a_note(folder: Path) -> None:
 
 
 def test_a_study_file_whose_names_stand_in_another_order_writes_the_same_report(
-    finished: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     usual = task_study("classification")
     data = usual["datasets"]["data"]
