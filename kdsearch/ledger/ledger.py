@@ -80,8 +80,8 @@ class Ledger:
         self.folder = folder
         self._disk = disk or OsDisk()
         self._told: set[Path] = set()
-        self._parsed: dict[Path, tuple[bytes, Outcome]] = {}
-        """What was last read of each outcome, with the digest of its content: parsing is dear."""
+        self._swept: dict[str, Outcome] = {}
+        """What a sweep read, by key: outcomes are written once, and need not be read twice."""
 
     def path(self, name: str) -> Path:
         """Where the file `name` lies. Raises `InputError` for a name that is none; see `below`."""
@@ -128,7 +128,9 @@ class Ledger:
         problems: list[Problem] = []
         for path in (*self._files("outcomes", "*.json"), *self._files("attempts", "*/*.json")):
             try:
-                self._read_result(path)
+                found = self._read_result(path)
+                if isinstance(found, Outcome):
+                    self._swept[found.key] = found
             except UnreadableError as error:
                 problems += self._set_aside(path, error)
             except InputError as error:
@@ -306,10 +308,11 @@ class Ledger:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every outcome, in the order of the keys."""
+        swept, self._swept = self._swept, {}
         for name in sorted(self._disk.names(self.folder / "outcomes")):
             key = name.removesuffix(".json")
             if name.endswith(".json") and is_key(key):
-                outcome = self.outcome(key)
+                outcome = swept.get(key) or self.outcome(key)
                 if outcome is not None:
                     yield outcome
 
@@ -329,15 +332,9 @@ class Ledger:
         one of another kdsearch.
         """
         content = self._disk.read(path)
-        if path.parent != self.folder / "outcomes":
-            return parse_result(path, content, Attempt)
-        digest = hashlib.blake2b(content).digest()
-        known = self._parsed.get(path)
-        if known is not None and known[0] == digest:
-            return known[1]
-        outcome = parse_result(path, content, Outcome)
-        self._parsed[path] = digest, outcome
-        return outcome
+        if path.parent == self.folder / "outcomes":
+            return parse_result(path, content, Outcome)
+        return parse_result(path, content, Attempt)
 
     def _ignore(self, path: Path, what: str) -> None:
         """Say once what is wrong with a file that is passed over."""
