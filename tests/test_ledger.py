@@ -91,6 +91,41 @@ def test_there_may_be_nothing_to_sweep(tmp_path: Path, disk: type[Disk]) -> None
     ledger.sweep()
 
 
+class CountingDisk(OsDisk):
+    """The real disk, which remembers what was read of it."""
+
+    def __init__(self) -> None:
+        self.read_paths: list[Path] = []
+
+    def read(self, path: Path) -> bytes:
+        self.read_paths.append(path)
+        return super().read(path)
+
+
+def test_what_a_sweep_read_is_not_read_again(tmp_path: Path) -> None:
+    ready(tmp_path).write_outcome(outcome_of(TRAINING))
+    disk = CountingDisk()
+    ledger, path = Ledger(tmp_path, disk), tmp_path / "outcomes" / f"{TRAINING.key}.json"
+    ledger.sweep()
+    late = type(TRAINING).model_validate({**TRAINING.model_dump(), "seed": 99})
+    Ledger(tmp_path).write_outcome(outcome_of(late))  # by a worker that was left over
+    assert {outcome.key for outcome in ledger.outcomes()} == {TRAINING.key, late.key}
+    assert disk.read_paths.count(path) == 1
+    ledger.sweep()
+    path.unlink()
+    assert {outcome.key for outcome in ledger.outcomes()} == {late.key}
+
+
+def test_of_students_behind_a_link_nothing_is_read_to_leave_them_there(tmp_path: Path) -> None:
+    ready(tmp_path).write_outcome(outcome_of(TRAINING))
+    (tmp_path / "students").rename(tmp_path / "scratch")
+    (tmp_path / "students").symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch" / TRAINING.key).mkdir()
+    disk = CountingDisk()
+    assert Ledger(tmp_path, disk).remove_student(TRAINING.key) is False
+    assert disk.read_paths == []
+
+
 # -- outcomes ----------------------------------------------------------------------------------
 
 
