@@ -54,6 +54,7 @@ from kdsearch.study.schema import (
     Teacher,
     TestCases,
     TrainingSettings,
+    largest_score,
 )
 from kdsearch.study.sizes import cache_bytes, readable_size
 from kdsearch.study.sources import changed_sources, digest_model
@@ -99,6 +100,7 @@ __all__ = [
     "hub_rows",
     "known_rows",
     "label_count",
+    "largest_score",
     "load_study",
     "parse_study",
     "preflight_digest",
