@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import transformers
-from fakes import KEY, attempt_at
+from fakes import KEY, attempt_at, whole_training
 from models import begin, run_study, task_study
 from plotly.offline import get_plotlyjs
 from test_cli import Ended, kdsearch, refused
@@ -33,6 +33,9 @@ from kdsearch.report import write_report
 from kdsearch.report.tables import to_csv
 from kdsearch.study import Doubt, Preflight
 
+EDITED = (
+    "is not what follows from the outcomes: older than they are, edited, or of another kdsearch"
+)
 SEARCH = task_study("classification")["search"]
 LINKED = ("checkpoints", "outputs", "students", "progress")
 
@@ -397,6 +400,11 @@ def test_a_changed_score_does_not_go_with_its_epochs_even_if_the_report_is_writt
         ({"epochs": []}, "has not the 2 epochs of its training"),
         ({"best_epoch": 7}, "says that epoch 7 is the best, and it is not"),
         ({"test": 1.5}, "has a score that is not between 0 and 1"),
+        ({"test": None}, "has no test score"),
+        (
+            {"digests": {f"students/{KEY}/{'x' * 300}": "0" * 64}},
+            f"has a digest of students/{KEY}/{'x' * 46}, which is none of its files",
+        ),
         ({"state": "diverged"}, "diverged, and has a score"),
         ({"digests": {"../../x": "0" * 64}}, "has a digest of ../../x, which is none of its files"),
         (
@@ -418,6 +426,35 @@ def test_a_cost_that_was_changed_shows_beside_the_report(folder: Path) -> None:
     rewrite(path, cost={**json.loads(path.read_text())["cost"], "seconds": 1e6})
     problems, _ = verified(folder)
     assert any(each.startswith("report/report.json: is not what follows") for each in problems)
+
+
+def test_a_perfect_score_that_was_rounded_up_is_fine(tmp_path: Path) -> None:
+    ledger, agenda = begin(tmp_path / "run", task_study("translation"))
+    run_study(ledger, agenda, whole_training)
+    path = next(
+        ledger.folder / "outcomes" / f"{o.key}.json"
+        for o in ledger.outcomes()
+        if o.training.kind == "student"
+    )
+    for test, problems in ((100.00000000000004, 0), (100.1, 1)):
+        rewrite(path, test=test)
+        assert len(verified(ledger.folder)[0]) == problems
+
+
+def test_a_teacher_none_of_whose_epochs_has_a_loss_is_found(folder: Path) -> None:
+    path = a_teacher(folder)
+    epochs = json.loads(path.read_text())["epochs"]
+    rewrite(path, epochs=[{**epoch, "validation_loss": None} for epoch in epochs])
+    lowest = json.loads(path.read_text())["lowest_loss_epoch"]
+    what = f"says that epoch {lowest} has the lowest loss, and it has not"
+    assert f"outcomes/{path.name}: {what}" in verified(folder)[0]
+
+
+def test_a_digest_of_a_file_whose_name_no_disk_can_hold_is_found(folder: Path) -> None:
+    path = a_teacher(folder)
+    name = f"checkpoints/{path.stem}/{'x' * 300}"
+    rewrite(path, digests={**json.loads(path.read_text())["digests"], name: "0" * 64})
+    assert f"{name}: is not there" in verified(folder)[0]
 
 
 def test_emptied_digests_are_found(folder: Path) -> None:
@@ -448,8 +485,54 @@ def test_weights_with_a_digest_of_what_was_made_again_are_said_to_be_unknown(
 def test_a_page_or_a_table_that_was_edited_is_found(folder: Path, name: str) -> None:
     path = folder / "report" / name
     path.write_text(path.read_text().replace("0.", "0.9", 1))
-    what = "is not what follows from the outcomes: edited, or of another kdsearch"
-    assert verified(folder)[0] == [f"report/{name}: {what}"]
+    assert verified(folder)[0] == [f"report/{name}: {EDITED}"]
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_an_edited_page_is_found_whatever_is_said_in_the_report_json(
+    folder: Path, hidden: bool
+) -> None:
+    page, facts = folder / "report" / "report.html", folder / "report" / "report.json"
+    page.write_text(page.read_text().replace("0.", "0.9", 1))
+    if hidden:
+        facts.unlink()
+        what = "is not there, and other files of the report are"
+    else:
+        rewrite(facts, complete=False)
+        what = EDITED
+    assert verified(folder)[0] == [f"report/report.html: {EDITED}", f"report/report.json: {what}"]
+
+
+def test_a_table_that_no_report_has_is_found(folder: Path) -> None:
+    (folder / "report" / "tables" / "more.csv").write_text("a,b\n")
+    problems, _ = verified(folder)
+    assert problems == ["report/tables/more.csv: is no file of the report"]
+
+
+def test_a_report_of_an_earlier_kdsearch_is_a_note(folder: Path) -> None:
+    resolved = folder / "resolved.json"
+    versions = json.loads(resolved.read_text())["versions"]
+    rewrite(resolved, versions={**versions, "kdsearch": "0.0.9"})
+    page = folder / "report" / "report.html"
+    page.write_text(page.read_text().replace("0.", "0.9", 1))
+    rewrite(folder / "report" / "report.json", format=1)
+    problems, [note] = verified(folder)
+    assert problems == []
+    assert note.startswith("report: report.html, report.json: not what follows")
+    assert "since the study was begun by kdsearch 0.0.9" in note
+
+
+def test_a_study_file_whose_names_stand_in_another_order_writes_the_same_report(
+    tmp_path: Path,
+) -> None:
+    usual = task_study("classification")
+    data = usual["datasets"]["data"]
+    usual["datasets"] = {"one": data, "two": {**data, "grammar": {**data["grammar"], "seed": 2}}}
+    ledger, agenda = begin(tmp_path / "run", usual)
+    run_study(ledger, agenda, whole_training)
+    usual["datasets"] = dict(reversed(usual["datasets"].items()))
+    write_report(*begin(tmp_path / "run", usual))
+    assert verified(tmp_path / "run") == ([], [])
 
 
 def test_doubts_that_were_taken_out_of_a_report_are_found(folder: Path) -> None:
@@ -490,6 +573,19 @@ def test_files_that_nothing_is_recorded_of_are_found(folder: Path) -> None:
     assert notes == ["notes.txt: is not kdsearch's, and is not looked at"]
 
 
+def test_files_of_trainings_that_have_no_outcome_are_a_note(folder: Path) -> None:
+    """A search that runs has such: a training keeps its files before its outcome is there."""
+    for name in (f"outputs/{KEY}.npy", f"students/{KEY}/model.safetensors", f"digests/{KEY}.json"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text("{}")
+    (folder / "students" / KEY / "config.json").write_text("{}")
+    problems, notes = verified(folder)
+    assert problems == []
+    places = (f"digests/{KEY}.json", f"outputs/{KEY}.npy", f"students/{KEY}")
+    what = "is of a training that has no outcome, and is not looked at"
+    assert notes == [f"{place}: {what}" for place in places]
+
+
 def test_of_two_outcomes_with_one_key_the_one_of_that_name_is_shown(folder: Path) -> None:
     path = a_student(folder)
     before = kdsearch("explain", folder).out
@@ -517,6 +613,15 @@ def too_large(path: Path) -> None:
     content = json.loads(path.read_text())
     content["cost"]["seconds"] = "X"
     path.write_text(json.dumps(content).replace('"X"', "1e999"))
+
+
+def finite_and_endless(path: Path) -> None:
+    rewrite(path, cost={**json.loads(path.read_text())["cost"], "seconds": 1.7e308})
+
+
+def another_training(path: Path) -> None:
+    training = json.loads(path.read_text())["training"]
+    rewrite(path, training={**training, "seed": training["seed"] + 1})
 
 
 def list_of_digests(path: Path) -> None:
@@ -563,6 +668,8 @@ def deep(path: Path) -> None:
         infinite,
         endless,
         too_large,
+        finite_and_endless,
+        another_training,
         list_of_digests,
         a_folder,
         a_pipe,
@@ -590,6 +697,52 @@ def test_an_outcome_that_is_none_is_named_by_readers_and_trained_again_by_a_laun
     run_study(ledger, agenda, run_training)
     assert agenda.complete
     assert Ledger(folder).outcome(path.stem) is not None
+
+
+def test_numbers_that_nothing_can_have_do_not_break_a_report(folder: Path) -> None:
+    keys = [o.key for o in Ledger(folder).outcomes() if o.training.kind == "student"]
+    for key in keys:
+        path = folder / "outcomes" / f"{key}.json"
+        finite_and_endless(path)
+        rewrite(path, model_bytes=10**400, test=1.7e308)
+    for command in ("status", "explain", "report"):
+        assert kdsearch(command, folder).code == 0
+    problems, _ = verified(folder)
+    for key in keys:
+        assert any(each.startswith(f"outcomes/{key}.json: is no outcome") for each in problems)
+
+
+def test_an_outcome_of_a_kdsearch_that_was_never_released_is_refused_and_not_set_aside(
+    folder: Path,
+) -> None:
+    path = a_student(folder)
+    training = json.loads(path.read_text())["training"]
+    del training["learning_rate"]
+    rewrite(path, training=training)
+    for command in ("status", "report"):
+        refused(kdsearch(command, folder), f"{path}: is no outcome of this kdsearch")
+    with pytest.raises(InputError, match=f"{path}: is no outcome of this kdsearch"):
+        begin(folder, task_study("classification"))
+    assert path.exists()
+
+
+@pytest.mark.parametrize("damage", [nan, list_of_digests, another_training])
+def test_an_outcome_behind_a_link_that_is_damaged_is_refused_and_not_trained_in_vain(
+    folder: Path, tmp_path: Path, damage: Any
+) -> None:
+    shared = tmp_path / "shared"
+    shutil.move(folder / "outcomes", shared)
+    (folder / "outcomes").symlink_to(shared)
+    path = a_student(folder)
+    damage(path)
+    before = path.read_bytes()
+    words = f"{path}: .*lies behind the link outcomes.*move it away.*echo {folder} > "
+    with pytest.raises(InputError, match=words):
+        begin(folder, task_study("classification"))
+    assert path.read_bytes() == before
+    (shared / MARKER).write_text(str(folder))
+    begin(folder, task_study("classification"))
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"drain": 3}', "NaN", "", "[" * 100_000])
@@ -720,6 +873,39 @@ def test_what_another_user_may_not_read_or_write_is_said_in_words(
     found = as_another_user("report", run)
     assert found.code == 3, found
     assert "you may not write it" in found.err
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "checkpoints/*", "outputs", "students", "data", "progress", "report"]
+)
+def test_a_folder_that_another_user_may_not_read_is_one_problem(
+    finished: Path, open_folder: Path, name: str
+) -> None:
+    run = open_folder / "run"
+    shutil.copytree(finished, run)
+    (run / "progress" / KEY).mkdir()
+    barred = next(run.glob(name))
+    barred.chmod(0o700)
+    found = as_another_user("verify", run, "--json")
+    assert found.code == 1, found
+    [problem] = json.loads(found.out)["problems"]
+    assert problem["place"] == str(barred)
+    assert problem["what"] == "may not be read by you"
+
+
+@pytest.mark.parametrize("name", ["outcomes", "attempts", f"attempts/{KEY}"])
+@pytest.mark.parametrize("mode", [0o700, 0o744])
+def test_where_another_user_may_not_read_the_outcomes_nothing_is_compared_with_them(
+    finished: Path, open_folder: Path, name: str, mode: int
+) -> None:
+    run = open_folder / "run"
+    shutil.copytree(finished, run)
+    Ledger(run).write_attempt(attempt_at(KEY))
+    (run / name).chmod(mode)
+    found = as_another_user("verify", run, "--json")
+    assert found.code == 1, found
+    places = [each["place"] for each in json.loads(found.out)["problems"]]
+    assert places == [str(run / name)]
 
 
 # -- terminals, tables, pages ----------------------------------------------------------------------

@@ -28,13 +28,18 @@ class Finite(Record):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
+# Wide enough for all that was ever measured, and small enough that sums and means are finite.
+_Score = Field(ge=-1e6, le=1e6)
+_Count = Annotated[int, Field(ge=0, le=2**63)]
+
+
 class Epoch(Finite):
     """One epoch of a training, counted from 1."""
 
     epoch: int
     train_loss: float | None
     """The mean of the loss that was minimised; None where it was not finite."""
-    validation: ValidationScore | None
+    validation: Annotated[ValidationScore, _Score] | None
     validation_loss: float | None
     """Cross-entropy on the labels; None where it was not finite."""
 
@@ -42,12 +47,12 @@ class Epoch(Finite):
 class Cost(Finite):
     """What a training took. The only part of an outcome that differs between equal runs."""
 
-    seconds: float
+    seconds: Annotated[float, Field(ge=0, le=1e10)]
     device: str
     host: str
-    bytes_written: int = 0
+    bytes_written: _Count = 0
     """Of checkpoints or outputs kept on disk."""
-    examples_per_second: float | None = None
+    examples_per_second: Annotated[float, Field(ge=0, le=1e18)] | None = None
     """Of a model that scored the test split: rows there, over the time that scoring them took."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of what it ran on, such as torch; `device` says on which GPU."""
@@ -62,16 +67,16 @@ class Outcome(Finite):
         Field(discriminator="kind"),
     ]
     state: Literal["scored", "diverged"]
-    validation: ValidationScore | None = None
-    test: TestScore | None = None
+    validation: Annotated[ValidationScore, _Score] | None = None
+    test: Annotated[TestScore, _Score] | None = None
     epochs: tuple[Epoch, ...] = ()
     best_epoch: int | None = None
     """Of the highest validation score: the one that is scored, and a teacher's t_hs."""
     lowest_loss_epoch: int | None = None
     """Of the lowest validation loss: a teacher's t_ll."""
-    parameters: int | None = None
+    parameters: _Count | None = None
     """How many weights the model has."""
-    model_bytes: int | None = None
+    model_bytes: _Count | None = None
     """What its weights take in memory, in full precision."""
     parts: int = 1
     """In how many parts each batch was computed: more than one after a GPU's memory ran out."""

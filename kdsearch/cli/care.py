@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,20 +16,10 @@ from rich.progress import Progress
 from kdsearch.agenda import Agenda
 from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
 from kdsearch.driver import garbage
-from kdsearch.errors import InputError, Problem, shown_name
-from kdsearch.ledger import (
-    CANNOT_KNOW,
-    Ledger,
-    UnreadableError,
-    Verified,
-    driver_lock,
-    driver_of,
-    parse_json,
-    read_plain,
-)
+from kdsearch.errors import InputError, shown_name
+from kdsearch.ledger import CANNOT_KNOW, Ledger, Verified, driver_lock, driver_of
 from kdsearch.ledger import verify as verify_files
-from kdsearch.report import report_files
-from kdsearch.report.plain import FORMAT
+from kdsearch.report import check_report
 from kdsearch.study import readable_size
 
 _WRONG = 1
@@ -109,7 +98,10 @@ def verify(folder: StudyFolder, as_json: Json = False) -> None:
         found = verify_files(
             ledger, lambda done, total: progress.update(task, completed=done, total=total)
         )
-    _report_problems(ledger, found)
+    if not found.blind:
+        problems, notes = check_report(ledger, found.agenda)
+        found.problems += problems
+        found.notes += notes
     if as_json:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:
@@ -145,68 +137,3 @@ def _facts(found: Verified) -> dict[str, Any]:
         "notes": list(map(asdict, found.notes)),
         "not_known": CANNOT_KNOW,
     }
-
-
-def _report_problems(ledger: Ledger, found: Verified) -> None:
-    """Add where the report is not what follows from the outcomes.
-
-    A report may be older than the outcomes: what it does not tell yet is no problem.
-    """
-    path = ledger.folder / "report" / "report.json"
-    mend = f"`kdsearch report {ledger.folder}` writes it anew"
-    try:
-        written = parse_json(read_plain(path))
-    except FileNotFoundError:
-        return
-    except UnreadableError as error:
-        found.problems.append(Problem(place=str(path), what=str(error), mend=mend))
-        return
-    files = report_files(ledger, found.agenda)
-    right = json.loads(files["report/report.json"])
-    try:
-        wrong = list(_wrong_decisions(written, right))
-    except (AttributeError, IndexError, KeyError, TypeError):
-        wrong = ["has another shape than a report"]
-    found.problems += [Problem(place=str(path), what=what, mend=mend) for what in wrong]
-    if wrong:
-        return
-    if written != right and not (written["complete"] and right["complete"]):
-        what = "is older than the outcomes: it is not compared with them"
-        found.notes.append(Problem(place=str(path.parent), what=what, mend=mend))
-        return
-    for name, content in files.items():
-        place = ledger.folder / name
-        try:
-            same = read_plain(place) == content.encode()
-        except FileNotFoundError:
-            continue
-        except UnreadableError:
-            same = False
-        if not same:
-            what = "is not what follows from the outcomes: edited, or of another kdsearch"
-            found.problems.append(Problem(place=str(place), what=what, mend=mend))
-
-
-def _wrong_decisions(written: Any, right: Any) -> Iterator[str]:
-    """Where a report.json has another decision than the `right` one."""
-    if written.get("format") != FORMAT:
-        yield f"is of format {written.get('format')}, not {FORMAT}"
-        return
-    if written["search"] != right["search"]:
-        yield "is of an earlier version of the study"
-        return
-    decided = {json.dumps(case["case"]): case["path"] for case in right["cases"]}
-    for case in written["cases"]:
-        name = "/".join(case["case"].values())
-        steps = decided.get(json.dumps(case["case"]))
-        if steps is None:
-            yield f"has the test case {name}, which the study does not have"
-            continue
-        pairs = zip_longest(case["path"], steps)
-        wrong = [step["parameter"] for step, again in pairs if step and step != again]
-        if wrong:
-            yield f"decides {wrong[0]} of {name} otherwise than the outcomes"
-    if written["complete"] and not right["complete"]:
-        yield "is of a complete study, and outcomes are missing"
-    elif written["complete"] and written["stable"] != right["stable"]:
-        yield "has another stable configuration than the outcomes"

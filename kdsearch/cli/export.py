@@ -20,10 +20,10 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, open_plain
 from kdsearch.report import Again, card
 from kdsearch.search import Tuned
+from kdsearch.study import largest_score
 
 TOLERANCE = 0.02
 """Of a score, as a share of the largest it can be: what another machine may change."""
-_LARGEST = {"bleu": 100.0, "chrf": 100.0}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -154,7 +154,7 @@ def _train_again(
     if found.test is None or outcome.test is None or found.validation is None:
         raise InputError.one(training, "diverges on this machine", "export it on another one")
     difference = abs(found.test - outcome.test)
-    allowed = TOLERANCE * _LARGEST.get(training.data.metric, 1.0)
+    allowed = TOLERANCE * largest_score(training.data.metric)
     if difference == 0:
         out.print("its test score is exactly that of the search")
     else:

@@ -134,8 +134,11 @@ def _unchanged(
         "datasets": resolved.datasets,
         "models": resolved.models,
     }
-    resolved = before.model_copy(update=update)
-    if resolved != before:
+    changed = before.model_copy(update=update)
+    if changed == before:  # the order of names may be another, and who reads the folder has its own
+        resolved = before
+    else:
+        resolved = changed
         ledger.write("resolved.json", resolved.model_dump_json(indent=1))
     agenda = Agenda(resolved, ledger.results())
     if look and not agenda.complete:

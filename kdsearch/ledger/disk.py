@@ -14,6 +14,8 @@ from kdsearch.ledger.reading import read_plain
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _READ_ONLY = {errno.EROFS: "the disk is read-only", errno.EACCES: "you may not write it"}
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of the operating system that say that there is no such file, nor could be."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -83,16 +85,19 @@ class OsDisk:
         """See `Disk.read`."""
         try:
             return read_plain(path)
-        except NotADirectoryError:  # a file where a training's folder should be
-            raise FileNotFoundError(path) from None
+        except OSError as error:  # such as a file where a training's folder should be
+            if error.errno not in ABSENT:
+                raise
+            raise FileNotFoundError(errno.ENOENT, "is not there", str(path)) from None
 
     def names(self, folder: Path) -> Iterator[str]:
         """See `Disk.names`."""
         try:
             with os.scandir(folder) as entries:
                 yield from (entry.name for entry in entries)
-        except (FileNotFoundError, NotADirectoryError):
-            return
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
 
     def make_folder(self, folder: Path, *, parents: bool = False) -> None:
         """See `Disk.make_folder`."""

@@ -35,7 +35,7 @@ from typing import Literal
 
 from kdsearch.agenda import Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError, Problem, StorageError, shown
-from kdsearch.ledger.disk import Disk, OsDisk
+from kdsearch.ledger.disk import ABSENT, Disk, OsDisk
 from kdsearch.ledger.names import FOLDERS, below, is_key, is_ours, marker_advice, shared_link
 from kdsearch.ledger.reading import UnreadableError, open_plain, parse_json, read_plain
 from kdsearch.ledger.records import (
@@ -81,6 +81,8 @@ class Ledger:
         self.folder = folder
         self._disk = disk or OsDisk()
         self._told: set[Path] = set()
+        self._swept: dict[str, Outcome] = {}
+        """What a sweep read, by key: outcomes are written once, and need not be read twice."""
 
     def path(self, name: str) -> Path:
         """Where the file `name` lies. Raises `InputError` for a name that is none; see `below`."""
@@ -122,14 +124,16 @@ class Ledger:
 
         Outcomes and attempts that are damaged, as by a power loss, are set aside, so that they can
         be written again: the disk said that they were durable, and was wrong. Raises `InputError`
-        for those of another kdsearch.
+        for those of another kdsearch, and for damaged ones that must not be moved away.
         """
         problems: list[Problem] = []
         for path in (*self._files("outcomes", "*.json"), *self._files("attempts", "*/*.json")):
             try:
-                self._read_result(path)
+                found = self._read_result(path)
+                if isinstance(found, Outcome):
+                    self._swept[found.key] = found
             except UnreadableError as error:
-                self._set_aside(path, error)
+                problems += self._set_aside(path, error)
             except InputError as error:
                 problems += error.problems
             except FileNotFoundError:
@@ -141,10 +145,13 @@ class Ledger:
             if is_key(key) and self.outcome(key) is not None:
                 self.remove_progress(key)
 
-    def _set_aside(self, path: Path, error: UnreadableError) -> None:
+    def _set_aside(self, path: Path, error: UnreadableError) -> Iterator[Problem]:
         link = shared_link(self.folder, path)
         if link is not None:
-            _log.warning("%s: %s; it lies behind a link, and is left there", shown(path), error)
+            # What is trained anew could not be written in its place.
+            what = f"{error}, and lies behind the link {link.name}, so that it is not set aside"
+            mend = f"move it away; or, {marker_advice(self.folder, link)}"
+            yield Problem(place=str(path), what=what, mend=mend)
             return
         _log.warning("%s: %s; it is set aside, and trained anew", shown(path), error)
         self._disk.replace(path, path.with_name(f".{path.name}.torn"))
@@ -155,8 +162,11 @@ class Ledger:
 
     def remove_student(self, key: str) -> bool:
         """Remove a student's weights, unless they must stay; see `remove`."""
+        name = f"students/{key}"
+        if shared_link(self.folder, self.path(name)):
+            return False
         outcome = self.outcome(key)
-        return self.remove(f"students/{key}", self.digests(outcome) if outcome else ())
+        return self.remove(name, self.digests(outcome) if outcome else ())
 
     def kept_back(self, name: str, known: Collection[str] = ()) -> str | None:
         """Why a file or a folder must not be removed, in words; see `removal.kept_back`."""
@@ -181,7 +191,11 @@ class Ledger:
         try:
             stat = path.stat()
             return _digest(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except (FileNotFoundError, NotADirectoryError, UnreadableError):
+        except UnreadableError:
+            return None
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
             return None
 
     def digests(self, outcome: Outcome) -> dict[str, str]:
@@ -295,10 +309,11 @@ class Ledger:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every outcome, in the order of the keys."""
+        swept, self._swept = self._swept, {}
         for name in sorted(self._disk.names(self.folder / "outcomes")):
             key = name.removesuffix(".json")
             if name.endswith(".json") and is_key(key):
-                outcome = self.outcome(key)
+                outcome = swept.get(key) or self.outcome(key)
                 if outcome is not None:
                     yield outcome
 
@@ -317,8 +332,10 @@ class Ledger:
         Raises `UnreadableError` for one that is damaged or is another training's, `InputError` for
         one of another kdsearch.
         """
-        kind = Outcome if path.parent == self.folder / "outcomes" else Attempt
-        return parse_result(path, self._disk.read(path), kind)
+        content = self._disk.read(path)
+        if path.parent == self.folder / "outcomes":
+            return parse_result(path, content, Outcome)
+        return parse_result(path, content, Attempt)
 
     def _ignore(self, path: Path, what: str) -> None:
         """Say once what is wrong with a file that is passed over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdsearch.errors import InputError, shown
@@ -123,18 +123,21 @@ def is_half(name: str) -> bool:
     return left and is_ours(name)
 
 
-def files_in(folder: Path, top: str = "") -> Iterator[str]:
+def files_in(
+    folder: Path, top: str = "", onerror: Callable[[OSError], object] | None = None
+) -> Iterator[str]:
     """The names of all files in a study's folder, or in `top` of it; links are files.
 
-    Its own sub-folders may be links, behind which is looked; behind others is not.
+    Its own sub-folders may be links, behind which is looked; behind others is not. `onerror` is
+    told of a folder that cannot be listed, and that is passed over.
     """
     start = folder / top if top else folder
-    for where, folders, files in os.walk(start):
+    for where, folders, files in os.walk(start, onerror=onerror):
         inside = Path(where).relative_to(folder)
-        links = [name for name in folders if (Path(where) / name).is_symlink()]
+        links = [name for name in folders if os.path.islink(os.path.join(where, name))]
         if not top and where == str(start):
             for name in sorted(set(folders) & set(FOLDERS)):
-                yield from files_in(folder, name)
+                yield from files_in(folder, name, onerror)
             folders[:] = [name for name in folders if name not in FOLDERS]
             links = [name for name in links if name not in FOLDERS]
         folders.sort()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,9 +13,12 @@ from kdsearch.errors import InputError, shown
 from kdsearch.ledger.reading import UnreadableError, parse_json
 from kdsearch.study import FORMAT, READABLE, Preflight, Resolved
 
+Result = TypeVar("Result", Outcome, Attempt)
 _KEPT_DIGEST = re.compile("[0-9a-f]{64}")
 _NEWER = ("extra_forbidden", "literal_error", "union_tag_invalid")
 """What pydantic says of what a newer kdsearch may have written."""
+_IMPOSSIBLE = ("finite_number", "greater_than_equal", "less_than_equal")
+"""What it says of a number that was never measured."""
 
 
 def parse_resolved(path: Path, content: bytes) -> Resolved:
@@ -52,9 +55,7 @@ def parse_digests(content: bytes) -> dict[str, str]:
     return dict(digests)
 
 
-def parse_result(
-    path: Path, content: bytes, kind: type[Outcome] | type[Attempt]
-) -> Outcome | Attempt:
+def parse_result(path: Path, content: bytes, kind: type[Result]) -> Result:
     """The outcome or the attempt in the file `path`.
 
     Raises `UnreadableError` for one that is damaged or is another training's, `InputError` for
@@ -67,11 +68,16 @@ def parse_result(
     named = path.stem if isinstance(found, Outcome) else path.parent.name
     if found.key != named:
         raise UnreadableError(f"is of the training {shown(found.key[:40])}")
+    if isinstance(found, Outcome) and found.training.key != named:
+        raise UnreadableError(f"is of the training {found.training.key}")
     return found
 
 
 def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
-    """What is wrong with a file that no kdsearch wrote so; None where a newer one may have."""
+    """What is wrong with a file that no kdsearch wrote so; None where another one may have.
+
+    Every kdsearch's has the same large parts, and what is within them may differ.
+    """
     try:
         parse_json(content)
     except UnreadableError as damage:
@@ -79,8 +85,11 @@ def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
     detail = error.errors()
     if any(each["type"] in _NEWER for each in detail):
         return None
-    where = ".".join(map(str, detail[0]["loc"]))
-    return UnreadableError(f"has another shape: {shown(where[:60])}: {detail[0]['msg']}")
+    for each in detail:
+        if len(each["loc"]) <= 1 or each["type"] in _IMPOSSIBLE:
+            where = ".".join(map(str, each["loc"]))
+            return UnreadableError(f"has another shape: {shown(where[:60])}: {each['msg']}")
+    return None
 
 
 def _of_another(path: Path, error: ValidationError) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from kdsearch.agenda import (
     unneeded,
 )
 from kdsearch.errors import InputError, Problem, shown
+from kdsearch.ledger.disk import ABSENT
 from kdsearch.ledger.ledger import Ledger
 from kdsearch.ledger.names import FOLDERS, MARKER, files_in, is_key, is_ours
 from kdsearch.ledger.reading import UnreadableError
+from kdsearch.study import largest_score
 
 CANNOT_KNOW = (
     "not known: whether scores, epochs and costs are those that were measured; nothing is signed, "
@@ -29,7 +32,9 @@ _REPEAT = "move it away and launch again: its training is repeated"
 _REMOVE = "move it away, unless you know it"
 _KEPT = ("checkpoints", "outputs", "students")
 _DIGEST = re.compile("[0-9a-f]{64}")
-_LARGEST = {"bleu": 100.0, "chrf": 100.0}
+_UNREADABLE = "may not be read by you"
+_ROUNDING = 1e-9
+"""Of a perfect score, which may be a little above the largest: sacrebleu's 100.00000000000004."""
 
 
 @dataclass(kw_only=True)
@@ -46,6 +51,8 @@ class Verified:
     bytes: int = 0
     unneeded: int = 0
     """Outcomes that the study does not ask for."""
+    blind: bool = False
+    """Whether outcomes or attempts may not be read: then nothing was compared with them."""
 
 
 def verify(
@@ -57,7 +64,7 @@ def verify(
     """
     resolved = ledger.resolved()
     problems: list[Problem] = []
-    names = list(files_in(ledger.folder))
+    names = _names(ledger, problems)
     # A folder may stand where a file belongs.
     listed = {f"outcomes/{path.name}" for path in (ledger.folder / "outcomes").glob("*")}
     outcomes = [
@@ -66,11 +73,14 @@ def verify(
         if not Path(name).name.startswith(".") and (sound := _outcome(ledger, name, problems))
     ]
     problems += _attempts(ledger, names)
+    if blind := [each for each in dict.fromkeys(problems) if _blinds(ledger, each)]:
+        return Verified(agenda=Agenda(resolved, {}), problems=blind, blind=True)
     results = ledger.results_with(outcomes)
     found = Verified(agenda=Agenda(resolved, results), problems=problems, outcomes=len(outcomes))
+    covered: set[str] = set()
     for number, outcome in enumerate(outcomes, 1):
         problems += _inconsistent(ledger, outcome)
-        _kept(ledger, outcome, found)
+        covered |= _kept(ledger, outcome, found)
         looked(number, len(outcomes))
     digests = {
         split.digest for data in resolved.datasets.values() for split in data.splits.values()
@@ -79,9 +89,30 @@ def verify(
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]
     problems += _progress(ledger)
     problems += _preflight(ledger)
-    _strangers(ledger, names, outcomes, found)
+    _strangers(ledger, names, covered, {outcome.key for outcome in outcomes}, found)
+    found.problems = list(dict.fromkeys(problems))  # a folder may be met more than once
     found.unneeded = len(unneeded(found.agenda))
     return found
+
+
+def _names(ledger: Ledger, problems: list[Problem]) -> list[str]:
+    """All files of the folder; where it cannot be listed is a problem."""
+    errors: list[OSError] = []
+    names = list(files_in(ledger.folder, onerror=errors.append))
+    for error in errors:
+        path = Path(error.filename)
+        if isinstance(error, PermissionError):
+            problems.append(_not_readable(ledger, path))
+        elif error.errno not in ABSENT:
+            problems.append(Problem(place=str(path), what=f"cannot be listed: {error.strerror}"))
+    return names
+
+
+def _blinds(ledger: Ledger, problem: Problem) -> bool:
+    """Whether it is an unreadable folder or file without which no decision can be made again."""
+    path = Path(problem.place)
+    outcomes, attempts = ledger.folder / "outcomes", ledger.folder / "attempts"
+    return problem.what == _UNREADABLE and (path == outcomes or path.is_relative_to(attempts))
 
 
 def _outcome(ledger: Ledger, name: str, problems: list[Problem]) -> Outcome | None:
@@ -98,14 +129,10 @@ def _outcome(ledger: Ledger, name: str, problems: list[Problem]) -> Outcome | No
         problems.append(Problem(place=str(path), what=f"is no outcome: {error}", mend=_REPEAT))
         return None
     except PermissionError:
-        problems.append(_not_readable(path))
+        problems.append(_not_readable(ledger, path))
         return None
     except InputError as error:
         problems += error.problems
-        return None
-    if outcome.training.key != path.stem:
-        what = f"is of the training {outcome.training.key}"
-        problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
         return None
     return outcome
 
@@ -120,7 +147,7 @@ def _attempts(ledger: Ledger, names: list[str]) -> Iterator[Problem]:
             what = f"is no attempt: {error}"
             yield Problem(place=str(ledger.folder / name), what=what, mend=_REMOVE)
         except PermissionError:
-            yield _not_readable(ledger.folder / name)
+            yield _not_readable(ledger, ledger.folder / name)
         except InputError as error:
             yield from error.problems
 
@@ -134,12 +161,10 @@ def _inconsistent(ledger: Ledger, outcome: Outcome) -> Iterator[Problem]:
 
 def _contradictions(outcome: Outcome) -> Iterator[str]:
     training, epochs = outcome.training, outcome.epochs
-    largest = _LARGEST.get(training.data.metric, 1.0)
+    largest = largest_score(training.data.metric)
     scores = (outcome.validation, outcome.test, *(epoch.validation for epoch in epochs))
-    if any(score is not None and not 0 <= score <= largest for score in scores):
+    if any(score is not None and not 0 <= score <= largest + _ROUNDING for score in scores):
         yield f"has a score that is not between 0 and {largest:g}"
-    if outcome.cost.seconds < 0 or outcome.cost.bytes_written < 0:
-        yield "has a cost below 0"
     if outcome.state == "diverged":
         if outcome.validation is not None or outcome.test is not None:
             yield "diverged, and has a score"
@@ -158,18 +183,26 @@ def _contradictions(outcome: Outcome) -> Iterator[str]:
         yield "has another validation score than its best epoch"
     elif scored.get(outcome.best_epoch or 0) != outcome.validation:
         yield f"says that epoch {outcome.best_epoch} is the best, and it is not"
+    if not isinstance(training, TeacherTraining):
+        if outcome.test is None:
+            yield "has no test score"
+        return
     losses = {e.epoch: e.validation_loss for e in epochs if e.validation_loss is not None}
     lowest = outcome.lowest_loss_epoch
-    if isinstance(training, TeacherTraining) and losses.get(lowest or 0) != min(losses.values()):
+    if not losses or losses.get(lowest or 0) != min(losses.values()):
         yield f"says that epoch {lowest} has the lowest loss, and it has not"
 
 
-def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> None:
-    """Check the files that a training kept against their digests."""
+def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
+    """Check the files that a training kept against their digests; the names that have one."""
     problems = found.problems
     path = ledger.path(f"outcomes/{outcome.key}.json")
     own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(_KEPT, "/./", strict=True))
-    again = ledger.digests_again(outcome.key)
+    try:
+        again = ledger.digests_again(outcome.key)
+    except PermissionError:
+        problems.append(_not_readable(ledger, ledger.path(f"digests/{outcome.key}.json")))
+        again = {}
     for name, digest in {**outcome.digests, **again}.items():
         if not (name.startswith(own) and _DIGEST.fullmatch(digest) and _leads_inside(ledger, name)):
             what = f"has a digest of {shown(name)[:80]}, which is none of its files"
@@ -187,6 +220,7 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> None:
         if not any(name.startswith(needed) for name in outcome.digests):
             what = f"has no digest of {needed}, which its training keeps"
             problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
+    return outcome.digests.keys() | again.keys()
 
 
 def _leads_inside(ledger: Ledger, name: str) -> bool:
@@ -221,31 +255,33 @@ def _kept_file(ledger: Ledger, name: str, digest: str, found: Verified) -> None:
     except FileNotFoundError:
         return  # a search that runs removes students
     except PermissionError:
-        found.problems.append(_not_readable(path))
+        found.problems.append(_not_readable(ledger, path))
         return
     if actual is None and top == "students" and not (ledger.folder / top / key).exists():
         return  # superseded, and removed
     mend = "`kdsearch export` trains it again" if top == "students" else _AGAIN
     if actual is None:
-        what = "is no plain file" if path.exists() else "is not there"
+        what = "is no plain file" if os.path.exists(path) else "is not there"
         found.problems.append(Problem(place=str(path), what=what, mend=mend))
     elif actual != digest:
         what = f"has the digest {actual[:12]}…, not {digest[:12]}…"
         found.problems.append(Problem(place=str(path), what=what, mend=mend))
 
 
-def _strangers(ledger: Ledger, names: list[str], outcomes: list[Outcome], found: Verified) -> None:
-    """Files that nothing is recorded of."""
-    covered = {name for outcome in outcomes for name in ledger.digests(outcome)}
-    keys = {outcome.key for outcome in outcomes}
+def _strangers(
+    ledger: Ledger, names: list[str], covered: set[str], keys: set[str], found: Verified
+) -> None:
+    """Files that nothing is recorded of; `covered` have a digest, `keys` an outcome."""
+    unknown: set[str] = set()
     for name in names:
         top, _, rest = name.partition("/")
-        key = rest.partition("/")[0].partition(".")[0]
-        if (
-            rest == MARKER
-            or name in covered
-            or (is_ours(name) and not (top in _KEPT and key in keys))
-        ):
+        entry = rest.partition("/")[0]
+        key = entry.partition(".")[0]
+        if rest == MARKER or name in covered:
+            continue
+        if is_ours(name) and not (top in _KEPT and key in keys):
+            if top in (*_KEPT, "digests") and is_key(key) and key not in keys:
+                unknown.add(f"{top}/{entry}")
             continue
         place = str(ledger.folder / name)
         if top in FOLDERS and rest:
@@ -254,6 +290,10 @@ def _strangers(ledger: Ledger, names: list[str], outcomes: list[Outcome], found:
         elif not name.startswith("."):
             what = "is not kdsearch's, and is not looked at"
             found.notes.append(Problem(place=place, what=what))
+    for name in sorted(unknown):
+        what = "is of a training that has no outcome, and is not looked at"
+        mend = "`kdsearch gc` lists it where nothing runs that makes it"
+        found.notes.append(Problem(place=str(ledger.folder / name), what=what, mend=mend))
 
 
 def _progress(ledger: Ledger) -> Iterator[Problem]:
@@ -261,11 +301,16 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
     for folder in sorted(ledger.folder.glob("progress/*")):
         if not is_key(folder.name):
             continue
-        for progress in ledger.progress(folder.name):
-            if not progress.intact and progress.path.exists():
-                what = "has another digest than its name says"
-                mend = "remove it: its training goes on from an earlier one, or begins anew"
-                yield Problem(place=str(progress.path), what=what, mend=mend)
+        path = folder
+        try:
+            for progress in ledger.progress(folder.name):
+                path = progress.path
+                if not progress.intact and path.exists():
+                    what = "has another digest than its name says"
+                    mend = "remove it: its training goes on from an earlier one, or begins anew"
+                    yield Problem(place=str(path), what=what, mend=mend)
+        except PermissionError:
+            yield _not_readable(ledger, path)
 
 
 def _preflight(ledger: Ledger) -> Iterator[Problem]:
@@ -278,7 +323,7 @@ def _preflight(ledger: Ledger) -> Iterator[Problem]:
         mend = "remove it: the next launch looks at the data and the models again"
         yield Problem(place=str(path), what=f"cannot be read: {error}", mend=mend)
     except PermissionError:
-        yield _not_readable(path)
+        yield _not_readable(ledger, path)
 
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
@@ -289,11 +334,14 @@ def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
         mend = "bring it back from a copy of the folder"
         yield Problem(place=str(path), what="is not there", mend=mend)
     except PermissionError:
-        yield _not_readable(path)
+        yield _not_readable(ledger, path)
     except InputError as error:
         yield from error.problems
 
 
-def _not_readable(path: Path) -> Problem:
+def _not_readable(ledger: Ledger, path: Path) -> Problem:
+    """Of a file or a folder; where it is a folder above that keeps it from being read, of that."""
+    above = [p for p in reversed(path.parents) if p.is_relative_to(ledger.folder)]
+    barred = next((p for p in above if not os.access(p, os.R_OK | os.X_OK)), path)
     mend = "its owner lets you: chmod -R g+rX, or o+rX"
-    return Problem(place=str(path), what="may not be read by you", mend=mend)
+    return Problem(place=str(barred), what=_UNREADABLE, mend=mend)

@@ -2,6 +2,7 @@
 
 from kdsearch.report.answer import answer
 from kdsearch.report.card import Again, card
-from kdsearch.report.write import report_files, write_report
+from kdsearch.report.check import check_report
+from kdsearch.report.write import write_report
 
-__all__ = ["Again", "answer", "card", "report_files", "write_report"]
+__all__ = ["Again", "answer", "card", "check_report", "write_report"]

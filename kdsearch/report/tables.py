@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, LeftOut
 from kdsearch.analysis.paper import CASES
@@ -30,7 +31,11 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """A table as CSV. A text that a spreadsheet would take for a formula is quoted with a '."""
-    return frame.map(_no_formula).to_csv(index=False)
+    quoted = frame.copy()
+    for name, column in frame.items():
+        if not is_numeric_dtype(column):
+            quoted[name] = column.map(_no_formula)
+    return quoted.to_csv(index=False)
 
 
 def _no_formula(cell: object) -> object:

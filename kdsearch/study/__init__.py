@@ -54,6 +54,7 @@ from kdsearch.study.schema import (
     Teacher,
     TestCases,
     TrainingSettings,
+    largest_score,
 )
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
 from kdsearch.study.sources import changed_sources, digest_model
@@ -101,6 +102,7 @@ __all__ = [
     "installed_versions",
     "known_rows",
     "label_count",
+    "largest_score",
     "load_study",
     "parse_study",
     "passed_weights",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -21,6 +22,21 @@ from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
 from kdsearch.study import Doubt
 
 
+@cache
+def _environment() -> Environment:
+    """Jinja's, which compiles the page once."""
+    environment = Environment(
+        loader=PackageLoader("kdsearch.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "score": score, "p_value": p_value}
+    environment.filters |= {"duration": duration, "or_nothing": _or_nothing}
+    return environment
+
+
 def page(
     analysis: Analysis,
     agenda: Agenda,
@@ -32,15 +48,7 @@ def page(
     `doubts` are the preflight's about data and models.
     """
     figures = _figures(analysis)
-    environment = Environment(
-        loader=PackageLoader("kdsearch.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "score": score, "p_value": p_value}
-    environment.filters |= {"duration": duration, "or_nothing": _or_nothing}
+    environment = _environment()
     source = environment.loader
     assert isinstance(source, PackageLoader)
     return environment.get_template("page.html.j2").render(
