@@ -235,6 +235,46 @@ def test_of_two_workers_that_write_behind_a_link_the_first_stays(tmp_path: Path)
     assert (scratch / KEY / "config.json").read_text() == "of another study"
 
 
+def test_a_file_of_mine_stays_where_a_student_is_made_again(folder: Path) -> None:
+    student = folder / "students" / KEY
+    written = folder / "students" / f".{KEY}.0123abcd.tmp"
+    for made in (student, written):
+        made.mkdir()
+        (made / "config.json").touch()
+    (student / "results").mkdir()
+    (student / "results" / "eval.json").write_text("mine")
+    put(folder, written, student)
+    Ledger(folder).sweep()
+    [mine] = (folder / "students").glob(f"{KEY}-*/results/eval.json")
+    assert mine.read_text() == "mine"
+    assert [path.name for path in student.iterdir()] == ["config.json"]
+
+
+def test_what_a_training_kept_is_no_garbage_while_its_outcome_cannot_be_read(folder: Path) -> None:
+    for path in (folder / "outcomes").glob("*.json"):
+        path.write_text("{")
+    assert gc(folder, "--delete")["found"] == []
+
+
+def test_a_folder_of_another_training_code_is_refused_as_it_is(folder: Path) -> None:
+    path = folder / "resolved.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "training_version": 99}))
+    (folder / "outcomes" / f"{KEY}.json").write_text("{")
+    before = contents(folder / "outcomes")
+    with pytest.raises(InputError, match="of training code 99"):
+        begin(folder, task_study("classification"))
+    assert contents(folder / "outcomes") == before
+
+
+def test_what_the_disk_cannot_read_now_is_said_and_left(folder: Path) -> None:
+    path = a_student(folder)
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error"):
+        begin(folder, task_study("classification"))
+    assert path.is_symlink()
+
+
 def test_a_report_behind_a_link_is_added_and_not_replaced(folder: Path, tmp_path: Path) -> None:
     web = tmp_path / "web"
     shutil.move(folder / "report", web)
@@ -648,11 +688,6 @@ def a_link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
-def the_memory(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/proc/self/mem")
-
-
 def huge(path: Path) -> None:
     os.truncate(path, 1 << 40)
 
@@ -675,7 +710,6 @@ def deep(path: Path) -> None:
         a_pipe,
         endless_zeros,
         a_link_to_itself,
-        the_memory,
         huge,
         deep,
     ],

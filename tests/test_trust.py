@@ -200,7 +200,7 @@ def test_code_of_a_model_of_the_hub_is_that_of_the_revision_that_is_meant(tmp_pa
         assert result.returncode == 2, result
         assert "its code would be that of" in result.stderr
     digest = digest_model(mine, code=True)
-    result = check(path=str(mine), revision=meant, digest=digest)
+    result = check(path=str(theirs), revision=meant, digest=digest)
     assert result.returncode == 0, result
     assert not marker.exists()
 

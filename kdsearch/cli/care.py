@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from kdsearch.agenda import Agenda
 from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
-from kdsearch.driver import garbage
+from kdsearch.driver import Left, garbage
 from kdsearch.errors import InputError, shown_name
 from kdsearch.ledger import CANNOT_KNOW, Ledger, Verified, driver_lock, driver_of
 from kdsearch.ledger import verify as verify_files
@@ -44,7 +44,9 @@ def gc(
     if delete:
         with driver_lock(ledger.folder):
             gone, left = garbage(ledger, Agenda(ledger.resolved(), ledger.results()))
-            gone = [each for each in gone if ledger.remove(each.name, each.known)]
+            listed, gone = gone, [each for each in gone if ledger.remove(each.name, each.known)]
+            why = "could not be removed"
+            left += [Left(name=each.name, why=why) for each in listed if each not in gone]
     else:
         gone, left = garbage(ledger, agenda)
     total = sum(each.bytes for each in gone)

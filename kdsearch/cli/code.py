@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from kdsearch.distill import preflight, trusting
 from kdsearch.driver import Look
@@ -26,31 +25,33 @@ def name_own_code(study: Study, place: str, say: Callable[[str], None]) -> None:
         say(f"models.{name}: runs Python code of its own, of {where}: {place} says so")
 
 
-def check_code(resolved: Resolved, place: str) -> None:
-    """See that the code that will run lies where the study file `place` says.
+def with_meant_code(resolved: Resolved, place: str) -> Resolved:
+    """The study with the code that will run where the study file `place` says, of the Hub too.
 
     A study's folder says where its models were found, and may come from someone else. Raises
-    `InputError`.
+    `InputError` where it means other code.
     """
-    problems = []
+    problems, models = [], dict(resolved.models)
     for name in own_code(resolved.study):
         model, found, here = resolved.study.models[name], resolved.models[name], f"{place}: models"
-        mend = "launch into another --folder, or give the path in the study file"
-        if model.path is not None:
-            said = Path(os.path.expanduser(model.path))
+        mend = "launch into another --folder, or "
+        if model.hub is None:
+            right = os.path.realpath(found.path or "") == os.path.realpath(
+                os.path.expanduser(model.path or "")
+            )
+            where, mend = found.path, f"{mend}give the path in the study file"
         else:
-            said = hub_model(str(model.hub), model.revision, f"{here}.{name}", code=True)
-            mend = "launch into another --folder, or give the commit that you mean as `revision`"
-        if model.hub is not None and not (found.path and os.path.isdir(found.path)):
+            said = hub_model(model.hub, model.revision, f"{here}.{name}", code=True)
             right = found.revision == said.name
-        else:
-            right = os.path.realpath(found.path or "") == os.path.realpath(said)
+            where = f"{model.hub} at {found.revision}"
+            mend += f"say `revision: {found.revision}` of it in the study file, if you mean that"
+            models[name] = found.model_copy(update={"path": str(said)})
         if not right:
-            where = code_place(resolved, name)
             what = f"its code would be that of {where}, as the study's folder says"
             problems.append(Problem(place=f"{here}.{name}", what=what, mend=mend))
     if problems:
         raise InputError(problems)
+    return resolved.model_copy(update={"models": models})
 
 
 def code_place(resolved: Resolved, name: str) -> str:
@@ -59,7 +60,7 @@ def code_place(resolved: Resolved, name: str) -> str:
     Raises `InputError` for what is no commit: a branch, or anyone's pull request, can change.
     """
     found, hub = resolved.models[name], resolved.study.models[name].hub
-    if hub is None or (found.path is not None and os.path.isdir(found.path)):
+    if hub is None:
         return str(found.path)
     if re.fullmatch("[0-9a-f]{40}", found.revision or "") is None:
         what = f"its code would be that of {hub} at {found.revision}, which is no commit"
@@ -70,12 +71,12 @@ def code_place(resolved: Resolved, name: str) -> str:
 def preflight_trusting(study: Study) -> Look:
     """A preflight in which code runs as the study file says, from where it says: see `preflight`.
 
-    It raises `InputError` as `check_code` does, before any of it runs.
+    It raises `InputError` as `with_meant_code` does, before any of it runs.
     """
 
     def look(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Preflight:
-        check_code(resolved, place)
+        meant = with_meant_code(resolved, place)
         with trusting(own_code(study)):
-            return preflight(resolved, ledger, place, digest)
+            return preflight(meant, ledger, place, digest)
 
     return look

@@ -20,6 +20,9 @@ from rich.console import Console
 from kdsearch.agenda import Agenda, used
 from kdsearch.cli.address import Address, find_address
 from kdsearch.cli.code import check_code, name_own_code, own_code, preflight_trusting
+=======
+from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
+from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
 from kdsearch.cli.options import (
     Models,
     StudyFile,
@@ -154,7 +157,6 @@ def launch(
             say=out.print,
             accept=lambda: accept_changes or _asked(),
         )
-        check_code(agenda.resolved, str(study_file))
         cases = count(len(agenda.cases), "test case")
         out.print(f"study {study.name}: {cases}, in {ledger.folder}")
         say_of_data(agenda.resolved, out)
@@ -239,6 +241,7 @@ def _run(
     deadline: Deadline | None,
 ) -> None:
     code = frozenset(own_code(study))
+    resolved = with_meant_code(present(agenda.resolved), place)
     worker = Worker(folder=ledger.folder, run_training=partial(run_trusting, code, run_training))
 
     def search(engine: Engine) -> None:
@@ -250,7 +253,7 @@ def _run(
         if before is None or before.forward:
             return
         out.print(f"running each model on two rows, {where}")
-        found = run(before, present(agenda.resolved), ledger, place)
+        found = run(before, resolved, ledger, place)
         ledger.write_preflight(found)
         for doubt in found.doubts[len(before.doubts) :]:
             out.print(f"doubtful: {doubt}")

@@ -327,7 +327,9 @@ def model_folder(name: str, digest: str | None, resolved: Resolved) -> Path:
     """Where the study's model `name` lies on this host, its content checked against `digest`."""
     found = resolved.models[name].path
     model = resolved.study.models[name]
-    if found is not None and Path(found).is_dir():
+    # Code of the Hub's is that of the commit, wherever resolved.json says that it lies.
+    code = model.hub is not None and model.trust_remote_code
+    if found is not None and Path(found).is_dir() and not code:
         folder = Path(found)
     elif model.hub is not None:
         folder = hub_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
             # Of a training without a result it is known what it was when all have been asked for.
             if key in dropped or (done and key not in wanted):
                 yield EARLIER, name
-            elif folder in _KEPT and agenda.results.get(key) is None:
+            elif folder in _KEPT and not os.path.lexists(ledger.folder / f"outcomes/{key}.json"):
                 yield NO_OUTCOME, name
     if resolved.study.keep_students != "all":
         for key in sorted(superseded(agenda, ledger.kept_students())):

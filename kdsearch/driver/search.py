@@ -61,8 +61,8 @@ def open_study(
     another name, nothing is changed: `InputError`.
     """
     ledger.prepare()
+    before = ledger.resolved() if ledger.exists else None  # refused, its outcomes stay as they are
     ledger.sweep()
-    before = ledger.resolved() if ledger.exists else None
     edited = differences(before.study, study) if before else []
     if before and before.study.name != study.name and ledger.begun:
         raise _another_study(ledger.folder, place, edited)

@@ -16,7 +16,7 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 _READ_ONLY = {errno.EROFS: "the disk is read-only", errno.EACCES: "you may not write it"}
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of the operating system that say that there is no such file, nor could be."""
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Disk(Protocol):
@@ -124,7 +124,7 @@ def storage_error(path: Path, error: Exception) -> StorageError:
         if number == errno.EACCES:
             mend += "; or its owner lets you write to it: chmod -R g+rwX"
         return StorageError(f"{path}: {_READ_ONLY[number]}; {mend}")
-    if number in _NO_LINKS:
+    if number in NO_LINKS:
         return StorageError(
             f"{path}: this storage has no hard links, which outcomes are committed with; use a "
             "local disk, NFS, Lustre or another POSIX file system instead of an object-store mount"

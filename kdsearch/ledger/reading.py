@@ -49,8 +49,8 @@ def read_plain(path: Path) -> bytes:
             raise UnreadableError(f"has more than {most >> 20} MiB")
         try:
             return file.read(-1 if most is None else most)
-        except OSError as error:
-            raise UnreadableError(f"cannot be read: {error.strerror}") from None
+        except OSError as error:  # of the disk or the network: what the file holds is not known
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def open_own(path: Path, mode: str) -> IO[str]:

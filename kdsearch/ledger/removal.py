@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import uuid
@@ -12,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdsearch.errors import StorageError, shown_name
-from kdsearch.ledger.disk import storage_error, sync_folder
+from kdsearch.ledger.disk import NO_LINKS, storage_error, sync_folder
 from kdsearch.ledger.names import (
     files_in,
     inside,
@@ -25,6 +26,7 @@ from kdsearch.ledger.names import (
 )
 from kdsearch.ledger.reading import open_plain
 
+_log = logging.getLogger(__name__)
 _SWEPT = ("outputs", "attempts", "checkpoints", "students", "progress")
 """Where workers write."""
 
@@ -101,11 +103,22 @@ def put(folder: Path, written: Path, final: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+        aside = _aside(folder, written, final)
         with suppress(FileNotFoundError):
             final.rename(aside)  # of a try that was killed before it ended, or damaged
         remove(folder, str(aside.relative_to(folder)))
     sync_folder(final.parent)
+
+
+def _aside(folder: Path, written: Path, final: Path) -> Path:
+    """Where the folder `final` goes that is replaced; under a name that stays if it holds more."""
+    name, unique = str(final.relative_to(folder)), uuid.uuid4().hex[:8]
+    known = {f"{name}/{path.relative_to(written)}" for path in written.rglob("*")}
+    if kept_back(folder, name, known) is None:
+        return final.with_name(f".{final.name}.{unique}.tmp")
+    kept = final.with_name(f"{final.name}-{unique}")
+    _log.warning("%s: holds files that kdsearch did not write; it stays as %s", final, kept.name)
+    return kept
 
 
 def _add(written: Path, final: Path) -> bool:
@@ -116,9 +129,11 @@ def _add(written: Path, final: Path) -> bool:
         else:
             os.link(written, final)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        if os.path.lexists(final):
+            return False
+        if error.errno not in NO_LINKS:
             raise
-        return False
+        written.replace(final)
     return True
 
 

@@ -23,6 +23,10 @@ _PATH = re.compile(
 """An absolute path with a folder in it; within quotes it may hold spaces."""
 
 
+_SHORTEST_HOST = 4
+"""Of a host's name without its domain; a shorter one may be a word, such as gpu."""
+
+
 def write_report(ledger: Ledger, agenda: Agenda) -> Path:
     """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first."""
     for name, content in report_files(ledger, agenda).items():
@@ -65,7 +69,10 @@ def public(attempt: Attempt) -> str:
     The study's folder has the whole message, in `attempts/`.
     """
     text = _without_paths(attempt.message)
-    for host in filter(None, (attempt.host, attempt.host.partition(".")[0])):
+    hosts, short = [attempt.host], attempt.host.partition(".")[0]
+    if len(short) >= _SHORTEST_HOST and not short.isdigit():
+        hosts.append(short)
+    for host in filter(None, hosts):
         text = re.sub(rf"\b{re.escape(host)}\b", "HOST", text)
     return shown(text)
 
