@@ -47,6 +47,7 @@ from kdsearch.study.rows import (
 from kdsearch.study.schema import (
     LATER,
     ROLES,
+    SHARES,
     SPLITS,
     Adam,
     Dataset,
@@ -73,6 +74,7 @@ __all__ = [
     "READABLE",
     "ROLES",
     "SAMPLE",
+    "SHARES",
     "SPLITS",
     "Adam",
     "Dataset",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -41,6 +42,8 @@ they did, and while it has that it is left out of the digest: `Annotated[bool, L
 Role = Literal["teacher", "outputs", "student"]
 """What a training is for: a teacher, what a teacher says, or a student."""
 ROLES: tuple[Role, ...] = get_args(Role)
+SHARES: Mapping[Role, str] = {"teacher": "teachers", "outputs": "outputs", "student": "students"}
+"""The key of `resources` that says what trainings of a role take."""
 TaskName = Literal["classification", "ner", "qa", "translation"]
 METRICS = {
     "classification": ("f1", "accuracy"),
@@ -502,7 +505,7 @@ class Share(Section):
     """Default: one for each of `training.cpu_threads`."""
     gpus: Annotated[float, Field(ge=0, le=1e6), AfterValidator(_gpus)] | None = None
     """A part of one (0.25), or whole ones. A training computes on one of them, and is held to its
-    part of that one's memory. Default: one if the cluster has any, or if another kind takes some."""
+    part of that one's memory. Default: 1 if the cluster has any, or if other trainings take one."""
     custom: dict[_Custom, _Amount] | None = None
     """Of what nodes were given by `ray start --resources`; `memory` is in bytes."""
     labels: dict[_Label, _Values] | None = None
@@ -524,12 +527,8 @@ class Resources(Share):
 
     def of(self, role: Role) -> Share:
         """What a training of this role takes."""
-        shares: dict[Role, Share] = {
-            "teacher": self.teachers,
-            "outputs": self.outputs,
-            "student": self.students,
-        }
-        own = {name: getattr(shares[role], name) for name in Share.model_fields}
+        share: Share = getattr(self, SHARES[role])
+        own = {name: getattr(share, name) for name in Share.model_fields}
         return Share(
             **{n: getattr(self, n) if value is None else value for n, value in own.items()}
         )
