@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -34,9 +35,17 @@ import ray
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine, Worker
-from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
+from kdsearch.engine.ray_tune import Cluster, Needs, RayTuneEngine
 from kdsearch.ledger import Ledger
-from kdsearch.study import Resolved, ResolvedDataset, ResolvedModel, ResolvedSplit, parse_study
+from kdsearch.study import (
+    ROLES,
+    Resolved,
+    ResolvedDataset,
+    ResolvedModel,
+    ResolvedSplit,
+    Role,
+    parse_study,
+)
 
 STEADY = """
 name: steady
@@ -84,6 +93,9 @@ class _Counted:
         return ()
 
 
+NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
+
+
 @dataclass
 class _Stub:
     """A queue of as many trainings as it is told, all ready at once."""
@@ -92,7 +104,7 @@ class _Stub:
     running: set[str] = field(default_factory=set)
     ends: list[float] = field(default_factory=list)
 
-    def take(self) -> Request | None:
+    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
         if not self.left:
             return None
         request = self.left.pop()
@@ -120,6 +132,10 @@ class _Stub:
     @property
     def wanted(self) -> int:
         return len(self.left) + len(self.running)
+
+    @property
+    def ready(self) -> Iterable[Role]:
+        return (request.role for request in reversed(self.left))
 
 
 def requests(count: int) -> list[Request]:
@@ -167,7 +183,12 @@ def rate(slots: int, seconds: float, trainings: int, *, waiting: bool) -> None:
         queue = _Stub(requests(trainings))
         RayTuneEngine(
             worker=_Sleeper(folder=folder, run_training=never, seconds=seconds),
-            cluster=Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=slots),
+            cluster=Cluster(
+                dashboard=None,
+                token=None,
+                needed=dict.fromkeys(ROLES, Needs(resources={"CPU": 1})),
+                slots=slots,
+            ),
             max_slots=None if waiting else slots,
             check=_Counted(pids),
         ).run(queue)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdsearch.engine.ray_tune import Cluster, connect
+from kdsearch.study import Resources
 
 SLOTS = 2
 
@@ -23,7 +24,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A real local Ray with two slots, shared by the tests that need one."""
-    with connect(None, cpus=(os.cpu_count() or SLOTS) / SLOTS, gpus=0, threads=1) as found:
+    half = Resources(cpus=(os.cpu_count() or SLOTS) / SLOTS, gpus=0)
+    with connect(None, resources=half, threads=1) as found:
         yield found
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from kdsearch.engine import (
 )
 from kdsearch.engine.ray_tune import RayTuneEngine
 from kdsearch.ledger import Ledger
-from kdsearch.study import Resolved
+from kdsearch.study import ROLES, Resolved, Role
 
 # -- the engines -------------------------------------------------------------------------------
 
@@ -155,8 +155,8 @@ class CarefulQueue:
         self.done_keys.append(key)
         self.queue.done(key)
 
-    def take(self) -> Request | None:
-        return self.queue.take()
+    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+        return self.queue.take(roles)
 
     def lost(self, key: str, message: str) -> None:
         self.queue.lost(key, message)
@@ -175,6 +175,10 @@ class CarefulQueue:
     @property
     def wanted(self) -> int:
         return self.queue.wanted
+
+    @property
+    def ready(self) -> Iterable[Role]:
+        return self.queue.ready
 
 
 def test_an_outcome_is_in_the_ledger_before_its_training_is_called_done(

@@ -39,9 +39,12 @@ from kdsearch.agenda import (
 )
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError, RunTraining, Worker
-from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
+from kdsearch.engine.ray_tune import Cluster, Needs, RayTuneEngine
 from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
+from kdsearch.study import ROLES
+
+NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
@@ -203,12 +206,12 @@ MONITORED = """
 import sys
 from pathlib import Path
 import ray
-from test_failures import KilledForMemory, ready, search
+from test_failures import NEEDED, KilledForMemory, ready, search
 from kdsearch.engine.ray_tune import Cluster
 threshold = float(sys.argv[2])
 ray.init("local", num_cpus=1, include_dashboard=False, _system_config={
     "memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100})
-cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = search(ready(Path(sys.argv[1]), tries=2), KilledForMemory(), cluster)
 assert agenda.complete and all(agenda.results.values())
 """
@@ -297,7 +300,7 @@ import sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster as Nodes
-from test_failures import WaitingTraining, ready, search
+from test_failures import NEEDED, WaitingTraining, ready, search
 from kdsearch.engine.ray_tune import Cluster
 folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -313,7 +316,7 @@ def take_away():
 
 ledger = ready(folder, tries=1)
 threading.Thread(target=take_away, daemon=True).start()
-cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = search(ledger, WaitingTraining(), cluster)
 assert agenda.complete and all(agenda.results.values())
 """
@@ -344,10 +347,11 @@ import sys
 from pathlib import Path
 from rich.console import Console
 from kdsearch.engine.ray_tune import RayTuneEngine, connect
+from kdsearch.study import Resources
 from kdsearch.driver import run_search
 from test_failures import *
 ledger = ready(Path(sys.argv[1]), tries=1)
-with connect(None, cpus=1, gpus=0, threads=1) as cluster:
+with connect(None, resources=Resources(cpus=1, gpus=0), threads=1) as cluster:
     agenda = Agenda(ledger.resolved(), ledger.results())
     worker = Worker(folder=ledger.folder, run_training=UnluckyTraining())
     engine = RayTuneEngine(worker=worker, cluster=cluster)

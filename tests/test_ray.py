@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kdsearch.engine import RunTraining, Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine, connect
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
+from kdsearch.study import ROLES, Resources, Role
 
 SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
 
@@ -144,8 +145,8 @@ class BrokenQueue:
 
     queue: Dispatcher
 
-    def take(self) -> Request | None:
-        return self.queue.take()
+    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+        return self.queue.take(roles)
 
     def done(self, key: str) -> None:
         raise StorageError("the disk is full")
@@ -167,6 +168,10 @@ class BrokenQueue:
     @property
     def wanted(self) -> int:
         return self.queue.wanted
+
+    @property
+    def ready(self) -> Iterable[Role]:
+        return self.queue.ready
 
 
 def test_an_error_in_a_hook_ends_the_search_with_that_error_and_repeats_nothing(
@@ -341,7 +346,7 @@ def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
 def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (
         pytest.raises(InputError, match="no Ray could be reached"),
-        connect(wrong, cpus=1, gpus=0, threads=1),
+        connect(wrong, resources=Resources(cpus=1, gpus=0), threads=1),
     ):
         pass
 

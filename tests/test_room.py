@@ -9,12 +9,13 @@ from nodes import machines
 
 CONNECT = """
 import sys, time
-from kdsearch.engine.ray_tune import connect, words
+from kdsearch.engine.ray_tune import connect
 from kdsearch.errors import InputError
+from kdsearch.study import Resources
 for gpus in (8, None):
     try:
-        with connect(sys.argv[1], cpus=1, gpus=gpus, threads=1) as cluster:
-            print("connected:", words(cluster.resources), cluster.slots)
+        with connect(sys.argv[1], resources=Resources(cpus=1, gpus=gpus), threads=1) as cluster:
+            print("connected:", cluster.needed["student"], cluster.slots)
     except InputError as error:
         print("refused:", error)
 """

@@ -22,13 +22,15 @@ from hypothesis import strategies as st
 from kdsearch.agenda import Agenda, Outcome, Training, parse_training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError
-from kdsearch.engine.ray_tune import left_out, losses
+from kdsearch.engine.ray_tune import Needs, left_out, losses
 from kdsearch.engine.ray_tune import pool as pools
 from kdsearch.engine.ray_tune.left_out import LeftOut
 from kdsearch.engine.ray_tune.pool import Pool
 from kdsearch.ledger import Ledger
+from kdsearch.study import ROLES
 
 GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 DEAD = "The actor died unexpectedly.\n\tip: 10.0.0.1\nThe worker died."
 
 
@@ -39,6 +41,7 @@ def node(number: int) -> dict[str, Any]:
         "NodeManagerHostname": f"host{number}",
         "Alive": True,
         "Resources": {"CPU": 1.0},
+        "Labels": {},
     }
 
 
@@ -76,12 +79,12 @@ class World:
         self.ledger: Ledger = memory_ledger(resolved)
         self.agenda = Agenda(resolved)
         self.queue = Dispatcher(self.agenda, self.ledger)
-        self.left_out = LeftOut({"CPU": 1}, lambda: [node(1), node(2)])
+        self.left_out = LeftOut(NEEDED, lambda: [node(1), node(2)])
         self.pool = Pool(
             self.queue,
             self.post,
             self.left_out,
-            resources={"CPU": 1},
+            needed=NEEDED,
             begun=self.begun.__contains__,
             most=self.most,
         )
@@ -103,6 +106,7 @@ class World:
                 "node": f"host{host}",
                 "node_id": f"id{host}",
                 "node_ip": f"10.0.0.{host}",
+                "gpus": [],
                 "lacks": list(lacks),
                 "done": bool(lacks),
             },
@@ -238,7 +242,7 @@ def test_what_is_asked_for_in_vain_for_a_while_is_asked_for_no_more_and_idle_slo
     assert world.queue.wanted == 0
     assert world.pool.over
     world.pool.superfluous(waiting)
-    world.pool._surplus_since = -pools._SURPLUS_SECONDS
+    world.pool._surplus_since = dict.fromkeys(world.pool._surplus_since, -pools._SURPLUS_SECONDS)
     assert set(world.pool.superfluous(waiting)) == set(waiting)
     world.pool.close()
     assert world.post.orders[-2:] == [("slot-1", None), ("slot-2", None)]
@@ -360,7 +364,7 @@ ledger = Ledger(folder)
 ledger.prepare()
 ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
 threading.Thread(target=join, daemon=True).start()
-cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = Agenda(ledger.resolved(), ledger.results())
 worker = Worker(folder=folder, run_training=PlacedTraining())
 engine = RayTuneEngine(worker=worker, cluster=cluster, check=LacksWhereBad(folder))
@@ -396,7 +400,7 @@ ray.init(address=sys.argv[2])
 ledger = Ledger(folder)
 ledger.prepare()
 ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
-cluster = Cluster(dashboard=None, token=None, resources={"CPU": 1}, slots=1)
+cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 worker = Worker(folder=folder, run_training=PlacedTraining())
 agenda = Agenda(ledger.resolved())
 RayTuneEngine(worker=worker, cluster=cluster, max_slots=5).run(Dispatcher(agenda, ledger))

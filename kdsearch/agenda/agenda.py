@@ -67,6 +67,12 @@ class Request:
     rounds: int = 1
     """Of students that follow one another from it on, itself included."""
 
+    @property
+    def role(self) -> Role:
+        """What the training is for, which decides what it takes of the cluster."""
+        kind = self.training.kind
+        return "student" if kind == "erm" else kind
+
     def __str__(self) -> str:
         return f"case={self.case} stage={self.stage} key={self.training.key}"
 

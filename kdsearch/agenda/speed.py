@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from kdsearch.agenda.training import (
     ErmTraining,
@@ -14,9 +14,7 @@ from kdsearch.agenda.training import (
     TeacherTraining,
     Training,
 )
-from kdsearch.study import Resolved, Study, TestCase, passed_weights, test_cases
-
-Role = Literal["teacher", "outputs", "student"]
+from kdsearch.study import Resolved, Role, Study, TestCase, passed_weights, test_cases
 
 _TOKENS = {"classification": 60, "ner": 30, "qa": 220, "translation": 60}
 """Of a row, by task: a guess, since nothing is tokenized before a training."""

@@ -19,9 +19,6 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, used
 from kdsearch.cli.address import Address, find_address
-from kdsearch.cli.code import check_code, name_own_code, own_code, preflight_trusting
-=======
-from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
 from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
 from kdsearch.cli.options import (
     Models,
@@ -37,7 +34,7 @@ from kdsearch.cli.options import (
     study_models,
 )
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stoppable
-from kdsearch.distill import forward_preflight, run_training, run_trusting
+from kdsearch.distill import forward_preflight, limit_gpu, run_training, run_trusting, tight
 from kdsearch.driver import (
     Deadline,
     Watch,
@@ -241,8 +238,16 @@ def _run(
     deadline: Deadline | None,
 ) -> None:
     code = frozenset(own_code(study))
+<<<<<<< HEAD
     resolved = with_meant_code(present(agenda.resolved), place)
     worker = Worker(folder=ledger.folder, run_training=partial(run_trusting, code, run_training))
+=======
+    worker = Worker(
+        folder=ledger.folder,
+        run_training=partial(run_trusting, code, run_training),
+        limit=limit_gpu,
+    )
+>>>>>>> kinds
 
     def search(engine: Engine) -> None:
         run_search(agenda, ledger, engine, console=out, watches=watches, deadline=deadline)
@@ -266,6 +271,9 @@ def _run(
     from kdsearch.engine.ray_tune import (
         RayTuneEngine,
         connect,
+        gpu_memory,
+        kinds,
+        room,
         run_on_worker,
         slot_check,
         watch_health,
@@ -275,11 +283,9 @@ def _run(
 
     # Ray ends this process without a word if it dies while we connect.
     out.print(f"Ray: {where}; should it die, go on with the same command")
-    resources = study.resources
     connection = connect(
         None if where.kind == "local" else where.value,
-        cpus=resources.cpus,
-        gpus=resources.gpus,
+        resources=study.resources,
         threads=study.training.cpu_threads,
         source=where.source,
         say=out.print,
@@ -295,17 +301,22 @@ def _run(
             out.print(f"Ray dashboard: {cluster.dashboard}")
             if cluster.token:
                 out.print(f"  it asks for a token: {cluster.token}")
-        slots = count(cluster.slots, "training")
-        out.print(
-            f"{slots} at once, each on {words(cluster.resources)}; "
-            f"`kdsearch status {ledger.folder}` watches"
-        )
-        room = None if where.kind == "cluster" else cluster.slots  # a local Ray does not grow
+        for roles in kinds(cluster.needed).values():
+            needs = cluster.needed[roles[0]]
+            slots = count(room(needs, cluster.left_out), "training")
+            of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
+            out.print(f"{slots}{of} at once, each on {needs}")
+        out.print(f"`kdsearch status {ledger.folder}` watches")
+        taken = {role: needs.gpus for role, needs in cluster.needed.items()}
+        for line in tight(present(agenda.resolved), place, taken, gpu_memory(cluster)):
+            out.print(f"doubtful: {line}")
+        # A local Ray does not grow. Of several kinds of slots the one or the other has room there.
+        most = cluster.slots if where.kind == "local" and len(kinds(cluster.needed)) == 1 else None
         engine = RayTuneEngine(
             worker=worker,
             cluster=cluster,
-            seconds=resources.hours * 3600,
-            max_slots=max_slots or room,
+            seconds=study.resources.hours * 3600,
+            max_slots=max_slots or most,
             check=slot_check(cluster),
         )
         try:

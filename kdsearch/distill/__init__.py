@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdsearch.agenda import Outcome, Training
 from kdsearch.distill.consent import run_trusting, trusting
+from kdsearch.distill.memory import limit_gpu, tight
 from kdsearch.ledger import Ledger
 from kdsearch.study import Preflight, Resolved
 
@@ -47,8 +48,10 @@ def forward_preflight(
 __all__ = [
     "check_models",
     "forward_preflight",
+    "limit_gpu",
     "preflight",
     "run_training",
     "run_trusting",
+    "tight",
     "trusting",
 ]

@@ -1,16 +1,24 @@
-"""Whether the models of a study fit the memory of the machine that looks at them."""
+"""Whether the models of a study fit the memory of a machine, or their part of a GPU's."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kdsearch.study import Resolved, weight_files
+from kdsearch.errors import InputError, Problem
+from kdsearch.study import SHARES, Resolved, Role, readable_size, test_cases, weight_files
 
 _ITEM_BYTES = 4
 """Of a weight: all are read in single precision."""
+_COPIES: Mapping[Role, int] = {"teacher": 4, "outputs": 1, "student": 4}
+"""Of a model's weights that lie on a GPU: in a training with their gradient and Adam's moments."""
+_CONTEXT_BYTES = 600_000_000
+"""What CUDA takes of a GPU for each process, about, and torch does not count."""
+_LAYER = re.compile(r".*?\.\d+\.")
+"""What the names of the weights of a layer begin with."""
 
 
 def fits_memory(resolved: Resolved, root: Path = Path("/")) -> bool:
@@ -23,17 +31,92 @@ def fits_memory(resolved: Resolved, root: Path = Path("/")) -> bool:
     return 2 * largest <= min(_free(root), default=math.inf)
 
 
-def _weight_bytes(folder: Path) -> int:
-    total = 0
+def limit_gpu(gpus: float) -> None:
+    """Hold this process to its part of a GPU's memory: `gpus` below 1. The rest is others'.
+
+    More than that is a GPU whose memory has run out.
+    """
+    if not 0 < gpus < 1:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(0.01, gpus - _CONTEXT_BYTES / total))
+
+
+def tight(
+    resolved: Resolved,
+    place: str,
+    taken: Mapping[Role, float],
+    gpus: Mapping[Role, Sequence[int]],
+) -> list[str]:
+    """What is doubtful of the part of a GPU that each role takes, by the bytes of those there are.
+
+    Counted are weights, gradients and Adam's moments, which no training does without; what the
+    batches take comes on top. Raises `InputError` where that does not fit any of the GPUs.
+    """
+    problems, doubts = [], []
+    for role, (name, least) in _least(resolved).items():
+        part = min(taken[role], 1.0)
+        small = [size for size in gpus[role] if part * size - _CONTEXT_BYTES < least]
+        if not small or not part:
+            continue
+        what = (
+            f"{role} {name} takes {readable_size(least)} of a GPU at the least, and "
+            f"{part:g} of one with {readable_size(min(small))} is less"
+        )
+        if len(small) == len(gpus[role]):
+            mend = "give it more of a GPU, or name larger ones by labels"
+            where = f"{place}: resources.{SHARES[role]}.gpus"
+            problems.append(Problem(place=where, what=what, mend=mend))
+        else:
+            doubts.append(f"{what}; name the larger ones by labels")
+    if problems:
+        raise InputError(problems)
+    return doubts
+
+
+def _least(resolved: Resolved) -> dict[Role, tuple[str, int]]:
+    """Of each role the largest of the study's models that have weights, and its bytes on a GPU."""
+    study = resolved.study
+    used: set[tuple[Role, str, str, int | None]] = set()
+    for case in test_cases(study):
+        teacher, student = study.teachers[case.teacher], study.students[case.student]
+        used.add(("student", case.student, student.model, student.layers))
+        if teacher.model is not None:
+            used |= {(r, case.teacher, teacher.model, None) for r in ("teacher", "outputs")}
+        used |= {("outputs", case.teacher, model, None) for model in teacher.given.values()}
+    found: dict[Role, tuple[str, int]] = {}
+    for role, name, model, layers in sorted(used, key=str):
+        path = resolved.models[model].path
+        if path is not None:
+            taken = _COPIES[role] * _weight_bytes(Path(path), layers)
+            found[role] = max(found.get(role, ("", 0)), (name, taken), key=lambda each: each[1])
+    return found
+
+
+def _weight_bytes(folder: Path, kept: int | None = None) -> int:
+    """The bytes of a model's weights; of so many of its layers, and all that is in none."""
+    total, in_layers = 0, 0
+    layers: set[str] = set()
     for file in weight_files(folder):
         try:
             with file.open("rb") as content:
                 header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-            total += _ITEM_BYTES * sum(math.prod(shape) for shape in shapes)
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                size = _ITEM_BYTES * math.prod(entry["shape"])
+                total += size
+                if layer := _LAYER.match(name):
+                    layers.add(layer[0])
+                    in_layers += size
         except (OSError, ValueError, KeyError, OverflowError, MemoryError):  # not safetensors
             total += file.stat().st_size
-    return total
+    if kept is None or not layers:
+        return total
+    return total - round(in_layers * (1 - min(1.0, kept / len(layers))))
 
 
 def _free(root: Path) -> Iterator[int]:

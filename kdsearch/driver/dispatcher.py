@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection, Iterator
 
 from kdsearch.agenda import Agenda, Attempt, Failure, Request, failed_for_good
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.watch import Watch
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
+from kdsearch.study import ROLES, Role
 
 
 class Dispatcher:
@@ -50,20 +52,25 @@ class Dispatcher:
     @property
     def wanted(self) -> int:
         """How many trainings could run at once now: those that run, and those that could start."""
-        if not self._running:  # while the first slot is waited for, nothing is taken
-            self._see_whether_it_drains()
-        return len(self._running) + len(self._ready())
+        return len(self._running) + len(self._startable())
 
-    def take(self) -> Request | None:
-        """The most urgent training that is not running; None while none can start.
+    @property
+    def ready(self) -> Iterator[Role]:
+        """The role of each training that could start now, the most urgent first."""
+        return (request.role for request in reversed(self._startable()))
+
+    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+        """The most urgent training of these roles that is not running; None while none can start.
 
         None for good once the search was asked to drain, or its deadline is near.
         """
         self._see_whether_it_drains()
         waiting = self._ready()
-        if not waiting:
+        places = reversed(range(len(waiting)))
+        place = next((place for place in places if waiting[place].role in roles), None)
+        if place is None:
             return None
-        request = waiting.pop()
+        request = waiting.pop(place)
         key = request.training.key
         self._running[key] = request
         self._attempts[key] = len(self._ledger.attempts_of(key))
@@ -75,6 +82,12 @@ class Dispatcher:
         if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
             self._ledger.ask_to_stop(drain=True)
         self._drains = self._drains or self._ledger.stop_asked() is not None
+
+    def _startable(self) -> list[Request]:
+        """See `_ready`. While the first slot is waited for, nothing is taken."""
+        if not self._running:
+            self._see_whether_it_drains()
+        return self._ready()
 
     def _ready(self) -> list[Request]:
         """What could start now, the most urgent last."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from typing import Protocol
 from kdsearch.agenda import Attempt, Failure, Outcome, Request, Training
 from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
+from kdsearch.study import ROLES, Role
 
 
 class EngineError(Exception):
@@ -26,11 +27,15 @@ RunTraining = Callable[[Training, Path], Outcome]
 """Runs a training with the files of the study's folder, and returns its outcome."""
 
 
+def no_limit(gpus: float) -> None:
+    """Let a process have what it finds."""
+
+
 class Queue(Protocol):
     """Where an engine gets its trainings."""
 
-    def take(self) -> Request | None:
-        """The most urgent training that is not running; None while none can start."""
+    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+        """The most urgent training of these roles that is not running; None if none can start."""
 
     def done(self, key: str) -> None:
         """A training ended: its outcome, or a failed attempt, is in the ledger."""
@@ -52,6 +57,10 @@ class Queue(Protocol):
     @property
     def wanted(self) -> int:
         """How many trainings could run at once now: those that run, and those that could start."""
+
+    @property
+    def ready(self) -> Iterable[Role]:
+        """The role of each training that could start now, the most urgent first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +105,9 @@ class Worker:
 
     folder: Path
     run_training: RunTraining
+    limit: Callable[[float], None] = no_limit
+    """Called in each process before its first training with the GPUs that are its own: to leave
+    the others what is theirs."""
 
     def __call__(self, training: Training) -> None:
         """Run `training` and commit its outcome. An exception passes through.

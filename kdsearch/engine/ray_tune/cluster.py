@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
 
-from kdsearch.engine.ray_tune.room import cluster_room, local_room
+from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
 from kdsearch.errors import InputError, first_line
+from kdsearch.study import Resources
 
 _PROBE_SECONDS = 5.0
 _TMP = "/tmp"
@@ -37,7 +38,7 @@ class Expected:
     versions: Mapping[str, str]
     """The driver's own."""
     gpu: bool
-    """Whether trainings take a GPU."""
+    """Whether all trainings take a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,45 +48,46 @@ class Cluster:
     dashboard: str | None
     token: str | None
     """How to get the dashboard's token; None where it asks for none."""
-    resources: Mapping[str, float]
-    """What one training takes: CPU and GPU."""
+    needed: Needed
+    """What a training of each role takes."""
     slots: int
-    """How many trainings run at once."""
+    """How many trainings run at once; of those that take the least, where they differ."""
     expected: Expected | None = None
     """What its nodes are held against; None where they are not looked at."""
     left_out: set[str] = field(default_factory=set)
     """The ids of the nodes that lack something; `watch_nodes` keeps it while a search runs."""
+    gpus: dict[str, Sequence[str]] = field(default_factory=dict)
+    """What `watch_nodes` found of the GPUs of each node, by its id."""
 
 
 @contextmanager
 def connect(
     address: str | None,
     *,
-    cpus: float | None,
-    gpus: float | None,
+    resources: Resources,
     threads: int,
     source: str = "--address",
     say: Callable[[str], None] = print,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one (None).
 
-    A training takes `cpus` and `gpus`; by default a GPU if the cluster has any, and a CPU per
-    thread. Nodes that are still to come are waited for; `say` is told so. `source` says who gave
+    A training takes `resources`; by default a GPU if the cluster has any, and a CPU per thread of
+    `threads`. Nodes that are still to come are waited for; `say` is told so. `source` says who gave
     the address. The handlers of signals stay. Raises `InputError` where there is no cluster, or
     none of its nodes has room for one, and none comes.
     """
     context = _init(address, source, say)
     try:
         if address is None:
-            wanted, slots = local_room(cpus, gpus, threads)
+            needed = local_room(resources, threads)
         else:
-            wanted, slots = cluster_room(cpus, gpus, threads, say)
+            needed = cluster_room(resources, threads, say)
         url = context.dashboard_url
         yield Cluster(
             dashboard=f"http://{url}" if url else None,
             token=_token(),
-            resources=wanted,
-            slots=slots,
+            needed=needed,
+            slots=slots(needed),
         )
     finally:
         ray.shutdown()

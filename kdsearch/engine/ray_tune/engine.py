@@ -20,11 +20,12 @@ from kdsearch.engine.base import EngineError, Fleet, Queue, Worker
 from kdsearch.engine.ray_tune.cluster import Cluster
 from kdsearch.engine.ray_tune.left_out import LeftOut
 from kdsearch.engine.ray_tune.mailbox import Mailbox, MailboxError
-from kdsearch.engine.ray_tune.pool import Pool
+from kdsearch.engine.ray_tune.pool import MOST_WAITING, Pool
 from kdsearch.engine.ray_tune.scheduler import SlotScheduler
 from kdsearch.engine.ray_tune.searcher import SlotSearcher
 from kdsearch.engine.ray_tune.slot import no_check, slot_class
 from kdsearch.ledger import Ledger
+from kdsearch.study import ROLES
 
 DAY = 24 * 3600.0
 _MOST_REBUILDS = 3
@@ -60,7 +61,7 @@ class RayTuneEngine:
         asked for again. Raises `EngineError` when that does not help.
         """
         deaths = 0
-        left_out = LeftOut(self.cluster.resources, looked_at=self.cluster.left_out)
+        left_out = LeftOut(self.cluster.needed, looked_at=self.cluster.left_out)
         while not queue.complete:
             before = queue.finished
             reason: Exception | str = "it ended early"
@@ -69,7 +70,7 @@ class RayTuneEngine:
                 queue,
                 mailbox,
                 left_out,
-                resources=self.cluster.resources,
+                needed=self.cluster.needed,
                 begun=self._begun,
                 most=self.max_slots,
             )
@@ -161,9 +162,9 @@ def _scratch() -> Iterator[str]:
 def _environment() -> Iterator[None]:
     """Tune's settings that are environment variables only."""
     settings = {
-        # How many slots may wait for room at once: that many an autoscaler sees. It is one
-        # by default for a searcher of one's own; Ray has 200 for its own ones.
-        "TUNE_MAX_PENDING_TRIALS_PG": "200",
+        # How many slots may wait for room at once; the pool sees to that. It is one by default
+        # for a searcher of one's own.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(MOST_WAITING * len(ROLES)),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "600",

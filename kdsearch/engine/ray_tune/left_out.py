@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from kdsearch.engine.base import EngineError
+from kdsearch.engine.ray_tune.room import Needed
 
 _MOST_STILLBORN = 5
 _SECONDS_UNTIL_TRIED_AGAIN = 600.0
@@ -29,16 +30,16 @@ class LeftOut:
     """The nodes that are left out. One that was mended is found out by a slot that tries it.
 
     `looked_at` are the ids of those that `watch_nodes` leaves out, which change all the time.
-    Raises `EngineError` when no node that is there is left for slots of the `resources`.
+    Raises `EngineError` when of the nodes that have room for trainings of some role none is left.
     """
 
     def __init__(
         self,
-        resources: Mapping[str, float],
+        needed: Needed,
         nodes: Callable[[], list[dict[str, Any]]] = ray.nodes,
         looked_at: Collection[str] = (),
     ) -> None:
-        self._resources = resources
+        self._needed = needed
         self._nodes = nodes
         self._looked_at = looked_at
         self._entries: dict[str, _Entry] = {}
@@ -73,7 +74,7 @@ class LeftOut:
         why = f"worker processes die at their start: {reason}"
         if address is None:  # it cannot be said which node to avoid
             raise EngineError(why)
-        nodes = [node for node in self._alive() if node["NodeManagerAddress"] == address]
+        nodes = [node for node in self.alive() if node["NodeManagerAddress"] == address]
         self._leave_out({node["NodeID"]: node["NodeManagerHostname"] for node in nodes}, why)
 
     def works(self, address: str) -> None:
@@ -87,12 +88,12 @@ class LeftOut:
             if (name, why) not in self._told:
                 self._told.add((name, why))
                 _log.warning("%s is left out of the search: %s", name, why)
-        fitting = [node["NodeID"] for node in self._alive() if self._fits(node["Resources"])]
-        if fitting and set(fitting) <= set(self.ids):  # with none, some may be on their way
-            raise EngineError(f"no node is left to train on: {why}")
+        alive = self.alive()
+        for needs in self._needed.values():
+            fitting = {node["NodeID"] for node in alive if needs.room(node)}
+            if fitting and fitting <= set(self.ids):  # with none, some may be on their way
+                raise EngineError(f"no node is left to train on: {why}")
 
-    def _fits(self, node: Mapping[str, float]) -> bool:
-        return all(node.get(name, 0) >= amount for name, amount in self._resources.items())
-
-    def _alive(self) -> list[dict[str, Any]]:
+    def alive(self) -> list[dict[str, Any]]:
+        """The nodes that are there, those left out among them."""
         return [node for node in self._nodes() if node["Alive"]]

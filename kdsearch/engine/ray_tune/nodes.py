@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,10 +26,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdsearch.agenda import VERSION
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected
-from kdsearch.engine.ray_tune.room import has_room, room
+from kdsearch.engine.ray_tune.room import slots
+from kdsearch.engine.ray_tune.slot import own_gpus
 from kdsearch.errors import InputError, Problem, StorageError, first_line
 from kdsearch.ledger import Ledger
-from kdsearch.study import installed_versions
+from kdsearch.study import Role, installed_versions
 
 SAME = ("kdsearch", "training", "torch", "transformers", "tokenizers")
 """Whose versions must be the driver's: results are to be the same on every node."""
@@ -38,6 +39,7 @@ _LONGEST_LOOK = 120.0
 """A node whose storage hangs does not answer at all."""
 _LATE_FILE_SECONDS = 3.0
 """What a network disk may need to show a new file."""
+_MIB = re.compile(r"(\d+) MiB")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -75,14 +77,13 @@ def _public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def lacks_here(expected: Expected, *, with_gpu: bool = False) -> list[str]:
+def lacks_here(expected: Expected) -> list[str]:
     """What the node of this process lacks, of what the driver expects.
 
-    `with_gpu` says that this process was given a GPU, which torch must then find. It takes the
-    seconds of importing torch.
+    If Ray gave this process a GPU, torch must find it: that takes the seconds of importing torch.
     """
     found = lacks(look_here(expected), expected)
-    if with_gpu and not found:
+    if not found and own_gpus():
         import torch
 
         if not torch.cuda.is_available():
@@ -94,7 +95,7 @@ def slot_check(cluster: Cluster) -> Callable[[], list[str]]:
     """What a slot asks of its node before its first training: see `RayTuneEngine.check`."""
     if cluster.expected is None:
         return list
-    return partial(lacks_here, cluster.expected, with_gpu="GPU" in cluster.resources)
+    return partial(lacks_here, cluster.expected)
 
 
 def look_here(expected: Expected) -> Facts:
@@ -152,6 +153,24 @@ def _gpus() -> tuple[str, ...]:
     return tuple(said.stdout.splitlines()) if said.returncode == 0 else ()
 
 
+def gpu_memory(cluster: Cluster) -> dict[Role, list[int]]:
+    """The bytes of each GPU that trainings of a role may get, as far as it is known."""
+    known: Mapping[str, Sequence[str]] = cluster.gpus
+    if cluster.expected is None and any(needs.gpus for needs in cluster.needed.values()):
+        known = {node["NodeID"]: _gpus() for node in ray.nodes()}  # this machine, alone
+    nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in cluster.left_out]
+    return {
+        role: [
+            int(size[1]) * 2**20
+            for node in nodes
+            if needs.room(node)
+            for gpu in known.get(node["NodeID"], ())
+            if (size := _MIB.search(gpu))
+        ]
+        for role, needs in cluster.needed.items()
+    }
+
+
 def _memory() -> dict[str, int]:
     with suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
@@ -175,7 +194,7 @@ def watch_nodes(cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) ->
         folder=ledger.folder,
         mark=mark,
         versions=installed_versions() | {"training": str(VERSION)},
-        gpu="GPU" in cluster.resources,
+        gpu=all(needs.gpus for needs in cluster.needed.values()),
     )
     cluster = replace(cluster, expected=expected)
     nodes = _Nodes(cluster, ledger, say)
@@ -184,7 +203,7 @@ def watch_nodes(cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) ->
         nodes.look()
         nodes.check()
         thread.start()
-        yield replace(cluster, slots=room(cluster.resources, cluster.left_out))
+        yield replace(cluster, slots=slots(cluster.needed, cluster.left_out))
     finally:
         nodes.over.set()
         if thread.is_alive():
@@ -224,7 +243,7 @@ class _Nodes:
         there = {
             node["NodeID"]: node
             for node in ray.nodes()
-            if node["Alive"] and has_room(node["Resources"], self._cluster.resources)
+            if node["Alive"] and any(n.room(node) for n in self._cluster.needed.values())
         }
         gone = self._known.keys() - there.keys()
         new = {key for key in there if key not in self._known or self._known[key]["lacks"]}
@@ -245,6 +264,7 @@ class _Nodes:
         before = self._known.get(key, {"lacks": []})["lacks"]
         known = asdict(facts) if facts else {}
         self._known[key] = {"id": key, "name": name, "lacks": lacking, **known}
+        self._cluster.gpus[key] = facts.gpus if facts else ()
         if lacking:
             self._cluster.left_out.add(key)
             if lacking != before:

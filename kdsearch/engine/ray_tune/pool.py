@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kdsearch.agenda import Request
+import ray
+
 from kdsearch.engine.base import Fleet, Queue, Slot
 from kdsearch.engine.ray_tune.left_out import LeftOut
 from kdsearch.engine.ray_tune.losses import MESSAGES, address_of, failure_of, last_line
+from kdsearch.engine.ray_tune.making_room import Held, MakingRoom
+from kdsearch.engine.ray_tune.room import Needed, kinds
 from kdsearch.engine.ray_tune.slot import config, order
 
+MOST_WAITING = 200
+"""How many slots of a kind may wait for room at once: that many an autoscaler sees."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 """How often the queue is asked though nothing has happened: it may have been told to drain."""
 _SURPLUS_SECONDS = 10.0
@@ -33,21 +40,18 @@ class Post(Protocol):
         """Raise `MailboxError` if slots would wait for ever."""
 
 
-@dataclass
-class _Slot:
-    name: str
-    without: tuple[str, ...]
-    node: str | None = None
-    """None while it waits for room on a node, or its process starts."""
-    address: str | None = None
-    request: Request | None = None
-    since: float = field(default_factory=time.monotonic)
-    """When it was asked for; once it is up, when it came up or its last training ended."""
-    ends: bool = False
+Placed = Callable[[Collection[str]], Mapping[str, str]]
+"""Of placement groups those that have found room, each with the id of its node."""
 
-    @property
-    def idle(self) -> bool:
-        return self.node is not None and self.request is None and not self.ends
+
+def placed(groups: Collection[str]) -> dict[str, str]:
+    """What Ray says; see `Placed`."""
+    space, found = ray.get_runtime_context().namespace, {}
+    for name in groups:
+        group = ray._private.state.state.get_placement_group_by_name(name, space)
+        if group is not None and group["state"] == "CREATED":
+            [found[name]] = group["bundles_to_node_id"].values()
+    return found
 
 
 class Pool:
@@ -56,6 +60,9 @@ class Pool:
     The number of slots is what the queue has use for, so that those which wait for room are what
     an autoscaler sees. All is driven by Tune's loop in the driver's thread: what a slot reports
     is taken in, and its next training goes to the mailbox, before Tune asks the slot to go on.
+
+    Where trainings of different roles take different resources, a slot is of one kind of these
+    and runs those roles. Of each kind there are as many as the most urgent trainings need.
 
     Nothing here raises, since Tune would take that for its own end: an error is kept in `error`,
     no training is given out any more, and when none runs the search is over.
@@ -67,23 +74,31 @@ class Pool:
         post: Post,
         left_out: LeftOut,
         *,
-        resources: Mapping[str, float],
+        needed: Needed,
         begun: Callable[[str], bool],
         most: int | None = None,
+        placed: Placed = placed,
     ) -> None:
         """`begun` tells of a key whether a worker process has begun its training."""
         self.error: Exception | None = None
         self._queue = queue
         self._post = post
         self._left_out = left_out
-        self._resources = resources
         self._begun = begun
         self._most = most
-        self._slots: dict[str, _Slot] = {}
+        self._roles = kinds(needed)
+        self._needs = {kind: needed[roles[0]] for kind, roles in self._roles.items()}
+        self._kinds = {role: kind for kind, roles in self._roles.items() for role in roles}
+        self._room = MakingRoom(self._needs, left_out.alive, placed)
+        self._slots: dict[str, Held] = {}
         self._named = 0
-        self._wanted = 0
+        self._id = uuid.uuid4().hex[:8]
+        self._wanted: Counter[str] = Counter()
+        """Of each kind, how many trainings could run at once."""
+        self._order: list[str] = []
+        """The kinds, the most urgent first."""
         self._looked = -math.inf
-        self._surplus_since: float | None = None
+        self._surplus_since: dict[str, float] = {}
 
     @property
     def fleet(self) -> Fleet:
@@ -115,12 +130,14 @@ class Pool:
     def grow(self, trial: str) -> dict[str, Any] | None:
         """The configuration of one more slot; None while there are enough."""
         self.look()
-        if self.error is not None or len(self._slots) >= self._wanted:
+        kind = self._lacking()
+        if self.error is not None or kind is None or len(self._slots) >= (self._most or math.inf):
             return None
         self._named += 1
-        without = self._left_out.ids
-        self._slots[trial] = _Slot(f"slot-{self._named}", without)
-        return config(self._slots[trial].name, self._resources, without)
+        name, without = f"slot-{self._named}", self._left_out.ids
+        slot = Held(name, kind, group=f"{name}-{self._id}", without=without)
+        self._slots[trial] = slot
+        return config(name, slot.group, self._needs[kind], without)
 
     def look(self) -> None:
         """To be called again and again: see whether the queue wants something else by now."""
@@ -130,6 +147,9 @@ class Pool:
         with self._keeping():
             self._post.check()
             self._serve()
+            if len(self._roles) > 1:
+                self._room.look(self._slots.values(), self._ready())
+                self._clear()
             self._shrink()
 
     def reported(self, trial: str, result: Mapping[str, Any]) -> None:
@@ -139,6 +159,7 @@ class Pool:
         with self._keeping():
             if "node" in result:
                 slot.node, slot.address = result["node"], result["node_ip"]
+                slot.node_id, slot.gpus = result["node_id"], result["gpus"]
                 slot.since = time.monotonic()
                 if result["lacks"]:
                     self._left_out.lacks(result["node_id"], result["node"], result["lacks"])
@@ -166,15 +187,16 @@ class Pool:
         # Those that may go elsewhere by now, or not where they might. Who waits for less long may
         # be starting; if on a node that is left out, it will find out for itself.
         old = [t for t in waiting if self._slots[t].since < now - _IDLE_SECONDS]
-        stale = [trial for trial in old if self._slots[trial].without != out]
-        surplus = len(self._slots) - self._wanted
-        if surplus <= 0:
-            self._surplus_since = None
-        elif self._surplus_since is None:
-            self._surplus_since = now
-        elif now - self._surplus_since > _SURPLUS_SECONDS:
-            return [*stale, *[t for t in waiting[::-1][:surplus] if t not in stale]]
-        return stale
+        given_up = [trial for trial in old if self._slots[trial].without != out]
+        given_up += [t for t in waiting if self._slots[t].name in self._room.ending]
+        for kind in self._roles:
+            of_kind = [t for t in waiting[::-1] if self._slots[t].kind == kind]
+            if kind in self._room.blocked:
+                # Those that start have their room already.
+                given_up += [t for t in of_kind if self._slots[t].name not in self._room.starting]
+            elif self._has_surplus(kind, now):
+                given_up += of_kind[: self._surplus(kind)]
+        return list(dict.fromkeys(given_up))
 
     def close(self) -> None:
         """Have the slots end that wait for work."""
@@ -185,30 +207,93 @@ class Pool:
         """Give each idle slot a training, as far as there are any."""
         if self.error is not None:
             return
+        self._want()
+        if self._room.ending:  # what just ended may have made them needed
+            self._room.decide(self._slots.values(), self._ready())
+        self._clear()
+        running = Counter(slot.kind for slot in self._slots.values() if slot.request is not None)
         for slot in self._slots.values():
-            if slot.idle:
-                slot.request = self._queue.take()
-                if slot.request is None:
+            if slot.idle and running[slot.kind] < self._wanted[slot.kind]:
+                slot.request = self._queue.take(self._roles[slot.kind])
+                if slot.request is None:  # the search drains
+                    self._want()
                     break
+                running[slot.kind] += 1
                 self._post.put(slot.name, order(slot.request))
-        # Slots of several kinds of resources will each have a number of their own here; those of
-        # a kind that is wanted less then end at once, if idle, in favour of the others.
-        self._wanted = min(self._queue.wanted, self._most or self._queue.wanted)
+
+    def _want(self) -> None:
+        """See how many slots of each kind there should be."""
+        most = self._most or sys.maxsize
+        if len(self._roles) == 1:
+            self._order = list(self._roles)
+            self._wanted = Counter({self._order[0]: min(self._queue.wanted, most)})
+            return
+        running = [slot.kind for slot in self._slots.values() if slot.request is not None]
+        ready = self._ready()[: max(0, most - len(running))]
+        self._order = list(dict.fromkeys(ready))
+        self._wanted = Counter([*running, *ready])
+
+    def _ready(self) -> list[str]:
+        """The kinds of the trainings that could start now, the most urgent first."""
+        return [self._kinds[role] for role in self._queue.ready]
+
+    def _lacking(self) -> str | None:
+        """The most urgent kind of which there are too few slots."""
+        waits = Counter(slot.kind for slot in self._slots.values() if slot.node is None)
+        return next(
+            (
+                kind
+                for kind in self._order
+                if self._surplus(kind) < 0
+                and waits[kind] < MOST_WAITING
+                and kind not in self._room.blocked
+            ),
+            None,
+        )
+
+    def _surplus(self, kind: str) -> int:
+        """How many slots of a kind there are too many; below 0: too few."""
+        there = sum(slot.kind == kind and not slot.ends for slot in self._slots.values())
+        return there - self._wanted[kind]
+
+    def _has_surplus(self, kind: str, now: float) -> bool:
+        """Whether there are too many of a kind, and for a while; or another must have their place.
+
+        The work that comes next may be theirs.
+        """
+        if self._surplus(kind) <= 0:
+            self._surplus_since.pop(kind, None)
+            return False
+        since = self._surplus_since.setdefault(kind, now)
+        return now - since > _SURPLUS_SECONDS or self._full()
+
+    def _full(self) -> bool:
+        """Whether slots of one kind keep those of another from being asked for."""
+        full = len(self._slots) >= (self._most or math.inf)
+        return full and self._lacking() is not None
+
+    def _clear(self) -> None:
+        """Have idle slots end that are in the way of those of another kind."""
+        if len(self._roles) == 1:
+            return
+        ending, full = self._room.ending, self._full()
+        for slot in self._slots.values():
+            if slot.name in ending or (full and self._surplus(slot.kind) > 0):
+                self._end(slot)
 
     def _shrink(self) -> None:
         """Have slots end for which there has been no work in a long time."""
-        surplus = len(self._slots) - self._wanted
         long_ago = time.monotonic() - _IDLE_SECONDS
-        idle = [slot for slot in self._slots.values() if slot.idle and slot.since < long_ago]
-        for slot in idle[: max(surplus, 0)]:
-            self._end(slot)
+        for slot in self._slots.values():
+            if slot.idle and slot.since < long_ago and self._surplus(slot.kind) > 0:
+                self._end(slot)
 
-    def _end(self, slot: _Slot) -> None:
+    def _end(self, slot: Held) -> None:
         if slot.idle:
             slot.ends = True
             self._post.put(slot.name, None)
 
-    def _lost(self, slot: _Slot, reason: str) -> None:
+    def _lost(self, slot: Held, reason: str) -> None:
         """A process ended. If it had not begun a training, that is no try of it."""
         failure = failure_of(reason)
         key = slot.request.training.key if slot.request else None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.util import placement_group, remove_placement_group
 
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, Problem
+from kdsearch.study import ROLES, SHARES, Resources, Role, Share
 
 _SETTLING_SECONDS = 5.0
 _JOINING_SECONDS = 600.0
@@ -25,65 +26,125 @@ _NODE_GROUP = "ray.io/node-group"
 Say = Callable[[str], None]
 
 
-def local_room(
-    cpus: float | None, gpus: float | None, threads: int
-) -> tuple[dict[str, float], int]:
-    """What a training takes, and how many of them this machine has room for.
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a training takes of a node."""
 
-    Raises `InputError` where that is none.
-    """
-    wanted = _wanted(cpus, (1 if _has_gpu() else 0) if gpus is None else gpus, threads)
-    slots = room(wanted)
-    if slots == 0:
-        raise InputError.one(
-            "resources",
-            f"a training asks for {words(wanted)}; this machine does not have that",
-            "ask for less, or give --address of a cluster that has it",
+    resources: Mapping[str, float]
+    """By Ray's names: CPU, GPU, …"""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of the node: each is to be one of these."""
+
+    def __str__(self) -> str:
+        taken = " and ".join(f"{amount:g} {name}" for name, amount in self.resources.items())
+        labels = (f"{name} {' or '.join(values)}" for name, values in self.labels.items())
+        return " with ".join([taken, *filter(None, [" and ".join(labels)])])
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs it takes."""
+        return self.resources.get("GPU", 0.0)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """The labels as Ray wants them."""
+        return {
+            name: values[0] if len(values) == 1 else f"in({','.join(values)})"
+            for name, values in self.labels.items()
+        }
+
+    def room(self, node: Mapping[str, Any]) -> int:
+        """How many such trainings fit a node at once; 1 GPU has room for five that take 0.2."""
+        if any(node["Labels"].get(name) not in values for name, values in self.labels.items()):
+            return 0
+        there = node["Resources"]
+        return min(int(there.get(name, 0) / n + 1e-9) for name, n in self.resources.items())
+
+
+Needed = Mapping[Role, Needs]
+"""What a training of each role takes."""
+
+
+def kinds(needed: Needed) -> dict[str, tuple[Role, ...]]:
+    """The kinds of resources, each with those roles whose trainings take just that."""
+    found: dict[str, tuple[Role, ...]] = {}
+    for role, needs in needed.items():
+        found[str(needs)] = (*found.get(str(needs), ()), role)
+    return found
+
+
+def local_room(resources: Resources, threads: int) -> Needed:
+    """What trainings take of this machine. Raises `InputError` where it has no room for one."""
+    needed = _needed(resources, threads, 1 if _has_gpu() else 0)
+    problems = [
+        Problem(
+            place=_place(needed, roles),
+            what=f"{_asks(needed, roles)}; this machine does not have that",
+            mend="ask for less, or give --address of a cluster that has it",
         )
-    return wanted, slots
+        for roles in kinds(needed).values()
+        if room(needed[roles[0]]) == 0
+    ]
+    if problems:
+        raise InputError(problems)
+    return needed
 
 
-def cluster_room(
-    cpus: float | None, gpus: float | None, threads: int, say: Say
-) -> tuple[dict[str, float], int]:
+def cluster_room(resources: Resources, threads: int, say: Say) -> Needed:
     """The same of a cluster, whose nodes may be still to come.
 
     Right after a cluster's start its workers are not there yet. An autoscaler is asked for a node
-    if none has room, by a placement group that goes with this process. Where `gpus` is not said, a
-    training takes a GPU if a node has one or the autoscaler can bring one. Raises `InputError` for
-    what the autoscaler can never bring, and where nothing came.
+    if none has room, by a placement group that goes with this process. Where GPUs are not spoken
+    of, a training takes one if a node has one or the autoscaler can bring one. Raises `InputError`
+    for what the autoscaler can never bring, and where nothing came.
     """
     _settle()
-    if gpus is None:
-        gpus = 1 if _has_gpu() else _gpus_to_come(_wanted(cpus, 1, threads), say)
-    wanted = _wanted(cpus, gpus, threads)
-    if room(wanted) == 0:
-        _wait_for_room(wanted, say)
-    return wanted, room(wanted)
+    gpus = 1
+    said = {role: resources.of(role).gpus for role in ROLES}
+    if not any(said.values()) and (open_ := [role for role in ROLES if said[role] is None]):
+        asked = _needed(resources, threads, 1)[open_[0]]
+        gpus = 1 if _has_gpu() else _gpus_to_come(asked, say)
+    needed = _needed(resources, threads, gpus)
+    _wait_for_room(needed, say)
+    return needed
 
 
-def room(wanted: Mapping[str, float], left_out: Collection[str] = ()) -> int:
+def room(needs: Needs, left_out: Collection[str] = ()) -> int:
     """How many trainings fit the nodes that are there now, without those left out."""
-    return sum(_room(n["Resources"], wanted) for n in _alive() if n["NodeID"] not in left_out)
+    return sum(needs.room(node) for node in _alive() if node["NodeID"] not in left_out)
 
 
-def has_room(node: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
-    """Whether a training fits a node with these resources."""
-    return _room(node, wanted) > 0
+def words(roles: Sequence[Role]) -> str:
+    """Roles as a study names them: `teachers and outputs`."""
+    return " and ".join(SHARES[role] for role in roles)
 
 
-def words(wanted: Mapping[str, float]) -> str:
-    """Resources as a person says them: `1 CPU and 1 GPU`."""
-    return " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+def slots(needed: Needed, left_out: Collection[str] = ()) -> int:
+    """The same of those trainings of which the most fit."""
+    return max(room(needs, left_out) for needs in needed.values())
 
 
-def _wanted(cpus: float | None, gpus: float, threads: int) -> dict[str, float]:
-    return {"CPU": cpus or float(threads)} | ({"GPU": gpus} if gpus else {})
+def _needed(resources: Resources, threads: int, gpus: int) -> Needed:
+    """What trainings take; those that do not speak of GPUs take `gpus`, or as others do, some."""
+    shares = {role: resources.of(role) for role in ROLES}
+    default = 1 if any(share.gpus for share in shares.values()) else gpus
+    return {role: _needs(share, threads, default) for role, share in shares.items()}
 
 
-def _room(node: Mapping[str, float], wanted: Mapping[str, float]) -> int:
-    """How many trainings fit a node at once; 1 GPU has room for five that take 0.2."""
-    return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items())
+def _needs(share: Share, threads: int, default: int) -> Needs:
+    gpus = default if share.gpus is None else share.gpus
+    taken = {"CPU": share.cpus or float(threads)} | ({"GPU": float(gpus)} if gpus else {})
+    return Needs(resources=taken | (share.custom or {}), labels=share.labels or {})
+
+
+def _place(needed: Needed, roles: Sequence[Role]) -> str:
+    """Where the study says what trainings of these roles take."""
+    return "resources" if len(roles) == len(needed) else f"resources.{SHARES[roles[0]]}"
+
+
+def _asks(needed: Needed, roles: Sequence[Role]) -> str:
+    of = "" if len(roles) == len(needed) else f" of {words(roles)}"
+    return f"a training{of} asks for {needed[roles[0]]}"
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -102,18 +163,18 @@ def _settle() -> None:
         time.sleep(_SETTLING_SECONDS)
 
 
-def _gpus_to_come(wanted: Mapping[str, float], say: Say) -> int:
+def _gpus_to_come(needs: Needs, say: Say) -> int:
     """1 if trainings are to wait for a GPU of a cluster that has none now, 0 if for none."""
     if not _autoscaled():
         say("this cluster has no GPU: trainings run on CPUs (to wait for one: resources.gpus: 1)")
         return 0
     say("this cluster has no GPU now: asking its autoscaler for one")
     deadline = time.monotonic() + _ANSWER_SECONDS
-    with _asked(wanted) as request:
+    with _asked(needs) as request:
         while time.monotonic() < deadline:
             time.sleep(_BETWEEN_SECONDS)
             answer = request.answer()
-            if answer.feasible or room(wanted):
+            if answer.feasible or room(needs):
                 return 1
             if answer.feasible is False:
                 say("the autoscaler has no nodes with a GPU: trainings run on CPUs")
@@ -125,31 +186,49 @@ def _gpus_to_come(wanted: Mapping[str, float], say: Say) -> int:
     )
 
 
-def _wait_for_room(wanted: Mapping[str, float], say: Say) -> None:
-    scaled = _autoscaled()
+def _wait_for_room(needed: Needed, say: Say) -> None:
+    """Wait for nodes that are to come.
+
+    Where an autoscaler can bring what other trainings need, those that have room may begin.
+    """
+    scaled, said = _autoscaled(), ""
     deadline = time.monotonic() + _JOINING_SECONDS
-    said = ""
-    with _asked(wanted) as request:
-        while room(wanted) == 0:
-            answer = request.answer() if scaled else _Answer()
-            if answer.feasible is False:
-                raise InputError.one(
-                    "resources",
-                    f"a training asks for {words(wanted)}; no node that this cluster's autoscaler "
-                    "may start has that",
-                    "ask for less, or give the cluster such a kind of node",
-                )
-            if answer.feasible is None and time.monotonic() >= deadline:
-                raise InputError.one(
-                    "resources",
-                    f"a training asks for {words(wanted)}; no node of the cluster has that, and "
-                    f"none came in {_JOINING_SECONDS / 60:.0f} minutes",
-                    "ask for less, or give --address of a cluster that has it",
-                )
-            if (state := answer.state if scaled else _nodes_there()) != said:
-                say(f"waiting for a node with room for {words(wanted)}: {state}")
+    with ExitStack() as stack:
+        requests = {
+            roles: stack.enter_context(_asked(needed[roles[0]]))
+            for roles in kinds(needed).values()
+            if room(needed[roles[0]]) == 0
+        }
+        while lacking := [roles for roles in requests if room(needed[roles[0]]) == 0]:
+            answers = {r: requests[r].answer() if scaled else _Answer() for r in lacking}
+            _refuse(needed, answers, late=time.monotonic() >= deadline)
+            able = all(answer.feasible for answer in answers.values())
+            if able and len(lacking) < len(kinds(needed)):
+                return
+            first = lacking[0]
+            if (state := answers[first].state if scaled else _nodes_there()) != said:
+                say(f"waiting for a node with room for {needed[first[0]]}: {state}")
                 said = state
             time.sleep(_BETWEEN_SECONDS)
+
+
+def _refuse(needed: Needed, answers: Mapping[tuple[Role, ...], _Answer], *, late: bool) -> None:
+    """Raise `InputError` for what no node can ever have, or none had when it was late."""
+    problems = []
+    for roles, answer in answers.items():
+        what, mend = "", ""
+        if answer.feasible is False:
+            what = "no node that this cluster's autoscaler may start has that"
+            mend = "ask for less, or give the cluster such a kind of node"
+        elif answer.feasible is None and late:
+            minutes = f"{_JOINING_SECONDS / 60:.0f} minutes"
+            what = f"no node of the cluster has that, and none came in {minutes}"
+            mend = "ask for less, or give --address of a cluster that has it"
+        if what:
+            asks = f"{_asks(needed, roles)}; {what}"
+            problems.append(Problem(place=_place(needed, roles), what=asks, mend=mend))
+    if problems:
+        raise InputError(problems)
 
 
 def _nodes_there() -> str:
@@ -162,12 +241,13 @@ def _autoscaled() -> bool:
 
 
 @contextmanager
-def _asked(wanted: Mapping[str, float]) -> Iterator[_Request]:
+def _asked(needs: Needs) -> Iterator[_Request]:
     """Have the autoscaler see that a training waits.
 
     What `request_resources` asks for would outlive this process, and all studies share it.
     """
-    group = placement_group([dict(wanted)])
+    labels = [needs.selector] if needs.labels else None
+    group = placement_group([dict(needs.resources)], bundle_label_selector=labels)
     try:
         yield _Request(group.id.hex())
     finally:

@@ -6,7 +6,7 @@ import faulthandler
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ray import tune
 
 from kdsearch.agenda import Request, parse_training
 from kdsearch.engine.base import Worker
+from kdsearch.engine.ray_tune.room import Needs
 from kdsearch.ledger import Ledger, open_own
 
 NODE_LABEL = "ray.io/node-id"
@@ -26,9 +27,25 @@ def no_check() -> Sequence[str]:
     return ()
 
 
-def config(name: str, resources: Mapping[str, float], without: Sequence[str]) -> dict[str, Any]:
-    """The configuration of the trial of a slot that must not be on the nodes `without`."""
-    return {"slot": name, "resources": dict(resources), "without": list(without)}
+def own_gpus() -> list[str]:
+    """The ids of the GPUs that Ray gave this process, on its node; none outside of Ray."""
+    if not ray.is_initialized():
+        return []
+    return ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+
+
+def config(name: str, group: str, needs: Needs, without: Sequence[str]) -> dict[str, Any]:
+    """The configuration of the trial of a slot that must not be on the nodes `without`.
+
+    By the name `group` of its placement group the driver sees whether it has found room.
+    """
+    return {
+        "slot": name,
+        "group": group,
+        "resources": dict(needs.resources),
+        "labels": needs.selector,
+        "without": list(without),
+    }
 
 
 def order(request: Request) -> str:
@@ -53,11 +70,11 @@ def slot_class(
 
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            without = ",".join(config["without"])
-            where: dict[str, Any] = (
-                {"bundle_label_selector": [{NODE_LABEL: f"!in({without})"}]} if without else {}
-            )
-            return tune.PlacementGroupFactory([config["resources"]], **where)
+            where = dict(config["labels"])
+            if config["without"]:
+                where[NODE_LABEL] = f"!in({','.join(config['without'])})"
+            labels: dict[str, Any] = {"bundle_label_selector": [where]} if where else {}
+            return tune.PlacementGroupFactory([config["resources"]], name=config["group"], **labels)
 
         def setup(self, config: dict[str, Any]) -> None:
             logging.basicConfig(
@@ -65,6 +82,8 @@ def slot_class(
             )
             self._known = False
             self._lacks = list(check())
+            if not self._lacks:
+                worker.limit(config["resources"].get("GPU", 0.0))
 
         def step(self) -> dict[str, Any]:
             if not self._known:
@@ -77,6 +96,7 @@ def slot_class(
             return {
                 "node": socket.gethostname(),
                 "node_id": ray.get_runtime_context().get_node_id(),
+                "gpus": own_gpus(),
                 "lacks": self._lacks,
                 "done": bool(self._lacks),
             }

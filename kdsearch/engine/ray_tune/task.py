@@ -16,14 +16,19 @@ Result = TypeVar("Result")
 
 
 def run_on_worker(cluster: Cluster, function: Callable[..., Result], *arguments: Any) -> Result:
-    """What `function` gives for the arguments on a worker with the resources of a training.
+    """What `function` gives for the arguments on a worker with what a teacher's training takes.
 
     All of them must be picklable. An `InputError` or a `StorageError` of the function is raised
     here as it was raised there; whatever else becomes of it is an `EngineError`.
     """
+    needs = cluster.needed["teacher"]
+    named = ("CPU", "GPU", "memory")
     task = ray.remote(function).options(
-        num_cpus=cluster.resources["CPU"],
-        num_gpus=cluster.resources.get("GPU", 0),
+        num_cpus=needs.resources["CPU"],
+        num_gpus=needs.gpus,
+        memory=needs.resources.get("memory"),
+        resources={name: n for name, n in needs.resources.items() if name not in named},
+        label_selector=needs.selector,
         max_retries=1,
     )
     try:
