@@ -90,7 +90,7 @@ def test_panels_of_the_dashboard_have_numbers_of_their_own_and_lie_beside_one_an
 
 # -- a real Prometheus on a real search ---------------------------------------------------------
 
-STUDY = TINY.replace("epochs: 2", "epochs: 12").replace("broad: [1, 4]", "broad: [1, 4, 16, 64]")
+STUDY = TINY.replace("epochs: 2", "epochs: 12").replace("[1, 0.5]", "[1, 0.8, 0.6, 0.4, 0.2, 0.1]")
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     if not shutil.which("prometheus"):
         pytest.skip("Prometheus is not installed")
     folder = tmp_path_factory.mktemp("metrics")
-    ports = [free_port() for _ in range(4)]
+    ports = [free_port() for _ in range(5)]
     scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
-    often = {"RAY_metrics_report_interval_ms": "1000"}
     head = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
     head += ["--node-ip-address=127.0.0.1", f"--port={ports[0]}", "--num-cpus=1"]
     head += [f"--temp-dir={scratch}", "--disable-usage-stats"]
     head += [f"--dashboard-port={ports[1]}", f"--metrics-export-port={ports[2]}"]
+    head += [f"--dashboard-agent-listen-port={ports[4]}"]
     config = (ROOT / "cluster" / "prometheus.yml").read_text()
     config = config.replace("/tmp/ray/", f"{scratch}/").replace("interval: 10s", "interval: 1s")
     (folder / "prometheus.yml").write_text(config)
@@ -161,10 +161,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     prometheus += [f"--storage.tsdb.path={folder / 'figures'}"]
     prometheus += [f"--web.listen-address=127.0.0.1:{ports[3]}"]
     with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
         for name, command in (("head", head), ("prometheus", prometheus)):
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
-            environment = os.environ | TOKEN | often
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
             stack.callback(process.wait, timeout=30)
             stack.callback(process.terminate)
         until(lambda: b"will now block" in (folder / "head.log").read_bytes())

@@ -170,10 +170,7 @@ def launch(
                 out.print(f"warning: {line}")
         if known:
             out.print(f"going on: {count(known, 'training')} done already")
-        with (
-            _mirrored(storage, agenda, ledger, out) as watches,
-            reporting(ledger, out.print),
-        ):
+        with _mirrored(storage, agenda, ledger, out) as watches:
             if agenda.complete:
                 out.print("nothing is left to run")
             else:
@@ -249,7 +246,8 @@ def _run(
 
     def search(engine: Engine, *more: Watch) -> None:
         every = (*watches, *more)
-        run_search(agenda, ledger, engine, console=out, watches=every, deadline=deadline)
+        with reporting(ledger, out.print):
+            run_search(agenda, ledger, engine, console=out, watches=every, deadline=deadline)
 
     def run_models(where: str, run: Callable[..., Preflight]) -> None:
         """Run the models where there is room for them, if there was none before."""
