@@ -192,8 +192,8 @@ def test_what_is_read_bit_by_bit_is_what_is_read_at_once(
         _, whole = open_folder(search.ledger.folder)
         assert found.results == whole.results
         assert found.requests() == whole.requests()
-        for view in whole.views():
-            assert stages_of(found, view, ()) == stages_of(whole, view, ())
+        for one, other in zip(found.views(), whole.views(), strict=True):
+            assert stages_of(found, one, ()) == stages_of(whole, other, ())
 
 
 def test_the_stages_of_a_search_that_has_ended_are_decided(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ from kdsearch.agenda import (
 from kdsearch.engine.base import Fleet
 
 _SECONDS_BETWEEN = 5.0
-"""Ray passes them on every ten seconds, and forgets a gauge that is not set again in twenty."""
+"""Ray passes them on every ten seconds."""
+_MOST_OF_THE_DRIVER = 0.03
+"""Of its time, which trainings wait for."""
 
 
 class Metric(NamedTuple):
@@ -116,8 +118,9 @@ class Metrics:
         for state, slots in _states(fleet).items():
             self._count("kdsearch_slot_seconds", (state,), slots * (self._time - before))
         if self._time >= self._due:
-            self._due = self._time + _SECONDS_BETWEEN
             self._show(fleet)
+            took = time.monotonic() - self._time
+            self._due = self._time + max(_SECONDS_BETWEEN, took / _MOST_OF_THE_DRIVER)
 
     def _show(self, fleet: Fleet) -> None:
         agenda, views = self._agenda, self._agenda.views()
