@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import Agenda, CaseView, TestScore, best_so_far, remaining, used
+from kdsearch.agenda import Agenda, Attempt, CaseView, TestScore, best_so_far, remaining, used
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
@@ -146,10 +146,19 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             result is not None and result.state == "diverged" for result in results.values()
         ),
         "doubts": len(preflight.doubts) if preflight else 0,
-        "failed": [
-            {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
-            for key in failed
-        ],
+        "failed": [_failed(attempts[key]) for key in failed],
+    }
+
+
+def _failed(attempts: list[Attempt]) -> dict[str, Any]:
+    last = attempts[-1]
+    return {
+        "key": last.key,
+        "tries": len(attempts),
+        "class": last.failure,
+        "node": last.host,
+        "message": last.message,
+        "file": f"attempts/{last.key}/{last.number}.{'txt' if last.traceback else 'json'}",
     }
 
 

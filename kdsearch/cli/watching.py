@@ -138,7 +138,10 @@ def _parts(facts: Facts) -> Iterator[RenderableType]:
     if facts["doubts"]:
         yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
     for failure in facts["failed"]:
-        yield _line(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
+        yield _line(
+            f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
+            f"({failure['class']} on {failure['node']}; {failure['file']})"
+        )
 
 
 def _line(text: str) -> Text:
