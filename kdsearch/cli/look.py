@@ -157,8 +157,9 @@ def _failed(attempts: list[Attempt]) -> dict[str, Any]:
         "tries": len(attempts),
         "class": last.failure,
         "node": last.host,
+        "what": last.what,
         "message": last.message,
-        "file": f"attempts/{last.key}/{last.number}.{'txt' if last.traceback else 'json'}",
+        "file": last.file,
     }
 
 

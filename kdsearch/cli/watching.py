@@ -140,7 +140,7 @@ def _parts(facts: Facts) -> Iterator[RenderableType]:
     for failure in facts["failed"]:
         yield _line(
             f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
-            f"({failure['class']} on {failure['node']}; {failure['file']})"
+            f"({failure['what']}; see {failure['file']})"
         )
 
 

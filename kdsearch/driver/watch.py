@@ -233,7 +233,5 @@ class Display(Watch):
 def _failure(attempt: Attempt, *, for_good: bool) -> str:
     """What a failed try was, on one line: its class, where it ran, and where its traceback is."""
     what = "failed for good" if for_good else "failed, will be tried again"
-    where = f" on {attempt.host}" if attempt.host else ""
     message = textwrap.shorten(attempt.message, _LONGEST_MESSAGE, placeholder=" …")
-    file = f"{attempt.number}.{'txt' if attempt.traceback else 'json'}"
-    return f"{what} ({attempt.failure}{where}): {message}; see attempts/{attempt.key}/{file}"
+    return f"{what} ({attempt.what}): {message}; see {attempt.file}"
