@@ -115,7 +115,9 @@ class _Stub:
         self.running.discard(key)
         self.ends.append(time.monotonic())
 
-    def lost(self, key: str, message: str, failure: Failure = "worker_lost") -> None:
+    def lost(
+        self, key: str, message: str, failure: Failure = "worker_lost", node: str = ""
+    ) -> None:
         raise RuntimeError(message)
 
     def release(self, key: str) -> None:

@@ -230,6 +230,8 @@ class Follower:
 
     def failed(self, request: Request, attempt: object, *, for_good: bool) -> None: ...
 
+    def tick(self) -> None: ...
+
 
 @settings(max_examples=50, deadline=None)
 @given(seed=seeds, slots=st.integers(1, 8))

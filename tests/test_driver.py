@@ -4,6 +4,7 @@ import io
 import json
 import re
 import resource
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
 from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
-from kdsearch.driver import Estimate, duration, estimate, open_study, run_search
+from kdsearch.driver import Dispatcher, Estimate, Watch, duration, estimate, open_study, run_search
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import Engine, Fleet, InProcessEngine, Queue, TabulatedEngine, Worker
 from kdsearch.ledger import Ledger
@@ -50,7 +51,7 @@ class CatchingEngine:
             except Exception as error:
                 if self.tells:
                     self.worker.fail(request.training, error)
-                queue.lost(request.training.key, "its process ended")
+                queue.lost(request.training.key, "its process ended", node="kdw7")
             else:
                 queue.done(request.training.key)
 
@@ -223,11 +224,12 @@ def test_a_score_of_0_is_logged_as_a_score_and_divergence_as_such(tmp_path: Path
     log.failed(request, attempt_at(request.training.key, "no memory"), for_good=True)
     log.close()
     lines = (tmp_path / "launch.log").read_text().splitlines()
+    file = f"attempts/{request.training.key}/0.json"
     assert [line.split(f"{request} ")[1] for line in lines] == [
         "finished in 1.0 s: validation=0.0000",
         "finished in 1.0 s: diverged",
-        "failed, will be tried again (error): no memory",
-        "failed for good (error): no memory",
+        f"failed, will be tried again (error on here): no memory; see {file}",
+        f"failed for good (error on here): no memory; see {file}",
     ]
     assert "ERROR" in lines[2]
 
@@ -237,7 +239,7 @@ def test_nothing_in_the_log_controls_the_terminal_that_shows_it(tmp_path: Path) 
     log = Log(tmp_path)
     log.failed(request, attempt_at(request.training.key, "\x1b[2J\u202e\x9b31m"), for_good=True)
     log.close()
-    assert (tmp_path / "launch.log").read_text().endswith(": \\x1b[2J\\u202e\\x9b31m\n")
+    assert ": \\x1b[2J\\u202e\\x9b31m; see attempts/" in (tmp_path / "launch.log").read_text()
 
 
 def test_a_search_that_goes_on_adds_to_the_log(tmp_path: Path) -> None:
@@ -271,19 +273,20 @@ def slots(count: int) -> Engine:
     return TabulatedEngine(look_up=lambda _: None, seconds=lambda _: 1.0, slots=count)
 
 
+def noted(folder: Path) -> Any:
+    return json.loads((folder / "running.json").read_text())
+
+
 def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
     (request,) = requests()[0].requests()
     training = request.training
-
-    def noted() -> Any:
-        return json.loads((tmp_path / "running.json").read_text())
-
-    note = Note(Ledger(tmp_path), slots(3))
-    assert (noted()["slots"], noted()["running"]) == (3, {})
-    assert noted()["fleet"]["slots"][0] == {"name": "slot-1", "node": "simulated", "key": None}
+    note = Note(Ledger(tmp_path), slots(1))
+    assert (noted(tmp_path)["slots"], noted(tmp_path)["running"]) == (1, {})
+    slot = {"name": "slot-1", "node": "simulated", "key": None}
+    assert noted(tmp_path)["fleet"]["slots"] == [slot]
     for end in ("finished", "failed"):
         note.started(request)
-        (entry,) = noted()["running"].values()
+        (entry,) = noted(tmp_path)["running"].values()
         assert entry.pop("since") > 0
         assert entry == {
             "case": "sentences/big/small",
@@ -294,7 +297,46 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
             note.finished(request, outcome_of(training))
         else:
             note.failed(request, attempt_at(training.key), for_good=False)
-        assert noted()["running"] == {}
+        assert noted(tmp_path)["running"] == {}
+
+
+def test_with_many_slots_the_note_is_written_once_a_second_at_most_and_then_as_time_passes(
+    tmp_path: Path,
+) -> None:
+    (request,) = requests()[0].requests()
+    note = Note(Ledger(tmp_path), slots(3))
+    note.started(request)
+    note.tick()
+    assert noted(tmp_path)["running"] == {}
+    note._due = 0.0  # a second later
+    note.tick()
+    assert list(noted(tmp_path)["running"]) == [request.training.key]
+    note.finished(request, outcome_of(request.training))
+    assert list(noted(tmp_path)["running"]) == [request.training.key]
+    note.close()
+    assert noted(tmp_path)["running"] == {}
+
+
+@dataclass
+class Ticks(Watch):
+    """Counts how often it is told that time has passed."""
+
+    count: int = 0
+
+    def tick(self) -> None:
+        self.count += 1
+
+
+def test_watches_are_told_that_time_passes_though_nothing_happens() -> None:
+    agenda, ledger = requests()
+    ticks = Ticks()
+    dispatcher = Dispatcher(agenda, ledger, (ticks,))
+    assert dispatcher.wanted == 1
+    assert ticks.count == 0
+    dispatcher._ticked -= 1.0  # a second later
+    for _ in range(3):
+        assert dispatcher.wanted == 1
+    assert ticks.count == 1
 
 
 def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:
@@ -368,17 +410,18 @@ def test_a_training_that_fails_is_shown_tried_again_and_left_out(
     assert all(view.phase2 is not None for view in agenda.views())
 
     message = (
-        "(error): RuntimeError: cannot train a student"
+        f"(error on {socket.gethostname()}): RuntimeError: cannot train a student"
         if tells
-        else "(worker_lost): its process ended"
+        else "(worker_lost on kdw7): its process ended"
     )
     shown = text_on(console)
     assert shown.count(f"failed for good {message}; see attempts/") == len(failed)
     assert shown.count("failed, will be tried again") == (tries - 1) * len(failed)
     assert (tmp_path / "launch.log").read_text().count(f"failed for good {message}") == len(failed)
     for key in failed:
-        assert f"see attempts/{key}/" in shown
+        assert f"see attempts/{key}/1.{'txt' if tells else 'json'}\n" in shown
         attempts = ledger.attempts_of(key)
+        assert {a.host for a in attempts} == {socket.gethostname() if tells else "kdw7"}
         assert [a.number for a in attempts] == list(range(1, tries + 1))
         assert {a.failure for a in attempts} == {"error" if tells else "worker_lost"}
 
@@ -394,7 +437,7 @@ def test_a_failure_is_shown_in_a_terminal_with_what_looks_like_markup() -> None:
     with Display(agenda, slots(1), console) as display:
         display.started(request)
         display.failed(request, attempt, for_good=True)
-    assert "failed for good (error): shape [red] and [/nothing]" in text_on(console)
+    assert "failed for good (error on here): shape [red] and [/nothing]" in text_on(console)
 
 
 def test_a_failure_is_one_line_however_much_it_has_to_say(tmp_path: Path) -> None:
@@ -408,7 +451,7 @@ def test_a_failure_is_one_line_however_much_it_has_to_say(tmp_path: Path) -> Non
     log.close()
     for text in (text_on(console), (tmp_path / "launch.log").read_text()):
         [line] = text.splitlines()
-        assert "failed for good (error): ValueError: no Traceback" in line
+        assert "failed for good (error on here): ValueError: no Traceback" in line
         assert len(line) < 600
     assert f"see attempts/{request.training.key}/" in text_on(console)
 

@@ -20,7 +20,7 @@ from fakes import (
     uniform,
 )
 
-from kdsearch.agenda import Agenda, Attempt, Cost, Outcome, Request, Training
+from kdsearch.agenda import Agenda, Attempt, Cost, Failure, Outcome, Request, Training
 from kdsearch.driver import Deadline, Dispatcher
 from kdsearch.engine import (
     Engine,
@@ -88,6 +88,8 @@ class Follower:
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         self.failures.append((attempt.key, attempt.failure, for_good))
+
+    def tick(self) -> None: ...
 
 
 def run(
@@ -158,8 +160,10 @@ class CarefulQueue:
     def take(self, roles: Collection[Role] = ROLES) -> Request | None:
         return self.queue.take(roles)
 
-    def lost(self, key: str, message: str) -> None:
-        self.queue.lost(key, message)
+    def lost(
+        self, key: str, message: str, failure: Failure = "worker_lost", node: str = ""
+    ) -> None:
+        self.queue.lost(key, message, failure, node)
 
     def release(self, key: str) -> None:
         self.queue.release(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -369,7 +370,8 @@ def test_each_failed_try_is_one_line_and_rays_tracebacks_are_not_shown(tmp_path:
     for attempt in attempts:
         of_it = [line for line in lines if attempt.key in line]
         assert len(of_it) == sum(each.key == attempt.key for each in attempts)
-        assert all(f"({attempt.failure}): {attempt.message}; see attempts/" in x for x in of_it)
+        what = f"({attempt.failure} on {socket.gethostname()}): {attempt.message}; see attempts/"
+        assert all(what in line for line in of_it)
     for words in ("Traceback", "Trials did not complete", "A worker died", "ERROR"):
         assert words not in found.stdout + found.stderr
     errors = [each.key for each in attempts if each.failure == "error"]

@@ -37,6 +37,8 @@ class Kept:
 
     def failed(self, request: Request, attempt: object, *, for_good: bool) -> None: ...
 
+    def tick(self) -> None: ...
+
 
 def searched(raw: dict[str, Any], world: World, order: int = 0, slots: int = 1) -> Kept:
     resolved = resolved_of(raw)

@@ -73,6 +73,8 @@ class Search:
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         del self.in_hand[request.training.key]
 
+    def tick(self) -> None: ...
+
 
 class KilledSearch(Search):
     """A search whose processes are killed; each time, the next driver goes on.

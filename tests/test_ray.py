@@ -20,7 +20,7 @@ import pytest
 from conftest import SLOTS
 from fakes import FailingTraining, a_study, made_up_training, resolved_of
 
-from kdsearch.agenda import Agenda, Outcome, Request, Training
+from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import RunTraining, Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine, connect
@@ -151,7 +151,9 @@ class BrokenQueue:
     def done(self, key: str) -> None:
         raise StorageError("the disk is full")
 
-    def lost(self, key: str, message: str) -> None:
+    def lost(
+        self, key: str, message: str, failure: Failure = "worker_lost", node: str = ""
+    ) -> None:
         raise StorageError("the disk is full")
 
     def release(self, key: str) -> None:

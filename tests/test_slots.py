@@ -198,7 +198,9 @@ def test_a_process_that_died_in_its_training_is_a_try_and_one_that_had_not_begun
     world.up(second)
     world.begun.add(key)
     world.pool.gone(second, DEAD)
-    assert [a.failure for a in world.ledger.attempts_of(key)] == ["worker_lost"]
+    assert [(a.failure, a.host) for a in world.ledger.attempts_of(key)] == [
+        ("worker_lost", "host1")
+    ]
 
 
 def test_a_node_that_lacks_something_is_named_once_and_gets_no_slot(

@@ -36,6 +36,16 @@ def keys_of(folder: Path, event: str) -> list[str]:
     return re.findall(rf"key=([0-9a-f]+) {event}", log)
 
 
+def reported(folder: Path) -> bool:
+    """Whether a report comes, which a process of its own may be writing still."""
+    deadline = time.monotonic() + 60
+    while not (folder / "run" / "report" / "report.html").exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and_no_more(
     tmp_path: Path,
 ) -> None:
@@ -57,6 +67,7 @@ def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and
     assert ledger.attempts() == {}
     assert set(keys_of(tmp_path, "finished")) == {outcome.key for outcome in ledger.outcomes()}
     assert driver_of(tmp_path / "run") is None
+    assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
 def test_a_driver_whose_raylet_died_ends_with_the_command_that_goes_on(tmp_path: Path) -> None:
@@ -73,6 +84,7 @@ def test_a_driver_whose_raylet_died_ends_with_the_command_that_goes_on(tmp_path:
     assert driver_of(tmp_path / "run") is None
     _, alive = psutil.wait_procs(children, timeout=10)
     assert [child.name() for child in alive] == []  # nothing is left behind on the machine
+    assert reported(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -92,6 +104,7 @@ def test_a_stopped_driver_has_left_before_what_stopped_it_would_kill_it(
     assert not (tmp_path / "run" / "driver.json").exists()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert [child.name() for child in alive] == []
+    assert reported(tmp_path)
 
 
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
 
-from kdsearch.agenda.agenda import Agenda, CaseView, Phase2, Request, Results
+from kdsearch.agenda.agenda import ERM, LAZY, Agenda, CaseView, Phase2, Request, Results
 from kdsearch.agenda.count import (
     Counts,
     cached_bytes,
@@ -22,6 +22,16 @@ from kdsearch.agenda.outcome import (
     TestScore,
     failed_for_good,
 )
+from kdsearch.agenda.progress import (
+    BLOCKED,
+    DONE,
+    STAGES,
+    TRAINS_TEACHER,
+    WAITS,
+    answered,
+    best_so_far,
+    stage_of,
+)
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk, Wanted
 from kdsearch.agenda.speed import Kind, Role, Speeds, kind_of, kinds_of, per_token, sizes
 from kdsearch.agenda.training import (
@@ -39,8 +49,15 @@ from kdsearch.agenda.training import (
 )
 
 __all__ = [
+    "BLOCKED",
+    "DONE",
+    "ERM",
     "FAILURES",
+    "LAZY",
+    "STAGES",
+    "TRAINS_TEACHER",
     "VERSION",
+    "WAITS",
     "Agenda",
     "Attempt",
     "CaseView",
@@ -71,7 +88,9 @@ __all__ = [
     "Training",
     "Walk",
     "Wanted",
+    "answered",
     "asked",
+    "best_so_far",
     "cached_bytes",
     "case_counts",
     "checkpoint_bytes",
@@ -85,6 +104,7 @@ __all__ = [
     "remaining",
     "settled",
     "sizes",
+    "stage_of",
     "unneeded",
     "used",
 ]

@@ -13,6 +13,8 @@ from kdsearch.search import (
     Checkpoint,
     Choice,
     Inner,
+    Parameter,
+    ParameterValue,
     Space,
     count_bounds,
     lazy_choice,
@@ -68,10 +70,15 @@ def _under_seeds(study: Study, trials: Bounds) -> Bounds:
     return Bounds(fewest=seeds * (trials.fewest + erm), most=seeds * (trials.most + erm))
 
 
-@lru_cache(maxsize=256)
-def _students(space: Space, lazy: Choice, coincide: bool | None) -> Bounds:
-    """The cases of a study differ in few of these."""
-    return count_bounds(space, lazy=lazy, coincide=coincide)
+@lru_cache(maxsize=1024)
+def _students(
+    space: Space,
+    lazy: Choice,
+    coincide: bool | None,
+    decided: frozenset[tuple[Parameter, ParameterValue]] = frozenset(),
+) -> Bounds:
+    """The cases of a study differ in few of these, and are asked for them again and again."""
+    return count_bounds(space, decided=dict(decided), lazy=lazy, coincide=coincide)
 
 
 def checkpoint_models(study: Study, teacher: Teacher) -> list[str]:
@@ -117,11 +124,11 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
         return Bounds(fewest=wanted, most=wanted)
     decisions = view.traversal.decisions if view.traversal else ()
     unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.teachers
-    trials = count_bounds(
+    trials = _students(
         view.space,
-        decided={decision.parameter: decision.winner.value for decision in decisions},
-        lazy=lazy_choice(view.space, f"{agenda.resolved.study.seed}/{view.case}"),
-        coincide=None if unknown else view.coinciding,
+        agenda.lazy(view),
+        None if unknown else view.coinciding,
+        frozenset((decision.parameter, decision.winner.value) for decision in decisions),
     )
     bounds = _under_seeds(agenda.resolved.study, trials)
     done = agenda.trained(view.case)

@@ -22,14 +22,17 @@ from kdsearch.search import (
 def asked(agenda: Agenda) -> set[str]:
     """The keys of every training that the study has asked for so far."""
     graph = Graph(agenda.resolved)
-    keys: set[str] = set()
-    for view in agenda.views():
-        case = view.case
-        keys |= {training.key for training in graph.teachers(case)}
-        keys |= {training.key for splits in (view.outputs or {}).values() for training in splits}
-        keys |= {training.key for seeds in agenda.students(case).values() for training in seeds}
-        keys |= {training.key for training in agenda.erm(case)}
-    return keys
+    return {key for view in agenda.views() for key in asked_by(agenda, view, graph)}
+
+
+def asked_by(agenda: Agenda, view: CaseView, graph: Graph) -> Iterator[str]:
+    """The keys of every training that a case has asked for so far, for each trial anew."""
+    yield from (training.key for training in graph.teachers(view.case))
+    for splits in (view.outputs or {}).values():
+        yield from (training.key for training in splits)
+    for seeds in agenda.students(view.case).values():
+        yield from (training.key for training in seeds)
+    yield from (training.key for training in agenda.erm(view.case))
 
 
 def used(agenda: Agenda) -> Results:

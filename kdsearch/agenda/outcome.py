@@ -130,8 +130,19 @@ class Attempt(Record):
     message: str
     traceback: str = ""
     host: str
+    """Of the node where it ran; empty if that is not known."""
     steps: int = 0
     """Of the training's last checkpoint: where the next try goes on."""
+
+    @property
+    def what(self) -> str:
+        """Its class, and the node if that is known: `worker_lost on kdw2`."""
+        return f"{self.failure} on {self.host}" if self.host else self.failure
+
+    @property
+    def file(self) -> str:
+        """Where its traceback lies in the study's folder, or what else is known of it."""
+        return f"attempts/{self.key}/{self.number}.{'txt' if self.traceback else 'json'}"
 
 
 def failed_for_good(attempts: Sequence[Attempt], tries: int) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+import kdsearch
 from kdsearch.agenda import Agenda, used
 from kdsearch.cli.address import Address, find_address
 from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
@@ -33,12 +34,14 @@ from kdsearch.cli.options import (
     say_of_data,
     study_models,
 )
+from kdsearch.cli.reporting import last_report, reporting
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stoppable
 from kdsearch.distill import forward_preflight, limit_gpu, run_training, run_trusting, tight
 from kdsearch.driver import (
     Deadline,
     Watch,
     duration,
+    estimate,
     open_study,
     present,
     run_search,
@@ -47,7 +50,6 @@ from kdsearch.driver import (
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, storage_error
-from kdsearch.report import write_report
 from kdsearch.study import Preflight, Study, installed_versions, load_study
 
 if TYPE_CHECKING:
@@ -182,10 +184,11 @@ def launch(
                     watches=watches,
                     deadline=ends,
                 )
-        report = write_report(ledger, agenda)
+        report = last_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
-    print_answer(agenda)
-    out.print(f"report: {report}")
+    if report:
+        print_answer(agenda)
+        out.print(f"report: {report}")
     _exit_if_incomplete(agenda, ledger)
 
 
@@ -238,19 +241,17 @@ def _run(
     deadline: Deadline | None,
 ) -> None:
     code = frozenset(own_code(study))
-<<<<<<< HEAD
     resolved = with_meant_code(present(agenda.resolved), place)
-    worker = Worker(folder=ledger.folder, run_training=partial(run_trusting, code, run_training))
-=======
     worker = Worker(
         folder=ledger.folder,
         run_training=partial(run_trusting, code, run_training),
         limit=limit_gpu,
     )
->>>>>>> kinds
 
-    def search(engine: Engine) -> None:
-        run_search(agenda, ledger, engine, console=out, watches=watches, deadline=deadline)
+    def search(engine: Engine, *more: Watch) -> None:
+        every = (*watches, *more)
+        with reporting(ledger, out.print):
+            run_search(agenda, ledger, engine, console=out, watches=every, deadline=deadline)
 
     def run_models(where: str, run: Callable[..., Preflight]) -> None:
         """Run the models where there is room for them, if there was none before."""
@@ -269,6 +270,7 @@ def _run(
         return
     # Ray takes a second to import, which commands that only read files do not need.
     from kdsearch.engine.ray_tune import (
+        Metrics,
         RayTuneEngine,
         connect,
         gpu_memory,
@@ -289,6 +291,7 @@ def _run(
         threads=study.training.cpu_threads,
         source=where.source,
         say=out.print,
+        metadata=_metadata(agenda, ledger),
     )
     with ExitStack() as stack:
         cluster = stack.enter_context(connection)
@@ -319,16 +322,32 @@ def _run(
             max_slots=max_slots or most,
             check=slot_check(cluster),
         )
+
+        def seconds_left() -> tuple[float, float] | None:
+            return estimate(agenda, max(1, len(engine.fleet.slots))).seconds
+
         try:
             run_models(
                 "on a worker",
                 partial(run_on_worker, cluster, run_trusting, code, forward_preflight),
             )
-            search(engine)
+            search(engine, Metrics(agenda, lambda: engine.fleet, seconds_left))
         except EngineError as error:
             out.print(f"kdsearch: {error}")
             resume_hint(out)
             raise typer.Exit(INCOMPLETE) from None
+
+
+def _metadata(agenda: Agenda, ledger: Ledger) -> dict[str, str]:
+    """What the dashboard of a cluster says of this job. Everyone there can read it."""
+    study = agenda.resolved.study.name
+    return {
+        "job_name": f"kdsearch {study}",
+        "kdsearch_study": study,
+        "kdsearch_cases": str(len(agenda.cases)),
+        "kdsearch_folder": str(ledger.folder),
+        "kdsearch_version": kdsearch.__version__,
+    }
 
 
 def _no_job(where: Address) -> InputError:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
-import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import Agenda, CaseView, TestScore, used
+from kdsearch.agenda import Agenda, Attempt, CaseView, TestScore, best_so_far, remaining, used
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
     console,
-    count,
     example,
     open_folder,
     print_answer,
 )
-from kdsearch.driver import duration, estimate
+from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view, stages_of
+from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, read_object
 from kdsearch.report import write_report
 from kdsearch.search import Candidate, Decision, Parameter
 
-_NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}}
+_NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
+_NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,37 +37,32 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=example("kdsearch report runs/quickstart"))(report)
 
 
-def status(folder: StudyFolder, as_json: Json = False) -> None:
+def status(
+    folder: StudyFolder,
+    as_json: Json = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on showing it while the search runs; in a pipe, what has changed."
+        ),
+    ] = False,
+) -> None:
     """Show how far a search is, from its files alone, while it runs or after."""
-    ledger, agenda = open_folder(folder)
-    facts = _status(ledger, agenda)
-    if as_json:
-        typer.echo(json.dumps(facts, indent=1))
-        return
-    out = console()
-    out.print(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
-    if not agenda.complete:
-        out.print(facts["left"])
-    if facts["driver"]:
-        driver = facts["driver"]
-        out.print(f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}")
-    table = Table("test case", "stage", "students", "decided so far", box=None)
-    for row in facts["cases"]:
-        decided = ", ".join(f"{name} {value}" for name, value in row["decided"].items())
-        table.add_row(row["case"], row["stage"], str(row["students"]), decided)
-    out.print(table)
-    for run in facts["running"]:
-        took = duration(time.time() - run["since"])
-        out.print(f"running for {took}: {run['case']} · {run['stage']} · {run['training']}")
-    for node in facts["nodes"]:
-        if node["lacks"]:
-            out.print(f"node {node['name']} is left out: it {', and '.join(node['lacks'])}")
-    if facts["diverged"]:
-        out.print(f"{count(facts['diverged'], 'training')} diverged and have no score")
-    if facts["doubts"]:
-        out.print(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
-    for failure in facts["failed"]:
-        out.print(f"failed {failure['tries']}×: {failure['key']}: {failure['message']}")
+    reader = Reader(folder)
+    out = console(soft_wrap=not watch)
+
+    def tell(facts: Facts) -> None:
+        if as_json:
+            typer.echo(json.dumps(facts, indent=None if watch else 1))
+        elif watch:
+            print_block(facts, out)
+        else:
+            print_view(facts, out)
+
+    if watch:
+        follow(lambda: _status(*reader.read()), out, tell, live=out.is_terminal and not as_json)
+    else:
+        tell(_status(*reader.read()))
 
 
 def explain(
@@ -105,9 +101,11 @@ def report(folder: StudyFolder, as_json: Json = False) -> None:
 def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
     driver = driver_of(ledger.folder)
     note = _running(ledger) if driver else _NOTHING_RUNS
+    running = note["running"]
     known = estimate(agenda, note["slots"])
     attempts = ledger.attempts()
     results = used(agenda)
+    nodes = _nodes(ledger) if driver else []
     preflight = ledger.preflight()
     failed = [key for key, result in results.items() if result is None]
     if agenda.complete:
@@ -127,21 +125,41 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             {
                 "case": str(view.case),
                 "stage": _stage(view),
+                "stages": stages_of(agenda, view, running),
                 "students": agenda.trained(view.case),
+                "left": asdict(remaining(agenda, view)),
+                "best": best_so_far(agenda, view.case),
                 "decided": _decided(view),
             }
             for view in agenda.views()
         ],
-        "running": list(note["running"].values()),
-        "nodes": _nodes(ledger) if driver else [],
+        "running": list(running.values()),
+        "slots": [
+            {"node": slot["node"], "name": slot["name"], "run": running.get(slot["key"])}
+            for slot in note["fleet"]["slots"]
+        ],
+        "slots_waiting": note["fleet"]["waiting"],
+        "nodes": nodes,
+        "left_out": note["fleet"]["left_out"]
+        | {node["name"]: f"it {', and '.join(node['lacks'])}" for node in nodes if node["lacks"]},
         "diverged": sum(
             result is not None and result.state == "diverged" for result in results.values()
         ),
         "doubts": len(preflight.doubts) if preflight else 0,
-        "failed": [
-            {"key": key, "tries": len(attempts[key]), "message": attempts[key][-1].message}
-            for key in failed
-        ],
+        "failed": [_failed(attempts[key]) for key in failed],
+    }
+
+
+def _failed(attempts: list[Attempt]) -> dict[str, Any]:
+    last = attempts[-1]
+    return {
+        "key": last.key,
+        "tries": len(attempts),
+        "class": last.failure,
+        "node": last.host,
+        "what": last.what,
+        "message": last.message,
+        "file": last.file,
     }
 
 
@@ -150,7 +168,33 @@ def _running(ledger: Ledger) -> dict[str, Any]:
     slots, running = note.get("slots"), note.get("running")
     if not (isinstance(slots, int) and 0 < slots < 2**31 and isinstance(running, dict)):
         return _NOTHING_RUNS
-    return {"slots": slots, "running": {k: run for k, run in running.items() if _is_run(run)}}
+    return {
+        "slots": slots,
+        "running": {key: run for key, run in running.items() if _is_run(run)},
+        "fleet": _fleet(note.get("fleet")),
+    }
+
+
+def _fleet(note: object) -> dict[str, Any]:
+    """The slots as far as the note holds any: its writer may be an older kdsearch, or anyone."""
+    if not isinstance(note, dict):
+        return _NO_FLEET
+    slots, waiting, left_out = (note.get(name) for name in ("slots", "waiting", "left_out"))
+    return {
+        "slots": [s for s in slots if _is_slot(s)] if isinstance(slots, list) else [],
+        "waiting": waiting if isinstance(waiting, int) and 0 <= waiting < 2**31 else 0,
+        "left_out": {k: v for k, v in left_out.items() if isinstance(v, str)}
+        if isinstance(left_out, dict)
+        else {},
+    }
+
+
+def _is_slot(slot: object) -> bool:
+    return (
+        isinstance(slot, dict)
+        and all(isinstance(slot.get(name), str) for name in ("name", "node"))
+        and isinstance(slot.get("key"), str | None)
+    )
 
 
 def _nodes(ledger: Ledger) -> list[dict[str, Any]]:

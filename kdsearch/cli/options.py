@@ -130,9 +130,9 @@ class _Console(Console):
         return super().render_str(shown(text), **options)
 
 
-def console() -> Console:
-    """Where commands print for people."""
-    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+def console(*, soft_wrap: bool = True) -> Console:
+    """Where commands print for people; lines are cut by `soft_wrap`, or else at its edge."""
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
 def print_answer(agenda: Agenda) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kdsearch.agenda import Failure, used
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.cli.reporting import start_report
 from kdsearch.driver import Deadline
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, driver_of, leave
@@ -132,6 +133,7 @@ def stop_on_signals(out: Console, ledger: Ledger) -> None:
             signal.signal(known, signal.SIG_IGN)  # once is enough
         out.print("\nstopped; what was finished is kept")
         resume_hint(out)
+        _report(ledger)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -143,7 +145,14 @@ def give_up(ledger: Ledger, out: Console, what: str) -> None:
     """End this process, whatever its main thread is blocked in; from another thread."""
     out.print(f"\nkdsearch: {what}; what was finished is kept")
     resume_hint(out)
+    _report(ledger)
     _end(ledger, _INCOMPLETE)
+
+
+def _report(ledger: Ledger) -> None:
+    """Have the report written by a process of its own: this one must be gone in a second or two."""
+    if ledger.exists:
+        start_report(ledger.folder)
 
 
 def resume_hint(out: Console) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import time
 from collections.abc import Collection, Iterator
 
 from kdsearch.agenda import Agenda, Attempt, Failure, Request, failed_for_good
@@ -11,6 +11,8 @@ from kdsearch.driver.watch import Watch
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Role
+
+_SECONDS_BETWEEN_TICKS = 1.0
 
 
 class Dispatcher:
@@ -33,6 +35,7 @@ class Dispatcher:
         self._tries = agenda.resolved.study.tries
         self._waiting: list[Request] | None = None
         self._finished = 0
+        self._ticked = time.monotonic()
 
     @property
     def running(self) -> tuple[Request, ...]:
@@ -65,6 +68,7 @@ class Dispatcher:
         None for good once the search was asked to drain, or its deadline is near.
         """
         self._see_whether_it_drains()
+        self._tick()
         waiting = self._ready()
         places = reversed(range(len(waiting)))
         place = next((place for place in places if waiting[place].role in roles), None)
@@ -78,6 +82,13 @@ class Dispatcher:
             watch.started(request)
         return request
 
+    def _tick(self) -> None:
+        """Tell that time has passed: an engine asks for work once a second, whatever happens."""
+        if time.monotonic() - self._ticked >= _SECONDS_BETWEEN_TICKS:
+            self._ticked = time.monotonic()
+            for watch in self._watches:
+                watch.tick()
+
     def _see_whether_it_drains(self) -> None:
         if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
             self._ledger.ask_to_stop(drain=True)
@@ -87,6 +98,7 @@ class Dispatcher:
         """See `_ready`. While the first slot is waited for, nothing is taken."""
         if not self._running:
             self._see_whether_it_drains()
+        self._tick()
         return self._ready()
 
     def _ready(self) -> list[Request]:
@@ -132,21 +144,22 @@ class Dispatcher:
         if attempts[-1].failure == "input":
             raise InputError.one(request.training, attempts[-1].message)
 
-    def lost(self, key: str, message: str, failure: Failure = "worker_lost") -> None:
+    def lost(
+        self, key: str, message: str, failure: Failure = "worker_lost", node: str = ""
+    ) -> None:
         """A training ended without a word to the engine; the worker may have committed one."""
         told = len(self._ledger.attempts_of(key)) > self._attempts[key]
         if self._ledger.outcome(key) is None and not told:
-            self._write_lost(key, message, failure)
+            self._write_lost(key, message, failure, node)
         self.done(key)
 
-    def _write_lost(self, key: str, message: str, failure: Failure) -> None:
+    def _write_lost(self, key: str, message: str, failure: Failure, node: str = "") -> None:
         """Record a try whose worker could not. Its watchdog, if it ended it, says where it hung."""
         hung = self._ledger.hung(key)
         if hung:
             failure, message = "timeout", "it took longer than resources.hours, and was ended"
-        host = socket.gethostname()
         self._ledger.write_attempt(
-            Attempt(key=key, number=0, failure=failure, message=message, traceback=hung, host=host)
+            Attempt(key=key, number=0, failure=failure, message=message, traceback=hung, host=node)
         )
 
     def release(self, key: str) -> None:

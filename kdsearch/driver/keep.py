@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from statistics import fmean
 
-from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, Request, used
+from kdsearch.agenda import Agenda, CaseView, Outcome, Request, used
+from kdsearch.driver.watch import Watch
 from kdsearch.ledger import Ledger
 from kdsearch.search import LAZY_TEMPERATURE, Trial
 
@@ -68,24 +69,18 @@ def _leading(agenda: Agenda, view: CaseView, trials: Iterable[Trial]) -> Iterato
     yield from (key for key, score in scored.items() if score == best)
 
 
-class Keep:
-    """A `Watch` that removes the weights of students that cannot be asked for any more."""
+class Keep(Watch):
+    """Removes the weights of students that cannot be asked for any more."""
 
     def __init__(self, ledger: Ledger, agenda: Agenda) -> None:
         self._ledger = ledger
         self._agenda = agenda
         self._due = time.monotonic() + _SECONDS_BETWEEN
 
-    def started(self, request: Request) -> None:
-        """See `Watch`."""
-
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
         if time.monotonic() >= self._due:
             self.remove()
-
-    def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
-        """See `Watch`."""
 
     def remove(self) -> None:
         """Remove them now, if the study keeps the best ones only."""

@@ -21,6 +21,7 @@ from kdsearch.errors import StorageError, shown
 from kdsearch.ledger import Ledger, open_own
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_NOTES = 1.0
 _LONGEST_MESSAGE = 300
 
 
@@ -36,6 +37,9 @@ class Watch(Protocol):
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """A training failed; `for_good` if it will not be tried again."""
 
+    def tick(self) -> None:
+        """Time has passed: about a second, unless a training blocks the driver itself."""
+
 
 class _Lines(logging.StreamHandler[IO[str]]):
     """A log file that is no reason to stop or to shout when its disk is full."""
@@ -48,7 +52,7 @@ class _Lines(logging.StreamHandler[IO[str]]):
         """Drop the line."""
 
 
-class Log:
+class Log(Watch):
     """Writes a line per event to `launch.log`, with the test case, the stage and the key."""
 
     def __init__(self, folder: Path) -> None:
@@ -81,14 +85,19 @@ class Log:
         self._log.error("%s %s", request, _failure(attempt, for_good=for_good))
 
 
-class Note:
-    """Keeps `running.json`: what runs since when, for `kdsearch status` while a search runs."""
+class Note(Watch):
+    """Keeps `running.json`: the slots, and what runs since when, for `kdsearch status`.
+
+    It is written once a second at most: on a network disk each time takes a while.
+    """
 
     def __init__(self, ledger: Ledger, engine: Engine) -> None:
         self._ledger = ledger
         self._engine = engine
         self._running: dict[str, dict[str, object]] = {}
-        self._write()
+        self._text = ""
+        self._due = 0.0
+        self.close()
 
     def started(self, request: Request) -> None:
         """See `Watch`."""
@@ -110,18 +119,37 @@ class Note:
         self._running.pop(request.training.key, None)
         self._write()
 
+    def tick(self) -> None:
+        """See `Watch`."""
+        self._write()
+
+    def close(self) -> None:
+        """Write what holds now."""
+        self._due = 0.0
+        self._write()
+
     def _write(self) -> None:
+        """Write the note if it says anything new, and is due."""
+        now = time.monotonic()
+        if now < self._due:
+            return
         fleet = self._engine.fleet
         note = {
             "slots": max(1, len(fleet.slots)),
             "fleet": {**vars(fleet), "slots": [vars(slot) for slot in fleet.slots]},
             "running": self._running,
         }
+        text = json.dumps(note, indent=1, ensure_ascii=False)
+        if text == self._text:
+            return
+        # One slot may be this process itself, for which no time passes while it trains.
+        self._due = now + _SECONDS_BETWEEN_NOTES if len(fleet.slots) > 1 else 0.0
         with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
-            self._ledger.write("running.json", json.dumps(note, indent=1, ensure_ascii=False))
+            self._ledger.write("running.json", text)
+            self._text = text
 
 
-class Display:
+class Display(Watch):
     """A progress bar in a terminal; elsewhere a line every ten seconds."""
 
     def __init__(self, agenda: Agenda, engine: Engine, console: Console) -> None:
@@ -168,7 +196,7 @@ class Display:
         self._bar.console.print(
             shown(
                 f"{request.case} · {request.stage} · {request.training} "
-                f"{_failure(attempt, for_good=for_good)}; see attempts/{attempt.key}/"
+                f"{_failure(attempt, for_good=for_good)}"
             ),
             style="red",
             highlight=False,
@@ -203,7 +231,7 @@ class Display:
 
 
 def _failure(attempt: Attempt, *, for_good: bool) -> str:
-    """What a failed try was, on one line; its traceback is in attempts/."""
+    """What a failed try was, on one line: its class, where it ran, and where its traceback is."""
     what = "failed for good" if for_good else "failed, will be tried again"
     message = textwrap.shorten(attempt.message, _LONGEST_MESSAGE, placeholder=" …")
-    return f"{what} ({attempt.failure}): {message}"
+    return f"{what} ({attempt.what}): {message}; see {attempt.file}"

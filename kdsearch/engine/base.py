@@ -40,8 +40,10 @@ class Queue(Protocol):
     def done(self, key: str) -> None:
         """A training ended: its outcome, or a failed attempt, is in the ledger."""
 
-    def lost(self, key: str, message: str, failure: Failure = "worker_lost") -> None:
-        """A training ended without a word: its worker died."""
+    def lost(
+        self, key: str, message: str, failure: Failure = "worker_lost", node: str = ""
+    ) -> None:
+        """A training ended without a word: its worker died, on the node of this host name."""
 
     def release(self, key: str) -> None:
         """A training was given up through no fault of its own; it will be given out again."""

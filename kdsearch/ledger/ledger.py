@@ -307,12 +307,12 @@ class Ledger:
         found = self._result(self.path(f"outcomes/{key}.json"))
         return found if isinstance(found, Outcome) else None
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Every outcome, in the order of the keys."""
+    def outcomes(self, known: Collection[str] = ()) -> Iterator[Outcome]:
+        """Every outcome but those of the keys `known`, in the order of the keys."""
         swept, self._swept = self._swept, {}
         for name in sorted(self._disk.names(self.folder / "outcomes")):
             key = name.removesuffix(".json")
-            if name.endswith(".json") and is_key(key):
+            if name.endswith(".json") and is_key(key) and key not in known:
                 outcome = swept.get(key) or self.outcome(key)
                 if outcome is not None:
                     yield outcome

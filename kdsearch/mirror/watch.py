@@ -51,6 +51,9 @@ class MirrorWatch:
         if for_good:
             self._results.put((attempt.key, None))
 
+    def tick(self) -> None:
+        """See `Watch`."""
+
     def close(self, seconds: float = SECONDS_AT_THE_END) -> None:
         """Write what is left, for so long at the most, and say so where the mirror is behind."""
         self._results.put(None)

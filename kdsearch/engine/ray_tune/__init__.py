@@ -9,6 +9,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
+from kdsearch.engine.ray_tune.metrics import Metrics
 from kdsearch.engine.ray_tune.nodes import gpu_memory, slot_check, watch_nodes
 from kdsearch.engine.ray_tune.room import Needs, kinds, room, words
 from kdsearch.engine.ray_tune.task import run_on_worker
@@ -16,6 +17,7 @@ from kdsearch.engine.ray_tune.task import run_on_worker
 __all__ = [
     "Cluster",
     "Expected",
+    "Metrics",
     "Needs",
     "RayTuneEngine",
     "connect",

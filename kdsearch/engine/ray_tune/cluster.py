@@ -16,6 +16,7 @@ import ray
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
+from ray.job_config import JobConfig
 
 from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
 from kdsearch.errors import InputError, first_line
@@ -68,15 +69,17 @@ def connect(
     threads: int,
     source: str = "--address",
     say: Callable[[str], None] = print,
+    metadata: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one (None).
 
     A training takes `resources`; by default a GPU if the cluster has any, and a CPU per thread of
     `threads`. Nodes that are still to come are waited for; `say` is told so. `source` says who gave
-    the address. The handlers of signals stay. Raises `InputError` where there is no cluster, or
-    none of its nodes has room for one, and none comes.
+    the address, and `metadata` what the dashboard shows of this job (`job_name` as its name). The
+    handlers of signals stay. Raises `InputError` where there is no cluster, or none of its nodes
+    has room for one, and none comes.
     """
-    context = _init(address, source, say)
+    context = _init(address, source, say, metadata or {})
     try:
         if address is None:
             needed = local_room(resources, threads)
@@ -93,7 +96,9 @@ def connect(
         ray.shutdown()
 
 
-def _init(address: str | None, source: str, say: Callable[[str], None]) -> Any:
+def _init(
+    address: str | None, source: str, say: Callable[[str], None], metadata: Mapping[str, str]
+) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
     if address not in (None, "auto"):
         _probe(address, source)
@@ -112,6 +117,8 @@ def _init(address: str | None, source: str, say: Callable[[str], None]) -> Any:
     try:
         return ray.init(
             address=address or "local",
+            # Of a submitted job, what was submitted with it stands before this.
+            job_config=JobConfig(metadata=dict(metadata)),
             include_dashboard=None if address else True,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -298,7 +298,7 @@ class Pool:
         failure = failure_of(reason)
         key = slot.request.training.key if slot.request else None
         if key is not None and (failure != "worker_lost" or self._begun(key)):
-            self._queue.lost(key, MESSAGES[failure], failure)
+            self._queue.lost(key, MESSAGES[failure], failure, slot.node or "")
             return
         if key is not None:
             self._queue.release(key)

@@ -1,0 +1,223 @@
+"""What `status` shows, once or again and again: test cases × stages, nodes × slots."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from kdsearch.agenda import BLOCKED, ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.cli.options import count, open_folder
+from kdsearch.driver import duration
+from kdsearch.errors import shown
+from kdsearch.ledger import Ledger
+
+Facts = dict[str, Any]
+"""What `status --json` prints."""
+
+_SECONDS_BETWEEN = 1.0
+_MOST_OF_A_CORE = 0.1
+_WIDTH = 240
+"""Of a table that no terminal bounds."""
+_NAME_WIDTH = 40
+"""Of a test case, which is cut before the other columns are."""
+_PLAIN: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0)}
+_HEADINGS = {
+    TRAINS_TEACHER: "teacher",
+    "teacher": "checkpoint",
+    "student_temperature": "τ_s",
+    "alpha": "α",
+}
+
+
+class Reader:
+    """Reads a study's folder again and again, each outcome once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `InputError` for a folder without a study."""
+        self._ledger, self._agenda = open_folder(folder)
+
+    def read(self) -> tuple[Ledger, Agenda]:
+        """The folder's ledger, and its agenda as it is now."""
+        resolved, before = self._ledger.resolved(), self._agenda.results
+        outcomes = [outcome for outcome in before.values() if outcome is not None]
+        outcomes += self._ledger.outcomes({outcome.key for outcome in outcomes})
+        results = self._ledger.results_with(outcomes)
+        new = [key for key in results if key not in before]
+        again = any(key not in results or results[key] is not before[key] for key in before)
+        if again or resolved != self._agenda.resolved:
+            self._agenda = Agenda(resolved, results)
+        else:
+            for key in new:
+                self._agenda.add(key, results[key])
+        return self._ledger, self._agenda
+
+
+def follow(
+    read: Callable[[], Facts], out: Console, tell: Callable[[Facts], None], *, live: bool
+) -> None:
+    """Show what `read` says until the search does not run any more: `live` on the terminal `out`.
+
+    Else `tell` is called with it, and again whenever it has changed.
+    """
+    if live:
+        with Live(console=out, auto_refresh=False) as shown_now:
+            for facts in _facts(read):
+                shown_now.update(view(facts), refresh=True)
+        return
+    before = None
+    for facts in _facts(read):
+        now = {name: value for name, value in facts.items() if name != "driver"}  # its heart beats
+        if now != before:
+            before = now
+            tell(facts)
+
+
+def _facts(read: Callable[[], Facts]) -> Iterator[Facts]:
+    while True:
+        began = time.monotonic()
+        facts = read()
+        took = time.monotonic() - began
+        yield facts
+        if facts["state"] != "running":
+            return
+        time.sleep(max(_SECONDS_BETWEEN, took / _MOST_OF_A_CORE))
+
+
+def print_block(facts: Facts, out: Console) -> None:
+    """Print what is known now, with the time, where there is no terminal."""
+    out.print(time.strftime("%Y-%m-%d %H:%M:%S"))
+    print_view(facts, out)
+    out.print()
+
+
+def print_view(facts: Facts, out: Console) -> None:
+    """Print what is known now."""
+    if not out.is_terminal:
+        out.width = _WIDTH
+    out.print(view(facts))
+
+
+def view(facts: Facts) -> RenderableType:
+    """What is known, for a person."""
+    return Group(*_parts(facts))
+
+
+def _parts(facts: Facts) -> Iterator[RenderableType]:
+    yield _line(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
+    if not facts["state"].startswith("complete"):
+        yield _line(facts["left"])
+    if driver := facts["driver"]:
+        yield _line(
+            f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}"
+        )
+    yield _cases(facts)
+    for row in facts["cases"]:
+        if row["stage"].startswith(BLOCKED):
+            yield _line(f"{row['case']}: {row['stage']}")
+    if facts["slots"]:
+        yield _slots(facts)
+    if facts["slots_waiting"]:
+        yield _line(f"{count(facts['slots_waiting'], 'more slot')} asked for, which wait for room")
+    placed = [slot["run"] for slot in facts["slots"]]
+    for run in facts["running"]:
+        if run not in placed:
+            yield _line(f"running for {_took(run)}: {_what(run)}")
+    for name, why in facts["left_out"].items():
+        yield _line(f"node {name} is left out: {why}")
+    if facts["diverged"]:
+        yield _line(f"{count(facts['diverged'], 'training')} diverged and have no score")
+    if facts["doubts"]:
+        yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
+    for failure in facts["failed"]:
+        yield _line(
+            f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
+            f"({failure['what']}; see {failure['file']})"
+        )
+
+
+def _line(text: str) -> Text:
+    return Text(shown(text), overflow="fold")
+
+
+def _cases(facts: Facts) -> Table:
+    stages = list(facts["cases"][0]["stages"])
+    headings = (_HEADINGS.get(stage, stage) for stage in stages)
+    table = Table(Column("test case", no_wrap=True), "students", "best", *headings, **_PLAIN)
+    table.columns[0].min_width = min(_NAME_WIDTH, max(len(row["case"]) for row in facts["cases"]))
+    for row in facts["cases"]:
+        students = f"{row['students']}{_of(row['students'], row['left'])}"
+        best = "" if row["best"] is None else f"{row['best']:.4f}"
+        table.add_row(row["case"], students, best, *(row["stages"][stage] for stage in stages))
+    return table
+
+
+def _of(done: int, left: dict[str, int]) -> str:
+    """How many students there will be, while some are left."""
+    if left["most"] == 0:
+        return ""
+    fewest, most = done + left["fewest"], done + left["most"]
+    return f" of {most}" if fewest == most else f" of {fewest}-{most}"
+
+
+def _slots(facts: Facts) -> Table:
+    table = Table("node", "slot", "runs", "for", **_PLAIN)
+    by_node = sorted(facts["slots"], key=lambda slot: (slot["node"], _number(slot["name"])))
+    for node, slots in groupby(by_node, key=lambda slot: str(slot["node"])):
+        for number, slot in enumerate(slots):
+            run = slot["run"]
+            what, took = (_what(run), _took(run)) if run else ("-", "")
+            table.add_row("" if number else node, slot["name"], what, took)
+    return table
+
+
+def _number(slot: str) -> tuple[int, str]:
+    """What slots are sorted by: slot-2 comes before slot-10."""
+    number = slot.rpartition("-")[2]
+    return (int(number) if number.isascii() and number.isdigit() else 0), slot
+
+
+def _what(run: dict[str, Any]) -> str:
+    return f"{run['case']} · {run['stage']} · {run['training']}"
+
+
+def _took(run: dict[str, Any]) -> str:
+    return duration(time.time() - run["since"])
+
+
+def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[str, str]:
+    """What has become of each stage of a test case, in words; nothing before it begins.
+
+    `running` are the keys of the trainings that run.
+    """
+    study = agenda.resolved.study
+    found = dict.fromkeys(
+        [TRAINS_TEACHER, "outputs", *study.search.order, "alpha", "stable", LAZY], ""
+    )
+    if study.erm:
+        found[ERM] = "done"
+    if view.traversal:
+        found[TRAINS_TEACHER] = found["outputs"] = "done"
+        found |= {d.parameter.value: str(d.winner.value) for d in view.traversal.decisions}
+    if view.traversed:
+        found["stable"] = "waits"
+    if view.phase2:
+        found["stable"] = found[LAZY] = "done"
+    wanted: defaultdict[str, list[bool]] = defaultdict(list)
+    for request in view.wanted:
+        stage = TRAINS_TEACHER if request.training.kind == "teacher" else request.stage
+        wanted[stage].append(request.training.key in running)
+    for stage, runs in wanted.items():
+        words = ((sum(runs), "run"), (len(runs) - sum(runs), "wait"))
+        found[stage] = ", ".join(f"{number} {what}" for number, what in words if number)
+    if view.blocked:
+        found[TRAINS_TEACHER] = "failed"
+    return found

@@ -1,0 +1,211 @@
+"""`kdsearch status --watch`: what it shows, from a folder's files alone, while they change."""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import World, a_study, random_study, resolved_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from kdsearch.agenda import Agenda, Request
+from kdsearch.cli.look import _status
+from kdsearch.cli.options import open_folder
+from kdsearch.cli.watching import Reader, follow, stages_of
+from kdsearch.driver.watch import Note
+from kdsearch.engine import Fleet, Queue, Slot
+from kdsearch.ledger import Ledger, driver_lock
+from kdsearch.study import Resolved
+
+GRAMMAR = {"train": 20, "validation": 10, "test": 10}
+TWO_CASES = {"apples": {"grammar": GRAMMAR}, "pears": {"grammar": {**GRAMMAR, "seed": 1}}}
+
+
+class Standing:
+    """An engine that stands still, with these trainings in its slots."""
+
+    def __init__(self, requests: list[Request], waiting: int = 0) -> None:
+        keys = [*(request.training.key for request in requests), None]
+        self.fleet = Fleet(
+            slots=tuple(
+                Slot(name=f"slot-{number}", node=f"node{number % 2}", key=key)
+                for number, key in enumerate(keys, 1)
+            ),
+            waiting=waiting,
+            left_out={"node9": "it does not see /shared"},
+        )
+
+    def run(self, queue: Queue) -> None:
+        raise AssertionError
+
+
+class Search:
+    """A study in a folder, in which trainings end one by one."""
+
+    def __init__(self, folder: Path, resolved: Resolved | None = None, seed: int = 0) -> None:
+        self.ledger = Ledger(folder)
+        self.ledger.prepare()
+        self.ledger.write_resolved(resolved or resolved_of(a_study(datasets=TWO_CASES)))
+        self.agenda = Agenda(self.ledger.resolved())
+        self.world = World(seed=seed)
+
+    def train(self, number: int = 1) -> None:
+        for _ in range(number):
+            if self.agenda.complete:
+                return
+            training = self.agenda.requests()[0].training
+            self.world.commit(self.ledger, training)
+            self.agenda.add(training.key, self.ledger.outcome(training.key))
+
+    def note(self, running: int) -> None:
+        requests = list(self.agenda.requests()[:running])
+        note = Note(self.ledger, Standing(requests, waiting=2))
+        for request in requests:
+            note.started(request)
+        note.close()
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return Search(tmp_path / "run")
+
+
+def blocks(folder: Path, *options: str) -> tuple[subprocess.Popen[str], queue.Queue[str]]:
+    """`status --watch` in a pipe, and its lines as they come."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdsearch", "status", str(folder), "--watch", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
+    return process, lines
+
+
+def test_in_a_pipe_there_is_a_line_of_json_per_change_until_the_search_ends(
+    search: Search,
+) -> None:
+    folder = search.ledger.folder
+    search.train(3)
+    with driver_lock(folder):
+        process, lines = blocks(folder, "--json")
+        first = json.loads(lines.get(timeout=60))
+        assert (first["state"], first["students"]["done"]) == ("running", 0)
+        while not (found := json.loads(lines.get(timeout=60)))["students"]["done"]:
+            search.train()
+        assert found["state"] == "running"
+    while json.loads(lines.get(timeout=60))["state"] == "running":
+        pass
+    assert process.wait(timeout=60) == 0
+    assert lines.empty()
+
+
+def test_a_block_shows_cases_by_stages_and_nodes_by_slots(search: Search) -> None:
+    folder = search.ledger.folder
+    while not search.agenda.trained(search.agenda.cases[1]):
+        search.train()
+    search.note(running=3)
+    [request, *_] = search.agenda.requests()
+    with driver_lock(folder):
+        process, lines = blocks(folder)
+        shown = [lines.get(timeout=60)]
+        while shown[-1] != "\n":
+            shown.append(lines.get(timeout=60))
+        process.terminate()
+        process.wait(timeout=60)
+    text = "".join(shown)
+    assert f"{request.case} · {request.stage} · {request.training}" in text
+    [heading] = [line for line in shown if line.startswith("test case")]
+    assert heading.split()[2:] == [
+        *("students", "best", "teacher", "outputs", "checkpoint", "τ_s", "distance", "α"),
+        *("stable", "lazy"),
+    ]
+    [row] = [line for line in shown if line.startswith("apples/big/small ") and " of " in line]
+    assert "done" in row
+    nodes = [line.split()[:2] for line in shown if "slot-" in line]
+    assert nodes == [
+        ["node0", "slot-2"],
+        ["slot-4", "-"],
+        ["node1", "slot-1"],
+        ["slot-3", nodes[3][1]],
+    ]
+    assert "2 more slots asked for, which wait for room\n" in shown
+    assert "node node9 is left out: it does not see /shared\n" in shown
+    assert " left\n" in text
+
+
+def test_a_terminal_shows_it_in_one_place_and_in_its_width(search: Search) -> None:
+    search.train(12)
+    search.note(running=1)
+    reader, count = Reader(search.ledger.folder), 0
+
+    def read() -> dict[str, Any]:
+        nonlocal count
+        count += 1
+        facts = _status(*reader.read())
+        return {**facts, "state": "running" if count < 2 else "complete"}
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    follow(read, console, print, live=True)
+    assert isinstance(console.file, io.StringIO)
+    frames = console.file.getvalue().split("\x1b[?25l")[-1]
+    assert "\x1b[1A" in frames  # the second frame stands over the first
+    lines = [line.rpartition("\x1b[2K")[2] for line in frames.splitlines()]
+    assert max(map(len, lines)) <= 100
+    assert any("apples/big/small" in line for line in lines)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_what_is_read_bit_by_bit_is_what_is_read_at_once(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    draw = random.Random(seed)
+    folder = tmp_path_factory.mktemp("read")
+    search = Search(folder / "run", resolved_of({**random_study(draw), "tries": 1}), seed)
+    search.world.failing = 0.1
+    reader = Reader(search.ledger.folder)
+    for _ in range(8):
+        search.train(draw.randint(0, 6))
+        failed = [key for key, result in search.agenda.results.items() if result is None]
+        if failed and draw.random() < 0.5:
+            search.ledger.forgive(failed[0])
+            search.agenda = Agenda(search.agenda.resolved, search.ledger.results())
+            search.world.failing = 0.0
+        _, found = reader.read()
+        _, whole = open_folder(search.ledger.folder)
+        assert found.results == whole.results
+        assert found.requests() == whole.requests()
+        for one, other in zip(found.views(), whole.views(), strict=True):
+            assert stages_of(found, one, ()) == stages_of(whole, other, ())
+
+
+def test_the_stages_of_a_search_that_has_ended_are_decided(tmp_path: Path) -> None:
+    search = Search(tmp_path, resolved_of(a_study(erm=True)))
+    search.world.coinciding = 0
+    while not search.agenda.complete:
+        search.train()
+    [view] = search.agenda.views()
+    found = stages_of(search.agenda, view, ())
+    decided = {name: found[name] for name in ("teacher", "distance", "alpha")}
+    assert decided["teacher"] in ("t_hs", "t_ll")
+    assert decided["distance"] in ("ce", "mse")
+    assert decided["alpha"] in ("1.0", "0.5")
+    rest = found.keys() - decided.keys() - {"student_temperature"}  # MSE has none
+    assert {found[name] for name in rest} == {"done"}
