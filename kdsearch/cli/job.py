@@ -29,7 +29,7 @@ from kdsearch.cli.submission import (
     package,
 )
 from kdsearch.errors import InputError, shown
-from kdsearch.ledger import driver_of, open_plain
+from kdsearch.ledger import UnreadableError, driver_of, open_plain
 from kdsearch.study import Study, readable_size, test_cases
 
 if TYPE_CHECKING:
@@ -75,7 +75,12 @@ def logs(
         _job_log(address, folder, follow=follow)
         return
     ledger, _ = open_folder(folder)
-    with open_plain(ledger.folder / "launch.log") as file:
+    log = ledger.folder / "launch.log"
+    try:
+        opened = open_plain(log)
+    except (FileNotFoundError, UnreadableError):
+        raise InputError.one(log, "is not there, or no file", "has a search begun?") from None
+    with opened as file:
         while True:
             driven = follow and driver_of(ledger.folder)
             sys.stdout.write(shown(file.read().decode(errors="replace")))
