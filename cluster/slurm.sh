@@ -35,7 +35,8 @@ ray get-auth-token --generate >/dev/null
 
 finished() { find "$folder/outcomes" -name '*.json' 2>/dev/null | wc -l; }
 
-# Nearly over: finish what can be finished. Where somebody has asked to stop, that is for good.
+# Nearly over: finish what can be finished. A stop that is asked for in a job is for that job alone; where
+# somebody has asked to stop, that is for good.
 drained=
 drain() {
   [ -e "$folder/stop.json" ] && return
@@ -59,14 +60,13 @@ status=$?
 if [ -n "$drained" ]; then
   wait "$launch"  # the signal ended the first one
   status=$?
-  grep -qs '"drain": true' "$folder/stop.json" && rm "$folder/stop.json"  # this job's own wish
+  grep -qs '"person": false' "$folder/stop.json" && rm "$folder/stop.json"  # this job's own wish
 fi
 
-# The same command goes on, and trainings that were cut off go on from their checkpoints. A launch that
-# fails without having finished anything would do so again.
-if [ -e "$folder/stop.json" ]; then
-  exit "$status"
-elif [ -n "$drained" ] || { [ "$status" -ne 0 ] && [ "$(finished)" -gt "$before" ]; }; then
+# 0 says that the same command would change nothing: complete, or stopped for good. Else it goes on, and
+# trainings that were cut off go on from their checkpoints. A launch that fails without having finished
+# anything would do so again.
+if [ "$status" -ne 0 ] && { [ -n "$drained" ] || [ "$(finished)" -gt "$before" ]; }; then
   scontrol requeue "$SLURM_JOB_ID"
 else
   exit "$status"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
 import shutil
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -603,6 +605,56 @@ def listening() -> Iterator[str]:
     """The address of a server that takes connections and says nothing: a Hub that is there."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def dashboard(log: Sequence[str], cut: int) -> Iterator[str]:
+    """The address of a dashboard with a job `x` that has ended and written the parts of `log`.
+
+    The first connection to its log breaks behind `cut` of them.
+    """
+    import ray
+    from aiohttp import web
+
+    connections: list[str] = []
+
+    async def version(request: web.Request) -> web.Response:
+        return web.json_response({"version": "4", "ray_version": ray.__version__})
+
+    async def job(request: web.Request) -> web.Response:
+        facts = {"type": "SUBMISSION", "submission_id": "x", "entrypoint": "true"}
+        return web.json_response({**facts, "status": "SUCCEEDED", "driver_exit_code": 0})
+
+    async def tail(request: web.Request) -> web.WebSocketResponse:
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        connections.append("one")
+        first = len(connections) == 1
+        for text in log[:cut] if first else log:
+            await answer.send_str(text)
+        if first and request.transport:
+            request.transport.abort()
+        return answer
+
+    routes = {"/api/version": version, "/api/jobs/x": job, "/api/jobs/x/logs/tail": tail}
+    app = web.Application()
+    for path, handler in routes.items():
+        app.router.add_get(path, handler)
+    loop, runner = asyncio.new_event_loop(), web.AppRunner(app)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+    asyncio.run_coroutine_threadsafe(start(), loop).result()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 def model_folder(folder: Path) -> Path:

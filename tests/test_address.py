@@ -42,7 +42,7 @@ def test_an_option_goes_before_the_environment_and_that_before_a_local_ray(
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("ray://head:10001", "Ray Client's address.*ray job submit --address http://HOST:8265"),
+        ("ray://head:10001", "Ray Client's address.*from elsewhere http://HOST:8265"),
         ("tcp://head:6379", "is not HOST:PORT"),
         ("head", "names no port .*give head:6379"),
         ("localhost", "names no port .*give localhost:6379"),
@@ -83,14 +83,6 @@ def test_a_wrong_ray_address_is_named() -> None:
 )
 def test_a_launch_says_which_ray_it_uses(address: Address, words: str) -> None:
     assert str(address) == words
-
-
-def test_a_dashboards_address_says_how_to_submit_a_job(tmp_path: Path) -> None:
-    study = tmp_path / "tiny.yaml"
-    study.write_text(TINY)
-    ended = kdsearch("launch", study, "--address", "http://head:8265", "--folder", tmp_path / "run")
-    refused(ended, "--address http://head:8265", "ray job submit --address http://head:8265")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_ray_address_that_does_not_answer_is_named(

@@ -36,13 +36,15 @@ fi
 until [ -e "$over" ]; do sleep 0.1; done
 """
 
-# A launch ends as $CALLS/end says, as soon as that is there or it is asked to stop.
+# A launch ends as $CALLS/end says, as soon as that is there, or when it is asked to stop; its code
+# says then whether it would go on if it were tried again.
 KDSEARCH = """#!/bin/bash
 printf '%s\\n' "$*" >> "$CALLS/kdsearch"
 case $1 in
   stop) cp "$CALLS/drain.json" "$2/stop.json" ;;
   launch)
     until [ -e "$CALLS/end" ] || [ -e "$FOLDER/stop.json" ]; do sleep 0.1; done
+    grep -qs '"person": true' "$FOLDER/stop.json" && exit 0
     [ -e "$FOLDER/stop.json" ] && exit 1
     . "$CALLS/end" ;;
 esac
@@ -183,7 +185,7 @@ def submit(slurm: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Job]
     for name, script in (("ray", RAY), ("kdsearch", KDSEARCH)):
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
-    Ledger(calls).ask_to_stop(drain=True)
+    Ledger(calls).ask_to_stop(drain=True, person=False)
     (calls / "stop.json").rename(calls / "drain.json")
     environment = {
         **slurm,
@@ -271,6 +273,6 @@ def test_a_search_that_somebody_has_stopped_is_not_requeued(
     job.started(1)
     (job.folder / "outcomes" / "one.json").write_text("{}")
     Ledger(job.folder).ask_to_stop(drain=drain)
-    job.in_state("FAILED")
+    job.in_state("COMPLETED")
     assert len(job.launches()) == 1
     assert (job.folder / "stop.json").exists()

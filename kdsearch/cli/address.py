@@ -13,7 +13,7 @@ from kdsearch.errors import InputError
 VARIABLE = "RAY_ADDRESS"
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):(?P<port>\d{1,5})")
 _DASHBOARD_PORT = 8265
-_SUBMIT = "ray job submit --address http://HOST:8265 -- kdsearch launch …"
+_SUBMIT = "http://HOST:8265, which submits a job"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def _parsed(text: str, source: str) -> Address:
         raise InputError.one(
             place,
             "is a Ray Client's address, through which no search can run",
-            f"on a machine of the cluster give auto or HOST:6379; from elsewhere: {_SUBMIT}",
+            f"on a machine of the cluster give auto or HOST:6379; from elsewhere {_SUBMIT}",
         )
     parts = _HOST_AND_PORT.fullmatch(text)
     if parts is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import sys
 
 import typer
 
 import kdsearch
-from kdsearch.cli import care, check, data, export, launch, look, mirror, plan, stop, study
+from kdsearch.cli import care, check, data, export, job, launch, look, mirror, plan, stop, study
+from kdsearch.cli.automatic import check_versions
 from kdsearch.cli.stop import INTERRUPTED
 from kdsearch.errors import InputError, Problem, StorageError, shown, shown_name
 
@@ -49,6 +51,7 @@ export.add_to(app)
 care.add_to(app)
 mirror.add_to(app)
 stop.add_to(app)
+job.add_to(app)
 
 
 def main() -> None:
@@ -60,6 +63,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # as τ and · are not in every encoding
             stream.reconfigure(errors="backslashreplace")
     try:
+        check_versions(os.environ)
         app()
     except InputError as error:
         for problem in error.problems:

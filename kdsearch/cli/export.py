@@ -14,6 +14,7 @@ from rich.console import Console
 from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
 from kdsearch.analysis import analyse
 from kdsearch.cli.code import code_place, own_code
+from kdsearch.cli.job import Dashboard, bring_student
 from kdsearch.cli.options import StudyFolder, console, example, open_folder
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
@@ -50,6 +51,7 @@ def export(
             "is trained again. May be given several times.",
         ),
     ] = None,
+    address: Dashboard = None,
 ) -> None:
     """Write a student as a Hugging Face folder: the best by validation, or the stable one.
 
@@ -57,6 +59,11 @@ def export(
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError.one(f"--to {to}", "exists", "give a new or an empty folder")
+    if address is not None:
+        trusted = [f"--trust-remote-code={name}" for name in trust_remote_code or []]
+        bring_student(address, folder, case, to, [*["--stable"] * stable, *trusted])
+        console().print(f"brought to {to}")
+        return
     ledger, agenda = open_folder(folder)
     view = _case(agenda, case)
     training, outcome = _chosen(agenda, view, stable=stable)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,7 +20,9 @@ from rich.console import Console
 import kdsearch
 from kdsearch.agenda import Agenda, used
 from kdsearch.cli.address import Address, find_address
+from kdsearch.cli.automatic import INCOMPLETE, exit_code, in_job, launched_by_person
 from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
+from kdsearch.cli.job import launch_there
 from kdsearch.cli.options import (
     Models,
     StudyFile,
@@ -36,6 +38,7 @@ from kdsearch.cli.options import (
 )
 from kdsearch.cli.reporting import last_report, reporting
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stoppable
+from kdsearch.cli.submission import cluster_path, options_there
 from kdsearch.distill import forward_preflight, limit_gpu, run_training, run_trusting, tight
 from kdsearch.driver import (
     Deadline,
@@ -55,7 +58,6 @@ from kdsearch.study import Preflight, Study, installed_versions, load_study
 if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
 
-INCOMPLETE = 1
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -86,8 +88,8 @@ def launch(
     address: Annotated[
         str | None,
         typer.Option(
-            help="A running Ray: auto, or HOST:PORT; or local, which starts one. "
-            "[RAY_ADDRESS, else local]"
+            help="A running Ray: auto, or HOST:PORT; http://HEAD:8265 submits a job to it; local "
+            "starts one. [RAY_ADDRESS, else local]"
         ),
     ] = None,
     in_process: Annotated[
@@ -125,14 +127,32 @@ def launch(
             help="Go on, without asking, with data and model files that have changed since.",
         ),
     ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Leave a submitted job to itself; do not watch it."),
+    ] = False,
 ) -> None:
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:
         raise InputError.one("--in-process", "does not go with --address", "give one of them")
     where = None if in_process else find_address(address, os.environ)
-    if where and where.kind == "jobs":
-        raise _no_job(where)
     ends = parse_deadline(deadline) if deadline else None
+    if where and where.kind == "jobs":
+        options = options_there(
+            data_dir=data_dir,
+            models=model or [],
+            max_slots=max_slots,
+            optuna=optuna,
+            deadline=deadline,
+            accept_changes=accept_changes,
+        )
+        study = load_study(study_file, models=dict(each.split("=", 1) for each in model or []))
+        there = cluster_path(folder, "--folder")
+        launch_there(where, study_file, study, there, options, detach=detach, out=console())
+        return
+    if detach:
+        mend = "give --address http://HEAD:8265"
+        raise InputError.one("--detach", "is for a launch that is submitted as a job", mend)
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
@@ -145,6 +165,9 @@ def launch(
         driver_lock(ledger.folder, taken_over=_taken_over),
         stoppable(ledger, out, ends),
     ):
+        if ledger.stopped_by_person() and not launched_by_person(os.environ):
+            print(_stays_stopped(ledger), file=sys.stderr)
+            return
         ledger.forget_stop()
         name_own_code(study, str(study_file), out.print)
         agenda = open_study(
@@ -189,7 +212,7 @@ def launch(
     if report:
         print_answer(agenda)
         out.print(f"report: {report}")
-    _exit_if_incomplete(agenda, ledger)
+    _exit(agenda, ledger)
 
 
 def _asked() -> bool:
@@ -350,13 +373,11 @@ def _metadata(agenda: Agenda, ledger: Ledger) -> dict[str, str]:
     }
 
 
-def _no_job(where: Address) -> InputError:
-    """The one place where a launch from outside of a cluster would begin."""
-    return InputError.one(
-        f"{where.source} {where.value}",
-        "is a dashboard's address, and a search cannot be launched through it",
-        f"submit it as a job: ray job submit --address {where.value} -- kdsearch launch …; or, on "
-        "a machine of the cluster, give auto or HOST:PORT",
+def _stays_stopped(ledger: Ledger) -> str:
+    return (
+        f"kdsearch: {ledger.folder} was asked to stop, and nobody has launched it since: nothing "
+        "is done\n  to go on: launch it outside of a job or with --address http://HEAD:8265, or "
+        f"remove {ledger.folder}/stop.json"
     )
 
 
@@ -376,8 +397,8 @@ def _disk_in_words(folder: Path) -> Iterator[None]:
         raise storage_error(folder, error) from None
 
 
-def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
-    """Say what is missing of a search that ended, and exit with 1."""
+def _exit(agenda: Agenda, ledger: Ledger) -> NoReturn:
+    """Say what is missing of a search that ended, and exit with what that means."""
     failed = [key for key, result in used(agenda).items() if result is None]
     blocked = [view for view in agenda.views() if view.blocked]
     for view in blocked:
@@ -397,5 +418,11 @@ def _exit_if_incomplete(agenda: Agenda, ledger: Ledger) -> None:
     unscored = [v for v in agenda.views() if v.traversed and not v.best_has_score]
     for view in unscored:
         print(f"kdsearch: {view.case}: no training of it has a score", file=sys.stderr)
-    if failed or blocked or unscored or not agenda.complete:
-        raise typer.Exit(INCOMPLETE)
+    raise typer.Exit(
+        exit_code(
+            complete=agenda.complete,
+            flawless=not (failed or blocked or unscored),
+            stopped=ledger.stopped_by_person(),
+            job=in_job(os.environ),
+        )
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdsearch.agenda import Agenda, Attempt, CaseView, TestScore, best_so_far, remaining, used
+from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
@@ -46,8 +48,12 @@ def status(
             "--watch", help="Go on showing it while the search runs; in a pipe, what has changed."
         ),
     ] = False,
+    address: Dashboard = None,
 ) -> None:
     """Show how far a search is, from its files alone, while it runs or after."""
+    if address is not None:
+        run_there(address, "status", folder, *["--json"] * as_json, *["--watch"] * watch)
+        return
     reader = Reader(folder)
     out = console(soft_wrap=not watch)
 
@@ -71,8 +77,13 @@ def explain(
         str | None, typer.Argument(help="A test case, or part of its name.", metavar="[CASE]")
     ] = None,
     as_json: Json = False,
+    address: Dashboard = None,
 ) -> None:
     """Show why each value won: the stages of a test case with every candidate's score."""
+    if address is not None:
+        named = [case] if case else []
+        run_there(address, "explain", folder, *named, *["--json"] * as_json)
+        return
     _, agenda = open_folder(folder)
     views = [view for view in agenda.views() if case is None or case in str(view.case)]
     if not views:
@@ -86,8 +97,27 @@ def explain(
         _explain(out, agenda, view)
 
 
-def report(folder: StudyFolder, as_json: Json = False) -> None:
+def report(
+    folder: StudyFolder,
+    as_json: Json = False,
+    address: Dashboard = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="With --address: where the report is brought to. [NAME-report]"
+        ),
+    ] = None,
+) -> None:
     """Write the report of a study, complete or not, and print where it is."""
+    if address is not None and as_json:
+        run_there(address, "report", folder, "--json")
+        return
+    if address is not None:
+        typer.echo(f"brought here: {bring_report(address, folder, to)}")
+        return
+    if to is not None:
+        mend = "copy the folder that this prints, or give --address"
+        raise InputError.one("--to", "brings a report from a cluster", mend)
     ledger, agenda = open_folder(folder)
     path = write_report(ledger, agenda)
     if as_json:

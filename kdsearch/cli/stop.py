@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Failure, used
+from kdsearch.cli.automatic import INCOMPLETE, in_job, stopped_by_person
+from kdsearch.cli.job import Dashboard, run_there
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
 from kdsearch.cli.reporting import start_report
 from kdsearch.driver import Deadline
@@ -25,7 +27,6 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, driver_of, leave
 
 INTERRUPTED = 130
-_INCOMPLETE = 1
 _GRACE_SECONDS = 1.0
 """To clean up in: what stops a job, such as `ray job stop`, kills it a moment later."""
 _SECONDS_BETWEEN = 1.0
@@ -43,13 +44,17 @@ def stop(
     drain: Annotated[
         bool, typer.Option("--drain", help="Let finish what runs, and start nothing new.")
     ] = False,
+    address: Dashboard = None,
 ) -> None:
     """Stop the search that drives a folder, on whatever machine it runs."""
+    if address is not None:
+        run_there(address, "stop", folder, *["--drain"] * drain)
+        return
     ledger, _ = open_folder(folder)
     driver = driver_of(ledger.folder)
     if driver is None:
         raise InputError.one(folder, "is not being driven", "there is nothing to stop")
-    ledger.ask_to_stop(drain=drain)
+    ledger.ask_to_stop(drain=drain, person=stopped_by_person(os.environ))
     who = f"process {driver['pid']} on {driver['host']}"
     console().print(f"asked {who} to stop{' when what runs has ended' if drain else ''}")
 
@@ -60,12 +65,16 @@ def retry(
         str | None,
         typer.Option("--class", metavar="CLASS", help="Those only whose last try failed so."),
     ] = None,
+    address: Dashboard = None,
 ) -> None:
     """Have the trainings that failed for good tried again, at the next launch."""
     if kind is not None and kind not in get_args(Failure):
         raise InputError.one(
             "--class", f"no class {kind}", f"one of {', '.join(get_args(Failure))}"
         )
+    if address is not None:
+        run_there(address, "retry", folder, *[f"--class={kind}"] * (kind is not None))
+        return
     ledger, agenda = open_folder(folder)
     with driver_lock(ledger.folder):
         attempts = ledger.attempts()
@@ -115,6 +124,10 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if _stop_code(ledger) == 0:
+            raise typer.Exit from None
+        raise
     finally:
         over.set()
         for number, handler in before.items():
@@ -126,7 +139,7 @@ def stop_on_signals(out: Console, ledger: Ledger) -> None:
 
     def interrupt(number: int, frame: object) -> NoReturn:
         # What is still to be cleaned up then is Ray's, which ends with this process.
-        timer = threading.Timer(_GRACE_SECONDS, _end, (ledger, INTERRUPTED))
+        timer = threading.Timer(_GRACE_SECONDS, _end, (ledger, _stop_code(ledger)))
         timer.daemon = True
         timer.start()
         for known in (signal.SIGTERM, signal.SIGINT):
@@ -138,7 +151,15 @@ def stop_on_signals(out: Console, ledger: Ledger) -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGUSR1, lambda number, frame: ledger.ask_to_stop(drain=True))
+    # It is how schedulers say that a job is nearly over; the next one is not bound by it.
+    signal.signal(
+        signal.SIGUSR1, lambda number, frame: ledger.ask_to_stop(drain=True, person=False)
+    )
+
+
+def _stop_code(ledger: Ledger) -> int:
+    """The exit code of a launch that is cut off now: see `exit_code`."""
+    return 0 if in_job(os.environ) and ledger.stopped_by_person() else INTERRUPTED
 
 
 def give_up(ledger: Ledger, out: Console, what: str) -> None:
@@ -146,7 +167,7 @@ def give_up(ledger: Ledger, out: Console, what: str) -> None:
     out.print(f"\nkdsearch: {what}; what was finished is kept")
     resume_hint(out)
     _report(ledger)
-    _end(ledger, _INCOMPLETE)
+    _end(ledger, INCOMPLETE)
 
 
 def _report(ledger: Ledger) -> None:

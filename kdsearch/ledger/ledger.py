@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kdsearch.agenda import Attempt, Outcome, failed_for_good
 from kdsearch.errors import InputError, Problem, StorageError, shown
@@ -435,20 +435,33 @@ class Ledger:
         except (FileNotFoundError, UnreadableError):
             return ""
 
-    def ask_to_stop(self, *, drain: bool) -> None:
-        """Ask the driver to end the search: now, or (`drain`) when what runs has ended."""
-        self.write("stop.json", json.dumps({"drain": drain}))
+    def ask_to_stop(self, *, drain: bool, person: bool = True) -> None:
+        """Ask the driver to end the search: now, or (`drain`) when what runs has ended.
+
+        What no `person` asks for, but a scheduler that is about to end a job, holds for the driver
+        that runs now, and changes nothing where a person has asked.
+        """
+        if not person and self.stopped_by_person():
+            return
+        self.write("stop.json", json.dumps({"drain": drain, "person": person}))
 
     def stop_asked(self) -> Literal["now", "drain"] | None:
         """What `ask_to_stop` asked for."""
-        try:
-            note = parse_json(self._disk.read(self.folder / "stop.json"))
-        except (FileNotFoundError, UnreadableError):
-            return None
-        drain = note.get("drain") if isinstance(note, dict) else None
+        drain = self._stop().get("drain")
         if not isinstance(drain, bool):
             return None
         return "drain" if drain else "now"
+
+    def stopped_by_person(self) -> bool:
+        """Whether a person asked for it, so that it holds until one launches the search again."""
+        return self.stop_asked() is not None and self._stop().get("person", True) is not False
+
+    def _stop(self) -> dict[str, Any]:
+        try:
+            note = parse_json(self._disk.read(self.folder / "stop.json"))
+        except (FileNotFoundError, UnreadableError):
+            return {}
+        return note if isinstance(note, dict) else {}
 
     def forget_stop(self) -> None:
         """A new search is not bound by what the one before was asked."""

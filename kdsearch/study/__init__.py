@@ -64,6 +64,7 @@ from kdsearch.study.schema import (
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
 from kdsearch.study.sources import changed_sources, digest_model
 from kdsearch.study.survey import survey
+from kdsearch.study.travel import travelling_files
 from kdsearch.study.versions import installed_versions
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "survey",
     "task_of",
     "test_cases",
+    "travelling_files",
     "units_per_row",
     "weight_files",
 ]

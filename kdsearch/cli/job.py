@@ -1,0 +1,337 @@
+"""Commands that run on a cluster far away: `launch`, and what looks at a study, as Ray jobs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from kdsearch.cli.address import Address, find_address
+from kdsearch.cli.automatic import INCOMPLETE, versions
+from kdsearch.cli.deliver import Delivery, deliver, delivery, received
+from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.cli.submission import (
+    Package,
+    cluster_path,
+    is_search,
+    job_names,
+    next_step,
+    package,
+)
+from kdsearch.errors import InputError, shown
+from kdsearch.ledger import UnreadableError, driver_of, open_plain
+from kdsearch.study import Study, readable_size, test_cases
+
+if TYPE_CHECKING:
+    from kdsearch.engine.ray_tune.jobs import Job, Jobs
+
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="Run this as a job on the cluster with this dashboard, http://HEAD:8265; FOLDER is "
+        "then as the cluster sees it.",
+    ),
+]
+_SECRET = "KDSEARCH_OPTUNA"
+_INTERRUPTED = 130
+_SECONDS_BETWEEN_LOOKS = 1.0
+_NO_SUCH_COMMAND = 127
+_BEGINS = "Running entrypoint for job "
+"""The last line that Ray writes into a job's log before its command does."""
+_LINES_AGAIN = 20
+"""Of what a search has said before, for one who comes back to it."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(epilog=example("kdsearch logs /shared/runs/mrpc --address http://HEAD:8265"))(logs)
+    app.command(hidden=True)(deliver)
+
+
+def logs(
+    folder: StudyFolder,
+    address: Dashboard = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the search ends; Ctrl-C leaves it.")
+    ] = False,
+) -> None:
+    """Print what a search has said: a line for each training that began, ended or failed.
+
+    With --address it is all that the newest job for the folder has printed.
+    """
+    if address is not None:
+        _job_log(address, folder, follow=follow)
+        return
+    ledger, _ = open_folder(folder)
+    log = ledger.folder / "launch.log"
+    try:
+        opened = open_plain(log)
+    except (FileNotFoundError, UnreadableError):
+        raise InputError.one(log, "is not there, or no file", "has a search begun?") from None
+    with opened as file:
+        while True:
+            driven = follow and driver_of(ledger.folder)
+            sys.stdout.write(shown(file.read().decode(errors="replace")))
+            sys.stdout.flush()
+            if not driven:
+                return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+# -- launching -------------------------------------------------------------------------------------
+
+
+def launch_there(
+    where: Address,
+    study_file: Path,
+    study: Study,
+    folder: str,
+    options: Sequence[str],
+    *,
+    detach: bool,
+    out: Console,
+) -> None:
+    """Submit a launch to the cluster at `where`, or join the one that runs; show what it says.
+
+    Exits as the launch does. Raises `InputError` where it cannot be submitted.
+    """
+    files = package(study_file, study)
+    command = shlex.join(["kdsearch", "launch", study_file.name, "--folder", folder, *options])
+    metadata = {
+        "job_name": f"kdsearch {study.name}",
+        "study": study.name,
+        "cases": str(len(test_cases(study))),
+        "folder": folder,
+        "files": files.digest,
+        **versions(),
+    }
+    if _SECRET in os.environ:
+        out.print(f"{_SECRET} stays here: no secret goes along; on the cluster it may be in a file")
+    stop = f"kdsearch stop {shlex.quote(folder)} --address {where.value}"
+    with _may_be_left(out, stop):
+        jobs = _jobs(where)
+        start = job_names(folder)
+        known = ""
+        while True:
+            there = {job.name: job for job in jobs.named(start)}
+            step = next_step(start, {job.name: job.ended for job in there.values()})
+            if step.joins:
+                known = _join(jobs, there[step.name], command, files, out)
+                break
+            # Not so if somebody else submits it in this moment.
+            if _submit(jobs, where, step.name, command, metadata, files, out):
+                break
+        if detach:
+            out.print(f"it runs by itself; the same command watches it; to stop it: {stop}")
+            return
+        output = _Output(begun=bool(known))
+        _exit_as(_followed(jobs, step.name, output, len(known)), out)
+
+
+def _submit(
+    jobs: Jobs,
+    where: Address,
+    name: str,
+    command: str,
+    metadata: Mapping[str, str],
+    files: Package,
+    out: Console,
+) -> bool:
+    out.print(f"submits {name} to {where.value}, with {count(len(files.files), 'file')}:")
+    for file, path in files.files.items():
+        out.print(f"  {file}  {readable_size(path.stat().st_size)}")
+    out.print(f"it runs there: {command}")
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = Path(scratch) / "package.zip"
+        files.write(packed)
+        return jobs.submit(command, name, metadata, packed)
+
+
+def _join(jobs: Jobs, job: Job, command: str, files: Package, out: Console) -> str:
+    """Say which job is joined, and how its log ends; that log, once its command has begun."""
+    out.print(f"joins {job.name}, which runs already: {job.entrypoint}")
+    if job.entrypoint != command or job.metadata.get("files") != files.digest:
+        out.print("  not with the study, data and options given now: to use these, stop it first")
+    known = jobs.log(job.name)
+    _, begins, said = known.partition(_BEGINS)
+    lines = said.splitlines(keepends=True)[1:]
+    sys.stdout.write(shown("".join(lines[-_LINES_AGAIN:])))
+    return known if begins else ""
+
+
+@contextmanager
+def _may_be_left(out: Console, stop: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        out.print("\nleft; what was submitted goes on, and the same command watches it again")
+        out.print(f"to stop it: {stop}")
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+# -- other commands --------------------------------------------------------------------------------
+
+
+def run_there(address: str, command: str, folder: Path, *options: str) -> None:
+    """Run a command about a study's folder on the cluster; print what it prints, exit as it does.
+
+    Raises `InputError`.
+    """
+    jobs, there = _jobs(_dashboard(address)), cluster_path(folder, "FOLDER")
+    words = shlex.join(["kdsearch", command, there, *options])
+    with _short_job(jobs, words, command, there) as name:
+        job = _followed(jobs, name, _Output())
+    if job.code == 0:
+        jobs.forget(name)  # somebody who looks every minute would fill the cluster's list
+    _exit_as(job, console())
+
+
+def bring_report(address: str, folder: Path, to: Path | None) -> Path:
+    """Have the report of a study written on the cluster, and bring it here; where it is then.
+
+    Raises `InputError`.
+    """
+    there = cluster_path(folder, "FOLDER")
+    to = to or Path(f"{Path(there).name}-report")
+    if to.exists() and not to.is_dir():
+        raise InputError.one(f"--to {to}", "is a file", "give a folder")
+    report = shlex.join(["kdsearch", "report", there])
+    bring = shlex.join(["kdsearch", "deliver", f"{there}/report"])
+    _bring(address, "report", there, f"{report} && {bring}", to)
+    return to / "report.html"
+
+
+def bring_student(address: str, folder: Path, case: str, to: Path, options: Sequence[str]) -> None:
+    """Have a student exported on the cluster, and bring it here. Raises `InputError`."""
+    there = cluster_path(folder, "FOLDER")
+    export = shlex.join(["kdsearch", "export", there, case, *options])
+    made = """new=$(mktemp -d) && trap 'rm -rf "$new"' EXIT TERM"""
+    words = f'{made} && {export} --to "$new" && kdsearch deliver "$new"'
+    _bring(address, "export", there, words, to)
+
+
+def _bring(address: str, command: str, there: str, words: str, to: Path) -> None:
+    jobs, output = _jobs(_dashboard(address)), _Output()
+    with _short_job(jobs, words, command, there) as name:
+        job = _followed(jobs, name, output)
+        if output.delivery:
+            received(output.delivery, lambda file, part: jobs.fetch(job, file, part), to)
+            return
+    _exit_as(job, console())
+    raise InputError.one(name, "brought nothing", "try it again")
+
+
+@contextmanager
+def _short_job(jobs: Jobs, words: str, command: str, folder: str) -> Iterator[str]:
+    """Submit a job that nobody joins, and see that it has ended when this is left."""
+    name = f"{job_names(folder)}{command}-{secrets.token_hex(4)}"
+    jobs.submit(
+        words,
+        name,
+        {"job_name": f"kdsearch {command}", "folder": folder, **versions()},
+    )
+    try:
+        yield name
+    finally:
+        with suppress(InputError):
+            if not jobs.job(name).ended:
+                jobs.stop(name)
+
+
+def _job_log(address: str, folder: Path, *, follow: bool) -> None:
+    """Print the log of a folder's newest search there; with `follow`, until it ends."""
+    where, there = _dashboard(address), cluster_path(folder, "FOLDER")
+    jobs, start = _jobs(where), job_names(there)
+    searches = [job.name for job in jobs.named(start) if is_search(job.name)]
+    if not searches:
+        what = f"no job of {where.value} has searched there"
+        raise InputError.one(there, what, "its launch.log may: kdsearch logs, on the cluster")
+    newest = max(searches, key=lambda name: int(name.removeprefix(start)))
+    if not follow:
+        output = _Output()
+        output(jobs.log(newest))
+        output.close()
+        return
+    with suppress(KeyboardInterrupt):
+        _followed(jobs, newest, _Output())
+
+
+# -- how it is shown -------------------------------------------------------------------------------
+
+
+class _Output:
+    """Prints a job's log, but for what Ray says before the command begins, and for deliveries."""
+
+    def __init__(self, *, begun: bool = False) -> None:
+        self.delivery: Delivery | None = None
+        self._begun = begun
+        self._rest = ""
+
+    def __call__(self, text: str) -> bool:
+        """Take more of the log; False once it tells of a delivery."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if not self._begun:
+                self._begun = line.startswith(_BEGINS)
+            elif (found := delivery(line)) is not None:
+                self.delivery = found
+            else:
+                print(shown(line))
+        sys.stdout.flush()
+        return self.delivery is None
+
+    def close(self) -> None:
+        """Print a last line without an end."""
+        if self._rest and self._begun:
+            print(shown(self._rest))
+
+
+def _followed(jobs: Jobs, name: str, output: _Output, skip: int = 0) -> Job:
+    job = jobs.follow(name, output, skip=skip)
+    output.close()
+    return job
+
+
+def _exit_as(job: Job, out: Console) -> None:
+    """Exit as a job's command did, with words where it did not come so far."""
+    if job.state == "STOPPED":
+        out.print(f"{job.name} was stopped")
+        raise typer.Exit(_INTERRUPTED)
+    if job.code == _NO_SUCH_COMMAND:
+        raise InputError.one(
+            job.name,
+            "found no kdsearch on the head of the cluster",
+            "install it there, and have its folder in the PATH of `ray start`",
+        )
+    if job.state == "FAILED" and job.code is None:
+        out.print(f"kdsearch: {job.name} did not run: {job.message}")
+        raise typer.Exit(INCOMPLETE)
+    if job.code:
+        raise typer.Exit(job.code if job.code > 0 else 128 - job.code)  # as a shell says of signals
+
+
+def _dashboard(address: str) -> Address:
+    where = find_address(address, {})
+    if where.kind != "jobs":
+        mend = "give http://HEAD:8265; on a machine that sees the folder none is needed"
+        raise InputError.one(f"--address {address}", "is no dashboard's address", mend)
+    return where
+
+
+def _jobs(where: Address) -> Jobs:
+    # Ray takes a second to import.
+    from kdsearch.engine.ray_tune.jobs import Jobs
+
+    return Jobs(where.value, where.source)
