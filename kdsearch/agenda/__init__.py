@@ -33,7 +33,7 @@ from kdsearch.agenda.progress import (
     stage_of,
 )
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk, Wanted
-from kdsearch.agenda.speed import Kind, Role, Speeds, kind_of, kinds_of, per_token, sizes
+from kdsearch.agenda.speed import Kind, Speeds, kind_of, kinds_of, per_token, sizes
 from kdsearch.agenda.training import (
     VERSION,
     CheckpointSpec,
@@ -78,7 +78,6 @@ __all__ = [
     "Phase2",
     "Request",
     "Results",
-    "Role",
     "Simulated",
     "Simulation",
     "Speeds",

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
-from kdsearch.agenda.speed import Role, Speeds, kind_of, kinds_of, sizes
+from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes
 from kdsearch.agenda.training import (
     CheckpointSpec,
     ErmTraining,
@@ -46,7 +46,7 @@ from kdsearch.search import (
     traverse,
     tune,
 )
-from kdsearch.study import Resolved, TestCase, space_of, test_cases
+from kdsearch.study import Resolved, Role, TestCase, space_of, test_cases
 
 ERM = "erm"
 """The stage of the students without a teacher."""

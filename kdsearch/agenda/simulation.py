@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count, product
 from zlib import crc32
 
-from kdsearch.agenda.speed import Kind, Role, Speeds, kinds_of
+from kdsearch.agenda.speed import Kind, Speeds, kinds_of
 from kdsearch.search import (
     LAZY_TEMPERATURE,
     Candidate,
@@ -34,7 +34,7 @@ from kdsearch.search import (
     traversal_rounds,
     tune,
 )
-from kdsearch.study import SPLITS, Study, TestCase, space_of, test_cases
+from kdsearch.study import SPLITS, Role, Study, TestCase, space_of, test_cases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from kdsearch.agenda import (
     Counts,
     ErmTraining,
     Kind,
-    Role,
     Simulated,
     Simulation,
     StudentTraining,
@@ -32,6 +31,7 @@ from kdsearch.errors import InputError
 from kdsearch.search import Bounds, Checkpoint, Inner
 from kdsearch.study import (
     Resolved,
+    Role,
     Study,
     TestCase,
     cache_bytes,

@@ -26,19 +26,23 @@ _LONGEST_MESSAGE = 300
 
 
 class Watch(Protocol):
-    """Someone who follows a search."""
+    """Someone who follows a search. A class that derives from it need not heed everything."""
 
     def started(self, request: Request) -> None:
         """A training was handed to the engine."""
+        return
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """A training has its outcome."""
+        return
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """A training failed; `for_good` if it will not be tried again."""
+        return
 
     def tick(self) -> None:
         """Time has passed: about a second, unless a training blocks the driver itself."""
+        return
 
 
 class _Lines(logging.StreamHandler[IO[str]]):

@@ -12,11 +12,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -161,14 +161,16 @@ class Jobs:
                 if not show(text):
                     return
 
-    async def _texts(self, name: str, seen: int) -> AsyncIterator[str]:
+    async def _texts(self, name: str, seen: int) -> AsyncGenerator[str, None]:
         """The log behind the first `seen` characters; Ray begins anew with each connection."""
         lost: float | None = None
         while True:
             known, whole = seen, True
             try:
                 try:
-                    async with aclosing(self._client.tail_job_logs(name)) as texts:
+                    tail = self._client.tail_job_logs(name)
+                    # Ray calls it an iterator, but it is a generator, whose connection must close.
+                    async with aclosing(cast(AsyncGenerator[str, None], tail)) as texts:
                         while text := await asyncio.wait_for(anext(texts, ""), _QUIET_SECONDS):
                             new, known = text[known:], max(0, known - len(text))
                             seen, lost = seen + len(new), None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.util import placement_group, remove_placement_group
 
 from kdsearch.errors import InputError, Problem
@@ -273,8 +273,8 @@ class _Request:
 
     def answer(self) -> _Answer:
         """What the autoscaler says of it. The first version of autoscalers says nothing."""
-        client = ray._private.worker.global_worker.gcs_client
-        reply = GetClusterStatusReply.FromString(client.get_cluster_status())
+        worker: Any = ray._private.worker.global_worker
+        reply = GetClusterStatusReply.FromString(worker.gcs_client.get_cluster_status())
         scaler, cluster = reply.autoscaling_state, reply.cluster_resource_state
         if self._since is None and self._in(cluster.pending_gang_resource_requests):
             self._since = cluster.cluster_resource_state_version
