@@ -602,7 +602,7 @@ def test_each_role_runs_on_its_part_of_a_gpu_of_a_node_with_the_label(tmp_path: 
     limits: dict[str, set[str]] = {role: set() for role in ROLES}
     for role, _, _, process, _ in placed:
         limits[role].add((tmp_path / f"{process}.limit").read_text())
-    assert limits == {"teacher": {"1.0 0"}, "outputs": {"0.5 0"}, "student": {"0.25 0"}}
+    assert limits == {"teacher": {"1 0"}, "outputs": {"0.5 0"}, "student": {"0.25 0"}}
     assert Ledger(tmp_path).attempts() == {}
 
 
