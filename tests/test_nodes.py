@@ -17,8 +17,8 @@ from test_ray import TINY, ready
 
 from kdsearch.agenda import Agenda, Outcome
 from kdsearch.driver import version_changes
-from kdsearch.engine.ray_tune import Cluster, Expected, lacks_here, watch_nodes
-from kdsearch.engine.ray_tune.nodes import SAME, Facts, lacks
+from kdsearch.engine.ray_tune import Cluster, Expected, watch_nodes
+from kdsearch.engine.ray_tune.nodes import SAME, Facts, lacks, lacks_here
 from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, driver_lock
 
