@@ -35,11 +35,15 @@ ray get-auth-token --generate >/dev/null
 
 finished() { find "$folder/outcomes" -name '*.json' 2>/dev/null | wc -l; }
 
-# Nearly over: finish what can be finished. A stop that is asked for in a job is for that job alone; where
+# What a stop or an exit code means to this script: see cluster/README.md.
+export KDSEARCH_BATCH=1
+
+# Nearly over: finish what can be finished. A stop that is asked for here is for this job alone; where
 # somebody has asked to stop, that is for good.
+own_stop() { grep -qs '"person": false' "$folder/stop.json"; }
 drained=
 drain() {
-  [ -e "$folder/stop.json" ] && return
+  [ -e "$folder/stop.json" ] && ! own_stop && return
   drained=yes
   kdsearch stop "$folder" --drain
 }
@@ -49,19 +53,21 @@ ends=$(date +%s -d "$(squeue --noheader --job="$SLURM_JOB_ID" --format=%e)")
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 before=$(finished)
 
-# Ray on every node and the launch on the first, which leaves a minute before the end at the latest.
+# Ray on every node and the launch on the first, which leaves a minute before the end at the latest. Its
+# exit code lies in a file: where Ray does not start, `ray symmetric-run` may say 0.
+export KDSEARCH_CODE
+KDSEARCH_CODE=$(mktemp)
+# shellcheck disable=SC2016  # the shell on the first node expands it
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none \
   ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
-  kdsearch launch "$study" --folder "$folder" --address auto \
+  sh -c 'kdsearch launch "$@"; echo $? >"$KDSEARCH_CODE"' sh "$study" --folder "$folder" --address auto \
   --deadline "$(date +%FT%T -d "@$((ends - 60))")" "$@" &
 launch=$!
-wait "$launch"
-status=$?
-if [ -n "$drained" ]; then
-  wait "$launch"  # the signal ended the first one
-  status=$?
-  grep -qs '"person": false' "$folder/stop.json" && rm "$folder/stop.json"  # this job's own wish
-fi
+while wait "$launch"; [ $? -eq 138 ]; do :; done  # 128 + USR1: it was the signal that ended the wait
+status=$(cat "$KDSEARCH_CODE")
+rm "$KDSEARCH_CODE"
+: "${status:=1}"
+own_stop && rm "$folder/stop.json"
 
 # 0 says that the same command would change nothing: complete, or stopped for good. Else it goes on, and
 # trainings that were cut off go on from their checkpoints. A launch that fails without having finished

@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import socket
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
 from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
-from kdsearch.driver import Dispatcher, Estimate, Watch, duration, estimate, open_study, run_search
+from kdsearch.driver import (
+    Deadline,
+    Dispatcher,
+    Estimate,
+    Watch,
+    duration,
+    estimate,
+    open_study,
+    run_search,
+)
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import Engine, Fleet, InProcessEngine, Queue, TabulatedEngine, Worker
 from kdsearch.ledger import Ledger
@@ -337,6 +347,25 @@ def test_watches_are_told_that_time_passes_though_nothing_happens() -> None:
     for _ in range(3):
         assert dispatcher.wanted == 1
     assert ticks.count == 1
+
+
+def test_a_search_that_is_to_drain_wants_no_more_slots_though_all_are_busy() -> None:
+    agenda, ledger = requests(erm=True)
+    dispatcher = Dispatcher(agenda, ledger)
+    assert dispatcher.take() is not None
+    before = dispatcher.wanted
+    ledger.ask_to_stop(drain=True, person=True)
+    dispatcher._ticked -= 1.0  # a second later
+    assert dispatcher.wanted < before
+    assert dispatcher.wanted == 1
+
+
+def test_a_search_that_its_deadline_ends_is_not_stopped_by_a_person() -> None:
+    agenda, ledger = requests()
+    dispatcher = Dispatcher(agenda, ledger, deadline=Deadline(at=time.monotonic()))
+    assert dispatcher.take() is None
+    assert ledger.stop_asked() == "drain"
+    assert not ledger.stopped_by_person()
 
 
 def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:

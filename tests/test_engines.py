@@ -311,7 +311,7 @@ def test_a_lost_training_is_an_attempt_and_is_tried_again_until_it_has_failed_fo
 def test_a_search_that_drains_gives_out_nothing_new_and_is_complete_when_nothing_runs() -> None:
     agenda, ledger, dispatcher, _ = dispatching(tries=1)
     key = take(dispatcher)
-    ledger.ask_to_stop(drain=True)
+    ledger.ask_to_stop(drain=True, person=True)
     assert dispatcher.take() is None
     assert not dispatcher.complete
     ledger.write_outcome(outcome_of(agenda.requests()[0].training))
@@ -327,7 +327,7 @@ def test_what_a_worker_had_not_begun_when_the_search_drained_is_no_try(tmp_path:
     dispatcher = Dispatcher(agenda, ledger)
     request = dispatcher.take()
     assert request is not None
-    ledger.ask_to_stop(drain=True)
+    ledger.ask_to_stop(drain=True, person=True)
     recorded = RecordedTraining(log=tmp_path / "runs.txt")
     Worker(folder=tmp_path, run_training=recorded)(request.training)
     dispatcher.done(request.training.key)
@@ -394,7 +394,7 @@ class DrainingTraining:
     """`made_up_training` during which the search is asked to drain."""
 
     def __call__(self, training: Training, folder: Path) -> Outcome:
-        Ledger(folder).ask_to_stop(drain=True)
+        Ledger(folder).ask_to_stop(drain=True, person=True)
         return made_up_training(training, folder)
 
 

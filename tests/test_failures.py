@@ -280,7 +280,7 @@ def test_a_search_with_nothing_left_to_do_ends(tmp_path: Path, cluster: Cluster)
         ledger.write_outcome(outcome)
         agenda.add(outcome.key, outcome)
     assert search(ledger, HangingTraining(), cluster).complete
-    ledger.ask_to_stop(drain=True)
+    ledger.ask_to_stop(drain=True, person=True)
     search(ready(tmp_path / "other"), made_up_training, cluster)
 
 

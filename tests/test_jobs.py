@@ -328,12 +328,13 @@ def ray_job(**metadata: str) -> dict[str, str]:
     ("environment", "job", "launched", "stopped"),
     [
         ({}, False, True, True),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, False, True, True),  # a terminal there
         (ray_job(), True, False, True),  # as KubeRay submits it, for the first or the fourth time
         (ray_job(**versions()), True, True, True),  # `kdsearch launch --address http://…`
-        ({"SLURM_JOB_ID": "7"}, True, True, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, True, False, False),
+        ({"KDSEARCH_BATCH": "1"}, True, True, False),
+        ({"KDSEARCH_BATCH": "1", "SLURM_RESTART_COUNT": "1"}, True, False, False),
         # A Ray that was started in a job of Slurm's hands its environment on.
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1", **ray_job(**versions())}, *[True] * 3),
+        ({"KDSEARCH_BATCH": "1", "SLURM_RESTART_COUNT": "1", **ray_job(**versions())}, *[True] * 3),
     ],
 )
 def test_who_launches_and_who_stops_is_told_by_the_environment(
@@ -388,8 +389,8 @@ def test_what_a_person_stopped_stays_stopped_through_retries_until_a_person_laun
     study, run = study_in(tmp_path, tiny(name="x")), tmp_path / "run"
     ledger = Ledger(run)
     ledger.prepare()
-    ledger.ask_to_stop(drain=True)
-    for environment in (ray_job(), {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}):
+    ledger.ask_to_stop(drain=True, person=True)
+    for environment in (ray_job(), {"KDSEARCH_BATCH": "1", "SLURM_RESTART_COUNT": "2"}):
         with monkeypatch.context() as job:
             for name, value in environment.items():
                 job.setenv(name, value)
@@ -409,7 +410,7 @@ def test_what_a_job_itself_stopped_goes_on_when_it_is_retried(
     ledger = Ledger(run)
     ledger.prepare()
     ledger.ask_to_stop(drain=True, person=False)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("KDSEARCH_BATCH", "1")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     [once] = retried(run, study, limit=3)
     assert "nothing" not in once.err

@@ -238,7 +238,7 @@ def test_what_is_asked_for_in_vain_for_a_while_is_asked_for_no_more_and_idle_slo
     first = world.until_students()
     other, *waiting = world.grow()
     world.up(other)
-    world.ledger.ask_to_stop(drain=True)
+    world.ledger.ask_to_stop(drain=True, person=True)
     for trial in (first, other):
         world.finish(trial)
     assert world.queue.wanted == 0

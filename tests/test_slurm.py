@@ -28,6 +28,7 @@ over=$CALLS/over-${SLURM_RESTART_COUNT:-0}
 if [ "$SLURM_NODEID" = 0 ]; then
   until [ "$1" = -- ]; do shift; done
   shift
+  [ -e "$CALLS/no-ray" ] && exit 0
   "$@"
   status=$?
   touch "$over"
@@ -36,14 +37,15 @@ fi
 until [ -e "$over" ]; do sleep 0.1; done
 """
 
-# A launch ends as $CALLS/end says, as soon as that is there, or when it is asked to stop; its code
-# says then whether it would go on if it were tried again.
+# A launch ends as $CALLS/end says, as soon as that is there, or when it is asked to stop, unless
+# $CALLS/slow is there; its code says then whether it would go on if it were tried again.
 KDSEARCH = """#!/bin/bash
 printf '%s\\n' "$*" >> "$CALLS/kdsearch"
 case $1 in
   stop) cp "$CALLS/drain.json" "$2/stop.json" ;;
   launch)
     until [ -e "$CALLS/end" ] || [ -e "$FOLDER/stop.json" ]; do sleep 0.1; done
+    until [ -e "$CALLS/end" ] || [ ! -e "$CALLS/slow" ]; do sleep 0.1; done
     grep -qs '"person": true' "$FOLDER/stop.json" && exit 0
     [ -e "$FOLDER/stop.json" ] && exit 1
     . "$CALLS/end" ;;
@@ -171,10 +173,11 @@ class Job:
     def in_state(self, state: str) -> None:
         wait_for(lambda: self.show("JobState") == state)
 
-    def starts_now(self) -> None:
-        """Slurm lets a requeued job wait for two minutes."""
+    def goes_on_soon(self) -> None:
+        """For an hour. Slurm lets a requeued job wait for two minutes; a few seconds it must."""
         self.in_state("PENDING")
-        ask(self.environment, "scontrol", "update", f"JobId={self.number}", "StartTime=now")
+        changes = ("StartTime=now+5", "TimeLimit=60")
+        ask(self.environment, "scontrol", "update", f"JobId={self.number}", *changes)
 
 
 @pytest.fixture
@@ -236,7 +239,7 @@ def test_a_job_whose_time_is_nearly_up_drains_and_goes_on_when_requeued(
     # Slurm sends the script's own signal, since there are fewer than the 900 seconds left.
     job = submit("--time=10")
     job.started(1)
-    job.starts_now()
+    job.goes_on_soon()
     assert f"stop {job.folder} --drain" in (job.calls / "kdsearch").read_text()
     job.started(2)
     assert not (job.folder / "stop.json").exists()
@@ -272,7 +275,31 @@ def test_a_search_that_somebody_has_stopped_is_not_requeued(
     job = submit()
     job.started(1)
     (job.folder / "outcomes" / "one.json").write_text("{}")
-    Ledger(job.folder).ask_to_stop(drain=drain)
+    Ledger(job.folder).ask_to_stop(drain=drain, person=True)
     job.in_state("COMPLETED")
     assert len(job.launches()) == 1
     assert (job.folder / "stop.json").exists()
+
+
+def test_what_a_person_has_asked_to_drain_is_waited_for_past_the_signal(
+    submit: Callable[..., Job],
+) -> None:
+    job = submit("--time=17")
+    job.started(1)
+    (job.calls / "slow").touch()
+    (job.folder / "outcomes" / "one.json").write_text("{}")
+    Ledger(job.folder).ask_to_stop(drain=True, person=True)
+    ask(job.environment, "scancel", "--batch", "--signal=USR1", job.number)
+    time.sleep(3)  # if it were not waited for, the job would be over or requeued
+    assert (job.show("JobState"), job.show("Restarts")) == ("RUNNING", "0")
+    job.ends("exit 0")
+    job.in_state("COMPLETED")
+    assert (job.folder / "stop.json").exists()
+
+
+def test_a_ray_that_does_not_start_is_a_failure(submit: Callable[..., Job]) -> None:
+    job = submit("--hold", "--nodes=1")
+    (job.calls / "no-ray").touch()
+    ask(job.environment, "scontrol", "release", job.number)
+    job.in_state("FAILED")
+    assert job.launches() == []

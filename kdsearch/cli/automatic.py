@@ -12,7 +12,8 @@ from kdsearch.errors import InputError
 
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """What Ray gives to the command of a job, and to nothing else."""
-_SLURM_JOB = "SLURM_JOB_ID"
+_BATCH = "KDSEARCH_BATCH"
+"""Set by cluster/slurm.sh: Slurm's own variables are there in somebody's terminal, too."""
 INCOMPLETE = 1
 
 Environment = Mapping[str, str]
@@ -39,7 +40,7 @@ def check_versions(environment: Environment) -> None:
 
 def in_job(environment: Environment) -> bool:
     """Whether what runs here is looked after by a scheduler, which goes by exit codes."""
-    return _RAY_JOB in environment or _SLURM_JOB in environment
+    return _RAY_JOB in environment or _BATCH in environment
 
 
 def launched_by_person(environment: Environment) -> bool:
@@ -51,12 +52,12 @@ def launched_by_person(environment: Environment) -> bool:
     metadata = _metadata(environment)
     if metadata is not None:
         return "kdsearch" in metadata
-    return int(environment.get("SLURM_RESTART_COUNT", "0")) == 0
+    return _BATCH not in environment or environment.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
 def stopped_by_person(environment: Environment) -> bool:
     """Whether somebody wants a search to stop, and not the script of a job that is nearly over."""
-    return _metadata(environment) is not None or _SLURM_JOB not in environment
+    return _metadata(environment) is not None or _BATCH not in environment
 
 
 def exit_code(*, complete: bool, flawless: bool, stopped: bool, job: bool) -> int:

@@ -86,12 +86,13 @@ class Dispatcher:
         """Tell that time has passed: an engine asks for work once a second, whatever happens."""
         if time.monotonic() - self._ticked >= _SECONDS_BETWEEN_TICKS:
             self._ticked = time.monotonic()
+            self._see_whether_it_drains()  # no more slots are waited for then
             for watch in self._watches:
                 watch.tick()
 
     def _see_whether_it_drains(self) -> None:
         if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
-            self._ledger.ask_to_stop(drain=True)
+            self._ledger.ask_to_stop(drain=True, person=False)
         self._drains = self._drains or self._ledger.stop_asked() is not None
 
     def _startable(self) -> list[Request]:

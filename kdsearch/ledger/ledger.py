@@ -435,7 +435,7 @@ class Ledger:
         except (FileNotFoundError, UnreadableError):
             return ""
 
-    def ask_to_stop(self, *, drain: bool, person: bool = True) -> None:
+    def ask_to_stop(self, *, drain: bool, person: bool) -> None:
         """Ask the driver to end the search: now, or (`drain`) when what runs has ended.
 
         What no `person` asks for, but a scheduler that is about to end a job, holds for the driver
