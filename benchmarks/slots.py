@@ -1,22 +1,25 @@
 """How near slots come to the rate that trainings of a known length allow, and how many start.
 
     python benchmarks/slots.py [--slots 8 32] [--seconds 0 0.1 0.5] [--trainings 800] [--waiting]
-                                [--steady]
+                                [--study | --steady]
 
 A queue that asks for nothing but sleep takes agenda and ledger out of the picture. The rate is that
-of the middle half of the trainings; the ideal is slots over seconds. With `--steady`, a real study
-of one case, its models trained on two slots: the share of the time from the first moment both are
-up to the last training in which they were busy, beside the share that simulated slots reach with
-the same durations.
+of the middle half of the trainings; the ideal is slots over seconds. With `--study` they are in it,
+with the 39 cases of scale.py, and the profile of the driver is printed too. With `--steady`, a real
+study of one case, its models trained on two slots: the share of the time from the first moment both
+are up to the last training in which they were busy, beside the share that simulated slots reach
+with the same durations.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import logging
 import os
 import platform
+import pstats
 import re
 import resource
 import subprocess
@@ -26,14 +29,16 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 import ray
+import scale
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
-from kdsearch.driver import Dispatcher
+from kdsearch.driver import Dispatcher, Watch
 from kdsearch.engine import TabulatedEngine, Worker
 from kdsearch.engine.ray_tune import Cluster, Needs, RayTuneEngine
 from kdsearch.ledger import Ledger
@@ -188,7 +193,7 @@ def rate(slots: int, seconds: float, trainings: int, *, waiting: bool) -> None:
             cluster=Cluster(
                 dashboard=None,
                 token=None,
-                needed=dict.fromkeys(ROLES, Needs(resources={"CPU": 1})),
+                needed=NEEDED,
                 slots=slots,
             ),
             max_slots=None if waiting else slots,
@@ -207,6 +212,48 @@ def rate(slots: int, seconds: float, trainings: int, *, waiting: bool) -> None:
     )
 
 
+@dataclass
+class _Enough(Watch):
+    """Has a search end after so many trainings, and notes when each ended."""
+
+    ledger: Ledger
+    trainings: int
+    ends: list[float] = field(default_factory=list)
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        self.ends.append(time.monotonic())
+        if len(self.ends) == self.trainings:
+            self.ledger.ask_to_stop(drain=True, person=False)
+
+
+def slept(seconds: float, training: Training, folder: Path) -> Outcome:
+    """A training that takes `seconds`."""
+    time.sleep(seconds)
+    return scale.made_up(training)
+
+
+def with_agenda(slots: int, seconds: float, trainings: int) -> None:
+    """Print what the first `trainings` of a study come to, and where the driver's time goes."""
+    ray.cloudpickle.register_pickle_by_value(scale)
+    with tempfile.TemporaryDirectory(prefix="kdsearch-slots-") as name:
+        ledger = Ledger(Path(name))
+        ledger.prepare()
+        ledger.write_resolved(scale.resolved())
+        enough = _Enough(ledger, trainings)
+        engine = RayTuneEngine(
+            worker=Worker(folder=ledger.folder, run_training=partial(slept, seconds)),
+            cluster=Cluster(dashboard=None, token=None, needed=NEEDED, slots=slots),
+            max_slots=slots,
+        )
+        with cProfile.Profile() as profile:
+            engine.run(Dispatcher(Agenda(ledger.resolved()), ledger, (enough,)))
+    middle = enough.ends[trainings // 4 : trainings * 3 // 4]
+    reached = (len(middle) - 1) / (middle[-1] - middle[0])
+    ideal = f", ideal {slots / seconds:.1f}" if seconds else ""
+    print(f"{slots} slots, {seconds} s: {reached:.1f} trainings a second{ideal}")
+    pstats.Stats(profile).sort_stats("cumulative").print_stats("kdsearch|tune/", 25)
+
+
 Interval = tuple[float, float]
 
 
@@ -216,6 +263,7 @@ def steady() -> None:
         study, folder = Path(name) / "steady.yaml", Path(name) / "run"
         study.write_text(STEADY)
         command = [sys.executable, "-m", "kdsearch", "launch", str(study), "--folder", str(folder)]
+        command += ["--address", "local"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         ledger = Ledger(folder)
         known = {outcome.key: outcome for outcome in ledger.outcomes()}
@@ -271,6 +319,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.0, 0.1, 0.5])
     parser.add_argument("--trainings", type=int, default=800)
     parser.add_argument("--waiting", action="store_true", help="with 200 slots that wait for room")
+    parser.add_argument("--study", action="store_true", help="with agenda and ledger")
     parser.add_argument("--steady", action="store_true")
     given = parser.parse_args()
     print(f"Python {platform.python_version()}, Ray {version('ray')}, {os.cpu_count()} cores")
@@ -278,11 +327,15 @@ def main() -> None:
         steady()
         return
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    print("slots seconds  ideal/s reached/s  ratio processes  driver MB")
+    if not given.study:
+        print("slots seconds  ideal/s reached/s  ratio processes  driver MB")
     for slots in given.slots:
         ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False)
         for seconds in given.seconds:
-            rate(slots, seconds, given.trainings, waiting=given.waiting)
+            if given.study:
+                with_agenda(slots, seconds, given.trainings)
+            else:
+                rate(slots, seconds, given.trainings, waiting=given.waiting)
         ray.shutdown()
 
 

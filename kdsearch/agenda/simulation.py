@@ -270,9 +270,8 @@ class Simulation:
             if not self._ready[key]:
                 del self._ready[key], self._urgencies[key]
             name = (id(job.walk), job.role, job.what)
-            if (
-                name not in self._started
-            ):  # a trial may be asked for twice, at first as the lazy one
+            # A trial may be asked for twice, at first as the lazy one.
+            if name not in self._started:
                 self._started.add(name)
                 return job
         return None
