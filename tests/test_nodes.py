@@ -294,7 +294,7 @@ def test_a_cluster_of_nodes_without_the_folder_ends_in_words_for_each(tmp_path: 
 
 
 PLACED = """
-import socket, sys
+import platform, sys
 import ray
 from ray.util import placement_group_table, remove_placement_group
 from kdsearch.engine import Worker
@@ -308,7 +308,7 @@ with connect(sys.argv[1], resources=Resources(cpus=1, gpus=0), threads=1) as clu
     for node, name in names.items():
         cluster.left_out.clear()
         cluster.left_out.update({node, "f" * 56})
-        print("task", name, run_on_worker(cluster, socket.gethostname))
+        print("task", name, run_on_worker(cluster, platform.node))
         wanted = config("slot-1", f"group-{name}", cluster.needed["student"], cluster.left_out)
         group = slot.default_resource_request(wanted).to_placement_group()
         assert group.wait(60)
