@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +19,26 @@ from test_ray import TINY, ready
 from kdsearch.agenda import Agenda, Outcome
 from kdsearch.driver import version_changes
 from kdsearch.engine.ray_tune import Cluster, Expected, watch_nodes
-from kdsearch.engine.ray_tune.nodes import SAME, Facts, lacks, lacks_here
+from kdsearch.engine.ray_tune.nodes import (
+    SAME,
+    Facts,
+    doubts,
+    lacks,
+    lacks_here,
+    look_here,
+    none_left,
+)
+from kdsearch.engine.ray_tune.room import Needs
 from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, driver_lock
+from kdsearch.study import Resolved, hub
 
 VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
-EXPECTED = Expected(folder=Path("/shared/run"), mark=".probe-0", versions=VERSIONS, gpu=True)
-SOUND = Facts(host="one", trouble="", versions=VERSIONS, gpus=(), free={})
+PLAIN = resolved_of(a_study())
+EXPECTED = Expected(
+    folder=Path("/shared/run"), mark=".probe-0", versions=VERSIONS, gpu=True, resolved=PLAIN
+)
+SOUND = Facts(host="one", trouble="", models=(), versions=VERSIONS, gpus=(), free={})
 
 
 # -- what counts --------------------------------------------------------------------------------
@@ -61,8 +75,26 @@ def test_a_torch_for_cpus_is_a_lack_where_trainings_take_gpus_alone() -> None:
 
 
 def test_all_that_a_node_lacks_is_said_at_once() -> None:
-    facts = Facts(host="one", trouble="does not see /shared", versions={}, gpus=(), free={})
-    assert len(lacks(facts, EXPECTED)) == 1 + len(SAME)
+    bad = replace(SOUND, trouble="does not see /shared", models=("has no a", "has no b"))
+    assert len(lacks(replace(bad, versions={}), EXPECTED)) == 3 + len(SAME)
+
+
+def test_only_a_node_with_hardly_any_disk_or_memory_left_is_doubtful() -> None:
+    assert doubts(replace(SOUND, free={"disk": 2**30, "memory": 2**30})) == []
+    assert doubts(replace(SOUND, free={"disk": 5 * 10**8, "memory": 2 * 10**8})) == [
+        "has only 500 MB of disk for temporary files left",
+        "has only 200 MB of memory left",
+    ]
+
+
+def test_nodes_are_none_left_when_those_for_one_role_are_all_left_out() -> None:
+    needed = {"student": Needs(resources={"CPU": 1}), "teacher": Needs(resources={"GPU": 1})}
+    cpus, gpus = ({"Resources": {name: 4.0}, "Labels": {}} for name in ("CPU", "GPU"))
+    nodes = {"a": cpus, "b": cpus, "c": gpus}
+    assert none_left(needed, nodes, {"a"}) == []
+    assert none_left(needed, nodes, {"a", "b"}) == ["a", "b"]
+    assert none_left(needed, nodes, {"c"}) == ["c"]
+    assert none_left(needed, {}, set()) == []  # they are still to come
 
 
 # -- the folder -----------------------------------------------------------------------------------
@@ -73,7 +105,7 @@ def expected(tmp_path: Path) -> Expected:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".probe-1").touch()
-    return Expected(folder=folder, mark=".probe-1", versions={}, gpu=False)
+    return Expected(folder=folder, mark=".probe-1", versions={}, gpu=False, resolved=PLAIN)
 
 
 def test_a_node_that_sees_the_folder_lacks_nothing_and_leaves_nothing_there(
@@ -95,6 +127,73 @@ def test_a_node_with_another_folder_at_that_place_is_told_apart(expected: Expect
     (expected.folder / expected.mark).unlink()
     [found] = lacks_here(expected)
     assert found.startswith(f"sees another folder at {expected.folder}")
+
+
+def test_a_folder_that_cannot_be_read_is_a_lack_in_words(
+    expected: Expected, tmp_path: Path
+) -> None:
+    unreadable = tmp_path / ("x" * 300)  # also by root
+    assert lacks_here(replace(expected, folder=unreadable)) == [
+        f"cannot read {unreadable}: File name too long"
+    ]
+
+
+HANGS = """
+import pathlib, time
+from kdsearch.engine.ray_tune.slot import watched
+class Hanging(type(pathlib.Path())):
+    def is_symlink(self):
+        time.sleep(60)
+with watched(Hanging("begun"), 0.5):
+    print("got through")
+"""
+
+
+def test_a_process_whose_storage_hangs_before_a_training_ends_and_says_where(
+    tmp_path: Path,
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", HANGS], cwd=tmp_path, capture_output=True, text=True, timeout=50
+    )
+    assert found.returncode == 1
+    assert "Timeout" in found.stderr
+    assert "is_symlink" in found.stderr
+    assert "got through" not in found.stdout
+
+
+# -- models -------------------------------------------------------------------------------------
+
+
+def with_model(**source: str) -> Resolved:
+    models = a_study()["models"] | {"big": source}
+    return resolved_of(a_study(models=models))
+
+
+def test_a_node_that_does_not_see_a_models_folder_says_so(
+    expected: Expected, tmp_path: Path
+) -> None:
+    folder = tmp_path / "weights"
+    wanted = replace(expected, resolved=with_model(path=str(folder)))
+    assert lacks(look_here(wanted), wanted) == [f"has no models.big: {folder} is not on this host"]
+    folder.mkdir()
+    assert lacks_here(wanted) == []
+
+
+def test_a_node_that_cannot_fetch_a_model_of_the_hub_says_so(
+    expected: Expected, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    resolved = with_model(hub="someone/model")
+    wanted = replace(expected, resolved=resolved)
+    hub.reachable.cache_clear()
+    [found] = lacks_here(wanted)
+    hub.reachable.cache_clear()
+    assert found.startswith(
+        "has no models.big (someone/model): not on this machine, and the Hugging"
+    )
+    cached = {"big": resolved.models["big"].model_copy(update={"path": str(tmp_path)})}
+    there = resolved.model_copy(update={"models": resolved.models | cached})
+    assert lacks_here(replace(expected, resolved=there)) == []
 
 
 WRITES: tuple[Callable[[Ledger], None], ...] = (
@@ -122,7 +221,7 @@ def test_no_write_makes_a_studys_folder_that_is_not_there(
 def test_the_nodes_of_a_search_are_looked_at_and_noted(cluster: Cluster, tmp_path: Path) -> None:
     ledger = ready(tmp_path)
     said: list[str] = []
-    with watch_nodes(cluster, ledger, said.append) as looked:
+    with watch_nodes(cluster, PLAIN, ledger, said.append) as looked:
         assert looked.slots == cluster.slots
         assert looked.expected is not None
         assert lacks_here(looked.expected) == []
@@ -192,6 +291,46 @@ def test_a_cluster_of_nodes_without_the_folder_ends_in_words_for_each(tmp_path: 
         assert process.wait(timeout=240) == 2, log.read_text()
     assert f"does not see {shared / 'run'}" in log.read_text()
     assert os.listdir(empty) == []
+
+
+PLACED = """
+import platform, sys
+import ray
+from ray.util import placement_group_table, remove_placement_group
+from kdsearch.engine import Worker
+from kdsearch.engine.ray_tune import connect, run_on_worker
+from kdsearch.engine.ray_tune.slot import config, no_check, slot_class
+from kdsearch.study import Resources
+worker = Worker(folder=None, run_training=None)
+slot = slot_class(worker, None, 1.0, no_check)
+with connect(sys.argv[1], resources=Resources(cpus=1, gpus=0), threads=1) as cluster:
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
+    for node, name in names.items():
+        cluster.left_out.clear()
+        cluster.left_out.update({node, "f" * 56})
+        print("task", name, run_on_worker(cluster, platform.node))
+        wanted = config("slot-1", f"group-{name}", cluster.needed["student"], cluster.left_out)
+        group = slot.default_resource_request(wanted).to_placement_group()
+        assert group.wait(60)
+        [there] = placement_group_table(group)["bundles_to_node_id"].values()
+        print("slot", name, names[there])
+        remove_placement_group(group)
+"""
+
+
+def test_neither_a_task_nor_a_slot_is_placed_on_a_node_that_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "placed.log"
+    with machines(tmp_path) as made:
+        made.start("one")
+        made.start("two")
+        process = made.run("one", sys.executable, "-c", PLACED, made.ray, log=log)
+        assert process.wait(timeout=120) == 0, log.read_text()
+    assert sorted(log.read_text().splitlines()) == [
+        "slot one two",
+        "slot two one",
+        "task one two",
+        "task two one",
+    ]
 
 
 # -- versions -----------------------------------------------------------------------------------

@@ -344,6 +344,35 @@ def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
     assert "SIGTERM" not in rest
 
 
+STATES = """
+import sys, time
+import ray
+from ray.util import placement_group_table
+ray.init(address=sys.argv[1], logging_level="ERROR")
+while sys.argv[2] not in {each["state"] for each in placement_group_table().values()}:
+    time.sleep(0.2)
+print({each["state"] for each in placement_group_table().values()})
+"""
+
+
+def test_a_launch_that_was_killed_while_it_waits_leaves_no_demand(
+    tmp_path: Path, address: str
+) -> None:
+    def states(wanted: str) -> str:
+        command = [sys.executable, "-c", STATES, address, wanted]
+        environment = os.environ | TOKEN
+        found = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=environment, check=True
+        )
+        return found.stdout
+
+    process = launch(tmp_path, "--address", address, study=TINY + "resources: {cpus: 7}\n")
+    assert states("PENDING") == "{'PENDING'}\n"
+    process.kill()
+    process.communicate(timeout=20)
+    assert states("REMOVED") == "{'REMOVED'}\n"
+
+
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
 def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (

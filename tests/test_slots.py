@@ -217,7 +217,7 @@ def test_a_node_that_lacks_something_is_named_once_and_gets_no_slot(
     assert world.pool.fleet.left_out == {"host1": "it does not see /shared"}
     config = world.pool.grow("next")
     assert config is not None
-    assert config["without"] == ["id1"]
+    assert config["labels"] == {"ray.io/node-id": "!in(id1)"}
     assert world.pool.error is None
 
 

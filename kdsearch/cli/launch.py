@@ -320,7 +320,7 @@ def _run(
         cluster = stack.enter_context(connection)
         stack.enter_context(watch_health(lambda what: give_up(ledger, out, what)))
         if where.kind == "cluster":
-            cluster = stack.enter_context(watch_nodes(cluster, ledger, out.print))
+            cluster = stack.enter_context(watch_nodes(cluster, resolved, ledger, out.print))
         else:
             ledger.forget_nodes()
         if cluster.dashboard:

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.consent import trusts
 from kdsearch.errors import InputError
-from kdsearch.study import Resolved, Row, digest_model, hub_model
+from kdsearch.study import Resolved, Row, digest_model, find_model
 from kdsearch.tasks import Encoded, Task, head_weights
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -325,24 +325,8 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def model_folder(name: str, digest: str | None, resolved: Resolved) -> Path:
     """Where the study's model `name` lies on this host, its content checked against `digest`."""
-    found = resolved.models[name].path
-    model = resolved.study.models[name]
-    # Code of the Hub's is that of the commit, wherever resolved.json says that it lies.
-    code = model.hub is not None and model.trust_remote_code
-    if found is not None and Path(found).is_dir() and not code:
-        folder = Path(found)
-    elif model.hub is not None:
-        folder = hub_model(
-            model.hub,
-            resolved.models[name].revision,
-            f"models.{name}",
-            code=model.trust_remote_code,
-        )
-    else:
-        raise InputError.one(
-            f"models.{name}", f"{found} is not on this host", "put it on storage that all nodes see"
-        )
-    if _digest(folder, code=model.trust_remote_code) != digest:
+    folder = find_model(name, resolved)
+    if _digest(folder, code=resolved.study.models[name].trust_remote_code) != digest:
         raise InputError.one(
             f"models.{name}",
             f"{folder} has changed since the study began",

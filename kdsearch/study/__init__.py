@@ -62,7 +62,7 @@ from kdsearch.study.schema import (
     largest_score,
 )
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
-from kdsearch.study.sources import changed_sources, digest_model
+from kdsearch.study.sources import changed_sources, digest_model, find_model
 from kdsearch.study.survey import survey
 from kdsearch.study.travel import travelling_files
 from kdsearch.study.versions import installed_versions
@@ -107,6 +107,7 @@ __all__ = [
     "differences",
     "digest_model",
     "digest_rows",
+    "find_model",
     "given_labels",
     "hub_model",
     "hub_rows",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsearch.errors import InputError
+from kdsearch.study.hub import hub_model
 from kdsearch.study.rows import source_paths
 from kdsearch.study.schema import Model, Study
 
@@ -25,6 +26,22 @@ Digests = Mapping[str, str]
 """The SHA-256 of files: of a data set by their paths, of a model by their names in its folder."""
 _SINCE = "since this folder was launched"
 _CHANGED, _NEW, _GONE = (f"{what} {_SINCE}" for what in ("has changed", "is new", "is gone"))
+
+
+def find_model(name: str, resolved: Resolved) -> Path:
+    """Where the pretrained model `name` of a study lies on this host.
+
+    It is downloaded if it is the Hub's and not here. Raises `InputError` where it cannot be had.
+    """
+    found, model = resolved.models[name], resolved.study.models[name]
+    # Code of the Hub's is that of the commit, wherever resolved.json says that it lies.
+    code = model.hub is not None and model.trust_remote_code
+    if found.path is not None and os.path.isdir(found.path) and not code:
+        return Path(found.path)
+    if model.hub is not None:
+        return hub_model(model.hub, found.revision, f"models.{name}", code=model.trust_remote_code)
+    mend = "put it on storage that all nodes see"
+    raise InputError.one(f"models.{name}", f"{found.path} is not on this host", mend)
 
 
 def data_digests(paths: Iterable[Path]) -> dict[str, str]:

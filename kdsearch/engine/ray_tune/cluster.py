@@ -20,7 +20,7 @@ from ray.job_config import JobConfig
 
 from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
 from kdsearch.errors import InputError, first_line
-from kdsearch.study import Resources
+from kdsearch.study import Resolved, Resources
 
 _PROBE_SECONDS = 5.0
 _TMP = "/tmp"
@@ -40,6 +40,8 @@ class Expected:
     """The driver's own."""
     gpu: bool
     """Whether all trainings take a GPU."""
+    resolved: Resolved
+    """The study, whose models the node is to have, or to get from the Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdsearch.agenda import VERSION
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected
-from kdsearch.engine.ray_tune.room import slots
+from kdsearch.engine.ray_tune.room import Needed, slots
 from kdsearch.engine.ray_tune.slot import own_gpus
 from kdsearch.errors import InputError, Problem, StorageError, first_line
 from kdsearch.ledger import Ledger
-from kdsearch.study import Role, installed_versions
+from kdsearch.study import Resolved, Role, find_model, installed_versions, readable_size
 
 SAME = ("kdsearch", "training", "torch", "transformers", "tokenizers")
 """Whose versions must be the driver's: results are to be the same on every node."""
@@ -39,6 +39,8 @@ _LONGEST_LOOK = 120.0
 """A node whose storage hangs does not answer at all."""
 _LATE_FILE_SECONDS = 3.0
 """What a network disk may need to show a new file."""
+_LEAST_FREE = 2**30
+"""Bytes of memory, and of disk for temporary files, with less of which hardly anything trains."""
 _MIB = re.compile(r"(\d+) MiB")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
@@ -50,6 +52,8 @@ class Facts:
     host: str
     trouble: str
     """With the study's folder, in words; empty if outcomes can be committed from there."""
+    models: tuple[str, ...]
+    """What it lacks of the study's models that are folders, in words."""
     versions: Mapping[str, str]
     gpus: tuple[str, ...]
     """Each as nvidia-smi says it: name, memory and how much is free, driver."""
@@ -59,7 +63,7 @@ class Facts:
 
 def lacks(facts: Facts, expected: Expected) -> list[str]:
     """What a node lacks that has these facts; nothing if it can work."""
-    found = [facts.trouble] if facts.trouble else []
+    found = [*filter(None, [facts.trouble]), *facts.models]
     for name in SAME:
         here, there = facts.versions.get(name), expected.versions.get(name)
         if here is None and there is not None:
@@ -72,6 +76,26 @@ def lacks(facts: Facts, expected: Expected) -> list[str]:
     return found
 
 
+def doubts(facts: Facts) -> list[str]:
+    """What a node with these facts has so little of that its trainings may fail for it."""
+    return [
+        f"has only {readable_size(free)} of {what} left"
+        for kind, what in (("disk", "disk for temporary files"), ("memory", "memory"))
+        if (free := facts.free.get(kind, _LEAST_FREE)) < _LEAST_FREE
+    ]
+
+
+def none_left(
+    needed: Needed, nodes: Mapping[str, Mapping[str, Any]], left_out: Collection[str]
+) -> list[str]:
+    """The ids of the nodes with room for trainings of a role, where all of them are left out."""
+    for needs in needed.values():
+        fitting = sorted(key for key, node in nodes.items() if needs.room(node))
+        if fitting and set(fitting) <= set(left_out):
+            return fitting
+    return []
+
+
 def _public(version: str) -> str:
     """A version without how it was built: 2.13.0+cpu is 2.13.0."""
     return version.partition("+")[0]
@@ -80,9 +104,12 @@ def _public(version: str) -> str:
 def lacks_here(expected: Expected) -> list[str]:
     """What the node of this process lacks, of what the driver expects.
 
-    If Ray gave this process a GPU, torch must find it: that takes the seconds of importing torch.
+    Models of the Hub are fetched, if they are not here yet. If Ray gave this process a GPU, torch
+    must find it: that takes the seconds of importing torch.
     """
     found = lacks(look_here(expected), expected)
+    if not found:
+        found += _missing_models(expected.resolved, hub=True)
     if not found and own_gpus():
         import torch
 
@@ -105,6 +132,7 @@ def look_here(expected: Expected) -> Facts:
     return Facts(
         host=socket.gethostname(),
         trouble=_trouble(expected.folder, expected.mark),
+        models=tuple(_missing_models(expected.resolved, hub=False)),
         versions=versions,
         gpus=_gpus(),
         free={"disk": disk, **_memory()},
@@ -114,20 +142,42 @@ def look_here(expected: Expected) -> Facts:
 def _trouble(folder: Path, mark: str) -> str:
     """What is wrong with the study's folder as this node sees it. Makes no folder."""
     deadline = time.monotonic() + _LATE_FILE_SECONDS
-    while not (folder / mark).exists():
-        if time.monotonic() >= deadline:
-            if folder.is_dir():
-                return f"sees another folder at {folder}, which does not hold this search"
-            return f"does not see {folder}"
-        time.sleep(0.5)
+    try:
+        while not _is_there(folder / mark):
+            if time.monotonic() >= deadline:
+                if _is_there(folder):
+                    return f"sees another folder at {folder}, which does not hold this search"
+                return f"does not see {folder}"
+            time.sleep(0.5)
+    except OSError as error:
+        return f"cannot read {folder}: {error.strerror}"
     linked = folder / f".probe-{uuid.uuid4().hex}.linked"
     try:
         os.link(folder / mark, linked)
+        linked.unlink()
     except OSError as error:
         return f"cannot link files in {folder}: {error.strerror}"
-    finally:
-        linked.unlink(missing_ok=True)
     return ""
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _missing_models(resolved: Resolved, *, hub: bool) -> list[str]:
+    """What this node lacks of the study's folders of models, or of its models of the Hub."""
+    found = []
+    for name, model in resolved.study.models.items():
+        if model.config is None and (model.hub is not None) == hub:
+            try:
+                find_model(name, resolved)
+            except InputError as error:
+                found += [f"has no {each.place}: {each.what}" for each in error.problems]
+    return found
 
 
 def _cuda() -> dict[str, str]:
@@ -180,13 +230,15 @@ def _memory() -> dict[str, int]:
 
 
 @contextmanager
-def watch_nodes(cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) -> Iterator[Cluster]:
+def watch_nodes(
+    cluster: Cluster, resolved: Resolved, ledger: Ledger, say: Callable[[str], None]
+) -> Iterator[Cluster]:
     """Look at the nodes of `cluster` now, and at those that join while the search runs.
 
     What is given is the cluster with what it needs to look at a node (`expected`) and without the
     nodes that lack something (`left_out`, `slots`), each of which `say` is told once. They are
     looked at again, and taken back once they lack nothing. Raises `InputError` where no node is
-    left. What was found stands in nodes.json.
+    left for trainings of some role. What was found stands in nodes.json.
     """
     mark = f".probe-{uuid.uuid4().hex}"
     (ledger.folder / mark).touch(exist_ok=False)
@@ -195,6 +247,7 @@ def watch_nodes(cluster: Cluster, ledger: Ledger, say: Callable[[str], None]) ->
         mark=mark,
         versions=installed_versions() | {"training": str(VERSION)},
         gpu=all(needs.gpus for needs in cluster.needed.values()),
+        resolved=resolved,
     )
     cluster = replace(cluster, expected=expected)
     nodes = _Nodes(cluster, ledger, say)
@@ -223,6 +276,7 @@ class _Nodes:
         self._ledger = ledger
         self._say = say
         self._known: dict[str, dict[str, Any]] = {}
+        self._there: dict[str, dict[str, Any]] = {}
 
     def watch(self) -> None:
         """Look again and again, until it is over."""
@@ -231,11 +285,12 @@ class _Nodes:
                 self.look()
 
     def check(self) -> None:
-        """Raise `InputError` if every node lacks something."""
-        bad = [node for node in self._known.values() if node["lacks"]]
-        if bad and len(bad) == len(self._known):
+        """Raise `InputError` if no node is left for trainings of some role."""
+        bad = none_left(self._cluster.needed, self._there, self._cluster.left_out)
+        if bad:
             raise InputError(
-                Problem(place=f"node {node['name']}", what=_and(node["lacks"])) for node in bad
+                Problem(place=f"node {node['name']}", what=_and(node["lacks"]))
+                for node in map(self._known.__getitem__, bad)
             )
 
     def look(self) -> None:
@@ -245,6 +300,7 @@ class _Nodes:
             for node in ray.nodes()
             if node["Alive"] and any(n.room(node) for n in self._cluster.needed.values())
         }
+        self._there = there
         gone = self._known.keys() - there.keys()
         new = {key for key in there if key not in self._known or self._known[key]["lacks"]}
         for key in gone:
@@ -261,6 +317,9 @@ class _Nodes:
     ) -> None:
         host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
         name = f"{host} ({address})"
+        if facts and key not in self._known:
+            for doubt in doubts(facts):
+                self._say(f"doubtful: node {name} {doubt}")
         before = self._known.get(key, {"lacks": []})["lacks"]
         known = asdict(facts) if facts else {}
         self._known[key] = {"id": key, "name": name, "lacks": lacking, **known}

@@ -20,6 +20,8 @@ _JOINING_SECONDS = 600.0
 _ANSWER_SECONDS = 60.0
 """How long an autoscaler, which looks every 5 s, may take to say what it makes of a request."""
 _BETWEEN_SECONDS = 1.0
+NODE_LABEL = "ray.io/node-id"
+"""A label that Ray gives every node: its id."""
 _NODE_GROUP = "ray.io/node-group"
 """A label that Ray gives the nodes of a cluster with an autoscaler."""
 
@@ -45,20 +47,28 @@ class Needs:
         """How many GPUs it takes."""
         return self.resources.get("GPU", 0.0)
 
-    @property
-    def selector(self) -> dict[str, str]:
-        """The labels as Ray wants them."""
-        return {
+    def where(self, without: Collection[str] = ()) -> dict[str, str]:
+        """The labels as Ray wants them; they hold for none of the nodes `without`, by their ids."""
+        found = {
             name: values[0] if len(values) == 1 else f"in({','.join(values)})"
             for name, values in self.labels.items()
         }
+        return found | ({NODE_LABEL: f"!in({','.join(sorted(without))})"} if without else {})
 
     def room(self, node: Mapping[str, Any]) -> int:
-        """How many such trainings fit a node at once; 1 GPU has room for five that take 0.2."""
+        """How many such trainings fit a node at once.
+
+        1 GPU has room for two that take 0.4, and 2 GPUs for four: none has parts of two.
+        """
         if any(node["Labels"].get(name) not in values for name, values in self.labels.items()):
             return 0
         there = node["Resources"]
-        return min(int(there.get(name, 0) / n + 1e-9) for name, n in self.resources.items())
+        return min(
+            int(there.get(name, 0)) * int(1 / n + 1e-9)
+            if name == "GPU" and n < 1
+            else int(there.get(name, 0) / n + 1e-9)
+            for name, n in self.resources.items()
+        )
 
 
 Needed = Mapping[Role, Needs]
@@ -246,7 +256,7 @@ def _asked(needs: Needs) -> Iterator[_Request]:
 
     What `request_resources` asks for would outlive this process, and all studies share it.
     """
-    labels = [needs.selector] if needs.labels else None
+    labels = [needs.where()] if needs.labels else None
     group = placement_group([dict(needs.resources)], bundle_label_selector=labels)
     try:
         yield _Request(group.id.hex())

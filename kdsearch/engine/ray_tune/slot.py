@@ -19,7 +19,7 @@ from kdsearch.engine.base import Worker
 from kdsearch.engine.ray_tune.room import Needs
 from kdsearch.ledger import Ledger, open_own
 
-NODE_LABEL = "ray.io/node-id"
+_STDERR = 2
 
 
 def no_check() -> Sequence[str]:
@@ -43,8 +43,7 @@ def config(name: str, group: str, needs: Needs, without: Sequence[str]) -> dict[
         "slot": name,
         "group": group,
         "resources": dict(needs.resources),
-        "labels": needs.selector,
-        "without": list(without),
+        "labels": needs.where(without),
     }
 
 
@@ -70,9 +69,7 @@ def slot_class(
 
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            where = dict(config["labels"])
-            if config["without"]:
-                where[NODE_LABEL] = f"!in({','.join(config['without'])})"
+            where = config["labels"]
             labels: dict[str, Any] = {"bundle_label_selector": [where]} if where else {}
             return tune.PlacementGroupFactory([config["resources"]], name=config["group"], **labels)
 
@@ -106,11 +103,12 @@ def slot_class(
             label = f"{given['label']} {training}"
             logging.info("%s: started", label)
             try:
-                with _watched(Ledger(worker.folder).watchdog(training.key), seconds):
+                with watched(Ledger(worker.folder).watchdog(training.key), seconds):
                     worker(training)
             except Exception as error:
                 logging.exception("%s: failed", label)
-                worker.fail(training, error)
+                with _ends_after(seconds):
+                    worker.fail(training, error)
                 return {"done": True, "key": training.key, "failed": True}
             logging.info("%s: finished", label)
             return {"key": training.key, "failed": False}
@@ -124,15 +122,29 @@ def slot_class(
 
 
 @contextmanager
-def _watched(path: Path, seconds: float) -> Iterator[None]:
+def watched(path: Path, seconds: float) -> Iterator[None]:
     """Have this process end after `seconds`, with the place where it hangs in `path`.
+
+    Where the storage of `path` hangs itself, this place stands in the log of the process.
+    """
+    with _ends_after(seconds):
+        with open_own(path, "w") as file:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ends_after(seconds: float) -> Iterator[None]:
+    """Have this process end after `seconds`.
 
     The thread that does it is no Python thread: it needs no lock that what hangs may hold.
     """
-    with open_own(path, "w") as file:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-    path.unlink(missing_ok=True)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -18,8 +18,9 @@ Result = TypeVar("Result")
 def run_on_worker(cluster: Cluster, function: Callable[..., Result], *arguments: Any) -> Result:
     """What `function` gives for the arguments on a worker with what a teacher's training takes.
 
-    All of them must be picklable. An `InputError` or a `StorageError` of the function is raised
-    here as it was raised there; whatever else becomes of it is an `EngineError`.
+    All of them must be picklable. It runs on no node that is left out. An `InputError` or a
+    `StorageError` of the function is raised here as it was raised there; whatever else becomes of
+    it is an `EngineError`.
     """
     needs = cluster.needed["teacher"]
     named = ("CPU", "GPU", "memory")
@@ -28,7 +29,7 @@ def run_on_worker(cluster: Cluster, function: Callable[..., Result], *arguments:
         num_gpus=needs.gpus,
         memory=needs.resources.get("memory"),
         resources={name: n for name, n in needs.resources.items() if name not in named},
-        label_selector=needs.selector,
+        label_selector=needs.where(cluster.left_out),
         max_retries=1,
     )
     try:
