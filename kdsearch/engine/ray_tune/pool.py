@@ -186,15 +186,15 @@ class Pool:
     def superfluous(self, waiting: Sequence[str]) -> list[str]:
         """Which of the slots that wait for room are not to be waited for, the oldest kept."""
         now, out = time.monotonic(), self._left_out.ids
-        # Those that may go elsewhere by now, or not where they might. Who waits for less long may
-        # be starting; if on a node that is left out, it will find out for itself.
+        # Those that may not go where they might. Who waits for less long may be starting; if on a
+        # node that is left out, it will find out for itself.
         old = {t for t in waiting if self._slots[t].since < now - _IDLE_SECONDS}
         given_up = [t for t in waiting if t in old and set(out) - set(self._slots[t].without)]
         given_up += [t for t in waiting if self._slots[t].name in self._room.ending]
         for kind in self._roles:
             of_kind = [t for t in waiting[::-1] if self._slots[t].kind == kind]
             if all(self._slots[t].without != out for t in of_kind):
-                # One at a time finds out whether a node works that is tried again.
+                # They may go elsewhere by now: to a node that is tried again, by one at a time.
                 given_up += [t for t in of_kind if t in old][:1]
             if kind in self._room.blocked:
                 # Those that start have their room already.
