@@ -60,7 +60,12 @@ class LeftOut:
     def ids(self) -> tuple[str, ...]:
         """The ids of the nodes."""
         now = time.monotonic()
-        found = {node for node, entry in self._entries.items() if entry.until > now}
+        found = {
+            node
+            for node, each in self._entries.items()
+            # What was told is taken back once the node has been looked at and lacks it no more.
+            if each.until > now and (each.name, each.why) in self._told
+        }
         return tuple(sorted({*found, *self._looked_at}))
 
     @property
