@@ -24,9 +24,10 @@ from test_engines import Follower
 from kdsearch.agenda import Agenda, Outcome, Training, parse_training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError
-from kdsearch.engine.ray_tune import Needs, left_out, losses
+from kdsearch.engine.ray_tune import Cluster, Expected, Needs, left_out, losses
 from kdsearch.engine.ray_tune import pool as pools
 from kdsearch.engine.ray_tune.left_out import LeftOut
+from kdsearch.engine.ray_tune.nodes import _Nodes
 from kdsearch.engine.ray_tune.pool import Pool
 from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger
@@ -316,14 +317,36 @@ def test_nodes_of_one_name_are_told_apart(caplog: pytest.LogCaptureFixture) -> N
     assert len(caplog.records) == 2
 
 
+def watched() -> tuple[_Nodes, LeftOut, list[str]]:
+    """What looks at nodes, what slots find there, and what the former says."""
+    expected = Expected(folder=Path(), mark="", versions={}, gpu=False)
+    cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1, expected=expected)
+    said: list[str] = []
+    found = LeftOut(NEEDED, lambda: [node(1), node(2)], cluster.left_out, cluster.told)
+    return _Nodes(cluster, World().ledger, said.append), found, said
+
+
 def test_a_node_that_was_named_already_when_it_was_looked_at_is_not_named_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = {("host1 (10.0.0.1)", "it has no room")}
-    found = LeftOut(NEEDED, lambda: [node(1), node(2)], told=told)
+    watch, found, said = watched()
+    watch._enter("id1", node(1), None, ["has no room"])
     found.lacks("id1", ("has no room",))
+    assert said == ["node host1 (10.0.0.1) is left out: it has no room"]
     assert caplog.records == []
-    assert found.ids == ("id1",)
+    assert found.reasons == {"host1 (10.0.0.1)": "it has no room"}
+
+
+def test_a_node_that_a_slot_has_named_is_named_again_only_once_it_was_sound_meanwhile() -> None:
+    watch, found, said = watched()
+    found.lacks("id1", ("has no room",))
+    for lacking in (["has no room"], ["has no room"], [], ["has no room"]):
+        watch._enter("id1", node(1), None, lacking)
+        assert found.ids == (("id1",) if lacking else ())
+    assert said == [
+        "node host1 (10.0.0.1) lacks nothing any more, and works",
+        "node host1 (10.0.0.1) is left out: it has no room",
+    ]
 
 
 def test_after_an_error_nothing_is_waited_for_and_time_goes_on_for_those_who_watch() -> None:
@@ -509,25 +532,23 @@ folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
 ray.init(address=nodes.address)
 first = nodes.add_node(num_cpus=1)
-joined = []
-
-def join():
-    while len(list(folder.glob("*.placed"))) < 4:
-        time.sleep(0.1)
-    joined.append(nodes.add_node(num_cpus=1, resources={"bad": 1}))
-    joined.append(nodes.add_node(num_cpus=1))
-
 ledger = Ledger(folder)
 ledger.prepare()
 ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
-threading.Thread(target=join, daemon=True).start()
 cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = Agenda(ledger.resolved(), ledger.results())
 worker = Worker(folder=folder, run_training=PlacedTraining())
 engine = RayTuneEngine(worker=worker, cluster=cluster, check=LacksWhereBad(folder))
-engine.run(Dispatcher(agenda, ledger))
+search = threading.Thread(target=engine.run, args=[Dispatcher(agenda, ledger)], daemon=True)
+search.start()
+while len(list(folder.glob("*.placed"))) < 4:
+    assert search.is_alive()
+    time.sleep(0.1)
+bad = nodes.add_node(num_cpus=1, resources={"bad": 1})  # by the main thread, as Ray will have it
+good = nodes.add_node(num_cpus=1)
+search.join()
 assert agenda.complete and all(agenda.results.values())
-print(json.dumps({"first": first.node_id, "bad": joined[0].node_id, "good": joined[1].node_id}))
+print(json.dumps({"first": first.node_id, "bad": bad.node_id, "good": good.node_id}))
 """
 
 
