@@ -6,10 +6,10 @@ import re
 
 from kdsearch.agenda import Failure
 
+PREEMPTED = "the actor's node was preempted"
 _NODE_LOST = (
     "its node has died",
     "the actor's node was ",  # preempted, terminated, …
-    "died by preemption",
     "ActorUnavailableError",  # while no one knows yet whether the node lives
     "actor is temporarily unavailable",
 )
