@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -28,13 +29,14 @@ from fakes import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import OutOfMemoryError, RaySystemError
 
 from kdsearch.agenda import (
     Agenda,
     Attempt,
     Failure,
     Outcome,
+    Request,
     Training,
     failed_for_good,
 )
@@ -43,7 +45,7 @@ from kdsearch.engine import EngineError, RunTraining, Worker
 from kdsearch.engine.ray_tune import Cluster, Needs, RayTuneEngine
 from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
-from kdsearch.study import ROLES
+from kdsearch.study import ROLES, Role
 
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 
@@ -237,7 +239,7 @@ def test_what_rays_memory_monitor_kills_is_a_failed_try_and_not_the_end_of_the_r
 
 
 def test_the_error_of_rays_memory_monitor_is_not_one_that_tune_understands() -> None:
-    # When this fails, Tune has learnt it, and `_every_loss_is_an_actors` can go.
+    # When this fails, Tune has learnt it, and `_every_loss_is_an_actors` need not translate it.
     assert not issubclass(OutOfMemoryError, ray.exceptions.RayActorError)
     assert not issubclass(OutOfMemoryError, ray.exceptions.RayTaskError)
 
@@ -300,7 +302,9 @@ NODES = """
 import sys, threading, time
 from pathlib import Path
 import ray
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from test_failures import NEEDED, WaitingTraining, ready, search
 from kdsearch.engine.ray_tune import Cluster
 folder = Path(sys.argv[1])
@@ -313,6 +317,12 @@ def take_away():
         time.sleep(0.1)
     time.sleep(1)
     [node] = [node for node in others if node.node_id == marks[0].read_text()]
+    if sys.argv[2] == "preempted":
+        why = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        until = int(time.time() * 1000) + 500
+        accepted, _ = GcsClient(address=nodes.address).drain_node(node.node_id, why, "", until)
+        assert accepted
+        time.sleep(1)
     nodes.remove_node(node, allow_graceful=False)
 
 ledger = ready(folder, tries=1)
@@ -323,14 +333,66 @@ assert agenda.complete and all(agenda.results.values())
 """
 
 
+@pytest.mark.parametrize("how", ["killed", "preempted"])
 def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it(
-    tmp_path: Path,
+    tmp_path: Path, how: str
 ) -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", NODES, str(tmp_path)], capture_output=True, text=True, timeout=200
-    )
+    command = [sys.executable, "-c", NODES, str(tmp_path), how]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stdout + found.stderr
     assert failures_of(Ledger(tmp_path)) == ["preempted"]
+    assert "is built anew" not in found.stderr
+
+
+class FlickeringQueue(Dispatcher):
+    """A queue of which one question is not answered the second time that it is asked."""
+
+    def __init__(self, agenda: Agenda, ledger: Ledger, question: str, error: Exception) -> None:
+        super().__init__(agenda, ledger)
+        self._question = question
+        self._error = error
+        self._asked = Counter[str]()
+
+    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+        self._ask("take")
+        return super().take(roles)
+
+    @property
+    def complete(self) -> bool:
+        self._ask("complete")
+        return super().complete
+
+    def _ask(self, question: str) -> None:
+        self._asked[question] += 1
+        if question == self._question and self._asked[question] == 2:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    ("question", "error"),
+    [
+        ("take", RaySystemError("no answer")),
+        ("take", RuntimeError("no answer")),
+        ("complete", KeyError("trial")),  # asked for by Tune, in whose loop it is raised
+    ],
+)
+def test_a_passing_error_of_rays_or_tunes_does_not_end_a_search(
+    tmp_path: Path,
+    cluster: Cluster,
+    question: str,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ledger = ready(tmp_path)
+    agenda = Agenda(ledger.resolved())
+    worker = Worker(folder=tmp_path, run_training=made_up_training)
+    queue = FlickeringQueue(agenda, ledger, question, error)
+    RayTuneEngine(worker=worker, cluster=cluster).run(queue)
+    assert agenda.complete
+    assert all(agenda.results.values())
+    assert ledger.attempts() == {}
+    [line] = [r.getMessage() for r in caplog.records if "is built anew" in r.getMessage()]
+    assert str(error) in line
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,16 @@ import ray
 from fakes import a_study, made_up_training, resolved_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.exceptions import RaySystemError
 from test_ray import TINY, launch
-from test_slots import FakePost
+from test_slots import DEAD, PREEMPTED, FakePost
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training, kind_of
 from kdsearch.distill import memory
 from kdsearch.distill.memory import tight
 from kdsearch.engine.ray_tune import Needs, kinds, making_room
 from kdsearch.engine.ray_tune.left_out import LeftOut
-from kdsearch.engine.ray_tune.making_room import Part, make_room
+from kdsearch.engine.ray_tune.making_room import Held, MakingRoom, Part, make_room
 from kdsearch.engine.ray_tune.pool import Pool
 from kdsearch.engine.ray_tune.slot import own_gpus
 from kdsearch.errors import InputError
@@ -263,7 +264,9 @@ class FakeQueue:
     def done(self, key: str) -> None:
         del self.running[key]
 
-    def lost(self, key: str, message: str, failure: Failure = "worker_lost") -> None:
+    def lost(
+        self, key: str, message: str, failure: Failure = "worker_lost", node: str = ""
+    ) -> None:
         self.release(key)
 
     def release(self, key: str) -> None:
@@ -312,7 +315,9 @@ class Plant:
             begun=lambda key: True,
             most=self.most,
             placed=lambda groups: {
-                self.slot(t).group: node for t, (node, _) in self.placed.items() if t not in self.up
+                self.slot(t).group: node
+                for t, (node, _) in self.placed.items()
+                if self.slot(t).group in groups
             },
         )
         self._trials = 0
@@ -373,18 +378,31 @@ class Plant:
     def starting(self) -> list[str]:
         return sorted(t for t in self.placed if t not in self.up)
 
+    def lose(self, trial: str) -> None:
+        """The process of a slot ends, or with it its node, which is back at once."""
+        reason = self.draw.choice([DEAD, PREEMPTED])
+        lost = [trial]
+        if reason == PREEMPTED:
+            lost = [t for t, (name, _) in self.placed.items() if name == self.placed[trial][0]]
+        for each in lost:
+            self._end(each, reason)
+        self.settle()
+
     def run(self) -> None:
-        """Run all to the end, in an order that is drawn."""
+        """Run all to the end, in an order that is drawn, with losses now and then."""
         for _ in range(10_000):
             self.settle()
             if self.pool.over:
                 return
             choice = self.draw.choice([*self.busy, *self.starting])
-            (self.start if choice in self.starting else self.finish)(choice)
+            if self.draw.random() < 0.1:
+                self.lose(choice)
+            else:
+                (self.start if choice in self.starting else self.finish)(choice)
         raise AssertionError("it does not end")
 
-    def _end(self, trial: str) -> None:
-        self.pool.gone(trial)
+    def _end(self, trial: str, reason: str | None = None) -> None:
+        self.pool.gone(trial, reason)
         if trial in self.waiting:
             self.waiting.remove(trial)
         self.placed.pop(trial, None)
@@ -531,6 +549,62 @@ def test_what_another_search_has_on_a_node_is_not_waited_for_for_ever() -> None:
         made.finish(trial)
     made.start(made.starting[0])
     assert teacher in made.queue.running
+
+
+def test_of_many_slots_that_wait_some_are_asked_for_at_a_time_and_each_in_its_turn() -> None:
+    asked: list[list[str]] = []
+    nodes_seen = []
+
+    def nodes() -> list[dict[str, Any]]:
+        nodes_seen.append(1)
+        return [node("one")]
+
+    def placed(groups: Collection[str]) -> dict[str, str]:
+        asked.append(list(groups))
+        return {group: "one" for group in groups if group == "group199"}
+
+    room = MakingRoom(NEEDS, nodes, placed)
+    slots = [Held(f"slot{n}", list(NEEDS)[n % 2], f"group{n}", ()) for n in range(200)]
+    ready = [slot.kind for slot in slots]
+    most = making_room._MOST_ASKED
+    for _ in range(8):
+        room.look(slots, ready)
+        room.decide(slots, ready)
+    assert {len(groups) for groups in asked} == {most}
+    assert {group for groups in asked for group in groups} == {slot.group for slot in slots}
+    assert room.starting == {"slot199": "one"}
+    assert sum("group199" in groups for groups in asked) == 1
+    assert len(nodes_seen) == 8
+
+
+def test_a_slot_that_had_found_room_on_a_node_that_is_gone_waits_again() -> None:
+    there = [node("one"), node("two")]
+    groups_on = {"group0": "one"}
+    room = MakingRoom(
+        NEEDS, lambda: there, lambda groups: {g: groups_on[g] for g in groups if g in groups_on}
+    )
+    slots = [Held(f"slot{n}", list(NEEDS)[n], f"group{n}", ()) for n in range(2)]
+    room.look(slots, [slot.kind for slot in slots])
+    assert room.starting == {"slot0": "one"}
+    there.pop(0)
+    groups_on.clear()
+    room.look(slots, [slot.kind for slot in slots])
+    assert room.starting == {}
+
+
+def test_where_ray_gives_no_answer_for_a_moment_what_was_known_stays() -> None:
+    answers = iter([True, False, True])
+
+    def nodes() -> list[dict[str, Any]]:
+        if not next(answers):
+            raise RaySystemError("no answer")
+        return [node("one")]
+
+    room = MakingRoom(NEEDS, nodes, lambda groups: dict.fromkeys(groups, "one"))
+    slots = [Held(f"slot{n}", list(NEEDS)[n], f"group{n}", ()) for n in range(2)]
+    for _ in range(3):
+        room.look(slots, [slot.kind for slot in slots])
+        assert room.starting == {"slot0": "one", "slot1": "one"}
 
 
 def test_where_no_node_ever_fits_nobody_makes_room() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,29 @@ import ray
 from fakes import a_study, made_up_training, memory_ledger, outcome_of, resolved_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_engines import Follower
 
 from kdsearch.agenda import Agenda, Outcome, Training, parse_training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError
-from kdsearch.engine.ray_tune import Needs, left_out, losses
+from kdsearch.engine.ray_tune import Cluster, Expected, Needs, left_out, losses
 from kdsearch.engine.ray_tune import pool as pools
 from kdsearch.engine.ray_tune.left_out import LeftOut
+from kdsearch.engine.ray_tune.nodes import _Nodes
 from kdsearch.engine.ray_tune.pool import Pool
+from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES
 
 GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 DEAD = "The actor died unexpectedly.\n\tip: 10.0.0.1\nThe worker died."
+PREEMPTED = """The actor died unexpectedly before finishing this task.
+	class_name: Slot
+	ip: 10.0.0.1
+The actor died because its node has died. Node Id: 0a
+	the actor's node was preempted: its time is up
+"""
 
 
 def node(number: int) -> dict[str, Any]:
@@ -58,6 +68,15 @@ class FakePost:
         pass
 
 
+class Ticks(Follower):
+    """A watch that counts how often it is told that time passes."""
+
+    count = 0
+
+    def tick(self) -> None:
+        self.count += 1
+
+
 @dataclass
 class World:
     """A pool over a small study on two hosts, with the trials that Tune would have."""
@@ -67,6 +86,8 @@ class World:
     post: FakePost = field(default_factory=FakePost)
     begun: set[str] = field(default_factory=set)
     trials: list[str] = field(default_factory=list)
+    placed: dict[str, str] = field(default_factory=dict)
+    """The node of each placement group that has room."""
 
     def __post_init__(self) -> None:
         resolved = resolved_of(
@@ -78,7 +99,8 @@ class World:
         )
         self.ledger: Ledger = memory_ledger(resolved)
         self.agenda = Agenda(resolved)
-        self.queue = Dispatcher(self.agenda, self.ledger)
+        self.ticks = Ticks()
+        self.queue = Dispatcher(self.agenda, self.ledger, (self.ticks,))
         self.left_out = LeftOut(NEEDED, lambda: [node(1), node(2)])
         self.pool = Pool(
             self.queue,
@@ -87,6 +109,7 @@ class World:
             needed=NEEDED,
             begun=self.begun.__contains__,
             most=self.most,
+            placed=lambda groups: {g: self.placed[g] for g in groups if g in self.placed},
         )
         self._trials = 0
 
@@ -164,7 +187,7 @@ def test_whatever_ends_in_whatever_order_each_training_is_run_once_and_the_searc
         elif draw.random() < 0.9:
             done.append(world.finish(trial))
         else:
-            pool.gone(trial, "its node was terminated, preempted")
+            pool.gone(trial, PREEMPTED)
     assert pool.error is None
     assert world.agenda.complete
     assert len(done) == len(set(done))
@@ -173,15 +196,21 @@ def test_whatever_ends_in_whatever_order_each_training_is_run_once_and_the_searc
 
 def test_a_slot_without_work_waits_and_gets_the_next_training_when_there_is_one() -> None:
     world = World()
-    first = world.until_students()
-    others = world.grow()
-    for trial in others:
-        world.up(trial)
-    ended = [trial for trial in (first, *others) if world.pool._slots[trial].request is not None]
-    before = len(world.post.orders)
-    for trial in ended:
-        world.finish(trial)
-    assert len(world.post.orders) > before
+    world.until_students()
+
+    def finish_one() -> set[str]:
+        """The slots that got an order by it."""
+        for trial in world.grow():
+            world.up(trial)
+        before = len(world.post.orders)
+        world.finish(next(t for t, slot in world.pool._slots.items() if slot.request is not None))
+        return {name for name, _ in world.post.orders[before:]}
+
+    while not (waits := {slot.name for slot in world.pool.fleet.slots if slot.key is None}):
+        finish_one()
+    while not (given_ := finish_one()):
+        pass
+    assert waits <= given_
     assert world.pool.error is None
 
 
@@ -209,12 +238,14 @@ def test_a_node_that_lacks_something_is_named_once_and_gets_no_slot(
     world = World()
     for _ in range(2):
         [trial] = world.grow()
-        world.up(trial, lacks=("it does not see /shared",))
+        world.up(trial, lacks=("does not see /shared", "has no torch"))
         world.pool.gone(trial)
     assert [r.getMessage() for r in caplog.records] == [
-        "host1 is left out of the search: it does not see /shared"
+        "node host1 (10.0.0.1) is left out: it does not see /shared, and has no torch"
     ]
-    assert world.pool.fleet.left_out == {"host1": "it does not see /shared"}
+    assert world.pool.fleet.left_out == {
+        "host1 (10.0.0.1)": "it does not see /shared, and has no torch"
+    }
     config = world.pool.grow("next")
     assert config is not None
     assert config["labels"] == {"ray.io/node-id": "!in(id1)"}
@@ -231,6 +262,111 @@ def test_slots_that_wait_for_long_are_asked_for_anew_when_a_node_is_left_out() -
     for trial in waiting:
         world.pool._slots[trial].since -= 2 * pools._IDLE_SECONDS
     assert world.pool.superfluous(waiting) == waiting
+
+
+def expire(world: World, node_id: str) -> float:
+    """Have the time pass for which a node is left out; the seconds."""
+    entry = world.left_out._entries[node_id]
+    world.left_out._entries[node_id] = replace(entry, until=time.monotonic())
+    assert world.left_out.ids == ()
+    return entry.seconds
+
+
+def test_a_node_that_is_tried_again_costs_one_slot_of_those_that_wait_and_not_all() -> None:
+    world = World()
+    world.until_students()
+    bad, *_ = world.grow()
+    world.up(bad, lacks=("has no room",))
+    world.pool.gone(bad)
+    old = [t for t, slot in world.pool._slots.items() if slot.node is None]
+    for trial in old:
+        world.pool.gone(trial)
+    waiting = world.grow()
+    assert len(waiting) > 1
+    for trial in waiting:
+        world.pool._slots[trial].since -= 2 * pools._IDLE_SECONDS
+    assert world.pool.superfluous(waiting) == []
+    expire(world, "id1")
+    [tries] = world.pool.superfluous(waiting)
+    waiting.remove(tries)
+    world.pool.gone(tries)
+    [again] = world.grow()
+    assert world.pool.superfluous([*waiting, again]) == []
+    world.up(again, lacks=("has no room",))
+    world.pool.gone(again)
+    assert world.pool.superfluous(waiting) == []
+
+
+def test_a_node_that_is_tried_again_in_vain_is_tried_later_each_time_but_every_day() -> None:
+    world = World()
+    seconds = []
+    for _ in range(12):
+        for _ in range(3):  # slots that came up on it at once
+            world.left_out.lacks("id1", ("has no room",))
+        seconds.append(expire(world, "id1"))
+    assert seconds[:4] == [600, 1200, 2400, 4800]
+    assert seconds[-1] == 24 * 3600
+
+
+def test_nodes_of_one_name_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [node(number) | {"NodeManagerHostname": "same"} for number in (1, 2, 3)]
+    found = LeftOut(NEEDED, lambda: nodes)
+    for each in nodes[:2]:
+        found.lacks(each["NodeID"], ("has no room",))
+    assert found.reasons.keys() == {"same (10.0.0.1)", "same (10.0.0.2)"}
+    assert len(caplog.records) == 2
+
+
+def watched() -> tuple[_Nodes, LeftOut, list[str]]:
+    """What looks at nodes, what slots find there, and what the former says."""
+    expected = Expected(folder=Path(), mark="", versions={}, gpu=False)
+    cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1, expected=expected)
+    said: list[str] = []
+    found = LeftOut(NEEDED, lambda: [node(1), node(2)], cluster.left_out, cluster.told)
+    return _Nodes(cluster, World().ledger, said.append), found, said
+
+
+def test_a_node_that_was_named_already_when_it_was_looked_at_is_not_named_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch, found, said = watched()
+    watch._enter("id1", node(1), None, ["has no room"])
+    found.lacks("id1", ("has no room",))
+    assert said == ["node host1 (10.0.0.1) is left out: it has no room"]
+    assert caplog.records == []
+    assert found.reasons == {"host1 (10.0.0.1)": "it has no room"}
+
+
+def test_a_node_that_a_slot_has_named_is_named_again_only_once_it_was_sound_meanwhile() -> None:
+    watch, found, said = watched()
+    found.lacks("id1", ("has no room",))
+    for lacking in (["has no room"], ["has no room"], [], ["has no room"]):
+        watch._enter("id1", node(1), None, lacking)
+        assert found.ids == (("id1",) if lacking else ())
+    assert said == [
+        "node host1 (10.0.0.1) lacks nothing any more, and works",
+        "node host1 (10.0.0.1) is left out: it has no room",
+    ]
+
+
+def test_after_an_error_nothing_is_waited_for_and_time_goes_on_for_those_who_watch() -> None:
+    world = World()
+    first = world.until_students()
+    waiting = world.grow()
+    world.pool.error = StorageError("the disk is full")
+    before = world.ticks.count
+    for _ in range(2):
+        world.pool._looked = world.queue._ticked = -math.inf
+        world.pool.look()
+    assert world.ticks.count == before + 2
+    world.pool.superfluous(waiting)
+    world.pool._surplus_since = dict.fromkeys(world.pool._surplus_since, -pools._SURPLUS_SECONDS)
+    assert set(world.pool.superfluous(waiting)) == set(waiting)
+    assert world.grow() == []
+    orders = len(world.post.orders)
+    world.finish(first)
+    assert len(world.post.orders) == orders
+    assert world.pool.over
 
 
 def test_what_is_asked_for_in_vain_for_a_while_is_asked_for_no_more_and_idle_slots_end() -> None:
@@ -275,7 +411,30 @@ def test_a_node_where_trainings_end_is_not_left_out_for_deaths_now_and_then() ->
         world.pool.gone(world.grow()[0], DEAD)
         world.left_out.works("10.0.0.1")
     assert world.left_out.ids == ()
+    assert world.pool.error is None
     assert world.pool._slots[stays].request is not None
+
+
+def test_deaths_now_and_then_of_which_no_node_is_known_do_not_end_a_search() -> None:
+    world = World()
+    world.until_students()
+    for _ in range(3 * left_out._MOST_STILLBORN):
+        world.pool.gone(world.grow()[0], "no word")
+        world.left_out.works("10.0.0.1")
+    assert world.pool.error is None
+    for _ in range(left_out._MOST_STILLBORN):
+        world.pool.gone(world.grow()[0], "no word")
+    assert isinstance(world.pool.error, EngineError)
+
+
+def test_of_a_death_without_an_address_the_node_is_that_of_the_room_it_had() -> None:
+    world = World()
+    for _ in range(left_out._MOST_STILLBORN):
+        [trial] = world.grow()
+        world.placed[world.pool._slots[trial].group] = "id2"
+        world.pool.gone(trial, "no word")
+    assert world.left_out.ids == ("id2",)
+    assert world.pool.error is None
 
 
 def test_an_order_is_what_the_slot_is_to_train() -> None:
@@ -302,6 +461,25 @@ def test_the_node_of_a_dead_process_is_read_from_what_ray_says(
     reason: str, address: str | None
 ) -> None:
     assert losses.address_of(reason) == address
+
+
+@pytest.mark.parametrize(
+    ("reason", "failure"),
+    [
+        (DEAD, "worker_lost"),
+        (PREEMPTED, "preempted"),
+        ("The actor is temporarily unavailable: no route", "preempted"),
+        ("Task was killed due to the node running low on memory.", "host_oom"),
+        (
+            "ray::Slot.train() (pid=7, ip=10.0.0.2, actor_id=0a, repr=kdsearch[preempt] slot-1)\n"
+            '  File "/preempted/node/run.py", line 1, in step\n'
+            "OSError: the service is temporarily unavailable",
+            "worker_lost",
+        ),
+    ],
+)
+def test_what_became_of_a_process_is_read_from_rays_own_words(reason: str, failure: str) -> None:
+    assert losses.failure_of(reason) == failure
 
 
 # -- on a real cluster -------------------------------------------------------------------------
@@ -339,7 +517,7 @@ class LacksWhereBad:
         if "bad" not in node["Resources"]:
             return []
         (self.folder / "bad.tried").touch()
-        return ["it is bad"]
+        return ["is bad"]
 
 
 GROWING = """
@@ -354,25 +532,23 @@ folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
 ray.init(address=nodes.address)
 first = nodes.add_node(num_cpus=1)
-joined = []
-
-def join():
-    while len(list(folder.glob("*.placed"))) < 4:
-        time.sleep(0.1)
-    joined.append(nodes.add_node(num_cpus=1, resources={"bad": 1}))
-    joined.append(nodes.add_node(num_cpus=1))
-
 ledger = Ledger(folder)
 ledger.prepare()
 ledger.write_resolved(resolved_of(a_study(students={"one": {"model": "small"}})))
-threading.Thread(target=join, daemon=True).start()
 cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = Agenda(ledger.resolved(), ledger.results())
 worker = Worker(folder=folder, run_training=PlacedTraining())
 engine = RayTuneEngine(worker=worker, cluster=cluster, check=LacksWhereBad(folder))
-engine.run(Dispatcher(agenda, ledger))
+search = threading.Thread(target=engine.run, args=[Dispatcher(agenda, ledger)], daemon=True)
+search.start()
+while len(list(folder.glob("*.placed"))) < 4:
+    assert search.is_alive()
+    time.sleep(0.1)
+bad = nodes.add_node(num_cpus=1, resources={"bad": 1})  # by the main thread, as Ray will have it
+good = nodes.add_node(num_cpus=1)
+search.join()
 assert agenda.complete and all(agenda.results.values())
-print(json.dumps({"first": first.node_id, "bad": joined[0].node_id, "good": joined[1].node_id}))
+print(json.dumps({"first": first.node_id, "bad": bad.node_id, "good": good.node_id}))
 """
 
 
@@ -386,7 +562,7 @@ def test_a_node_that_joins_gets_work_and_one_that_lacks_something_gets_none(
     placed = Counter(path.name.split(".")[1] for path in tmp_path.glob("*.placed"))
     assert placed.keys() == {nodes["first"], nodes["good"]}
     assert len({path.name.split(".")[2] for path in tmp_path.glob("*.placed")}) == 2
-    assert found.stderr.count("is left out of the search: it is bad") == 1
+    assert found.stderr.count("is left out: it is bad") == 1
     assert Ledger(tmp_path).attempts() == {}
 
 

@@ -59,6 +59,8 @@ class Cluster:
     """What its nodes are held against; None where they are not looked at."""
     left_out: set[str] = field(default_factory=set)
     """The ids of the nodes that lack something; `watch_nodes` keeps it while a search runs."""
+    told: set[tuple[str, str]] = field(default_factory=set)
+    """The nodes of which it was said already that they are left out, by name, and why."""
     gpus: dict[str, Sequence[str]] = field(default_factory=dict)
     """What `watch_nodes` found of the GPUs of each node, by its id."""
 

@@ -14,11 +14,11 @@ from typing import Any
 from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.tune.error import TuneError
 
 from kdsearch.engine.base import EngineError, Fleet, Queue, Worker
 from kdsearch.engine.ray_tune.cluster import Cluster
 from kdsearch.engine.ray_tune.left_out import LeftOut
+from kdsearch.engine.ray_tune.losses import PREEMPTED
 from kdsearch.engine.ray_tune.mailbox import Mailbox, MailboxError
 from kdsearch.engine.ray_tune.pool import MOST_WAITING, Pool
 from kdsearch.engine.ray_tune.scheduler import SlotScheduler
@@ -61,10 +61,13 @@ class RayTuneEngine:
         asked for again. Raises `EngineError` when that does not help.
         """
         deaths = 0
-        left_out = LeftOut(self.cluster.needed, looked_at=self.cluster.left_out)
+        left_out = LeftOut(
+            self.cluster.needed, looked_at=self.cluster.left_out, told=self.cluster.told
+        )
         while not queue.complete:
             before = queue.finished
-            reason: Exception | str = "it ended early"
+            reason = "it ended early"
+            cause: Exception | None = None
             mailbox = Mailbox()
             pool = self._pool = Pool(
                 queue,
@@ -77,15 +80,15 @@ class RayTuneEngine:
             try:
                 with _every_loss_is_an_actors():
                     self._fit(pool, mailbox)
-            except (TuneError, RayError, RuntimeError) as error:
-                reason = error
+            except Exception as error:  # of Tune or Ray, since the pool keeps its own
+                reason, cause = f"{type(error).__name__}: {error}", error
             finally:
                 for key in pool.in_hand:
                     queue.release(key)
                 mailbox.close()
                 self._pool = None
-            if isinstance(pool.error, MailboxError):
-                reason = pool.error
+            if isinstance(pool.error, MailboxError | RayError | RuntimeError):
+                reason, cause = str(pool.error), pool.error
             elif pool.error is not None:
                 raise pool.error
             if queue.complete:
@@ -93,7 +96,7 @@ class RayTuneEngine:
             _log.warning("Ray Tune died and is built anew: %s", reason)
             deaths = 1 if queue.finished > before else deaths + 1
             if deaths >= _MOST_REBUILDS:
-                raise EngineError(f"Ray Tune dies again and again: {reason}")
+                raise EngineError(f"Ray Tune dies again and again: {reason}") from cause
 
     def _begun(self, key: str) -> bool:
         ledger = Ledger(self.worker.folder)
@@ -124,7 +127,8 @@ def _every_loss_is_an_actors() -> Iterator[None]:
     """Have Tune take whatever ends a worker process as the end of that one slot.
 
     Tune 2.60 lets an error of Ray's that is of neither of two classes, such as that of its memory
-    monitor, end the whole run. Where a later Tune has no such method, its run is built anew.
+    monitor, end the whole run. Where a later Tune has no such method, its run is built anew. Of an
+    error we see the words alone, and Ray may have none for a node that was preempted.
     """
     name = "_actor_task_failed"
     original = getattr(RayActorManager, name, None)
@@ -135,6 +139,8 @@ def _every_loss_is_an_actors() -> Iterator[None]:
     def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if not isinstance(exception, RayActorError | RayTaskError):
             exception = RayActorError(error_msg=str(exception))
+        elif isinstance(exception, RayActorError) and exception.preempted:
+            exception = RayActorError(error_msg=f"{exception}\n{PREEMPTED}")
         original(self, tracked_actor_task=tracked_actor_task, exception=exception)
 
     setattr(RayActorManager, name, failed)
@@ -166,6 +172,9 @@ def _environment() -> Iterator[None]:
         # for a searcher of one's own.
         "TUNE_MAX_PENDING_TRIALS_PG": str(MOST_WAITING * len(ROLES)),
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        # A slot whose node was preempted is over, as is any other that is lost. By default Tune
+        # would start that trial again.
+        "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "600",
         "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table of no use even when silenced

@@ -6,13 +6,14 @@ import re
 
 from kdsearch.agenda import Failure
 
+PREEMPTED = "the actor's node was preempted"
 _NODE_LOST = (
-    "node has died",
-    "node was terminated",
-    "preempt",
+    "its node has died",
+    "the actor's node was ",  # preempted, terminated, …
     "ActorUnavailableError",  # while no one knows yet whether the node lives
-    "is temporarily unavailable",
+    "actor is temporarily unavailable",
 )
+"""Whole phrases: a traceback holds the names of folders too."""
 _ADDRESS = re.compile(r"\bip[:=]\s*([0-9a-fA-F.:]+)")
 MESSAGES: dict[Failure, str] = {
     "worker_lost": "its worker process ended without a word",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _MOST_SLOTS = 100_000
@@ -61,4 +63,5 @@ class Mailbox:
 
     def close(self) -> None:
         """End the actor."""
-        ray.kill(self.actor)
+        with suppress(RayError):  # it ends with the driver anyway
+            ray.kill(self.actor)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from ray.exceptions import RayError
 
 from kdsearch.agenda import Request
 from kdsearch.engine.ray_tune.room import Needs
@@ -15,6 +18,9 @@ _SECONDS_TO_PLACE = 10.0
 """How long Ray may take to place a slot once there is room. After that something else has it."""
 _MOST_CLAIMS = 16
 """At a time: what comes of some is seen before there are more."""
+_MOST_ASKED = 50
+"""Of how many slots it is asked at a look whether they have found room: Tune's loop waits for each
+answer. Who is asked later only seems to wait, and its own room to be free."""
 _LITTLE = 1e-6
 
 
@@ -38,6 +44,8 @@ class Held:
     since: float = field(default_factory=time.monotonic)
     """When it was asked for; once it is up, when it came up or its last training ended."""
     ends: bool = False
+    asked: float = 0.0
+    """When it was last asked whether it has found room."""
     tried: set[str] = field(default_factory=set)
     """The nodes where room was made for it in vain."""
 
@@ -94,7 +102,8 @@ class MakingRoom:
         self._placed = placed
         self._claims: dict[str, _Claim] = {}
         """By the name of the slot that waits."""
-        self.starting: Mapping[str, str] = {}
+        self._there: Sequence[Mapping[str, Any]] = ()
+        self.starting: dict[str, str] = {}
         """The slots that have found room and are not up yet, each with the id of its node."""
 
     @property
@@ -112,11 +121,26 @@ class MakingRoom:
 
         `ready` are the kinds of the trainings that could start, the most urgent first.
         """
-        self.starting = {}
         if len({slot.kind for slot in slots}) > 1 and ready:
-            down = {slot.group: slot.name for slot in slots if slot.node is None}
-            self.starting = {down[group]: node for group, node in self._placed(down).items()}
+            with suppress(RayError, RuntimeError):  # it is asked again in a second
+                self._ask({slot.group: slot for slot in slots if slot.node is None})
+        else:
+            self.starting = {}
         self.decide(slots, ready)
+
+    def _ask(self, down: Mapping[str, Held]) -> None:
+        """Ask Ray for the nodes, and which slots have found room, by their groups."""
+        self._there = self._nodes()
+        alive, names = {node["NodeID"] for node in self._there}, {s.name for s in down.values()}
+        known = self.starting.items()
+        self.starting = {n: node for n, node in known if n in names and node in alive}
+        unknown = [group for group, slot in down.items() if slot.name not in self.starting]
+        unknown.sort(key=lambda group: (down[group].name not in self._claims, down[group].asked))
+        asked = unknown[:_MOST_ASKED]
+        for group in asked:
+            down[group].asked = time.monotonic()
+        for group, node in self._placed(asked).items():
+            self.starting[down[group].name] = node
 
     def decide(self, slots: Collection[Held], ready: Sequence[str]) -> None:
         """Claim room for the slots that wait, in the order in which they are needed."""
@@ -129,7 +153,6 @@ class MakingRoom:
         for slot in sorted(down, key=lambda slot: slot.name not in before):
             if slot.name not in self.starting:
                 waiting[slot.kind].append(slot)
-        nodes = self._nodes()
         passed: set[str] = set()
         """The kinds of what is more urgent."""
         for kind in ready:
@@ -139,7 +162,7 @@ class MakingRoom:
             elif waiting[kind] and kind not in self.blocked:
                 slot = waiting[kind].pop(0)
                 may_end = frozenset(s.name for s in slots if s.kind not in passed) - self.ending
-                claim = self._claim(slot, before.get(slot.name), slots, may_end, nodes)
+                claim = self._claim(slot, before.get(slot.name), slots, may_end)
                 if claim is None:  # nor is there room for another
                     waiting[kind].clear()
                     continue
@@ -156,14 +179,13 @@ class MakingRoom:
         before: _Claim | None,
         slots: Collection[Held],
         may_end: frozenset[str],
-        nodes: Sequence[Mapping[str, Any]],
     ) -> _Claim | None:
         """Claim room for a slot: where it was claimed before, if there is hope."""
         now = time.monotonic()
         if before and before.cleared and now - before.cleared > _SECONDS_TO_PLACE:
             slot.tried.add(before.node)
         out = slot.tried.union(slot.without)
-        there = [node for node in nodes if node["NodeID"] not in out]
+        there = [node for node in self._there if node["NodeID"] not in out]
         same = [node for node in there if before and node["NodeID"] == before.node]
         needs, taken = self._needs[slot.kind], self._taken(slots)
         found = make_room(needs, same, taken, may_end) or make_room(needs, there, taken, may_end)

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdsearch.agenda import VERSION
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected
+from kdsearch.engine.ray_tune.left_out import it_lacks
 from kdsearch.engine.ray_tune.room import Needed, slots
 from kdsearch.engine.ray_tune.slot import own_gpus
 from kdsearch.errors import InputError, Problem, StorageError, first_line
@@ -320,17 +321,19 @@ class _Nodes:
         if facts and key not in self._known:
             for doubt in doubts(facts):
                 self._say(f"doubtful: node {name} {doubt}")
-        before = self._known.get(key, {"lacks": []})["lacks"]
+        before, why = self._known.get(key, {"lacks": []})["lacks"], it_lacks(lacking)
         known = asdict(facts) if facts else {}
         self._known[key] = {"id": key, "name": name, "lacks": lacking, **known}
         self._cluster.gpus[key] = facts.gpus if facts else ()
         if lacking:
             self._cluster.left_out.add(key)
-            if lacking != before:
-                self._say(f"node {name} is left out: it {_and(lacking)}")
+            if lacking != before and (name, why) not in self._cluster.told:
+                self._cluster.told.add((name, why))
+                self._say(f"node {name} is left out: {why}")
         else:
             self._cluster.left_out.discard(key)
             if before:
+                self._cluster.told.discard((name, it_lacks(before)))
                 self._say(f"node {name} lacks nothing any more, and works")
 
     def _write(self) -> None:

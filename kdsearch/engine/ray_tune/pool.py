@@ -89,6 +89,7 @@ class Pool:
         self._roles = kinds(needed)
         self._needs = {kind: needed[roles[0]] for kind, roles in self._roles.items()}
         self._kinds = {role: kind for kind, roles in self._roles.items() for role in roles}
+        self._placed = placed
         self._room = MakingRoom(self._needs, left_out.alive, placed)
         self._slots: dict[str, Held] = {}
         self._named = 0
@@ -146,6 +147,7 @@ class Pool:
         self._looked = time.monotonic()
         with self._keeping():
             self._post.check()
+        with self._keeping():
             self._serve()
             if len(self._roles) > 1:
                 self._room.look(self._slots.values(), self._ready())
@@ -162,7 +164,7 @@ class Pool:
                 slot.node_id, slot.gpus = result["node_id"], result["gpus"]
                 slot.since = time.monotonic()
                 if result["lacks"]:
-                    self._left_out.lacks(result["node_id"], result["node"], result["lacks"])
+                    self._left_out.lacks(result["node_id"], result["lacks"])
             if "key" in result:
                 slot.request, slot.since = None, time.monotonic()
                 if slot.address and not result["failed"]:
@@ -184,13 +186,16 @@ class Pool:
     def superfluous(self, waiting: Sequence[str]) -> list[str]:
         """Which of the slots that wait for room are not to be waited for, the oldest kept."""
         now, out = time.monotonic(), self._left_out.ids
-        # Those that may go elsewhere by now, or not where they might. Who waits for less long may
-        # be starting; if on a node that is left out, it will find out for itself.
-        old = [t for t in waiting if self._slots[t].since < now - _IDLE_SECONDS]
-        given_up = [trial for trial in old if self._slots[trial].without != out]
+        # Those that may not go where they might. Who waits for less long may be starting; if on a
+        # node that is left out, it will find out for itself.
+        old = {t for t in waiting if self._slots[t].since < now - _IDLE_SECONDS}
+        given_up = [t for t in waiting if t in old and set(out) - set(self._slots[t].without)]
         given_up += [t for t in waiting if self._slots[t].name in self._room.ending]
         for kind in self._roles:
             of_kind = [t for t in waiting[::-1] if self._slots[t].kind == kind]
+            if all(self._slots[t].without != out for t in of_kind):
+                # They may go elsewhere by now: to a node that is tried again, by one at a time.
+                given_up += [t for t in of_kind if t in old][:1]
             if kind in self._room.blocked:
                 # Those that start have their room already.
                 given_up += [t for t in of_kind if self._slots[t].name not in self._room.starting]
@@ -205,9 +210,9 @@ class Pool:
 
     def _serve(self) -> None:
         """Give each idle slot a training, as far as there are any."""
+        self._want()
         if self.error is not None:
             return
-        self._want()
         if self._room.ending:  # what just ended may have made them needed
             self._room.decide(self._slots.values(), self._ready())
         self._clear()
@@ -223,19 +228,25 @@ class Pool:
 
     def _want(self) -> None:
         """See how many slots of each kind there should be."""
+        running = [slot.kind for slot in self._slots.values() if slot.request is not None]
         most = self._most or sys.maxsize
+        if self.error is not None:
+            most = len(running)
         if len(self._roles) == 1:
             self._order = list(self._roles)
             self._wanted = Counter({self._order[0]: min(self._queue.wanted, most)})
             return
-        running = [slot.kind for slot in self._slots.values() if slot.request is not None]
         ready = self._ready()[: max(0, most - len(running))]
         self._order = list(dict.fromkeys(ready))
         self._wanted = Counter([*running, *ready])
 
     def _ready(self) -> list[str]:
-        """The kinds of the trainings that could start now, the most urgent first."""
-        return [self._kinds[role] for role in self._queue.ready]
+        """The kinds of the trainings that could start now, the most urgent first.
+
+        None after an error; the queue is asked all the same, by which it sees that time passes.
+        """
+        ready = [self._kinds[role] for role in self._queue.ready]
+        return ready if self.error is None else []
 
     def _lacking(self) -> str | None:
         """The most urgent kind of which there are too few slots."""
@@ -303,7 +314,14 @@ class Pool:
         if key is not None:
             self._queue.release(key)
         if failure == "worker_lost" and (key is not None or slot.node is None):
-            self._left_out.stillborn(slot.address or address_of(reason), last_line(reason))
+            address = slot.address or address_of(reason) or self._address(slot)
+            self._left_out.stillborn(address, last_line(reason))
+
+    def _address(self, slot: Held) -> str | None:
+        """The address of the node where a slot has found room."""
+        node_id = self._placed([slot.group]).get(slot.group)
+        nodes = self._left_out.alive() if node_id else []
+        return next((n["NodeManagerAddress"] for n in nodes if n["NodeID"] == node_id), None)
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
