@@ -304,6 +304,7 @@ def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, addres
     assert process.returncode == 0, output
     assert "1 training at once" in output
     assert "The study is complete" in output
+    assert "Trial" not in output  # Tune tells nobody of its own affairs
 
 
 def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(

@@ -14,6 +14,7 @@ from typing import Any
 from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from kdsearch.engine.base import EngineError, Fleet, Queue, Worker
 from kdsearch.engine.ray_tune.cluster import Cluster
@@ -117,9 +118,17 @@ class RayTuneEngine:
                     name="kdsearch",
                     storage_path=scratch,
                     verbose=0,
+                    callbacks=[_Silent()],
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
+
+
+class _Silent(TrialProgressCallback):
+    """In place of Tune's own, which tells of each slot that ends, however quiet it is to be."""
+
+    def _print(self, msg: str) -> None:
+        pass
 
 
 @contextmanager
