@@ -22,7 +22,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 
 PORT = 6379
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-_RAY = str(Path(sys.executable).parent / "ray")
+_BIN = Path(sys.executable).parent
+_RAY = str(_BIN / "ray")
 _UP = b"will now block"
 _SECONDS_TO_START = 90.0
 _HEAD = "ray.head.default"
@@ -161,7 +162,11 @@ class Machines:
                 ],
                 stdout=file,
                 stderr=file,
-                env=os.environ | TOKEN | {"RAY_memory_monitor_refresh_ms": "0"} | dict(environment),
+                env=os.environ
+                | TOKEN
+                | {"RAY_memory_monitor_refresh_ms": "0"}
+                | {"PATH": f"{_BIN}:{os.environ['PATH']}"}  # where jobs find kdsearch
+                | dict(environment),
             )
 
     def stop(self, host: str) -> None:
