@@ -91,9 +91,9 @@ class Laptop:
 
 @pytest.fixture
 def laptop(tmp_path: Path, dashboard: str) -> Laptop:
-    words = [f"{word},{'yes' if number % 2 else 'no'}" for number, word in enumerate("abcdefgh")]
+    rows = [f"word {number},{'yes' if number % 2 else 'no'}" for number in range(320)]
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "rows.csv").write_text("\n".join(["text,label", *words * 40, ""]))
+    (tmp_path / "data" / "rows.csv").write_text("\n".join(["text,label", *rows, ""]))
     (tmp_path / "data" / "other.csv").write_text("not for the cluster")
     (tmp_path / "tiny.yaml").write_text(STUDY)
     return Laptop(tmp_path, dashboard)
