@@ -135,7 +135,9 @@ class Running:
 
     def agenda(self) -> Agenda:
         ledger = Ledger(self.folder)
-        return Agenda(ledger.resolved(), ledger.results())
+        agenda = Agenda(ledger.resolved(), ledger.results())
+        agenda.views()  # it knows the students of the steps that it has taken
+        return agenda
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +179,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             dashboard=f"http://127.0.0.1:{ports[1]}",
             prometheus=f"http://127.0.0.1:{ports[3]}",
         )
-        until(lambda: found.number("sum(ray_kdsearch_students_done)") > 0)
+        until(lambda: found.number("max(ray_kdsearch_best_validation)") >= 0)
         until(lambda: found.number("sum(rate(ray_kdsearch_slot_seconds_total[30s]))") > 0)
         assert search.poll() is None, "the search ended before it was looked at"
         yield found
