@@ -67,6 +67,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def last_line(text: str) -> str:
+    """The last line that says something: of a traceback the reason."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "").strip()
+
+
 class InputError(Exception):
     """The user's input cannot be used; it carries every problem found, not only the first."""
 

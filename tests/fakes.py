@@ -607,54 +607,119 @@ def listening() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@contextmanager
-def dashboard(log: Sequence[str], cut: int) -> Iterator[str]:
-    """The address of a dashboard with a job `x` that has ended and written the parts of `log`.
+@dataclass(kw_only=True)
+class FakeDashboard:
+    """A Ray's dashboard with a job `x` that has written the parts of `log`."""
 
-    The first connection to its log breaks behind `cut` of them.
-    """
-    import ray
-    from aiohttp import web
+    log: Sequence[str] = ()
+    lasts: int = 0
+    """How often the job is said to run before it is said to have ended."""
+    cut: int | None = None
+    """The first connection to the log breaks behind so many of its parts."""
+    silent: bool = False
+    """Connections to the log stay open and never bring its last part."""
+    gone: bool = False
+    """It was started anew and has no job any more."""
+    connections: int = 0
+    """How many there have been to the log."""
 
-    connections: list[str] = []
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Its address."""
+        from aiohttp import web
 
-    async def version(request: web.Request) -> web.Response:
+        routes = {
+            "/api/version": self._version,
+            "/api/jobs/": self._never,
+            "/api/jobs/x": self._job,
+            "/api/jobs/x/logs": self._whole_log,
+            "/api/jobs/x/logs/tail": self._tail,
+        }
+        app = web.Application()
+        for path, handler in routes.items():
+            app.router.add_get(path, handler)
+        app.router.add_post("/api/jobs/x/stop", self._stop)
+        loop, runner = asyncio.new_event_loop(), web.AppRunner(app, shutdown_timeout=0.1)
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+
+        async def start() -> None:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+        asyncio.run_coroutine_threadsafe(start(), loop).result()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    async def _version(self, request: Any) -> Any:
+        import ray
+        from aiohttp import web
+
         return web.json_response({"version": "4", "ray_version": ray.__version__})
 
-    async def job(request: web.Request) -> web.Response:
+    async def _never(self, request: Any) -> Any:
+        await asyncio.sleep(3600)
+
+    async def _job(self, request: Any) -> Any:
+        from aiohttp import web
+
+        if self.gone:
+            return web.Response(text="Job x does not exist", status=404)
         facts = {"type": "SUBMISSION", "submission_id": "x", "entrypoint": "true"}
+        if self.lasts:
+            self.lasts -= 1
+            return web.json_response({**facts, "status": "RUNNING"})
         return web.json_response({**facts, "status": "SUCCEEDED", "driver_exit_code": 0})
 
-    async def tail(request: web.Request) -> web.WebSocketResponse:
+    async def _stop(self, request: Any) -> Any:
+        from aiohttp import web
+
+        words = "Traceback (most recent call last):\n  File ...\nRuntimeError: no agent is there\n"
+        return web.Response(text=words, status=500)
+
+    async def _whole_log(self, request: Any) -> Any:
+        from aiohttp import web
+
+        return web.json_response({"logs": "".join(self.log)})
+
+    async def _tail(self, request: Any) -> Any:
+        from aiohttp import web
+
+        if self.gone:
+            return web.Response(text="Job x does not exist", status=404)
         answer = web.WebSocketResponse()
         await answer.prepare(request)
-        connections.append("one")
-        first = len(connections) == 1
-        for text in log[:cut] if first else log:
+        self.connections += 1
+        cut = self.cut if self.connections == 1 else None
+        for text in self.log[: -1 if self.silent else cut]:
             await answer.send_str(text)
-        if first and request.transport:
+        if self.silent:
+            await answer.receive()  # until the other side leaves
+        elif cut is not None and request.transport:
             request.transport.abort()
         return answer
 
-    routes = {"/api/version": version, "/api/jobs/x": job, "/api/jobs/x/logs/tail": tail}
-    app = web.Application()
-    for path, handler in routes.items():
-        app.router.add_get(path, handler)
-    loop, runner = asyncio.new_event_loop(), web.AppRunner(app)
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
 
-    async def start() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-
-    asyncio.run_coroutine_threadsafe(start(), loop).result()
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody has just now."""
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return [each.getsockname()[1] for each in taken]
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        for each in taken:
+            each.close()
+
+
+def until(found: Callable[[], bool], seconds: float = 90) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def model_folder(folder: Path) -> Path:

@@ -62,6 +62,15 @@ def test_what_is_no_address_gets_words_that_say_what_to_give(wrong: str, words: 
     assert error.value.problems[0].place == f"--address {wrong}"
 
 
+@pytest.mark.parametrize(
+    "address", ["http://me:hush/x@head:8265", "me:hush@head:6379", "https://hush@h"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(InputError, match=r"^--address: .*RAY_JOB_HEADERS") as error:
+        find_address(address, {})
+    assert "hush" not in str(error.value)
+
+
 def test_a_wrong_ray_address_is_named() -> None:
     with pytest.raises(InputError, match="RAY_ADDRESS head: names no port"):
         find_address(None, {"RAY_ADDRESS": "head"})

@@ -140,6 +140,15 @@ def test_a_student_trained_again_is_the_same_to_the_bit(
     assert "trained again for the export" in (tmp_path / "again" / "README.md").read_text()
 
 
+def test_a_job_that_brings_a_student_trains_none(studies: dict[str, Path], tmp_path: Path) -> None:
+    ledger = copied(studies, "classification", tmp_path / "study")
+    shutil.rmtree(ledger.folder / "students")
+    (ledger.folder / "students").mkdir()
+    to = tmp_path / "new"
+    refused(kdsearch("export", ledger.folder, "", "--to", to, "--kept"), "were not kept")
+    assert not to.exists()
+
+
 def test_what_the_student_learnt_from_is_made_again_where_it_is_gone(
     studies: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from fakes import free_ports, until
 from test_ray import TINY, TOKEN, wait_for_outcomes
 
 from kdsearch.cli.automatic import versions
@@ -28,17 +27,6 @@ STUDY = TINY.replace(
 ).replace("alpha: [1, 0.5]", "alpha: [1, 0.8, 0.6, 0.4, 0.2]")
 
 
-def free_ports(count: int) -> list[int]:
-    taken = [socket.socket() for _ in range(count)]
-    try:
-        for each in taken:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in taken]
-    finally:
-        for each in taken:
-            each.close()
-
-
 @pytest.fixture(scope="module")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The dashboard of a Ray of two slots that asks for a token and has kdsearch in its PATH."""
@@ -48,19 +36,20 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--node-ip-address=127.0.0.1", "--num-cpus=2", "--include-dashboard=true"]
     command += [f"--port={gcs}", f"--dashboard-port={page}", f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={agent}"]
-    command += [f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]
     path = f"{BIN}:{os.environ['PATH']}"
     environment = os.environ | TOKEN | {"PATH": path, "RAY_memory_monitor_refresh_ms": "0"}
-    with log.open("wb") as file:
-        head = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-    deadline = time.monotonic() + 90
-    while b"will now block" not in log.read_bytes():
-        assert head.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-    yield f"http://127.0.0.1:{page}"
-    head.terminate()
-    head.wait(timeout=30)
+    # Short, as sockets lie in it.
+    with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as scratch:
+        command += [f"--temp-dir={scratch}"]
+        with log.open("wb") as file:
+            head = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        try:
+            until(lambda: head.poll() is not None or b"will now block" in log.read_bytes())
+            assert head.poll() is None, log.read_text()
+            yield f"http://127.0.0.1:{page}"
+        finally:
+            head.terminate()
+            head.wait(timeout=30)
 
 
 @dataclass(frozen=True)
@@ -102,9 +91,9 @@ class Laptop:
 
 @pytest.fixture
 def laptop(tmp_path: Path, dashboard: str) -> Laptop:
-    words = [f"{word},{'yes' if number % 2 else 'no'}" for number, word in enumerate("abcdefgh")]
+    rows = [f"word {number},{'yes' if number % 2 else 'no'}" for number in range(320)]
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "rows.csv").write_text("\n".join(["text,label", *words * 40, ""]))
+    (tmp_path / "data" / "rows.csv").write_text("\n".join(["text,label", *rows, ""]))
     (tmp_path / "data" / "other.csv").write_text("not for the cluster")
     (tmp_path / "tiny.yaml").write_text(STUDY)
     return Laptop(tmp_path, dashboard)
@@ -142,9 +131,9 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
     found = {job.name: job for job in laptop.jobs(monkeypatch)}
     assert set(found) == {f"{start}1", f"{start}2"}  # of those that looked nothing is left
     for job in found.values():
-        facts = {"study": "tiny", "cases": "1", "folder": laptop.run, **versions()}
-        assert facts.items() <= job.metadata.items()
-        assert job.metadata["job_name"] == "kdsearch tiny"
+        facts = {"kdsearch_study": "tiny", "kdsearch_cases": "1", "kdsearch_folder": laptop.run}
+        assert {**facts, **versions(), "job_name": "kdsearch tiny"}.items() <= job.metadata.items()
+        assert "study" not in job.metadata
         assert job.state == "SUCCEEDED"
         assert TOKEN["RAY_AUTH_TOKEN"] not in repr(job)
 
@@ -159,6 +148,8 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
     exported = (laptop.folder / "student" / "model.safetensors").read_bytes()
     assert exported in [path.read_bytes() for path in kept]
     assert (laptop.folder / "student" / "README.md").exists()
+
+    assert {job.name for job in laptop.jobs(monkeypatch)} == {f"{start}1", f"{start}2"}
 
 
 def test_a_command_that_fails_on_the_cluster_fails_here_with_its_words(laptop: Laptop) -> None:

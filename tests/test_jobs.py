@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from itertools import product
@@ -13,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import dashboard, listening
+import typer
+from fakes import FakeDashboard, listening, until
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.job_submission import JobStatus
@@ -28,6 +31,8 @@ from kdsearch.cli.automatic import (
     versions,
 )
 from kdsearch.cli.deliver import Delivery, delivery, packed, received
+from kdsearch.cli.job import _exit_as
+from kdsearch.cli.options import console
 from kdsearch.cli.submission import (
     Step,
     cluster_path,
@@ -36,9 +41,9 @@ from kdsearch.cli.submission import (
     options_there,
     package,
 )
-from kdsearch.engine.ray_tune.jobs import ENDED, Jobs
+from kdsearch.engine.ray_tune.jobs import ENDED, Job, Jobs
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, driver_lock
 from kdsearch.study import Study, parse_study, travelling_files
 
 DASHBOARD = "http://127.0.0.1:1"
@@ -129,6 +134,15 @@ def test_a_folder_that_datasets_saved_goes_along_with_its_notes(here: Path) -> N
         (saved / name).touch()
     found = travelling_files(study_of({"train": "saved"}), "x.yaml")
     assert {path.name for path in found} == {"d.arrow", "state.json", "dataset_info.json"}
+
+
+@pytest.mark.parametrize("name", ["../b-1.csv", "/etc/passwd", "more/rows.arrow"])
+def test_a_saved_folder_takes_nothing_along_that_is_not_its_own(here: Path, name: str) -> None:
+    saved = here / "data" / "saved"
+    saved.mkdir()
+    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(InputError, match=f"state.json: names {name}, which is no file of this"):
+        travelling_files(study_of({"train": "data/saved"}), "x.yaml")
 
 
 def test_what_cannot_go_along_is_said_all_at_once_with_what_to_give(here: Path) -> None:
@@ -245,6 +259,49 @@ def test_what_was_damaged_on_its_way_home_is_not_taken(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
+def test_a_part_that_breaks_on_its_way_home_is_fetched_again(tmp_path: Path) -> None:
+    there, scratch, home = tmp_path / "there", tmp_path / "scratch", tmp_path / "home"
+    there.mkdir()
+    (there / "report.html").write_bytes(b"page" * 20)
+    scratch.mkdir()
+    found = packed(there, scratch, 50)
+    tries: list[str] = []
+
+    def fetch(name: str, to: Any) -> None:
+        content = (tmp_path / name).read_bytes()
+        tries.append(name)
+        if tries.count(name) < 3:
+            to.write(content[:9])
+            raise InputError.one(name, "broke")
+        to.write(content)
+
+    received(found, fetch, home, between=0)
+    assert (home / "report.html").read_bytes() == b"page" * 20
+
+
+def test_a_part_that_never_comes_ends_a_delivery_in_its_words(tmp_path: Path) -> None:
+    def fetch(name: str, to: Any) -> None:
+        raise InputError.one(name, "broke")
+
+    with pytest.raises(InputError, match="part: broke"):
+        received(Delivery(parts=["part"], sha256=""), fetch, tmp_path, between=0)
+
+
+def test_a_delivery_that_is_stopped_while_it_packs_leaves_nothing(tmp_path: Path) -> None:
+    there, logs = tmp_path / "there", tmp_path / "logs"
+    there.mkdir()
+    logs.mkdir()
+    with (there / "model.safetensors").open("wb") as file:
+        file.truncate(400_000_000)
+    with (logs / "job.log").open("wb") as log:
+        command = [sys.executable, "-m", "kdsearch", "deliver", str(there)]
+        process = subprocess.Popen(command, stdout=log)
+    until(lambda: any(logs.glob("kdsearch-*")))
+    process.terminate()
+    process.wait(timeout=60)
+    assert not any(logs.glob("kdsearch-*"))
+
+
 def test_a_line_of_a_log_is_no_delivery() -> None:
     assert delivery("kdsearch-delivery? no") is None
 
@@ -267,10 +324,27 @@ def test_a_log_is_followed_over_a_connection_that_breaks_and_nothing_is_said_twi
         shown.append(text)
         return True
 
-    with dashboard(["one\n", "two\n", "three\n"], cut) as address:
+    ray = FakeDashboard(log=["one\n", "two\n", "three\n"], cut=cut, lasts=1)
+    with ray.serving() as address:
         job = Jobs(address, "--address").follow("x", show, skip=skip)
     assert "".join(shown) == "one\ntwo\nthree\n"[skip:]
     assert (job.state, job.code, job.ended) == ("SUCCEEDED", 0, True)
+    assert ray.connections == 2
+
+
+def test_a_quiet_job_is_followed_over_one_connection_until_it_has_ended() -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> bool:
+        shown.append(text)
+        return True
+
+    ray = FakeDashboard(log=["one\n", "two\n", "three\n"], silent=True, lasts=4)
+    with ray.serving() as address:
+        job = Jobs(address, "--address").follow("x", show, quiet=0.05)
+    assert "".join(shown) == "one\ntwo\nthree\n"
+    assert job.ended
+    assert ray.connections == 1
 
 
 def test_what_has_seen_enough_of_a_log_is_told_no_more() -> None:
@@ -280,9 +354,29 @@ def test_what_has_seen_enough_of_a_log_is_told_no_more() -> None:
         shown.append(text)
         return False
 
-    with dashboard(["one\n", "two\n"], 2) as address:
+    with FakeDashboard(log=["one\n", "two\n"]).serving() as address:
         Jobs(address, "--address").follow("x", show)
     assert shown == ["one\n"]
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_not_followed_any_more() -> None:
+    with FakeDashboard(gone=True).serving() as address:
+        jobs = Jobs(address, "--address")
+        with pytest.raises(InputError, match="does not know this job any more"):
+            jobs.follow("x", lambda text: True)
+
+
+def test_a_character_that_is_half_written_is_waited_for(tmp_path: Path) -> None:
+    ledger, _ = searched(tmp_path / "run")
+    log = ledger.folder / "launch.log"
+    log.write_bytes("one\nα".encode()[:-1])
+    with driver_lock(ledger.folder):
+        process = started("logs", ledger.folder, "--follow")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "one\n"
+        with log.open("ab") as file:
+            file.write("α\n".encode()[1:])
+    assert ended(process).out == "α\n"
 
 
 # -- what is said of an address --------------------------------------------------------------------
@@ -303,8 +397,78 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         Jobs(address, "--address")
 
 
+def test_a_server_that_answers_no_more_is_not_waited_for() -> None:
+    with FakeDashboard().serving() as address:
+        jobs = Jobs(address, "--address", patience=0.2)
+        with pytest.raises(InputError, match="timed out"):
+            jobs.named("kdsearch-")
+
+
+def test_what_a_cluster_cannot_do_is_said_in_the_last_line_of_its_words() -> None:
+    with FakeDashboard().serving() as address:
+        jobs = Jobs(address, "--address")
+        with pytest.raises(InputError, match="cannot do it: RuntimeError: no agent is there ") as e:
+            jobs.stop("x")
+    assert "Traceback" not in str(e.value)
+
+
+@pytest.mark.parametrize("headers", ["secret", '["secret"]', '{"secret": 1}'])
+def test_headers_that_are_none_are_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, headers: str
+) -> None:
+    monkeypatch.setenv("RAY_JOB_HEADERS", headers)
+    with pytest.raises(InputError, match=r"^RAY_JOB_HEADERS: ") as error:
+        Jobs(DASHBOARD, "--address")
+    assert "secret" not in str(error.value)
+
+
+def job_that(**facts: Any) -> Job:
+    none: dict[str, Any] = {"code": None, "message": "", "node": None}
+    return Job(name="x", entrypoint="", metadata={}, **{**none, **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "words"),
+    [
+        ({"state": "SUCCEEDED", "code": 0}, 0, ""),
+        ({"state": "FAILED", "code": 2}, 2, ""),
+        ({"state": "FAILED", "code": -9}, 137, ""),
+        ({"state": "STOPPED"}, 130, "x was stopped"),
+        (
+            {
+                "state": "FAILED",
+                "message": "runtime_env setup failed: Traceback:\n  …\nNo space.\n",
+            },
+            1,
+            "x did not run: No space.",
+        ),
+        (
+            {"state": "FAILED", "node": "a1", "message": "The actor died:\n\tIts node has died."},
+            1,
+            "x ended without an exit code: Its node has died.",
+        ),
+    ],
+)
+def test_a_command_exits_as_its_job_did(
+    facts: dict[str, Any], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = 0
+    try:
+        _exit_as(job_that(**facts), console())
+    except typer.Exit as ended:
+        found = ended.exit_code
+    assert found == code
+    assert capsys.readouterr().out.strip().removeprefix("kdsearch: ") == words
+
+
 def test_a_command_that_runs_on_a_cluster_wants_its_dashboard() -> None:
     refused(kdsearch("status", "/x", "--address", "auto"), "is no dashboard's address")
+
+
+def test_a_student_is_not_trained_by_a_job_that_brings_it(here: Path) -> None:
+    code = ("--trust-remote-code", "big")
+    result = kdsearch("export", "/x", "c", "--to", "new", "--address", DASHBOARD, *code)
+    refused(result, "--trust-remote-code: does not go with --address")
 
 
 def test_a_folder_of_this_machine_is_refused_before_the_cluster_is_asked() -> None:
@@ -330,6 +494,7 @@ def ray_job(**metadata: str) -> dict[str, str]:
         ({}, False, True, True),
         ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, False, True, True),  # a terminal there
         (ray_job(), True, False, True),  # as KubeRay submits it, for the first or the fourth time
+        (ray_job(kdsearch="yes", training="mine"), True, False, True),  # anyone's own words
         (ray_job(**versions()), True, True, True),  # `kdsearch launch --address http://…`
         ({"KDSEARCH_BATCH": "1"}, True, True, False),
         ({"KDSEARCH_BATCH": "1", "SLURM_RESTART_COUNT": "1"}, True, False, False),
@@ -420,7 +585,7 @@ def test_what_a_job_itself_stopped_goes_on_when_it_is_retried(
 def test_a_job_of_another_kdsearch_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(RAY_JOB, ray_job(kdsearch="9.9", training="99")[RAY_JOB])
+    monkeypatch.setenv(RAY_JOB, ray_job(kdsearch_version="9.9", kdsearch_training="99")[RAY_JOB])
     refused(
         kdsearch("status", tmp_path),
         "submitted by kdsearch 9.9 with training code 99",

@@ -9,22 +9,22 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from fakes import free_ports, until
 from ray.util.metrics import Counter
 from test_ray import TINY, TOKEN, launch, wait_for_outcomes
 
 from kdsearch.agenda import STAGES, Agenda, best_so_far
-from kdsearch.engine.ray_tune.metrics import METRICS
+from kdsearch.engine.ray_tune.metrics import METRICS, with_zeros
 from kdsearch.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,6 +88,15 @@ def test_panels_of_the_dashboard_have_numbers_of_their_own_and_lie_beside_one_an
         taken |= cells
 
 
+def test_what_a_gauge_has_no_more_becomes_0_and_a_node_that_has_gone_is_then_forgotten() -> None:
+    before = {("n1", "busy"): 2.0, ("n1", "idle"): 0.0, ("n2", "busy"): 1.0}
+    once = with_zeros("kdsearch_slots", before, {("n2", "busy"): 1.0})
+    assert once == {("n1", "busy"): 0, ("n2", "busy"): 1.0}
+    assert with_zeros("kdsearch_slots", once, {("n2", "busy"): 1.0}) == {("n2", "busy"): 1.0}
+    running = {("case", "student"): 0.0}
+    assert with_zeros("kdsearch_trainings_running", running, {}) == running
+
+
 # -- a real Prometheus on a real search ---------------------------------------------------------
 
 STUDY = TINY.replace("epochs: 2", "epochs: 12").replace("[1, 0.5]", "[1, 0.8, 0.6, 0.4, 0.2, 0.1]")
@@ -97,6 +106,7 @@ STUDY = TINY.replace("epochs: 2", "epochs: 12").replace("[1, 0.5]", "[1, 0.8, 0.
 class Running:
     """A search that runs on a Ray cluster, and a Prometheus that looks at it."""
 
+    search: subprocess.Popen[str]
     folder: Path
     dashboard: str
     prometheus: str
@@ -125,21 +135,9 @@ class Running:
 
     def agenda(self) -> Agenda:
         ledger = Ledger(self.folder)
-        return Agenda(ledger.resolved(), ledger.results())
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def until(found: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+        agenda = Agenda(ledger.resolved(), ledger.results())
+        agenda.views()  # it knows the students of the steps that it has taken
+        return agenda
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +145,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     if not shutil.which("prometheus"):
         pytest.skip("Prometheus is not installed")
     folder = tmp_path_factory.mktemp("metrics")
-    ports = [free_port() for _ in range(5)]
-    scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
+    ports = free_ports(5)
+    stack = ExitStack()
+    # Short, as sockets lie in it.
+    scratch = stack.enter_context(TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True))
     head = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
     head += ["--node-ip-address=127.0.0.1", f"--port={ports[0]}", "--num-cpus=1"]
     head += [f"--temp-dir={scratch}", "--disable-usage-stats"]
@@ -160,7 +160,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     prometheus = ["prometheus", f"--config.file={folder / 'prometheus.yml'}"]
     prometheus += [f"--storage.tsdb.path={folder / 'figures'}"]
     prometheus += [f"--web.listen-address=127.0.0.1:{ports[3]}"]
-    with ExitStack() as stack:
+    with stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
         for name, command in (("head", head), ("prometheus", prometheus)):
@@ -174,11 +174,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         stack.callback(search.terminate)
         wait_for_outcomes(folder, 6, search)
         found = Running(
+            search=search,
             folder=folder / "run",
             dashboard=f"http://127.0.0.1:{ports[1]}",
             prometheus=f"http://127.0.0.1:{ports[3]}",
         )
-        until(lambda: found.number("sum(ray_kdsearch_students_done)") > 0)
+        until(lambda: found.number("max(ray_kdsearch_best_validation)") >= 0)
         until(lambda: found.number("sum(rate(ray_kdsearch_slot_seconds_total[30s]))") > 0)
         assert search.poll() is None, "the search ended before it was looked at"
         yield found
@@ -192,16 +193,23 @@ def test_prometheus_has_the_figures_that_the_folder_has(running: Running) -> Non
         return agenda.trained(case), best_so_far(agenda, case), finished
 
     before = known()
-    time.sleep(10)  # Ray and Prometheus pass on what the driver said before
-    done = running.number("sum(ray_kdsearch_students_done)")
-    best = running.number("max(ray_kdsearch_best_validation)")
-    finished = running.number("sum(ray_kdsearch_trainings_finished_total)")
-    after = known()
-    assert before[0] <= done <= after[0]
-    assert before[2] <= finished <= after[2]
     assert before[1] is not None
+
+    def told() -> tuple[float, float, float]:
+        return (
+            running.number("sum(ray_kdsearch_students_done)"),
+            running.number("max(ray_kdsearch_best_validation)"),
+            running.number("sum(ray_kdsearch_trainings_finished_total)"),
+        )
+
+    least = (before[0], before[1] - 1e-6, before[2])
+    until(lambda: all(a >= b for a, b in zip(told(), least, strict=True)))
+    done, best, finished = told()
+    after = known()
+    assert done <= after[0]
+    assert finished <= after[2]
     assert after[1] is not None
-    assert before[1] - 1e-6 <= best <= after[1] + 1e-6
+    assert best <= after[1] + 1e-6
 
     [slots] = running.ask("sum by (node, study) (ray_kdsearch_slots)")
     assert slots["metric"] == {"node": socket.gethostname(), "study": "tiny"}
@@ -218,6 +226,7 @@ def test_prometheus_has_the_figures_that_the_folder_has(running: Running) -> Non
 def test_prometheus_answers_every_query_of_the_dashboard(running: Running, query: str) -> None:
     asked = query.replace("$study", ".*").replace("$__rate_interval", "40s")
     answer = running.ask(asked)
+    assert running.search.poll() is None, "the search ended before it was looked at"
     assert answer or RARE in query
 
 

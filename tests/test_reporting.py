@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from fakes import until
 from test_analysis import searched
 from test_cli import kdsearch, tiny, written
 
 from kdsearch.cli.reporting import last_report, reporting
 
 
-def until(found: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def reports_under_way(folder: Path) -> set[int]:
+    """The processes that write one of this folder."""
+    found: set[int] = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if str(folder) in child.cmdline():
+                found.add(child.pid)
+    return found
+
+
+def obstruct(folder: Path) -> None:
+    """Have no report written there any more."""
+    (folder / "report" / "report.html").mkdir(parents=True)
+    (folder / "report" / "report.html" / "in its place").touch()
 
 
 def test_the_report_is_written_again_and_again_while_a_search_runs(tmp_path: Path) -> None:
@@ -33,11 +43,17 @@ def test_the_report_is_written_again_and_again_while_a_search_runs(tmp_path: Pat
 
 def test_that_it_cannot_be_written_is_said_once_and_the_search_goes_on(tmp_path: Path) -> None:
     ledger, _ = searched(tmp_path / "study")
-    (ledger.folder / "report").write_text("in its place")
+    obstruct(ledger.folder)
     said: list[str] = []
     with reporting(ledger, said.append, seconds=0.1):
         until(lambda: bool(said))
-        time.sleep(5)  # it is tried again
+        more: set[int] = set()
+
+        def tried_twice_more() -> bool:
+            more.update(reports_under_way(ledger.folder))
+            return len(more) == 2
+
+        until(tried_twice_more)  # and one of them has failed, else there were no other
     assert said == [f"the report cannot be written; why: kdsearch report {ledger.folder}"]
 
 
@@ -52,11 +68,9 @@ def test_the_last_report_is_not_overtaken_by_one_that_was_begun_before(tmp_path:
     ledger, agenda = searched(tmp_path / "study")
     page = ledger.folder / "report" / "report.html"
     with reporting(ledger, print, seconds=0.1):
-        time.sleep(0.5)  # one has been begun
+        until(lambda: bool(reports_under_way(ledger.folder)))
+    assert not reports_under_way(ledger.folder)
     assert last_report(ledger, agenda) == page
-    written_at = page.stat().st_mtime_ns
-    time.sleep(5)
-    assert page.stat().st_mtime_ns == written_at
 
 
 def test_a_report_that_cannot_be_written_is_a_line_and_the_exit_code_is_that_of_the_search(
@@ -65,10 +79,8 @@ def test_a_report_that_cannot_be_written_is_a_line_and_the_exit_code_is_that_of_
     study, folder = written(tmp_path / "tiny.yaml", tiny()), tmp_path / "run"
     command = ("launch", study, "--in-process", "--folder", folder)
     assert kdsearch(*command).code == 0
-    for path in sorted((folder / "report").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    (folder / "report").rmdir()
-    (folder / "report").write_text("in its place")
+    (folder / "report" / "report.html").unlink()
+    obstruct(folder)
 
     ended = kdsearch(*command)
     assert ended.code == 0
@@ -77,5 +89,6 @@ def test_a_report_that_cannot_be_written_is_a_line_and_the_exit_code_is_that_of_
     assert line.startswith("kdsearch: the report could not be written: ")
     assert line.endswith(f"; try again: kdsearch report {folder}")
 
-    (folder / "report").unlink()
+    (folder / "report" / "report.html" / "in its place").unlink()
+    (folder / "report" / "report.html").rmdir()
     assert kdsearch("report", folder).code == 0

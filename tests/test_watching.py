@@ -107,8 +107,10 @@ def test_in_a_pipe_there_is_a_line_of_json_per_change_until_the_search_ends(
         process, lines = blocks(folder, "--json")
         first = json.loads(lines.get(timeout=60))
         assert (first["state"], first["students"]["done"]) == ("running", 0)
-        while not (found := json.loads(lines.get(timeout=60)))["students"]["done"]:
+        while not any(map(search.agenda.trained, search.agenda.cases)):
             search.train()
+        while not (found := json.loads(lines.get(timeout=60)))["students"]["done"]:
+            pass
         assert found["state"] == "running"
     while json.loads(lines.get(timeout=60))["state"] == "running":
         pass
@@ -169,6 +171,59 @@ def test_a_terminal_shows_it_in_one_place_and_in_its_width(search: Search) -> No
     lines = [line.rpartition("\x1b[2K")[2] for line in frames.splitlines()]
     assert max(map(len, lines)) <= 100
     assert any("apples/big/small" in line for line in lines)
+
+
+def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search: Search) -> None:
+    [done, _] = _status(search.ledger, search.agenda)["cases"]
+    stages = {**done["stages"], "distance": "mse"}
+    runs = [{**done, "case": f"run/{i}", "stage": "alpha", "stages": stages} for i in range(20)]
+    begun = [{**row, "case": f"begun/{i}", "students": 7} for i, row in enumerate(runs[:6])]
+    facts = _status(search.ledger, search.agenda) | {
+        "state": "running",
+        "cases": [
+            *({**done, "case": f"done/{i}", "stage": "done", "students": 9} for i in range(4)),
+            *({**done, "case": f"new/{i}", "students": 0} for i in range(8)),
+            {**done, "case": "bad/0", "stage": "blocked: its teacher failed"},
+            *begun,
+            *runs,
+        ],
+        "running": [
+            {"case": f"run/{i}", "stage": "alpha", "training": "x", "since": 0} for i in range(20)
+        ],
+        "left_out": {"node9": "it does not see /shared"},
+        "failed": [
+            {"tries": 3, "key": f"k{i}", "message": "out", "what": "why", "file": "f"}
+            for i in range(9)
+        ],
+    }
+    facts["slots"] = [
+        {"node": f"n{i // 4:02}", "name": f"slot-{i}", "run": run}
+        for i, run in enumerate(facts["running"])
+    ]
+    ends = iter([facts, {**facts, "state": "complete"}])
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=100, height=40, color_system=None
+    )
+    follow(lambda: next(ends), console, print, live=True)
+    assert isinstance(console.file, io.StringIO)
+    first, _, last = console.file.getvalue().partition("\r\x1b[2K")
+    assert len(first.splitlines()) <= 40
+    for words in (
+        "node node9 is left out",
+        "bad/0: blocked: its teacher failed",
+        "failed 3×: k4",
+        "4 more trainings failed for good",
+        "run/12 · alpha · x",
+        "7 more slots, 7 busy",
+        "4 test cases done, 8 without a student",
+    ):
+        assert words in first
+    table = first.partition("test case ")[2]
+    assert "run/0 " in table
+    assert not any(row in table for row in ("begun/0", "done/0", "new/0", "bad/0"))
+    assert all(
+        f"\n{case}/{i} " in last.replace("\x1b[2K", "") for case, i in (("new", 7), ("run", 19))
+    )
 
 
 @settings(max_examples=10, deadline=None)

@@ -48,6 +48,9 @@ def find_address(given: str | None, environment: Mapping[str, str]) -> Address:
 
 
 def _parsed(text: str, source: str) -> Address:
+    if "@" in text:  # not shown: what stands before it is a password
+        mend = """give it without, and RAY_JOB_HEADERS={"Authorization": "Basic …"}"""
+        raise InputError.one(source, "holds a name or a password, which others would see", mend)
     place = f"{source} {text}"
     if text in ("local", "auto"):
         kind: Literal["local", "cluster"] = "local" if text == "local" else "cluster"

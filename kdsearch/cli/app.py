@@ -11,8 +11,7 @@ import typer
 
 import kdsearch
 from kdsearch.cli import care, check, data, export, job, launch, look, mirror, plan, stop, study
-from kdsearch.cli.automatic import check_versions
-from kdsearch.cli.stop import INTERRUPTED
+from kdsearch.cli.automatic import INTERRUPTED, check_versions
 from kdsearch.errors import InputError, Problem, StorageError, shown, shown_name
 
 BAD_INPUT = 2

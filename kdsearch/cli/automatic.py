@@ -15,13 +15,14 @@ _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _BATCH = "KDSEARCH_BATCH"
 """Set by cluster/slurm.sh: Slurm's own variables are there in somebody's terminal, too."""
 INCOMPLETE = 1
+INTERRUPTED = 130
 
 Environment = Mapping[str, str]
 
 
 def versions() -> dict[str, str]:
     """What must be the same where a job is submitted and where it runs."""
-    return {"kdsearch": kdsearch.__version__, "training": str(VERSION)}
+    return {"kdsearch_version": kdsearch.__version__, "kdsearch_training": str(VERSION)}
 
 
 def check_versions(environment: Environment) -> None:
@@ -51,7 +52,7 @@ def launched_by_person(environment: Environment) -> bool:
     """
     metadata = _metadata(environment)
     if metadata is not None:
-        return "kdsearch" in metadata
+        return "kdsearch_version" in metadata
     return _BATCH not in environment or environment.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
@@ -79,4 +80,5 @@ def _metadata(environment: Environment) -> dict[str, Any] | None:
 
 
 def _words(known: Mapping[str, str]) -> str:
-    return f"kdsearch {known.get('kdsearch')} with training code {known.get('training')}"
+    version, training = known.get("kdsearch_version"), known.get("kdsearch_training")
+    return f"kdsearch {version} with training code {training}"

@@ -12,7 +12,9 @@ import io
 import json
 import os
 import signal
+import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,7 +27,9 @@ from kdsearch.errors import InputError
 
 MARK = "kdsearch-delivery "
 _PART_BYTES = 32_000_000
-"""So that each part takes less than the five minutes that Ray's dashboard gives to a request."""
+"""As much as is fetched again where a connection breaks."""
+_TRIES = 5
+_BETWEEN = 5.0
 _SECONDS = 3600.0
 _LOG = "/proc/self/fd/1"
 
@@ -52,10 +56,10 @@ def deliver(folder: Annotated[Path, typer.Argument(help="What to bring.")]) -> N
     log = Path(os.readlink(_LOG))
     if not log.is_file():
         raise InputError.one("deliver", "is for jobs, whose output is a file of Ray's")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="kdsearch-", dir=log.parent) as scratch:
         print(packed(folder, Path(scratch)).line(), flush=True)
-        signal.sigtimedwait({signal.SIGTERM}, _SECONDS)
+        time.sleep(_SECONDS)
 
 
 def packed(folder: Path, scratch: Path, part_bytes: int = _PART_BYTES) -> Delivery:
@@ -71,19 +75,41 @@ def packed(folder: Path, scratch: Path, part_bytes: int = _PART_BYTES) -> Delive
     return Delivery(parts=names, sha256=parts.sha256.hexdigest())
 
 
-def received(found: Delivery, fetch: Callable[[str, IO[bytes]], None], to: Path) -> None:
+def received(
+    found: Delivery,
+    fetch: Callable[[str, IO[bytes]], None],
+    to: Path,
+    between: float = _BETWEEN,
+) -> None:
     """Fetch the parts of a delivery, and write what is in them into the folder `to`.
 
-    Raises `InputError` where they are not what was delivered.
+    A part is tried a few times, `between` seconds apart. Raises `InputError` where one cannot be
+    fetched, or they are not what was delivered.
     """
     with tempfile.TemporaryFile() as whole:
         for name in found.parts:
-            fetch(name, whole)
+            _fetched(name, fetch, whole, between)
         whole.seek(0)
         if hashlib.file_digest(whole, "sha256").hexdigest() != found.sha256:
             raise InputError.one(to, "was damaged on its way here", "try it again")
         with zipfile.ZipFile(whole) as file:
             file.extractall(to)
+
+
+def _fetched(
+    name: str, fetch: Callable[[str, IO[bytes]], None], whole: IO[bytes], between: float
+) -> None:
+    begin = whole.tell()
+    for left in reversed(range(_TRIES)):
+        try:
+            fetch(name, whole)
+            return
+        except InputError:
+            if not left:
+                raise
+        whole.seek(begin)
+        whole.truncate()
+        time.sleep(between)
 
 
 class _Parts(io.RawIOBase):

@@ -52,16 +52,21 @@ def export(
         ),
     ] = None,
     address: Dashboard = None,
+    kept: Annotated[
+        bool, typer.Option("--kept", hidden=True, help="Train nothing: in a job without a GPU.")
+    ] = False,
 ) -> None:
     """Write a student as a Hugging Face folder: the best by validation, or the stable one.
 
-    Where its weights were not kept it is trained again.
+    Where its weights were not kept it is trained again, but for --address.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError.one(f"--to {to}", "exists", "give a new or an empty folder")
     if address is not None:
-        trusted = [f"--trust-remote-code={name}" for name in trust_remote_code or []]
-        bring_student(address, folder, case, to, [*["--stable"] * stable, *trusted])
+        if trust_remote_code:
+            what = "does not go with --address: nothing is trained there, and no such code runs"
+            raise InputError.one("--trust-remote-code", what, "leave it out")
+        bring_student(address, folder, case, to, ["--stable"] * stable)
         console().print(f"brought to {to}")
         return
     ledger, agenda = open_folder(folder)
@@ -70,6 +75,12 @@ def export(
     out = console()
     again, digests = None, ledger.digests(outcome)
     if not ledger.intact(outcome, f"students/{training.key}"):
+        if kept:
+            what = "the student's weights were not kept, and this job has no room for a training"
+            mend = (
+                "on a machine with a GPU that sees the folder: kdsearch export, without --address"
+            )
+            raise InputError.one(view.case, what, mend)
         _consent(agenda, training, trust_remote_code or [], out)
         with trusting(trust_remote_code or []):
             again, digests = _train_again(ledger, training, outcome, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import secrets
 import shlex
@@ -17,18 +18,19 @@ import typer
 from rich.console import Console
 
 from kdsearch.cli.address import Address, find_address
-from kdsearch.cli.automatic import INCOMPLETE, versions
+from kdsearch.cli.automatic import INCOMPLETE, INTERRUPTED, versions
 from kdsearch.cli.deliver import Delivery, deliver, delivery, received
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
 from kdsearch.cli.submission import (
     Package,
     cluster_path,
     is_search,
+    job_metadata,
     job_names,
     next_step,
     package,
 )
-from kdsearch.errors import InputError, shown
+from kdsearch.errors import InputError, last_line, shown
 from kdsearch.ledger import UnreadableError, driver_of, open_plain
 from kdsearch.study import Study, readable_size, test_cases
 
@@ -45,7 +47,6 @@ Dashboard = Annotated[
     ),
 ]
 _SECRET = "KDSEARCH_OPTUNA"
-_INTERRUPTED = 130
 _SECONDS_BETWEEN_LOOKS = 1.0
 _NO_SUCH_COMMAND = 127
 _BEGINS = "Running entrypoint for job "
@@ -80,10 +81,11 @@ def logs(
         opened = open_plain(log)
     except (FileNotFoundError, UnreadableError):
         raise InputError.one(log, "is not there, or no file", "has a search begun?") from None
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with opened as file:
         while True:
             driven = follow and driver_of(ledger.folder)
-            sys.stdout.write(shown(file.read().decode(errors="replace")))
+            sys.stdout.write(shown(decoder.decode(file.read(), final=not driven)))
             sys.stdout.flush()
             if not driven:
                 return
@@ -110,34 +112,34 @@ def launch_there(
     files = package(study_file, study)
     command = shlex.join(["kdsearch", "launch", study_file.name, "--folder", folder, *options])
     metadata = {
-        "job_name": f"kdsearch {study.name}",
-        "study": study.name,
-        "cases": str(len(test_cases(study))),
-        "folder": folder,
-        "files": files.digest,
-        **versions(),
+        **job_metadata(study.name, len(test_cases(study)), folder),
+        "kdsearch_files": files.digest,
     }
     if _SECRET in os.environ:
         out.print(f"{_SECRET} stays here: no secret goes along; on the cluster it may be in a file")
     stop = f"kdsearch stop {shlex.quote(folder)} --address {where.value}"
-    with _may_be_left(out, stop):
-        jobs = _jobs(where)
-        start = job_names(folder)
-        known = ""
-        while True:
-            there = {job.name: job for job in jobs.named(start)}
-            step = next_step(start, {job.name: job.ended for job in there.values()})
-            if step.joins:
-                known = _join(jobs, there[step.name], command, files, out)
-                break
-            # Not so if somebody else submits it in this moment.
-            if _submit(jobs, where, step.name, command, metadata, files, out):
-                break
-        if detach:
-            out.print(f"it runs by itself; the same command watches it; to stop it: {stop}")
-            return
-        output = _Output(begun=bool(known))
-        _exit_as(_followed(jobs, step.name, output, len(known)), out)
+    jobs = _jobs(where)
+    start = job_names(folder)
+    known = ""
+    while True:
+        there = {job.name: job for job in jobs.named(start)}
+        step = next_step(start, {job.name: job.ended for job in there.values()})
+        if step.joins:
+            known = _join(jobs, there[step.name], command, files, out)
+            break
+        # Not so if somebody else submits it in this moment.
+        if _submit(jobs, where, step.name, command, metadata, files, out):
+            break
+    if detach:
+        out.print(f"it runs by itself; the same command watches it; to stop it: {stop}")
+        return
+    try:
+        job = _followed(jobs, step.name, _Output(begun=bool(known)), len(known))
+    except KeyboardInterrupt:
+        out.print("\nleft; it goes on, and the same command watches it again")
+        out.print(f"to stop it: {stop}")
+        raise typer.Exit(INTERRUPTED) from None
+    _exit_as(job, out)
 
 
 def _submit(
@@ -162,23 +164,13 @@ def _submit(
 def _join(jobs: Jobs, job: Job, command: str, files: Package, out: Console) -> str:
     """Say which job is joined, and how its log ends; that log, once its command has begun."""
     out.print(f"joins {job.name}, which runs already: {job.entrypoint}")
-    if job.entrypoint != command or job.metadata.get("files") != files.digest:
+    if job.entrypoint != command or job.metadata.get("kdsearch_files") != files.digest:
         out.print("  not with the study, data and options given now: to use these, stop it first")
     known = jobs.log(job.name)
     _, begins, said = known.partition(_BEGINS)
     lines = said.splitlines(keepends=True)[1:]
     sys.stdout.write(shown("".join(lines[-_LINES_AGAIN:])))
     return known if begins else ""
-
-
-@contextmanager
-def _may_be_left(out: Console, stop: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        out.print("\nleft; what was submitted goes on, and the same command watches it again")
-        out.print(f"to stop it: {stop}")
-        raise typer.Exit(_INTERRUPTED) from None
 
 
 # -- other commands --------------------------------------------------------------------------------
@@ -214,9 +206,12 @@ def bring_report(address: str, folder: Path, to: Path | None) -> Path:
 
 
 def bring_student(address: str, folder: Path, case: str, to: Path, options: Sequence[str]) -> None:
-    """Have a student exported on the cluster, and bring it here. Raises `InputError`."""
+    """Have a student exported on the cluster, and bring it here. Raises `InputError`.
+
+    One whose weights were not kept is not: the job has no GPU, and the head none to lend.
+    """
     there = cluster_path(folder, "FOLDER")
-    export = shlex.join(["kdsearch", "export", there, case, *options])
+    export = shlex.join(["kdsearch", "export", there, case, "--kept", *options])
     made = """new=$(mktemp -d) && trap 'rm -rf "$new"' EXIT TERM"""
     words = f'{made} && {export} --to "$new" && kdsearch deliver "$new"'
     _bring(address, "export", there, words, to)
@@ -228,7 +223,11 @@ def _bring(address: str, command: str, there: str, words: str, to: Path) -> None
         job = _followed(jobs, name, output)
         if output.delivery:
             received(output.delivery, lambda file, part: jobs.fetch(job, file, part), to)
-            return
+    if output.delivery:
+        with suppress(InputError):
+            jobs.follow(name, lambda text: True)  # to its end
+            jobs.forget(name)
+        return
     _exit_as(job, console())
     raise InputError.one(name, "brought nothing", "try it again")
 
@@ -240,7 +239,7 @@ def _short_job(jobs: Jobs, words: str, command: str, folder: str) -> Iterator[st
     jobs.submit(
         words,
         name,
-        {"job_name": f"kdsearch {command}", "folder": folder, **versions()},
+        {"job_name": f"kdsearch {command}", "kdsearch_folder": folder, **versions()},
     )
     try:
         yield name
@@ -308,7 +307,7 @@ def _exit_as(job: Job, out: Console) -> None:
     """Exit as a job's command did, with words where it did not come so far."""
     if job.state == "STOPPED":
         out.print(f"{job.name} was stopped")
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if job.code == _NO_SUCH_COMMAND:
         raise InputError.one(
             job.name,
@@ -316,7 +315,8 @@ def _exit_as(job: Job, out: Console) -> None:
             "install it there, and have its folder in the PATH of `ray start`",
         )
     if job.state == "FAILED" and job.code is None:
-        out.print(f"kdsearch: {job.name} did not run: {job.message}")
+        what = "ended without an exit code" if job.node else "did not run"
+        out.print(f"kdsearch: {job.name} {what}: {last_line(job.message)}")
         raise typer.Exit(INCOMPLETE)
     if job.code:
         raise typer.Exit(job.code if job.code > 0 else 128 - job.code)  # as a shell says of signals

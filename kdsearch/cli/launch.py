@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-import kdsearch
 from kdsearch.agenda import Agenda, used
 from kdsearch.cli.address import Address, find_address
 from kdsearch.cli.automatic import INCOMPLETE, exit_code, in_job, launched_by_person
@@ -38,7 +37,7 @@ from kdsearch.cli.options import (
 )
 from kdsearch.cli.reporting import last_report, reporting
 from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stoppable
-from kdsearch.cli.submission import cluster_path, options_there
+from kdsearch.cli.submission import cluster_path, job_metadata, options_there
 from kdsearch.distill import forward_preflight, limit_gpu, run_training, run_trusting, tight
 from kdsearch.driver import (
     Deadline,
@@ -314,7 +313,7 @@ def _run(
         threads=study.training.cpu_threads,
         source=where.source,
         say=out.print,
-        metadata=_metadata(agenda, ledger),
+        metadata=job_metadata(study.name, len(agenda.cases), str(ledger.folder)),
     )
     with ExitStack() as stack:
         cluster = stack.enter_context(connection)
@@ -359,18 +358,6 @@ def _run(
             out.print(f"kdsearch: {error}")
             resume_hint(out)
             raise typer.Exit(INCOMPLETE) from None
-
-
-def _metadata(agenda: Agenda, ledger: Ledger) -> dict[str, str]:
-    """What the dashboard of a cluster says of this job. Everyone there can read it."""
-    study = agenda.resolved.study.name
-    return {
-        "job_name": f"kdsearch {study}",
-        "kdsearch_study": study,
-        "kdsearch_cases": str(len(agenda.cases)),
-        "kdsearch_folder": str(ledger.folder),
-        "kdsearch_version": kdsearch.__version__,
-    }
 
 
 def _stays_stopped(ledger: Ledger) -> str:

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Failure, used
-from kdsearch.cli.automatic import INCOMPLETE, in_job, stopped_by_person
+from kdsearch.cli.automatic import INCOMPLETE, INTERRUPTED, in_job, stopped_by_person
 from kdsearch.cli.job import Dashboard, run_there
 from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
 from kdsearch.cli.reporting import start_report
@@ -26,7 +26,6 @@ from kdsearch.driver import Deadline
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, driver_of, leave
 
-INTERRUPTED = 130
 _GRACE_SECONDS = 1.0
 """To clean up in: what stops a job, such as `ray job stop`, kills it a moment later."""
 _SECONDS_BETWEEN = 1.0

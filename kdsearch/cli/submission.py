@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdsearch.cli.automatic import versions
 from kdsearch.cli.options import parse_models
 from kdsearch.errors import InputError
 from kdsearch.study import Study, travelling_files
@@ -49,6 +50,17 @@ def next_step(start: str, ended: Mapping[str, bool]) -> Step:
 def is_search(name: str) -> bool:
     """Whether a job of this name is a launch, and not a command that looks at its folder."""
     return re.fullmatch(r"kdsearch-[0-9a-f]{12}-\d+", name) is not None
+
+
+def job_metadata(study: str, cases: int, folder: str) -> dict[str, str]:
+    """What Ray's dashboard says of a search, submitted or not. Everyone there can read it."""
+    return {
+        "job_name": f"kdsearch {study}",
+        "kdsearch_study": study,
+        "kdsearch_cases": str(cases),
+        "kdsearch_folder": folder,
+        **versions(),
+    }
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdsearch.agenda import BLOCKED, ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.agenda import BLOCKED, DONE, ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
 from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
 from kdsearch.errors import shown
@@ -71,7 +71,11 @@ def follow(
     if live:
         with Live(console=out, auto_refresh=False) as shown_now:
             for facts in _facts(read):
-                shown_now.update(view(facts), refresh=True)
+                runs = facts["state"] == "running"
+                # The last one stays, whatever its height.
+                shown_now.update(
+                    _live_view(facts, out.height) if runs else view(facts), refresh=True
+                )
         return
     before = None
     for facts in _facts(read):
@@ -111,7 +115,38 @@ def view(facts: Facts) -> RenderableType:
     return Group(*_parts(facts))
 
 
+def _live_view(facts: Facts, height: int) -> RenderableType:
+    """The same for a terminal of so many lines, with what matters least at its lower end.
+
+    There it is cut off. Of the test cases it has those that are under way.
+    """
+    at_work = {run["case"] for run in facts["running"]}
+    done = [row for row in facts["cases"] if row["stage"] == DONE]
+    others = [row for row in facts["cases"] if row not in done and row not in _blocked(facts)]
+    cases = [row for row in others if row["students"] or row["case"] in at_work]
+    cases.sort(key=lambda row: row["case"] not in at_work)
+    parts: list[RenderableType] = [*_summary(facts), *_troubles(facts, most=height // 8)]
+    if facts["slots"]:
+        parts.append(_slots(facts, most=height // 3))
+    parts += _unplaced(facts)
+    if len(cases) < len(facts["cases"]):
+        without = len(others) - len(cases)
+        parts.append(_line(f"{count(len(done), 'test case')} done, {without} without a student"))
+    if cases:
+        parts.append(_cases(facts, cases))
+    return Group(*parts)
+
+
 def _parts(facts: Facts) -> Iterator[RenderableType]:
+    yield from _summary(facts)
+    yield _cases(facts, facts["cases"])
+    if facts["slots"]:
+        yield _slots(facts)
+    yield from _unplaced(facts)
+    yield from _troubles(facts)
+
+
+def _summary(facts: Facts) -> Iterator[Text]:
     yield _line(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
     if not facts["state"].startswith("complete"):
         yield _line(facts["left"])
@@ -119,41 +154,51 @@ def _parts(facts: Facts) -> Iterator[RenderableType]:
         yield _line(
             f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}"
         )
-    yield _cases(facts)
-    for row in facts["cases"]:
-        if row["stage"].startswith(BLOCKED):
-            yield _line(f"{row['case']}: {row['stage']}")
-    if facts["slots"]:
-        yield _slots(facts)
+
+
+def _unplaced(facts: Facts) -> Iterator[Text]:
+    """What the table of slots does not have."""
     if facts["slots_waiting"]:
         yield _line(f"{count(facts['slots_waiting'], 'more slot')} asked for, which wait for room")
     placed = [slot["run"] for slot in facts["slots"]]
     for run in facts["running"]:
         if run not in placed:
             yield _line(f"running for {_took(run)}: {_what(run)}")
+
+
+def _troubles(facts: Facts, most: int | None = None) -> Iterator[Text]:
+    """What is wrong; of the trainings that failed at most so many."""
+    for row in _blocked(facts):
+        yield _line(f"{row['case']}: {row['stage']}")
     for name, why in facts["left_out"].items():
         yield _line(f"node {name} is left out: {why}")
     if facts["diverged"]:
         yield _line(f"{count(facts['diverged'], 'training')} diverged and have no score")
     if facts["doubts"]:
         yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
-    for failure in facts["failed"]:
+    for failure in facts["failed"][:most]:
         yield _line(
             f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
             f"({failure['what']}; see {failure['file']})"
         )
+    if more := facts["failed"][most:] if most is not None else []:
+        yield _line(f"{count(len(more), 'more training')} failed for good")
+
+
+def _blocked(facts: Facts) -> list[Facts]:
+    return [row for row in facts["cases"] if row["stage"].startswith(BLOCKED)]
 
 
 def _line(text: str) -> Text:
     return Text(shown(text), overflow="fold")
 
 
-def _cases(facts: Facts) -> Table:
+def _cases(facts: Facts, rows: Sequence[Facts]) -> Table:
     stages = list(facts["cases"][0]["stages"])
     headings = (_HEADINGS.get(stage, stage) for stage in stages)
     table = Table(Column("test case", no_wrap=True), "students", "best", *headings, **_PLAIN)
-    table.columns[0].min_width = min(_NAME_WIDTH, max(len(row["case"]) for row in facts["cases"]))
-    for row in facts["cases"]:
+    table.columns[0].min_width = min(_NAME_WIDTH, max(len(row["case"]) for row in rows))
+    for row in rows:
         students = f"{row['students']}{_of(row['students'], row['left'])}"
         best = "" if row["best"] is None else f"{row['best']:.4f}"
         table.add_row(row["case"], students, best, *(row["stages"][stage] for stage in stages))
@@ -168,14 +213,20 @@ def _of(done: int, left: dict[str, int]) -> str:
     return f" of {most}" if fewest == most else f" of {fewest}-{most}"
 
 
-def _slots(facts: Facts) -> Table:
-    table = Table("node", "slot", "runs", "for", **_PLAIN)
+def _slots(facts: Facts, most: int | None = None) -> Table:
+    """Of each node; of more than `most`, a line each, the others as a number."""
+    runs = Column("runs", no_wrap=most is not None)
+    table = Table("node", "slot", runs, "for", **_PLAIN)
     by_node = sorted(facts["slots"], key=lambda slot: (slot["node"], _number(slot["name"])))
-    for node, slots in groupby(by_node, key=lambda slot: str(slot["node"])):
+    rest = by_node[most:] if most is not None else []
+    for node, slots in groupby(by_node[:most], key=lambda slot: str(slot["node"])):
         for number, slot in enumerate(slots):
             run = slot["run"]
             what, took = (_what(run), _took(run)) if run else ("-", "")
             table.add_row("" if number else node, slot["name"], what, took)
+    if rest:
+        busy = sum(slot["run"] is not None for slot in rest)
+        table.add_row("…", "", f"{count(len(rest), 'more slot')}, {busy} busy", "")
     return table
 
 

@@ -160,12 +160,17 @@ def _parts(path: Path, split: str) -> list[Path]:
         path = inner[0]
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return [path / str(part["filename"]) for part in state["_data_files"]]
+        names = [str(part["filename"]) for part in state["_data_files"]]
     except FileNotFoundError:
         what = "is a folder, and none that save_to_disk of datasets wrote"
         raise InputError.one(path, what, f"name its files: {path}/*.jsonl") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError.one(path / "state.json", f"cannot be read: {first_line(error)}") from None
+    for name in names:
+        if Path(name).name != name:  # it may come from someone else, and would be sent along
+            what = f"names {name}, which is no file of this folder"
+            raise InputError.one(path / "state.json", what, "have save_to_disk write it again")
+    return [path / name for name in names]
 
 
 def _kind(path: Path) -> tuple[str, str]:

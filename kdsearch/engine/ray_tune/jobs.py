@@ -10,13 +10,14 @@ import http.client
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -31,7 +32,7 @@ from ray._private.authentication.http_token_authentication import (
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from kdsearch.errors import InputError, first_line
+from kdsearch.errors import InputError, first_line, last_line
 
 State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 ENDED: Mapping[State, bool] = {
@@ -51,8 +52,12 @@ _ANSWER_SECONDS = 60.0
 _PATIENCE = 120.0
 """How long a connection may be away, such as while a head restarts or a laptop changes networks."""
 _QUIET_SECONDS = 60.0
+_CONNECTION_SECONDS = 1800.0
+"""After which one that is quiet may have died without a word."""
 _PART_SECONDS = 600
 _BETWEEN = 1.0
+_REFUSAL = re.compile(r"Request failed with status code (\d+): (.*)\.", re.DOTALL)
+"""What Ray's client makes of an answer that is an error; a traceback often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +81,32 @@ class Job:
         return ENDED[self.state]
 
 
+class JobUnknownError(InputError):
+    """The cluster does not know a job: it was started anew, or somebody had it forgotten."""
+
+
 class Jobs:
     """The jobs of the cluster whose dashboard is at `address`, which `source` gave.
 
     Every method raises `InputError` in words where the cluster does not answer.
     """
 
-    def __init__(self, address: str, source: str) -> None:
+    def __init__(self, address: str, source: str, patience: float = _ANSWER_SECONDS) -> None:
+        """`patience`: the seconds without a word in which an answer is given up."""
+        self._patience = patience
         self._place = f"{source} {address}"
-        with self._in_words():
-            _knock(address)
-            for name in _LOGGERS:
-                logging.getLogger(name).setLevel(logging.ERROR)
-            headers: dict[str, str] = json.loads(os.environ.get(_HEADERS, "{}"))
-            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            with _without(_ADDRESSES):  # they would win over `address`, without a word
-                self._client = JobSubmissionClient(address, headers=dict(headers))
-            self._headers = {**headers, **get_auth_headers_if_auth_enabled(headers)}
+        headers = _headers()
+        try:
+            with self._in_words():
+                _knock(address)
+                for name in _LOGGERS:
+                    logging.getLogger(name).setLevel(logging.ERROR)
+                maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+                with _without(_ADDRESSES):  # they would win over `address`, without a word
+                    self._client = _Client(address, headers=dict(headers), patience=patience)
+                self._headers = {**headers, **get_auth_headers_if_auth_enabled(headers)}
+        except (ValueError, LookupError, TypeError) as error:  # JSON of another server's own
+            raise self._silent(error) from None
 
     def submit(
         self,
@@ -142,50 +156,94 @@ class Jobs:
             self._client.stop_job(name)
 
     def forget(self, name: str) -> None:
-        """Take a job that has ended from the cluster's list."""
+        """Take a job that has ended from the cluster's list.
+
+        Not in the first second after its end, in which Ray would enter it anew, as one that failed:
+        `follow` returns later than that.
+        """
         with self._in_words():
             self._client.delete_job(name)
 
-    def follow(self, name: str, show: Callable[[str], bool], *, skip: int = 0) -> Job:
+    def follow(
+        self,
+        name: str,
+        show: Callable[[str], bool],
+        *,
+        skip: int = 0,
+        quiet: float = _QUIET_SECONDS,
+    ) -> Job:
         """Hand a job's log to `show` as it is written, but for the first `skip` characters.
 
         Returns when the job has ended, or `show` that it has seen enough. A connection that breaks
-        is made anew.
+        is made anew. The job is asked for whenever its log has been `quiet` for so many seconds.
         """
-        asyncio.run(self._follow(name, show, skip))
+        asyncio.run(self._follow(name, show, skip, quiet))
         return self.job(name)
 
-    async def _follow(self, name: str, show: Callable[[str], bool], skip: int) -> None:
-        async with aclosing(self._texts(name, skip)) as texts:
+    async def _follow(
+        self, name: str, show: Callable[[str], bool], skip: int, quiet: float
+    ) -> None:
+        async with aclosing(self._texts(name, skip, quiet)) as texts:
             async for text in texts:
                 if not show(text):
                     return
 
-    async def _texts(self, name: str, seen: int) -> AsyncGenerator[str, None]:
+    async def _texts(self, name: str, seen: int, quiet: float) -> AsyncGenerator[str, None]:
         """The log behind the first `seen` characters; Ray begins anew with each connection."""
         lost: float | None = None
         while True:
-            known, whole = seen, True
+            known, heard = seen, time.monotonic()
+            trouble: Exception | None = None
             try:
-                try:
-                    tail = self._client.tail_job_logs(name)
-                    # Ray calls it an iterator, but it is a generator, whose connection must close.
-                    async with aclosing(cast(AsyncGenerator[str, None], tail)) as texts:
-                        while text := await asyncio.wait_for(anext(texts, ""), _QUIET_SECONDS):
-                            new, known = text[known:], max(0, known - len(text))
-                            seen, lost = seen + len(new), None
-                            if new:
-                                yield new
-                except TimeoutError:  # nothing to tell, or a connection that died without a word
-                    whole = False
-                if (await asyncio.to_thread(self.job, name)).ended and whole:
-                    return
-                lost = None
+                async with aclosing(self._connection(name, quiet)) as texts:
+                    async for text in texts:
+                        lost = None
+                        if text is None:
+                            ended = (await asyncio.to_thread(self.job, name)).ended
+                            if ended or time.monotonic() - heard > _CONNECTION_SECONDS:
+                                break
+                            continue
+                        new, known = text[known:], max(0, known - len(text))
+                        seen, heard = seen + len(new), time.monotonic()
+                        if new:
+                            yield new
             except (aiohttp.ClientError, OSError, RuntimeError, InputError) as error:
+                trouble = error
+            try:
+                if (await asyncio.to_thread(self.job, name)).ended:
+                    if rest := (await asyncio.to_thread(self.log, name))[seen:]:
+                        yield rest
+                    return
+            except JobUnknownError:
+                raise
+            except InputError as error:
+                trouble = error
+            if trouble:
                 lost = lost or time.monotonic()
                 if time.monotonic() - lost > _PATIENCE:
-                    raise self._silent(error) from None
+                    raise self._silent(trouble) from None
             await asyncio.sleep(_BETWEEN)
+
+    async def _connection(self, name: str, quiet: float) -> AsyncGenerator[str | None, None]:
+        """The log from its begin over one connection, and None whenever it is `quiet`.
+
+        The connection is kept meanwhile: Ray keeps its end of one that is closed until the job
+        says something again, and has a hundred for all jobs.
+        """
+        # Ray calls it an iterator, but it is a generator, whose connection must close.
+        tail = cast(AsyncGenerator[str, None], self._client.tail_job_logs(name))
+        async with aclosing(tail):
+            while True:
+                coming = asyncio.ensure_future(anext(tail, ""))
+                try:
+                    while not (await asyncio.wait({coming}, timeout=quiet))[0]:
+                        yield None
+                finally:
+                    coming.cancel()
+                    await asyncio.wait({coming})
+                if not (text := coming.result()):
+                    return
+                yield text
 
     def fetch(self, job: Job, file: str, to: IO[bytes]) -> None:
         """Fetch a file, given relative to the folder of the job's log on the job's node."""
@@ -195,7 +253,7 @@ class Jobs:
         address = f"{self._client.get_address()}/api/v0/logs/file?{query}"
         with (
             self._in_words(),
-            urlopen(Request(address, headers=self._headers), timeout=_ANSWER_SECONDS) as answer,
+            urlopen(Request(address, headers=self._headers), timeout=self._patience) as answer,
         ):
             shutil.copyfileobj(answer, to)
 
@@ -210,16 +268,30 @@ class Jobs:
                 "put the cluster's into ~/.ray/auth_token; `ray get-auth-token` prints it on the "
                 "head. Where RAY_AUTH_MODE is set, it must be token",
             ) from None
-        # LookupError and TypeError: something else answers there, in JSON of its own.
-        except (
-            http.client.HTTPException,
-            OSError,
-            RuntimeError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except RuntimeError as error:
+            raise self._refused(error) from None
+        except HTTPError as error:
+            raise self._cannot(error.reason) from None
+        except (http.client.HTTPException, OSError) as error:
             raise self._silent(error) from None
+
+    def _refused(self, error: RuntimeError) -> InputError:
+        """What the cluster answers that is an error, in the words that matter of it."""
+        refusal = _REFUSAL.fullmatch(str(error))
+        if refusal is None:
+            return self._silent(error)
+        code, text = refusal.groups()
+        if code == "404" and "does not exist" in text:
+            return JobUnknownError.one(
+                self._place,
+                "does not know this job any more: the cluster was started anew, or it was deleted",
+                "the same command submits the next one",
+            )
+        return self._cannot(text)
+
+    def _cannot(self, why: str) -> InputError:
+        mend = "the dashboard's logs on the head may say more"
+        return InputError.one(self._place, f"cannot do it: {last_line(why)}", mend)
 
     def _silent(self, error: Exception) -> InputError:
         if isinstance(error, InputError):
@@ -230,6 +302,29 @@ class Jobs:
             "give the address of the dashboard, which `ray start --head` prints; its port is 8265 "
             "unless said otherwise",
         )
+
+
+class _Client(JobSubmissionClient):
+    """Ray's own, whose requests would wait for ever on a connection that has died."""
+
+    def __init__(self, address: str, *, headers: dict[str, str], patience: float) -> None:
+        self._patience = patience
+        super().__init__(address, headers=headers)
+
+    def _do_request(self, *arguments: Any, **options: Any) -> Any:
+        return super()._do_request(*arguments, **{"timeout": self._patience, **options})
+
+
+def _headers() -> dict[str, str]:
+    """What RAY_JOB_HEADERS holds, which may be secret. Raises `InputError`."""
+    try:
+        headers = json.loads(os.environ.get(_HEADERS) or "{}")
+        if all(isinstance(text, str) for text in headers.values()):
+            return dict(headers)
+    except (ValueError, AttributeError):
+        pass
+    mend = """such as {"Authorization": "Bearer …"}"""
+    raise InputError.one(_HEADERS, "holds no JSON object of texts", mend)
 
 
 def _knock(address: str) -> None:

@@ -24,7 +24,7 @@ from kdsearch.agenda import (
 from kdsearch.engine.base import Fleet
 
 _SECONDS_BETWEEN = 5.0
-"""Ray passes them on every ten seconds."""
+"""Ray passes them on every ten seconds, and drops a gauge that was not set for twenty."""
 _MOST_OF_THE_DRIVER = 0.03
 """Of its time, which trainings wait for."""
 
@@ -84,7 +84,8 @@ class Metrics:
         self._ended = 0
         self._time = time.monotonic()
         self._due = 0.0
-        self._known: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+        self._to_set = 0.0
+        self._values: defaultdict[str, _Values] = defaultdict(dict)
         study = {"study": agenda.resolved.study.name}
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
@@ -118,11 +119,16 @@ class Metrics:
         for state, slots in _states(fleet).items():
             self._count("kdsearch_slot_seconds", (state,), slots * (self._time - before))
         if self._time >= self._due:
-            self._show(fleet)
+            self._find(fleet)
             took = time.monotonic() - self._time
             self._due = self._time + max(_SECONDS_BETWEEN, took / _MOST_OF_THE_DRIVER)
+        if self._time >= self._to_set:
+            self._to_set = self._time + _SECONDS_BETWEEN
+            for name, values in self._values.items():
+                for tags, value in values.items():
+                    self._gauges[name].set(value, _named(name, tags))
 
-    def _show(self, fleet: Fleet) -> None:
+    def _find(self, fleet: Fleet) -> None:
         agenda, views = self._agenda, self._agenda.views()
         waiting = [r for r in agenda.requests() if r.training.key not in self._running]
         self._set("kdsearch_trainings_running", Count(map(_case_and_kind, self._running.values())))
@@ -144,24 +150,30 @@ class Metrics:
         seconds = self._seconds_left()
         if seconds is not None:
             self._set("kdsearch_seconds_left", {("fewest",): seconds[0], ("most",): seconds[1]})
-        self._set(
-            "kdsearch_slots",
-            Count((slot.node, "idle" if slot.key is None else "busy") for slot in fleet.slots),
-        )
+        slots = Count((slot.node, "idle" if slot.key is None else "busy") for slot in fleet.slots)
+        nodes = {slot.node for slot in fleet.slots}
+        self._set("kdsearch_slots", {(n, s): slots[n, s] for n in nodes for s in ("busy", "idle")})
         self._set("kdsearch_slots_waiting", {(): fleet.waiting})
 
     def _set(self, name: str, values: _Values) -> None:
-        """Set a gauge for these tags; for those that it had before and has no more, to 0."""
-        known = self._known[name]
-        known |= values.keys()
-        for tags in known:
-            named = dict(zip(METRICS[name].tags, tags, strict=True))
-            self._gauges[name].set(values.get(tags, 0), named)
+        self._values[name] = with_zeros(name, self._values[name], values)
 
     def _count(self, name: str, tags: tuple[str, ...], amount: float = 1) -> None:
         if amount > 0:
-            named = dict(zip(METRICS[name].tags, tags, strict=True))
-            self._counters[name].inc(amount, named)
+            self._counters[name].inc(amount, _named(name, tags))
+
+
+def with_zeros(metric: str, before: _Values, values: _Values) -> _Values:
+    """The values of a gauge, and 0 for the tags that it had before and has no more.
+
+    Once only where there may be ever new ones, such as the nodes of a cloud.
+    """
+    lasting = "node" not in METRICS[metric].tags
+    return {**{tags: 0 for tags, value in before.items() if value or lasting}, **values}
+
+
+def _named(metric: str, tags: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(METRICS[metric].tags, tags, strict=True))
 
 
 def _states(fleet: Fleet) -> dict[str, int]:
