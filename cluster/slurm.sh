@@ -63,7 +63,7 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none \
   sh -c 'kdsearch launch "$@"; echo $? >"$KDSEARCH_CODE"' sh "$study" --folder "$folder" --address auto \
   --deadline "$(date +%FT%T -d "@$((ends - 60))")" "$@" &
 launch=$!
-while wait "$launch"; [ $? -eq 138 ]; do :; done  # 128 + USR1: it was the signal that ended the wait
+while kill -0 "$launch" 2>/dev/null; do wait "$launch"; done  # a signal ends a wait, not the launch
 status=$(cat "$KDSEARCH_CODE")
 rm "$KDSEARCH_CODE"
 : "${status:=1}"

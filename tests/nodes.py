@@ -5,6 +5,7 @@ Made by root only, with `ip` and `unshare`. Nodes share the disk, but for what i
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ _BIN = Path(sys.executable).parent
 _RAY = str(_BIN / "ray")
 _UP = b"will now block"
 _SECONDS_TO_START = 90.0
+_MADE = itertools.count()
 _HEAD = "ray.head.default"
 _AUTOSCALING = {
     "cluster_name": "fake",
@@ -210,8 +212,9 @@ def machines(folder: Path) -> Iterator[Machines]:
             pytest.skip(f"network namespaces need {program}")
     if os.geteuid() != 0:
         pytest.skip("network namespaces are made by root only")
-    number = os.getpid()
-    made = Machines(folder, f"kd{number % 10**6}", f"10.{200 + number % 50}.{number // 50 % 256}")
+    # The names of those before go a while after them.
+    number = os.getpid() * 10 + next(_MADE) % 10
+    made = Machines(folder, f"kd{number % 16**6:x}", f"10.{200 + number % 50}.{number // 50 % 256}")
     try:
         try:
             _run("ip", "link", "add", made.prefix, "type", "bridge")

@@ -17,7 +17,8 @@ from fakes import free_ports, until
 from test_ray import TINY, TOKEN, wait_for_outcomes
 
 from kdsearch.cli.automatic import versions
-from kdsearch.cli.submission import job_names
+from kdsearch.cli.job import _MOST_SHORT_JOBS, _forget_old
+from kdsearch.cli.submission import is_search, job_names
 from kdsearch.engine.ray_tune.jobs import Job, Jobs
 
 BIN = Path(sys.executable).parent
@@ -128,8 +129,8 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
     assert "The study is complete" in output
     assert "Running entrypoint" not in output
 
-    found = {job.name: job for job in laptop.jobs(monkeypatch)}
-    assert set(found) == {f"{start}1", f"{start}2"}  # of those that looked nothing is left
+    found = {job.name: job for job in laptop.jobs(monkeypatch) if is_search(job.name)}
+    assert set(found) == {f"{start}1", f"{start}2"}
     for job in found.values():
         facts = {"kdsearch_study": "tiny", "kdsearch_cases": "1", "kdsearch_folder": laptop.run}
         assert {**facts, **versions(), "job_name": "kdsearch tiny"}.items() <= job.metadata.items()
@@ -149,7 +150,21 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
     assert exported in [path.read_bytes() for path in kept]
     assert (laptop.folder / "student" / "README.md").exists()
 
-    assert {job.name for job in laptop.jobs(monkeypatch)} == {f"{start}1", f"{start}2"}
+
+def test_of_the_jobs_that_looked_at_a_folder_the_newest_stay_in_the_list(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = {"Authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"}
+    monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps(header))
+    jobs, start = Jobs(laptop.dashboard, "--address"), job_names(laptop.run)
+    names = [f"{start}status-{number:08x}" for number in range(_MOST_SHORT_JOBS + 2)]
+    for name in [f"{start}1", *names]:
+        jobs.submit("true", name, {})
+    for name in names:
+        until(lambda name=name: jobs.job(name).ended, 60)
+    _forget_old(jobs, start)
+    kept = {job.name for job in jobs.named(start)}
+    assert kept == {f"{start}1", *names[2:]}
 
 
 def test_a_command_that_fails_on_the_cluster_fails_here_with_its_words(laptop: Laptop) -> None:

@@ -26,6 +26,7 @@ from kdsearch.engine.ray_tune.nodes import (
     lacks,
     lacks_here,
     look_here,
+    models_here,
     none_left,
 )
 from kdsearch.engine.ray_tune.room import Needs
@@ -36,7 +37,12 @@ from kdsearch.study import Resolved, hub
 VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
 PLAIN = resolved_of(a_study())
 EXPECTED = Expected(
-    folder=Path("/shared/run"), mark=".probe-0", versions=VERSIONS, gpu=True, resolved=PLAIN
+    folder=Path("/shared/run"),
+    mark=".probe-0",
+    versions=VERSIONS,
+    gpu=True,
+    resolved=PLAIN,
+    models=(),
 )
 SOUND = Facts(host="one", trouble="", models=(), versions=VERSIONS, gpus=(), free={})
 
@@ -105,7 +111,9 @@ def expected(tmp_path: Path) -> Expected:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".probe-1").touch()
-    return Expected(folder=folder, mark=".probe-1", versions={}, gpu=False, resolved=PLAIN)
+    return Expected(
+        folder=folder, mark=".probe-1", versions={}, gpu=False, resolved=PLAIN, models=()
+    )
 
 
 def test_a_node_that_sees_the_folder_lacks_nothing_and_leaves_nothing_there(
@@ -169,11 +177,17 @@ def with_model(**source: str) -> Resolved:
     return resolved_of(a_study(models=models))
 
 
+def test_a_models_folder_that_is_gone_here_too_is_asked_of_no_node(tmp_path: Path) -> None:
+    assert models_here(with_model(path=str(tmp_path))) == {"big"}
+    assert models_here(with_model(path=str(tmp_path / "gone"))) == set()
+    assert models_here(with_model(hub="someone/model")) == {"big"}
+
+
 def test_a_node_that_does_not_see_a_models_folder_says_so(
     expected: Expected, tmp_path: Path
 ) -> None:
     folder = tmp_path / "weights"
-    wanted = replace(expected, resolved=with_model(path=str(folder)))
+    wanted = replace(expected, resolved=with_model(path=str(folder)), models={"big"})
     assert lacks(look_here(wanted), wanted) == [f"has no models.big: {folder} is not on this host"]
     folder.mkdir()
     assert lacks_here(wanted) == []
@@ -184,7 +198,7 @@ def test_a_node_that_cannot_fetch_a_model_of_the_hub_says_so(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     resolved = with_model(hub="someone/model")
-    wanted = replace(expected, resolved=resolved)
+    wanted = replace(expected, resolved=resolved, models={"big"})
     hub.reachable.cache_clear()
     [found] = lacks_here(wanted)
     hub.reachable.cache_clear()
@@ -193,7 +207,7 @@ def test_a_node_that_cannot_fetch_a_model_of_the_hub_says_so(
     )
     cached = {"big": resolved.models["big"].model_copy(update={"path": str(tmp_path)})}
     there = resolved.model_copy(update={"models": resolved.models | cached})
-    assert lacks_here(replace(expected, resolved=there)) == []
+    assert lacks_here(replace(expected, resolved=there, models={"big"})) == []
 
 
 WRITES: tuple[Callable[[Ledger], None], ...] = (

@@ -319,7 +319,9 @@ def test_nodes_of_one_name_are_told_apart(caplog: pytest.LogCaptureFixture) -> N
 
 def watched() -> tuple[_Nodes, LeftOut, list[str]]:
     """What looks at nodes, what slots find there, and what the former says."""
-    expected = Expected(folder=Path(), mark="", versions={}, gpu=False)
+    expected = Expected(
+        folder=Path(), mark="", versions={}, gpu=False, resolved=resolved_of(a_study()), models=()
+    )
     cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1, expected=expected)
     said: list[str] = []
     found = LeftOut(NEEDED, lambda: [node(1), node(2)], cluster.left_out, cluster.told)
@@ -335,6 +337,14 @@ def test_a_node_that_was_named_already_when_it_was_looked_at_is_not_named_again(
     assert said == ["node host1 (10.0.0.1) is left out: it has no room"]
     assert caplog.records == []
     assert found.reasons == {"host1 (10.0.0.1)": "it has no room"}
+
+
+def test_a_node_that_lacks_nothing_any_more_works_whatever_was_told_of_it_before() -> None:
+    watch, found, _ = watched()
+    found.lacks("id1", ("has no room",))
+    for lacking in (["gave no answer"], []):
+        watch._enter("id1", node(1), None, lacking)
+    assert found.ids == ()
 
 
 def test_a_node_that_a_slot_has_named_is_named_again_only_once_it_was_sound_meanwhile() -> None:
@@ -425,16 +435,6 @@ def test_deaths_now_and_then_of_which_no_node_is_known_do_not_end_a_search() -> 
     for _ in range(left_out._MOST_STILLBORN):
         world.pool.gone(world.grow()[0], "no word")
     assert isinstance(world.pool.error, EngineError)
-
-
-def test_of_a_death_without_an_address_the_node_is_that_of_the_room_it_had() -> None:
-    world = World()
-    for _ in range(left_out._MOST_STILLBORN):
-        [trial] = world.grow()
-        world.placed[world.pool._slots[trial].group] = "id2"
-        world.pool.gone(trial, "no word")
-    assert world.left_out.ids == ("id2",)
-    assert world.pool.error is None
 
 
 def test_an_order_is_what_the_slot_is_to_train() -> None:

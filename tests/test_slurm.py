@@ -29,6 +29,7 @@ if [ "$SLURM_NODEID" = 0 ]; then
   until [ "$1" = -- ]; do shift; done
   shift
   [ -e "$CALLS/no-ray" ] && exit 0
+  [ -e "$CALLS/killed" ] && kill -USR1 $$
   "$@"
   status=$?
   touch "$over"
@@ -303,3 +304,12 @@ def test_a_ray_that_does_not_start_is_a_failure(submit: Callable[..., Job]) -> N
     ask(job.environment, "scontrol", "release", job.number)
     job.in_state("FAILED")
     assert job.launches() == []
+
+
+def test_a_step_that_the_signal_of_the_script_kills_does_not_keep_the_nodes(
+    submit: Callable[..., Job],
+) -> None:
+    job = submit("--hold", "--nodes=1")
+    (job.calls / "killed").touch()
+    ask(job.environment, "scontrol", "release", job.number)
+    job.in_state("FAILED")

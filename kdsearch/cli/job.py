@@ -48,6 +48,7 @@ Dashboard = Annotated[
 ]
 _SECRET = "KDSEARCH_OPTUNA"
 _SECONDS_BETWEEN_LOOKS = 1.0
+_MOST_SHORT_JOBS = 10
 _NO_SUCH_COMMAND = 127
 _BEGINS = "Running entrypoint for job "
 """The last line that Ray writes into a job's log before its command does."""
@@ -185,8 +186,6 @@ def run_there(address: str, command: str, folder: Path, *options: str) -> None:
     words = shlex.join(["kdsearch", command, there, *options])
     with _short_job(jobs, words, command, there) as name:
         job = _followed(jobs, name, _Output())
-    if job.code == 0:
-        jobs.forget(name)  # somebody who looks every minute would fill the cluster's list
     _exit_as(job, console())
 
 
@@ -226,7 +225,6 @@ def _bring(address: str, command: str, there: str, words: str, to: Path) -> None
     if output.delivery:
         with suppress(InputError):
             jobs.follow(name, lambda text: True)  # to its end
-            jobs.forget(name)
         return
     _exit_as(job, console())
     raise InputError.one(name, "brought nothing", "try it again")
@@ -235,6 +233,7 @@ def _bring(address: str, command: str, there: str, words: str, to: Path) -> None
 @contextmanager
 def _short_job(jobs: Jobs, words: str, command: str, folder: str) -> Iterator[str]:
     """Submit a job that nobody joins, and see that it has ended when this is left."""
+    _forget_old(jobs, job_names(folder))
     name = f"{job_names(folder)}{command}-{secrets.token_hex(4)}"
     jobs.submit(
         words,
@@ -247,6 +246,16 @@ def _short_job(jobs: Jobs, words: str, command: str, folder: str) -> Iterator[st
         with suppress(InputError):
             if not jobs.job(name).ended:
                 jobs.stop(name)
+
+
+def _forget_old(jobs: Jobs, start: str) -> None:
+    """Leave of the jobs that looked at a folder the newest: somebody may look every minute."""
+    looked = [job for job in jobs.named(start) if not is_search(job.name)]
+    looked.sort(key=lambda job: job.since)
+    for job in looked[:-_MOST_SHORT_JOBS]:
+        with suppress(InputError):  # somebody else has
+            if job.ended:
+                jobs.forget(job.name)
 
 
 def _job_log(address: str, folder: Path, *, follow: bool) -> None:

@@ -28,18 +28,28 @@ _SINCE = "since this folder was launched"
 _CHANGED, _NEW, _GONE = (f"{what} {_SINCE}" for what in ("has changed", "is new", "is gone"))
 
 
-def find_model(name: str, resolved: Resolved) -> Path:
+def find_model(name: str, resolved: Resolved, *, fetch: bool = False) -> Path:
     """Where the pretrained model `name` of a study lies on this host.
 
-    It is downloaded if it is the Hub's and not here. Raises `InputError` where it cannot be had.
+    It is downloaded if it is the Hub's and not here; with `fetch`, also what of it is not here yet,
+    such as while another process downloads it. Raises `InputError` where it cannot be had.
     """
     found, model = resolved.models[name], resolved.study.models[name]
     # Code of the Hub's is that of the commit, wherever resolved.json says that it lies.
     code = model.hub is not None and model.trust_remote_code
-    if found.path is not None and os.path.isdir(found.path) and not code:
-        return Path(found.path)
+    there = Path(found.path) if found.path is not None and not code else None
+    if there is not None and not there.is_dir():
+        there = None
+    if there is not None and not (fetch and model.hub is not None):
+        return there
     if model.hub is not None:
-        return hub_model(model.hub, found.revision, f"models.{name}", code=model.trust_remote_code)
+        place = f"models.{name}"
+        try:
+            return hub_model(model.hub, found.revision, place, code=model.trust_remote_code)
+        except InputError:
+            if there is None:
+                raise
+            return there
     mend = "put it on storage that all nodes see"
     raise InputError.one(f"models.{name}", f"{found.path} is not on this host", mend)
 

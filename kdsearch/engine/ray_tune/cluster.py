@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,9 @@ class Expected:
     gpu: bool
     """Whether all trainings take a GPU."""
     resolved: Resolved
-    """The study, whose models the node is to have, or to get from the Hub."""
+    """The study."""
+    models: Collection[str]
+    """Which of its models the node is to have, or to get from the Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)

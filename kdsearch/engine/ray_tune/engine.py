@@ -97,6 +97,7 @@ class RayTuneEngine:
             _log.warning("Ray Tune died and is built anew: %s", reason)
             deaths = 1 if queue.finished > before else deaths + 1
             if deaths >= _MOST_REBUILDS:
+                _log.error("why it died the last time:", exc_info=cause)
                 raise EngineError(f"Ray Tune dies again and again: {reason}") from cause
 
     def _begun(self, key: str) -> bool:

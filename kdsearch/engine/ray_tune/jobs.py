@@ -74,6 +74,8 @@ class Job:
     metadata: Mapping[str, str]
     node: str | None
     """The id of the node where its command runs."""
+    since: int = 0
+    """When it was submitted, in milliseconds on the cluster's clock."""
 
     @property
     def ended(self) -> bool:
@@ -156,10 +158,9 @@ class Jobs:
             self._client.stop_job(name)
 
     def forget(self, name: str) -> None:
-        """Take a job that has ended from the cluster's list.
+        """Take a job from the cluster's list that ended some seconds ago, or more.
 
-        Not in the first second after its end, in which Ray would enter it anew, as one that failed:
-        `follow` returns later than that.
+        Sooner, Ray would enter it anew, as one that failed.
         """
         with self._in_words():
             self._client.delete_job(name)
@@ -351,4 +352,5 @@ def _job(details: JobDetails) -> Job:
         entrypoint=details.entrypoint,
         metadata=details.metadata or {},
         node=details.driver_node_id,
+        since=details.start_time or 0,
     )

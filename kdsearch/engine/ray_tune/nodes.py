@@ -110,7 +110,7 @@ def lacks_here(expected: Expected) -> list[str]:
     """
     found = lacks(look_here(expected), expected)
     if not found:
-        found += _missing_models(expected.resolved, hub=True)
+        found += _missing_models(expected, hub=True)
     if not found and own_gpus():
         import torch
 
@@ -133,7 +133,7 @@ def look_here(expected: Expected) -> Facts:
     return Facts(
         host=socket.gethostname(),
         trouble=_trouble(expected.folder, expected.mark),
-        models=tuple(_missing_models(expected.resolved, hub=False)),
+        models=tuple(_missing_models(expected, hub=False)),
         versions=versions,
         gpus=_gpus(),
         free={"disk": disk, **_memory()},
@@ -169,13 +169,26 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _missing_models(resolved: Resolved, *, hub: bool) -> list[str]:
+def models_here(resolved: Resolved) -> frozenset[str]:
+    """The pretrained models of a study, but for those in folders that are gone here too.
+
+    A search may go on without these: what needs them may be done.
+    """
+    found = resolved.models
+    return frozenset(
+        name
+        for name, model in resolved.study.models.items()
+        if model.config is None and (model.hub is not None or Path(found[name].path or "").is_dir())
+    )
+
+
+def _missing_models(expected: Expected, *, hub: bool) -> list[str]:
     """What this node lacks of the study's folders of models, or of its models of the Hub."""
     found = []
-    for name, model in resolved.study.models.items():
-        if model.config is None and (model.hub is not None) == hub:
+    for name in sorted(expected.models):
+        if (expected.resolved.study.models[name].hub is not None) == hub:
             try:
-                find_model(name, resolved)
+                find_model(name, expected.resolved, fetch=True)
             except InputError as error:
                 found += [f"has no {each.place}: {each.what}" for each in error.problems]
     return found
@@ -249,6 +262,7 @@ def watch_nodes(
         versions=installed_versions() | {"training": str(VERSION)},
         gpu=all(needs.gpus for needs in cluster.needed.values()),
         resolved=resolved,
+        models=models_here(resolved),
     )
     cluster = replace(cluster, expected=expected)
     nodes = _Nodes(cluster, ledger, say)
@@ -333,7 +347,8 @@ class _Nodes:
         else:
             self._cluster.left_out.discard(key)
             if before:
-                self._cluster.told.discard((name, it_lacks(before)))
+                told = {each for each in self._cluster.told if each[0] == name}
+                self._cluster.told.difference_update(told)
                 self._say(f"node {name} lacks nothing any more, and works")
 
     def _write(self) -> None:

@@ -89,7 +89,6 @@ class Pool:
         self._roles = kinds(needed)
         self._needs = {kind: needed[roles[0]] for kind, roles in self._roles.items()}
         self._kinds = {role: kind for kind, roles in self._roles.items() for role in roles}
-        self._placed = placed
         self._room = MakingRoom(self._needs, left_out.alive, placed)
         self._slots: dict[str, Held] = {}
         self._named = 0
@@ -314,14 +313,7 @@ class Pool:
         if key is not None:
             self._queue.release(key)
         if failure == "worker_lost" and (key is not None or slot.node is None):
-            address = slot.address or address_of(reason) or self._address(slot)
-            self._left_out.stillborn(address, last_line(reason))
-
-    def _address(self, slot: Held) -> str | None:
-        """The address of the node where a slot has found room."""
-        node_id = self._placed([slot.group]).get(slot.group)
-        nodes = self._left_out.alive() if node_id else []
-        return next((n["NodeManagerAddress"] for n in nodes if n["NodeID"] == node_id), None)
+            self._left_out.stillborn(slot.address or address_of(reason), last_line(reason))
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:

@@ -78,9 +78,6 @@ def slot_class(
                 level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
             )
             self._known = False
-            self._lacks = list(check())
-            if not self._lacks:
-                worker.limit(config["resources"].get("GPU", 0.0))
 
         def step(self) -> dict[str, Any]:
             if not self._known:
@@ -90,12 +87,16 @@ def slot_class(
             return {"done": True} if given is None else self._run(json.loads(given))
 
         def _introduction(self) -> dict[str, Any]:
+            # Not in `setup`: it may fetch models, and until `setup` ends the slot seems to wait.
+            lacks = list(check())
+            if not lacks:
+                worker.limit(self.config["resources"].get("GPU", 0.0))
             return {
                 "node": socket.gethostname(),
                 "node_id": ray.get_runtime_context().get_node_id(),
                 "gpus": own_gpus(),
-                "lacks": self._lacks,
-                "done": bool(self._lacks),
+                "lacks": lacks,
+                "done": bool(lacks),
             }
 
         def _run(self, given: dict[str, Any]) -> dict[str, Any]:
