@@ -286,6 +286,7 @@ class After:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_search_killed_before_and_after_every_step_decides_and_reports_the_same(
     tmp_path: Path,
 ) -> None:

@@ -140,6 +140,9 @@ def launch_there(
         out.print("\nleft; it goes on, and the same command watches it again")
         out.print(f"to stop it: {stop}")
         raise typer.Exit(INTERRUPTED) from None
+    except InputError as error:  # not of what was given: the cluster has gone
+        print(f"kdsearch: {error}", file=sys.stderr)
+        raise typer.Exit(INCOMPLETE) from None
     _exit_as(job, out)
 
 

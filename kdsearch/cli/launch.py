@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -331,7 +332,7 @@ def _run(
             slots = count(room(needs, cluster.left_out), "training")
             of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
             out.print(f"{slots}{of} at once, each on {needs}")
-        out.print(f"`kdsearch status {ledger.folder}` watches")
+        out.print(f"`kdsearch status {shlex.quote(str(ledger.folder))}` watches")
         taken = {role: needs.gpus for role, needs in cluster.needed.items()}
         for line in tight(present(agenda.resolved), place, taken, gpu_memory(cluster)):
             out.print(f"doubtful: {line}")

@@ -177,7 +177,9 @@ def _report(ledger: Ledger) -> None:
 
 def resume_hint(out: Console) -> None:
     """Say how to go on. There is no password in it: `storage_url` refused it."""
-    out.print(f"go on with the same command: kdsearch {shlex.join(sys.argv[1:])}")
+    how = f": kdsearch {shlex.join(sys.argv[1:])}"
+    # In a job it is the command that submitted it, which is not known here.
+    out.print(f"go on with the same command{'' if in_job(os.environ) else how}")
 
 
 def _end(ledger: Ledger, code: int) -> None:

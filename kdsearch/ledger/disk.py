@@ -129,7 +129,10 @@ def storage_error(path: Path, error: Exception) -> StorageError:
             f"{path}: this storage has no hard links, which outcomes are committed with; use a "
             "local disk, NFS, Lustre or another POSIX file system instead of an object-store mount"
         )
-    return StorageError(f"{path}: {getattr(error, 'strerror', None) or error}")
+    what = getattr(error, "strerror", None) or error
+    if number in (errno.ENOENT, errno.ESTALE):
+        what = f"{what}; is its storage mounted? when it is, launch again: nothing finished is lost"
+    return StorageError(f"{path}: {what}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ import ray
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
+from ray._private.services import canonicalize_bootstrap_address
 from ray.job_config import JobConfig
 
 from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
@@ -106,7 +107,9 @@ def _init(
     address: str | None, source: str, say: Callable[[str], None], metadata: Mapping[str, str]
 ) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
-    if address not in (None, "auto"):
+    if address == "auto":
+        address = _found(source, say)
+    if address is not None:
         _probe(address, source)
     if address is None:
         _shorten_tmpdir(say)
@@ -135,6 +138,16 @@ def _init(
     finally:  # Ray's own would end this process without a word
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _found(source: str, say: Callable[[str], None]) -> str:
+    """The address of the Ray on this machine; of several, the one that Ray takes."""
+    try:
+        address = str(canonicalize_bootstrap_address("auto"))
+    except ConnectionError as error:
+        raise _unreachable(f"{source} auto", first_line(error)) from None
+    say(f"it is at {address}")
+    return address
 
 
 def _unreachable(place: str, why: str) -> InputError:
