@@ -4,11 +4,14 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from kdsearch.engine.ray_tune import Cluster, connect
 from kdsearch.study import Resources
+
+if TYPE_CHECKING:  # what trains is tested on machines without ray too
+    from kdsearch.engine.ray_tune import Cluster
 
 SLOTS = 2
 
@@ -24,6 +27,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A real local Ray with two slots, shared by the tests that need one."""
+    from kdsearch.engine.ray_tune import connect
+
     half = Resources(cpus=(os.cpu_count() or SLOTS) / SLOTS, gpus=0)
     with connect(None, resources=half, threads=1) as found:
         yield found
