@@ -368,6 +368,23 @@ def test_a_search_that_its_deadline_ends_is_not_stopped_by_a_person() -> None:
     assert not ledger.stopped_by_person()
 
 
+def test_before_a_deadline_students_are_trained_where_a_teacher_would_take_too_long() -> None:
+    rows = {"train": 20, "validation": 10, "test": 10}
+    agenda, ledger = requests(
+        datasets={"apples": {"grammar": rows}, "pears": {"grammar": {**rows, "seed": 1}}}
+    )
+
+    def look_up(training: Training) -> None:
+        cost = Cost(seconds=3600.0 if training.kind == "teacher" else 1.0, device="", host="")
+        outcome = made_up_training(training, Path()).model_copy(update={"cost": cost})
+        assert ledger.write_outcome(outcome)
+
+    engine = TabulatedEngine(look_up=look_up, seconds=lambda training: 1.0)
+    engine.run(Dispatcher(agenda, ledger, deadline=Deadline(at=time.monotonic() + 600)))
+    assert sorted(view.traversed for view in agenda.views()) == [False, True]
+    assert ledger.stop_asked() == "drain"
+
+
 def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:
     ledger = ready(tmp_path, resolved_of(a_study()))
     worker = Worker(folder=tmp_path, run_training=made_up_training)
