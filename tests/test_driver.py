@@ -300,7 +300,7 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
         assert entry.pop("since") > 0
         assert entry == {
             "case": "sentences/big/small",
-            "stage": "teacher",
+            "stage": "teacher training",
             "training": "teacher big lr=1e-05",
         }
         if end == "finished":

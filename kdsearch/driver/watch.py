@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request, stage_of_request
 from kdsearch.driver.estimate import estimate
 from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
@@ -107,11 +107,14 @@ class Note(Watch):
         """See `Watch`."""
         self._running[request.training.key] = {
             "case": str(request.case),
-            "stage": request.stage,
+            "stage": stage_of_request(request),
             "training": str(request.training),
             "since": time.time(),
         }
-        self._write()
+        # Its slot has it in a moment. One slot may be this process itself, for which no time
+        # passes while it trains.
+        if len(self._engine.fleet.slots) <= 1:
+            self._write()
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
@@ -146,11 +149,16 @@ class Note(Watch):
         text = json.dumps(note, indent=1, ensure_ascii=False)
         if text == self._text:
             return
-        # One slot may be this process itself, for which no time passes while it trains.
         self._due = now + _SECONDS_BETWEEN_NOTES if len(fleet.slots) > 1 else 0.0
         with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
             self._ledger.write("running.json", text)
             self._text = text
+
+
+def note_launch(ledger: Ledger, what: str) -> None:
+    """Have `kdsearch status` say what a launch does whose search has not begun."""
+    with contextlib.suppress(StorageError):  # see `Note`
+        ledger.write("running.json", json.dumps({"launching": what}, ensure_ascii=False))
 
 
 class Display(Watch):
