@@ -342,6 +342,7 @@ def _run(
             seconds=study.resources.hours * 3600,
             max_slots=max_slots or most,
             check=slot_check(cluster),
+            title=f"kdsearch[{study.name}]",
         )
 
         def seconds_left() -> tuple[float, float] | None:

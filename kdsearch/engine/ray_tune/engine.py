@@ -48,6 +48,8 @@ class RayTuneEngine:
 
     Picklable. A node that lacks something is named once and gets no slot for a while.
     """
+    title: str = "kdsearch"
+    """What the dashboard shows of the search, before the name of each slot."""
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -107,7 +109,7 @@ class RayTuneEngine:
     def _fit(self, pool: Pool, mailbox: Mailbox) -> None:
         with _scratch() as scratch, _environment():
             tune.Tuner(
-                slot_class(self.worker, mailbox.actor, self.seconds, self.check),
+                slot_class(self.worker, mailbox.actor, self.seconds, self.check, self.title),
                 tune_config=tune.TuneConfig(
                     search_alg=SlotSearcher(pool),
                     scheduler=SlotScheduler(pool),
