@@ -6,6 +6,7 @@ import io
 import json
 import queue
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -196,6 +197,11 @@ def test_a_terminal_that_is_too_narrow_for_the_stages_shows_those_at_work(search
     assert "distance" not in narrow
     assert "checkpoint 1 run, " in narrow
     assert "…" not in narrow
+    for named in (*facts["cases"], *facts["running"]):
+        named["case"] += "x" * 20
+    cut = first_frame(facts, 90, 20)
+    assert re.search(r"x+ +1 of \d+-\d+ +0\.\d{4}  checkpoint 1 run.*…", cut)
+    assert re.search(r" slot-1  .*… +\d+ s", cut)
 
 
 def test_a_terminal_with_room_for_every_test_case_shows_them_all(search: Search) -> None:
@@ -260,6 +266,23 @@ def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search
     assert all(
         f"\n{case}/{i} " in last.replace("\x1b[2K", "") for case, i in (("new", 7), ("run", 19))
     )
+
+
+def test_a_training_that_is_being_given_out_is_in_the_only_slot_that_is_free(
+    search: Search,
+) -> None:
+    search.train(3)
+    first, second, *_ = search.agenda.requests()
+    note = Note(search.ledger, Standing([first]))
+    for request in (first, second):
+        note.started(request)
+    note.close()
+    with driver_lock(search.ledger.folder):
+        slots = _status(search.ledger, search.agenda)["slots"]
+    assert [slot["run"]["training"] for slot in slots] == [
+        str(first.training),
+        str(second.training),
+    ]
 
 
 def test_what_a_launch_waits_for_is_shown_until_its_search_begins(search: Search) -> None:

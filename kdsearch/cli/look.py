@@ -174,10 +174,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             for view in agenda.views()
         ],
         "running": list(running.values()),
-        "slots": [
-            {"node": slot["node"], "name": slot["name"], "run": running.get(slot["key"])}
-            for slot in note["fleet"]["slots"]
-        ],
+        "slots": _slots(note["fleet"]["slots"], running),
         "slots_waiting": note["fleet"]["waiting"],
         "nodes": nodes,
         "left_out": note["fleet"]["left_out"]
@@ -188,6 +185,16 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "doubts": len(preflight.doubts) if preflight else 0,
         "failed": [_failed(attempts[key]) for key in failed],
     }
+
+
+def _slots(slots: list[dict[str, Any]], running: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each slot with what it runs."""
+    found = [{"node": s["node"], "name": s["name"], "run": running.get(s["key"])} for s in slots]
+    idle = [slot for slot in found if slot["run"] is None]
+    given = [running[key] for key in running.keys() - {slot["key"] for slot in slots}]
+    if len(idle) == len(given) == 1:  # the driver writes as it gives it out
+        idle[0]["run"] = given[0]
+    return found
 
 
 def _failed(attempts: list[Attempt]) -> dict[str, Any]:

@@ -233,8 +233,8 @@ def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
         "test case", no_wrap=True, min_width=min(_NAME_WIDTH, max(len(r["case"]) for r in rows))
     )
     wide = Table(case, "students", "best", *map(_heading, stages), **_PLAIN)
-    kept = Column("students", no_wrap=True), Column("best", no_wrap=True)
-    narrow = Table(case.copy(), *kept, Column("stages", no_wrap=True), **_PLAIN)
+    short = Column("test case", no_wrap=True, max_width=_NAME_WIDTH)
+    narrow = Table(short, "students", "best", _rest("stages"), expand=True, **_PLAIN)
     for row in rows:
         students = f"{row['students']}{_of(row['students'], row['left'])}"
         best = "" if row["best"] is None else f"{row['best']:.4f}"
@@ -243,6 +243,11 @@ def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
         at_work = [f"{_heading(s)} {known[s]}" for s in stages if known[s].endswith((_RUN, _WAIT))]
         narrow.add_row(row["case"], students, best, "; ".join(at_work) or row["stage"])
     return _Either(wide, narrow)
+
+
+def _rest(heading: str) -> Column:
+    """One that has the width that the others leave, and cuts what is longer."""
+    return Column(heading, no_wrap=True, ratio=1)
 
 
 def _heading(stage: str) -> str:
@@ -259,8 +264,8 @@ def _of(done: int, left: dict[str, int]) -> str:
 
 def _slots(facts: Facts, most: int | None = None) -> Table:
     """Of each node; of more than `most`, a line each, the others as a number."""
-    runs = Column("runs", no_wrap=most is not None)
-    table = Table("node", "slot", runs, "for", **_PLAIN)
+    cut = most is not None
+    table = Table("node", "slot", _rest("runs") if cut else "runs", "for", expand=cut, **_PLAIN)
     by_node = sorted(facts["slots"], key=lambda slot: (slot["node"], _number(slot["name"])))
     rest = by_node[most:] if most is not None else []
     for node, slots in groupby(by_node[:most], key=lambda slot: str(slot["node"])):

@@ -111,10 +111,7 @@ class Note(Watch):
             "training": str(request.training),
             "since": time.time(),
         }
-        # Its slot has it in a moment. One slot may be this process itself, for which no time
-        # passes while it trains.
-        if len(self._engine.fleet.slots) <= 1:
-            self._write()
+        self._write()
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
@@ -149,6 +146,7 @@ class Note(Watch):
         text = json.dumps(note, indent=1, ensure_ascii=False)
         if text == self._text:
             return
+        # One slot may be this process itself, for which no time passes while it trains.
         self._due = now + _SECONDS_BETWEEN_NOTES if len(fleet.slots) > 1 else 0.0
         with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
             self._ledger.write("running.json", text)
