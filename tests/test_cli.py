@@ -683,7 +683,12 @@ def test_status_while_a_search_runs(launched: tuple[Path, Path, Ended], tmp_path
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "resolved.json").write_text((launched[1] / "resolved.json").read_text())
-    one = {"case": "g/big/small", "stage": "teacher", "training": "teacher big", "since": 0.0}
+    one = {
+        "case": "g/big/small",
+        "stage": "teacher training",
+        "training": "teacher big",
+        "since": 0.0,
+    }
     other = {**one, "training": "teacher large"}
     note = {"slots": 1, "running": {"key": one, "another": other}}
     (folder / "running.json").write_text(json.dumps(note))
