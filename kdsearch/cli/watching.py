@@ -38,8 +38,6 @@ _SECONDS_BETWEEN = 1.0
 _MOST_OF_A_CORE = 0.1
 _WIDTH = 240
 """Of a table that no terminal bounds."""
-_NAME_WIDTH = 40
-"""Of a test case, which is cut before the other columns are."""
 _RUN, _WAIT = " run", " wait"
 _PLAIN: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0)}
 _HEADINGS = {
@@ -214,7 +212,7 @@ def _line(text: str) -> Text:
 
 @dataclass(frozen=True)
 class _Either:
-    """A table where it fits in, else another."""
+    """A table where it fits in, else another, whose first column has half of the width at most."""
 
     wide: Table
     narrow: Table
@@ -223,18 +221,16 @@ class _Either:
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         needed = Measurement.get(console, options.update(max_width=10 * _WIDTH), self.wide)
+        self.narrow.columns[0].max_width = options.max_width // 2
         yield self.wide if needed.maximum <= options.max_width else self.narrow
 
 
 def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
     """With a column for each stage; where that is too wide, with one for those at work."""
     stages = list(facts["cases"][0]["stages"])
-    case = Column(
-        "test case", no_wrap=True, min_width=min(_NAME_WIDTH, max(len(r["case"]) for r in rows))
-    )
-    wide = Table(case, "students", "best", *map(_heading, stages), **_PLAIN)
-    short = Column("test case", no_wrap=True, max_width=_NAME_WIDTH)
-    narrow = Table(short, "students", "best", _rest("stages"), expand=True, **_PLAIN)
+    wide = Table("test case", "students", "best", *map(_heading, stages), **_PLAIN)
+    case = Column("test case", no_wrap=True)
+    narrow = Table(case, "students", "best", _rest("stages"), expand=True, **_PLAIN)
     for row in rows:
         students = f"{row['students']}{_of(row['students'], row['left'])}"
         best = "" if row["best"] is None else f"{row['best']:.4f}"
