@@ -255,8 +255,8 @@ def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search
         "3 more nodes left out",
         "failed 3×: k2",
         "6 more trainings failed for good",
-        "run/12 · α · x",
-        "7 more slots, 7 busy",
+        "run/9 · α · x",
+        "10 more slots, 10 busy",
         "4 test cases done, 8 without a student",
     ):
         assert words in first

@@ -130,7 +130,7 @@ def _live_view(facts: Facts, out: Console) -> RenderableType:
     """
     parts: list[RenderableType] = [*_summary(facts), *_troubles(facts, most=out.height // 12)]
     if facts["slots"]:
-        parts.append(_slots(facts, most=out.height // 3))
+        parts.append(_slots(facts, most=out.height // 4))
     parts += _unplaced(facts)
     every = [*parts, _cases(facts, facts["cases"])]
     if len(out.render_lines(Group(*every))) <= out.height:
@@ -220,9 +220,14 @@ class _Either:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        needed = Measurement.get(console, options.update(max_width=10 * _WIDTH), self.wide)
+        boundless = options.update(max_width=10 * _WIDTH)
+        if Measurement.get(console, boundless, self.wide).maximum <= options.max_width:
+            yield self.wide
+            return
         self.narrow.columns[0].max_width = options.max_width // 2
-        yield self.wide if needed.maximum <= options.max_width else self.narrow
+        needed = Measurement.get(console, boundless, self.narrow).maximum
+        self.narrow.expand = needed > options.max_width  # which has `_rest` give way
+        yield self.narrow
 
 
 def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
@@ -230,7 +235,7 @@ def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
     stages = list(facts["cases"][0]["stages"])
     wide = Table("test case", "students", "best", *map(_heading, stages), **_PLAIN)
     case = Column("test case", no_wrap=True)
-    narrow = Table(case, "students", "best", _rest("stages"), expand=True, **_PLAIN)
+    narrow = Table(case, "students", "best", _rest("stages"), **_PLAIN)
     for row in rows:
         students = f"{row['students']}{_of(row['students'], row['left'])}"
         best = "" if row["best"] is None else f"{row['best']:.4f}"
@@ -242,7 +247,7 @@ def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
 
 
 def _rest(heading: str) -> Column:
-    """One that has the width that the others leave, and cuts what is longer."""
+    """One that is cut to the width that the others leave, where the table is to expand."""
     return Column(heading, no_wrap=True, ratio=1)
 
 
@@ -258,10 +263,10 @@ def _of(done: int, left: dict[str, int]) -> str:
     return f" of {most}" if fewest == most else f" of {fewest}-{most}"
 
 
-def _slots(facts: Facts, most: int | None = None) -> Table:
+def _slots(facts: Facts, most: int | None = None) -> RenderableType:
     """Of each node; of more than `most`, a line each, the others as a number."""
-    cut = most is not None
-    table = Table("node", "slot", _rest("runs") if cut else "runs", "for", expand=cut, **_PLAIN)
+    runs = "runs" if most is None else _rest("runs")
+    table = Table("node", "slot", runs, "for", **_PLAIN)
     by_node = sorted(facts["slots"], key=lambda slot: (slot["node"], _number(slot["name"])))
     rest = by_node[most:] if most is not None else []
     for node, slots in groupby(by_node[:most], key=lambda slot: str(slot["node"])):
@@ -272,7 +277,7 @@ def _slots(facts: Facts, most: int | None = None) -> Table:
     if rest:
         busy = sum(slot["run"] is not None for slot in rest)
         table.add_row("…", "", f"{count(len(rest), 'more slot')}, {busy} busy", "")
-    return table
+    return table if most is None else _Either(table, table)
 
 
 def _number(slot: str) -> tuple[int, str]:
