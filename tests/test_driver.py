@@ -402,7 +402,8 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_the_search_is() -> None
         display.finished(request, outcome_of(request.training))
         display.started(request)  # less than ten seconds later: not a line of its own
     assert text_on(console) == (
-        "0 of 24 students · 1 running · estimating the time left · sentences/big/one · teacher\n"
+        "0 of 24 students · 1 running · estimating the time left · sentences/big/one · "
+        "teacher training\n"
     )
 
 
@@ -424,7 +425,7 @@ def test_in_a_terminal_there_is_a_bar() -> None:
     with Display(agenda, slots(2), console) as display:
         display.started(request)
     assert "0 of 24 students" in text_on(console)
-    assert "sentences/big/one · teacher" in text_on(console)
+    assert "sentences/big/one · teacher training" in text_on(console)
 
 
 # -- trainings that fail --------------------------------------------------------------------------

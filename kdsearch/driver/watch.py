@@ -194,7 +194,7 @@ class Display(Watch):
     def started(self, request: Request) -> None:
         """See `Watch`."""
         self._running += 1
-        self._show(f"{request.case} · {request.stage}")
+        self._show(f"{request.case} · {stage_of_request(request)}")
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
@@ -205,7 +205,7 @@ class Display(Watch):
         self._running -= 1
         self._bar.console.print(
             shown(
-                f"{request.case} · {request.stage} · {request.training} "
+                f"{request.case} · {stage_of_request(request)} · {request.training} "
                 f"{_failure(attempt, for_good=for_good)}"
             ),
             style="red",
