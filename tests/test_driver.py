@@ -137,6 +137,8 @@ def test_an_estimate_is_in_words(seconds: tuple[float, float] | None, words: str
     assert Estimate(done=1, left=Bounds(fewest=1, most=2), seconds=seconds).in_words() == words
 
 
+_ROWS = {"train": 20, "validation": 10, "test": 10}
+TWO_DATASETS = {"apples": {"grammar": _ROWS}, "pears": {"grammar": {**_ROWS, "seed": 1}}}
 TWO_STUDENTS = {
     "students": {"one": {"model": "small"}, "other": {"model": "big"}},
     "search": {
@@ -307,7 +309,23 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
             note.finished(request, outcome_of(training))
         else:
             note.failed(request, attempt_at(training.key), for_good=False)
+        for _ in range(2):
+            note.tick()
         assert noted(tmp_path)["running"] == {}
+
+
+def test_what_ended_leaves_the_note_with_what_begins_in_its_place(tmp_path: Path) -> None:
+    agenda, _ = requests(datasets=TWO_DATASETS)
+    first, second = agenda.requests()
+    note = Note(Ledger(tmp_path), slots(3))
+    note._due = 0.0  # a second later
+    note.started(first)
+    note.finished(first, outcome_of(first.training))
+    note._due = 0.0
+    note.tick()
+    assert list(noted(tmp_path)["running"]) == [first.training.key]
+    note.started(second)
+    assert list(noted(tmp_path)["running"]) == [second.training.key]
 
 
 def test_with_many_slots_the_note_is_written_once_a_second_at_most_and_then_as_time_passes(
@@ -369,10 +387,7 @@ def test_a_search_that_its_deadline_ends_is_not_stopped_by_a_person() -> None:
 
 
 def test_before_a_deadline_students_are_trained_where_a_teacher_would_take_too_long() -> None:
-    rows = {"train": 20, "validation": 10, "test": 10}
-    agenda, ledger = requests(
-        datasets={"apples": {"grammar": rows}, "pears": {"grammar": {**rows, "seed": 1}}}
-    )
+    agenda, ledger = requests(datasets=TWO_DATASETS)
 
     def look_up(training: Training) -> None:
         cost = Cost(seconds=3600.0 if training.kind == "teacher" else 1.0, device="", host="")

@@ -101,6 +101,8 @@ class Note(Watch):
         self._running: dict[str, dict[str, object]] = {}
         self._text = ""
         self._due = 0.0
+        self._between = False
+        """Whether a training has ended, and what its slot runs next is not told yet."""
         self.close()
 
     def started(self, request: Request) -> None:
@@ -111,20 +113,24 @@ class Note(Watch):
             "training": str(request.training),
             "since": time.time(),
         }
+        self._between = False
         self._write()
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
         self._running.pop(request.training.key, None)
-        self._write()
+        self._between = True
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """See `Watch`."""
         self._running.pop(request.training.key, None)
-        self._write()
+        self._between = True
 
     def tick(self) -> None:
         """See `Watch`."""
+        if self._between:  # a slot that is idle for a moment would look so for a second
+            self._between = False
+            return
         self._write()
 
     def close(self) -> None:
