@@ -194,6 +194,22 @@ assert not {{"torch", "ray", "transformers"}} & set(sys.modules)
     assert result.returncode == 0, result.stderr
 
 
+def test_ctrl_c_during_the_imports_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import time; print('here', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdsearch", "--version"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (-signal.SIGINT, "")
+
+
 # -- new and validate -----------------------------------------------------------------------------
 
 
@@ -667,7 +683,12 @@ def test_status_while_a_search_runs(launched: tuple[Path, Path, Ended], tmp_path
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "resolved.json").write_text((launched[1] / "resolved.json").read_text())
-    one = {"case": "g/big/small", "stage": "teacher", "training": "teacher big", "since": 0.0}
+    one = {
+        "case": "g/big/small",
+        "stage": "teacher training",
+        "training": "teacher big",
+        "since": 0.0,
+    }
     other = {**one, "training": "teacher large"}
     note = {"slots": 1, "running": {"key": one, "another": other}}
     (folder / "running.json").write_text(json.dumps(note))

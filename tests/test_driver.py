@@ -137,6 +137,8 @@ def test_an_estimate_is_in_words(seconds: tuple[float, float] | None, words: str
     assert Estimate(done=1, left=Bounds(fewest=1, most=2), seconds=seconds).in_words() == words
 
 
+_ROWS = {"train": 20, "validation": 10, "test": 10}
+TWO_DATASETS = {"apples": {"grammar": _ROWS}, "pears": {"grammar": {**_ROWS, "seed": 1}}}
 TWO_STUDENTS = {
     "students": {"one": {"model": "small"}, "other": {"model": "big"}},
     "search": {
@@ -300,14 +302,30 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
         assert entry.pop("since") > 0
         assert entry == {
             "case": "sentences/big/small",
-            "stage": "teacher",
+            "stage": "teacher training",
             "training": "teacher big lr=1e-05",
         }
         if end == "finished":
             note.finished(request, outcome_of(training))
         else:
             note.failed(request, attempt_at(training.key), for_good=False)
+        for _ in range(2):
+            note.tick()
         assert noted(tmp_path)["running"] == {}
+
+
+def test_what_ended_leaves_the_note_with_what_begins_in_its_place(tmp_path: Path) -> None:
+    agenda, _ = requests(datasets=TWO_DATASETS)
+    first, second = agenda.requests()
+    note = Note(Ledger(tmp_path), slots(3))
+    note._due = 0.0  # a second later
+    note.started(first)
+    note.finished(first, outcome_of(first.training))
+    note._due = 0.0
+    note.tick()
+    assert list(noted(tmp_path)["running"]) == [first.training.key]
+    note.started(second)
+    assert list(noted(tmp_path)["running"]) == [second.training.key]
 
 
 def test_with_many_slots_the_note_is_written_once_a_second_at_most_and_then_as_time_passes(
@@ -368,6 +386,20 @@ def test_a_search_that_its_deadline_ends_is_not_stopped_by_a_person() -> None:
     assert not ledger.stopped_by_person()
 
 
+def test_before_a_deadline_students_are_trained_where_a_teacher_would_take_too_long() -> None:
+    agenda, ledger = requests(datasets=TWO_DATASETS)
+
+    def look_up(training: Training) -> None:
+        cost = Cost(seconds=3600.0 if training.kind == "teacher" else 1.0, device="", host="")
+        outcome = made_up_training(training, Path()).model_copy(update={"cost": cost})
+        assert ledger.write_outcome(outcome)
+
+    engine = TabulatedEngine(look_up=look_up, seconds=lambda training: 1.0)
+    engine.run(Dispatcher(agenda, ledger, deadline=Deadline(at=time.monotonic() + 600)))
+    assert sorted(view.traversed for view in agenda.views()) == [False, True]
+    assert ledger.stop_asked() == "drain"
+
+
 def test_a_search_leaves_an_empty_note(tmp_path: Path) -> None:
     ledger = ready(tmp_path, resolved_of(a_study()))
     worker = Worker(folder=tmp_path, run_training=made_up_training)
@@ -385,7 +417,8 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_the_search_is() -> None
         display.finished(request, outcome_of(request.training))
         display.started(request)  # less than ten seconds later: not a line of its own
     assert text_on(console) == (
-        "0 of 24 students · 1 running · estimating the time left · sentences/big/one · teacher\n"
+        "0 of 24 students · 1 running · estimating the time left · sentences/big/one · "
+        "teacher training\n"
     )
 
 
@@ -407,7 +440,7 @@ def test_in_a_terminal_there_is_a_bar() -> None:
     with Display(agenda, slots(2), console) as display:
         display.started(request)
     assert "0 of 24 students" in text_on(console)
-    assert "sentences/big/one · teacher" in text_on(console)
+    assert "sentences/big/one · teacher training" in text_on(console)
 
 
 # -- trainings that fail --------------------------------------------------------------------------

@@ -336,14 +336,15 @@ def test_what_a_worker_had_not_begun_when_the_search_drained_is_no_try(tmp_path:
     assert dispatcher.complete
 
 
-def test_a_deadline_is_near_when_a_training_as_long_as_the_longest_would_end_behind_it() -> None:
+def test_a_role_whose_longest_training_would_end_behind_the_deadline_is_not_in_time() -> None:
     agenda = Agenda(RESOLVED)
-    assert not Deadline(at=time.monotonic() + 60).near(agenda)  # nothing is known of their length
-    training = agenda.requests()[0].training
+    soon, later = (Deadline(at=time.monotonic() + seconds) for seconds in (60, 170))
+    assert soon.in_time(agenda) == list(ROLES)  # nothing is known of their length
+    request = agenda.requests()[0]
     cost = Cost(seconds=100.0, device="none", host="here")
-    agenda.add(training.key, outcome_of(training, cost=cost))
-    assert Deadline(at=time.monotonic() + 60).near(agenda)
-    assert not Deadline(at=time.monotonic() + 170).near(agenda)
+    agenda.add(request.training.key, outcome_of(request.training, cost=cost))
+    assert soon.in_time(agenda) == [role for role in ROLES if role != request.role]
+    assert later.in_time(agenda) == list(ROLES)
 
 
 def test_a_lost_training_that_had_committed_its_outcome_is_done() -> None:

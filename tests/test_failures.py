@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -30,6 +32,7 @@ from fakes import (
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import OutOfMemoryError, RaySystemError
+from test_cli import fill, small_disk
 
 from kdsearch.agenda import (
     Agenda,
@@ -392,6 +395,20 @@ def test_a_passing_error_of_rays_or_tunes_does_not_end_a_search(
     assert ledger.attempts() == {}
     [line] = [r.getMessage() for r in caplog.records if "is built anew" in r.getMessage()]
     assert str(error) in line
+
+
+def test_a_full_disk_under_tunes_notes_ends_a_search_with_words_that_name_it(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ready(tmp_path / "run")
+    worker = Worker(folder=ledger.folder, run_training=made_up_training)
+    with small_disk(tmp_path / "disk", "size=64k") as disk:
+        fill(disk)
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(StorageError, match=f"^{re.escape(str(disk))}: the disk is full"):
+            RayTuneEngine(worker=worker, cluster=cluster).run(
+                Dispatcher(Agenda(ledger.resolved()), ledger)
+            )
 
 
 @dataclass(frozen=True)

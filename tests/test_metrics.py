@@ -243,4 +243,4 @@ def test_rays_dashboard_names_the_job_and_its_slots(running: Running) -> None:
     assert found["kdsearch_folder"] == str(running.folder)
     actors = running.of_ray("/api/v0/actors?detail=1")["data"]["result"]["result"]
     names = [actor["repr_name"] for actor in actors if actor["class_name"].endswith("Slot")]
-    assert names == ["kdsearch[run] slot-1"]
+    assert names == ["kdsearch[tiny] slot-1"]

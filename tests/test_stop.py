@@ -107,6 +107,33 @@ def test_a_stopped_driver_has_left_before_what_stopped_it_would_kill_it(
     assert reported(tmp_path)
 
 
+TWO_SIGNALS = """
+import signal, sys, threading
+from pathlib import Path
+from rich.console import Console
+from kdsearch.cli.stop import stoppable
+from kdsearch.ledger import Ledger
+
+both = {signal.SIGINT, signal.SIGTERM}
+with stoppable(Ledger(Path(sys.argv[1])), Console(), None):
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    for number in both:
+        signal.pthread_kill(threading.main_thread().ident, number)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+"""
+
+
+def test_two_signals_at_once_stop_a_launch_once_and_without_a_traceback(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TWO_SIGNALS, str(tmp_path)], capture_output=True, text=True
+    )
+    assert ended.stderr == "interrupted\n"
+    assert ended.stdout.count("stopped; what was finished is kept") == 1
+
+
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path) -> None:
     started = time.monotonic()
     long = TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 100 for n in range(100, 0, -1)]}")

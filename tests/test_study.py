@@ -29,6 +29,7 @@ from kdsearch.study import (
     test_cases,
 )
 from kdsearch.study.grammar import LABELS
+from kdsearch.study.schema import PATTERNS
 
 cases_of = test_cases
 del test_cases  # or pytest takes it for a test
@@ -374,6 +375,46 @@ def test_an_unknown_key_like_no_other_comes_with_all_the_known_ones() -> None:
 )
 def test_a_wrong_value_is_named_by_its_path(raw: dict[str, Any], where: str) -> None:
     assert the_problem(raw).startswith(f"x.yaml: {where}: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (
+            a_study(name="a b"),
+            'name: "a b" is no name of a study '
+            "(letters, digits and . _ -, the first a letter or a digit)",
+        ),
+        (
+            a_study(datasets={"a/b": {"grammar": {"train": 2, "validation": 1, "test": 1}}}),
+            'datasets.a/b: "a/b" is no name (without / and \\, not of dots and spaces alone)',
+        ),
+        (
+            a_study(students={"s": {"model": "big"}, "..": {"model": "big"}}),
+            'students...: ".." is no name (without / and \\, not of dots and spaces alone)',
+        ),
+        (
+            a_study(resources={"labels": {"rack": ["a b"]}}),
+            'resources.labels.rack[0]: "a b" is no value of a label '
+            "(letters, digits and . _ -, up to 63, a letter or a digit at both ends)",
+        ),
+    ],
+)
+def test_a_name_that_cannot_be_is_told_what_it_may_have(raw: dict[str, Any], problem: str) -> None:
+    assert the_problem(raw) == f"x.yaml: {problem}"
+
+
+def patterns_in(schema: object) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(patterns_in, schema))
+    if not isinstance(schema, dict):
+        return set()
+    here = {*schema.get("patternProperties", ()), *filter(None, [schema.get("pattern")])}
+    return here.union(*map(patterns_in, schema.values()))
+
+
+def test_there_are_words_for_every_pattern_of_a_study() -> None:
+    assert patterns_in(Study.model_json_schema()) == set(PATTERNS)
 
 
 @pytest.mark.parametrize(

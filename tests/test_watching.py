@@ -6,6 +6,7 @@ import io
 import json
 import queue
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from kdsearch.agenda import Agenda, Request
 from kdsearch.cli.look import _status
 from kdsearch.cli.options import open_folder
 from kdsearch.cli.watching import Reader, follow, stages_of
+from kdsearch.driver import note_launch
 from kdsearch.driver.watch import Note
 from kdsearch.engine import Fleet, Queue, Slot
 from kdsearch.ledger import Ledger, driver_lock
@@ -132,7 +134,8 @@ def test_a_block_shows_cases_by_stages_and_nodes_by_slots(search: Search) -> Non
         process.terminate()
         process.wait(timeout=60)
     text = "".join(shown)
-    assert f"{request.case} · {request.stage} · {request.training}" in text
+    assert request.stage == "teacher"  # the comparison of its checkpoints, as in the table
+    assert f"{request.case} · checkpoint · {request.training}" in text
     [heading] = [line for line in shown if line.startswith("test case")]
     assert heading.split()[2:] == [
         *("students", "best", "teacher", "outputs", "checkpoint", "τ_s", "distance", "α"),
@@ -173,6 +176,40 @@ def test_a_terminal_shows_it_in_one_place_and_in_its_width(search: Search) -> No
     assert any("apples/big/small" in line for line in lines)
 
 
+def first_frame(facts: dict[str, Any], width: int, height: int) -> str:
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None
+    )
+    ends = iter([{**facts, "state": "running"}, {**facts, "state": "complete"}])
+    follow(lambda: next(ends), console, print, live=True)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().partition("\r\x1b[2K")[0]
+
+
+def test_a_terminal_that_is_too_narrow_for_the_stages_shows_those_at_work(search: Search) -> None:
+    while not search.agenda.trained(search.agenda.cases[1]):
+        search.train()
+    search.note(running=1)
+    with driver_lock(search.ledger.folder):
+        facts = _status(search.ledger, search.agenda)
+    wide, narrow = first_frame(facts, 150, 20), first_frame(facts, 90, 20)
+    assert "distance" in wide
+    assert "distance" not in narrow
+    assert "checkpoint 1 run, " in narrow
+    assert "…" not in narrow
+    for named in (*facts["cases"], *facts["running"]):
+        named["case"] += "x" * 20
+    cut = first_frame(facts, 90, 20)
+    assert re.search(r"x+ +1 of \d+-\d+ +0\.\d{4}  checkpoint 1 run.*…", cut)
+    assert re.search(r" slot-1  .*… +\d+ s", cut)
+
+
+def test_a_terminal_with_room_for_every_test_case_shows_them_all(search: Search) -> None:
+    facts = _status(search.ledger, search.agenda)
+    assert not any(row["students"] for row in facts["cases"])
+    assert all(f"\n{case} " in first_frame(facts, 100, 20) for case in search.agenda.cases)
+
+
 def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search: Search) -> None:
     [done, _] = _status(search.ledger, search.agenda)["cases"]
     stages = {**done["stages"], "distance": "mse"}
@@ -183,14 +220,17 @@ def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search
         "cases": [
             *({**done, "case": f"done/{i}", "stage": "done", "students": 9} for i in range(4)),
             *({**done, "case": f"new/{i}", "students": 0} for i in range(8)),
-            {**done, "case": "bad/0", "stage": "blocked: its teacher failed"},
+            *(
+                {**done, "case": f"bad/{i}", "stage": "blocked: its teacher failed"}
+                for i in range(7)
+            ),
             *begun,
             *runs,
         ],
         "running": [
             {"case": f"run/{i}", "stage": "alpha", "training": "x", "since": 0} for i in range(20)
         ],
-        "left_out": {"node9": "it does not see /shared"},
+        "left_out": {f"node{i}": "it does not see /shared" for i in range(9, 15)},
         "failed": [
             {"tries": 3, "key": f"k{i}", "message": "out", "what": "why", "file": "f"}
             for i in range(9)
@@ -210,11 +250,13 @@ def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search
     assert len(first.splitlines()) <= 40
     for words in (
         "node node9 is left out",
-        "bad/0: blocked: its teacher failed",
-        "failed 3×: k4",
-        "4 more trainings failed for good",
-        "run/12 · alpha · x",
-        "7 more slots, 7 busy",
+        "bad/2: blocked: its teacher failed",
+        "4 more test cases blocked",
+        "3 more nodes left out",
+        "failed 3×: k2",
+        "6 more trainings failed for good",
+        "run/9 · α · x",
+        "10 more slots, 10 busy",
         "4 test cases done, 8 without a student",
     ):
         assert words in first
@@ -224,6 +266,34 @@ def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search
     assert all(
         f"\n{case}/{i} " in last.replace("\x1b[2K", "") for case, i in (("new", 7), ("run", 19))
     )
+
+
+def test_a_training_that_is_being_given_out_is_in_the_only_slot_that_is_free(
+    search: Search,
+) -> None:
+    search.train(3)
+    first, second, *_ = search.agenda.requests()
+    note = Note(search.ledger, Standing([first]))
+    for request in (first, second):
+        note.started(request)
+    note.close()
+    with driver_lock(search.ledger.folder):
+        slots = _status(search.ledger, search.agenda)["slots"]
+    assert [slot["run"]["training"] for slot in slots] == [
+        str(first.training),
+        str(second.training),
+    ]
+
+
+def test_what_a_launch_waits_for_is_shown_until_its_search_begins(search: Search) -> None:
+    waits = "waiting for a node with room for 1 CPU and 1 rare"
+    note_launch(search.ledger, waits)
+    with driver_lock(search.ledger.folder):
+        facts = _status(search.ledger, search.agenda)
+        assert f"not begun yet: {waits}\n" in first_frame(facts, 100, 20)
+        search.note(running=1)
+        facts = _status(search.ledger, search.agenda)
+        assert "not begun yet" not in first_frame(facts, 100, 20)
 
 
 @settings(max_examples=10, deadline=None)

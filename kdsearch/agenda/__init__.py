@@ -31,6 +31,7 @@ from kdsearch.agenda.progress import (
     answered,
     best_so_far,
     stage_of,
+    stage_of_request,
 )
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk, Wanted
 from kdsearch.agenda.speed import Kind, Speeds, kind_of, kinds_of, per_token, sizes
@@ -104,6 +105,7 @@ __all__ = [
     "settled",
     "sizes",
     "stage_of",
+    "stage_of_request",
     "unneeded",
     "used",
 ]

@@ -171,6 +171,11 @@ class Agenda:
             for case, kinds in self._kinds.items()
         }
 
+    @property
+    def longest(self) -> Mapping[Role, float]:
+        """The seconds of the longest training of each role so far; 0 before the first."""
+        return self._speeds.longest
+
     def requests(self) -> tuple[Request, ...]:
         """What can run now, each training once, that with the longest path after it first.
 

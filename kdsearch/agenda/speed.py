@@ -14,7 +14,7 @@ from kdsearch.agenda.training import (
     TeacherTraining,
     Training,
 )
-from kdsearch.study import Resolved, Role, Study, TestCase, passed_weights, test_cases
+from kdsearch.study import ROLES, Resolved, Role, Study, TestCase, passed_weights, test_cases
 
 _TOKENS = {"classification": 60, "ner": 30, "qa": 220, "translation": 60}
 """Of a row, by task: a guess, since nothing is tokenized before a training."""
@@ -98,6 +98,8 @@ class Speeds:
     """
 
     sizes: Mapping[Kind, float]
+    longest: dict[Role, float] = field(default_factory=lambda: dict.fromkeys(ROLES, 0.0))
+    """The seconds of the longest training of each role; 0 before the first."""
     _kinds: dict[Kind, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
     _roles: dict[Role | None, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
 
@@ -108,6 +110,7 @@ class Speeds:
         """
         first = kind in self.sizes and kind not in self._kinds
         if kind in self.sizes:
+            self.longest[kind.role] = max(self.longest[kind.role], seconds)
             for mean in (self._kinds[kind], self._roles[kind.role], self._roles[None]):
                 mean.add(seconds, self.sizes[kind])
         return first

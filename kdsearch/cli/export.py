@@ -90,7 +90,8 @@ def export(
     (to / "README.md").write_text(text, encoding="utf-8")
     out.print(f"{view.case}: {training}")
     out.print(f"  validation {outcome.validation:.4f}, test {outcome.test:.4f} ({outcome.metric})")
-    out.print(f"written to {to}")
+    if not kept:  # else it is brought from there
+        out.print(f"written to {to}")
 
 
 def _case(agenda: Agenda, name: str) -> CaseView:

@@ -45,6 +45,7 @@ from kdsearch.driver import (
     Watch,
     duration,
     estimate,
+    note_launch,
     open_study,
     present,
     run_search,
@@ -282,12 +283,16 @@ def _run(
         with reporting(ledger, out.print):
             run_search(agenda, ledger, engine, console=out, watches=every, deadline=deadline)
 
+    def say(line: str) -> None:
+        out.print(line)
+        note_launch(ledger, line)
+
     def run_models(where: str, run: Callable[..., Preflight]) -> None:
         """Run the models where there is room for them, if there was none before."""
         before = ledger.preflight()
         if before is None or before.forward:
             return
-        out.print(f"running each model on two rows, {where}")
+        say(f"running each model on two rows, {where}")
         found = run(before, resolved, ledger, place)
         ledger.write_preflight(found)
         for doubt in found.doubts[len(before.doubts) :]:
@@ -309,6 +314,7 @@ def _run(
         watch_nodes,
     )
 
+    note_launch(ledger, "connecting to Ray")
     # Ray ends this process without a word if it dies while we connect.
     out.print(f"Ray: {where}; should it die, go on with the same command")
     connection = connect(
@@ -316,13 +322,14 @@ def _run(
         resources=study.resources,
         threads=study.training.cpu_threads,
         source=where.source,
-        say=out.print,
+        say=say,
         metadata=job_metadata(study.name, len(agenda.cases), str(ledger.folder)),
     )
     with ExitStack() as stack:
         cluster = stack.enter_context(connection)
         stack.enter_context(watch_health(lambda what: give_up(ledger, out, what)))
         if where.kind == "cluster":
+            note_launch(ledger, "looking at the nodes")
             cluster = stack.enter_context(watch_nodes(cluster, resolved, ledger, out.print))
         else:
             ledger.forget_nodes()
@@ -335,6 +342,7 @@ def _run(
             seconds=study.resources.hours * 3600,
             max_slots=max_slots or most,
             check=slot_check(cluster),
+            title=f"kdsearch[{study.name}]",
         )
 
         def seconds_left() -> tuple[float, float] | None:
@@ -367,7 +375,7 @@ def _tell_what_there_is(
         slots = count(room(needs, cluster.left_out), "training")
         of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
         out.print(f"{slots}{of} at once, each on {needs}")
-    out.print(f"`kdsearch status {shlex.quote(str(ledger.folder))}` watches")
+    out.print(f"`kdsearch status {shlex.quote(str(ledger.folder))} --watch` watches")
     taken = {role: needs.gpus for role, needs in cluster.needed.items()}
     for line in tight(present(agenda.resolved), place, taken, gpu_memory(cluster)):
         out.print(f"doubtful: {line}")

@@ -11,7 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import Agenda, Attempt, CaseView, TestScore, best_so_far, remaining, used
+from kdsearch.agenda import (
+    Agenda,
+    Attempt,
+    CaseView,
+    TestScore,
+    best_so_far,
+    remaining,
+    stage_of_request,
+    used,
+)
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
@@ -29,7 +38,7 @@ from kdsearch.report import write_report
 from kdsearch.search import Candidate, Decision, Parameter
 
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
-_NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET}
+_NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET, "launching": None}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -151,6 +160,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         },
         "left": known.in_words(),
         "driver": driver,
+        "launching": note["launching"],
         "cases": [
             {
                 "case": str(view.case),
@@ -164,10 +174,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             for view in agenda.views()
         ],
         "running": list(running.values()),
-        "slots": [
-            {"node": slot["node"], "name": slot["name"], "run": running.get(slot["key"])}
-            for slot in note["fleet"]["slots"]
-        ],
+        "slots": _slots(note["fleet"]["slots"], running),
         "slots_waiting": note["fleet"]["waiting"],
         "nodes": nodes,
         "left_out": note["fleet"]["left_out"]
@@ -178,6 +185,16 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "doubts": len(preflight.doubts) if preflight else 0,
         "failed": [_failed(attempts[key]) for key in failed],
     }
+
+
+def _slots(slots: list[dict[str, Any]], running: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each slot with what it runs."""
+    found = [{"node": s["node"], "name": s["name"], "run": running.get(s["key"])} for s in slots]
+    idle = [slot for slot in found if slot["run"] is None]
+    given = [running[key] for key in running.keys() - {slot["key"] for slot in slots}]
+    if len(idle) == len(given) == 1:  # the driver writes as it gives it out
+        idle[0]["run"] = given[0]
+    return found
 
 
 def _failed(attempts: list[Attempt]) -> dict[str, Any]:
@@ -195,10 +212,12 @@ def _failed(attempts: list[Attempt]) -> dict[str, Any]:
 
 def _running(ledger: Ledger) -> dict[str, Any]:
     note = read_object(ledger.folder / "running.json")  # none yet, or a damaged one
-    slots, running = note.get("slots"), note.get("running")
+    slots, running, launching = (note.get(name) for name in ("slots", "running", "launching"))
+    if isinstance(launching, str):
+        return _NOTHING_RUNS | {"launching": launching}
     if not (isinstance(slots, int) and 0 < slots < 2**31 and isinstance(running, dict)):
         return _NOTHING_RUNS
-    return {
+    return _NOTHING_RUNS | {
         "slots": slots,
         "running": {key: run for key, run in running.items() if _is_run(run)},
         "fleet": _fleet(note.get("fleet")),
@@ -253,7 +272,7 @@ def _stage(view: CaseView) -> str:
     if view.blocked:
         return f"blocked: {view.blocked}"
     if view.wanted:
-        return view.wanted[0].stage
+        return stage_of_request(view.wanted[0])
     return "done" if view.phase2 else "waits for the other cases"
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, NoReturn, get_args
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -136,13 +136,16 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
 def stop_on_signals(out: Console, ledger: Ledger) -> None:
     """Stop on SIGTERM and Ctrl-C, within two seconds; drain on SIGUSR1."""
 
-    def interrupt(number: int, frame: object) -> NoReturn:
+    stopping = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        if stopping.is_set():  # once is enough
+            return
+        stopping.set()
         # What is still to be cleaned up then is Ray's, which ends with this process.
         timer = threading.Timer(_GRACE_SECONDS, _end, (ledger, _stop_code(ledger)))
         timer.daemon = True
         timer.start()
-        for known in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(known, signal.SIG_IGN)  # once is enough
         out.print("\nstopped; what was finished is kept")
         resume_hint(out)
         _report(ledger)

@@ -5,16 +5,27 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdsearch.agenda import BLOCKED, DONE, ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.agenda import (
+    BLOCKED,
+    DONE,
+    ERM,
+    LAZY,
+    TRAINS_TEACHER,
+    Agenda,
+    CaseView,
+    stage_of_request,
+)
 from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
 from kdsearch.errors import shown
@@ -27,8 +38,7 @@ _SECONDS_BETWEEN = 1.0
 _MOST_OF_A_CORE = 0.1
 _WIDTH = 240
 """Of a table that no terminal bounds."""
-_NAME_WIDTH = 40
-"""Of a test case, which is cut before the other columns are."""
+_RUN, _WAIT = " run", " wait"
 _PLAIN: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0)}
 _HEADINGS = {
     TRAINS_TEACHER: "teacher",
@@ -73,9 +83,7 @@ def follow(
             for facts in _facts(read):
                 runs = facts["state"] == "running"
                 # The last one stays, whatever its height.
-                shown_now.update(
-                    _live_view(facts, out.height) if runs else view(facts), refresh=True
-                )
+                shown_now.update(_live_view(facts, out) if runs else view(facts), refresh=True)
         return
     before = None
     for facts in _facts(read):
@@ -115,23 +123,25 @@ def view(facts: Facts) -> RenderableType:
     return Group(*_parts(facts))
 
 
-def _live_view(facts: Facts, height: int) -> RenderableType:
-    """The same for a terminal of so many lines, with what matters least at its lower end.
+def _live_view(facts: Facts, out: Console) -> RenderableType:
+    """The same for the terminal `out`, with what matters least at its lower end.
 
-    There it is cut off. Of the test cases it has those that are under way.
+    There it is cut off. Where the test cases have no room it has those that are under way.
     """
+    parts: list[RenderableType] = [*_summary(facts), *_troubles(facts, most=out.height // 12)]
+    if facts["slots"]:
+        parts.append(_slots(facts, most=out.height // 4))
+    parts += _unplaced(facts)
+    every = [*parts, _cases(facts, facts["cases"])]
+    if len(out.render_lines(Group(*every))) <= out.height:
+        return Group(*every)
     at_work = {run["case"] for run in facts["running"]}
     done = [row for row in facts["cases"] if row["stage"] == DONE]
     others = [row for row in facts["cases"] if row not in done and row not in _blocked(facts)]
     cases = [row for row in others if row["students"] or row["case"] in at_work]
     cases.sort(key=lambda row: row["case"] not in at_work)
-    parts: list[RenderableType] = [*_summary(facts), *_troubles(facts, most=height // 8)]
-    if facts["slots"]:
-        parts.append(_slots(facts, most=height // 3))
-    parts += _unplaced(facts)
-    if len(cases) < len(facts["cases"]):
-        without = len(others) - len(cases)
-        parts.append(_line(f"{count(len(done), 'test case')} done, {without} without a student"))
+    without = len(others) - len(cases)
+    parts.append(_line(f"{count(len(done), 'test case')} done, {without} without a student yet"))
     if cases:
         parts.append(_cases(facts, cases))
     return Group(*parts)
@@ -148,7 +158,9 @@ def _parts(facts: Facts) -> Iterator[RenderableType]:
 
 def _summary(facts: Facts) -> Iterator[Text]:
     yield _line(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
-    if not facts["state"].startswith("complete"):
+    if facts["launching"]:
+        yield _line(f"not begun yet: {facts['launching']}")
+    elif not facts["state"].startswith("complete"):
         yield _line(facts["left"])
     if driver := facts["driver"]:
         yield _line(
@@ -167,22 +179,27 @@ def _unplaced(facts: Facts) -> Iterator[Text]:
 
 
 def _troubles(facts: Facts, most: int | None = None) -> Iterator[Text]:
-    """What is wrong; of the trainings that failed at most so many."""
-    for row in _blocked(facts):
-        yield _line(f"{row['case']}: {row['stage']}")
-    for name, why in facts["left_out"].items():
-        yield _line(f"node {name} is left out: {why}")
+    """What is wrong; of each kind at most so many, the others as a number."""
+    blocked = [f"{row['case']}: {row['stage']}" for row in _blocked(facts)]
+    yield from _first(blocked, most, "test case", "blocked")
+    nodes = [f"node {name} is left out: {why}" for name, why in facts["left_out"].items()]
+    yield from _first(nodes, most, "node", "left out")
     if facts["diverged"]:
         yield _line(f"{count(facts['diverged'], 'training')} diverged and have no score")
     if facts["doubts"]:
         yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
-    for failure in facts["failed"][:most]:
-        yield _line(
-            f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
-            f"({failure['what']}; see {failure['file']})"
-        )
-    if more := facts["failed"][most:] if most is not None else []:
-        yield _line(f"{count(len(more), 'more training')} failed for good")
+    failed = [
+        f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
+        f"({failure['what']}; see {failure['file']})"
+        for failure in facts["failed"]
+    ]
+    yield from _first(failed, most, "training", "failed for good")
+
+
+def _first(lines: Sequence[str], most: int | None, noun: str, what: str) -> Iterator[Text]:
+    yield from map(_line, lines[:most])
+    if most is not None and len(lines) > most:
+        yield _line(f"{count(len(lines) - most, f'more {noun}')} {what}")
 
 
 def _blocked(facts: Facts) -> list[Facts]:
@@ -193,16 +210,49 @@ def _line(text: str) -> Text:
     return Text(shown(text), overflow="fold")
 
 
-def _cases(facts: Facts, rows: Sequence[Facts]) -> Table:
+@dataclass(frozen=True)
+class _Either:
+    """A table where it fits in, else another, whose first column has half of the width at most."""
+
+    wide: Table
+    narrow: Table
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        boundless = options.update(max_width=10 * _WIDTH)
+        if Measurement.get(console, boundless, self.wide).maximum <= options.max_width:
+            yield self.wide
+            return
+        self.narrow.columns[0].max_width = options.max_width // 2
+        needed = Measurement.get(console, boundless, self.narrow).maximum
+        self.narrow.expand = needed > options.max_width  # which has `_rest` give way
+        yield self.narrow
+
+
+def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
+    """With a column for each stage; where that is too wide, with one for those at work."""
     stages = list(facts["cases"][0]["stages"])
-    headings = (_HEADINGS.get(stage, stage) for stage in stages)
-    table = Table(Column("test case", no_wrap=True), "students", "best", *headings, **_PLAIN)
-    table.columns[0].min_width = min(_NAME_WIDTH, max(len(row["case"]) for row in rows))
+    wide = Table("test case", "students", "best", *map(_heading, stages), **_PLAIN)
+    case = Column("test case", no_wrap=True)
+    narrow = Table(case, "students", "best", _rest("stages"), **_PLAIN)
     for row in rows:
         students = f"{row['students']}{_of(row['students'], row['left'])}"
         best = "" if row["best"] is None else f"{row['best']:.4f}"
-        table.add_row(row["case"], students, best, *(row["stages"][stage] for stage in stages))
-    return table
+        known = row["stages"]
+        wide.add_row(row["case"], students, best, *(known[stage] for stage in stages))
+        at_work = [f"{_heading(s)} {known[s]}" for s in stages if known[s].endswith((_RUN, _WAIT))]
+        narrow.add_row(row["case"], students, best, "; ".join(at_work) or row["stage"])
+    return _Either(wide, narrow)
+
+
+def _rest(heading: str) -> Column:
+    """One that is cut to the width that the others leave, where the table is to expand."""
+    return Column(heading, no_wrap=True, ratio=1)
+
+
+def _heading(stage: str) -> str:
+    return _HEADINGS.get(stage, stage)
 
 
 def _of(done: int, left: dict[str, int]) -> str:
@@ -213,9 +263,9 @@ def _of(done: int, left: dict[str, int]) -> str:
     return f" of {most}" if fewest == most else f" of {fewest}-{most}"
 
 
-def _slots(facts: Facts, most: int | None = None) -> Table:
+def _slots(facts: Facts, most: int | None = None) -> RenderableType:
     """Of each node; of more than `most`, a line each, the others as a number."""
-    runs = Column("runs", no_wrap=most is not None)
+    runs = "runs" if most is None else _rest("runs")
     table = Table("node", "slot", runs, "for", **_PLAIN)
     by_node = sorted(facts["slots"], key=lambda slot: (slot["node"], _number(slot["name"])))
     rest = by_node[most:] if most is not None else []
@@ -227,7 +277,7 @@ def _slots(facts: Facts, most: int | None = None) -> Table:
     if rest:
         busy = sum(slot["run"] is not None for slot in rest)
         table.add_row("…", "", f"{count(len(rest), 'more slot')}, {busy} busy", "")
-    return table
+    return table if most is None else _Either(table, table)
 
 
 def _number(slot: str) -> tuple[int, str]:
@@ -237,7 +287,7 @@ def _number(slot: str) -> tuple[int, str]:
 
 
 def _what(run: dict[str, Any]) -> str:
-    return f"{run['case']} · {run['stage']} · {run['training']}"
+    return f"{run['case']} · {_heading(run['stage'])} · {run['training']}"
 
 
 def _took(run: dict[str, Any]) -> str:
@@ -262,13 +312,13 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
         found["stable"] = "waits"
     if view.phase2:
         found["stable"] = found[LAZY] = "done"
-    wanted: defaultdict[str, list[bool]] = defaultdict(list)
-    for request in view.wanted:
-        stage = TRAINS_TEACHER if request.training.kind == "teacher" else request.stage
-        wanted[stage].append(request.training.key in running)
-    for stage, runs in wanted.items():
-        words = ((sum(runs), "run"), (len(runs) - sum(runs), "wait"))
-        found[stage] = ", ".join(f"{number} {what}" for number, what in words if number)
+    wanted: defaultdict[str, set[str]] = defaultdict(set)
+    for request in view.wanted:  # two of them are one training where checkpoints coincide
+        wanted[stage_of_request(request)].add(request.training.key)
+    for stage, keys in wanted.items():
+        runs = len(keys.intersection(running))
+        words = ((runs, _RUN), (len(keys) - runs, _WAIT))
+        found[stage] = ", ".join(f"{number}{what}" for number, what in words if number)
     if view.blocked:
         found[TRAINS_TEACHER] = "failed"
     return found

@@ -83,7 +83,6 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
             raise MemoryExhaustedError(first_line(error), gpu=False) from error
         raise
     seconds = round(time.monotonic() - started, 3)
-    _log.info("key=%s %s: %s in %.1f s", training.key, training, outcome.state, seconds)
     return outcome.model_copy(update={"cost": outcome.cost.model_copy(update={"seconds": seconds})})
 
 

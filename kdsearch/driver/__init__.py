@@ -7,7 +7,7 @@ from kdsearch.driver.garbage import Garbage, Left, garbage
 from kdsearch.driver.preflight import Look, preflight_once, present
 from kdsearch.driver.search import open_study, run_search
 from kdsearch.driver.versions import version_changes
-from kdsearch.driver.watch import Watch
+from kdsearch.driver.watch import Watch, note_launch
 
 __all__ = [
     "Deadline",
@@ -20,6 +20,7 @@ __all__ = [
     "duration",
     "estimate",
     "garbage",
+    "note_launch",
     "open_study",
     "preflight_once",
     "present",

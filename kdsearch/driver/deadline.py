@@ -1,4 +1,4 @@
-"""When a search that must end in time starts nothing new."""
+"""What a search that must end in time may still start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from kdsearch.agenda import Agenda
+from kdsearch.study import Role
 
 _TO_END = 10.0
 """Seconds for the report, and for Ray to end."""
@@ -18,13 +19,11 @@ class Deadline:
     at: float
     """On `time.monotonic`'s clock, which no one sets."""
 
-    def near(self, agenda: Agenda) -> bool:
-        """Whether a training that starts now may not end in time.
+    def in_time(self, agenda: Agenda) -> list[Role]:
+        """The roles whose trainings would end in time if they started now.
 
-        It is taken to need as long as the longest so far. One that is cut off after all goes on
-        from its own checkpoint at the next launch.
+        Each is taken to need as long as the longest of its role so far. One that is cut off after
+        all goes on from its own checkpoint at the next launch.
         """
-        longest = max(
-            (o.cost.seconds for o in agenda.results.values() if o is not None), default=0.0
-        )
-        return time.monotonic() + longest + _TO_END >= self.at
+        left = self.at - time.monotonic() - _TO_END
+        return [role for role, seconds in agenda.longest.items() if seconds < left]

@@ -65,13 +65,14 @@ class Dispatcher:
     def take(self, roles: Collection[Role] = ROLES) -> Request | None:
         """The most urgent training of these roles that is not running; None while none can start.
 
-        None for good once the search was asked to drain, or its deadline is near.
+        Nothing starts that would not end before the deadline. None for good once the search drains.
         """
         self._see_whether_it_drains()
         self._tick()
-        waiting = self._ready()
+        waiting, in_time = self._ready(), self._in_time()
+        able = [role for role in roles if role in in_time]
         places = reversed(range(len(waiting)))
-        place = next((place for place in places if waiting[place].role in roles), None)
+        place = next((place for place in places if waiting[place].role in able), None)
         if place is None:
             return None
         request = waiting.pop(place)
@@ -91,19 +92,29 @@ class Dispatcher:
                 watch.tick()
 
     def _see_whether_it_drains(self) -> None:
-        if not self._drains and self._deadline is not None and self._deadline.near(self._agenda):
-            self._ledger.ask_to_stop(drain=True, person=False)
+        if self._deadline is not None and not self._running and self._ready():
+            # What runs may be followed by something shorter.
+            in_time = self._in_time()
+            if not any(request.role in in_time for request in self._ready()):
+                self._ledger.ask_to_stop(drain=True, person=False)
         self._drains = self._drains or self._ledger.stop_asked() is not None
 
     def _startable(self) -> list[Request]:
-        """See `_ready`. While the first slot is waited for, nothing is taken."""
-        if not self._running:
+        """What could start now, and would end in time, the most urgent last."""
+        if not self._running:  # while the first slot is waited for, nothing is taken
             self._see_whether_it_drains()
         self._tick()
-        return self._ready()
+        if self._deadline is None:
+            return self._ready()
+        in_time = self._in_time()
+        return [request for request in self._ready() if request.role in in_time]
+
+    def _in_time(self) -> Collection[Role]:
+        """The roles whose trainings may start as far as the deadline goes."""
+        return ROLES if self._deadline is None else self._deadline.in_time(self._agenda)
 
     def _ready(self) -> list[Request]:
-        """What could start now, the most urgent last."""
+        """What could start now but for the deadline, the most urgent last."""
         if self._drains:
             return []
         if self._waiting is None:

@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request, stage_of_request
 from kdsearch.driver.estimate import estimate
 from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
@@ -101,30 +101,36 @@ class Note(Watch):
         self._running: dict[str, dict[str, object]] = {}
         self._text = ""
         self._due = 0.0
+        self._between = False
+        """Whether a training has ended, and what its slot runs next is not told yet."""
         self.close()
 
     def started(self, request: Request) -> None:
         """See `Watch`."""
         self._running[request.training.key] = {
             "case": str(request.case),
-            "stage": request.stage,
+            "stage": stage_of_request(request),
             "training": str(request.training),
             "since": time.time(),
         }
+        self._between = False
         self._write()
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
         self._running.pop(request.training.key, None)
-        self._write()
+        self._between = True
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """See `Watch`."""
         self._running.pop(request.training.key, None)
-        self._write()
+        self._between = True
 
     def tick(self) -> None:
         """See `Watch`."""
+        if self._between:  # a slot that is idle for a moment would look so for a second
+            self._between = False
+            return
         self._write()
 
     def close(self) -> None:
@@ -151,6 +157,12 @@ class Note(Watch):
         with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
             self._ledger.write("running.json", text)
             self._text = text
+
+
+def note_launch(ledger: Ledger, what: str) -> None:
+    """Have `kdsearch status` say what a launch does whose search has not begun."""
+    with contextlib.suppress(StorageError):  # see `Note`
+        ledger.write("running.json", json.dumps({"launching": what}, ensure_ascii=False))
 
 
 class Display(Watch):
@@ -188,7 +200,7 @@ class Display(Watch):
     def started(self, request: Request) -> None:
         """See `Watch`."""
         self._running += 1
-        self._show(f"{request.case} · {request.stage}")
+        self._show(f"{request.case} · {stage_of_request(request)}")
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
@@ -199,7 +211,7 @@ class Display(Watch):
         self._running -= 1
         self._bar.console.print(
             shown(
-                f"{request.case} · {request.stage} · {request.training} "
+                f"{request.case} · {stage_of_request(request)} · {request.training} "
                 f"{_failure(attempt, for_good=for_good)}"
             ),
             style="red",

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import Inner, Space
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.schema import Dataset, Student, Study, Teacher
+from kdsearch.study.schema import PATTERNS, Dataset, Student, Study, Teacher
 from kdsearch.study.yaml_file import read_yaml
 
 _MOST_CASES = 10_000
@@ -191,7 +191,8 @@ def _details(error: ValidationError) -> list[Any]:
 def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
         return Problem(place=place, what="cannot be read", mend="is there half a character?")
-    location = _as_in(raw, detail["loc"])
+    keys = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
+    location = _as_in(raw, keys)
     where = f"{place}: {_path(location)}" if location else place
     if detail["type"] == "extra_forbidden":
         return _unknown(where, str(location[-1]), _fields_at(location[:-1]), "a key here")
@@ -204,6 +205,9 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "model_type":
         mend = f"its keys: {', '.join(_fields_at(detail['loc']))}"
         return Problem(place=where, what="is a section, with keys and their values", mend=mend)
+    if detail["type"] == "string_pattern_mismatch":
+        what, mend = PATTERNS[detail["ctx"]["pattern"]]
+        return Problem(place=where, what=f"{_quoted(detail['input'])} is {what}", mend=mend)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
         what += f", not {_quoted(detail['input'])}"

@@ -22,19 +22,34 @@ from kdsearch.search.configuration import significant
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$",
-        max_length=60,
-    ),
-]
+_NAME = r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$"
+Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
 """Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student,
 and `fetch` makes folders of these names, so that none is `..` or too long for a disk."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
+_STUDY = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 """Of a path on the Hub."""
+_HUB = rf"^{_PART}(/{_PART})?$"
+_REVISION = rf"^{_PART}(/{_PART})*$"
+_WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+"""Of a node's label."""
+_LABEL = rf"^([A-Za-z0-9.-]{{1,253}}/)?{_WORD}$"
+_VALUE = rf"^{_WORD}$"
+_LABEL_WORDS = "letters, digits and . _ -, up to 63, a letter or a digit at both ends"
+PATTERNS = {
+    _NAME: ("no name", "without / and \\, not of dots and spaces alone"),
+    _STUDY: ("no name of a study", "letters, digits and . _ -, the first a letter or a digit"),
+    _HUB: (
+        "no id on the Hugging Face Hub",
+        "NAME or OWNER/NAME, of letters, digits and . _ -; a folder begins with / or ./",
+    ),
+    _REVISION: ("no revision on the Hub", "letters, digits and . _ - /"),
+    _LABEL: ("no name of a label", f"{_LABEL_WORDS}; PREFIX/ may stand before it"),
+    _VALUE: ("no value of a label", _LABEL_WORDS),
+}
+"""What a text that does not match is not, and what would."""
 SPLITS = ("train", "validation", "test")
 LATER = "came after keys were pinned"
 """Marks a field that keys would cover and that older trainings did not have. Its default is what
@@ -235,8 +250,8 @@ class Model(Section):
     """Where a model comes from: a folder, the Hugging Face Hub, or a configuration at random."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
-    hub: Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})?$", max_length=200)] | None = None
-    revision: Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$", max_length=200)] | None = None
+    hub: Annotated[str, Field(pattern=_HUB, max_length=200)] | None = None
+    revision: Annotated[str, Field(pattern=_REVISION, max_length=200)] | None = None
     """A commit of the Hub's repository."""
     trust_remote_code: bool = False
     """Run the Python files that come with the model, which can do anything on this machine.
@@ -487,15 +502,11 @@ def _custom(name: str) -> str:
     return name
 
 
-_WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-"""Of a label."""
 _Amount = Annotated[float, Field(ge=0.0001, le=1e15)]
 """Ray counts to the fourth decimal."""
-_Label = Annotated[
-    str, Field(pattern=rf"^([A-Za-z0-9.-]{{1,253}}/)?{_WORD}$"), AfterValidator(_label)
-]
+_Label = Annotated[str, Field(pattern=_LABEL), AfterValidator(_label)]
 _Custom = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_custom)]
-_Values = Annotated[tuple[Annotated[str, Field(pattern=rf"^{_WORD}$")], ...], Field(min_length=1)]
+_Values = Annotated[tuple[Annotated[str, Field(pattern=_VALUE)], ...], Field(min_length=1)]
 
 
 class Share(Section):
@@ -537,7 +548,7 @@ class Resources(Share):
 class Study(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    name: Annotated[str, Field(pattern=_STUDY, max_length=100)]
     seed: Seed = 0
     """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -25,11 +28,13 @@ from kdsearch.engine.ray_tune.pool import MOST_WAITING, Pool
 from kdsearch.engine.ray_tune.scheduler import SlotScheduler
 from kdsearch.engine.ray_tune.searcher import SlotSearcher
 from kdsearch.engine.ray_tune.slot import no_check, slot_class
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, storage_error
 from kdsearch.study import ROLES
 
 DAY = 24 * 3600.0
 _MOST_REBUILDS = 3
+_SECONDS_BETWEEN = 5.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +53,8 @@ class RayTuneEngine:
 
     Picklable. A node that lacks something is named once and gets no slot for a while.
     """
+    title: str = "kdsearch"
+    """What the dashboard shows of the search, before the name of each slot."""
     _pool: Pool | None = field(default=None, init=False)
 
     @property
@@ -59,7 +66,8 @@ class RayTuneEngine:
         """Run what `queue` gives, until it is complete.
 
         A run of Tune that dies is rebuilt from the ledger, never restored: what was running is
-        asked for again. Raises `EngineError` when that does not help.
+        asked for again. Raises `EngineError` when that does not help, and `StorageError` where the
+        disk that Tune keeps its notes on is full.
         """
         deaths = 0
         left_out = LeftOut(
@@ -82,6 +90,8 @@ class RayTuneEngine:
                 with _every_loss_is_an_actors():
                     self._fit(pool, mailbox)
             except Exception as error:  # of Tune or Ray, since the pool keeps its own
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise storage_error(Path(tempfile.gettempdir()), error) from error
                 reason, cause = f"{type(error).__name__}: {error}", error
             finally:
                 for key in pool.in_hand:
@@ -99,6 +109,7 @@ class RayTuneEngine:
             if deaths >= _MOST_REBUILDS:
                 _log.error("why it died the last time:", exc_info=cause)
                 raise EngineError(f"Ray Tune dies again and again: {reason}") from cause
+            time.sleep(_SECONDS_BETWEEN)  # what ended it may pass
 
     def _begun(self, key: str) -> bool:
         ledger = Ledger(self.worker.folder)
@@ -107,7 +118,7 @@ class RayTuneEngine:
     def _fit(self, pool: Pool, mailbox: Mailbox) -> None:
         with _scratch() as scratch, _environment():
             tune.Tuner(
-                slot_class(self.worker, mailbox.actor, self.seconds, self.check),
+                slot_class(self.worker, mailbox.actor, self.seconds, self.check, self.title),
                 tune_config=tune.TuneConfig(
                     search_alg=SlotSearcher(pool),
                     scheduler=SlotScheduler(pool),

@@ -31,6 +31,9 @@ class _Boxes:
     def __init__(self) -> None:
         self._boxes: defaultdict[str, asyncio.Queue[str | None]] = defaultdict(asyncio.Queue)
 
+    def __repr__(self) -> str:
+        return "kdsearch mailbox"
+
     async def put(self, slot: str, order: str | None) -> None:
         self._boxes[slot].put_nowait(order)
 

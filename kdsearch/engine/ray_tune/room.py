@@ -176,7 +176,10 @@ def _settle() -> None:
 def _gpus_to_come(needs: Needs, say: Say) -> int:
     """1 if trainings are to wait for a GPU of a cluster that has none now, 0 if for none."""
     if not _autoscaled():
-        say("this cluster has no GPU: trainings run on CPUs (to wait for one: resources.gpus: 1)")
+        say(
+            "this cluster has no GPU: trainings run on CPUs "
+            "(resources.gpus in the study: 1 waits for one, 0 wants none)"
+        )
         return 0
     say("this cluster has no GPU now: asking its autoscaler for one")
     deadline = time.monotonic() + _ANSWER_SECONDS

@@ -6,6 +6,7 @@ import faulthandler
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,14 +55,18 @@ def order(request: Request) -> str:
 
 
 def slot_class(
-    worker: Worker, mailbox: Any, seconds: float, check: Callable[[], Sequence[str]]
+    worker: Worker,
+    mailbox: Any,
+    seconds: float,
+    check: Callable[[], Sequence[str]],
+    title: str = "kdsearch",
 ) -> type[tune.Trainable]:
     """A Trainable that runs the trainings it gets from `mailbox` with `worker`.
 
     Its first result says on which node it is, and what that lacks by `check`; a slot on a node
     that lacks something is done. Each later one says which training ended. A training that takes
     longer than `seconds` ends with its process, as does one that fails: after an error on a GPU
-    the process may be in no state for another.
+    the process may be in no state for another. The dashboard shows it by `title` and its name.
     """
 
     class Slot(tune.Trainable):
@@ -103,6 +108,7 @@ def slot_class(
             training = parse_training(given["training"])
             label = f"{given['label']} {training}"
             logging.info("%s: started", label)
+            began = time.monotonic()
             try:
                 with watched(Ledger(worker.folder).watchdog(training.key), seconds):
                     worker(training)
@@ -111,12 +117,12 @@ def slot_class(
                 with _ends_after(seconds):
                     worker.fail(training, error)
                 return {"done": True, "key": training.key, "failed": True}
-            logging.info("%s: finished", label)
+            logging.info("%s: finished in %.1f s", label, time.monotonic() - began)
             return {"key": training.key, "failed": False}
 
         def __repr__(self) -> str:
             # Of the actor, in the dashboard, for as long as it lives: it serves many trainings.
-            return f"kdsearch[{worker.folder.name}] {self.config['slot']}"
+            return f"{title} {self.config['slot']}"
 
     Slot.__qualname__ = "Slot"
     return Slot
