@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from chaos import Chaos
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.timeout(600)
 def test_a_search_that_was_killed_three_times_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from kdsearch.engine.ray_tune import RayTuneEngine
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Resolved, Role
 
+pytestmark = pytest.mark.ray
+
 # -- the engines -------------------------------------------------------------------------------
 
 

@@ -50,6 +50,8 @@ from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Role
 
+pytestmark = pytest.mark.ray
+
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)

@@ -21,6 +21,8 @@ from kdsearch.cli.job import _MOST_SHORT_JOBS, _forget_old
 from kdsearch.cli.submission import is_search, job_names
 from kdsearch.engine.ray_tune.jobs import Job, Jobs
 
+pytestmark = pytest.mark.ray
+
 BIN = Path(sys.executable).parent
 STUDY = TINY.replace(
     "grammar: {grammar: {train: 200, validation: 60, test: 60}}",

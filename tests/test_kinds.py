@@ -34,6 +34,8 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, SHARES, Resolved, Role, Study, differences, parse_study
 
+pytestmark = pytest.mark.ray
+
 # -- what a study says -------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from test_ray import TINY
 from kdsearch.agenda import Outcome
 from kdsearch.ledger import Ledger
 
+pytestmark = pytest.mark.ray
+
 LONGER = TINY.replace("epochs: 2", "epochs: 4") + "seeds: [0, 1]\n"
 
 

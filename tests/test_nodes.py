@@ -34,6 +34,8 @@ from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, driver_lock
 from kdsearch.study import Resolved, hub
 
+pytestmark = pytest.mark.ray
+
 VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
 PLAIN = resolved_of(a_study())
 EXPECTED = Expected(

@@ -10,6 +10,8 @@ from nodes import machines
 
 from kdsearch.engine.ray_tune.room import Needs
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize(
     ("gpus", "there", "fit"),

@@ -33,6 +33,8 @@ from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES
 
+pytestmark = pytest.mark.ray
+
 GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 DEAD = "The actor died unexpectedly.\n\tip: 10.0.0.1\nThe worker died."

@@ -23,6 +23,8 @@ from kdsearch.cli.stop import parse_deadline
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of
 
+pytestmark = pytest.mark.ray
+
 GOES_ON = "go on with the same command: kdsearch launch"
 
 

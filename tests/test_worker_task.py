@@ -22,6 +22,8 @@ from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import Preflight, load_study, preflight_digest
 
+pytestmark = pytest.mark.ray
+
 BEFORE = Preflight(digest="")
 
 
