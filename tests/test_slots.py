@@ -88,6 +88,7 @@ class World:
     trials: list[str] = field(default_factory=list)
     placed: dict[str, str] = field(default_factory=dict)
     """The node of each placement group that has room."""
+    draining: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         resolved = resolved_of(
@@ -110,6 +111,7 @@ class World:
             begun=self.begun.__contains__,
             most=self.most,
             placed=lambda groups: {g: self.placed[g] for g in groups if g in self.placed},
+            draining=lambda: self.draining,
         )
         self._trials = 0
 
@@ -435,6 +437,24 @@ def test_deaths_now_and_then_of_which_no_node_is_known_do_not_end_a_search() -> 
     for _ in range(left_out._MOST_STILLBORN):
         world.pool.gone(world.grow()[0], "no word")
     assert isinstance(world.pool.error, EngineError)
+
+
+def test_a_node_that_goes_away_gets_no_more_work_and_its_idle_slots_end() -> None:
+    world = World()
+    [trial] = world.grow()
+    world.up(trial)
+    world.draining.add("id1")
+    world.pool._looked = -math.inf
+    world.pool.look()
+    world.finish(trial)
+    assert world.pool.in_hand == ()
+    world.pool._looked = -math.inf
+    world.pool.look()
+    assert world.post.orders[-1] == ("slot-1", None)
+    world.pool.gone(trial)
+    [other, *_] = world.grow()
+    world.up(other, host=2)
+    assert len(world.pool.in_hand) == 1
 
 
 def test_an_order_is_what_the_slot_is_to_train() -> None:

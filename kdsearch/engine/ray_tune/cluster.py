@@ -69,6 +69,17 @@ class Cluster:
 
 
 @contextmanager
+def _silent_raylets() -> Iterator[None]:
+    """Without the last lines of each raylet that died, which Ray prints to every driver."""
+    original = ray._private.worker.print_to_stdstream
+    ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        ray._private.worker.print_to_stdstream = original
+
+
+@contextmanager
 def connect(
     address: str | None,
     *,
@@ -86,21 +97,22 @@ def connect(
     handlers of signals stay. Raises `InputError` where there is no cluster, or none of its nodes
     has room for one, and none comes.
     """
-    context = _init(address, source, say, metadata or {})
-    try:
-        if address is None:
-            needed = local_room(resources, threads)
-        else:
-            needed = cluster_room(resources, threads, say)
-        url = context.dashboard_url
-        yield Cluster(
-            dashboard=f"http://{url}" if url else None,
-            token=_token(),
-            needed=needed,
-            slots=slots(needed),
-        )
-    finally:
-        ray.shutdown()
+    with _silent_raylets():
+        context = _init(address, source, say, metadata or {})
+        try:
+            if address is None:
+                needed = local_room(resources, threads)
+            else:
+                needed = cluster_room(resources, threads, say)
+            url = context.dashboard_url
+            yield Cluster(
+                dashboard=f"http://{url}" if url else None,
+                token=_token(),
+                needed=needed,
+                slots=slots(needed),
+            )
+        finally:
+            ray.shutdown()
 
 
 def _init(
