@@ -6,7 +6,7 @@ import os
 # it is imported.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing")
 
-from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
+from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect, reach
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
 from kdsearch.engine.ray_tune.metrics import Metrics
@@ -23,6 +23,7 @@ __all__ = [
     "connect",
     "gpu_memory",
     "kinds",
+    "reach",
     "room",
     "run_on_worker",
     "slot_check",

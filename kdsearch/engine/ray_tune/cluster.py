@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +22,17 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.job_config import JobConfig
 
 from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
-from kdsearch.errors import InputError, first_line
+from kdsearch.errors import InputError, first_line, last_line
 from kdsearch.study import Resolved, Resources
 
 _PROBE_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+WRONG_TOKEN = (
+    "asks for a token, and does not take what there is here",
+    "put the cluster's into ~/.ray/auth_token; `ray get-auth-token` prints it on the head. Where "
+    "RAY_AUTH_MODE is set, it must be token",
+)
+"""What is wrong, and what to do."""
 _TMP = "/tmp"
 _LONGEST_TMPDIR = 39
 """In bytes. A socket's path has 107 at most, and Ray's lie up to 68 below this folder:
@@ -66,6 +75,36 @@ class Cluster:
     """The nodes of which it was said already that they are left out, by name, and why."""
     gpus: dict[str, Sequence[str]] = field(default_factory=dict)
     """What `watch_nodes` found of the GPUs of each node, by its id."""
+
+
+def reach(address: str, source: str) -> str:
+    """The HOST:PORT of the Ray at `address`, once that has answered; of several, Ray's choice.
+
+    `source` says who gave the address. Raises `InputError` where nothing answers, or a Ray of
+    another version, or one that does not take the token that there is.
+    """
+    place = f"{source} {address}"
+    if address == "auto":
+        try:
+            address = str(canonicalize_bootstrap_address("auto"))
+        except ConnectionError as error:
+            raise _unreachable(place, first_line(error)) from None
+        place = f"{place}, which is {address}"
+    _probe(address, place)
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    # In a process of its own: Ray's client tries for minutes, in which no signal is heeded.
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        said, what = str(error.stderr or ""), f"it gave no answer in {_ANSWER_SECONDS:.0f} s"
+    else:
+        said, what = found.stderr, last_line(found.stderr)
+        if found.returncode == 0:
+            return address
+    if "InvalidAuthToken" in said:
+        raise InputError.one(place, *WRONG_TOKEN)
+    raise _unreachable(place, what)
 
 
 @contextmanager
@@ -119,10 +158,8 @@ def _init(
     address: str | None, source: str, say: Callable[[str], None], metadata: Mapping[str, str]
 ) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
-    if address == "auto":
-        address = _found(source, say)
-    if address is not None:
-        _probe(address, source)
+    if address not in (None, "auto"):
+        _probe(address, f"{source} {address}")
     if address is None:
         _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
@@ -150,16 +187,6 @@ def _init(
     finally:  # Ray's own would end this process without a word
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _found(source: str, say: Callable[[str], None]) -> str:
-    """The address of the Ray on this machine; of several, the one that Ray takes."""
-    try:
-        address = str(canonicalize_bootstrap_address("auto"))
-    except ConnectionError as error:
-        raise _unreachable(f"{source} auto", first_line(error)) from None
-    say(f"it is at {address}")
-    return address
 
 
 def _unreachable(place: str, why: str) -> InputError:
@@ -196,7 +223,7 @@ def _no_room(name: str) -> InputError:
     return InputError.one(name, what, mend)
 
 
-def _probe(address: str, source: str) -> None:
+def _probe(address: str, place: str) -> None:
     """See that something listens at `address`: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
@@ -204,7 +231,7 @@ def _probe(address: str, source: str) -> None:
             return
     except (OSError, ValueError, OverflowError) as error:
         why = str(error) if isinstance(error, OSError) else "this is not HOST:PORT"
-        raise _unreachable(f"{source} {address}", why) from None
+        raise _unreachable(place, why) from None
 
 
 def _token() -> str | None:

@@ -35,8 +35,3 @@ def address_of(reason: str) -> str | None:
     """The address of the node on which it happened, where Ray names it."""
     found = _ADDRESS.search(reason)
     return found[1] if found else None
-
-
-def last_line(text: str) -> str:
-    """The last line of what Ray says, which is the error itself."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word")

@@ -16,10 +16,11 @@ from ray.exceptions import RayError
 
 from kdsearch.engine.base import Fleet, Queue, Slot
 from kdsearch.engine.ray_tune.left_out import LeftOut
-from kdsearch.engine.ray_tune.losses import MESSAGES, address_of, failure_of, last_line
+from kdsearch.engine.ray_tune.losses import MESSAGES, address_of, failure_of
 from kdsearch.engine.ray_tune.making_room import Held, MakingRoom
 from kdsearch.engine.ray_tune.room import Needed, kinds
 from kdsearch.engine.ray_tune.slot import config, order
+from kdsearch.errors import last_line
 
 MOST_WAITING = 200
 """How many slots of a kind may wait for room at once: that many an autoscaler sees."""
@@ -334,7 +335,9 @@ class Pool:
         if key is not None:
             self._queue.release(key)
         if failure == "worker_lost" and (key is not None or slot.node is None):
-            self._left_out.stillborn(slot.address or address_of(reason), last_line(reason))
+            self._left_out.stillborn(
+                slot.address or address_of(reason), last_line(reason) or "no word"
+            )
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
