@@ -311,7 +311,7 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
-    assert "12 min for the students on 2 slots, 0.4 hours of a slot in all" in shown
+    assert "12 min for the students on 2 slots if none were ever idle, 0.4 hours of" in shown
 
 
 def test_plan_tells_the_time_from_a_students_examples_per_second(here: Path) -> None:

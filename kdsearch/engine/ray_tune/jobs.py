@@ -293,9 +293,11 @@ class Jobs:
     def _silent(self, error: Exception) -> InputError:
         if isinstance(error, InputError):
             return error
+        foreign = isinstance(error, http.client.BadStatusLine)  # its text may be no text at all
+        why = "what answers speaks no HTTP" if foreign else first_line(error)
         return InputError.one(
             self._place,
-            f"does not answer as the dashboard of a Ray cluster: {first_line(error)}",
+            f"does not answer as the dashboard of a Ray cluster: {why}",
             "give the address of the dashboard, which `ray start --head` prints; its port is 8265 "
             "unless said otherwise",
         )
