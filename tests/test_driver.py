@@ -518,6 +518,7 @@ def test_a_driver_sweeps_up_what_killed_workers_left(tmp_path: Path) -> None:
     left = [
         tmp_path / "outputs" / f".{'a' * 32}.tmp",
         tmp_path / "checkpoints" / f".{'b' * 24}.0123abcd.tmp" / "epoch-1" / "config.json",
+        tmp_path / f".probe-{'c' * 32}",
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -526,6 +527,7 @@ def test_a_driver_sweeps_up_what_killed_workers_left(tmp_path: Path) -> None:
     open_study(Ledger(tmp_path), study, data_dir=None, place="study.yaml")
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["whole.npy"]
     assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert list(tmp_path.glob(".probe-*")) == []
 
 
 def open_small(folder: Path, **sections: Any) -> Agenda:

@@ -157,7 +157,10 @@ def _remove_own(written: Path) -> None:
 
 
 def sweep_halves(folder: Path) -> None:
-    """Remove what workers that were killed left half written, and their watchdogs."""
+    """Remove what workers that were killed left half written, and what drivers left for nodes."""
+    for probe in folder.glob(".probe-*"):
+        if is_half(probe.name):
+            remove(folder, probe.name)
     for top in _SWEPT:
         if not (folder / top).is_dir():
             continue
