@@ -46,7 +46,8 @@ from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
 from kdsearch.search import Tuned
-from kdsearch.study import Resolved, ResolvedSplit, TestCase, test_cases
+from kdsearch.study import Resolved, ResolvedSplit, TestCase
+from kdsearch.study import test_cases as cases_of
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -682,7 +683,7 @@ def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
     seconds = {named(k): float(len(names[k.data] + k.role)) for k in sizes(resolved)}
     simulated = Simulation(study, slots, lambda job: seconds[job.kind], seconds).run()
 
-    walks = {case: Walk(study, case) for case in test_cases(study)}
+    walks = {case: Walk(study, case) for case in cases_of(study)}
     ledger = memory_ledger(resolved)
     agenda = Agenda(resolved)
 

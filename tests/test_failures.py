@@ -372,7 +372,6 @@ class FlickeringQueue(Dispatcher):
     ("question", "error"),
     [
         ("take", RaySystemError("no answer")),
-        ("take", RuntimeError("no answer")),
         ("complete", KeyError("trial")),  # asked for by Tune, in whose loop it is raised
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -63,7 +65,11 @@ def test_a_search_survives_its_machines_and_finds_what_one_machine_finds(tmp_pat
         made.stop("two")
         assert process.wait(timeout=300) == 0, log.read_text()
     output = log.read_text()
-    assert output.count(f"node blind ({blind}) is left out") == 1
+    line = f"node blind ({blind}) is left out: it does not see {ledger.folder}"
+    assert output.count(line) == 1
+    assert os.listdir(empty) == []
+    nodes = json.loads((ledger.folder / "nodes.json").read_text())["nodes"]
+    assert {node["name"].split()[0] for node in nodes if node["lacks"]} == {"blind"}
     assert hosts(ledger).keys() == {"one", "two", "three"}
     failures = {each.failure for tries in ledger.attempts().values() for each in tries}
     assert failures <= {"preempted"}

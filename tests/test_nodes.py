@@ -263,34 +263,6 @@ def test_status_names_the_nodes_that_are_left_out_while_a_search_runs(tmp_path: 
 # -- several machines ---------------------------------------------------------------------------
 
 
-def test_a_node_without_the_folder_is_named_and_left_out_and_the_others_do_the_work(
-    tmp_path: Path,
-) -> None:
-    shared, empty = tmp_path / "shared", tmp_path / "empty"
-    shared.mkdir()
-    empty.mkdir()
-    study, log = shared / "tiny.yaml", tmp_path / "launch.log"
-    study.write_text(TINY)
-    with machines(tmp_path) as made:
-        made.start("sound")
-        made.start("blind", hidden={shared: empty})
-        launch = (sys.executable, "-m", "kdsearch", "launch", str(study))
-        options = ("--folder", str(shared / "run"), "--address", made.ray)
-        process = made.run("sound", *launch, *options, log=log)
-        assert process.wait(timeout=240) == 0, log.read_text()
-        blind = made.address("blind")
-    output = log.read_text()
-    line = f"node blind ({blind}) is left out: it does not see {shared / 'run'}"
-    assert output.count(line) == 1
-    assert "1 training at once" in output
-    ledger = Ledger(shared / "run")
-    assert {outcome.cost.host for outcome in ledger.outcomes()} == {"sound"}
-    assert not ledger.attempts()
-    assert os.listdir(empty) == []
-    nodes = json.loads((ledger.folder / "nodes.json").read_text())["nodes"]
-    assert [node["lacks"] == [] for node in nodes] == [False, True]
-
-
 def test_a_cluster_of_nodes_without_the_folder_ends_in_words_for_each(tmp_path: Path) -> None:
     shared, empty = tmp_path / "shared", tmp_path / "empty"
     shared.mkdir()

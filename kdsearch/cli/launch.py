@@ -57,6 +57,7 @@ from kdsearch.ledger import Ledger, driver_lock, storage_error
 from kdsearch.study import Preflight, Study, installed_versions, load_study
 
 if TYPE_CHECKING:
+    from kdsearch.engine.ray_tune import Cluster
     from kdsearch.mirror import Mirror
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -185,19 +186,7 @@ def launch(
             say=out.print,
             accept=lambda: accept_changes or _asked(),
         )
-        cases = count(len(agenda.cases), "test case")
-        out.print(f"study {study.name}: {cases}, in {ledger.folder}")
-        say_of_data(agenda.resolved, out)
-        if found := ledger.preflight():
-            print_doubts(out, found.doubts)
-        results = used(agenda).values()
-        known = sum(result is not None for result in results)
-        if not agenda.complete:
-            was = agenda.resolved.versions
-            for line in version_changes(installed_versions(), results, was):
-                out.print(f"warning: {line}")
-        if known:
-            out.print(f"going on: {count(known, 'training')} done already")
+        _tell_what_is_known(agenda, ledger, out)
         with _mirrored(storage, agenda, ledger, out) as watches:
             if agenda.complete:
                 out.print("nothing is left to run")
@@ -219,6 +208,23 @@ def launch(
         print_answer(agenda)
         out.print(f"report: {report}")
     _exit(agenda, ledger)
+
+
+def _tell_what_is_known(agenda: Agenda, ledger: Ledger, out: Console) -> None:
+    """Say which study it is, what is doubtful about it, and what of it is done."""
+    cases = count(len(agenda.cases), "test case")
+    out.print(f"study {agenda.resolved.study.name}: {cases}, in {ledger.folder}")
+    say_of_data(agenda.resolved, out)
+    if found := ledger.preflight():
+        print_doubts(out, found.doubts)
+    results = used(agenda).values()
+    known = sum(result is not None for result in results)
+    if not agenda.complete:
+        was = agenda.resolved.versions
+        for line in version_changes(installed_versions(), results, was):
+            out.print(f"warning: {line}")
+    if known:
+        out.print(f"going on: {count(known, 'training')} done already")
 
 
 def _asked() -> bool:
@@ -302,14 +308,11 @@ def _run(
         Metrics,
         RayTuneEngine,
         connect,
-        gpu_memory,
         kinds,
-        room,
         run_on_worker,
         slot_check,
         watch_health,
         watch_nodes,
-        words,
     )
 
     # Ray ends this process without a word if it dies while we connect.
@@ -329,19 +332,7 @@ def _run(
             cluster = stack.enter_context(watch_nodes(cluster, resolved, ledger, out.print))
         else:
             ledger.forget_nodes()
-        if cluster.dashboard:
-            out.print(f"Ray dashboard: {cluster.dashboard}")
-            if cluster.token:
-                out.print(f"  it asks for a token: {cluster.token}")
-        for roles in kinds(cluster.needed).values():
-            needs = cluster.needed[roles[0]]
-            slots = count(room(needs, cluster.left_out), "training")
-            of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
-            out.print(f"{slots}{of} at once, each on {needs}")
-        out.print(f"`kdsearch status {shlex.quote(str(ledger.folder))}` watches")
-        taken = {role: needs.gpus for role, needs in cluster.needed.items()}
-        for line in tight(present(agenda.resolved), place, taken, gpu_memory(cluster)):
-            out.print(f"doubtful: {line}")
+        _tell_what_there_is(cluster, agenda, ledger, place, out)
         # A local Ray does not grow. Of several kinds of slots the one or the other has room there.
         most = cluster.slots if where.kind == "local" and len(kinds(cluster.needed)) == 1 else None
         engine = RayTuneEngine(
@@ -365,6 +356,27 @@ def _run(
             out.print(f"kdsearch: {error}")
             resume_hint(out)
             raise typer.Exit(INCOMPLETE) from None
+
+
+def _tell_what_there_is(
+    cluster: Cluster, agenda: Agenda, ledger: Ledger, place: str, out: Console
+) -> None:
+    """Say where the search can be watched, for how many trainings there is room, and on what."""
+    from kdsearch.engine.ray_tune import gpu_memory, kinds, room, words
+
+    if cluster.dashboard:
+        out.print(f"Ray dashboard: {cluster.dashboard}")
+        if cluster.token:
+            out.print(f"  it asks for a token: {cluster.token}")
+    for roles in kinds(cluster.needed).values():
+        needs = cluster.needed[roles[0]]
+        slots = count(room(needs, cluster.left_out), "training")
+        of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
+        out.print(f"{slots}{of} at once, each on {needs}")
+    out.print(f"`kdsearch status {shlex.quote(str(ledger.folder))}` watches")
+    taken = {role: needs.gpus for role, needs in cluster.needed.items()}
+    for line in tight(present(agenda.resolved), place, taken, gpu_memory(cluster)):
+        out.print(f"doubtful: {line}")
 
 
 def _stays_stopped(ledger: Ledger) -> str:

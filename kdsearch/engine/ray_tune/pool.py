@@ -335,9 +335,8 @@ class Pool:
         if key is not None:
             self._queue.release(key)
         if failure == "worker_lost" and (key is not None or slot.node is None):
-            self._left_out.stillborn(
-                slot.address or address_of(reason), last_line(reason) or "no word"
-            )
+            address = slot.address or address_of(reason)
+            self._left_out.stillborn(address, last_line(reason) or "no word")
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
