@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from itertools import product
@@ -395,6 +397,20 @@ def test_a_dashboard_that_does_not_answer_is_named(command: tuple[str, ...], her
 def test_a_server_that_never_answers_is_not_waited_for() -> None:
     with listening() as address, pytest.raises(InputError, match="timed out"):
         Jobs(address, "--address")
+
+
+def test_a_server_that_speaks_no_http_is_named_without_what_it_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x00\x00\x12\x04\x00\xff\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match="cluster: what answers speaks no HTTP "):
+            Jobs(f"http://127.0.0.1:{server.getsockname()[1]}", "--address")
 
 
 def test_a_server_that_answers_no_more_is_not_waited_for() -> None:

@@ -259,6 +259,13 @@ def test_broken_yaml_is_refused_with_its_line(tmp_path: Path) -> None:
         load(tmp_path, "name: a\nmodels: [\nseed: 1}\n")
 
 
+@pytest.mark.parametrize("name", ["mein Kurs", "größer", ".hidden", "-x"])
+def test_a_name_that_may_not_be_is_told_what_names_are_made_of(name: str) -> None:
+    found = the_problem(a_study(name=name))
+    assert "name: starts with a letter or digit and has only A-Z, a-z, 0-9, '.'" in found
+    assert name in found
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text\n", "42\n"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"x\.yaml: a study file is a mapping"):

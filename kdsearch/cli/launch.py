@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -155,11 +154,6 @@ def launch(
     if detach:
         mend = "give --address http://HEAD:8265"
         raise InputError.one("--detach", "is for a launch that is submitted as a job", mend)
-    if where and where.kind == "cluster":
-        # Ray takes a second to import.
-        from kdsearch.engine.ray_tune import reach
-
-        where = replace(where, value=reach(where.value, where.source))
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())

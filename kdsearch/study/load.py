@@ -205,7 +205,8 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
         mend = f"its keys: {', '.join(_fields_at(detail['loc']))}"
         return Problem(place=where, what="is a section, with keys and their values", mend=mend)
     if detail["type"] == "string_pattern_mismatch" and location == ("name",):
-        what = f"holds other than A to Z, a to z, 0 to 9 and . _ -: {_quoted(detail['input'])}"
+        what = "starts with a letter or digit and has only A-Z, a-z, 0-9, '.', '_' and '-'"
+        what += f", not {_quoted(detail['input'])}"
         return Problem(place=where, what=what, mend="the file itself may be called otherwise")
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):

@@ -2,11 +2,14 @@
 
 import os
 
-# Of a worker process that died Ray prints ten lines of its own; we say it in one. Ray reads this as
-# it is imported.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing")
+# Of a worker process that died Ray prints ten lines of its own, and of a node's raylet the last
+# lines of its log; we say it in one. Ray reads this as it is imported.
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX",
+    "^(A worker died or was killed while executing|Raylet is terminated)",
+)
 
-from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect, reach
+from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
 from kdsearch.engine.ray_tune.metrics import Metrics
@@ -23,7 +26,6 @@ __all__ = [
     "connect",
     "gpu_memory",
     "kinds",
-    "reach",
     "room",
     "run_on_worker",
     "slot_check",

@@ -25,14 +25,13 @@ from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slot
 from kdsearch.errors import InputError, first_line, last_line
 from kdsearch.study import Resolved, Resources
 
-_PROBE_SECONDS = 5.0
-_ANSWER_SECONDS = 30.0
 WRONG_TOKEN = (
     "asks for a token, and does not take what there is here",
     "put the cluster's into ~/.ray/auth_token; `ray get-auth-token` prints it on the head. Where "
     "RAY_AUTH_MODE is set, it must be token",
 )
 """What is wrong, and what to do."""
+_PROBE_SECONDS = 5.0
 _TMP = "/tmp"
 _LONGEST_TMPDIR = 39
 """In bytes. A socket's path has 107 at most, and Ray's lie up to 68 below this folder:
@@ -77,47 +76,6 @@ class Cluster:
     """What `watch_nodes` found of the GPUs of each node, by its id."""
 
 
-def reach(address: str, source: str) -> str:
-    """The HOST:PORT of the Ray at `address`, once that has answered; of several, Ray's choice.
-
-    `source` says who gave the address. Raises `InputError` where nothing answers, or a Ray of
-    another version, or one that does not take the token that there is.
-    """
-    place = f"{source} {address}"
-    if address == "auto":
-        try:
-            address = str(canonicalize_bootstrap_address("auto"))
-        except ConnectionError as error:
-            raise _unreachable(place, first_line(error)) from None
-        place = f"{place}, which is {address}"
-    _probe(address, place)
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    # In a process of its own: Ray's client tries for minutes, in which no signal is heeded.
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        said, what = str(error.stderr or ""), f"it gave no answer in {_ANSWER_SECONDS:.0f} s"
-    else:
-        said, what = found.stderr, last_line(found.stderr)
-        if found.returncode == 0:
-            return address
-    if "InvalidAuthToken" in said:
-        raise InputError.one(place, *WRONG_TOKEN)
-    raise _unreachable(place, what)
-
-
-@contextmanager
-def _silent_raylets() -> Iterator[None]:
-    """Without the last lines of each raylet that died, which Ray prints to every driver."""
-    original = ray._private.worker.print_to_stdstream
-    ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
-    try:
-        yield
-    finally:
-        ray._private.worker.print_to_stdstream = original
-
-
 @contextmanager
 def connect(
     address: str | None,
@@ -136,30 +94,29 @@ def connect(
     handlers of signals stay. Raises `InputError` where there is no cluster, or none of its nodes
     has room for one, and none comes.
     """
-    with _silent_raylets():
-        context = _init(address, source, say, metadata or {})
-        try:
-            if address is None:
-                needed = local_room(resources, threads)
-            else:
-                needed = cluster_room(resources, threads, say)
-            url = context.dashboard_url
-            yield Cluster(
-                dashboard=f"http://{url}" if url else None,
-                token=_token(),
-                needed=needed,
-                slots=slots(needed),
-            )
-        finally:
-            ray.shutdown()
+    context = _init(address, source, say, metadata or {})
+    try:
+        if address is None:
+            needed = local_room(resources, threads)
+        else:
+            needed = cluster_room(resources, threads, say)
+        url = context.dashboard_url
+        yield Cluster(
+            dashboard=f"http://{url}" if url else None,
+            token=_token(),
+            needed=needed,
+            slots=slots(needed),
+        )
+    finally:
+        ray.shutdown()
 
 
 def _init(
     address: str | None, source: str, say: Callable[[str], None], metadata: Mapping[str, str]
 ) -> Any:
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
-    if address not in (None, "auto"):
-        _probe(address, f"{source} {address}")
+    if address == "auto":
+        address = _found(source, say)
     if address is None:
         _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
@@ -169,8 +126,10 @@ def _init(
     # Its errors are the tracebacks of trainings that failed: they lie in attempts/. What ends Tune
     # itself is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    if address is not None:  # by itself Ray does so for `auto` only
+    if address is not None:
+        # By itself Ray does so for `auto` only.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        _probe(address, f"{source} {address}")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return ray.init(
@@ -187,6 +146,16 @@ def _init(
     finally:  # Ray's own would end this process without a word
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _found(source: str, say: Callable[[str], None]) -> str:
+    """The address of the Ray on this machine; of several, the one that Ray takes."""
+    try:
+        address = str(canonicalize_bootstrap_address("auto"))
+    except ConnectionError as error:
+        raise _unreachable(f"{source} auto", first_line(error)) from None
+    say(f"it is at {address}")
+    return address
 
 
 def _unreachable(place: str, why: str) -> InputError:
@@ -224,14 +193,20 @@ def _no_room(name: str) -> InputError:
 
 
 def _probe(address: str, place: str) -> None:
-    """See that something listens at `address`: Ray itself would try for minutes."""
+    """See that a Ray answers at `address` and lets us in: `ray.init` would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS):
-            return
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
         why = str(error) if isinstance(error, OSError) else "this is not HOST:PORT"
         raise _unreachable(place, why) from None
+    # In a process of its own, since no signal is heeded while Ray's client tries.
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check"]
+    found = subprocess.run([*command, "--address", address], capture_output=True, text=True)
+    if "InvalidAuthToken" in found.stderr:
+        raise InputError.one(place, *WRONG_TOKEN)
+    if found.returncode:
+        raise _unreachable(place, last_line(found.stderr))
 
 
 def _token() -> str | None:

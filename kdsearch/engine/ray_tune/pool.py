@@ -58,8 +58,7 @@ def placed(groups: Collection[str]) -> dict[str, str]:
 
 def draining() -> Collection[str]:
     """The ids of the nodes that Ray is about to take away."""
-    found: Mapping[str, int] = ray._private.state.state.get_draining_nodes()
-    return found.keys()
+    return list(ray._private.state.state.get_draining_nodes())
 
 
 class Pool:
