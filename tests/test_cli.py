@@ -410,6 +410,15 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
+def test_a_complete_search_is_launched_again_without_its_cluster(
+    launched: tuple[Path, Path, Ended],
+) -> None:
+    study, folder, _ = launched
+    result = kdsearch("launch", study, "--address", "127.0.0.1:1", "--folder", folder)
+    assert result.code == 0
+    assert "nothing is left to run" in result.out
+
+
 def test_launched_again_a_complete_search_trains_nothing(
     launched: tuple[Path, Path, Ended],
 ) -> None:

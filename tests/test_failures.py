@@ -301,12 +301,12 @@ class WaitingTraining:
 NODES = """
 import sys, threading, time
 from pathlib import Path
+from kdsearch.engine.ray_tune import Cluster  # before Ray, which reads a setting of ours
 import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from test_failures import NEEDED, WaitingTraining, ready, search
-from kdsearch.engine.ray_tune import Cluster
 folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
 ray.init(address=nodes.address)
@@ -342,6 +342,7 @@ def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it
     assert found.returncode == 0, found.stdout + found.stderr
     assert failures_of(Ledger(tmp_path)) == ["preempted"]
     assert "is built anew" not in found.stderr
+    assert "(raylet)" not in found.stdout + found.stderr  # Ray's own words of it
 
 
 class FlickeringQueue(Dispatcher):

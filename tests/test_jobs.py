@@ -477,8 +477,10 @@ def test_a_command_exits_as_its_job_did(
     assert capsys.readouterr().out.strip().removeprefix("kdsearch: ") == words
 
 
-def test_a_command_that_runs_on_a_cluster_wants_its_dashboard() -> None:
-    refused(kdsearch("status", "/x", "--address", "auto"), "is no dashboard's address")
+@pytest.mark.parametrize("address", ["auto", "head", "head:6379"])
+def test_a_command_that_runs_on_a_cluster_wants_its_dashboard(address: str) -> None:
+    result = kdsearch("status", "/x", "--address", address)
+    refused(result, f"--address {address}: is no dashboard's address", "give http://HEAD:8265")
 
 
 def test_a_student_is_not_trained_by_a_job_that_brings_it(here: Path) -> None:

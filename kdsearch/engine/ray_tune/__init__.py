@@ -2,11 +2,11 @@
 
 import os
 
-# Of a worker process that died Ray prints ten lines of its own, and of a node's raylet the last
-# lines of its log; we say it in one. Ray reads this as it is imported.
+# Of a worker process or a node that died Ray prints many lines of its own; we say it in one. Ray
+# reads this as it is imported.
 os.environ.setdefault(
     "RAY_DEDUP_LOGS_SKIP_REGEX",
-    "^(A worker died or was killed while executing|Raylet is terminated)",
+    "^(A worker died or was killed while executing|Raylet is terminated|The node with node id)",
 )
 
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
