@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from kdsearch.engine.base import Fleet, Queue, Slot
 from kdsearch.engine.ray_tune.left_out import LeftOut
@@ -26,6 +27,8 @@ MOST_WAITING = 200
 """How many slots of a kind may wait for room at once: that many an autoscaler sees."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 """How often the queue is asked though nothing has happened: it may have been told to drain."""
+_SECONDS_TO_ANSWER = 0.5
+"""How long Ray's head may take to say which nodes go away: Tune's loop waits for it."""
 _SURPLUS_SECONDS = 10.0
 """How long more slots are asked for than there is work, before some of them are not any more."""
 _IDLE_SECONDS = 60.0
@@ -57,8 +60,8 @@ def placed(groups: Collection[str]) -> dict[str, str]:
 
 
 def draining() -> Collection[str]:
-    """The ids of the nodes that Ray is about to take away."""
-    return list(ray._private.state.state.get_draining_nodes())
+    """The ids of the nodes that Ray is about to take away. Raises `RayError`."""
+    return list(internal_kv_get_gcs_client().get_draining_nodes(timeout=_SECONDS_TO_ANSWER))
 
 
 class Pool:
