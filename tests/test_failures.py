@@ -302,6 +302,7 @@ NODES = """
 import sys, threading, time
 from pathlib import Path
 from kdsearch.engine.ray_tune import Cluster  # before Ray, which reads a setting of ours
+from kdsearch.engine.ray_tune.pool import draining
 import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
@@ -311,6 +312,7 @@ folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
 ray.init(address=nodes.address)
 others = [nodes.add_node(num_cpus=1) for _ in range(2)]
+drained = {}
 
 def take_away():
     while not (marks := list((folder / "attempts").glob(".*.mark"))):
@@ -322,6 +324,7 @@ def take_away():
         until = int(time.time() * 1000) + 500
         accepted, _ = GcsClient(address=nodes.address).drain_node(node.node_id, why, "", until)
         assert accepted
+        drained[node.node_id] = list(draining())
         time.sleep(1)
     nodes.remove_node(node, allow_graceful=False)
 
@@ -330,6 +333,8 @@ threading.Thread(target=take_away, daemon=True).start()
 cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = search(ledger, WaitingTraining(), cluster)
 assert agenda.complete and all(agenda.results.values())
+assert bool(drained) == (sys.argv[2] == "preempted")
+assert all(said == [node] for node, said in drained.items())
 """
 
 
