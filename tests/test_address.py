@@ -29,6 +29,7 @@ THERE = {"RAY_ADDRESS": "10.0.0.1:6379"}
         (" head:6380 ", {}, "cluster", "head:6380", "--address"),
         ("[fd00::1]:6379", {}, "cluster", "[fd00::1]:6379", "--address"),
         ("http://head:8265/", {}, "jobs", "http://head:8265", "--address"),
+        ("HTTP://head:8265", {}, "jobs", "http://head:8265", "--address"),
         (None, {"RAY_ADDRESS": "https://head"}, "jobs", "https://head", "RAY_ADDRESS"),
     ],
 )
@@ -43,7 +44,9 @@ def test_an_option_goes_before_the_environment_and_that_before_a_local_ray(
     ("wrong", "words"),
     [
         ("ray://head:10001", "Ray Client's address.*from elsewhere http://HOST:8265"),
-        ("tcp://head:6379", "is not HOST:PORT"),
+        ("tcp://head:6379", "is no address of a Ray"),
+        ("htp://head:8265", "give http://HEAD:8265"),
+        ("http://", "is no address of a Ray"),
         ("head", "names no port .*give head:6379"),
         ("localhost", "names no port .*give localhost:6379"),
         ("Auto", "is auto meant"),

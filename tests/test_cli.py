@@ -327,7 +327,7 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
-    assert "12 min for the students on 2 slots, 0.4 hours of a slot in all" in shown
+    assert "12 min for the students on 2 slots if none were ever idle, 0.4 hours of" in shown
 
 
 def test_plan_tells_the_time_from_a_students_examples_per_second(here: Path) -> None:
@@ -424,6 +424,15 @@ def test_a_search_is_in_runs_under_its_name_unless_told_otherwise(here: Path) ->
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     files = sorted((folder / "outcomes").iterdir())
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_complete_search_is_launched_again_without_its_cluster(
+    launched: tuple[Path, Path, Ended],
+) -> None:
+    study, folder, _ = launched
+    result = kdsearch("launch", study, "--address", "127.0.0.1:1", "--folder", folder)
+    assert result.code == 0
+    assert "nothing is left to run" in result.out
 
 
 def test_launched_again_a_complete_search_trains_nothing(

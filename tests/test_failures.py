@@ -306,16 +306,18 @@ class WaitingTraining:
 NODES = """
 import sys, threading, time
 from pathlib import Path
+from kdsearch.engine.ray_tune import Cluster  # before Ray, which reads a setting of ours
+from kdsearch.engine.ray_tune.pool import draining
 import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from test_failures import NEEDED, WaitingTraining, ready, search
-from kdsearch.engine.ray_tune import Cluster
 folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
 ray.init(address=nodes.address)
 others = [nodes.add_node(num_cpus=1) for _ in range(2)]
+drained = {}
 
 def take_away():
     while not (marks := list((folder / "attempts").glob(".*.mark"))):
@@ -327,6 +329,7 @@ def take_away():
         until = int(time.time() * 1000) + 500
         accepted, _ = GcsClient(address=nodes.address).drain_node(node.node_id, why, "", until)
         assert accepted
+        drained[node.node_id] = list(draining())
         time.sleep(1)
     nodes.remove_node(node, allow_graceful=False)
 
@@ -335,6 +338,8 @@ threading.Thread(target=take_away, daemon=True).start()
 cluster = Cluster(dashboard=None, token=None, needed=NEEDED, slots=1)
 agenda = search(ledger, WaitingTraining(), cluster)
 assert agenda.complete and all(agenda.results.values())
+assert bool(drained) == (sys.argv[2] == "preempted")
+assert all(said == [node] for node, said in drained.items())
 """
 
 
@@ -347,6 +352,7 @@ def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it
     assert found.returncode == 0, found.stdout + found.stderr
     assert failures_of(Ledger(tmp_path)) == ["preempted"]
     assert "is built anew" not in found.stderr
+    assert "(raylet)" not in found.stdout + found.stderr  # Ray's own words of it
 
 
 class FlickeringQueue(Dispatcher):

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from itertools import product
@@ -397,6 +399,20 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         Jobs(address, "--address")
 
 
+def test_a_server_that_speaks_no_http_is_named_without_what_it_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x00\x00\x12\x04\x00\xff\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match="cluster: what answers speaks no HTTP "):
+            Jobs(f"http://127.0.0.1:{server.getsockname()[1]}", "--address")
+
+
 def test_a_server_that_answers_no_more_is_not_waited_for() -> None:
     with FakeDashboard().serving() as address:
         jobs = Jobs(address, "--address", patience=0.2)
@@ -461,8 +477,10 @@ def test_a_command_exits_as_its_job_did(
     assert capsys.readouterr().out.strip().removeprefix("kdsearch: ") == words
 
 
-def test_a_command_that_runs_on_a_cluster_wants_its_dashboard() -> None:
-    refused(kdsearch("status", "/x", "--address", "auto"), "is no dashboard's address")
+@pytest.mark.parametrize("address", ["auto", "head", "head:6379"])
+def test_a_command_that_runs_on_a_cluster_wants_its_dashboard(address: str) -> None:
+    result = kdsearch("status", "/x", "--address", address)
+    refused(result, f"--address {address}: is no dashboard's address", "give http://HEAD:8265")
 
 
 def test_a_student_is_not_trained_by_a_job_that_brings_it(here: Path) -> None:

@@ -321,6 +321,7 @@ class Plant:
                 for t, (node, _) in self.placed.items()
                 if self.slot(t).group in groups
             },
+            draining=tuple,
         )
         self._trials = 0
 

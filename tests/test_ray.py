@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import SLOTS
-from fakes import FailingTraining, a_study, made_up_training, resolved_of
+from fakes import FailingTraining, a_study, listening, made_up_training, resolved_of
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
 from kdsearch.driver import Dispatcher
@@ -309,23 +309,37 @@ def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, addres
     assert "Trial" not in output  # Tune tells nobody of its own affairs
 
 
-def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(
-    tmp_path: Path, address: str
-) -> None:
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text(TOKEN["RAY_AUTH_TOKEN"])
-    (tmp_path / "tiny.yaml").write_text(TINY)
+def launch_with_token(folder: Path, address: str, token: str) -> subprocess.CompletedProcess[str]:
+    """A launch of someone who has that token in their home, and the address in RAY_ADDRESS."""
+    (folder / ".ray").mkdir()
+    (folder / ".ray" / "auth_token").write_text(token)
+    (folder / "tiny.yaml").write_text(TINY)
     command = [sys.executable, "-m", "kdsearch", "launch", "tiny.yaml"]
-    found = subprocess.run(
+    return subprocess.run(
         command,
-        cwd=tmp_path,
-        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(tmp_path)},
+        cwd=folder,
+        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=200,
     )
+
+
+def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(
+    tmp_path: Path, address: str
+) -> None:
+    found = launch_with_token(tmp_path, address, TOKEN["RAY_AUTH_TOKEN"])
     assert found.returncode == 0, found.stdout + found.stderr
     assert f"Ray: the cluster at {address} (RAY_ADDRESS);" in found.stdout
+    assert "InvalidAuthToken" not in found.stderr
+
+
+def test_a_token_that_a_cluster_does_not_take_is_said_in_words(
+    tmp_path: Path, address: str
+) -> None:
+    found = launch_with_token(tmp_path, address, "f" * 64)
+    assert found.returncode == 2, found.stdout + found.stderr
+    assert f"RAY_ADDRESS {address}: asks for a token, and does not take what" in found.stderr
     assert "InvalidAuthToken" not in found.stderr
 
 
@@ -383,6 +397,17 @@ def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
         connect(wrong, resources=Resources(cpus=1, gpus=0), threads=1),
     ):
         pass
+
+
+def test_a_ray_that_takes_connections_and_never_answers_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_py_gcs_connect_timeout_s", "2")
+    with listening() as url:
+        address = url.removeprefix("http://")
+        connection = connect(address, resources=Resources(cpus=1, gpus=0), threads=1)
+        with pytest.raises(InputError, match=r"no Ray could be reached: .*Timed out"), connection:
+            pass
 
 
 def test_a_training_that_asks_for_more_than_the_machine_has_is_refused_in_words(

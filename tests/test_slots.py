@@ -19,6 +19,7 @@ import ray
 from fakes import a_study, made_up_training, memory_ledger, outcome_of, resolved_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.exceptions import RaySystemError
 from test_engines import Follower
 
 from kdsearch.agenda import Agenda, Outcome, Training, parse_training
@@ -90,6 +91,9 @@ class World:
     trials: list[str] = field(default_factory=list)
     placed: dict[str, str] = field(default_factory=dict)
     """The node of each placement group that has room."""
+    draining: set[str] = field(default_factory=set)
+    silent: bool = False
+    """Ray does not say which nodes are draining."""
 
     def __post_init__(self) -> None:
         resolved = resolved_of(
@@ -112,8 +116,19 @@ class World:
             begun=self.begun.__contains__,
             most=self.most,
             placed=lambda groups: {g: self.placed[g] for g in groups if g in self.placed},
+            draining=self._told,
         )
         self._trials = 0
+
+    def _told(self) -> set[str]:
+        if self.silent:
+            raise RaySystemError("no answer")
+        return set(self.draining)
+
+    def look(self) -> None:
+        """Have the pool look around now."""
+        self.pool._looked = -math.inf
+        self.pool.look()
 
     def grow(self) -> list[str]:
         """Ask for slots as Tune does, until there are enough; the new ones."""
@@ -437,6 +452,37 @@ def test_deaths_now_and_then_of_which_no_node_is_known_do_not_end_a_search() -> 
     for _ in range(left_out._MOST_STILLBORN):
         world.pool.gone(world.grow()[0], "no word")
     assert isinstance(world.pool.error, EngineError)
+
+
+def test_a_node_that_goes_away_gets_no_more_work_and_its_idle_slots_end() -> None:
+    world = World()
+    [trial] = world.grow()
+    world.up(trial)
+    world.draining.add("id1")
+    world.look()
+    world.finish(trial)
+    assert world.pool.in_hand == ()
+    world.look()
+    assert world.post.orders[-1] == ("slot-1", None)
+    world.pool.gone(trial)
+    [other, *_] = world.grow()
+    world.up(other, host=2)
+    assert len(world.pool.in_hand) == 1
+
+
+def test_while_ray_does_not_say_which_nodes_go_away_trainings_go_on_elsewhere() -> None:
+    world = World()
+    first = world.until_students()
+    other, *_ = world.grow()
+    world.up(other, host=2)
+    world.draining.add("id1")
+    world.look()
+    world.draining.clear()
+    world.silent = True
+    world.look()
+    world.finish(first)
+    world.finish(other)
+    assert [slot.node for slot in world.pool.fleet.slots if slot.key] == ["host2"]
 
 
 def test_an_order_is_what_the_slot_is_to_train() -> None:

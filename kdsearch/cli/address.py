@@ -55,9 +55,10 @@ def _parsed(text: str, source: str) -> Address:
     if text in ("local", "auto"):
         kind: Literal["local", "cluster"] = "local" if text == "local" else "cluster"
         return Address(kind=kind, value=text, source=source)
-    scheme, slashes, _ = text.partition("://")
-    if slashes and scheme in ("http", "https"):
-        return Address(kind="jobs", value=text.rstrip("/"), source=source)
+    scheme, slashes, rest = text.partition("://")
+    scheme, host = scheme.lower(), rest.rstrip("/")
+    if slashes and host and scheme in ("http", "https"):
+        return Address(kind="jobs", value=f"{scheme}://{host}", source=source)
     if slashes and scheme == "ray":
         raise InputError.one(
             place,
@@ -78,6 +79,9 @@ def _parsed(text: str, source: str) -> Address:
 
 def _what_and_mend(text: str) -> tuple[str, str]:
     """What is wrong with an address that is not HOST:PORT, and what to write instead."""
+    if "://" in text:
+        mend = "give http://HEAD:8265 for a dashboard, or the HOST:PORT that `ray start` printed"
+        return "is no address of a Ray", mend
     close = difflib.get_close_matches(text.lower(), ["auto", "local"], n=1, cutoff=0.75)
     if close:
         return f"is not HOST:PORT; is {close[0]} meant?", f"give {close[0]}"

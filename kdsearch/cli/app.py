@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -13,6 +14,7 @@ import kdsearch
 from kdsearch.cli import care, check, data, export, job, launch, look, mirror, plan, stop, study
 from kdsearch.cli.automatic import INTERRUPTED, check_versions
 from kdsearch.errors import InputError, Problem, StorageError, shown, shown_name
+from kdsearch.ledger import storage_error
 
 BAD_INPUT = 2
 STORAGE = 3
@@ -79,7 +81,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"kdsearch: {shown_name(error.filename)}: {error.strerror}", file=sys.stderr)
+        place = Path(shown_name(error.filename))
+        print(f"kdsearch: {storage_error(place, error)}", file=sys.stderr)
         sys.exit(STORAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

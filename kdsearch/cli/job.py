@@ -335,11 +335,12 @@ def _exit_as(job: Job, out: Console) -> None:
 
 
 def _dashboard(address: str) -> Address:
-    where = find_address(address, {})
-    if where.kind != "jobs":
-        mend = "give http://HEAD:8265; on a machine that sees the folder none is needed"
-        raise InputError.one(f"--address {address}", "is no dashboard's address", mend)
-    return where
+    if "://" in address or "@" in address:
+        where = find_address(address, {})
+        if where.kind == "jobs":
+            return where
+    mend = "give http://HEAD:8265; on a machine that sees the folder none is needed"
+    raise InputError.one(f"--address {address}", "is no dashboard's address", mend)
 
 
 def _jobs(where: Address) -> Jobs:

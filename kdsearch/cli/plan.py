@@ -248,8 +248,8 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
         slots = facts["slots"]
         out.print(
             f"time: {_span(facts['slot_seconds'], slots)} for the students on "
-            f"{count(slots, 'slot')}, {_hours(facts['slot_seconds'])} hours of a slot in all; "
-            "the teachers' own comes on top"
+            f"{count(slots, 'slot')} if none were ever idle, {_hours(facts['slot_seconds'])} hours "
+            "of a slot in all; the teachers' own comes on top"
         )
         out.print(_simulated_words(facts["simulated"], slots))
     sizes = [cache["bytes"] for cache in facts["caches"]]

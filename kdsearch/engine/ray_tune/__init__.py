@@ -2,9 +2,12 @@
 
 import os
 
-# Of a worker process that died Ray prints ten lines of its own; we say it in one. Ray reads this as
-# it is imported.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed while executing")
+# Of a worker process or a node that died Ray prints many lines of its own; we say it in one. Ray
+# reads this as it is imported.
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX",
+    "^(A worker died or was killed while executing|Raylet is terminated|The node with node id)",
+)
 
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
 from kdsearch.engine.ray_tune.engine import RayTuneEngine

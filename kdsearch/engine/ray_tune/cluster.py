@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,9 +22,15 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.job_config import JobConfig
 
 from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
-from kdsearch.errors import InputError, first_line
+from kdsearch.errors import InputError, first_line, last_line
 from kdsearch.study import Resolved, Resources
 
+WRONG_TOKEN = (
+    "asks for a token, and does not take what there is here",
+    "put the cluster's into ~/.ray/auth_token; `ray get-auth-token` prints it on the head. Where "
+    "RAY_AUTH_MODE is set, it must be token",
+)
+"""What is wrong, and what to do."""
 _PROBE_SECONDS = 5.0
 _TMP = "/tmp"
 _LONGEST_TMPDIR = 39
@@ -109,8 +117,6 @@ def _init(
     """Ray's context of a connection to `address`, or to a local Ray that is started."""
     if address == "auto":
         address = _found(source, say)
-    if address is not None:
-        _probe(address, source)
     if address is None:
         _shorten_tmpdir(say)
     # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
@@ -120,8 +126,10 @@ def _init(
     # Its errors are the tracebacks of trainings that failed: they lie in attempts/. What ends Tune
     # itself is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    if address is not None:  # by itself Ray does so for `auto` only
+    if address is not None:
+        # By itself Ray does so for `auto` only.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        _probe(address, f"{source} {address}")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return ray.init(
@@ -184,15 +192,21 @@ def _no_room(name: str) -> InputError:
     return InputError.one(name, what, mend)
 
 
-def _probe(address: str, source: str) -> None:
-    """See that something listens at `address`: Ray itself would try for minutes."""
+def _probe(address: str, place: str) -> None:
+    """See that a Ray answers at `address` and lets us in: `ray.init` would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS):
-            return
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
         why = str(error) if isinstance(error, OSError) else "this is not HOST:PORT"
-        raise _unreachable(f"{source} {address}", why) from None
+        raise _unreachable(place, why) from None
+    # In a process of its own, since no signal is heeded while Ray's client tries.
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check"]
+    found = subprocess.run([*command, "--address", address], capture_output=True, text=True)
+    if "InvalidAuthToken" in found.stderr:
+        raise InputError.one(place, *WRONG_TOKEN)
+    if found.returncode:
+        raise _unreachable(place, last_line(found.stderr))
 
 
 def _token() -> str | None:

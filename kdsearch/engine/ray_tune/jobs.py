@@ -32,6 +32,7 @@ from ray._private.authentication.http_token_authentication import (
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from kdsearch.engine.ray_tune.cluster import WRONG_TOKEN
 from kdsearch.errors import InputError, first_line, last_line
 
 State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
@@ -263,12 +264,7 @@ class Jobs:
         try:
             yield
         except AuthenticationError:
-            raise InputError.one(
-                self._place,
-                "asks for a token, and does not take what there is here",
-                "put the cluster's into ~/.ray/auth_token; `ray get-auth-token` prints it on the "
-                "head. Where RAY_AUTH_MODE is set, it must be token",
-            ) from None
+            raise InputError.one(self._place, *WRONG_TOKEN) from None
         except RuntimeError as error:
             raise self._refused(error) from None
         except HTTPError as error:
@@ -297,9 +293,11 @@ class Jobs:
     def _silent(self, error: Exception) -> InputError:
         if isinstance(error, InputError):
             return error
+        foreign = isinstance(error, http.client.BadStatusLine)  # its text may be no text at all
+        why = "what answers speaks no HTTP" if foreign else first_line(error)
         return InputError.one(
             self._place,
-            f"does not answer as the dashboard of a Ray cluster: {first_line(error)}",
+            f"does not answer as the dashboard of a Ray cluster: {why}",
             "give the address of the dashboard, which `ray start --head` prints; its port is 8265 "
             "unless said otherwise",
         )

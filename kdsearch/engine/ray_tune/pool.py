@@ -8,10 +8,12 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import ray
+from ray.exceptions import RayError
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from kdsearch.engine.base import Fleet, Queue, Slot
 from kdsearch.engine.ray_tune.left_out import LeftOut
@@ -25,6 +27,8 @@ MOST_WAITING = 200
 """How many slots of a kind may wait for room at once: that many an autoscaler sees."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 """How often the queue is asked though nothing has happened: it may have been told to drain."""
+_SECONDS_TO_ANSWER = 0.5
+"""How long Ray's head may take to say which nodes go away: Tune's loop waits for it."""
 _SURPLUS_SECONDS = 10.0
 """How long more slots are asked for than there is work, before some of them are not any more."""
 _IDLE_SECONDS = 60.0
@@ -55,6 +59,11 @@ def placed(groups: Collection[str]) -> dict[str, str]:
     return found
 
 
+def draining() -> Collection[str]:
+    """The ids of the nodes that Ray is about to take away. Raises `RayError`."""
+    return list(internal_kv_get_gcs_client().get_draining_nodes(timeout=_SECONDS_TO_ANSWER))
+
+
 class Pool:
     """Slots, each of which is a trial of Tune's, known here by its id.
 
@@ -79,6 +88,7 @@ class Pool:
         begun: Callable[[str], bool],
         most: int | None = None,
         placed: Placed = placed,
+        draining: Callable[[], Collection[str]] = draining,
     ) -> None:
         """`begun` tells of a key whether a worker process has begun its training."""
         self.error: Exception | None = None
@@ -98,6 +108,8 @@ class Pool:
         """Of each kind, how many trainings could run at once."""
         self._order: list[str] = []
         """The kinds, the most urgent first."""
+        self._ask_draining = draining
+        self._draining: Collection[str] = ()
         self._looked = -math.inf
         self._surplus_since: dict[str, float] = {}
 
@@ -147,8 +159,11 @@ class Pool:
         self._looked = time.monotonic()
         with self._keeping():
             self._post.check()
+        with suppress(RayError):
+            self._draining = self._ask_draining()
         with self._keeping():
             self._serve()
+            self._leave()
             if len(self._roles) > 1:
                 self._room.look(self._slots.values(), self._ready())
                 self._clear()
@@ -218,6 +233,8 @@ class Pool:
         self._clear()
         running = Counter(slot.kind for slot in self._slots.values() if slot.request is not None)
         for slot in self._slots.values():
+            if slot.node_id in self._draining:
+                continue  # what began there now would be cut off
             if slot.idle and running[slot.kind] < self._wanted[slot.kind]:
                 slot.request = self._queue.take(self._roles[slot.kind])
                 if slot.request is None:  # the search drains
@@ -290,6 +307,12 @@ class Pool:
         ending, full = self._room.ending, self._full()
         for slot in self._slots.values():
             if slot.name in ending or (full and self._surplus(slot.kind) > 0):
+                self._end(slot)
+
+    def _leave(self) -> None:
+        """Have idle slots end on nodes that go away."""
+        for slot in self._slots.values():
+            if slot.node_id in self._draining:
                 self._end(slot)
 
     def _shrink(self) -> None:
