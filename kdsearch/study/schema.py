@@ -40,10 +40,7 @@ _VALUE = rf"^{_WORD}$"
 _LABEL_WORDS = "letters, digits and . _ -, up to 63, a letter or a digit at both ends"
 PATTERNS = {
     _NAME: ("no name", "without / and \\, not of dots and spaces alone"),
-    _STUDY: (
-        "no name of a study",
-        "letters, digits and . _ -, the first a letter or a digit; the file may be called otherwise",
-    ),
+    _STUDY: ("no name of a study", "letters, digits and . _ -, the first a letter or a digit"),
     _HUB: (
         "no id on the Hugging Face Hub",
         "NAME or OWNER/NAME, of letters, digits and . _ -; a folder begins with / or ./",
