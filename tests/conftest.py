@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from kdsearch.study import Resources
 
@@ -17,6 +18,10 @@ SLOTS = 2
 
 # A shell starts background jobs with SIGINT ignored, and so would be the commands that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What a machine that is busy with other tests takes says nothing of ours.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # Ray's workers import the made-up trainings of fakes.py, as this process does.
 os.environ["PYTHONPATH"] = os.pathsep.join(

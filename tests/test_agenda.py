@@ -202,7 +202,7 @@ def random_world(seed: int) -> tuple[Resolved, World]:
     return resolved, world
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(seed=seeds, slots=st.integers(1, 8))
 def test_a_search_in_any_order_decides_as_the_naive_one(seed: int, slots: int) -> None:
     resolved, world = random_world(seed)
@@ -234,7 +234,7 @@ class Follower:
     def tick(self) -> None: ...
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=seeds, slots=st.integers(1, 8))
 def test_no_training_runs_twice_but_to_try_again(seed: int, slots: int) -> None:
     resolved, world = random_world(seed)
@@ -251,7 +251,7 @@ def test_no_training_runs_twice_but_to_try_again(seed: int, slots: int) -> None:
         assert times == (1 if results[key] else resolved.study.tries)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=seeds, chance=st.randoms(use_true_random=False))
 def test_the_incremental_agenda_equals_one_built_from_scratch(
     seed: int, chance: random.Random
@@ -276,7 +276,7 @@ class Stopped(BaseException):
     """The driver's process ends here."""
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=seeds, stops=st.lists(st.integers(1, 40), max_size=4), slots=st.integers(1, 8))
 def test_where_a_search_was_stopped_and_resumed_changes_nothing(
     seed: int, stops: list[int], slots: int
@@ -627,7 +627,7 @@ def test_students_without_a_teacher_change_no_decision() -> None:
 
 def test_students_without_a_teacher_come_last() -> None:
     agenda = Agenda(resolved_of(a_study(erm=True)))
-    assert [request.stage for request in agenda.requests()] == ["teacher", "erm", "erm"]
+    assert [request.stage for request in agenda.requests()] == ["teacher training", "erm", "erm"]
 
 
 def test_counts_hold_with_seeds_and_without_a_teacher() -> None:

@@ -122,7 +122,7 @@ def test_the_second_phase_adds_what_no_traversal_visited() -> None:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=seeds, levels=st.sampled_from([1, 2, 1000]))
 def test_every_traversal_lies_within_the_bounds(seed: int, levels: int) -> None:
     space = random_space(random.Random(seed))
@@ -134,7 +134,7 @@ def test_every_traversal_lies_within_the_bounds(seed: int, levels: int) -> None:
     assert bounds.fewest <= known.fewest <= len(scores) <= known.most <= bounds.most
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=seeds)
 def test_failures_only_make_a_traversal_shorter(seed: int) -> None:
     space = random_space(random.Random(seed))
@@ -142,7 +142,7 @@ def test_failures_only_make_a_traversal_shorter(seed: int) -> None:
     assert len(scores) <= count_bounds(space).most
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds, levels=st.sampled_from([2, 1000]), coincide=st.booleans())
 def test_the_second_phase_lies_within_the_bounds_too(
     seed: int, levels: int, coincide: bool

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from chaos import Chaos
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 
 @pytest.mark.timeout(600)

@@ -34,7 +34,7 @@ from kdsearch.engine.ray_tune import RayTuneEngine
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Resolved, Role
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 # -- the engines -------------------------------------------------------------------------------
 

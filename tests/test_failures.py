@@ -50,7 +50,7 @@ from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Role
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 

@@ -138,9 +138,7 @@ def some_rows(draw: st.DrawFn, task: str) -> Rows:
 
 
 @pytest.mark.parametrize("task", [*SAYS])
-@settings(
-    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_same_rows_have_one_digest_whichever_form_they_came_in(
     tmp_path: Path, task: str, data: st.DataObject

@@ -341,7 +341,7 @@ YAML_LIKE = st.recursive(
 )
 
 
-@settings(max_examples=GENERATED, deadline=None, derandomize=True, database=None)
+@settings(max_examples=GENERATED, derandomize=True, database=None)
 @given(data=st.data())
 def test_studies_with_made_up_sections_load_with_all_they_say_or_are_refused(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

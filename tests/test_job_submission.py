@@ -21,7 +21,7 @@ from kdsearch.cli.job import _MOST_SHORT_JOBS, _forget_old
 from kdsearch.cli.submission import is_search, job_names
 from kdsearch.engine.ray_tune.jobs import Job, Jobs
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 BIN = Path(sys.executable).parent
 STUDY = TINY.replace(

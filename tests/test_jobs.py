@@ -415,7 +415,7 @@ def test_a_server_that_speaks_no_http_is_named_without_what_it_says() -> None:
 
 def test_a_server_that_answers_no_more_is_not_waited_for() -> None:
     with FakeDashboard().serving() as address:
-        jobs = Jobs(address, "--address", patience=0.2)
+        jobs = Jobs(address, "--address", patience=2)
         with pytest.raises(InputError, match="timed out"):
             jobs.named("kdsearch-")
 

@@ -34,7 +34,7 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, SHARES, Resolved, Role, Study, differences, parse_study
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 # -- what a study says -------------------------------------------------------------------------
 
@@ -440,7 +440,7 @@ def plant(gpus: Sequence[int], seed: int, most: int | None = None) -> Plant:
     return Plant(nodes, random.Random(seed), most)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     gpus=FLEETS,
     roles=st.lists(st.sampled_from(ROLES), min_size=1, max_size=25),
@@ -456,7 +456,7 @@ def test_whatever_is_urgent_when_each_training_of_each_kind_is_run_once_and_the_
     assert Counter(made.queue.started) == Counter(keys)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gpus=FLEETS, students=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
 def test_an_urgent_teacher_starts_after_at_most_one_student_of_those_that_run(
     gpus: Sequence[int], students: int, seed: int

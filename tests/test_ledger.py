@@ -475,6 +475,7 @@ def another_driver(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+@pytest.mark.undisturbed
 def test_a_second_driver_is_refused_by_name_and_a_dead_one_frees_the_folder_at_once(
     tmp_path: Path,
 ) -> None:
@@ -543,6 +544,7 @@ def test_a_driver_elsewhere_whose_heart_beats_keeps_the_folder(tmp_path: Path) -
         heart.join()
 
 
+@pytest.mark.undisturbed
 def test_a_driver_elsewhere_that_ends_frees_the_folder_before_the_lease(tmp_path: Path) -> None:
     note_of_elsewhere(tmp_path)
     end = threading.Timer(0.3, (tmp_path / "driver.json").unlink)
@@ -582,6 +584,7 @@ def test_the_heart_of_a_driver_beats(tmp_path: Path) -> None:
         assert driver_of(tmp_path) != first
 
 
+@pytest.mark.undisturbed
 def test_a_driver_that_was_relieved_while_it_was_silent_is_told_and_leaves_the_others_note(
     tmp_path: Path,
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from models import Largest
 from torch import Tensor
@@ -304,7 +304,6 @@ def test_the_labels_loss_of_units_without_labels_is_nothing() -> None:
 # -- in chunks -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     rows=st.integers(1, 23),
     chunk=st.integers(1, 30),

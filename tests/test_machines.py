@@ -19,7 +19,7 @@ from test_ray import TINY
 from kdsearch.agenda import Outcome
 from kdsearch.ledger import Ledger
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 LONGER = TINY.replace("epochs: 2", "epochs: 4") + "seeds: [0, 1]\n"
 

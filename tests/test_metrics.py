@@ -27,7 +27,7 @@ from kdsearch.agenda import STAGES, Agenda, best_so_far
 from kdsearch.engine.ray_tune.metrics import METRICS, with_zeros
 from kdsearch.ledger import Ledger
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = json.loads((ROOT / "cluster" / "grafana-dashboard.json").read_text())

@@ -304,6 +304,7 @@ def test_a_mirror_that_is_lost_does_not_stop_the_search_and_is_told_once(tmp_pat
     assert Mirror(f"sqlite:///{database}").update(agenda, ledger) == agenda.trained(agenda.cases[0])
 
 
+@pytest.mark.undisturbed
 def test_a_database_that_hangs_holds_no_search_up(tmp_path: Path, sqlite: str) -> None:
     ledger, agenda = study_in(tmp_path / "study")
     said: list[str] = []

@@ -34,7 +34,7 @@ from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, driver_lock
 from kdsearch.study import Resolved, hub
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
 PLAIN = resolved_of(a_study())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kdsearch.agenda import DONE, STAGES, Agenda, answered, best_so_far, stage_of, used
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_on_any_way_through_a_search_what_is_told_of_it_holds(seed: int) -> None:
     draw = random.Random(seed)

@@ -28,7 +28,7 @@ from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Resources, Role
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
 

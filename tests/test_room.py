@@ -10,7 +10,7 @@ from nodes import machines
 
 from kdsearch.engine.ray_tune.room import Needs
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 
 @pytest.mark.parametrize(

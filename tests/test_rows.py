@@ -336,7 +336,7 @@ def only(folder: Path, *splits: str, **fields: Any) -> Dataset:
     return dataset_of(folder, files=files, **fields)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     count=st.integers(20, 200),
     seed=st.integers(0, 5),

@@ -34,7 +34,7 @@ from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
@@ -184,7 +184,7 @@ def test_no_more_slots_are_asked_for_than_the_search_may_have() -> None:
     assert len(world.grow()) == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), most=st.sampled_from([None, 1, 3]))
 def test_whatever_ends_in_whatever_order_each_training_is_run_once_and_the_search_ends(
     seed: int, most: int | None

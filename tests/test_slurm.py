@@ -17,7 +17,7 @@ from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 from kdsearch.ledger import Ledger
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 SCRIPT = Path(__file__).resolve().parents[1] / "cluster" / "slurm.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo")

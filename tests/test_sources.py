@@ -481,4 +481,4 @@ def at_a_terminal(arguments: Sequence[str], typed: str) -> tuple[int, str]:
         if not part:
             break
     os.close(master)
-    return process.wait(timeout=30), shown.decode(errors="replace")
+    return process.wait(timeout=120), shown.decode(errors="replace")

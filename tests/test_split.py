@@ -82,7 +82,7 @@ GROUP = {
 
 
 @pytest.mark.parametrize("task", [*SAYS])
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(sizes=st.lists(st.integers(1, 6), min_size=12, max_size=60), seed=st.integers(0, 3))
 def test_no_group_is_on_two_sides_and_every_row_on_one(
     tmp_path_factory: pytest.TempPathFactory, task: str, sizes: list[int], seed: int

@@ -23,7 +23,7 @@ from kdsearch.cli.stop import parse_deadline
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 GOES_ON = "go on with the same command: kdsearch launch"
 

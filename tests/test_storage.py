@@ -223,6 +223,7 @@ def test_an_outcome_of_another_kdsearch_is_refused_and_not_set_aside(
 # -- clocks that jump -----------------------------------------------------------------------------
 
 
+@pytest.mark.undisturbed
 @pytest.mark.parametrize("ahead", [-3600, 3600])
 def test_a_clock_that_jumped_changes_neither_a_status_nor_who_may_drive(
     copy: tuple[Path, Path], ahead: float

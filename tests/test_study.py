@@ -705,7 +705,7 @@ def mutated(draw: random.Random) -> Any:
     return raw
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32 - 1))
 def test_whatever_a_study_says_it_is_a_study_or_has_problems_that_are_named(seed: int) -> None:
     raw = mutated(random.Random(seed))
@@ -720,7 +720,7 @@ def test_whatever_a_study_says_it_is_a_study_or_has_problems_that_are_named(seed
         assert all(space_of(study, case).broad for case in cases_of(study))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1))
 def test_whatever_a_study_file_holds_it_is_a_study_or_has_problems_that_are_named(
     tmp_path_factory: pytest.TempPathFactory, seed: int

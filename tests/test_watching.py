@@ -296,7 +296,7 @@ def test_what_a_launch_waits_for_is_shown_until_its_search_begins(search: Search
         assert "not begun yet" not in first_frame(facts, 100, 20)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_what_is_read_bit_by_bit_is_what_is_read_at_once(
     seed: int, tmp_path_factory: pytest.TempPathFactory

@@ -22,7 +22,7 @@ from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import Preflight, load_study, preflight_digest
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.undisturbed
 
 BEFORE = Preflight(digest="")
 

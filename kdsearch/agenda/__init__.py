@@ -26,12 +26,10 @@ from kdsearch.agenda.progress import (
     BLOCKED,
     DONE,
     STAGES,
-    TRAINS_TEACHER,
     WAITS,
     answered,
     best_so_far,
     stage_of,
-    stage_of_request,
 )
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk, Wanted
 from kdsearch.agenda.speed import Kind, Speeds, kind_of, kinds_of, per_token, sizes
@@ -105,7 +103,6 @@ __all__ = [
     "settled",
     "sizes",
     "stage_of",
-    "stage_of_request",
     "unneeded",
     "used",
 ]

@@ -48,6 +48,8 @@ from kdsearch.search import (
 )
 from kdsearch.study import Resolved, Role, TestCase, space_of, test_cases
 
+TRAINS_TEACHER = "teacher training"
+"""The stage of a teacher's trainings; `teacher` is the one that compares its checkpoints."""
 ERM = "erm"
 """The stage of the students without a teacher."""
 LAZY = "lazy"
@@ -281,7 +283,7 @@ class Agenda:
         unknown = self._unknown(trainings)
         if unknown:
             rounds = traversal_rounds(space)
-            return replace(view, wanted=(*_wanted(case, "teacher", unknown, rounds), *erm))
+            return replace(view, wanted=(*_wanted(case, TRAINS_TEACHER, unknown, rounds), *erm))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
             # What is trained must not depend on what ends first.

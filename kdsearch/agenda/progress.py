@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdsearch.agenda.agenda import ERM, LAZY, Agenda, CaseView, Request
+from kdsearch.agenda.agenda import ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked_by
 from kdsearch.search import Parameter
 from kdsearch.study import TestCase
 
 BLOCKED = "blocked"
-TRAINS_TEACHER = "teacher training"
 WAITS = "waits"
 DONE = "done"
 STAGES = (
@@ -34,12 +33,7 @@ def stage_of(view: CaseView) -> str:
         return BLOCKED
     if not view.wanted:
         return DONE if view.phase2 else WAITS
-    return stage_of_request(view.wanted[0])
-
-
-def stage_of_request(request: Request) -> str:
-    """The stage of a training, of `STAGES`: a teacher's is not that which compares its epochs."""
-    return TRAINS_TEACHER if request.training.kind == "teacher" else request.stage
+    return view.wanted[0].stage
 
 
 def best_so_far(agenda: Agenda, case: TestCase) -> float | None:

@@ -202,7 +202,7 @@ def launch(
     if report:
         print_answer(agenda)
         out.print(f"report: {report}")
-    _exit(agenda, ledger)
+    _exit(agenda, ledger, ends)
 
 
 def _tell_what_is_known(agenda: Agenda, ledger: Ledger, out: Console) -> None:
@@ -405,7 +405,7 @@ def _disk_in_words(folder: Path) -> Iterator[None]:
         raise storage_error(folder, error) from None
 
 
-def _exit(agenda: Agenda, ledger: Ledger) -> NoReturn:
+def _exit(agenda: Agenda, ledger: Ledger, deadline: Deadline | None) -> NoReturn:
     """Say what is missing of a search that ended, and exit with what that means."""
     failed = [key for key, result in used(agenda).items() if result is None]
     blocked = [view for view in agenda.views() if view.blocked]
@@ -422,7 +422,11 @@ def _exit(agenda: Agenda, ledger: Ledger) -> NoReturn:
             file=sys.stderr,
         )
     if not agenda.complete:
-        print("kdsearch: it was asked to stop; the same command goes on", file=sys.stderr)
+        if deadline is None or ledger.stopped_by_person():
+            how = "it was asked to stop; the same command goes on"
+        else:
+            how = "what is left would not end before the deadline; a later one goes on with it"
+        print(f"kdsearch: {how}", file=sys.stderr)
     unscored = [v for v in agenda.views() if v.traversed and not v.best_has_score]
     for view in unscored:
         print(f"kdsearch: {view.case}: no training of it has a score", file=sys.stderr)

@@ -18,7 +18,6 @@ from kdsearch.agenda import (
     TestScore,
     best_so_far,
     remaining,
-    stage_of_request,
     used,
 )
 from kdsearch.cli.job import Dashboard, bring_report, run_there
@@ -272,7 +271,7 @@ def _stage(view: CaseView) -> str:
     if view.blocked:
         return f"blocked: {view.blocked}"
     if view.wanted:
-        return stage_of_request(view.wanted[0])
+        return view.wanted[0].stage
     return "done" if view.phase2 else "waits for the other cases"
 
 

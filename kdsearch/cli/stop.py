@@ -136,12 +136,13 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
 def stop_on_signals(out: Console, ledger: Ledger) -> None:
     """Stop on SIGTERM and Ctrl-C, within two seconds; drain on SIGUSR1."""
 
-    stopping = threading.Event()
+    stopping = False
 
     def interrupt(number: int, frame: object) -> None:
-        if stopping.is_set():  # once is enough
+        nonlocal stopping
+        if stopping:  # once is enough
             return
-        stopping.set()
+        stopping = True
         # What is still to be cleaned up then is Ray's, which ends with this process.
         timer = threading.Timer(_GRACE_SECONDS, _end, (ledger, _stop_code(ledger)))
         timer.daemon = True

@@ -24,7 +24,6 @@ from kdsearch.agenda import (
     TRAINS_TEACHER,
     Agenda,
     CaseView,
-    stage_of_request,
 )
 from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
@@ -132,9 +131,10 @@ def _live_view(facts: Facts, out: Console) -> RenderableType:
     if facts["slots"]:
         parts.append(_slots(facts, most=out.height // 4))
     parts += _unplaced(facts)
-    every = [*parts, _cases(facts, facts["cases"])]
-    if len(out.render_lines(Group(*every))) <= out.height:
-        return Group(*every)
+    if len(facts["cases"]) < out.height:
+        every = Group(*parts, _cases(facts, facts["cases"]))
+        if len(out.render_lines(every)) <= out.height:
+            return every
     at_work = {run["case"] for run in facts["running"]}
     done = [row for row in facts["cases"] if row["stage"] == DONE]
     others = [row for row in facts["cases"] if row not in done and row not in _blocked(facts)]
@@ -314,7 +314,7 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
         found["stable"] = found[LAZY] = "done"
     wanted: defaultdict[str, set[str]] = defaultdict(set)
     for request in view.wanted:  # two of them are one training where checkpoints coincide
-        wanted[stage_of_request(request)].add(request.training.key)
+        wanted[request.stage].add(request.training.key)
     for stage, keys in wanted.items():
         runs = len(keys.intersection(running))
         words = ((runs, _RUN), (len(keys) - runs, _WAIT))

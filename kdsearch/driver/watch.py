@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request, stage_of_request
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request
 from kdsearch.driver.estimate import estimate
 from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
@@ -102,14 +102,14 @@ class Note(Watch):
         self._text = ""
         self._due = 0.0
         self._between = False
-        """Whether a training has ended, and what its slot runs next is not told yet."""
+        """Whether a training has just ended, and what its slot runs next is not told yet."""
         self.close()
 
     def started(self, request: Request) -> None:
         """See `Watch`."""
         self._running[request.training.key] = {
             "case": str(request.case),
-            "stage": stage_of_request(request),
+            "stage": request.stage,
             "training": str(request.training),
             "since": time.time(),
         }
@@ -200,7 +200,7 @@ class Display(Watch):
     def started(self, request: Request) -> None:
         """See `Watch`."""
         self._running += 1
-        self._show(f"{request.case} · {stage_of_request(request)}")
+        self._show(f"{request.case} · {request.stage}")
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
@@ -211,7 +211,7 @@ class Display(Watch):
         self._running -= 1
         self._bar.console.print(
             shown(
-                f"{request.case} · {stage_of_request(request)} · {request.training} "
+                f"{request.case} · {request.stage} · {request.training} "
                 f"{_failure(attempt, for_good=for_good)}"
             ),
             style="red",

@@ -154,7 +154,7 @@ def _found(source: str, say: Callable[[str], None]) -> str:
         address = str(canonicalize_bootstrap_address("auto"))
     except ConnectionError as error:
         raise _unreachable(f"{source} auto", first_line(error)) from None
-    say(f"it is at {address}")
+    say(f"connecting to the one at {address}")
     return address
 
 
