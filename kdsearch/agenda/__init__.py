@@ -1,6 +1,15 @@
 """Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
 
-from kdsearch.agenda.agenda import ERM, LAZY, Agenda, CaseView, Phase2, Request, Results
+from kdsearch.agenda.agenda import (
+    ERM,
+    LAZY,
+    TRAINS_TEACHER,
+    Agenda,
+    CaseView,
+    Phase2,
+    Request,
+    Results,
+)
 from kdsearch.agenda.count import (
     Counts,
     cached_bytes,
