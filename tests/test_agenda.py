@@ -627,7 +627,7 @@ def test_students_without_a_teacher_change_no_decision() -> None:
 
 def test_students_without_a_teacher_come_last() -> None:
     agenda = Agenda(resolved_of(a_study(erm=True)))
-    assert [request.stage for request in agenda.requests()] == ["teacher training", "erm", "erm"]
+    assert [request.stage for request in agenda.requests()] == ["teacher_training", "erm", "erm"]
 
 
 def test_counts_hold_with_seeds_and_without_a_teacher() -> None:

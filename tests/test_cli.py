@@ -694,7 +694,7 @@ def test_status_while_a_search_runs(launched: tuple[Path, Path, Ended], tmp_path
     (folder / "resolved.json").write_text((launched[1] / "resolved.json").read_text())
     one = {
         "case": "g/big/small",
-        "stage": "teacher training",
+        "stage": "teacher_training",
         "training": "teacher big",
         "since": 0.0,
     }

@@ -302,7 +302,7 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
         assert entry.pop("since") > 0
         assert entry == {
             "case": "sentences/big/small",
-            "stage": "teacher training",
+            "stage": "teacher_training",
             "training": "teacher big lr=1e-05",
         }
         if end == "finished":
@@ -418,7 +418,7 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_the_search_is() -> None
         display.started(request)  # less than ten seconds later: not a line of its own
     assert text_on(console) == (
         "0 of 24 students · 1 running · estimating the time left · sentences/big/one · "
-        "teacher training\n"
+        "teacher_training\n"
     )
 
 
@@ -440,7 +440,7 @@ def test_in_a_terminal_there_is_a_bar() -> None:
     with Display(agenda, slots(2), console) as display:
         display.started(request)
     assert "0 of 24 students" in text_on(console)
-    assert "sentences/big/one · teacher training" in text_on(console)
+    assert "sentences/big/one · teacher_training" in text_on(console)
 
 
 # -- trainings that fail --------------------------------------------------------------------------

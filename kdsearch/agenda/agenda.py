@@ -48,7 +48,7 @@ from kdsearch.search import (
 )
 from kdsearch.study import Resolved, Role, TestCase, space_of, test_cases
 
-TRAINS_TEACHER = "teacher training"
+TRAINS_TEACHER = "teacher_training"
 """The stage of a teacher's trainings; `teacher` is the one that compares its checkpoints."""
 ERM = "erm"
 """The stage of the students without a teacher."""
