@@ -266,6 +266,23 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("étude.yaml", "etude"), (".dot é.yaml", "dot-e"), ("my study (2).yaml", "my-study-2")],
+)
+def test_a_study_without_a_name_has_its_files(tmp_path: Path, file: str, name: str) -> None:
+    study = {key: value for key, value in a_study().items() if key != "name"}
+    (tmp_path / file).write_text(yaml.safe_dump(study))
+    assert load_study(tmp_path / file).name == name
+
+
+def test_a_study_whose_file_lends_it_no_name_needs_one(tmp_path: Path) -> None:
+    study = {key: value for key, value in a_study().items() if key != "name"}
+    (tmp_path / "日本.yaml").write_text(yaml.safe_dump(study))
+    with pytest.raises(InputError, match=r"日本\.yaml: name: this key is missing"):
+        load_study(tmp_path / "日本.yaml")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.yaml: no such study file"):
         load_study(tmp_path / "gone.yaml")

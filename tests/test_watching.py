@@ -150,7 +150,7 @@ def test_a_block_shows_cases_by_stages_and_nodes_by_slots(search: Search) -> Non
         ["node1", "slot-1"],
         ["slot-3", nodes[3][1]],
     ]
-    assert "2 more slots asked for, which wait for room\n" in shown
+    assert "2 more slots asked for, waiting for room\n" in shown
     assert "node node9 is left out: it does not see /shared\n" in shown
     assert " left\n" in text
 

@@ -115,6 +115,8 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
     def watch() -> None:
         while not over.wait(_SECONDS_BETWEEN):
             late = deadline is not None and time.monotonic() >= deadline.at
+            if late:
+                out.print("the deadline is here")
             if late or ledger.stop_asked() == "now":
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -134,7 +136,7 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
 
 
 def stop_on_signals(out: Console, ledger: Ledger) -> None:
-    """Stop on SIGTERM and Ctrl-C, within two seconds; drain on SIGUSR1."""
+    """Stop on SIGTERM and Ctrl-C, within seconds; drain on SIGUSR1."""
 
     stopping = False
 

@@ -171,7 +171,7 @@ def _summary(facts: Facts) -> Iterator[Text]:
 def _unplaced(facts: Facts) -> Iterator[Text]:
     """What the table of slots does not have."""
     if facts["slots_waiting"]:
-        yield _line(f"{count(facts['slots_waiting'], 'more slot')} asked for, which wait for room")
+        yield _line(f"{count(facts['slots_waiting'], 'more slot')} asked for, waiting for room")
     placed = [slot["run"] for slot in facts["slots"]]
     for run in facts["running"]:
         if run not in placed:

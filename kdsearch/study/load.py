@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -50,7 +51,9 @@ def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
         raise InputError.one(path, "no such study file", mend) from None
     if not isinstance(raw, dict):
         raise InputError.one(path, "a study file is a mapping", "start with `kdsearch new NAME`")
-    raw.setdefault("name", re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", path.stem).strip("-"))
+    letters = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    if name := re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", letters).strip("-"):
+        raw.setdefault("name", name)
     return parse_study(raw, place=str(path), models=models)
 
 
