@@ -159,7 +159,7 @@ class Pool:
         self._looked = time.monotonic()
         with self._keeping():
             self._post.check()
-        with suppress(RayError):
+        with self._keeping(), suppress(RayError):
             self._draining = self._ask_draining()
         with self._keeping():
             self._serve()
