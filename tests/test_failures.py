@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import socket
@@ -206,7 +205,8 @@ class KilledForMemory:
             mark.touch()
             held = []
             while True:  # until the monitor of a small share of the memory sees it
-                held.append(random.randbytes(2**24))
+                held.append(b"x" * 2**24)
+                time.sleep(0.02)  # as fast as may be, and the kernel could be first
         return made_up_training(training, folder)
 
 
@@ -230,7 +230,8 @@ def test_what_rays_memory_monitor_kills_is_a_failed_try_and_not_the_end_of_the_r
 ) -> None:
     psutil = pytest.importorskip("psutil")
     memory = psutil.virtual_memory()
-    threshold = (memory.total - memory.available + 2 * 2**30) / memory.total
+    # The second try is to live, whatever the tests take meanwhile that run beside this one.
+    threshold = (memory.total - memory.available + 5 * 2**30) / memory.total
     if threshold > 0.9:
         pytest.skip("this machine has too little free memory to let some run out")
     found = subprocess.run(
@@ -305,6 +306,7 @@ class WaitingTraining:
 
 NODES = """
 import sys, threading, time
+from contextlib import suppress
 from pathlib import Path
 from kdsearch.engine.ray_tune import Cluster  # before Ray, which reads a setting of ours
 from kdsearch.engine.ray_tune.pool import draining
@@ -312,6 +314,7 @@ import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray.exceptions import RayError
 from test_failures import NEEDED, WaitingTraining, ready, search
 folder = Path(sys.argv[1])
 nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -329,7 +332,9 @@ def take_away():
         until = int(time.time() * 1000) + 500
         accepted, _ = GcsClient(address=nodes.address).drain_node(node.node_id, why, "", until)
         assert accepted
-        drained[node.node_id] = list(draining())
+        while not drained:
+            with suppress(RayError):  # it gave no answer in time
+                drained[node.node_id] = list(draining())
         time.sleep(1)
     nodes.remove_node(node, allow_graceful=False)
 

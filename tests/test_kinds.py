@@ -306,6 +306,7 @@ class Plant:
     up: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
     """The nodes that another search has."""
+    draining: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.post = FakePost()
@@ -321,7 +322,7 @@ class Plant:
                 for t, (node, _) in self.placed.items()
                 if self.slot(t).group in groups
             },
-            draining=tuple,
+            draining=self.draining.copy,
         )
         self._trials = 0
 
@@ -414,7 +415,7 @@ class Plant:
     def _room(self, needs: Needs) -> tuple[str, tuple[str, ...]] | None:
         """Where Ray finds room: of a GPU's part that which fits best."""
         for each in self.draw.sample(list(self.nodes), len(self.nodes)):
-            if each["NodeID"] in self.foreign:
+            if each["NodeID"] in self.foreign | self.draining:
                 continue
             cpus = each["Resources"]["CPU"]
             free = dict.fromkeys(map(str, range(int(each["Resources"]["GPU"]))), 1.0)
@@ -546,6 +547,23 @@ def test_what_another_search_has_on_a_node_is_not_waited_for_for_ever() -> None:
     made.pool._room._claims = dict.fromkeys(
         made.pool._room._claims, replace(claim, cleared=long_ago)
     )
+    made.settle()
+    assert len(made.pool._room.ending) == 4
+    for trial in made.busy:
+        made.finish(trial)
+    made.start(made.starting[0])
+    assert teacher in made.queue.running
+
+
+def test_room_is_made_on_a_node_that_stays_and_not_on_one_that_goes_away() -> None:
+    made = plant([1, 1], seed=0)
+    made.draining.add("node0")
+    for _ in range(9):
+        made.queue.add("student")
+    made.settle()
+    for trial in made.starting:
+        made.start(trial)
+    teacher = made.queue.add("teacher", place=0)
     made.settle()
     assert len(made.pool._room.ending) == 4
     for trial in made.busy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from conftest import SLOTS
 from fakes import FailingTraining, a_study, listening, made_up_training, resolved_of
 
@@ -397,6 +399,41 @@ def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
         connect(wrong, resources=Resources(cpus=1, gpus=0), threads=1),
     ):
         pass
+
+
+OTHERS = """
+import json, sys
+from kdsearch.engine.ray_tune import connect
+from kdsearch.errors import InputError
+from kdsearch.study import Resources
+from ray._common.usage import usage_constants, usage_lib
+from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster as Nodes
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+client = GcsClient(address=nodes.address)
+there = usage_lib.get_cluster_metadata(client)
+for other in [{"ray_version": "1.2.3"}, {"python_version": "3.0.1"}]:
+    plain = json.dumps(there | other).encode()
+    client.internal_kv_put(usage_constants.CLUSTER_METADATA_KEY, plain, True, KV_NAMESPACE_CLUSTER)
+    try:
+        with connect(nodes.address, resources=Resources(cpus=1, gpus=0), threads=1):
+            pass
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_ray_that_says_it_is_of_another_version_or_on_another_python_is_refused_with_both() -> (
+    None
+):
+    command = [sys.executable, "-c", OTHERS]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ray_line, python_line = found.stdout.splitlines()
+    here = platform.python_version()
+    assert f": runs Ray 1.2.3, and this machine Ray {ray.__version__} " in ray_line
+    assert f": runs Python 3.0.1, and this machine Python {here} " in python_line
+    assert found.stdout.count("(install the same Ray and the same Python on both") == 2
 
 
 def test_a_ray_that_takes_connections_and_never_answers_is_not_waited_for(

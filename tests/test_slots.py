@@ -92,8 +92,8 @@ class World:
     placed: dict[str, str] = field(default_factory=dict)
     """The node of each placement group that has room."""
     draining: set[str] = field(default_factory=set)
-    silent: bool = False
-    """Ray does not say which nodes are draining."""
+    no_word: Exception | None = None
+    """Why Ray does not say which nodes are draining."""
 
     def __post_init__(self) -> None:
         resolved = resolved_of(
@@ -121,8 +121,8 @@ class World:
         self._trials = 0
 
     def _told(self) -> set[str]:
-        if self.silent:
-            raise RaySystemError("no answer")
+        if self.no_word is not None:
+            raise self.no_word
         return set(self.draining)
 
     def look(self) -> None:
@@ -478,11 +478,24 @@ def test_while_ray_does_not_say_which_nodes_go_away_trainings_go_on_elsewhere() 
     world.draining.add("id1")
     world.look()
     world.draining.clear()
-    world.silent = True
+    world.no_word = RaySystemError("no answer")
     world.look()
     world.finish(first)
     world.finish(other)
     assert [slot.node for slot in world.pool.fleet.slots if slot.key] == ["host2"]
+
+
+def test_what_goes_wrong_where_ray_is_asked_which_nodes_go_away_is_kept_and_ends_the_search() -> (
+    None
+):
+    world = World()
+    [trial] = world.grow()
+    world.up(trial)
+    world.no_word = ValueError("no node's id")
+    world.look()
+    assert world.pool.error is world.no_word
+    world.finish(trial)
+    assert world.pool.over
 
 
 def test_an_order_is_what_the_slot_is_to_train() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +33,10 @@ WRONG_TOKEN = (
     "RAY_AUTH_MODE is set, it must be token",
 )
 """What is wrong, and what to do."""
+_OTHER_RAY = re.compile(r"cluster has Ray version (\S+)")
+"""What Ray's health check says of a cluster of another version."""
+_OTHER_PYTHON = re.compile(r"Version mismatch: The cluster was started with:.*?Python: (\S+)", re.S)
+"""What `ray.init` says of a cluster on another Python, of which the health check says nothing."""
 _PROBE_SECONDS = 5.0
 _TMP = "/tmp"
 _LONGEST_TMPDIR = 39
@@ -142,6 +148,8 @@ def _init(
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         place = "Ray" if address is None else f"{source} {address}"
+        if other := _OTHER_PYTHON.search(str(error)):
+            raise _other(place, "Python", other[1], platform.python_version()) from None
         raise _unreachable(place, first_line(error)) from None
     finally:  # Ray's own would end this process without a word
         for number, handler in handlers.items():
@@ -165,6 +173,14 @@ def _unreachable(place: str, why: str) -> InputError:
         "start one with `ray start --head` and give the HOST:PORT that it prints; for one of this "
         "launch's own: --address local; a cluster that asks for a token wants RAY_AUTH_MODE=token "
         "and the token in ~/.ray/auth_token",
+    )
+
+
+def _other(place: str, name: str, there: str, here: str) -> InputError:
+    return InputError.one(
+        place,
+        f"runs {name} {there}, and this machine {name} {here}",
+        "install the same Ray and the same Python on both, to the last digit",
     )
 
 
@@ -205,6 +221,8 @@ def _probe(address: str, place: str) -> None:
     found = subprocess.run([*command, "--address", address], capture_output=True, text=True)
     if "InvalidAuthToken" in found.stderr:
         raise InputError.one(place, *WRONG_TOKEN)
+    if other := _OTHER_RAY.search(found.stderr):
+        raise _other(place, "Ray", other[1], ray.__version__)
     if found.returncode:
         raise _unreachable(place, last_line(found.stderr))
 

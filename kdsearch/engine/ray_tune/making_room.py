@@ -96,7 +96,7 @@ class MakingRoom:
         nodes: Callable[[], list[dict[str, Any]]],
         placed: Callable[[Collection[str]], Mapping[str, str]],
     ) -> None:
-        """`nodes` are those that are there, as Ray says; `placed`: see `pool.Placed`."""
+        """`nodes` are those on which Ray places slots; `placed`: see `pool.Placed`."""
         self._needs = needs
         self._nodes = nodes
         self._placed = placed

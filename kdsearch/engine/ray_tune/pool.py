@@ -100,7 +100,8 @@ class Pool:
         self._roles = kinds(needed)
         self._needs = {kind: needed[roles[0]] for kind, roles in self._roles.items()}
         self._kinds = {role: kind for kind, roles in self._roles.items() for role in roles}
-        self._room = MakingRoom(self._needs, left_out.alive, placed)
+        self._draining: Collection[str] = ()
+        self._room = MakingRoom(self._needs, self._staying, placed)
         self._slots: dict[str, Held] = {}
         self._named = 0
         self._id = uuid.uuid4().hex[:8]
@@ -109,7 +110,6 @@ class Pool:
         self._order: list[str] = []
         """The kinds, the most urgent first."""
         self._ask_draining = draining
-        self._draining: Collection[str] = ()
         self._looked = -math.inf
         self._surplus_since: dict[str, float] = {}
 
@@ -159,7 +159,7 @@ class Pool:
         self._looked = time.monotonic()
         with self._keeping():
             self._post.check()
-        with suppress(RayError):
+        with self._keeping(), suppress(RayError):
             self._draining = self._ask_draining()
         with self._keeping():
             self._serve()
@@ -308,6 +308,10 @@ class Pool:
         for slot in self._slots.values():
             if slot.name in ending or (full and self._surplus(slot.kind) > 0):
                 self._end(slot)
+
+    def _staying(self) -> list[dict[str, Any]]:
+        """The nodes that are there, but for those that go away: Ray places nothing on these."""
+        return [node for node in self._left_out.alive() if node["NodeID"] not in self._draining]
 
     def _leave(self) -> None:
         """Have idle slots end on nodes that go away."""
