@@ -311,7 +311,9 @@ def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, addres
     assert "Trial" not in output  # Tune tells nobody of its own affairs
 
 
-def launch_with_token(folder: Path, address: str, token: str) -> subprocess.CompletedProcess[str]:
+def launch_with_token(
+    folder: Path, address: str, token: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     """A launch of someone who has that token in their home, and the address in RAY_ADDRESS."""
     (folder / ".ray").mkdir()
     (folder / ".ray" / "auth_token").write_text(token)
@@ -320,7 +322,7 @@ def launch_with_token(folder: Path, address: str, token: str) -> subprocess.Comp
     return subprocess.run(
         command,
         cwd=folder,
-        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(folder)},
+        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(folder), **more},
         capture_output=True,
         text=True,
         timeout=200,
@@ -336,10 +338,11 @@ def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_u
     assert "InvalidAuthToken" not in found.stderr
 
 
+@pytest.mark.parametrize(("token", "more"), [("f" * 64, {}), ("", {"RAY_AUTH_MODE": "token"})])
 def test_a_token_that_a_cluster_does_not_take_is_said_in_words(
-    tmp_path: Path, address: str
+    tmp_path: Path, address: str, token: str, more: dict[str, str]
 ) -> None:
-    found = launch_with_token(tmp_path, address, "f" * 64)
+    found = launch_with_token(tmp_path, address, token, **more)
     assert found.returncode == 2, found.stdout + found.stderr
     assert f"RAY_ADDRESS {address}: asks for a token, and does not take what" in found.stderr
     assert "InvalidAuthToken" not in found.stderr

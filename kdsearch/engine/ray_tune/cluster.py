@@ -37,6 +37,8 @@ _OTHER_RAY = re.compile(r"cluster has Ray version (\S+)")
 """What Ray's health check says of a cluster of another version."""
 _OTHER_PYTHON = re.compile(r"Version mismatch: The cluster was started with:.*?Python: (\S+)", re.S)
 """What `ray.init` says of a cluster on another Python, of which the health check says nothing."""
+_NOT_LET_IN = ("InvalidAuthToken", "couldn't find an authentication token")
+"""Ray's words, of a token that is another and of none where RAY_AUTH_MODE asks for one."""
 _PROBE_SECONDS = 5.0
 _TMP = "/tmp"
 _LONGEST_TMPDIR = 39
@@ -219,7 +221,7 @@ def _probe(address: str, place: str) -> None:
     # In a process of its own, since no signal is heeded while Ray's client tries.
     command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check"]
     found = subprocess.run([*command, "--address", address], capture_output=True, text=True)
-    if "InvalidAuthToken" in found.stderr:
+    if any(words in found.stderr for words in _NOT_LET_IN):
         raise InputError.one(place, *WRONG_TOKEN)
     if other := _OTHER_RAY.search(found.stderr):
         raise _other(place, "Ray", other[1], ray.__version__)
