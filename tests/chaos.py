@@ -329,7 +329,7 @@ def untimed(path: Path) -> str:
     if path.suffix == ".json":
         return json.dumps(_without(json.loads(text), path.parent.name == "outcomes"), indent=1)
     if path.name == "report.md":
-        text = re.sub(r"\d+(\.\d+)? (s|min|h|days)\b", "TIME", text)
+        text = re.sub(r"\d+(\.\d+)? (s|min|h|days)\b( \d+ (s|min|h)\b)?", "TIME", text)
         return re.sub(r"(?m)^(\| (?:teacher|student)\b.* \| )[\d,]+ \|$", r"\1SPEED |", text)
     if path.name == "cases.csv":
         rows = list(csv.DictReader(text.splitlines()))
