@@ -263,10 +263,20 @@ class _Worker:
         if checkpoint.training is None:
             folder = model_folder(spec.name, spec.weights, self._resolved)
             return load_model(folder, spec.name, task, tokenizer)
-        where = f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}"
-        self._ensure(checkpoint.training, where, model=spec)
-        folder = self._ledger.path(where)
-        return load_checkpoint(folder, spec, task, data.labels, tokenizer, self._resolved)
+        key, where = (
+            checkpoint.training,
+            f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}",
+        )
+
+        def load() -> Any:
+            self._ensure(key, where, model=spec)
+            folder = self._ledger.path(where)
+            return load_checkpoint(folder, spec, task, data.labels, tokenizer, self._resolved)
+
+        try:
+            return load()
+        except OSError:  # another worker that made it again too was putting its own in the place
+            return load()
 
     def _ensure(self, key: str, where: str, **names: ModelSpec | CheckpointSpec) -> None:
         """See that what the training `key` kept in `where` is whole, or run that training again.
