@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.losses import kd_loss, label_loss
+from kdsearch.errors import InputError
 from kdsearch.search import Distance
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import IGNORED, Batch, Encoded, QuestionAnswering
@@ -251,6 +252,29 @@ def test_the_defaults_of_a_study_fit_every_length_of_a_window(kind: str) -> None
         assert settings.stride is not None
         encoded = encode([row(LONG, question="why " * 50)], kind, length, settings.stride)
         assert encoded.references[-1].offsets[-1][1] == len(LONG)
+
+
+class Forgetful:
+    """Gives the first windows of a context alone, as tokenizers 0.23.1 does."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, texts: Any, others: Any = None, **named: Any) -> Any:
+        if others is None:
+            return self._tokenizer(texts, **named)
+        return self._tokenizer(texts, [other[: len(other) // 2] for other in others], **named)
+
+
+@every_kind
+def test_a_tokenizer_that_loses_the_end_of_a_context_is_refused(kind: str) -> None:
+    settings = TrainingSettings(max_length=32, stride=8)
+    rows = [row("ada did"), row(LONG)]
+    with pytest.raises(InputError, match=r"^tokenizers: \S+ gives the first windows of a long"):
+        TASK.encode(rows, Forgetful(tokenizer_of(kind)), data_of(), settings, training=True)
 
 
 # -- labels ------------------------------------------------------------------------------------
