@@ -6,9 +6,9 @@ RoBERTa's shapes with random weights: a large teacher, students as wide as the b
 batches of 32 rows of 128 tokens, two classes. Of each side the examples per second while it
 trains: the time of a longer run less that of a shorter one, which takes out what is done once.
 Where the teacher's passes were all that differs, their ratio would follow from the models' sizes:
-it is printed beside. `--at-once` runs so many trainings of the smallest student side by side on the
-one GPU, in processes of their own. `--peak` is what the GPU does at best, in bf16 operations a
-second (an H100's and an H200's by default).
+it is printed beside, as is what a step of AdamW takes in torch's two ways. `--at-once` runs so many
+trainings of the smallest student side by side on the one GPU, in processes of their own. `--peak`
+is what the GPU does at best, in bf16 operations a second (an H100's and an H200's by default).
 """
 
 from __future__ import annotations
@@ -286,7 +286,12 @@ def main() -> None:
     for count in given.at_once:
         together = at_once(count, narrow, given.layers[0], given.steps)
         found[f"{count} at once"] = together
-        print(f"{count} at once, {given.layers[0]} layers: {together:.0f} examples/s", flush=True)
+        alone = found[f"{given.at_once[0]} at once"]
+        print(
+            f"{count} at once, {given.layers[0]} layers: {together:.0f} examples/s, "
+            f"{together / alone:.2f} times as many as {given.at_once[0]}",
+            flush=True,
+        )
     print(json.dumps(found))
 
 

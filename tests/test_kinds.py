@@ -530,9 +530,8 @@ def test_a_slot_whose_training_makes_the_next_of_its_kind_urgent_goes_on_with_th
     assert second in made.queue.running
 
 
-def test_what_another_search_has_on_a_node_is_not_waited_for_for_ever() -> None:
-    made = plant([1, 1], seed=0)
-    made.foreign.add("node0")
+def teacher_after_students(made: Plant) -> str:
+    """All slots have students, and an urgent teacher has become ready: its key."""
     for _ in range(9):
         made.queue.add("student")
     made.settle()
@@ -540,6 +539,13 @@ def test_what_another_search_has_on_a_node_is_not_waited_for_for_ever() -> None:
         made.start(trial)
     teacher = made.queue.add("teacher", place=0)
     made.settle()
+    return teacher
+
+
+def test_what_another_search_has_on_a_node_is_not_waited_for_for_ever() -> None:
+    made = plant([1, 1], seed=0)
+    made.foreign.add("node0")
+    teacher = teacher_after_students(made)
     assert made.pool._room.ending == frozenset()  # node0 looks as if it were free
     [claim] = made.pool._room._claims.values()
     assert claim.cleared is not None
@@ -558,13 +564,7 @@ def test_what_another_search_has_on_a_node_is_not_waited_for_for_ever() -> None:
 def test_room_is_made_on_a_node_that_stays_and_not_on_one_that_goes_away() -> None:
     made = plant([1, 1], seed=0)
     made.draining.add("node0")
-    for _ in range(9):
-        made.queue.add("student")
-    made.settle()
-    for trial in made.starting:
-        made.start(trial)
-    teacher = made.queue.add("teacher", place=0)
-    made.settle()
+    teacher = teacher_after_students(made)
     assert len(made.pool._room.ending) == 4
     for trial in made.busy:
         made.finish(trial)

@@ -11,15 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import (
-    Agenda,
-    Attempt,
-    CaseView,
-    TestScore,
-    best_so_far,
-    remaining,
-    used,
-)
+from kdsearch.agenda import Agenda, Attempt, CaseView, TestScore, best_so_far, remaining, used
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,

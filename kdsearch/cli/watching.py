@@ -16,15 +16,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdsearch.agenda import (
-    BLOCKED,
-    DONE,
-    ERM,
-    LAZY,
-    TRAINS_TEACHER,
-    Agenda,
-    CaseView,
-)
+from kdsearch.agenda import BLOCKED, DONE, ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
 from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
 from kdsearch.errors import shown
