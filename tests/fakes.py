@@ -152,6 +152,17 @@ class VanishingDisk(OsDisk):
             yield name
 
 
+class BusyDisk(OsDisk):
+    """The real disk; before each write, another process does something there."""
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        self._other = other
+
+    def write(self, path: Path, content: bytes) -> None:
+        self._other()
+        super().write(path, content)
+
+
 class Killed(BaseException):
     """The process ends here, without unwinding: what it still does must not reach the disk."""
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fakes import until
+from fakes import BusyDisk, until
 from test_analysis import searched
 from test_cli import kdsearch, tiny, written
 
-from kdsearch.cli.reporting import last_report, reporting
+from kdsearch.agenda import Agenda
+from kdsearch.cli.reporting import last_report, report_so_far, reporting
+from kdsearch.ledger import Ledger
+from kdsearch.report import check_report
 
 
 def reports_under_way(folder: Path) -> set[int]:
@@ -71,6 +74,26 @@ def test_the_last_report_is_not_overtaken_by_one_that_was_begun_before(tmp_path:
         until(lambda: bool(reports_under_way(ledger.folder)))
     assert not reports_under_way(ledger.folder)
     assert last_report(ledger, agenda) == page
+
+
+def test_a_report_overtaken_by_that_of_the_completed_study_is_written_again(
+    tmp_path: Path,
+) -> None:
+    ledger, complete = searched(tmp_path / "study")
+    last = max(ledger.folder.glob("outcomes/*.json"))
+    aside = last.rename(tmp_path / last.name)
+
+    def the_search_ends() -> None:
+        if aside.exists():
+            aside.rename(last)
+            last_report(ledger, complete)
+
+    slow = Ledger(ledger.folder, BusyDisk(the_search_ends))
+    before = Agenda(slow.resolved(), slow.results())
+    assert not before.complete
+    report_so_far(slow, before)
+    assert not aside.exists()
+    assert check_report(ledger, complete) == ([], [])
 
 
 def test_a_report_that_cannot_be_written_is_a_line_and_the_exit_code_is_that_of_the_search(

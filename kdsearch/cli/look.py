@@ -21,11 +21,11 @@ from kdsearch.cli.options import (
     open_folder,
     print_answer,
 )
+from kdsearch.cli.reporting import report_so_far
 from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view, stages_of
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, read_object
-from kdsearch.report import write_report
 from kdsearch.search import Candidate, Decision, Parameter
 
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
@@ -119,7 +119,7 @@ def report(
         mend = "copy the folder that this prints, or give --address"
         raise InputError.one("--to", "brings a report from a cluster", mend)
     ledger, agenda = open_folder(folder)
-    path = write_report(ledger, agenda)
+    path, agenda = report_so_far(ledger, agenda)
     if as_json:
         content = (ledger.folder / "report" / "report.json").read_text(encoding="utf-8")
         typer.echo(json.dumps(json.loads(content), indent=1))  # escaped: it suits every terminal

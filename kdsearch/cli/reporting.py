@@ -67,6 +67,19 @@ def reporting(
         thread.join()
 
 
+def report_so_far(ledger: Ledger, agenda: Agenda) -> tuple[Path, Agenda]:
+    """Write the report of a study that may be searched right now; its page, and what it is of.
+
+    A launch that completed the study in the meantime has written its own report, which an older
+    one must not replace: then it is written again.
+    """
+    page = write_report(ledger, agenda)
+    if agenda.complete:
+        return page, agenda
+    now = Agenda(ledger.resolved(), ledger.results())
+    return (write_report(ledger, now), now) if now.complete else (page, agenda)
+
+
 def last_report(ledger: Ledger, agenda: Agenda) -> Path | None:
     """Write the report of a search that has ended; None, and a line, if that fails.
 
