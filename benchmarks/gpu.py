@@ -38,10 +38,10 @@ from transformers import (
 )
 
 from kdsearch.agenda import DataSpec
-from kdsearch.distill.losses import kd_loss
-from kdsearch.distill.objective import Objective
+from kdsearch.distill.batch_loss import BatchLoss
+from kdsearch.distill.losses import Units, compute
 from kdsearch.distill.training import train
-from kdsearch.search import Distance
+from kdsearch.search import Ce
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import TASKS, Batch, Encoded
 
@@ -87,15 +87,8 @@ def encoded(rows: int) -> Encoded:
 
 def loss_of(student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor) -> Tensor:
     """The same of both sides."""
-    return kd_loss(
-        student_BC,
-        teacher_BC,
-        labels_B,
-        distance=Distance.CE,
-        alpha=0.5,
-        temperature=4.0,
-        student_temperature=4.0,
-    )
+    units = Units(student=student_BC, teacher=teacher_BC, labels=labels_B)
+    return compute(Ce(temperature=4.0, student_temperature=4.0, alpha=0.5), units)
 
 
 def ours(student: Any, steps: int) -> None:
@@ -103,14 +96,14 @@ def ours(student: Any, steps: int) -> None:
     examples = encoded(steps * BATCH)
     outputs_NC = torch.randn(len(examples), CLASSES, device=DEVICE)
 
-    def objective(values_RW: Tensor, batch: Batch) -> Tensor:
+    def batch_loss(values_RW: Tensor, batch: Batch) -> Tensor:
         rows = batch.rows.to(DEVICE)
         return loss_of(values_RW, outputs_NC[rows], TASK.labels(batch))
 
-    fit(student, examples, objective)
+    fit(student, examples, batch_loss)
 
 
-def fit(student: Any, examples: Encoded, objective: Objective) -> None:
+def fit(student: Any, examples: Encoded, batch_loss: BatchLoss) -> None:
     """One epoch."""
     names = tuple(map(str, range(CLASSES)))
     data = DataSpec(
@@ -126,7 +119,7 @@ def fit(student: Any, examples: Encoded, objective: Objective) -> None:
         data,
         examples,
         encoded(ROWS),
-        objective,
+        batch_loss,
         settings=settings,
         learning_rate=1e-5,
         seed=0,

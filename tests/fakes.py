@@ -483,13 +483,14 @@ class World:
             case OutputsTraining():
                 return ("outputs", data, self._checkpoint(training.checkpoint), training.split)
             case StudentTraining():
+                values = training.objective.parameters
                 return (
                     *("student", data, _model(training.model)),
                     self._checkpoint(training.teacher),
-                    str(training.distance),
-                    training.temperature,
-                    training.student_temperature,
-                    training.alpha,
+                    training.objective.kind,
+                    values.get("temperature"),
+                    values.get("student_temperature"),
+                    values["alpha"],
                     training.learning_rate,
                     training.seed,
                 )

@@ -20,6 +20,7 @@ from kdsearch.distill.models import word_tokenizer
 from kdsearch.driver import Dispatcher, open_study
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.ledger import Ledger
+from kdsearch.search import Ce, Distance, GradientScale, Mse, Objective
 from kdsearch.study import Row, TrainingSettings, parse_study
 from kdsearch.study.grammar import LABELS, TAGS, generate
 from kdsearch.study.rows import columns_of, read_dataset
@@ -87,6 +88,26 @@ SEQ2SEQ: dict[str, tuple[tuple[str, str], tuple[str, str], dict[str, Any]]] = {
     "t5": (("num_layers", "num_decoder_layers"), ("encoder.block", "decoder.block"), _T5),
 }
 """By model type: the fields of its depths, where its layers are, and the rest of a tiny one."""
+
+
+def objective_of(
+    distance: Distance,
+    temperature: float | None = 4.0,
+    student_temperature: float | None = 4.0,
+    alpha: float = 1.0,
+    gradient_scale: GradientScale = "none",
+) -> Objective:
+    """What a student minimises under `distance`: MSE has nothing but α."""
+    if distance is Distance.MSE:
+        return Mse(alpha=alpha)
+    assert temperature is not None
+    assert student_temperature is not None
+    return Ce(
+        temperature=temperature,
+        student_temperature=student_temperature,
+        alpha=alpha,
+        gradient_scale=gradient_scale,
+    )
 
 
 def tiny(layers: int = 1, **fields: Any) -> dict[str, Any]:

@@ -585,7 +585,7 @@ def test_the_search_decides_on_means() -> None:
             return 0.5
         # MSE has the best single seed, CE the better mean.
         of = {"mse": {0: 0.9, 1: 0.1}, "ce": {0: 0.6, 1: 0.6}}
-        return of[training.distance][training.seed]
+        return of[training.objective.kind][training.seed]
 
     agenda = run_with(a_study(seeds=[0, 1]), score)
     [view] = agenda.views()

@@ -39,7 +39,7 @@ from kdsearch.analysis.paper import REWARDS, ROWS, paper_row
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
-from kdsearch.search import Checkpoint, Choice, Distance, Parameter, ValidationScore
+from kdsearch.search import Checkpoint, Choice, Distance, Mse, Parameter, ValidationScore
 from kdsearch.study import parse_study, resolve
 from kdsearch.study.grammar import LABELS
 
@@ -85,10 +85,12 @@ def two_cases(**changes: Any) -> dict[str, Any]:
 
 
 def choice_in(training: StudentTraining) -> tuple[str, int, str | None, float]:
-    student = training.student_temperature
-    tied = "tied" if student == training.temperature else "1"
+    values = training.objective.parameters
     epoch = training.teacher.epoch or 0  # of a given teacher
-    return training.distance.value, epoch, None if student is None else tied, training.alpha
+    student = None
+    if "temperature" in values:
+        student = "tied" if values["student_temperature"] == values["temperature"] else "1"
+    return training.objective.kind, epoch, student, values["alpha"]
 
 
 def by_hand(
@@ -100,7 +102,8 @@ def by_hand(
     if isinstance(training, StudentTraining):
         table = {"small": small, "tiny": tiny}[training.model.name]
         found = table.get(choice_in(training), AWAY)
-        if found is not None and training.temperature not in (None, 4.0):
+        temperature = training.objective.parameters.get("temperature")
+        if found is not None and temperature not in (None, 4.0):
             found = AWAY
         if found is None:
             return Outcome(key=training.key, training=training, state="diverged", cost=cost)
@@ -153,7 +156,7 @@ def without(agenda: Agenda, dropped: Callable[[Training], bool]) -> Agenda:
 def before_tiny_met_mse(training: Training) -> bool:
     if not isinstance(training, StudentTraining) or training.model.name != "tiny":
         return False
-    return training.distance is Distance.MSE
+    return isinstance(training.objective, Mse)
 
 
 def blocked_study() -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_a_value_that_is_left_out_is_no_longer_needed_and_nothing_is_deleted(
         key
         for key, outcome in first.agenda.results.items()
         if outcome and isinstance(outcome.training, StudentTraining)
-        if outcome.training.alpha == 0.5
+        if outcome.training.objective.parameters["alpha"] == 0.5
     }
     assert halves
     assert again.counts[-1] == len(halves)

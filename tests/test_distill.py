@@ -82,7 +82,8 @@ class Ran:
             o
             for o in self.outcomes("student")
             if isinstance(o.training, StudentTraining)
-            and (o.training.distance, o.training.alpha) == (distance, alpha)
+            and o.training.objective.kind == distance
+            and o.training.objective.parameters["alpha"] == alpha
         )
 
     def copy(self, folder: Path) -> Path:
@@ -314,7 +315,8 @@ def test_a_student_below_alpha_1_looks_at_the_labels(ran: Ran, tmp_path: Path) -
     recorded = next(
         o
         for o in ran.outcomes("student")
-        if isinstance(o.training, StudentTraining) and o.training.alpha == 0.5
+        if isinstance(o.training, StudentTraining)
+        and o.training.objective.parameters["alpha"] == 0.5
     )
     other = run_training(with_shuffled_labels(ran, recorded.training, folder), folder)
     assert other.epochs != recorded.epochs

@@ -37,7 +37,7 @@ from kdsearch.driver import (
 from kdsearch.driver.watch import Display, Log, Note
 from kdsearch.engine import Engine, Fleet, InProcessEngine, Queue, TabulatedEngine, Worker
 from kdsearch.ledger import Ledger
-from kdsearch.search import Bounds
+from kdsearch.search import Bounds, Mse
 from kdsearch.study import Resolved, parse_study
 
 
@@ -455,7 +455,7 @@ def test_a_training_that_fails_is_shown_tried_again_and_left_out(
     tmp_path: Path, tells: bool, granted: int, tries: int
 ) -> None:
     def run_training(training: Training, folder: Path) -> Outcome:
-        mse = isinstance(training, StudentTraining) and training.temperature is None
+        mse = isinstance(training, StudentTraining) and isinstance(training.objective, Mse)
         return FailingTraining(kind="student" if mse else "none")(training, folder)
 
     ledger = ready(tmp_path, resolved_of(a_study(tries=granted)))

@@ -193,7 +193,7 @@ def test_the_card_states_teacher_data_configuration_scores_and_version(
     for words in (
         f"kdsearch {package.__version__}",
         f"| teacher | {training.teacher.model.name}, {training.checkpoint_name}",
-        f"| distance | {training.distance.upper()} |",
+        f"| distance | {training.objective.kind.upper()} |",
         f"| this student | {outcome.validation:.4f} | {outcome.test:.4f} |",
         "the same student without a teacher",
         training.data.train[:16],

@@ -11,7 +11,7 @@ import pytest
 
 from kdsearch.agenda import VERSION, Graph, StudentTraining, Training
 from kdsearch.agenda.training import DataSpec, Keyed
-from kdsearch.search import Checkpoint, Configuration, Distance, Trial
+from kdsearch.search import Ce, Checkpoint, Configuration, Mse, Trial
 from kdsearch.study import (
     LATER,
     Resolved,
@@ -61,19 +61,10 @@ STUDY = {
     "training": {"epochs": 2, "clip": 1, "warmup": 0.1, "schedule": "linear"},
 }
 CE = Configuration(
-    distance=Distance.CE,
+    objective=Ce(temperature=4.0, student_temperature=1.0, alpha=0.5),
     teacher=Checkpoint.HIGHEST_SCORE,
-    temperature=4.0,
-    student_temperature=1.0,
-    alpha=0.5,
 )
-MSE = Configuration(
-    distance=Distance.MSE,
-    teacher=Checkpoint.LOWEST_LOSS,
-    temperature=None,
-    student_temperature=None,
-    alpha=1.0,
-)
+MSE = Configuration(objective=Mse(alpha=1.0), teacher=Checkpoint.LOWEST_LOSS)
 
 
 def resolved() -> Resolved:

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
-from models import Largest
+from models import Largest, objective_of
 from torch import Tensor
 
-from kdsearch.distill.losses import ce, in_chunks, kd_loss, label_loss, mse
-from kdsearch.search import Distance
+from kdsearch.distill.losses import LOSSES, Units, compute, in_chunks, label_loss
+from kdsearch.search import Distance, Objective
 from kdsearch.tasks import IGNORED
 
 N, C = 5, 4
@@ -46,14 +46,19 @@ def by_hand_ce(student: Tensor, teacher: Tensor, temperature: float, own: float)
 
 def loss(student: Tensor = STUDENT, teacher: Tensor = TEACHER, **changes: Any) -> Tensor:
     """L_KD, by default CE with both temperatures 2 at α = 1."""
-    arguments: dict[str, Any] = {
-        "distance": Distance.CE,
-        "alpha": 1.0,
-        "temperature": 2.0,
-        "student_temperature": 2.0,
-    }
-    labels = changes.pop("labels", LABELS)
-    return kd_loss(student, teacher, labels, **{**arguments, **changes})
+    units = Units(
+        student=student,
+        teacher=teacher,
+        labels=changes.pop("labels", LABELS),
+        real=changes.pop("real", None),
+    )
+    values = {"distance": Distance.CE, "temperature": 2.0, "student_temperature": 2.0, **changes}
+    return compute(objective_of(**values), units)
+
+
+def ce(student: Tensor, teacher: Tensor, temperature: float, own: float) -> Tensor:
+    """CE alone."""
+    return loss(student, teacher, temperature=temperature, student_temperature=own)
 
 
 @pytest.mark.parametrize(("temperature", "own"), [(1.0, 1.0), (4.0, 4.0), (4.0, 1.0), (0.5, 3.0)])
@@ -66,7 +71,7 @@ def test_ce_is_the_cross_entropy_of_the_softened_distributions(
 
 def test_mse_is_the_mean_over_units_and_classes_of_the_squared_difference() -> None:
     expected = ((STUDENT - TEACHER).numpy() ** 2).sum() / (N * C)
-    assert float(mse(STUDENT, TEACHER)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss(distance=Distance.MSE)) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("distance", list(Distance))
@@ -112,12 +117,6 @@ def test_tau_squared_leaves_the_labels_cross_entropy_as_it_is() -> None:
     labels = -np.log(softmax(STUDENT)[np.arange(N), LABELS.numpy()]).mean()
     expected = 0.75 * labels + 0.25 * 9 * by_hand_ce(STUDENT, TEACHER, 2, 3)
     assert float(scaled) == pytest.approx(expected, rel=1e-5)
-
-
-def test_mse_knows_neither_temperature_nor_scale() -> None:
-    bare = loss(distance=Distance.MSE, temperature=None, student_temperature=None)
-    given_both = loss(distance=Distance.MSE, temperature=64.0, gradient_scale="tau_squared")
-    assert torch.equal(bare, given_both)
 
 
 @pytest.mark.parametrize("distance", list(Distance))
@@ -191,11 +190,15 @@ def test_the_gradient_of_ce_sums_to_nothing_over_the_classes(
     assert float(student.grad.sum(dim=1).abs().max()) < 1e-6
 
 
+def test_each_objective_has_a_function_that_computes_it() -> None:
+    assert LOSSES.keys() == set(Objective.kinds.values())
+
+
 # -- units of different classes ------------------------------------------------------------------
 
 COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 """How many classes each unit has."""
-LOSSES = ("ce", "mse", "labels", "kd ce", "kd mse")
+PARTS = ("ce", "mse", "labels", "kd ce", "kd mse")
 
 
 def padded_units(counts: list[int], seed: int, width: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,17 +211,15 @@ def padded_units(counts: list[int], seed: int, width: int = 6) -> tuple[Tensor, 
 def masked_loss(
     which: str, student: Tensor, teacher: Tensor, labels: Tensor, real: Tensor | None
 ) -> Tensor:
-    if which == "ce":
-        return ce(student, teacher, 4.0, 2.0, real)
-    if which == "mse":
-        return mse(student, teacher, real)
     if which == "labels":
         return label_loss(student, labels, real)
-    distance = Distance(which.removeprefix("kd "))
-    return loss(student, teacher, labels=labels, distance=distance, alpha=0.5, real_NC=real)
+    distance, alpha = Distance(which.split()[-1]), 0.5 if which.startswith("kd") else 1.0
+    return loss(
+        student, teacher, labels=labels, distance=distance, alpha=alpha, temperature=4.0, real=real
+    )
 
 
-@pytest.mark.parametrize("which", LOSSES)
+@pytest.mark.parametrize("which", PARTS)
 @given(counts=COUNTS, seed=st.integers(0, 99))
 def test_a_loss_of_units_of_different_classes_is_the_mean_of_each_ones_own(
     which: str, counts: list[int], seed: int
@@ -233,7 +234,7 @@ def test_a_loss_of_units_of_different_classes_is_the_mean_of_each_ones_own(
     assert float(found) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("which", LOSSES)
+@pytest.mark.parametrize("which", PARTS)
 @pytest.mark.parametrize("strange", [1e4, -1e30, float("inf"), float("-inf"), float("nan")])
 def test_what_stands_where_a_class_is_not_real_changes_neither_loss_nor_gradient(
     which: str, strange: float
@@ -261,9 +262,7 @@ def test_classes_that_are_not_real_give_finite_gradients_in_half_precision(
     student, teacher, real = padded_units([2, 5, 1], 0)
     student = student.to(dtype).requires_grad_()
     labels = torch.tensor([1, IGNORED, 0])
-    value = loss(
-        student, teacher.to(dtype), labels=labels, distance=distance, alpha=0.5, real_NC=real
-    )
+    value = loss(student, teacher.to(dtype), labels=labels, distance=distance, alpha=0.5, real=real)
     value.backward()
     assert torch.isfinite(value)
     assert student.grad is not None
@@ -271,7 +270,7 @@ def test_classes_that_are_not_real_give_finite_gradients_in_half_precision(
     assert not student.grad[~real].any()
 
 
-@pytest.mark.parametrize("which", LOSSES)
+@pytest.mark.parametrize("which", PARTS)
 def test_a_unit_without_any_class_has_no_gradient(which: str) -> None:
     student, teacher, real = padded_units([3, 0], 0)
     leaf = student.requires_grad_()

@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import SENTENCES
+from models import SENTENCES, objective_of
 from test_ner import KINDS, every_kind, tokenizer_of, word_pieces
 from torch import Tensor
 from transformers import BertConfig, BertForQuestionAnswering
 
 from kdsearch.agenda import DataSpec
-from kdsearch.distill.losses import kd_loss, label_loss
+from kdsearch.distill.losses import Units, compute, label_loss
 from kdsearch.errors import InputError
 from kdsearch.search import Distance
 from kdsearch.study import TrainingSettings
@@ -383,16 +383,8 @@ def losses(
     student, real = TASK.units(student_RW, batch)
     teacher, _ = TASK.units(teacher_RW, batch)
     labels = TASK.labels(batch)
-    kd = kd_loss(
-        student,
-        teacher,
-        labels,
-        distance=distance,
-        alpha=1,
-        temperature=4,
-        student_temperature=2,
-        real_NC=real,
-    )
+    units = Units(student=student, teacher=teacher, labels=labels, real=real)
+    kd = compute(objective_of(distance, 4, 2), units)
     return float(label_loss(student, labels, real)), float(kd)
 
 

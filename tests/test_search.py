@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 import kdsearch
 from kdsearch.search import (
     TIED,
+    Ce,
     Checkpoint,
     Choice,
-    Configuration,
     Decision,
     Distance,
     Evaluate,
     Inner,
+    Mse,
     Parameter,
     Reward,
     Space,
@@ -72,8 +73,8 @@ def made_up(seed: int, levels: int = 1000) -> object:
 def test_the_papers_grid_has_440_configurations_whatever_broad_temperature_is_best(
     best: float,
 ) -> None:
-    counts = Counter(c.distance for c in configurations(PAPER, best))
-    assert counts == {CE: 420, MSE: 20}
+    counts = Counter(type(c.objective) for c in configurations(PAPER, best))
+    assert counts == {Ce: 420, Mse: 20}
 
 
 def test_under_mse_choices_that_differ_in_the_student_temperature_are_one() -> None:
@@ -82,39 +83,19 @@ def test_under_mse_choices_that_differ_in_the_student_temperature_are_one() -> N
     assert len(mse) == 2 * 10
 
 
-@pytest.mark.parametrize("temperatures", [(1.0, None), (None, 1.0), (1.0, 1.0)])
-def test_a_configuration_under_mse_holds_no_temperature(
-    temperatures: tuple[float | None, float | None],
-) -> None:
-    with pytest.raises(ValueError, match="raw logits"):
-        Configuration(
-            distance=MSE,
-            teacher=HS,
-            temperature=temperatures[0],
-            student_temperature=temperatures[1],
-            alpha=1.0,
-        )
-
-
-@pytest.mark.parametrize("bad", [None, 0.0, -1.0, float("inf"), float("nan")])
-def test_a_configuration_under_ce_has_two_positive_temperatures(bad: float | None) -> None:
-    for pair in ((bad, 1.0), (1.0, bad)):
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("inf"), float("nan")])
+def test_ce_has_two_positive_temperatures(bad: float) -> None:
+    for temperature, own in ((bad, 1.0), (1.0, bad)):
         with pytest.raises(ValueError, match="temperatures"):
-            Configuration(
-                distance=CE,
-                teacher=HS,
-                temperature=pair[0],
-                student_temperature=pair[1],
-                alpha=1.0,
-            )
+            Ce(temperature=temperature, student_temperature=own, alpha=1.0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.1, 1.1, float("nan")])
 def test_alpha_lies_above_0_and_at_most_at_1(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha"):
-        Configuration(
-            distance=MSE, teacher=HS, temperature=None, student_temperature=None, alpha=alpha
-        )
+        Mse(alpha=alpha)
+    with pytest.raises(ValueError, match="alpha"):
+        Ce(temperature=1.0, student_temperature=1.0, alpha=alpha)
 
 
 def test_tied_and_1_are_one_configuration_at_temperature_1_and_two_elsewhere() -> None:
@@ -122,13 +103,14 @@ def test_tied_and_1_are_one_configuration_at_temperature_1_and_two_elsewhere() -
     one = Choice(distance=CE, teacher=HS, student_temperature=1.0, alpha=1.0)
     assert tied.at(1.0) == one.at(1.0)
     assert tied.at(2.0) != one.at(2.0)
-    assert tied.at(2.0).student_temperature == 2.0
-    assert one.at(2.0).student_temperature == 1.0
+    assert tied.at(2.0).objective == Ce(temperature=2.0, student_temperature=2.0, alpha=1.0)
+    assert one.at(2.0).objective == Ce(temperature=2.0, student_temperature=1.0, alpha=1.0)
 
 
 def test_temperatures_have_six_significant_digits() -> None:
-    assert START.at(4 / 3).temperature == 1.33333
-    assert START.at(4 / 3).student_temperature == 1.33333
+    third = Ce(temperature=1.33333, student_temperature=1.33333, alpha=1.0)
+    assert Ce(temperature=4 / 3, student_temperature=TIED, alpha=1.0) == third
+    assert START.at(4 / 3).objective == third
     assert START.at(123456.7).temperature == 123457.0
 
 
@@ -287,10 +269,11 @@ def scored_by(**scores: float | None) -> object:
     """A score by the choice's values, the first name that is one of them; else 0.5."""
 
     def score(trial: Trial) -> float | None:
-        c = trial.configuration
-        names = [c.distance.value, c.teacher.value, f"a{c.alpha:g}".replace(".", "_")]
+        c, values = trial.configuration, trial.configuration.objective.parameters
+        alpha = f"a{values['alpha']:g}".replace(".", "_")
+        names = [c.objective.kind, c.teacher.value, alpha]
         if c.temperature is not None:
-            names.append("tied" if c.student_temperature == c.temperature else "one")
+            names.append("tied" if values["student_temperature"] == c.temperature else "one")
         return next((scores[name] for name in names if name in scores), 0.5)
 
     return score
@@ -462,10 +445,11 @@ def test_of_several_alternatives_the_one_of_the_highest_reward_is_stable() -> No
         space = small(student_temperatures=(TIED, 1.0, 2.0), distances=(CE,), teachers=(HS,))
 
         def score(trial: Trial) -> float:
-            c = trial.configuration
-            if c.student_temperature == c.temperature:
+            objective = trial.configuration.objective
+            assert isinstance(objective, Ce)
+            if objective.student_temperature == objective.temperature:
                 return 0.5
-            return {1.0: one, 2.0: two}.get(c.student_temperature or 0.0, 0.5)
+            return {1.0: one, 2.0: two}.get(objective.student_temperature, 0.5)
 
         return walk(space, score)[0]
 

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from kdsearch.agenda import DataSpec
+from kdsearch.distill.batch_loss import label_batch_loss
 from kdsearch.distill.models import check_head, word_tokenizer
-from kdsearch.distill.objective import label_objective
 from kdsearch.errors import InputError
 from kdsearch.study import TrainingSettings
 from kdsearch.study.grammar import generate
@@ -440,7 +440,7 @@ def test_a_translation_may_be_as_long_as_the_most_tokens_however_short_its_sourc
 
 def trained(model: Any, encoded: Encoded, steps: int) -> float:
     """Fit a model to a whole split; the last loss."""
-    objective = label_objective(TASK, model)
+    objective = label_batch_loss(TASK, model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     batch, loss = everything(encoded), torch.zeros(())
     model.train()

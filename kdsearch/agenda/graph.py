@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdsearch.agenda.training import (
     CheckpointSpec,
     DataSpec,
@@ -12,7 +14,7 @@ from kdsearch.agenda.training import (
     StudentTraining,
     TeacherTraining,
 )
-from kdsearch.search import Distance, Trial
+from kdsearch.search import Ce, Trial
 from kdsearch.study import SPLITS, Resolved, TestCase, TrainingSettings, given_labels
 
 
@@ -112,19 +114,16 @@ class Graph:
     def _student(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
     ) -> StudentTraining:
-        configuration = trial.configuration
-        scaled = configuration.distance is Distance.CE
+        objective = trial.configuration.objective
+        if isinstance(objective, Ce):
+            objective = replace(objective, gradient_scale=self._study.search.gradient_scale)
         return StudentTraining(
             data=self.data(case),
             model=self.student(case),
             teacher=outputs.checkpoint,
             outputs=outputs.key,
-            checkpoint_name=configuration.teacher,
-            distance=configuration.distance,
-            temperature=configuration.temperature,
-            student_temperature=configuration.student_temperature,
-            alpha=configuration.alpha,
-            gradient_scale=self._study.search.gradient_scale if scaled else "none",
+            checkpoint_name=trial.configuration.teacher,
+            objective=objective,
             learning_rate=trial.learning_rate,
             settings=self.settings(case),
             seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from kdsearch.agenda.agenda import Agenda, CaseView, Results
@@ -11,6 +12,7 @@ from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
 from kdsearch.search import (
     LAZY_TEMPERATURE,
+    Ce,
     Configuration,
     Space,
     Trial,
@@ -85,15 +87,15 @@ def _in_grid(
     graph: Graph, view: CaseView, outputs: OutputsTraining, training: StudentTraining
 ) -> bool:
     """Whether the training is a student of the case's grid, taught by `outputs`."""
-    configuration = Configuration(
-        distance=training.distance,
-        teacher=view.space.teachers[0],  # a name, on which no key depends
-        temperature=training.temperature,
-        student_temperature=training.student_temperature,
-        alpha=training.alpha,
-    )
     rate = training.learning_rate
-    if configuration not in _grid(view.space) or rate not in view.space.learning_rates:
+    if rate not in view.space.learning_rates:
+        return False
+    # The checkpoint's name is any: no key depends on it. The scale of the gradient is the study's.
+    objective = training.objective
+    if isinstance(objective, Ce):
+        objective = replace(objective, gradient_scale="none")
+    configuration = Configuration(objective=objective, teacher=view.space.teachers[0])
+    if configuration not in _grid(view.space):
         return False
     trial = Trial(configuration=configuration, learning_rate=rate)
     return training.key in {t.key for t in graph.students(view.case, trial, outputs)}

@@ -7,9 +7,18 @@ import json
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
-from kdsearch.search import Checkpoint, Distance
+from kdsearch.search import Ce, Checkpoint, Mse, Objective
 from kdsearch.study import LATER, Record, TrainingSettings
 
 VERSION = 2
@@ -141,6 +150,25 @@ class OutputsTraining(Keyed):
         return f"outputs of {self.checkpoint.model.name}{epoch} on {self.split}"
 
 
+_SPREAD = ("distance", "temperature", "student_temperature", "alpha", "gradient_scale")
+"""The fields of a training in which CE and MSE are written, beside the others."""
+
+
+def _plain(objective: Objective) -> dict[str, Any]:
+    return {"kind": objective.kind, **objective.parameters}
+
+
+def _objective(content: Any) -> Objective:
+    """What `_plain` wrote. Raises `ValueError`."""
+    if isinstance(content, Objective):
+        return content
+    try:
+        kind = Objective.kinds[content["kind"]]
+        return kind(**{name: value for name, value in content.items() if name != "kind"})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"is no objective: {error}") from None
+
+
 class StudentTraining(Keyed):
     """Distilling a student with one configuration and learning rate."""
 
@@ -152,20 +180,36 @@ class StudentTraining(Keyed):
     """The key of the teacher's outputs on the training split."""
     checkpoint_name: Checkpoint
     """What the search calls the checkpoint (two names may mean one); no part of the key."""
-    distance: Distance
-    temperature: float | None
-    student_temperature: float | None
-    alpha: float
-    gradient_scale: Literal["none", "tau_squared"]
+    objective: Annotated[Objective, PlainValidator(_objective), PlainSerializer(_plain)]
     learning_rate: float
     settings: TrainingSettings
     seed: int
 
     def __str__(self) -> str:
-        parts = [self.distance.upper(), self.checkpoint_name.value]
-        if self.temperature is not None:
-            parts += [f"τ_t={self.temperature:g}", f"τ_s={self.student_temperature:g}"]
-        return " ".join([*parts, f"α={self.alpha:g}", f"lr={self.learning_rate:g}"])
+        return f"{self.objective} {self.checkpoint_name.value} lr={self.learning_rate:g}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        """Take what `_spread` wrote."""
+        if not isinstance(content, dict) or "distance" not in content:
+            return content
+        given = {name: content[name] for name in _SPREAD if content[name] is not None}
+        kind = given.pop("distance")
+        if kind == "mse":
+            del given["gradient_scale"]
+        rest = {name: value for name, value in content.items() if name not in _SPREAD}
+        return {**rest, "objective": {"kind": kind, **given}}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """CE and MSE are written as they were when there was no other, so that keys stay."""
+        content: dict[str, Any] = handler(self)
+        if not isinstance(self.objective, Ce | Mse):
+            return content
+        objective: dict[str, Any] = content.pop("objective")
+        objective["distance"] = objective.pop("kind")
+        return {**content, **dict.fromkeys(_SPREAD), "gradient_scale": "none", **objective}
 
 
 class ErmTraining(Keyed):

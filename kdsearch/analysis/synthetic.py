@@ -29,9 +29,11 @@ from kdsearch.analysis.paper import CASES, MAXIMUM_OVER_ALPHA, paper_row
 from kdsearch.analysis.scores import Contender, Contenders, Tested
 from kdsearch.search import (
     TIED,
+    Ce,
     Checkpoint,
     Choice,
     Distance,
+    Mse,
     ValidationScore,
     lazy_choice,
 )
@@ -185,7 +187,7 @@ def _finish(
                 continue
             choice = _choice(training)
             validation = _validation(choice, winners[case])
-            if training.temperature in (2, None):
+            if training.objective.parameters.get("temperature") in (2, None):
                 validation += 1e-6  # the best temperature of every choice that has one
             agenda.add(training.key, _outcome(training, validation, test(case, choice)))
     return agenda
@@ -226,14 +228,19 @@ def _validation(choice: Choice, winners: _Winners) -> float:
 
 
 def _choice(training: StudentTraining) -> Choice:
-    tied = training.student_temperature == training.temperature and training.temperature != 1
-    student = TIED if tied else training.student_temperature
+    objective, teacher = training.objective, training.checkpoint_name
+    if isinstance(objective, Mse):
+        alpha = objective.alpha
+        return Choice(distance=Distance.MSE, teacher=teacher, student_temperature=None, alpha=alpha)
+    assert isinstance(objective, Ce)
+    student = objective.student_temperature
     # At τ_t = 1 there is lazy alone; it is told from the others by its temperature.
+    lazy = objective.temperature == 1
     return Choice(
-        distance=training.distance,
-        teacher=training.checkpoint_name,
-        student_temperature=None if training.distance is Distance.MSE else student,
-        alpha=training.alpha if training.temperature != 1 else _LAZY,
+        distance=Distance.CE,
+        teacher=teacher,
+        student_temperature=TIED if student == objective.temperature and not lazy else student,
+        alpha=_LAZY if lazy else objective.alpha,
     )
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdsearch.agenda import ForwardSettings, StudentTraining
-from kdsearch.distill.objective import CachedOutputs
+from kdsearch.distill.batch_loss import CachedOutputs
 from kdsearch.distill.training import predict
 from kdsearch.errors import InputError
 from kdsearch.ledger import put, storage_error

@@ -32,6 +32,7 @@ from kdsearch.agenda import (
     TestScore,
     Training,
 )
+from kdsearch.distill.batch_loss import BatchLoss, kd_batch_loss, label_batch_loss
 from kdsearch.distill.models import (
     build_model,
     check_head,
@@ -41,7 +42,6 @@ from kdsearch.distill.models import (
     load_tokenizer,
     model_folder,
 )
-from kdsearch.distill.objective import Objective, kd_objective, label_objective
 from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, State, evaluate, train
@@ -100,7 +100,7 @@ class _Worker:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch."""
         task = TASKS[training.data.task]
         model, _, history = self._train(
-            training, lambda model, examples: label_objective(task, model)
+            training, lambda model, examples: label_batch_loss(task, model)
         )
         outcome = self._outcome(training, model, history)
         if history.diverged:
@@ -149,14 +149,14 @@ class _Worker:
         if isinstance(training, StudentTraining):  # before the seed: it may run a training
             self._ensure(training.outputs, "outputs", checkpoint=training.teacher)
 
-        def objective_of(model: Any, examples: Encoded) -> Objective:
+        def batch_loss_of(model: Any, examples: Encoded) -> BatchLoss:
             if isinstance(training, ErmTraining):
-                return label_objective(task, model)
+                return label_batch_loss(task, model)
             path = self._ledger.path(f"outputs/{training.outputs}.npy")
             teacher = read_outputs(path, training, len(examples.labels), self._device)
-            return kd_objective(task, model, teacher, training)
+            return kd_batch_loss(task, model, teacher, training)
 
-        model, tokenizer, history = self._train(training, objective_of)
+        model, tokenizer, history = self._train(training, batch_loss_of)
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -191,7 +191,7 @@ class _Worker:
     def _train(
         self,
         training: TeacherTraining | StudentTraining | ErmTraining,
-        objective_of: Callable[[Any, Encoded], Objective],
+        batch_loss_of: Callable[[Any, Encoded], BatchLoss],
     ) -> tuple[Any, Any, History]:
         """Build the model and train it: it, its tokenizer, how it went.
 
@@ -216,7 +216,7 @@ class _Worker:
             data,
             examples,
             self._encoded(model, training.model, data, "validation", settings),
-            objective_of(model, examples),
+            batch_loss_of(model, examples),
             settings=settings,
             learning_rate=training.learning_rate,
             seed=training.seed,

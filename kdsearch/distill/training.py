@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
 from kdsearch.agenda import DataSpec, Epoch
-from kdsearch.distill.objective import Objective, label_objective
+from kdsearch.distill.batch_loss import BatchLoss, label_batch_loss
 from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
@@ -58,7 +58,7 @@ def train(
     data: DataSpec,
     examples: Encoded,
     validation: Encoded,
-    objective: Objective,
+    batch_loss: BatchLoss,
     *,
     settings: TrainingSettings,
     learning_rate: float,
@@ -96,16 +96,16 @@ def train(
         for step, indices in enumerate(islice(order, behind, None), behind + 1):
             batch = examples.batch(indices)
             with autocast(device, settings.precision):
-                batch_loss = objective(_outputs(model, task, examples, indices, parts), batch)
+                loss = batch_loss(_outputs(model, task, examples, indices, parts), batch)
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(batch_loss).backward()
+            scaler.scale(loss).backward()
             if settings.clip is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
-            total += batch_loss.detach() * len(indices)
+            total += loss.detach() * len(indices)
             if checkpoints is not None and checkpoints.due and step < steps_per_epoch:
                 taken = (number - 1) * steps_per_epoch + step
                 checkpoints.save(taken, _snapshot(moving, history, total))
@@ -215,7 +215,7 @@ def evaluate(
     """Score a model on a split whose rows all have labels; `order`, `parts`: see `predict`."""
     started = time.perf_counter()
     device = examples.labels.device
-    objective = label_objective(task, model)
+    batch_loss = label_batch_loss(task, model)
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
     for indices, batch, values in predict(
@@ -223,7 +223,7 @@ def evaluate(
     ):
         labelled = int((task.labels(batch) != IGNORED).sum())
         with autocast(device, settings.precision):
-            loss = objective(values, batch)
+            loss = batch_loss(values, batch)
             decoded = task.decode(model, tokenizer, batch, values, data, settings)
         total += loss.double() * labelled
         units += labelled

@@ -44,9 +44,7 @@ def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
     if view.phase2 is None:
         return
     if view.phase2.stable_tuned is None:
-        stable = view.phase2.stable
-        alike = [t for t in trials if t.configuration.distance is stable.distance]
-        own = [t for t in alike if stable.at(t.configuration.temperature) == t.configuration]
+        own = [t for t in trials if view.phase2.stable.includes(t.configuration)]
         yield from _leading(agenda, view, own)
     elif view.phase2.stable_tuned.best is not None:
         yield agenda.training(view, view.phase2.stable_tuned.best).key

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, StudentTraining
-from kdsearch.search import LAZY_TEMPERATURE, TIED, Choice, Space, Trial
+from kdsearch.search import LAZY_TEMPERATURE, TIED, Ce, Choice, Space, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ def students_of(agenda: Agenda, view: CaseView) -> Iterator[Student]:
     seen = set()
     stages = list(_stages(view))
     for trial, trainings in agenda.students(view.case).items():
-        stage = next((name for name, choice in stages if _stands_for(choice, trial)), None)
+        point = trial.configuration
+        stage = next((name for name, choice in stages if choice.includes(point)), None)
         if stage is None:
             continue  # a neighbour asked for it, not this case
         for training in trainings:
@@ -114,25 +115,19 @@ def _stages(view: CaseView) -> Iterator[tuple[str, Choice]]:
         yield "lazy", view.phase2.lazy
 
 
-def _stands_for(choice: Choice, trial: Trial) -> bool:
-    """Whether `trial` is `choice` at some temperature."""
-    configuration = trial.configuration
-    same_distance = choice.distance is configuration.distance
-    return same_distance and choice.at(configuration.temperature) == configuration
-
-
 def _params(student: Student) -> dict[str, Any]:
     configuration = student.trial.configuration
-    params: dict[str, Any] = {
-        "distance": configuration.distance.value,
+    objective = configuration.objective
+    params = {
+        "distance": objective.kind,
         "teacher": configuration.teacher.value,
-        "alpha": configuration.alpha,
+        **objective.parameters,
         "learning_rate": student.trial.learning_rate,
     }
-    if configuration.temperature is not None:
-        tied = configuration.student_temperature == configuration.temperature
-        params["temperature"] = configuration.temperature
-        params["student_temperature"] = TIED if tied else f"{configuration.student_temperature:g}"
+    if isinstance(objective, Ce):
+        del params["gradient_scale"]  # the same in the whole study
+        tied = objective.student_temperature == objective.temperature
+        params["student_temperature"] = TIED if tied else f"{objective.student_temperature:g}"
     return params
 
 

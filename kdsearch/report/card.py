@@ -10,6 +10,7 @@ import kdsearch
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.analysis import CaseResult
 from kdsearch.report.markdown import escape, score, table
+from kdsearch.search import SYMBOLS
 
 _PIPELINES = {"classification": "text-classification", "ner": "token-classification"}
 """Of the tasks that transformers 5 has a pipeline for."""
@@ -120,11 +121,11 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
         ("layers kept of it", layers),
         ("parameters", parameters),
         ("teacher", f"{training.teacher.model.name}, {training.checkpoint_name}{of}"),
-        ("distance", training.distance.upper()),
-        ("τ_t", training.temperature),
-        ("τ_s", training.student_temperature),
-        ("α", f"{training.alpha:g}"),
-        ("gradient scale", training.gradient_scale),
+        ("distance", training.objective.kind.upper()),
+        *(
+            (SYMBOLS.get(name, name.replace("_", " ")), value)
+            for name, value in training.objective.parameters.items()
+        ),
         ("learning rate", f"{training.learning_rate:g}"),
         ("epochs", f"{settings.epochs}, of which {outcome.best_epoch} is kept"),
         ("batch size", settings.batch_size),

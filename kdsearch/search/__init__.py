@@ -5,7 +5,6 @@ Standard library only: no clock, no randomness that is not seeded, no environmen
 
 from kdsearch.search.bounds import Bounds, count_bounds
 from kdsearch.search.configuration import (
-    TIED,
     Checkpoint,
     Choice,
     Configuration,
@@ -17,6 +16,7 @@ from kdsearch.search.configuration import (
     ValidationScore,
 )
 from kdsearch.search.inner import Evaluate, Scores, Tuned, rounds, tune
+from kdsearch.search.objectives import SYMBOLS, TIED, Ce, GradientScale, Mse, Objective
 from kdsearch.search.space import Inner, Space, choice_of, choices, configurations
 from kdsearch.search.stable import (
     LAZY_TEMPERATURE,
@@ -40,16 +40,21 @@ from kdsearch.search.traversal import (
 
 __all__ = [
     "LAZY_TEMPERATURE",
+    "SYMBOLS",
     "TIED",
     "Bounds",
     "Candidate",
+    "Ce",
     "Checkpoint",
     "Choice",
     "Configuration",
     "Decision",
     "Distance",
     "Evaluate",
+    "GradientScale",
     "Inner",
+    "Mse",
+    "Objective",
     "Parameter",
     "ParameterValue",
     "Reward",

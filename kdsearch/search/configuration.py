@@ -7,17 +7,14 @@ rate: the thing that has a validation score.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, NewType
+from typing import NewType
+
+from kdsearch.search.objectives import TIED, Ce, Mse, Objective, Tied
 
 ValidationScore = NewType("ValidationScore", float)
 """A score on the validation split, higher is better. The only kind of score a search accepts."""
-
-Tied = Literal["tied"]
-TIED: Final[Tied] = "tied"
-"""The student's temperature equals the teacher's: τ_s = τ_t."""
 
 StudentTemperature = float | Tied
 
@@ -50,41 +47,20 @@ class Parameter(StrEnum):
 ParameterValue = Distance | Checkpoint | StudentTemperature
 
 
-def significant(value: float) -> float:
-    """`value` rounded to the 6 significant digits that temperatures have in keys."""
-    return float(f"{value:.6g}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A point of the grid in canonical form: under MSE no temperature is active, so none is held.
+    """A point of the grid: what a student minimises, and which teacher checkpoint teaches it."""
 
-    Raises `ValueError` for a configuration that is not canonical or out of range.
-    """
-
-    distance: Distance
+    objective: Objective
     teacher: Checkpoint
-    temperature: float | None
-    student_temperature: float | None
-    alpha: float
 
-    def __post_init__(self) -> None:
-        temperatures = (self.temperature, self.student_temperature)
-        if self.distance is Distance.MSE and temperatures != (None, None):
-            raise ValueError("MSE compares raw logits: it has no temperatures")
-        if self.distance is Distance.CE and not all(
-            t is not None and 0 < t < math.inf for t in temperatures
-        ):
-            raise ValueError("CE needs two positive, finite temperatures")
-        if not 0 < self.alpha <= 1:
-            raise ValueError("alpha lies in (0, 1] (Eq. 1)")
+    @property
+    def temperature(self) -> float | None:
+        """The teacher's, τ_t; None under an objective without one."""
+        return self.objective.parameters.get("temperature")
 
     def __str__(self) -> str:
-        parts = [self.distance.upper(), self.teacher.value]
-        if self.temperature is not None:
-            parts.append(f"τ_t={self.temperature:g}")
-            parts.append(f"τ_s={self.student_temperature:g}")
-        return " ".join([*parts, f"α={self.alpha:g}"])
+        return f"{self.objective} {self.teacher.value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +83,21 @@ class Choice:
 
     def at(self, temperature: float | None) -> Configuration:
         """This choice at the teacher's temperature τ_t (None where it is inactive)."""
+        objective: Objective = Mse(alpha=self.alpha)
         if temperature is not None:
-            temperature = significant(temperature)
-        student = self.student_temperature
-        if isinstance(student, float | int):
-            student = significant(student)
-        return Configuration(
-            distance=self.distance,
-            teacher=self.teacher,
-            temperature=temperature,
-            student_temperature=temperature if student == TIED else student,
-            alpha=self.alpha,
-        )
+            assert self.student_temperature is not None
+            objective = Ce(
+                temperature=temperature,
+                student_temperature=self.student_temperature,
+                alpha=self.alpha,
+            )
+        return Configuration(objective=objective, teacher=self.teacher)
+
+    def includes(self, configuration: Configuration) -> bool:
+        """Whether `configuration` is this choice at some temperature."""
+        temperature = configuration.temperature
+        active = temperature is not None
+        return active == self.has_temperature and self.at(temperature) == configuration
 
     def value(self, parameter: Parameter) -> ParameterValue | None:
         """This choice's value of `parameter`; None where it is inactive."""

@@ -15,8 +15,8 @@ from kdsearch.search.configuration import (
     Parameter,
     ParameterValue,
     StudentTemperature,
-    significant,
 )
+from kdsearch.search.objectives import significant
 from kdsearch.search.temperature import local_temperatures
 
 

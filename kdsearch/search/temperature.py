@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdsearch.search.configuration import significant
+from kdsearch.search.objectives import significant
 
 
 def local_temperatures(broad: Sequence[float], best: float) -> tuple[float, ...]:

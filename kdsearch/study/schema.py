@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from kdsearch.search import TIED, Checkpoint, Distance, Inner, Parameter, Space, StudentTemperature
-from kdsearch.search.configuration import significant
+from kdsearch.search.objectives import significant
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]

@@ -10,10 +10,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from kdsearch.agenda import StudentTraining
-from kdsearch.distill.losses import in_chunks, kd_loss, label_loss
+from kdsearch.distill.losses import Units, compute, in_chunks, label_loss
 from kdsearch.tasks import Batch, Task, head_weights
 
-Objective = Callable[[Tensor, Batch], Tensor]
+BatchLoss = Callable[[Tensor, Batch], Tensor]
 """From the rows that a model says of a batch, [R, W], and that batch to a loss."""
 
 _MOST_LOGITS = 2**25
@@ -38,7 +38,7 @@ class CachedOutputs:
         return self.values[rows].to(batch.labels.device)
 
 
-def label_objective(task: Task, model: Any) -> Objective:
+def label_batch_loss(task: Task, model: Any) -> BatchLoss:
     """L1 alone: cross-entropy on the labels, as teachers are fine-tuned."""
 
     def narrow(values_RW: Tensor, batch: Batch) -> Tensor:
@@ -56,25 +56,16 @@ def label_objective(task: Task, model: Any) -> Objective:
     return wide if task.wide else narrow
 
 
-def kd_objective(
+def kd_batch_loss(
     task: Task, model: Any, teacher: CachedOutputs, training: StudentTraining
-) -> Objective:
+) -> BatchLoss:
     """L_KD of a student (Eq. 1), with the teacher's cached outputs."""
 
     def unit_loss(
         student_UC: Tensor, teacher_UC: Tensor, labels_U: Tensor, real_UC: Tensor | None
     ) -> Tensor:
-        return kd_loss(
-            student_UC,
-            teacher_UC,
-            labels_U,
-            distance=training.distance,
-            alpha=training.alpha,
-            temperature=training.temperature,
-            student_temperature=training.student_temperature,
-            gradient_scale=training.gradient_scale,
-            real_NC=real_UC,
-        )
+        units = Units(student=student_UC, teacher=teacher_UC, labels=labels_U, real=real_UC)
+        return compute(training.objective, units)
 
     def narrow(values_RW: Tensor, batch: Batch) -> Tensor:
         student_UC, real_UC = task.units(values_RW, batch)

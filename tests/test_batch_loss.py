@@ -11,6 +11,7 @@ from models import (
     data_of,
     encode,
     everything,
+    objective_of,
     rows_of,
     save_model,
     spread,
@@ -20,9 +21,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
 from kdsearch.agenda import CheckpointSpec, ModelSpec, StudentTraining
-from kdsearch.distill.losses import kd_loss
+from kdsearch.distill.batch_loss import CachedOutputs, kd_batch_loss, label_batch_loss
+from kdsearch.distill.losses import Units, compute
 from kdsearch.distill.models import word_tokenizer
-from kdsearch.distill.objective import CachedOutputs, kd_objective, label_objective
 from kdsearch.distill.training import autocast
 from kdsearch.search import Checkpoint, Distance
 from kdsearch.tasks import IGNORED, TASKS, Batch, Encoded, head_weights
@@ -65,22 +66,17 @@ def model_of(kind: str, seed: int, width: int = 16) -> Any:
 
 
 def training_of(task: str = "translation", **changes: Any) -> StudentTraining:
-    """A student's training, of which an objective reads Eq. 1's values."""
+    """A student's training, of which a batch loss reads the objective."""
     model = ModelSpec(
         name="m", weights=None, config={}, tokenizer="words", tokenizer_name=None, layers=None
     )
-    distance, temperature, own, alpha = changes.pop("case", CASES[0])
     return StudentTraining.model_construct(
         data=data_of(task),
         model=model,
         teacher=CheckpointSpec(model=model, training=None, epoch=None, labels=()),
         outputs="",
         checkpoint_name=Checkpoint.GIVEN,
-        distance=distance,
-        temperature=temperature,
-        student_temperature=own,
-        alpha=alpha,
-        gradient_scale=changes.get("gradient_scale", "none"),
+        objective=objective_of(*changes.pop("case", CASES[0]), **changes),
         learning_rate=1e-3,
         seed=0,
     )
@@ -107,18 +103,10 @@ def cached(model: Any, examples: Encoded, dtype: torch.dtype = torch.float32) ->
 
 def expected_loss(student: Any, teacher: Any, batch: Batch, case: Any) -> Tensor:
     """L_KD of the logits that both models compute directly."""
-    distance, temperature, own, alpha = case
     with torch.no_grad():
         teachers = logits_of(teacher, batch)
-    return kd_loss(
-        logits_of(student, batch),
-        teachers,
-        batch.labels,
-        distance=distance,
-        alpha=alpha,
-        temperature=temperature,
-        student_temperature=own,
-    )
+    units = Units(student=logits_of(student, batch), teacher=teachers, labels=batch.labels)
+    return compute(objective_of(*case), units)
 
 
 # -- wide outputs --------------------------------------------------------------------------------
@@ -126,13 +114,13 @@ def expected_loss(student: Any, teacher: Any, batch: Batch, case: Any) -> Tensor
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_objective_of_hidden_states_is_the_loss_of_both_models_own_logits(
+def test_the_batch_loss_of_hidden_states_is_the_loss_of_both_models_own_logits(
     kind: str, case: Any
 ) -> None:
     student, teacher, examples = model_of(kind, 1), model_of(kind, 2, width=24), translations()
-    objective = kd_objective(TASK, student, cached(teacher, examples), training_of(case=case))
+    batch_loss = kd_batch_loss(TASK, student, cached(teacher, examples), training_of(case=case))
     batch = examples.batch(torch.tensor([4, 0, 6]))
-    found = objective(TASK.outputs(student, batch), batch)
+    found = batch_loss(TASK.outputs(student, batch), batch)
     expected = expected_loss(student, teacher, batch, case)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
@@ -141,11 +129,11 @@ def test_the_objective_of_hidden_states_is_the_loss_of_both_models_own_logits(
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_gradient_is_that_of_the_loss_of_both_models_own_logits(kind: str, case: Any) -> None:
     student, teacher, examples = model_of(kind, 1), model_of(kind, 2, width=24), translations()
-    objective = kd_objective(TASK, student, cached(teacher, examples), training_of(case=case))
+    batch_loss = kd_batch_loss(TASK, student, cached(teacher, examples), training_of(case=case))
     batch = examples.batch(torch.tensor([4, 0, 6]))
     gradients = []
     for loss in (
-        objective(TASK.outputs(student, batch), batch),
+        batch_loss(TASK.outputs(student, batch), batch),
         expected_loss(student, teacher, batch, case),
     ):
         student.zero_grad()
@@ -183,16 +171,16 @@ def test_hidden_states_kept_in_half_precision_hardly_change_the_loss(
 ) -> None:
     student, teacher, examples = model_of("bart", 1), model_of("bart", 2), translations()
     kept = cached(teacher, examples, dtype)
-    objective = kd_objective(TASK, student, kept, training_of(case=case))
+    batch_loss = kd_batch_loss(TASK, student, kept, training_of(case=case))
     batch = everything(examples)
-    found = float(objective(TASK.outputs(student, batch), batch).detach())
+    found = float(batch_loss(TASK.outputs(student, batch), batch).detach())
     exact = float(expected_loss(student, teacher, batch, case).detach())
     assert found == pytest.approx(exact, rel=off)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("case", CASES)
-def test_the_objective_is_close_in_mixed_precision(precision: str, case: Any) -> None:
+def test_the_batch_loss_is_close_in_mixed_precision(precision: str, case: Any) -> None:
     student, teacher, examples = model_of("bart", 1), model_of("bart", 2), translations()
     kept = cached(teacher, examples, torch.bfloat16)
     if precision == "bf16":  # as a run prepares the teacher's head
@@ -200,10 +188,10 @@ def test_the_objective_is_close_in_mixed_precision(precision: str, case: Any) ->
         weight, bias = kept.head
         assert bias is not None
         kept = CachedOutputs(values=kept.values, head=(weight.bfloat16(), bias.bfloat16()))
-    objective = kd_objective(TASK, student, kept, training_of(case=case))
+    batch_loss = kd_batch_loss(TASK, student, kept, training_of(case=case))
     batch = everything(examples)
     with autocast(torch.device("cpu"), precision):
-        found = objective(TASK.outputs(student, batch), batch)
+        found = batch_loss(TASK.outputs(student, batch), batch)
     found.backward()
     exact = float(expected_loss(student, teacher, batch, case).detach())
     assert found.dtype == torch.float32
@@ -215,7 +203,9 @@ def test_no_gradient_reaches_the_teacher() -> None:
     student, teacher, examples = model_of("bart", 1), model_of("bart", 2), translations()
     kept = cached(teacher, examples)
     batch = everything(examples)
-    kd_objective(TASK, student, kept, training_of())(TASK.outputs(student, batch), batch).backward()
+    kd_batch_loss(TASK, student, kept, training_of())(
+        TASK.outputs(student, batch), batch
+    ).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert kept.head is not None
     assert not kept.values.requires_grad
@@ -226,20 +216,20 @@ def test_a_student_that_is_its_teacher_has_no_gradient() -> None:
     student, examples = model_of("bart", 1), translations()
     batch = everything(examples)
     for case in (CASES[0], CASES[3]):
-        objective = kd_objective(TASK, student, cached(student, examples), training_of(case=case))
+        batch_loss = kd_batch_loss(TASK, student, cached(student, examples), training_of(case=case))
         student.zero_grad()
-        objective(TASK.outputs(student, batch), batch).backward()
+        batch_loss(TASK.outputs(student, batch), batch).backward()
         assert (
             max(float(p.grad.abs().max()) for p in student.parameters() if p.requires_grad) < 1e-4
         )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_label_objective_of_a_translation_is_the_models_own_loss(kind: str) -> None:
+def test_the_label_loss_of_a_translation_is_the_models_own_loss(kind: str) -> None:
     model, batch = model_of(kind, 1), everything(translations())
     assert batch.targets is not None
     expected = model(**batch.arguments, labels=batch.targets.contiguous()).loss
-    found = label_objective(TASK, model)(TASK.outputs(model, batch), batch)
+    found = label_batch_loss(TASK, model)(TASK.outputs(model, batch), batch)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -269,9 +259,9 @@ def test_the_logits_of_a_wide_vocabulary_are_made_for_some_rows_at_a_time(
         )
         values = torch.zeros(rows, width, requires_grad=True)
         case = (distance, 2.0, 2.0, 0.5)
-        objective = kd_objective(TASK, student, kept, training_of(case=case))
+        batch_loss = kd_batch_loss(TASK, student, kept, training_of(case=case))
         with Largest() as largest:
-            objective(values, batch).backward()
+            batch_loss(values, batch).backward()
     assert values.grad is not None
     assert vocabulary * 64 < largest.numbers <= 2**25 < rows * vocabulary / 8
 
@@ -281,35 +271,27 @@ def test_the_logits_of_a_wide_vocabulary_are_made_for_some_rows_at_a_time(
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("task", ["classification", "ner"])
-def test_the_objective_of_kept_logits_is_the_loss_of_each_units_own(
+def test_the_batch_loss_of_kept_logits_is_the_loss_of_each_units_own(
     task: str, case: Any, tmp_path: Path
 ) -> None:
     student, teacher, tokenizer = pair(task, tmp_path)
     examples = encode(task, rows_of(task)[:9], tokenizer)
     batch = examples.batch(torch.tensor([7, 2, 5]))
-    distance, temperature, own, alpha = case
     with torch.no_grad():
         every = TASKS[task].outputs(teacher, everything(examples))
         teachers = TASKS[task].outputs(teacher, batch)
-    objective = kd_objective(
+    batch_loss = kd_batch_loss(
         TASKS[task], student, CachedOutputs(values=every, head=None), training_of(task, case=case)
     )
     values = TASKS[task].outputs(student, batch)
-    expected = kd_loss(
-        values,
-        teachers,
-        batch.labels,
-        distance=distance,
-        alpha=alpha,
-        temperature=temperature,
-        student_temperature=own,
-    )
-    found = float(objective(values, batch).detach())
+    units = Units(student=values, teacher=teachers, labels=batch.labels)
+    expected = compute(objective_of(*case), units)
+    found = float(batch_loss(values, batch).detach())
     assert found == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_objective_of_qa_is_the_mean_over_the_starts_and_ends_of_windows(
+def test_the_batch_loss_of_qa_is_the_mean_over_the_starts_and_ends_of_windows(
     case: Any, tmp_path: Path
 ) -> None:
     student, teacher, tokenizer = pair("qa", tmp_path)
@@ -330,19 +312,14 @@ def test_the_objective_of_qa_is_the_mean_over_the_starts_and_ends_of_windows(
                 labels.append(label)
                 parts.append((own_values[None, :, side], teachers[None, :, side], label))
         every = task.outputs(teacher, everything(examples))
-        objective = kd_objective(
+        batch_loss = kd_batch_loss(
             task, student, CachedOutputs(values=every, head=None), training_of("qa", case=case)
         )
-        found = float(objective(task.outputs(student, batch), batch))
+        found = float(batch_loss(task.outputs(student, batch), batch))
         each = [
-            kd_loss(
-                one,
-                other,
-                torch.tensor([label]),
-                distance=distance,
-                alpha=1.0,
-                temperature=temperature,
-                student_temperature=own,
+            compute(
+                objective_of(distance, temperature, own),
+                Units(student=one, teacher=other, labels=torch.tensor([label])),
             )
             for one, other, label in parts
         ]

@@ -1,0 +1,38 @@
+"""Which function computes an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from kdsearch.distill.losses.units import Units
+from kdsearch.search import Objective
+
+Kind = TypeVar("Kind", bound=Objective)
+
+LOSSES: dict[type[Objective], Callable[[Any, Units], Tensor]] = {}
+
+
+def loss_of(
+    kind: type[Kind],
+) -> Callable[[Callable[[Kind, Units], Tensor]], Callable[[Kind, Units], Tensor]]:
+    """Make the function below compute the objectives of a kind.
+
+    It is given one and what its units are said to be, with logits in single precision, and
+    returns a scalar: the mean over the units.
+    """
+
+    def register(function: Callable[[Kind, Units], Tensor]) -> Callable[[Kind, Units], Tensor]:
+        LOSSES[kind] = function
+        return function
+
+    return register
+
+
+def compute(objective: Objective, units: Units) -> Tensor:
+    """The loss of `units` under `objective`, a scalar."""
+    single = replace(units, student=units.student.float(), teacher=units.teacher.float())
+    return LOSSES[type(objective)](objective, single)
