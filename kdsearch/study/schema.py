@@ -434,13 +434,14 @@ class Search(Section):
         )
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Adam(Section):
     """AdamW. It nearly cancels a constant factor of the loss at α = 1, but not where ε matters."""
 
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.999,
-    )
+    # A list too: what a validator saw before comes as Python's, not as JSON's.
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
     epsilon: Positive = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
