@@ -5,13 +5,25 @@ A change on purpose raises `agenda.VERSION`. A new field that a key would cover 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
+from pydantic import ValidationError
 
 from kdsearch.agenda import VERSION, Graph, StudentTraining, Training
-from kdsearch.agenda.training import DataSpec, Keyed
-from kdsearch.search import Ce, Checkpoint, Configuration, Mse, Trial
+from kdsearch.agenda.training import DataSpec, Keyed, parse_training
+from kdsearch.search import (
+    Ce,
+    Checkpoint,
+    Configuration,
+    Dkd,
+    Jsd,
+    Mse,
+    Objective,
+    ReverseKl,
+    Trial,
+)
 from kdsearch.study import (
     LATER,
     Resolved,
@@ -200,3 +212,57 @@ def test_a_field_that_came_later_is_in_the_key_once_it_differs(field: dict[str, 
     student = trainings()["names: CE"]
     assert isinstance(student, StudentTraining)
     assert _later(student, **field).key != student.key
+
+
+# -- objectives -----------------------------------------------------------------------------------
+
+OTHERS = [
+    ReverseKl(temperature=4, student_temperature=2, alpha=1),
+    Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.5),
+    Dkd(temperature=4, target=1, non_target=8, warmup_epochs=20),
+]
+
+
+@pytest.mark.parametrize("name", ["names: CE", "names: MSE"])
+def test_ce_and_mse_are_written_as_when_there_was_no_other(name: str) -> None:
+    training = trainings()[name]
+    written = training.model_dump(mode="json")
+    assert {"distance", "temperature", "student_temperature", "alpha"} < written.keys()
+    assert "objective" not in written
+    assert parse_training(written) == training
+
+
+@pytest.mark.parametrize("objective", OTHERS, ids=lambda objective: objective.kind)
+def test_a_student_of_another_objective_is_read_as_it_was_written(objective: Objective) -> None:
+    student = trainings()["names: CE"].model_copy(update={"objective": objective})
+    found = parse_training(student.model_dump(mode="json"))
+    assert found == student
+    assert found.key not in PINNED.values()
+
+
+def test_students_of_different_objectives_have_different_keys() -> None:
+    student = trainings()["names: CE"]
+    every = [student.model_copy(update={"objective": objective}).key for objective in OTHERS]
+    every += [
+        student.model_copy(update={"objective": replace(objective, **{name: 3})}).key
+        for objective in OTHERS
+        for name in ("temperature", "student_temperature", "target")
+        if name in objective.parameters
+    ]
+    assert len(set(every)) == len(every)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"kind": "nonsense"},
+        {"kind": "dkd", "temperature": 4},
+        {"kind": "dkd", "temperature": 4, "target": 1, "non_target": 8, "gamma": 2},
+        {"kind": "jsd", "temperature": 4, "student_temperature": 2, "alpha": 1, "beta": 3},
+        {},
+    ],
+)
+def test_what_is_no_objective_is_refused(written: dict[str, Any]) -> None:
+    student = trainings()["names: CE"].model_copy(update={"objective": OTHERS[2]})
+    with pytest.raises(ValidationError):
+        parse_training({**student.model_dump(mode="json"), "objective": written})

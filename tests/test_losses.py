@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from models import Largest, objective_of
 from torch import Tensor
 
 from kdsearch.distill.losses import LOSSES, Units, compute, in_chunks, label_loss
-from kdsearch.search import Distance, Objective
+from kdsearch.search import TIED, Ce, Distance, Dkd, Jsd, Mse, Objective, ReverseKl
 from kdsearch.tasks import IGNORED
 
 N, C = 5, 4
@@ -194,11 +197,179 @@ def test_each_objective_has_a_function_that_computes_it() -> None:
     assert LOSSES.keys() == set(Objective.kinds.values())
 
 
+# -- other objectives ----------------------------------------------------------------------------
+
+VECTORS = json.loads((Path(__file__).parent / "loss_vectors.json").read_text())
+"""What public code computes; see `about` in it."""
+
+
+def published(objective: Objective) -> tuple[float, Tensor]:
+    """The loss of the vectors' logits, and its gradient."""
+    student = torch.tensor(VECTORS["student_logits"], requires_grad=True)
+    teacher, labels = (torch.tensor(VECTORS[name]) for name in ("teacher_logits", "labels"))
+    value = compute(objective, Units(student=student, teacher=teacher, labels=labels))
+    value.backward()
+    assert student.grad is not None
+    return float(value), student.grad
+
+
+def vectors(name: str) -> list[Any]:
+    return [
+        pytest.param(case, id=case["name"])
+        for case in VECTORS["cases"]
+        if case["name"].startswith(name)
+    ]
+
+
+@pytest.mark.parametrize("case", vectors("kd"))
+def test_ce_with_tau_squared_has_the_gradient_of_published_kd(case: Any) -> None:
+    temperature = case["params"]["temperature"]
+    loss, gradient = published(
+        Ce(
+            temperature=temperature,
+            student_temperature=TIED,
+            alpha=1,
+            gradient_scale="tau_squared",
+        )
+    )
+    torch.testing.assert_close(gradient, torch.tensor(case["grad_student"]), atol=1e-5, rtol=1e-5)
+    teacher = torch.tensor(VECTORS["teacher_logits"])
+    entropy = by_hand_ce(teacher, teacher, temperature, temperature)
+    assert loss == pytest.approx(case["loss"] + temperature**2 * entropy, rel=1e-5)
+
+
+@pytest.mark.parametrize("case", vectors("dkd"))
+def test_dkd_is_the_published_one_with_its_gradient(case: Any) -> None:
+    given = case["params"]
+    loss, gradient = published(
+        Dkd(
+            temperature=given["temperature"],
+            target=given["alpha"],
+            non_target=given["beta"],
+            label_weight=0,
+        )
+    )
+    assert loss == pytest.approx(case["loss"], rel=1e-5)
+    torch.testing.assert_close(gradient, torch.tensor(case["grad_student"]), atol=1e-5, rtol=1e-5)
+
+
+def test_dkd_adds_the_labels_cross_entropy_by_its_weight() -> None:
+    bare = Dkd(temperature=4, target=1, non_target=8, label_weight=0)
+    units = Units(student=STUDENT, teacher=TEACHER, labels=LABELS)
+    own = float(label_loss(STUDENT, LABELS))
+    found = float(compute(replace(bare, label_weight=0.5), units))
+    assert found == pytest.approx(float(compute(bare, units)) + 0.5 * own, rel=1e-6)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(1, 0.25), (3, 0.75), (4, 1), (9, 1)])
+def test_the_distillation_of_dkd_warms_up_over_epochs(epoch: int, share: float) -> None:
+    whole = Dkd(temperature=4, target=1, non_target=8, label_weight=0)
+    units = Units(student=STUDENT, teacher=TEACHER, labels=LABELS, epoch=epoch)
+    found = float(compute(replace(whole, warmup_epochs=4), units))
+    assert found == pytest.approx(share * float(compute(whole, units)), rel=1e-6)
+
+
+def test_dkd_leaves_out_units_without_a_label() -> None:
+    some = LABELS.clone()
+    some[1] = IGNORED
+    objective, rest = Dkd(temperature=4, target=1, non_target=8), torch.tensor([0, 2, 3, 4])
+    found = compute(objective, Units(student=STUDENT, teacher=TEACHER, labels=some))
+    alone = Units(student=STUDENT[rest], teacher=TEACHER[rest], labels=LABELS[rest])
+    assert float(found) == pytest.approx(float(compute(objective, alone)), rel=1e-6)
+
+
+def test_dkd_is_finite_where_the_student_is_certain_of_the_label() -> None:
+    student = torch.tensor([[200.0, 0.0, -1.0]], requires_grad=True)
+    teacher, labels = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0])
+    value = compute(
+        Dkd(temperature=1, target=1, non_target=8),
+        Units(student=student, teacher=teacher, labels=labels),
+    )
+    value.backward()
+    assert torch.isfinite(value)
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
+def kl(of: Any, against: Any) -> float:
+    """The KL divergence of probabilities, the mean over units."""
+    return float((of * np.log(of / against)).sum(axis=1).mean())
+
+
+def test_reverse_kl_is_the_divergence_of_the_student_from_the_teacher() -> None:
+    units = Units(student=STUDENT, teacher=TEACHER, labels=LABELS)
+    found = float(compute(ReverseKl(temperature=4, student_temperature=2, alpha=1), units))
+    assert found == pytest.approx(kl(softmax(STUDENT, 2), softmax(TEACHER, 4)), rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_jsd_weighs_the_divergences_of_both_from_their_mixture(beta: float) -> None:
+    student, teacher = softmax(STUDENT, 2), softmax(TEACHER, 4)
+    mixture = beta * teacher + (1 - beta) * student
+    units = Units(student=STUDENT, teacher=TEACHER, labels=LABELS)
+    found = compute(Jsd(temperature=4, student_temperature=2, alpha=1, beta=beta), units)
+    expected = beta * kl(teacher, mixture) + (1 - beta) * kl(student, mixture)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["reverse KL", "JSD"])
+def test_its_gradient_is_that_of_the_formula_in_double_precision(objective: str) -> None:
+    def formula(student: Tensor) -> Tensor:
+        p, q = (TEACHER.double() / 4).softmax(-1), (student / 2).softmax(-1)
+        if objective == "reverse KL":
+            return (q * (q / p).log()).sum(-1).mean()
+        m = 0.3 * p + 0.7 * q
+        return (0.3 * p * (p / m).log() + 0.7 * q * (q / m).log()).sum(-1).mean()
+
+    exact, student = STUDENT.double().requires_grad_(), STUDENT.clone().requires_grad_()
+    formula(exact).backward()
+    masked_loss(objective, student, TEACHER, LABELS, None).backward()
+    assert exact.grad is not None
+    torch.testing.assert_close(student.grad, exact.grad.float(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"beta": 0}, "beta"),
+        ({"beta": 1}, "beta"),
+        ({"temperature": 0}, "JSD needs"),
+        ({"alpha": 0}, "alpha"),
+    ],
+)
+def test_a_jsd_out_of_range_is_refused(values: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Jsd(**{"temperature": 1, "student_temperature": TIED, "alpha": 1, "beta": 0.5, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"temperature": float("inf")}, "DKD needs"),
+        ({"target": 0, "non_target": 0}, "nothing is distilled"),
+        ({"label_weight": -1}, "weights"),
+        ({"warmup_epochs": -1}, "warmup_epochs"),
+    ],
+)
+def test_a_dkd_out_of_range_is_refused(values: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Dkd(**{"temperature": 1, "target": 1, "non_target": 8, **values})
+
+
 # -- units of different classes ------------------------------------------------------------------
 
 COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 """How many classes each unit has."""
-PARTS = ("ce", "mse", "labels", "kd ce", "kd mse")
+OBJECTIVES: dict[str, Objective | None] = {
+    "CE": Ce(temperature=4, student_temperature=2, alpha=1),
+    "CE and labels": Ce(temperature=4, student_temperature=2, alpha=0.5),
+    "MSE": Mse(alpha=1),
+    "MSE and labels": Mse(alpha=0.5),
+    "reverse KL": ReverseKl(temperature=4, student_temperature=2, alpha=1),
+    "JSD": Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.3),
+    "DKD": Dkd(temperature=4, target=1, non_target=8),
+    "labels": None,
+}
 
 
 def padded_units(counts: list[int], seed: int, width: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,15 +382,13 @@ def padded_units(counts: list[int], seed: int, width: int = 6) -> tuple[Tensor, 
 def masked_loss(
     which: str, student: Tensor, teacher: Tensor, labels: Tensor, real: Tensor | None
 ) -> Tensor:
-    if which == "labels":
+    objective = OBJECTIVES[which]
+    if objective is None:
         return label_loss(student, labels, real)
-    distance, alpha = Distance(which.split()[-1]), 0.5 if which.startswith("kd") else 1.0
-    return loss(
-        student, teacher, labels=labels, distance=distance, alpha=alpha, temperature=4.0, real=real
-    )
+    return compute(objective, Units(student=student, teacher=teacher, labels=labels, real=real))
 
 
-@pytest.mark.parametrize("which", PARTS)
+@pytest.mark.parametrize("which", OBJECTIVES)
 @given(counts=COUNTS, seed=st.integers(0, 99))
 def test_a_loss_of_units_of_different_classes_is_the_mean_of_each_ones_own(
     which: str, counts: list[int], seed: int
@@ -234,7 +403,7 @@ def test_a_loss_of_units_of_different_classes_is_the_mean_of_each_ones_own(
     assert float(found) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("which", PARTS)
+@pytest.mark.parametrize("which", OBJECTIVES)
 @pytest.mark.parametrize("strange", [1e4, -1e30, float("inf"), float("-inf"), float("nan")])
 def test_what_stands_where_a_class_is_not_real_changes_neither_loss_nor_gradient(
     which: str, strange: float
@@ -270,7 +439,7 @@ def test_classes_that_are_not_real_give_finite_gradients_in_half_precision(
     assert not student.grad[~real].any()
 
 
-@pytest.mark.parametrize("which", PARTS)
+@pytest.mark.parametrize("which", OBJECTIVES)
 def test_a_unit_without_any_class_has_no_gradient(which: str) -> None:
     student, teacher, real = padded_units([3, 0], 0)
     leaf = student.requires_grad_()

@@ -52,7 +52,7 @@ def bert(kind: str = "bert", seed: int = 0) -> Any:
     return AutoModelForSequenceClassification.from_config(config)
 
 
-def on_labels(values: Tensor, batch: Batch) -> Tensor:
+def on_labels(values: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
     return nn.functional.cross_entropy(values.float(), batch.labels)
 
 
@@ -401,6 +401,17 @@ def test_the_rate_first_rises_over_the_steps_of_the_warmup(
 ) -> None:
     expected = [0.25, 0.5, 0.75, 1.0, *rest]
     assert rates(schedule=schedule, warmup=0.4) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_batch_loss_is_told_the_epoch() -> None:
+    told = []
+
+    def telling(values: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
+        told.append(epoch)
+        return on_labels(values, batch)
+
+    trained(bert(), telling, epochs=3, batch_size=20)
+    assert told == [1, 1, 2, 2, 3, 3]
 
 
 # -- which epochs are kept ---------------------------------------------------------------------

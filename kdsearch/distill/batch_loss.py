@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -13,8 +12,13 @@ from kdsearch.agenda import StudentTraining
 from kdsearch.distill.losses import Units, compute, in_chunks, label_loss
 from kdsearch.tasks import Batch, Task, head_weights
 
-BatchLoss = Callable[[Tensor, Batch], Tensor]
-"""From the rows that a model says of a batch, [R, W], and that batch to a loss."""
+
+class BatchLoss(Protocol):
+    """What a training minimises of a batch."""
+
+    def __call__(self, values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
+        """The loss, from the rows that a model says of `batch`, [R, W]."""
+
 
 _MOST_LOGITS = 2**25
 """At once, of a wide vocabulary: 128 MB in single precision, a few times over."""
@@ -41,11 +45,11 @@ class CachedOutputs:
 def label_batch_loss(task: Task, model: Any) -> BatchLoss:
     """L1 alone: cross-entropy on the labels, as teachers are fine-tuned."""
 
-    def narrow(values_RW: Tensor, batch: Batch) -> Tensor:
+    def narrow(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
         logits_UC, real_UC = task.units(values_RW, batch)
         return label_loss(logits_UC, task.labels(batch), real_UC)
 
-    def wide(values_RW: Tensor, batch: Batch) -> Tensor:
+    def wide(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
         head = head_weights(model)
 
         def loss(chunk_RW: Tensor, indices: Tensor) -> Tensor:
@@ -59,20 +63,21 @@ def label_batch_loss(task: Task, model: Any) -> BatchLoss:
 def kd_batch_loss(
     task: Task, model: Any, teacher: CachedOutputs, training: StudentTraining
 ) -> BatchLoss:
-    """L_KD of a student (Eq. 1), with the teacher's cached outputs."""
+    """The objective of a student, with the teacher's cached outputs."""
 
-    def unit_loss(
-        student_UC: Tensor, teacher_UC: Tensor, labels_U: Tensor, real_UC: Tensor | None
-    ) -> Tensor:
-        units = Units(student=student_UC, teacher=teacher_UC, labels=labels_U, real=real_UC)
-        return compute(training.objective, units)
-
-    def narrow(values_RW: Tensor, batch: Batch) -> Tensor:
+    def narrow(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
         student_UC, real_UC = task.units(values_RW, batch)
         teacher_UC, _ = task.units(teacher.of(batch), batch)
-        return unit_loss(student_UC, teacher_UC, task.labels(batch), real_UC)
+        units = Units(
+            student=student_UC,
+            teacher=teacher_UC,
+            labels=task.labels(batch),
+            real=real_UC,
+            epoch=epoch,
+        )
+        return compute(training.objective, units)
 
-    def wide(values_RW: Tensor, batch: Batch) -> Tensor:
+    def wide(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
         head = head_weights(model)
         hidden_RW = teacher.of(batch)
         assert teacher.head is not None
@@ -80,7 +85,13 @@ def kd_batch_loss(
 
         def loss(chunk_RW: Tensor, indices: Tensor) -> Tensor:
             teacher_UC = _logits(hidden_RW[indices].to(teacher_head[0].dtype), teacher_head)
-            return unit_loss(_logits(chunk_RW, head), teacher_UC, batch.labels[indices], None)
+            units = Units(
+                student=_logits(chunk_RW, head),
+                teacher=teacher_UC,
+                labels=batch.labels[indices],
+                epoch=epoch,
+            )
+            return compute(training.objective, units)
 
         return in_chunks(loss, values_RW, _chunk(head))
 

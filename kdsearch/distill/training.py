@@ -96,7 +96,7 @@ def train(
         for step, indices in enumerate(islice(order, behind, None), behind + 1):
             batch = examples.batch(indices)
             with autocast(device, settings.precision):
-                loss = batch_loss(_outputs(model, task, examples, indices, parts), batch)
+                loss = batch_loss(_outputs(model, task, examples, indices, parts), batch, number)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             if settings.clip is not None:

@@ -16,7 +16,18 @@ from kdsearch.search.configuration import (
     ValidationScore,
 )
 from kdsearch.search.inner import Evaluate, Scores, Tuned, rounds, tune
-from kdsearch.search.objectives import SYMBOLS, TIED, Ce, GradientScale, Mse, Objective
+from kdsearch.search.objectives import (
+    SYMBOLS,
+    TIED,
+    Ce,
+    Dkd,
+    GradientScale,
+    Jsd,
+    Mse,
+    Objective,
+    ReverseKl,
+    Softened,
+)
 from kdsearch.search.space import Inner, Space, choice_of, choices, configurations
 from kdsearch.search.stable import (
     LAZY_TEMPERATURE,
@@ -50,15 +61,19 @@ __all__ = [
     "Configuration",
     "Decision",
     "Distance",
+    "Dkd",
     "Evaluate",
     "GradientScale",
     "Inner",
+    "Jsd",
     "Mse",
     "Objective",
     "Parameter",
     "ParameterValue",
+    "ReverseKl",
     "Reward",
     "Scores",
+    "Softened",
     "Space",
     "Stage",
     "StudentTemperature",

@@ -28,9 +28,11 @@ class Objective:
     kinds: ClassVar[dict[str, type[Objective]]] = {}
     """Every objective there is, by its name."""
 
-    def __init_subclass__(cls, *, kind: str) -> None:
-        cls.kind = kind
-        Objective.kinds[kind] = cls
+    def __init_subclass__(cls, *, kind: str = "") -> None:
+        """Without a `kind`, a part that several objectives share."""
+        if kind:
+            cls.kind = kind
+            Objective.kinds[kind] = cls
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -48,8 +50,8 @@ class Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ce(Objective, kind="ce"):
-    """Cross-entropy between the softened probabilities, mixed with the labels' (Eq. 1).
+class Softened(Objective):
+    """A distance between probabilities at temperatures, mixed with the labels' loss (Eq. 1).
 
     Raises `ValueError` for a value out of range.
     """
@@ -64,10 +66,62 @@ class Ce(Objective, kind="ce"):
         if student == TIED:
             student = temperature
         if not all(0 < t < math.inf for t in (temperature, student)):
-            raise ValueError("CE needs two positive, finite temperatures")
+            raise ValueError(f"{self.kind.upper()} needs two positive, finite temperatures")
         _check_alpha(self.alpha)
         object.__setattr__(self, "temperature", significant(temperature))
         object.__setattr__(self, "student_temperature", significant(student))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ce(Softened, kind="ce"):
+    """Cross-entropy of the student's probabilities under the teacher's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseKl(Softened, kind="reverse_kl"):
+    """KL divergence of the student's probabilities from the teacher's: KL(p_s‖p_t)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jsd(Softened, kind="jsd"):
+    """Generalised Jensen–Shannon divergence: both probabilities' KL from their mixture."""
+
+    beta: float
+    """The teacher's share of the mixture, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta < 1:
+            raise ValueError("beta lies in (0, 1): at 0 and at 1 the divergence is 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dkd(Objective, kind="dkd"):
+    """Decoupled KD (Zhao et al., CVPR 2022): the label's share of KL, and that of the others.
+
+    Of two classes there is one other, so that its second part is 0. Raises `ValueError` for a
+    value out of range.
+    """
+
+    temperature: float
+    target: float
+    """Weight of the label's part, the paper's α."""
+    non_target: float
+    """Weight of the other classes' part, the paper's β."""
+    label_weight: float = 1.0
+    """Weight of the cross-entropy on the labels."""
+    warmup_epochs: int = 0
+    """Over which the distillation grows linearly to its whole weight."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError("DKD needs a positive, finite temperature")
+        weights = (self.target, self.non_target, self.label_weight, self.warmup_epochs)
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError("weights and warmup_epochs are at least 0, and finite")
+        if self.target == self.non_target == 0:
+            raise ValueError("target or non_target is above 0, else nothing is distilled")
+        object.__setattr__(self, "temperature", significant(self.temperature))
 
 
 @dataclass(frozen=True, kw_only=True)

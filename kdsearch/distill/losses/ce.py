@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdsearch.distill.losses.registry import loss_of
-from kdsearch.distill.losses.units import Units, masked, mixed
+from kdsearch.distill.losses.units import Units, at_temperatures, mixed, scaled
 from kdsearch.search import Ce
 
 
@@ -15,10 +15,6 @@ def ce(objective: Ce, units: Units) -> Tensor:
 
     Its gradient is that of the KL divergence: they differ by the teacher's entropy.
     """
-    own = float(objective.student_temperature)
-    probabilities_NC = masked(units.teacher / objective.temperature, units.real).softmax(-1)
-    log_probabilities_NC = masked(units.student / own, units.real).log_softmax(-1)
-    loss = -(probabilities_NC * log_probabilities_NC).sum(dim=-1).mean()
-    if objective.gradient_scale == "tau_squared":
-        loss = loss * own**2
-    return mixed(units, objective.alpha, loss)
+    student_NC, teacher_NC = at_temperatures(objective, units)
+    loss = -(teacher_NC.softmax(dim=-1) * student_NC.log_softmax(dim=-1)).sum(dim=-1).mean()
+    return mixed(units, objective.alpha, scaled(objective, loss))

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kdsearch.search import Softened
 from kdsearch.tasks import IGNORED
 
 
@@ -24,6 +25,8 @@ class Units:
     """Class numbers, [N], or `IGNORED`."""
     real: Tensor | None = None
     """Where units have different classes, which of the C each has, [N, C]."""
+    epoch: int = 1
+    """Which this is of the training, from 1."""
 
 
 def mixed(units: Units, alpha: float, loss: Tensor) -> Tensor:
@@ -35,6 +38,21 @@ def mixed(units: Units, alpha: float, loss: Tensor) -> Tensor:
         return loss
     own = label_loss(units.student, units.labels, units.real)
     return (1 - alpha) * own + alpha * loss
+
+
+def at_temperatures(objective: Softened, units: Units) -> tuple[Tensor, Tensor]:
+    """The logits of student and teacher, each over its temperature, [N, C]."""
+    return (
+        masked(units.student / float(objective.student_temperature), units.real),
+        masked(units.teacher / objective.temperature, units.real),
+    )
+
+
+def scaled(objective: Softened, loss: Tensor) -> Tensor:
+    """The loss times τ_s², where that is asked for (Hinton et al., 2015)."""
+    if objective.gradient_scale == "none":
+        return loss
+    return loss * float(objective.student_temperature) ** 2
 
 
 def label_loss(student_NC: Tensor, labels_N: Tensor, real_NC: Tensor | None = None) -> Tensor:
