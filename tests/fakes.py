@@ -24,7 +24,6 @@ from kdsearch.agenda import (
     CheckpointSpec,
     Cost,
     Epoch,
-    ErmTraining,
     ModelSpec,
     Outcome,
     OutputsTraining,
@@ -482,11 +481,14 @@ class World:
                 return ("teacher", data, _model(training.model), training.learning_rate)
             case OutputsTraining():
                 return ("outputs", data, self._checkpoint(training.checkpoint), training.split)
+            case StudentTraining(teaching=None):
+                model = _model(training.model)
+                return ("erm", data, model, training.learning_rate, training.seed)
             case StudentTraining():
                 values = training.objective.parameters
                 return (
                     *("student", data, _model(training.model)),
-                    self._checkpoint(training.teacher),
+                    self._checkpoint(training.taught.teacher),
                     training.objective.kind,
                     values.get("temperature"),
                     values.get("student_temperature"),
@@ -494,9 +496,6 @@ class World:
                     training.learning_rate,
                     training.seed,
                 )
-            case ErmTraining():
-                model = _model(training.model)
-                return ("erm", data, model, training.learning_rate, training.seed)
 
     def commit(self, ledger: Ledger, training: Training) -> None:
         """Do as a worker does: commit the outcome, or a failed attempt."""

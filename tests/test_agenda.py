@@ -28,7 +28,6 @@ from hypothesis import strategies as st
 from kdsearch.agenda import (
     Agenda,
     Cost,
-    ErmTraining,
     Kind,
     Outcome,
     Request,
@@ -611,12 +610,17 @@ def test_one_teacher_of_the_first_seed_serves_all_seeds() -> None:
     assert set(students) == {7, 8, 9}
 
 
+def without_a_teacher(ledger: Ledger) -> list[StudentTraining]:
+    students = [o.training for o in ledger.outcomes() if isinstance(o.training, StudentTraining)]
+    return [student for student in students if student.teaching is None]
+
+
 def test_students_without_a_teacher_are_trained_if_the_study_asks_for_them() -> None:
     _, ledger = run_to_the_end(a_study(erm=True, seeds=[0, 1]), World(seed=1))
-    found = [o.training for o in ledger.outcomes() if isinstance(o.training, ErmTraining)]
+    found = without_a_teacher(ledger)
     assert {(t.learning_rate, t.seed) for t in found} == set(product([1e-5, 2e-5], [0, 1]))
     _, without = run_to_the_end(a_study(seeds=[0, 1]), World(seed=1))
-    assert not [o for o in without.outcomes() if isinstance(o.training, ErmTraining)]
+    assert not without_a_teacher(without)
 
 
 def test_students_without_a_teacher_change_no_decision() -> None:
@@ -634,7 +638,7 @@ def test_counts_hold_with_seeds_and_without_a_teacher() -> None:
     raw = a_study(erm=True, seeds=[0, 1])
     agenda, ledger = run_to_the_end(raw, World(seed=3))
     [case] = agenda.cases
-    students = sum(o.training.kind in ("student", "erm") for o in ledger.outcomes())
+    students = sum(o.training.kind == "student" for o in ledger.outcomes())
     bounds = case_counts(agenda.resolved.study, case).students
     assert bounds.fewest <= students <= bounds.most
     assert agenda.trained(case) == students
@@ -689,7 +693,7 @@ def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
 
     def look_up(training: Training) -> None:
         score = 0.5
-        if isinstance(training, StudentTraining):
+        if isinstance(training, StudentTraining) and training.teaching is not None:
             [trial] = {
                 trial
                 for case in agenda.cases

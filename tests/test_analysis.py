@@ -86,7 +86,7 @@ def two_cases(**changes: Any) -> dict[str, Any]:
 
 def choice_in(training: StudentTraining) -> tuple[str, int, str | None, float]:
     values = training.objective.parameters
-    epoch = training.teacher.epoch or 0  # of a given teacher
+    epoch = training.taught.teacher.epoch or 0  # of a given teacher
     student = None
     if "temperature" in values:
         student = "tied" if values["student_temperature"] == values["temperature"] else "1"

@@ -8,7 +8,6 @@ import torch
 from models import (
     SEQ2SEQ,
     Largest,
-    data_of,
     encode,
     everything,
     objective_of,
@@ -20,12 +19,11 @@ from models import (
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from kdsearch.agenda import CheckpointSpec, ModelSpec, StudentTraining
-from kdsearch.distill.batch_loss import CachedOutputs, kd_batch_loss, label_batch_loss
+from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
 from kdsearch.distill.losses import Units, compute
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.training import autocast
-from kdsearch.search import Checkpoint, Distance
+from kdsearch.search import Distance, Labels
 from kdsearch.tasks import IGNORED, TASKS, Batch, Encoded, head_weights
 
 TASK = TASKS["translation"]
@@ -65,23 +63,6 @@ def model_of(kind: str, seed: int, width: int = 16) -> Any:
     return model.eval()
 
 
-def training_of(task: str = "translation", **changes: Any) -> StudentTraining:
-    """A student's training, of which a batch loss reads the objective."""
-    model = ModelSpec(
-        name="m", weights=None, config={}, tokenizer="words", tokenizer_name=None, layers=None
-    )
-    return StudentTraining.model_construct(
-        data=data_of(task),
-        model=model,
-        teacher=CheckpointSpec(model=model, training=None, epoch=None, labels=()),
-        outputs="",
-        checkpoint_name=Checkpoint.GIVEN,
-        objective=objective_of(*changes.pop("case", CASES[0]), **changes),
-        learning_rate=1e-3,
-        seed=0,
-    )
-
-
 def translations(count: int = 7) -> Encoded:
     return encode("translation", rows_of("translation", 96)[:count], TOKENIZER)
 
@@ -118,9 +99,9 @@ def test_the_batch_loss_of_hidden_states_is_the_loss_of_both_models_own_logits(
     kind: str, case: Any
 ) -> None:
     student, teacher, examples = model_of(kind, 1), model_of(kind, 2, width=24), translations()
-    batch_loss = kd_batch_loss(TASK, student, cached(teacher, examples), training_of(case=case))
+    loss_of = batch_loss(TASK, student, objective_of(*case), cached(teacher, examples))
     batch = examples.batch(torch.tensor([4, 0, 6]))
-    found = batch_loss(TASK.outputs(student, batch), batch)
+    found = loss_of(TASK.outputs(student, batch), batch)
     expected = expected_loss(student, teacher, batch, case)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
@@ -129,11 +110,11 @@ def test_the_batch_loss_of_hidden_states_is_the_loss_of_both_models_own_logits(
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_gradient_is_that_of_the_loss_of_both_models_own_logits(kind: str, case: Any) -> None:
     student, teacher, examples = model_of(kind, 1), model_of(kind, 2, width=24), translations()
-    batch_loss = kd_batch_loss(TASK, student, cached(teacher, examples), training_of(case=case))
+    loss_of = batch_loss(TASK, student, objective_of(*case), cached(teacher, examples))
     batch = examples.batch(torch.tensor([4, 0, 6]))
     gradients = []
     for loss in (
-        batch_loss(TASK.outputs(student, batch), batch),
+        loss_of(TASK.outputs(student, batch), batch),
         expected_loss(student, teacher, batch, case),
     ):
         student.zero_grad()
@@ -171,9 +152,9 @@ def test_hidden_states_kept_in_half_precision_hardly_change_the_loss(
 ) -> None:
     student, teacher, examples = model_of("bart", 1), model_of("bart", 2), translations()
     kept = cached(teacher, examples, dtype)
-    batch_loss = kd_batch_loss(TASK, student, kept, training_of(case=case))
+    loss_of = batch_loss(TASK, student, objective_of(*case), kept)
     batch = everything(examples)
-    found = float(batch_loss(TASK.outputs(student, batch), batch).detach())
+    found = float(loss_of(TASK.outputs(student, batch), batch).detach())
     exact = float(expected_loss(student, teacher, batch, case).detach())
     assert found == pytest.approx(exact, rel=off)
 
@@ -188,10 +169,10 @@ def test_the_batch_loss_is_close_in_mixed_precision(precision: str, case: Any) -
         weight, bias = kept.head
         assert bias is not None
         kept = CachedOutputs(values=kept.values, head=(weight.bfloat16(), bias.bfloat16()))
-    batch_loss = kd_batch_loss(TASK, student, kept, training_of(case=case))
+    loss_of = batch_loss(TASK, student, objective_of(*case), kept)
     batch = everything(examples)
     with autocast(torch.device("cpu"), precision):
-        found = batch_loss(TASK.outputs(student, batch), batch)
+        found = loss_of(TASK.outputs(student, batch), batch)
     found.backward()
     exact = float(expected_loss(student, teacher, batch, case).detach())
     assert found.dtype == torch.float32
@@ -203,7 +184,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
     student, teacher, examples = model_of("bart", 1), model_of("bart", 2), translations()
     kept = cached(teacher, examples)
     batch = everything(examples)
-    kd_batch_loss(TASK, student, kept, training_of())(
+    batch_loss(TASK, student, objective_of(*CASES[0]), kept)(
         TASK.outputs(student, batch), batch
     ).backward()
     assert all(p.grad is None for p in teacher.parameters())
@@ -216,9 +197,9 @@ def test_a_student_that_is_its_teacher_has_no_gradient() -> None:
     student, examples = model_of("bart", 1), translations()
     batch = everything(examples)
     for case in (CASES[0], CASES[3]):
-        batch_loss = kd_batch_loss(TASK, student, cached(student, examples), training_of(case=case))
+        loss_of = batch_loss(TASK, student, objective_of(*case), cached(student, examples))
         student.zero_grad()
-        batch_loss(TASK.outputs(student, batch), batch).backward()
+        loss_of(TASK.outputs(student, batch), batch).backward()
         assert (
             max(float(p.grad.abs().max()) for p in student.parameters() if p.requires_grad) < 1e-4
         )
@@ -229,7 +210,7 @@ def test_the_label_loss_of_a_translation_is_the_models_own_loss(kind: str) -> No
     model, batch = model_of(kind, 1), everything(translations())
     assert batch.targets is not None
     expected = model(**batch.arguments, labels=batch.targets.contiguous()).loss
-    found = label_batch_loss(TASK, model)(TASK.outputs(model, batch), batch)
+    found = batch_loss(TASK, model, Labels())(TASK.outputs(model, batch), batch)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -259,9 +240,9 @@ def test_the_logits_of_a_wide_vocabulary_are_made_for_some_rows_at_a_time(
         )
         values = torch.zeros(rows, width, requires_grad=True)
         case = (distance, 2.0, 2.0, 0.5)
-        batch_loss = kd_batch_loss(TASK, student, kept, training_of(case=case))
+        loss_of = batch_loss(TASK, student, objective_of(*case), kept)
         with Largest() as largest:
-            batch_loss(values, batch).backward()
+            loss_of(values, batch).backward()
     assert values.grad is not None
     assert vocabulary * 64 < largest.numbers <= 2**25 < rows * vocabulary / 8
 
@@ -280,13 +261,13 @@ def test_the_batch_loss_of_kept_logits_is_the_loss_of_each_units_own(
     with torch.no_grad():
         every = TASKS[task].outputs(teacher, everything(examples))
         teachers = TASKS[task].outputs(teacher, batch)
-    batch_loss = kd_batch_loss(
-        TASKS[task], student, CachedOutputs(values=every, head=None), training_of(task, case=case)
+    loss_of = batch_loss(
+        TASKS[task], student, objective_of(*case), CachedOutputs(values=every, head=None)
     )
     values = TASKS[task].outputs(student, batch)
     units = Units(student=values, teacher=teachers, labels=batch.labels)
     expected = compute(objective_of(*case), units)
-    found = float(batch_loss(values, batch).detach())
+    found = float(loss_of(values, batch).detach())
     assert found == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -312,10 +293,10 @@ def test_the_batch_loss_of_qa_is_the_mean_over_the_starts_and_ends_of_windows(
                 labels.append(label)
                 parts.append((own_values[None, :, side], teachers[None, :, side], label))
         every = task.outputs(teacher, everything(examples))
-        batch_loss = kd_batch_loss(
-            task, student, CachedOutputs(values=every, head=None), training_of("qa", case=case)
+        loss_of = batch_loss(
+            task, student, objective_of(*case), CachedOutputs(values=every, head=None)
         )
-        found = float(batch_loss(task.outputs(student, batch), batch))
+        found = float(loss_of(task.outputs(student, batch), batch))
         each = [
             compute(
                 objective_of(distance, temperature, own),

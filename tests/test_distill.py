@@ -42,7 +42,6 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from kdsearch.agenda import (
     Agenda,
-    ErmTraining,
     Outcome,
     OutputsTraining,
     StudentTraining,
@@ -53,7 +52,7 @@ from kdsearch.distill import check_models, run_training
 from kdsearch.distill.outputs import write_outputs
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
-from kdsearch.search import Checkpoint, Distance
+from kdsearch.search import Checkpoint, Distance, Labels
 from kdsearch.study import GOLD, digest_model
 from kdsearch.study.rows import digest_rows
 from kdsearch.tasks import TASKS
@@ -326,7 +325,7 @@ def test_a_student_looks_at_its_teachers_outputs(ran: Ran, tmp_path: Path) -> No
     folder = ran.copy(tmp_path / "copy")
     recorded = ran.student()
     assert isinstance(recorded.training, StudentTraining)
-    path = folder / "outputs" / f"{recorded.training.outputs}.npy"
+    path = folder / "outputs" / f"{recorded.training.taught.outputs}.npy"
     np.save(path, np.load(path)[::-1].copy())
     recorded_as_it_is(path)
     assert run_training(recorded.training, folder).epochs != recorded.epochs
@@ -336,7 +335,7 @@ def test_outputs_of_another_number_of_rows_are_refused(ran: Ran, tmp_path: Path)
     folder = ran.copy(tmp_path / "copy")
     training = ran.student().training
     assert isinstance(training, StudentTraining)
-    path = folder / "outputs" / f"{training.outputs}.npy"
+    path = folder / "outputs" / f"{training.taught.outputs}.npy"
     np.save(path, np.load(path)[:-1])
     recorded_as_it_is(path)
     with pytest.raises(InputError, match="has 95 rows, not 96"):
@@ -413,7 +412,7 @@ def test_a_given_checkpoint_is_not_fine_tuned(tmp_path: Path) -> None:
     assert set(kinds) == {"outputs", "student"}
     assert kinds.count("outputs") == 3
     names = {
-        o.training.checkpoint_name
+        o.training.taught.checkpoint_name
         for o in ledger.outcomes()
         if isinstance(o.training, StudentTraining)
     }
@@ -461,7 +460,7 @@ def test_a_given_pair_of_checkpoints_teaches_under_both_names(tmp_path: Path) ->
     ledger, agenda = begin(tmp_path / "study", study)
     run_study(ledger, agenda, run_training)
     taught = {
-        (o.training.checkpoint_name, o.training.teacher.model.weights)
+        (o.training.taught.checkpoint_name, o.training.taught.teacher.model.weights)
         for o in ledger.outcomes()
         if isinstance(o.training, StudentTraining)
     }
@@ -491,10 +490,10 @@ OTHERS = ("ner", "qa", "translation")
 # -- students without a teacher, and what every model takes ------------------------------------
 
 
-def erm_like(teacher: TeacherTraining) -> ErmTraining:
+def erm_like(teacher: TeacherTraining) -> StudentTraining:
     """The same model, data, rate and seed as a teacher's, as a student without one."""
     shared = {name: getattr(teacher, name) for name in ("data", "model", "learning_rate", "seed")}
-    return ErmTraining(settings=teacher.settings, **shared)
+    return StudentTraining(settings=teacher.settings, teaching=None, objective=Labels(), **shared)
 
 
 def test_a_student_without_a_teacher_learns_as_a_teacher_itself_does(ran: Ran) -> None:
@@ -661,7 +660,7 @@ def test_a_student_of_each_task_looks_at_its_teachers_outputs(other: Ran, tmp_pa
     folder = other.copy(tmp_path / "copy")
     recorded = other.student()
     assert isinstance(recorded.training, StudentTraining)
-    path = folder / "outputs" / f"{recorded.training.outputs}.npy"
+    path = folder / "outputs" / f"{recorded.training.taught.outputs}.npy"
     np.save(path, np.load(path)[::-1].copy())
     recorded_as_it_is(path)
     assert run_training(recorded.training, folder).epochs != recorded.epochs
@@ -1081,7 +1080,7 @@ def alone(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (folder / name).mkdir()
     student = ran.student().training
     assert isinstance(student, StudentTraining)
-    outputs = next(o.training for o in ran.outcomes("outputs") if o.key == student.outputs)
+    outputs = next(o.training for o in ran.outcomes("outputs") if o.key == student.taught.outputs)
     lines = [
         json.dumps(training.model_dump(mode="json"))
         for training in (ran.teacher.training, outputs, student)

@@ -192,7 +192,7 @@ def test_the_card_states_teacher_data_configuration_scores_and_version(
     training = outcome.training
     for words in (
         f"kdsearch {package.__version__}",
-        f"| teacher | {training.teacher.model.name}, {training.checkpoint_name}",
+        f"| teacher | {training.taught.teacher.model.name}, {training.taught.checkpoint_name}",
         f"| distance | {training.objective.kind.upper()} |",
         f"| this student | {outcome.validation:.4f} | {outcome.test:.4f} |",
         "the same student without a teacher",

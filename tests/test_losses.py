@@ -15,7 +15,18 @@ from models import Largest, objective_of
 from torch import Tensor
 
 from kdsearch.distill.losses import LOSSES, Units, compute, in_chunks, label_loss
-from kdsearch.search import TIED, Ce, Distance, Dkd, Jsd, Mse, Objective, ReverseKl
+from kdsearch.search import (
+    TIED,
+    Ce,
+    Distance,
+    Dkd,
+    Jsd,
+    Labels,
+    LabelSmoothing,
+    Mse,
+    Objective,
+    ReverseKl,
+)
 from kdsearch.tasks import IGNORED
 
 N, C = 5, 4
@@ -356,11 +367,34 @@ def test_a_dkd_out_of_range_is_refused(values: Any, word: str) -> None:
         Dkd(**{"temperature": 1, "target": 1, "non_target": 8, **values})
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_smoothed_labels_differ_from_torchs_by_the_uniform_entropy(smoothing: float) -> None:
+    units = Units(student=STUDENT, labels=LABELS)
+    found = float(compute(LabelSmoothing(smoothing=smoothing), units))
+    torchs = F.cross_entropy(STUDENT, LABELS, label_smoothing=smoothing)
+    assert found == pytest.approx(float(torchs) - smoothing * np.log(C), rel=1e-5)
+
+
+def test_units_without_a_label_do_not_count_among_smoothed_ones() -> None:
+    objective, rest = LabelSmoothing(smoothing=0.3), torch.tensor([0, 2, 3, 4])
+    some = LABELS.clone()
+    some[1] = IGNORED
+    found = compute(objective, Units(student=STUDENT, labels=some))
+    alone = compute(objective, Units(student=STUDENT[rest], labels=LABELS[rest]))
+    assert float(found) == pytest.approx(float(alone), rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0, 1, -0.1, float("nan")])
+def test_a_smoothing_that_is_none_or_all_is_refused(smoothing: float) -> None:
+    with pytest.raises(ValueError, match="smoothing lies in"):
+        LabelSmoothing(smoothing=smoothing)
+
+
 # -- units of different classes ------------------------------------------------------------------
 
 COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 """How many classes each unit has."""
-OBJECTIVES: dict[str, Objective | None] = {
+OBJECTIVES: dict[str, Objective] = {
     "CE": Ce(temperature=4, student_temperature=2, alpha=1),
     "CE and labels": Ce(temperature=4, student_temperature=2, alpha=0.5),
     "MSE": Mse(alpha=1),
@@ -368,7 +402,8 @@ OBJECTIVES: dict[str, Objective | None] = {
     "reverse KL": ReverseKl(temperature=4, student_temperature=2, alpha=1),
     "JSD": Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.3),
     "DKD": Dkd(temperature=4, target=1, non_target=8),
-    "labels": None,
+    "labels": Labels(),
+    "smoothed labels": LabelSmoothing(smoothing=0.3),
 }
 
 
@@ -382,10 +417,9 @@ def padded_units(counts: list[int], seed: int, width: int = 6) -> tuple[Tensor, 
 def masked_loss(
     which: str, student: Tensor, teacher: Tensor, labels: Tensor, real: Tensor | None
 ) -> Tensor:
-    objective = OBJECTIVES[which]
-    if objective is None:
-        return label_loss(student, labels, real)
-    return compute(objective, Units(student=student, teacher=teacher, labels=labels, real=real))
+    return compute(
+        OBJECTIVES[which], Units(student=student, teacher=teacher, labels=labels, real=real)
+    )
 
 
 @pytest.mark.parametrize("which", OBJECTIVES)

@@ -27,9 +27,10 @@ from models import (
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from kdsearch.distill.batch_loss import BatchLoss, label_batch_loss
+from kdsearch.distill.batch_loss import BatchLoss, batch_loss
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.training import Checkpoints, History, batches, evaluate, predict, train
+from kdsearch.search import Labels
 from kdsearch.study import Adam
 from kdsearch.tasks import TASKS, Batch, Encoded
 
@@ -58,7 +59,7 @@ def on_labels(values: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
 
 def trained(
     model: nn.Module,
-    batch_loss: BatchLoss = on_labels,
+    loss_of: BatchLoss = on_labels,
     *,
     examples: Encoded | None = None,
     learning_rate: float = 3e-3,
@@ -74,7 +75,7 @@ def trained(
         DATA,
         examples or encoded(40),
         encoded(24),
-        batch_loss,
+        loss_of,
         settings=settings_of(**changes),
         learning_rate=learning_rate,
         seed=seed,
@@ -241,7 +242,7 @@ def test_the_loss_of_a_split_is_the_mean_over_its_units_however_they_are_batched
     examples = encode(task, rows_of(task, 21), tokenizer, training=False)
     batch = everything(examples)
     model.eval()
-    whole = label_batch_loss(TASKS[task], model)(TASKS[task].outputs(model, batch), batch)
+    whole = batch_loss(TASKS[task], model, Labels())(TASKS[task].outputs(model, batch), batch)
     for size in (1, 4, 21):
         settings = settings_of(task, batch_size=size)
         found = evaluate(model, TASKS[task], tokenizer, examples, data_of(task), settings)

@@ -21,9 +21,10 @@ from transformers import (
 )
 
 from kdsearch.agenda import DataSpec
-from kdsearch.distill.batch_loss import label_batch_loss
+from kdsearch.distill.batch_loss import batch_loss
 from kdsearch.distill.models import check_head, word_tokenizer
 from kdsearch.errors import InputError
+from kdsearch.search import Labels
 from kdsearch.study import TrainingSettings
 from kdsearch.study.grammar import generate
 from kdsearch.tasks import Batch, Encoded, Translation, has_languages, head_weights
@@ -440,14 +441,14 @@ def test_a_translation_may_be_as_long_as_the_most_tokens_however_short_its_sourc
 
 def trained(model: Any, encoded: Encoded, steps: int) -> float:
     """Fit a model to a whole split; the last loss."""
-    objective = label_batch_loss(TASK, model)
+    loss_of = batch_loss(TASK, model, Labels())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     batch, loss = everything(encoded), torch.zeros(())
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * (1 - step / steps)
-        loss = objective(TASK.outputs(model, batch), batch)
+        loss = loss_of(TASK.outputs(model, batch), batch)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
 from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes
 from kdsearch.agenda.training import (
     CheckpointSpec,
-    ErmTraining,
     OutputsTraining,
     StudentTraining,
     TeacherTraining,
@@ -72,8 +71,7 @@ class Request:
     @property
     def role(self) -> Role:
         """What the training is for, which decides what it takes of the cluster."""
-        kind = self.training.kind
-        return "student" if kind == "erm" else kind
+        return self.training.kind
 
     def __str__(self) -> str:
         return f"case={self.case} stage={self.stage} key={self.training.key}"
@@ -122,9 +120,8 @@ class CaseView:
 
 
 _Some = TypeVar("_Some", bound=Training)
-_TrainingKind = Role | Literal["erm"]
-_Alike = tuple[_TrainingKind, int]
-"""The kind of a training and its rounds."""
+_Alike = tuple[Role, int]
+"""The role of a training and its rounds."""
 
 
 class Agenda:
@@ -151,7 +148,7 @@ class Agenda:
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
             dict
         )
-        self._erm: dict[TestCase, tuple[ErmTraining, ...]] = {}
+        self._erm: dict[TestCase, tuple[StudentTraining, ...]] = {}
         self._stable: dict[Parameter, ParameterValue] | None = None
 
     @property
@@ -243,7 +240,7 @@ class Agenda:
         """Every trial that the case has asked for so far, with its trainings."""
         return self._trainings[case]
 
-    def erm(self, case: TestCase) -> tuple[ErmTraining, ...]:
+    def erm(self, case: TestCase) -> tuple[StudentTraining, ...]:
         """The case's student without a teacher: each learning rate under each seed."""
         if case not in self._erm:
             self._erm[case] = self._graph.erm(case)
@@ -257,8 +254,7 @@ class Agenda:
         if result is not None:
             self._speeds.learn(kind_of(result.training), result.cost.seconds)
 
-    def _urgency(self, case: TestCase, kind: _TrainingKind, rounds: int) -> float:
-        role: Role = "student" if kind == "erm" else kind
+    def _urgency(self, case: TestCase, role: Role, rounds: int) -> float:
         return self._speeds.path(self._kinds[case], role, rounds)
 
     def _keep(self, view: CaseView) -> None:

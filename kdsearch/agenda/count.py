@@ -119,7 +119,7 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
 
 def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     """The fewest and the most students that a case still has to train."""
-    wanted = sum(request.training.kind in ("student", "erm") for request in view.wanted)
+    wanted = sum(request.training.kind == "student" for request in view.wanted)
     if view.blocked or (not wanted and view.phase2 is not None):
         return Bounds(fewest=wanted, most=wanted)
     decisions = view.traversal.decisions if view.traversal else ()

@@ -7,14 +7,14 @@ from dataclasses import replace
 from kdsearch.agenda.training import (
     CheckpointSpec,
     DataSpec,
-    ErmTraining,
     ForwardSettings,
     ModelSpec,
     OutputsTraining,
     StudentTraining,
     TeacherTraining,
+    Teaching,
 )
-from kdsearch.search import Ce, Trial
+from kdsearch.search import Ce, Labels, Trial
 from kdsearch.study import SPLITS, Resolved, TestCase, TrainingSettings, given_labels
 
 
@@ -82,14 +82,16 @@ class Graph:
             for split in SPLITS
         )
 
-    def erm(self, case: TestCase) -> tuple[ErmTraining, ...]:
+    def erm(self, case: TestCase) -> tuple[StudentTraining, ...]:
         """A case's student without a teacher: each learning rate under each seed, if asked for."""
         if not self._study.erm:
             return ()
         return tuple(
-            ErmTraining(
+            StudentTraining(
                 data=self.data(case),
                 model=self.student(case),
+                teaching=None,
+                objective=Labels(),
                 learning_rate=rate,
                 settings=self.settings(case).model_copy(update={"hidden_dtype": None}),
                 seed=seed,
@@ -120,9 +122,11 @@ class Graph:
         return StudentTraining(
             data=self.data(case),
             model=self.student(case),
-            teacher=outputs.checkpoint,
-            outputs=outputs.key,
-            checkpoint_name=trial.configuration.teacher,
+            teaching=Teaching(
+                teacher=outputs.checkpoint,
+                outputs=outputs.key,
+                checkpoint_name=trial.configuration.teacher,
+            ),
             objective=objective,
             learning_rate=trial.learning_rate,
             settings=self.settings(case),

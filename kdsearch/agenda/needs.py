@@ -64,8 +64,8 @@ def unneeded(agenda: Agenda) -> set[str]:
             outputs[training.key].append((view, training))
 
     def may_be_asked(training: Training) -> bool:
-        if isinstance(training, StudentTraining):
-            teachers = outputs.get(training.outputs, ())
+        if isinstance(training, StudentTraining) and training.teaching is not None:
+            teachers = outputs.get(training.teaching.outputs, ())
             return any(_in_grid(graph, view, teacher, training) for view, teacher in teachers)
         return training.key in outputs  # teachers and erm are asked for from the start
 

@@ -8,12 +8,7 @@ from typing import Annotated, Literal, NewType
 
 from pydantic import ConfigDict, Field
 
-from kdsearch.agenda.training import (
-    ErmTraining,
-    OutputsTraining,
-    StudentTraining,
-    TeacherTraining,
-)
+from kdsearch.agenda.training import AnyTraining
 from kdsearch.search import ValidationScore
 from kdsearch.study import Record
 
@@ -62,10 +57,7 @@ class Outcome(Finite):
     """The result of a training. One that diverged is a result too: it has no score."""
 
     key: str
-    training: Annotated[
-        TeacherTraining | OutputsTraining | StudentTraining | ErmTraining,
-        Field(discriminator="kind"),
-    ]
+    training: AnyTraining
     state: Literal["scored", "diverged"]
     validation: Annotated[ValidationScore, _Score] | None = None
     test: Annotated[TestScore, _Score] | None = None

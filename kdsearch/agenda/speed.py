@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kdsearch.agenda.training import (
-    ErmTraining,
     OutputsTraining,
     StudentTraining,
     TeacherTraining,
@@ -40,7 +39,7 @@ def kind_of(training: Training) -> Kind:
             return Kind("teacher", data, model.name, model.layers)
         case OutputsTraining(checkpoint=checkpoint):
             return Kind("outputs", data, checkpoint.model.name, checkpoint.model.layers)
-        case StudentTraining(model=model) | ErmTraining(model=model):
+        case StudentTraining(model=model):
             return Kind("student", data, model.name, model.layers)
 
 

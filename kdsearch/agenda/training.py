@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache, cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
-    Field,
+    Discriminator,
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
+    Tag,
     TypeAdapter,
     model_serializer,
     model_validator,
 )
 
-from kdsearch.search import Ce, Checkpoint, Mse, Objective
+from kdsearch.search import Ce, Checkpoint, Labels, Mse, Objective
 from kdsearch.study import LATER, Record, TrainingSettings
 
 VERSION = 2
@@ -28,8 +29,7 @@ VERSION = 2
 _NAMES: dict[str, Any] = {
     "model": {"name", "tokenizer_name"},
     "checkpoint": {"model": {"name", "tokenizer_name"}},
-    "teacher": {"model": {"name", "tokenizer_name"}},
-    "checkpoint_name": True,
+    "teaching": {"teacher": {"model": {"name", "tokenizer_name"}}, "checkpoint_name": True},
 }
 
 
@@ -103,8 +103,11 @@ def _leave_out_later(record: BaseModel, content: dict[str, Any]) -> None:
     for name, default in later.items():
         if getattr(record, name) == default:
             del content[name]
-    for name in records & content.keys():
-        _leave_out_later(getattr(record, name), content[name])
+    for name in records:
+        part = getattr(record, name)
+        if part is not None:
+            # The fields of a part that is written beside those of its record stand there.
+            _leave_out_later(part, content.get(name, content))
 
 
 @cache
@@ -115,9 +118,8 @@ def _fields(kind: type[BaseModel]) -> tuple[dict[str, Any], frozenset[str]]:
     records = (
         name
         for name, field in fields.items()
-        if isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        and any(_fields(field.annotation))
+        for part in (field.annotation, *get_args(field.annotation))
+        if isinstance(part, type) and issubclass(part, BaseModel) and any(_fields(part))
     )
     return later, frozenset(records)
 
@@ -151,7 +153,7 @@ class OutputsTraining(Keyed):
 
 
 _SPREAD = ("distance", "temperature", "student_temperature", "alpha", "gradient_scale")
-"""The fields of a training in which CE and MSE are written, beside the others."""
+"""The fields of a student in which CE and MSE are written, beside the others."""
 
 
 def _plain(objective: Objective) -> dict[str, Any]:
@@ -169,65 +171,92 @@ def _objective(content: Any) -> Objective:
         raise ValueError(f"is no objective: {error}") from None
 
 
-class StudentTraining(Keyed):
-    """Distilling a student with one configuration and learning rate."""
+class Teaching(Record):
+    """What a student learns from, beside labels."""
 
-    kind: Literal["student"] = "student"
-    data: DataSpec
-    model: ModelSpec
     teacher: CheckpointSpec
     outputs: str
     """The key of the teacher's outputs on the training split."""
     checkpoint_name: Checkpoint
-    """What the search calls the checkpoint (two names may mean one); no part of the key."""
+    """What the search calls the checkpoint (two names may mean one); no part of a key."""
+
+
+class StudentTraining(Keyed):
+    """Training a student with one objective and learning rate, taught or on labels alone."""
+
+    kind: Literal["student"] = "student"
+    data: DataSpec
+    model: ModelSpec
+    teaching: Teaching | None
+    """None under an objective without a teacher."""
     objective: Annotated[Objective, PlainValidator(_objective), PlainSerializer(_plain)]
     learning_rate: float
     settings: TrainingSettings
     seed: int
 
+    @property
+    def taught(self) -> Teaching:
+        """What a student that has a teacher learns from."""
+        assert self.teaching is not None
+        return self.teaching
+
     def __str__(self) -> str:
-        return f"{self.objective} {self.checkpoint_name.value} lr={self.learning_rate:g}"
+        whom = self.teaching.checkpoint_name.value if self.teaching else self.model.name
+        return f"{self.objective} {whom} lr={self.learning_rate:g}"
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, content: Any) -> Any:
         """Take what `_spread` wrote."""
-        if not isinstance(content, dict) or "distance" not in content:
+        if not isinstance(content, dict) or "teaching" in content:
             return content
-        given = {name: content[name] for name in _SPREAD if content[name] is not None}
-        kind = given.pop("distance")
-        if kind == "mse":
-            del given["gradient_scale"]
-        rest = {name: value for name, value in content.items() if name not in _SPREAD}
-        return {**rest, "objective": {"kind": kind, **given}}
+        if content.get("kind") == "erm":
+            return {**content, "kind": "student", "teaching": None, "objective": {"kind": "labels"}}
+        parts = (*Teaching.model_fields, *_SPREAD)
+        found = {name: value for name, value in content.items() if name not in parts}
+        found["teaching"] = {name: content.get(name) for name in Teaching.model_fields}
+        match content.get("distance"):
+            case None:
+                pass
+            case "mse":
+                found["objective"] = {"kind": "mse", "alpha": content.get("alpha")}
+            case kind:
+                given = {name: content.get(name) for name in _SPREAD[1:]}
+                found["objective"] = {"kind": kind, **given}
+        return found
 
     @model_serializer(mode="wrap")
     def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """CE and MSE are written as they were when there was no other, so that keys stay."""
+        """Write students as they were when there were CE, MSE and ERM alone, so that keys stay."""
         content: dict[str, Any] = handler(self)
-        if not isinstance(self.objective, Ce | Mse):
-            return content
-        objective: dict[str, Any] = content.pop("objective")
-        objective["distance"] = objective.pop("kind")
-        return {**content, **dict.fromkeys(_SPREAD), "gradient_scale": "none", **objective}
+        if self.teaching is not None:
+            content |= content.pop("teaching")
+        match self.objective:
+            case Labels():
+                del content["teaching"], content["objective"]
+                content["kind"] = "erm"
+            case Ce() | Mse():
+                objective = content.pop("objective")
+                objective["distance"] = objective.pop("kind")
+                content |= {**dict.fromkeys(_SPREAD), "gradient_scale": "none", **objective}
+        return content
 
 
-class ErmTraining(Keyed):
-    """Training a student without a teacher, on the labels alone (empirical risk minimisation)."""
-
-    kind: Literal["erm"] = "erm"
-    data: DataSpec
-    model: ModelSpec
-    learning_rate: float
-    settings: TrainingSettings
-    seed: int
-
-    def __str__(self) -> str:
-        return f"ERM {self.model.name} lr={self.learning_rate:g}"
+def _kind(training: Any) -> str:
+    """Of a training, or of what was written of one."""
+    kind = training.get("kind") if isinstance(training, dict) else training.kind
+    return "student" if kind == "erm" else str(kind)
 
 
-Training = TeacherTraining | OutputsTraining | StudentTraining | ErmTraining
-_ADAPTER: TypeAdapter[Training] = TypeAdapter(Annotated[Training, Field(discriminator="kind")])
+Training = TeacherTraining | OutputsTraining | StudentTraining
+AnyTraining = Annotated[
+    Annotated[TeacherTraining, Tag("teacher")]
+    | Annotated[OutputsTraining, Tag("outputs")]
+    | Annotated[StudentTraining, Tag("student")],
+    Discriminator(_kind),
+]
+"""A training as a field of a record, read as it was written."""
+_ADAPTER: TypeAdapter[Training] = TypeAdapter(AnyTraining)
 
 
 def parse_training(plain: dict[str, Any]) -> Training:

@@ -43,8 +43,7 @@ def cost(agenda: Agenda) -> tuple[Spent, ...]:
     groups: dict[Kind, list[Outcome | None]] = defaultdict(list)
     for key, result in used(agenda).items():
         # All others are known, so what is left is a student.
-        kind = known.get(key, "student") if result is None else result.training.kind
-        groups[kind].append(result)
+        groups[known.get(key, "student")].append(result)
     return tuple(spent(kind, groups[kind]) for kind in KINDS if kind != "erm" or groups[kind])
 
 
@@ -110,7 +109,7 @@ class CaseTrainings:
                     found[training.key] = str(training)
         for checkpoint in pairs:
             some = self._agenda.training(self._view, _some_trial(self._view, checkpoint))
-            for student in index.get((some.outputs, _model(some)), ()):
+            for student in index.get((some.taught.outputs, _model(some)), ()):
                 found.setdefault(student.key, str(student))
         return found
 
@@ -123,8 +122,9 @@ def student_index(agenda: Agenda) -> StudentIndex:
     """The students that the study asked for and that have an outcome."""
     index: StudentIndex = defaultdict(list)
     for outcome in used(agenda).values():
-        if outcome is not None and isinstance(outcome.training, StudentTraining):
-            index[outcome.training.outputs, _model(outcome.training)].append(outcome.training)
+        training = outcome.training if outcome is not None else None
+        if isinstance(training, StudentTraining) and training.teaching is not None:
+            index[training.teaching.outputs, _model(training)].append(training)
     return dict(index)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from kdsearch.agenda import Agenda, CaseView, ErmTraining, StudentTraining, TestScore
+from kdsearch.agenda import Agenda, CaseView, StudentTraining, TestScore
 from kdsearch.search import Candidate, Choice, Parameter, ParameterValue, Traversal, Tuned
 
 
@@ -84,9 +84,7 @@ def _mean(tested: Tested) -> float:
     return tested.mean
 
 
-def tested(
-    agenda: Agenda, trainings: Iterable[StudentTraining] | Iterable[ErmTraining]
-) -> Tested | None:
+def tested(agenda: Agenda, trainings: Iterable[StudentTraining]) -> Tested | None:
     """The test scores of trainings that differ in the seed alone; None where one has none."""
     outcomes = [agenda.results.get(training.key) for training in trainings]
     scores = [outcome.test if outcome else None for outcome in outcomes]

@@ -228,7 +228,7 @@ def _validation(choice: Choice, winners: _Winners) -> float:
 
 
 def _choice(training: StudentTraining) -> Choice:
-    objective, teacher = training.objective, training.checkpoint_name
+    objective, teacher = training.objective, training.taught.checkpoint_name
     if isinstance(objective, Mse):
         alpha = objective.alpha
         return Choice(distance=Distance.MSE, teacher=teacher, student_temperature=None, alpha=alpha)

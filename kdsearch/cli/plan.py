@@ -14,7 +14,6 @@ from rich.table import Table
 
 from kdsearch.agenda import (
     Counts,
-    ErmTraining,
     Kind,
     Simulated,
     Simulation,
@@ -83,7 +82,7 @@ def plan(
         resolved = agenda.resolved
         study = resolved.study
         outcomes = [o for o in agenda.results.values() if o is not None]
-        students = [o for o in outcomes if isinstance(o.training, StudentTraining | ErmTraining)]
+        students = [o for o in outcomes if isinstance(o.training, StudentTraining)]
         if speed is None and seconds is None and students:
             took = agenda.durations()
         largest = max((o.model_bytes or 0 for o in outcomes), default=None)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kdsearch.agenda import StudentTraining
-from kdsearch.distill.losses import Units, compute, in_chunks, label_loss
+from kdsearch.distill.losses import Units, compute, in_chunks
+from kdsearch.search import Objective
 from kdsearch.tasks import Batch, Task, head_weights
 
 
@@ -42,56 +42,32 @@ class CachedOutputs:
         return self.values[rows].to(batch.labels.device)
 
 
-def label_batch_loss(task: Task, model: Any) -> BatchLoss:
-    """L1 alone: cross-entropy on the labels, as teachers are fine-tuned."""
-
-    def narrow(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
-        logits_UC, real_UC = task.units(values_RW, batch)
-        return label_loss(logits_UC, task.labels(batch), real_UC)
-
-    def wide(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
-        head = head_weights(model)
-
-        def loss(chunk_RW: Tensor, indices: Tensor) -> Tensor:
-            return label_loss(_logits(chunk_RW, head), batch.labels[indices])
-
-        return in_chunks(loss, values_RW, _chunk(head))
-
-    return wide if task.wide else narrow
-
-
-def kd_batch_loss(
-    task: Task, model: Any, teacher: CachedOutputs, training: StudentTraining
+def batch_loss(
+    task: Task, model: Any, objective: Objective, teacher: CachedOutputs | None = None
 ) -> BatchLoss:
-    """The objective of a student, with the teacher's cached outputs."""
+    """The loss of a model's batches under an objective, taught by a teacher's outputs or not."""
 
     def narrow(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
         student_UC, real_UC = task.units(values_RW, batch)
-        teacher_UC, _ = task.units(teacher.of(batch), batch)
-        units = Units(
-            student=student_UC,
-            teacher=teacher_UC,
-            labels=task.labels(batch),
-            real=real_UC,
-            epoch=epoch,
-        )
-        return compute(training.objective, units)
+        units = Units(student=student_UC, labels=task.labels(batch), real=real_UC, epoch=epoch)
+        if teacher is not None:
+            teacher_UC, _ = task.units(teacher.of(batch), batch)
+            units = replace(units, teacher=teacher_UC)
+        return compute(objective, units)
 
     def wide(values_RW: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
         head = head_weights(model)
-        hidden_RW = teacher.of(batch)
-        assert teacher.head is not None
-        teacher_head = teacher.head
+        hidden_RW = None if teacher is None else teacher.of(batch)
 
         def loss(chunk_RW: Tensor, indices: Tensor) -> Tensor:
-            teacher_UC = _logits(hidden_RW[indices].to(teacher_head[0].dtype), teacher_head)
-            units = Units(
-                student=_logits(chunk_RW, head),
-                teacher=teacher_UC,
-                labels=batch.labels[indices],
-                epoch=epoch,
-            )
-            return compute(training.objective, units)
+            student_UC = _logits(chunk_RW, head)
+            units = Units(student=student_UC, labels=batch.labels[indices], epoch=epoch)
+            if hidden_RW is not None:
+                assert teacher is not None
+                assert teacher.head is not None
+                hidden = hidden_RW[indices].to(teacher.head[0].dtype)
+                units = replace(units, teacher=_logits(hidden, teacher.head))
+            return compute(objective, units)
 
         return in_chunks(loss, values_RW, _chunk(head))
 

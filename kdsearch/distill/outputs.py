@@ -71,7 +71,7 @@ def read_outputs(
 ) -> CachedOutputs:
     """What `write_outputs` wrote, for `rows` rows; wide outputs stay on the disk."""
     task = TASKS[training.data.task]
-    mend = f"remove outcomes/{training.outputs}.json and launch again to compute it anew"
+    mend = f"remove outcomes/{training.taught.outputs}.json and launch again to compute it anew"
     try:
         array = np.load(
             path, mmap_mode="c", allow_pickle=False

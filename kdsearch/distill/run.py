@@ -23,7 +23,6 @@ from kdsearch.agenda import (
     CheckpointSpec,
     Cost,
     DataSpec,
-    ErmTraining,
     ModelSpec,
     Outcome,
     OutputsTraining,
@@ -32,7 +31,7 @@ from kdsearch.agenda import (
     TestScore,
     Training,
 )
-from kdsearch.distill.batch_loss import BatchLoss, kd_batch_loss, label_batch_loss
+from kdsearch.distill.batch_loss import BatchLoss, batch_loss
 from kdsearch.distill.models import (
     build_model,
     check_head,
@@ -47,7 +46,7 @@ from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, State, evaluate, train
 from kdsearch.errors import InputError, MemoryExhaustedError, first_line
 from kdsearch.ledger import Ledger, put, storage_error
-from kdsearch.search import ValidationScore
+from kdsearch.search import Labels, ValidationScore
 from kdsearch.study import GOLD, installed_versions
 from kdsearch.tasks import TASKS, Encoded, Settings, Task, has_languages
 
@@ -100,7 +99,7 @@ class _Worker:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch."""
         task = TASKS[training.data.task]
         model, _, history = self._train(
-            training, lambda model, examples: label_batch_loss(task, model)
+            training, lambda model, examples: batch_loss(task, model, Labels())
         )
         outcome = self._outcome(training, model, history)
         if history.diverged:
@@ -142,19 +141,20 @@ class _Worker:
         cost = self._cost(0, speed=scored.examples_per_second)
         return outcome.model_copy(update={"test": TestScore(scored.score), "cost": cost})
 
-    def student(self, training: StudentTraining | ErmTraining) -> Outcome:
+    def student(self, training: StudentTraining) -> Outcome:
         """Train a student, with a teacher's cached outputs or without; score its best epoch."""
         data, settings = training.data, training.settings
         task = TASKS[data.task]
-        if isinstance(training, StudentTraining):  # before the seed: it may run a training
-            self._ensure(training.outputs, "outputs", checkpoint=training.teacher)
+        taught = training.teaching
+        if taught is not None:  # before the seed: it may run a training
+            self._ensure(taught.outputs, "outputs", checkpoint=taught.teacher)
 
         def batch_loss_of(model: Any, examples: Encoded) -> BatchLoss:
-            if isinstance(training, ErmTraining):
-                return label_batch_loss(task, model)
-            path = self._ledger.path(f"outputs/{training.outputs}.npy")
-            teacher = read_outputs(path, training, len(examples.labels), self._device)
-            return kd_batch_loss(task, model, teacher, training)
+            teacher = None
+            if taught is not None:
+                path = self._ledger.path(f"outputs/{taught.outputs}.npy")
+                teacher = read_outputs(path, training, len(examples.labels), self._device)
+            return batch_loss(task, model, training.objective, teacher)
 
         model, tokenizer, history = self._train(training, batch_loss_of)
         outcome = self._outcome(training, model, history)
@@ -169,7 +169,7 @@ class _Worker:
             return outcome.model_copy(update={"state": "diverged"})
         digests: dict[str, str] = {}
         size = 0
-        if isinstance(training, StudentTraining) and (self._keep or self._is_kept(training)):
+        if taught is not None and (self._keep or self._is_kept(training)):
             folder = self._ledger.path(f"students/{training.key}")
             digests, size = self._save(folder, training, model, {"": state})
         return outcome.model_copy(
@@ -190,7 +190,7 @@ class _Worker:
 
     def _train(
         self,
-        training: TeacherTraining | StudentTraining | ErmTraining,
+        training: TeacherTraining | StudentTraining,
         batch_loss_of: Callable[[Any, Encoded], BatchLoss],
     ) -> tuple[Any, Any, History]:
         """Build the model and train it: it, its tokenizer, how it went.
@@ -201,7 +201,7 @@ class _Worker:
         data, settings = training.data, training.settings
         task = TASKS[data.task]
         teacher = isinstance(training, TeacherTraining)
-        labelled = not isinstance(training, StudentTraining)
+        labelled = isinstance(training, TeacherTraining) or training.teaching is None
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(training.model, task, data.labels, tokenizer, self._resolved)

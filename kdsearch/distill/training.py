@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
 from kdsearch.agenda import DataSpec, Epoch
-from kdsearch.distill.batch_loss import BatchLoss, label_batch_loss
-from kdsearch.search import ValidationScore
+from kdsearch.distill.batch_loss import BatchLoss, batch_loss
+from kdsearch.search import Labels, ValidationScore
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
 
@@ -58,7 +58,7 @@ def train(
     data: DataSpec,
     examples: Encoded,
     validation: Encoded,
-    batch_loss: BatchLoss,
+    loss_of: BatchLoss,
     *,
     settings: TrainingSettings,
     learning_rate: float,
@@ -96,7 +96,7 @@ def train(
         for step, indices in enumerate(islice(order, behind, None), behind + 1):
             batch = examples.batch(indices)
             with autocast(device, settings.precision):
-                loss = batch_loss(_outputs(model, task, examples, indices, parts), batch, number)
+                loss = loss_of(_outputs(model, task, examples, indices, parts), batch, number)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             if settings.clip is not None:
@@ -215,7 +215,7 @@ def evaluate(
     """Score a model on a split whose rows all have labels; `order`, `parts`: see `predict`."""
     started = time.perf_counter()
     device = examples.labels.device
-    batch_loss = label_batch_loss(task, model)
+    loss_of = batch_loss(task, model, Labels())
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
     for indices, batch, values in predict(
@@ -223,7 +223,7 @@ def evaluate(
     ):
         labelled = int((task.labels(batch) != IGNORED).sum())
         with autocast(device, settings.precision):
-            loss = batch_loss(values, batch)
+            loss = loss_of(values, batch)
             decoded = task.decode(model, tokenizer, batch, values, data, settings)
         total += loss.double() * labelled
         units += labelled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kdsearch.agenda import Agenda, ErmTraining, StudentTraining, remaining
+from kdsearch.agenda import Agenda, StudentTraining, remaining
 from kdsearch.search import Bounds
 
 
@@ -32,7 +32,7 @@ def estimate(agenda: Agenda, slots: int) -> Estimate:
     """The estimate for `slots` trainings at once: each case at the mean speed of its students."""
     took: dict[str, list[float]] = defaultdict(list)
     for outcome in agenda.results.values():
-        if outcome is not None and isinstance(outcome.training, StudentTraining | ErmTraining):
+        if outcome is not None and isinstance(outcome.training, StudentTraining):
             took[_model(outcome.training)].append(outcome.cost.seconds)
     every = [seconds for student in took.values() for seconds in student]
     done, left, low, high = 0, Bounds(fewest=0, most=0), 0.0, 0.0
@@ -59,5 +59,5 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def _model(training: StudentTraining | ErmTraining) -> str:
+def _model(training: StudentTraining) -> str:
     return f"{training.model.name}/{training.model.layers}"

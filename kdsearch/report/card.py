@@ -114,13 +114,14 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
     settings = training.settings
     parameters = None if outcome.parameters is None else f"{outcome.parameters:,}"
     layers = "all" if training.model.layers is None else f"{training.model.layers}, evenly spaced"
-    epoch = training.teacher.epoch
+    taught = training.taught
+    epoch = taught.teacher.epoch
     of = f", epoch {epoch}" if epoch is not None else ""
     return [
         ("student", training.model.name),
         ("layers kept of it", layers),
         ("parameters", parameters),
-        ("teacher", f"{training.teacher.model.name}, {training.checkpoint_name}{of}"),
+        ("teacher", f"{taught.teacher.model.name}, {taught.checkpoint_name}{of}"),
         ("distance", training.objective.kind.upper()),
         *(
             (SYMBOLS.get(name, name.replace("_", " ")), value)

@@ -25,6 +25,8 @@ class Objective:
     """A loss with its parameters, under the name `kind`. Its subclasses are frozen dataclasses."""
 
     kind: ClassVar[str]
+    taught: ClassVar[bool] = True
+    """Whether a teacher's outputs are learnt from."""
     kinds: ClassVar[dict[str, type[Objective]]] = {}
     """Every objective there is, by its name."""
 
@@ -47,6 +49,29 @@ class Objective:
             if value != defaults[name]
         }
         return " ".join([self.kind.upper(), *(f"{name}={value}" for name, value in values.items())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels(Objective, kind="labels"):
+    """Cross-entropy on the labels alone: empirical risk minimisation, without a teacher."""
+
+    taught = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSmoothing(Objective, kind="label_smoothing"):
+    """Cross-entropy on labels of which a share is spread evenly over all classes.
+
+    Raises `ValueError` for a value out of range.
+    """
+
+    taught = False
+    smoothing: float
+    """The share, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smoothing < 1:
+            raise ValueError("smoothing lies in (0, 1): at 0 these are labels alone, at 1 none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
@@ -20,9 +20,10 @@ class Units:
 
     student: Tensor
     """Logits, [N, C], in single precision; as are the teacher's."""
-    teacher: Tensor
     labels: Tensor
     """Class numbers, [N], or `IGNORED`."""
+    teacher: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Of an objective without a teacher, nothing."""
     real: Tensor | None = None
     """Where units have different classes, which of the C each has, [N, C]."""
     epoch: int = 1
