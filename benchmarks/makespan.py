@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from zlib import crc32
 
 import yaml
 
 from kdsearch.agenda import Job, Kind, Simulated, Simulation, Walk, Wanted, kinds_of, per_token
-from kdsearch.search import Inner, Parameter, ParameterValue
+from kdsearch.search import Held, Inner
 from kdsearch.study import Study, known_rows, parse_study, shipped_studies, task_of, test_cases
 
 COORDINATE = {"inner": "coordinate"}
@@ -50,18 +50,19 @@ class Before(Simulation):
         if walk.finished:
             return 1
         space = walk.space
-        temperatures, rates = len(space.broad) + 4, len(space.learning_rates)
+        temperatures = len(space.values("temperature")) + 4
+        rates = len(space.values("learning_rate"))
         joint = space.inner is Inner.JOINT
         per_choice = temperatures * rates if joint else temperatures + rates - 1
-        decided = {decision.parameter for decision in walk.decisions}
-        left = sum(len(space.values(p)) - 1 for p in Parameter if p not in decided)
+        decided = {decision.axis for decision in walk.decisions}
+        left = sum(len(a.values) - 1 for a in space.compared if a.name not in decided)
         return per_choice * (left + (not decided))
 
     def with_teacher(self, walk: Walk) -> Wanted:
         """The traversal alone."""
         return walk.start()
 
-    def with_stable(self, walk: Walk, values: Mapping[Parameter, ParameterValue]) -> Wanted:
+    def with_stable(self, walk: Walk, values: Held) -> Wanted:
         """The stable configuration and the lazy baseline."""
         return walk.lazy() | walk.stable(values)
 

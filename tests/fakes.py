@@ -36,14 +36,14 @@ from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger, OsDisk
 from kdsearch.search import (
+    Axis,
     Checkpoint,
-    Distance,
+    Greedy,
     Inner,
+    Progress,
     Space,
-    Traversal,
     Trial,
     ValidationScore,
-    traverse,
 )
 from kdsearch.study import (
     Resolved,
@@ -382,15 +382,22 @@ def random_study(draw: random.Random) -> dict[str, Any]:
 def paper_space(**changes: Any) -> Space:
     """The grid of the paper (Table 2)."""
     values: dict[str, Any] = {
-        "distances": (Distance.CE, Distance.MSE),
-        "teachers": (Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS),
-        "student_temperatures": ("tied", 1.0),
-        "alphas": (1.0, *(i / 10 for i in range(1, 10))),
-        "broad": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-        "learning_rates": tuple(i * 1e-5 for i in range(1, 8)),
+        "distance": ("ce", "mse"),
+        "teacher": (Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS),
+        "student_temperature": ("tied", 1.0),
+        "alpha": (1.0, *(i / 10 for i in range(1, 10))),
+        "temperature": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+        "learning_rate": tuple(i * 1e-5 for i in range(1, 8)),
         "inner": Inner.JOINT,
+        "order": ("teacher", "student_temperature", "distance"),
+        **changes,
     }
-    return Space(**{**values, **changes})
+    return Space(
+        compared=tuple(Axis(name=n, values=values[n]) for n in (*values["order"], "alpha")),
+        tuned=tuple(Axis(name=n, values=values[n]) for n in ("temperature", "learning_rate")),
+        refined="temperature",
+        inner=values["inner"],
+    )
 
 
 # -- results -----------------------------------------------------------------------------------
@@ -415,6 +422,14 @@ def outcome_of(training: Training, validation: float | None = 0.5, **fields: Any
     return Outcome(key=training.key, training=training, **{**values, **fields})
 
 
+def alpha_of(training: Training) -> float:
+    """Its α; 1 of one that has none."""
+    found: float = 1.0
+    if isinstance(training, StudentTraining):
+        found = training.objective.parameters.get("alpha", 1.0)
+    return found
+
+
 def attempt_at(key: str, message: str = "out of memory") -> Attempt:
     """A try of a training that failed."""
     return Attempt(key=key, number=0, failure="error", message=message, host="here")
@@ -422,17 +437,15 @@ def attempt_at(key: str, message: str = "out of memory") -> Attempt:
 
 def walk(
     space: Space, score: Callable[[Trial], float | None]
-) -> tuple[Traversal, dict[Trial, ValidationScore | None]]:
-    """Walk a space to its end; also every trial that was asked for, with its score."""
+) -> tuple[Progress, dict[Trial, ValidationScore | None]]:
+    """Walk a space to its end, greedily; also every trial that was asked for, with its score."""
     scores: dict[Trial, ValidationScore | None] = {}
-    traversal = traverse(space, scores)
-    while traversal.missing is not None:
-        for trial in traversal.missing.missing:
+    while not (progress := Greedy()(space, scores)).finished:
+        for trial in progress.wanted:
             assert trial not in scores, f"{trial} was asked for twice"
             value = score(trial)
             scores[trial] = None if value is None else ValidationScore(value)
-        traversal = traverse(space, scores)
-    return traversal, scores
+    return progress, scores
 
 
 def model_identity(digest: str | None, config: Mapping[str, Any] | None) -> str:

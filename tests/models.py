@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, M2M100Tokenizer, MBart50Tokenizer, MBartTokenizer
 
-from kdsearch.agenda import Agenda, DataSpec, ModelSpec, Outcome, Training
+from kdsearch.agenda import Agenda, DataSpec, ModelSpec, Outcome, Training, written_outcome
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.driver import Dispatcher, open_study
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.ledger import Ledger
-from kdsearch.search import Ce, Distance, GradientScale, Mse, Objective
+from kdsearch.search import Ce, GradientScale, Mse, Objective
 from kdsearch.study import Row, TrainingSettings, parse_study
 from kdsearch.study.grammar import LABELS, TAGS, generate
 from kdsearch.study.rows import columns_of, read_dataset
@@ -90,15 +90,18 @@ SEQ2SEQ: dict[str, tuple[tuple[str, str], tuple[str, str], dict[str, Any]]] = {
 """By model type: the fields of its depths, where its layers are, and the rest of a tiny one."""
 
 
+DISTANCES = ("ce", "mse")
+
+
 def objective_of(
-    distance: Distance,
+    distance: str,
     temperature: float | None = 4.0,
     student_temperature: float | None = 4.0,
     alpha: float = 1.0,
     gradient_scale: GradientScale = "none",
 ) -> Objective:
     """What a student minimises under `distance`: MSE has nothing but α."""
-    if distance is Distance.MSE:
+    if distance == "mse":
         return Mse(alpha=alpha)
     assert temperature is not None
     assert student_temperature is not None
@@ -333,7 +336,7 @@ def first(agenda: Agenda, kind: str) -> Training:
 
 def without_cost(outcome: Outcome) -> str:
     """An outcome's JSON without what differs between equal runs."""
-    return outcome.model_dump_json(exclude={"cost"})
+    return json.dumps({**written_outcome(outcome), "cost": None})
 
 
 @torch.no_grad()

@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.search import (
-    LAZY_TEMPERATURE,
+    LAZY_VALUES,
+    NOTHING,
     TIED,
     Bounds,
     Checkpoint,
-    Distance,
-    Evaluate,
     Inner,
-    Parameter,
+    Missing,
     Space,
     Trial,
     ValidationScore,
@@ -27,7 +26,7 @@ from kdsearch.search import (
 )
 
 HS, LL = Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS
-FLIPS = (Parameter.TEACHER, Parameter.STUDENT_TEMPERATURE, Parameter.DISTANCE)
+FLIPS = ("teacher", "student_temperature", "distance")
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -38,12 +37,12 @@ def random_space(draw: random.Random) -> Space:
         return tuple(draw.sample(values, draw.randint(1, len(values))))
 
     return paper_space(
-        distances=some(list(Distance)),
-        teachers=some([HS, LL]),
-        student_temperatures=some([TIED, 1.0, 3.0]),
-        alphas=some([1.0, 0.5, 0.1]),
-        broad=tuple(sorted(draw.sample([0.5, 1.0, 3.0, 5.0], draw.randint(2, 3)))),
-        learning_rates=some([1e-5, 2e-5]),
+        distance=some(["ce", "mse"]),
+        teacher=some([HS, LL]),
+        student_temperature=some([TIED, 1.0, 3.0]),
+        alpha=some([1.0, 0.5, 0.1]),
+        temperature=tuple(sorted(draw.sample([0.5, 1.0, 3.0, 5.0], draw.randint(2, 3)))),
+        learning_rate=some([1e-5, 2e-5]),
         inner=draw.choice(list(Inner)),
         order=tuple(draw.sample(FLIPS, 3)),
     )
@@ -66,12 +65,12 @@ def second_phase(space: Space, seed: int, score: object, known: dict[Trial, obje
     draw = random.Random(seed)
     values = {p: draw.choice(space.values(p)) for p in FLIPS}
     scores: dict[Trial, ValidationScore | None] = dict(known)  # type: ignore[arg-type]
-    for choice, temperature in (
-        (stable_choice(space, values), None),
-        (lazy_choice(space, "seed"), LAZY_TEMPERATURE),
+    for choice, fixed in (
+        (stable_choice(space, values), NOTHING),
+        (lazy_choice(space, "seed"), LAZY_VALUES),
     ):
-        while isinstance(step := tune(choice, space, scores, temperature=temperature), Evaluate):
-            for trial in step.missing:
+        while isinstance(step := tune(choice, space, scores, fixed=fixed), Missing):
+            for trial in step.trials:
                 scores[trial] = score(trial)  # type: ignore[operator]
     return set(scores)
 
@@ -101,8 +100,8 @@ def test_the_papers_grid_takes_as_many_students_as_counted_by_hand(
 
 
 def test_what_is_decided_narrows_the_bounds() -> None:
-    mse = count_bounds(paper_space(), decided={Parameter.DISTANCE: Distance.MSE})
-    ce = count_bounds(paper_space(), decided={Parameter.DISTANCE: Distance.CE})
+    mse = count_bounds(paper_space(), decided={"distance": "mse"})
+    ce = count_bounds(paper_space(), decided={"distance": "ce"})
     assert mse == Bounds(fewest=294, most=294)
     assert ce == Bounds(fewest=924, most=924)
 
@@ -118,7 +117,7 @@ def test_the_second_phase_adds_what_no_traversal_visited() -> None:
     # where every teacher was tried.
     lazy = lazy_choice(paper_space(), "0")
     assert count_bounds(paper_space(), lazy=lazy).most == 924 + 70 + (
-        7 if lazy.distance is Distance.MSE else 0
+        7 if lazy.get("distance") == "mse" else 0
     )
 
 
@@ -129,7 +128,7 @@ def test_every_traversal_lies_within_the_bounds(seed: int, levels: int) -> None:
     bounds = count_bounds(space)
     traversal, scores = walk(space, score_by(seed, levels))  # type: ignore[arg-type]
     assert bounds.fewest <= len(scores) <= bounds.most
-    decided = {d.parameter: d.winner.value for d in traversal.decisions}
+    decided = {d.axis: d.winner.value for d in traversal.decisions}
     known = count_bounds(space, decided=decided)
     assert bounds.fewest <= known.fewest <= len(scores) <= known.most <= bounds.most
 
@@ -152,7 +151,7 @@ def test_the_second_phase_lies_within_the_bounds_too(
     _, scores = walk(space, score)  # type: ignore[arg-type]
     every = second_phase(space, seed, score, dict(scores))
     count = len({str(t).replace("t_ll", "t_hs") if coincide else str(t) for t in every})
-    if coincide and HS not in space.teachers:
+    if coincide and HS not in space.values("teacher"):
         coincide = False
     bounds = count_bounds(
         space, lazy=lazy_choice(space, "seed"), coincide=None if coincide else False
@@ -163,12 +162,12 @@ def test_the_second_phase_lies_within_the_bounds_too(
 def small_spaces() -> list[Space]:
     return [
         paper_space(
-            distances=(Distance.CE, Distance.MSE),
-            teachers=teachers,
-            student_temperatures=student_temperatures,
-            alphas=(1.0, 0.5),
-            broad=(1.0, 3.0),
-            learning_rates=(1e-5, 2e-5),
+            distance=("ce", "mse"),
+            teacher=teachers,
+            student_temperature=student_temperatures,
+            alpha=(1.0, 0.5),
+            temperature=(1.0, 3.0),
+            learning_rate=(1e-5, 2e-5),
             inner=inner,
             order=order,
         )

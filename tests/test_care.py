@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import KEY, attempt_at, whole_training
+from fakes import KEY, alpha_of, attempt_at, whole_training
 from models import begin, run_study, task_study
 from test_cli import Ended, kdsearch, refused
 
@@ -84,9 +84,7 @@ def test_what_a_change_left_behind_is_listed_and_deleted_when_asked(folder: Path
 
     names = {each["name"] for each in listed["found"]}
     assert "resolved-1.json" in names
-    halves = {
-        f"outcomes/{o.key}.json" for o in ledger.outcomes() if getattr(o.training, "alpha", 1) < 1
-    }
+    halves = {f"outcomes/{o.key}.json" for o in ledger.outcomes() if alpha_of(o.training) < 1}
     assert halves
     assert {name for name in names if name.startswith("outcomes/")} == halves
 
@@ -268,8 +266,8 @@ def test_a_report_that_is_older_than_the_outcomes_is_fine_while_there_is_more_to
 ) -> None:
     ledger = Ledger(folder)
     students = [o for o in ledger.outcomes() if o.training.kind == "student"]
-    first = next(o for o in students if getattr(o.training, "alpha", 1) == 1)
-    second = next(o for o in students if getattr(o.training, "alpha", 1) < 1)  # decided later
+    first = next(o for o in students if alpha_of(o.training) == 1)
+    second = next(o for o in students if alpha_of(o.training) < 1)  # decided later
     for outcome in (first, second):
         (folder / "outcomes" / f"{outcome.key}.json").unlink()
     assert kdsearch("report", folder).code == 0

@@ -82,8 +82,8 @@ def searched(folder: Path, name: str, label: str) -> tuple[Ledger, Agenda]:
 
 def card_of(agenda: Agenda) -> str:
     [result], [view] = analyse(agenda).cases, agenda.views()
-    assert view.traversal is not None
-    best = view.traversal.winner.tuned.best
+    assert view.progress is not None
+    best = view.progress.winner.tuned.best
     assert best is not None
     outcome: Any = agenda.results[agenda.training(view, best).key]
     return card(agenda, result, outcome, stable=False, again=None)

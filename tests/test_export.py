@@ -54,9 +54,9 @@ def copied(studies: dict[str, Path], task: str, folder: Path) -> Ledger:
 
 def best(agenda: Agenda) -> Any:
     [view] = agenda.views()
-    assert view.traversal is not None
-    assert view.traversal.winner.tuned.best is not None
-    return agenda.results[agenda.training(view, view.traversal.winner.tuned.best).key]
+    assert view.progress is not None
+    assert view.progress.winner.tuned.best is not None
+    return agenda.results[agenda.training(view, view.progress.winner.tuned.best).key]
 
 
 def agenda_of(ledger: Ledger) -> Agenda:

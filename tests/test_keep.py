@@ -57,8 +57,8 @@ def searched(raw: dict[str, Any], world: World, order: int = 0, slots: int = 1) 
 def winners(agenda: Agenda) -> set[str]:
     found = set()
     for view in agenda.views():
-        if view.traversal is not None and view.traversed:
-            best = view.traversal.winner.tuned.best
+        if view.progress is not None and view.traversed:
+            best = view.progress.winner.tuned.best
             if best is not None:
                 found.add(agenda.training(view, best).key)
     return found

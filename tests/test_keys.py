@@ -12,11 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from kdsearch.agenda import VERSION, Graph, StudentTraining, Training
-from kdsearch.agenda.training import DataSpec, Keyed, parse_training
+from kdsearch.agenda.training import DataSpec, Keyed, parse_training, written
 from kdsearch.search import (
     Ce,
     Checkpoint,
-    Configuration,
     Dkd,
     Jsd,
     Mse,
@@ -72,11 +71,16 @@ STUDY = {
     "search": {"gradient_scale": "tau_squared", "learning_rate": [1e-3, 2e-3]},
     "training": {"epochs": 2, "clip": 1, "warmup": 0.1, "schedule": "linear"},
 }
-CE = Configuration(
-    objective=Ce(temperature=4.0, student_temperature=1.0, alpha=0.5),
-    teacher=Checkpoint.HIGHEST_SCORE,
+CE = Trial(
+    objective=Ce(temperature=4.0, student_temperature=1.0, alpha=0.5, gradient_scale="tau_squared"),
+    checkpoint=Checkpoint.HIGHEST_SCORE,
+    settings=(("learning_rate", 1e-3),),
 )
-MSE = Configuration(objective=Mse(alpha=1.0), teacher=Checkpoint.LOWEST_LOSS)
+MSE = Trial(
+    objective=Mse(alpha=1.0),
+    checkpoint=Checkpoint.LOWEST_LOSS,
+    settings=(("learning_rate", 2e-3),),
+)
 
 
 def resolved() -> Resolved:
@@ -109,8 +113,8 @@ def trainings() -> dict[str, Training]:
         case = TestCase(dataset=data, teacher="large", student="cut")
         (teacher,) = graph.teachers(case)
         outputs, scored, _ = graph.outputs(case, graph.checkpoint(teacher, 2))
-        first, second = graph.students(case, Trial(configuration=CE, learning_rate=1e-3), outputs)
-        (mse, _) = graph.students(case, Trial(configuration=MSE, learning_rate=2e-3), outputs)
+        first, second = graph.students(case, CE, outputs)
+        (mse, _) = graph.students(case, MSE, outputs)
         found |= {
             f"{data}: teacher": teacher,
             f"{data}: outputs": outputs,
@@ -125,7 +129,7 @@ def trainings() -> dict[str, Training]:
     found["given teacher's outputs"] = outputs
     for student in ("random", "borrowed"):
         case = TestCase(dataset="sentiment", teacher="given", student=student)
-        trial = Trial(configuration=CE, learning_rate=1e-3)
+        trial = CE
         found[f"student {student} of a given teacher"] = graph.students(case, trial, outputs)[0]
     return found
 
@@ -191,7 +195,7 @@ def _later(student: StudentTraining, **fields: Any) -> Keyed:
         parts[name.split("_", 1)[0]][name.split("_", 1)[1]] = value
     return _Student(
         **{
-            **student.model_dump(),
+            **{name: getattr(student, name) for name in StudentTraining.model_fields},
             "data": {**student.data.model_dump(), **parts["data"]},
             "settings": {**student.settings.model_dump(), **parts["settings"]},
             **parts["student"],
@@ -226,16 +230,16 @@ OTHERS = [
 @pytest.mark.parametrize("name", ["names: CE", "names: MSE"])
 def test_ce_and_mse_are_written_as_when_there_was_no_other(name: str) -> None:
     training = trainings()[name]
-    written = training.model_dump(mode="json")
-    assert {"distance", "temperature", "student_temperature", "alpha"} < written.keys()
-    assert "objective" not in written
-    assert parse_training(written) == training
+    plain = written(training)
+    assert {"distance", "temperature", "student_temperature", "alpha"} < plain.keys()
+    assert "objective" not in plain
+    assert parse_training(plain) == training
 
 
 @pytest.mark.parametrize("objective", OTHERS, ids=lambda objective: objective.kind)
 def test_a_student_of_another_objective_is_read_as_it_was_written(objective: Objective) -> None:
     student = trainings()["names: CE"].model_copy(update={"objective": objective})
-    found = parse_training(student.model_dump(mode="json"))
+    found = parse_training(written(student))
     assert found == student
     assert found.key not in PINNED.values()
 
@@ -253,7 +257,7 @@ def test_students_of_different_objectives_have_different_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "written",
+    "wrong",
     [
         {"kind": "nonsense"},
         {"kind": "dkd", "temperature": 4},
@@ -262,7 +266,7 @@ def test_students_of_different_objectives_have_different_keys() -> None:
         {},
     ],
 )
-def test_what_is_no_objective_is_refused(written: dict[str, Any]) -> None:
+def test_what_is_no_objective_is_refused(wrong: dict[str, Any]) -> None:
     student = trainings()["names: CE"].model_copy(update={"objective": OTHERS[2]})
     with pytest.raises(ValidationError):
-        parse_training({**student.model_dump(mode="json"), "objective": written})
+        parse_training({**written(student), "objective": wrong})

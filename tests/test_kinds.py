@@ -22,7 +22,7 @@ from ray.exceptions import RaySystemError
 from test_ray import TINY, launch
 from test_slots import DEAD, PREEMPTED, FakePost
 
-from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training, kind_of
+from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training, kind_of, written
 from kdsearch.distill import memory
 from kdsearch.distill.memory import tight
 from kdsearch.engine.ray_tune import Needs, kinds, making_room
@@ -245,7 +245,7 @@ class FakeQueue:
         """One more training, before so many others; its key."""
         self._made += 1
         sample = SAMPLES[role]
-        plain = sample.training.model_dump(mode="json")
+        plain = written(sample.training)
         if role == "outputs":
             plain["settings"]["batch_size"] = self._made
         else:

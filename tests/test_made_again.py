@@ -165,9 +165,9 @@ def test_a_model_that_the_study_calls_differently_now_is_found_by_its_new_name(
     ledger, agenda = begin(ledger.folder, study)
     assert agenda.complete
     [view] = agenda.views()
-    assert view.traversal is not None
-    assert view.traversal.winner.tuned.best is not None
-    training = agenda.training(view, view.traversal.winner.tuned.best)
+    assert view.progress is not None
+    assert view.progress.winner.tuned.best is not None
+    training = agenda.training(view, view.progress.winner.tuned.best)
     recorded = agenda.results[training.key]
     assert recorded is not None
     before = files(ledger, "outputs", "checkpoints")

@@ -137,8 +137,8 @@ def test_the_best_trial_is_the_winner_of_the_traversal(tmp_path: Path, sqlite: s
     Mirror(sqlite).update(agenda, ledger)
     [view] = agenda.views()
     best = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).best_trial
-    assert view.traversal is not None
-    tuned = [c.tuned.score for c in view.traversal.candidates()]
+    assert view.progress is not None
+    tuned = [c.tuned.score for c in view.progress.candidates()]
     second = view.phase2
     assert second is not None
     tuned += [t.score for t in (second.stable_tuned, second.lazy_tuned) if t]
@@ -202,8 +202,8 @@ def test_any_study_is_mirrored_whole_whatever_its_cases_share(
         without_teacher = {t.key for t in agenda.erm(view.case)} & agenda.results.keys()
         assert len(study.trials) == agenda.trained(view.case) - len(without_teacher)
         for trial in study.trials:
-            assert trial.params["teacher"] in view.space.teachers
-            assert trial.params["alpha"] in view.space.alphas
+            assert trial.params["teacher"] in view.space.values("teacher")
+            assert trial.params["alpha"] in view.space.values("alpha")
 
 
 def test_a_trial_names_the_stage_that_asked_for_it_first(tmp_path: Path, sqlite: str) -> None:
@@ -211,10 +211,10 @@ def test_a_trial_names_the_stage_that_asked_for_it_first(tmp_path: Path, sqlite:
     Mirror(sqlite).update(agenda, ledger)
     [view] = agenda.views()
     trials = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).trials
-    assert view.traversal is not None
+    assert view.progress is not None
     alpha = {t.params["alpha"] for t in trials if t.user_attrs["stage"] == "alpha"}
     assert alpha == {0.5}  # the other value was held before
-    first = view.traversal.decisions[0].parameter.value
+    first = view.progress.decisions[0].axis
     assert first in {t.user_attrs["stage"] for t in trials}
 
 

@@ -16,7 +16,7 @@ from nodes import machines
 from test_cli import kdsearch
 from test_ray import TINY, ready
 
-from kdsearch.agenda import Agenda, Outcome
+from kdsearch.agenda import Agenda, Outcome, written_outcome
 from kdsearch.driver import version_changes
 from kdsearch.engine.ray_tune import Cluster, Expected, watch_nodes
 from kdsearch.engine.ray_tune.nodes import (
@@ -346,6 +346,6 @@ def test_outcomes_that_do_not_tell_versions_have_those_of_the_folders_beginning(
 
 def test_an_outcome_without_versions_is_read() -> None:
     [outcome] = outcomes_with({})
-    plain = json.loads(outcome.model_dump_json())
+    plain = written_outcome(outcome)
     del plain["cost"]["versions"]
     assert Outcome.model_validate_json(json.dumps(plain)) == outcome

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import SENTENCES, objective_of
+from models import DISTANCES, SENTENCES, objective_of
 from test_ner import KINDS, every_kind, tokenizer_of, word_pieces
 from torch import Tensor
 from transformers import BertConfig, BertForQuestionAnswering
@@ -20,7 +20,6 @@ from transformers import BertConfig, BertForQuestionAnswering
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.losses import Units, compute, label_loss
 from kdsearch.errors import InputError
-from kdsearch.search import Distance
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import IGNORED, Batch, Encoded, QuestionAnswering
 from kdsearch.tasks.qa import Span, exact_match, token_f1
@@ -377,7 +376,7 @@ def test_where_a_windows_rows_stand_is_known_where_it_is_scored_alone() -> None:
 
 
 def losses(
-    student_RW: Tensor, teacher_RW: Tensor, batch: Batch, distance: Distance
+    student_RW: Tensor, teacher_RW: Tensor, batch: Batch, distance: str
 ) -> tuple[float, float]:
     """L1 and L2 of a batch."""
     student, real = TASK.units(student_RW, batch)
@@ -388,8 +387,8 @@ def losses(
     return float(label_loss(student, labels, real)), float(kd)
 
 
-@pytest.mark.parametrize("distance", list(Distance))
-def test_a_loss_with_padding_is_the_mean_of_those_of_each_window_alone(distance: Distance) -> None:
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_loss_with_padding_is_the_mean_of_those_of_each_window_alone(distance: str) -> None:
     rows = [row("ada did", "ada"), row(SENTENCES[0], SENTENCES[0].split()[1]), row("it", "it")]
     encoded = encode(rows)
     draw = torch.Generator().manual_seed(0)
@@ -513,10 +512,10 @@ def test_a_context_without_a_token_is_answered_with_nothing() -> None:
     values = torch.zeros(3, 2)
     values[0, 0] = values[2, 1] = 3
     assert score(encoded, values, "exact_match") == 0.5
-    for distance in Distance:
+    for distance in DISTANCES:
         assert all(map(math.isfinite, losses(values, values + 1, batch, distance)))
     alone = encoded.batch(torch.tensor([0]))
-    for distance in Distance:
+    for distance in DISTANCES:
         assert all(map(math.isfinite, losses(values[:0], values[:0], alone, distance)))
 
 

@@ -23,7 +23,7 @@ from models import begin, run_study, task_study
 from plotly.offline import get_plotlyjs
 from test_cli import Ended, kdsearch, refused
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, written_outcome
 from kdsearch.distill import run_training
 from kdsearch.driver.keep import Keep
 from kdsearch.driver.watch import Log
@@ -134,8 +134,8 @@ def test_two_studies_with_a_teacher_and_a_student_in_common_share_a_scratch_disk
 
 def view_best(agenda: Agenda) -> str:
     [view] = agenda.views()
-    assert view.traversal is not None
-    best = view.traversal.winner.tuned.best
+    assert view.progress is not None
+    best = view.progress.winner.tuned.best
     assert best is not None
     return agenda.training(view, best).key
 
@@ -319,7 +319,7 @@ def test_a_key_that_is_none_leads_nowhere(folder: Path, tmp_path: Path, key: str
         with pytest.raises(InputError, match=r"no key|no name"):
             use(key)
     path = folder / "outcomes" / f"{KEY}.json"
-    path.write_text(outcome.model_dump_json())
+    path.write_text(json.dumps(written_outcome(outcome)))
     assert outcome.key not in ledger.results()
     gc(folder, "--delete")
     ledger.sweep()

@@ -14,50 +14,55 @@ from hypothesis import strategies as st
 
 import kdsearch
 from kdsearch.search import (
+    LAZY_VALUES,
     TIED,
     Ce,
     Checkpoint,
     Choice,
     Decision,
-    Distance,
-    Evaluate,
+    Exhaustive,
+    Greedy,
     Inner,
+    Missing,
     Mse,
-    Parameter,
+    Progress,
+    Random,
     Reward,
     Space,
-    Traversal,
     Trial,
     Tuned,
     ValidationScore,
-    choices,
-    configurations,
     lazy_choice,
     local_temperatures,
     middle,
     rewards,
     stable_choice,
     stable_values,
-    traverse,
     tune,
 )
+from kdsearch.study.schema import Search, Temperature
 
 HS, LL = Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS
-CE, MSE = Distance.CE, Distance.MSE
+CE, MSE = "ce", "mse"
+ORDER = ("teacher", "student_temperature", "distance")
 PAPER = paper_space()
-START = Choice(distance=CE, teacher=HS, student_temperature=TIED, alpha=1.0)
+START = Choice.of(distance=CE, teacher=HS, student_temperature=TIED, alpha=1.0)
 
 
 def small(**changes: object) -> Space:
     """The paper's grid, but two broad temperatures, one learning rate and two values of α."""
-    values = {"broad": (1.0, 4.0), "learning_rates": (1e-5,), "alphas": (1.0, 0.5), **changes}
+    values = {"temperature": (1.0, 4.0), "learning_rate": (1e-5,), "alpha": (1.0, 0.5), **changes}
     return paper_space(**values)
+
+
+def at(choice: Choice, temperature: float) -> Trial:
+    return PAPER.trial(choice, {"temperature": temperature, "learning_rate": 1e-5})
 
 
 def tune_fully(choice: Choice, space: Space, score: object) -> Tuned:
     scores: dict[Trial, ValidationScore | None] = {}
-    while isinstance(step := tune(choice, space, scores), Evaluate):
-        for trial in step.missing:
+    while isinstance(step := tune(choice, space, scores), Missing):
+        for trial in step.trials:
             scores[trial] = score(trial)  # type: ignore[operator]
     return step
 
@@ -69,17 +74,19 @@ def made_up(seed: int, levels: int = 1000) -> object:
 # -- configurations ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("best", PAPER.broad)
+@pytest.mark.parametrize("best", PAPER.values("temperature"))
 def test_the_papers_grid_has_440_configurations_whatever_broad_temperature_is_best(
     best: float,
 ) -> None:
-    counts = Counter(type(c.objective) for c in configurations(PAPER, best))
+    every = {t for choice in PAPER.choices() for t in PAPER.trials(choice, best)}
+    points = {(trial.objective, trial.checkpoint) for trial in every}
+    counts = Counter(type(objective) for objective, _ in points)
     assert counts == {Ce: 420, Mse: 20}
 
 
 def test_under_mse_choices_that_differ_in_the_student_temperature_are_one() -> None:
-    mse = [choice for choice in choices(PAPER) if choice.distance is MSE]
-    assert {choice.student_temperature for choice in mse} == {None}
+    mse = [choice for choice in PAPER.choices() if choice.get("distance") == MSE]
+    assert {choice.get("student_temperature") for choice in mse} == {None}
     assert len(mse) == 2 * 10
 
 
@@ -99,26 +106,26 @@ def test_alpha_lies_above_0_and_at_most_at_1(alpha: float) -> None:
 
 
 def test_tied_and_1_are_one_configuration_at_temperature_1_and_two_elsewhere() -> None:
-    tied = Choice(distance=CE, teacher=HS, student_temperature=TIED, alpha=1.0)
-    one = Choice(distance=CE, teacher=HS, student_temperature=1.0, alpha=1.0)
-    assert tied.at(1.0) == one.at(1.0)
-    assert tied.at(2.0) != one.at(2.0)
-    assert tied.at(2.0).objective == Ce(temperature=2.0, student_temperature=2.0, alpha=1.0)
-    assert one.at(2.0).objective == Ce(temperature=2.0, student_temperature=1.0, alpha=1.0)
+    tied, one = START, START.but(student_temperature=1.0)
+    assert at(tied, 1.0) == at(one, 1.0)
+    assert at(tied, 2.0) != at(one, 2.0)
+    assert at(tied, 2.0).objective == Ce(temperature=2.0, student_temperature=2.0, alpha=1.0)
+    assert at(one, 2.0).objective == Ce(temperature=2.0, student_temperature=1.0, alpha=1.0)
 
 
 def test_temperatures_have_six_significant_digits() -> None:
     third = Ce(temperature=1.33333, student_temperature=1.33333, alpha=1.0)
     assert Ce(temperature=4 / 3, student_temperature=TIED, alpha=1.0) == third
-    assert START.at(4 / 3).objective == third
-    assert START.at(123456.7).temperature == 123457.0
+    assert at(START, 4 / 3).objective == third
+    assert at(START, 123456.7).get("temperature") == 123457.0
 
 
 def test_broad_temperatures_of_more_digits_are_searched_like_any_other() -> None:
-    space = small(broad=(1.0, 10 ** (1 / 3), 10 ** (2 / 3)))
-    tuned = tune_fully(START, space, lambda t: -abs(t.configuration.temperature - 2.15443))
+    search = Search(temperature=Temperature(broad=(1.0, 10 ** (1 / 3), 10 ** (2 / 3))))
+    space = small(temperature=search.space().values("temperature"))
+    tuned = tune_fully(START, space, lambda t: -abs(t.get("temperature") - 2.15443))
     assert tuned.best is not None
-    assert tuned.best.configuration.temperature == 2.15443
+    assert tuned.best.get("temperature") == 2.15443
     assert len(tuned.trials) == 7
 
 
@@ -179,7 +186,7 @@ def test_the_middle_of_the_broad_values(broad: tuple[float, ...], value: float) 
 def test_a_ce_configuration_takes_77_trainings_jointly_17_by_coordinates_and_mse_7(
     seed: int,
 ) -> None:
-    mse = Choice(distance=MSE, teacher=HS, student_temperature=None, alpha=1.0)
+    mse = Choice.of(distance=MSE, teacher=HS, alpha=1.0)
     for inner, count in ((Inner.JOINT, 77), (Inner.COORDINATE, 17)):
         space = paper_space(inner=inner)
         for choice, expected in ((START, count), (mse, 7)):
@@ -189,24 +196,24 @@ def test_a_ce_configuration_takes_77_trainings_jointly_17_by_coordinates_and_mse
 
 def test_coordinate_tuning_fixes_the_rate_at_the_middle_temperature() -> None:
     def score(trial: Trial) -> float:
-        if trial.configuration.temperature == 8:
-            return trial.learning_rate * 1e4  # the highest rate is best there
-        return 10 - trial.learning_rate * 1e4  # elsewhere the lowest is, but never asked for
+        if trial.get("temperature") == 8:
+            return trial.get("learning_rate") * 1e4  # the highest rate is best there
+        return 10 - trial.get("learning_rate") * 1e4  # elsewhere the lowest is, but never asked for
 
     tuned = tune_fully(START, paper_space(inner=Inner.COORDINATE), score)
     assert tuned.best is not None
-    away = [t for t in tuned.trials if t.configuration.temperature != 8]
-    assert {t.learning_rate for t in away} == {PAPER.learning_rates[-1]}
+    away = [t for t in tuned.trials if t.get("temperature") != 8]
+    assert {t.get("learning_rate") for t in away} == {PAPER.values("learning_rate")[-1]}
 
 
 def test_under_joint_tuning_the_neighbourhood_is_that_of_the_best_pair() -> None:
     def score(trial: Trial) -> float:
-        pair = (trial.configuration.temperature, trial.learning_rate)
+        pair = (trial.get("temperature"), trial.get("learning_rate"))
         return {(2.0, 3e-5): 0.9, (32.0, 1e-5): 0.8}.get(pair, 0.1)  # type: ignore[arg-type]
 
     rates = (1e-5, 2e-5, 3e-5)
-    tuned = tune_fully(START, paper_space(learning_rates=rates), score)
-    local = {t.configuration.temperature for t in tuned.trials} - set(PAPER.broad)
+    tuned = tune_fully(START, paper_space(learning_rate=rates), score)
+    local = {t.get("temperature") for t in tuned.trials} - set(PAPER.values("temperature"))
     assert local == {1.33333, 1.66667, 2.66667, 3.33333}
 
 
@@ -215,15 +222,15 @@ def test_where_all_scores_are_equal_the_first_trial_is_kept(inner: Inner) -> Non
     tuned = tune_fully(START, paper_space(inner=inner), lambda _: 0.5)
     assert tuned.best is not None
     first = 1.0 if inner is Inner.JOINT else 8.0
-    assert tuned.best.configuration.temperature == first
-    assert tuned.best.learning_rate == 1e-5
+    assert tuned.best.get("temperature") == first
+    assert tuned.best.get("learning_rate") == 1e-5
 
 
 def test_scores_below_zero_are_scores_and_zero_is_one() -> None:
-    tuned = tune_fully(START, small(), lambda t: -(t.configuration.temperature or 0))
+    tuned = tune_fully(START, small(), lambda t: -(t.get("temperature") or 0))
     assert tuned.best is not None
-    assert tuned.best.configuration.temperature == 1.0
-    zero = tune_fully(START, small(), lambda t: 0.0 if t.configuration.temperature == 4 else None)
+    assert tuned.best.get("temperature") == 1.0
+    zero = tune_fully(START, small(), lambda t: 0.0 if t.get("temperature") == 4 else None)
     assert zero.best is not None
     assert zero.score == 0.0
 
@@ -237,30 +244,27 @@ def test_a_round_without_any_score_ends_the_tuning(inner: Inner, count: int) -> 
 
 
 def test_a_failed_trial_loses_to_every_scored_one() -> None:
-    tuned = tune_fully(
-        START, small(), lambda t: -5.0 if t.configuration.temperature == 3.0 else None
-    )
+    tuned = tune_fully(START, small(), lambda t: -5.0 if t.get("temperature") == 3.0 else None)
     assert tuned.best is None  # 3 is a local value: no broad one has a score
-    tuned = tune_fully(
-        START, small(), lambda t: -5.0 if t.configuration.temperature == 4.0 else None
-    )
+    tuned = tune_fully(START, small(), lambda t: -5.0 if t.get("temperature") == 4.0 else None)
     assert tuned.score == -5.0
 
 
 def test_a_given_temperature_is_kept_and_the_rate_alone_is_tuned() -> None:
-    step = tune(START, PAPER, {}, temperature=1.0)
-    assert isinstance(step, Evaluate)
-    assert {t.configuration.temperature for t in step.missing} == {1.0}
-    assert [t.learning_rate for t in step.missing] == list(PAPER.learning_rates)
-    tuned = tune(START, PAPER, dict.fromkeys(step.missing, ValidationScore(1.0)), temperature=1.0)
+    step = tune(START, PAPER, {}, fixed=LAZY_VALUES)
+    assert isinstance(step, Missing)
+    assert {t.get("temperature") for t in step.trials} == {1.0}
+    assert [t.get("learning_rate") for t in step.trials] == list(PAPER.values("learning_rate"))
+    scores = dict.fromkeys(step.trials, ValidationScore(1.0))
+    tuned = tune(START, PAPER, scores, fixed=LAZY_VALUES)
     assert isinstance(tuned, Tuned)
 
 
 # -- the traversal -----------------------------------------------------------------------------
 
 
-def of(traversal: Traversal, parameter: Parameter) -> Decision:
-    decision = traversal.decision(parameter)
+def of(traversal: Progress, axis: str) -> Decision:
+    decision = traversal.decision(axis)
     assert decision is not None
     return decision
 
@@ -269,11 +273,12 @@ def scored_by(**scores: float | None) -> object:
     """A score by the choice's values, the first name that is one of them; else 0.5."""
 
     def score(trial: Trial) -> float | None:
-        c, values = trial.configuration, trial.configuration.objective.parameters
+        values = trial.objective.parameters
         alpha = f"a{values['alpha']:g}".replace(".", "_")
-        names = [c.objective.kind, c.teacher.value, alpha]
-        if c.temperature is not None:
-            names.append("tied" if values["student_temperature"] == c.temperature else "one")
+        names = [trial.objective.kind, str(trial.checkpoint), alpha]
+        if "temperature" in values:
+            tied = values["student_temperature"] == values["temperature"]
+            names.append("tied" if tied else "one")
         return next((scores[name] for name in names if name in scores), 0.5)
 
     return score
@@ -282,19 +287,19 @@ def scored_by(**scores: float | None) -> object:
 def test_the_traversal_visits_four_of_the_eight_choices_and_then_each_alpha() -> None:
     traversal, _ = walk(small(), made_up(3))  # type: ignore[arg-type]
     visited = [c.choice for c in traversal.candidates()]
-    assert len([choice for choice in visited if choice.alpha == 1.0]) == 4
+    assert len([choice for choice in visited if choice.get("alpha") == 1.0]) == 4
     assert len(visited) == 5
-    order = [decision.parameter for decision in traversal.decisions]
+    order = [decision.axis for decision in traversal.decisions]
     assert order == ["teacher", "student_temperature", "distance", "alpha"]
 
 
-@given(seed=st.integers(), order=st.permutations(sorted(set(Parameter) - {Parameter.ALPHA})))
+@given(seed=st.integers(), order=st.permutations(ORDER))
 def test_alpha_is_always_last_and_each_stage_starts_at_what_is_held(
-    seed: int, order: list[Parameter]
+    seed: int, order: list[str]
 ) -> None:
     traversal, _ = walk(small(order=tuple(order)), made_up(seed, 3))  # type: ignore[arg-type]
-    assert traversal.decisions[-1].parameter is Parameter.ALPHA
-    assert [d.parameter for d in traversal.decisions if d.parameter in order] == [
+    assert traversal.decisions[-1].axis == "alpha"
+    assert [d.axis for d in traversal.decisions if d.axis in order] == [
         p for p in order if traversal.decision(p)
     ]
     for before, after in zip(traversal.decisions, traversal.decisions[1:], strict=False):
@@ -315,22 +320,19 @@ def test_no_winner_scores_below_its_rivals(seed: int) -> None:
 def test_ties_keep_the_value_held() -> None:
     traversal, _ = walk(small(), lambda _: 0.5)
     assert traversal.winner.choice == START
-    assert traversal.held == {"teacher": "t_hs", "student_temperature": TIED, "distance": "ce"} | {
-        "alpha": 1.0
-    }
 
 
 def test_a_higher_score_takes_over() -> None:
     traversal, _ = walk(small(), scored_by(t_ll=0.6))  # type: ignore[arg-type]
-    assert of(traversal, Parameter.TEACHER).winner.value == LL
-    assert {c.choice.teacher for c in of(traversal, Parameter.ALPHA).candidates} == {LL}
+    assert of(traversal, "teacher").winner.value == LL
+    assert {c.choice.get("teacher") for c in of(traversal, "alpha").candidates} == {LL}
 
 
 def test_a_value_without_any_score_loses_to_a_scored_one_also_from_the_held_side() -> None:
     traversal, _ = walk(small(), scored_by(t_hs=None, t_ll=-3.0))  # type: ignore[arg-type]
-    assert of(traversal, Parameter.TEACHER).winner.value == LL
+    assert of(traversal, "teacher").winner.value == LL
     traversal, _ = walk(small(), scored_by(t_ll=None, t_hs=-3.0))  # type: ignore[arg-type]
-    assert of(traversal, Parameter.TEACHER).winner.value == HS
+    assert of(traversal, "teacher").winner.value == HS
 
 
 def test_where_everything_failed_the_held_values_are_kept_and_the_search_ends() -> None:
@@ -343,23 +345,21 @@ def test_where_everything_failed_the_held_values_are_kept_and_the_search_ends() 
 @pytest.mark.parametrize(
     ("change", "skipped"),
     [
-        ({"teachers": (Checkpoint.GIVEN,)}, Parameter.TEACHER),
-        ({"student_temperatures": (1.0,)}, Parameter.STUDENT_TEMPERATURE),
-        ({"distances": (MSE,)}, Parameter.DISTANCE),
+        ({"teacher": (Checkpoint.GIVEN,)}, "teacher"),
+        ({"student_temperature": (1.0,)}, "student_temperature"),
+        ({"distance": (MSE,)}, "distance"),
     ],
 )
-def test_a_parameter_of_one_value_has_no_stage(
-    change: dict[str, object], skipped: Parameter
-) -> None:
+def test_a_parameter_of_one_value_has_no_stage(change: dict[str, object], skipped: str) -> None:
     traversal, _ = walk(small(**change), made_up(1))  # type: ignore[arg-type]
     assert traversal.decision(skipped) is None
     assert traversal.finished
 
 
 def test_alpha_of_one_value_is_evaluated_all_the_same() -> None:
-    space = small(teachers=(HS,), student_temperatures=(TIED,), distances=(CE,), alphas=(1.0,))
+    space = small(teacher=(HS,), student_temperature=(TIED,), distance=(CE,), alpha=(1.0,))
     traversal, scores = walk(space, made_up(1))  # type: ignore[arg-type]
-    assert [d.parameter for d in traversal.decisions] == [Parameter.ALPHA]
+    assert [d.axis for d in traversal.decisions] == ["alpha"]
     assert len(scores) == 6
 
 
@@ -367,33 +367,32 @@ def test_alpha_of_one_value_is_evaluated_all_the_same() -> None:
 def test_after_mse_won_there_is_no_stage_of_the_student_temperature(
     mse: float, stage: bool
 ) -> None:
-    order = (Parameter.DISTANCE, Parameter.TEACHER, Parameter.STUDENT_TEMPERATURE)
+    order = ("distance", "teacher", "student_temperature")
     traversal, _ = walk(small(order=order), scored_by(mse=mse))  # type: ignore[arg-type]
-    assert (traversal.decision(Parameter.STUDENT_TEMPERATURE) is not None) == stage
+    assert (traversal.decision("student_temperature") is not None) == stage
 
 
 def test_a_student_temperature_held_from_before_counts_again_when_ce_comes_back() -> None:
-    order = (Parameter.STUDENT_TEMPERATURE, Parameter.DISTANCE, Parameter.TEACHER)
-    space = small(order=order, distances=(MSE, CE), student_temperatures=(1.0, TIED))
+    order = ("student_temperature", "distance", "teacher")
+    space = small(order=order, distance=(MSE, CE), student_temperature=(1.0, TIED))
     traversal, _ = walk(space, scored_by(ce=0.9))  # type: ignore[arg-type]
-    assert traversal.decision(Parameter.STUDENT_TEMPERATURE) is None  # MSE was held
-    assert traversal.winner.choice.student_temperature == 1.0
+    assert traversal.decision("student_temperature") is None  # MSE was held
+    assert traversal.winner.choice.get("student_temperature") == 1.0
 
 
 def test_a_traversal_asks_for_every_candidate_of_a_stage_at_once() -> None:
-    traversal = traverse(small(), {})
-    assert traversal.missing is not None
-    assert {t.configuration.teacher for t in traversal.missing.missing} == {HS, LL}
-    assert len(traversal.missing.missing) == 4
+    traversal = Greedy()(small(), {})
+    assert {t.checkpoint for t in traversal.wanted} == {HS, LL}
+    assert len(traversal.wanted) == 4
 
 
 @given(seed=st.integers(), cut=st.integers(0, 40))
 def test_a_traversal_with_some_scores_has_made_the_first_of_its_decisions(
     seed: int, cut: int
 ) -> None:
-    space = small(learning_rates=(1e-5, 2e-5))
+    space = small(learning_rate=(1e-5, 2e-5))
     whole, scores = walk(space, made_up(seed))  # type: ignore[arg-type]
-    partial = traverse(space, dict(list(scores.items())[:cut]))
+    partial = Greedy()(space, dict(list(scores.items())[:cut]))
     assert partial.decisions == whole.decisions[: len(partial.decisions)]
     assert partial.finished == (cut >= len(scores))
 
@@ -401,51 +400,48 @@ def test_a_traversal_with_some_scores_has_made_the_first_of_its_decisions(
 # -- rewards, stable and lazy ------------------------------------------------------------------
 
 
-def traversals(*scores: Mapping[str, float | None]) -> list[Traversal]:
+def traversals(*scores: Mapping[str, float | None]) -> list[Progress]:
     return [walk(small(), scored_by(**by_name))[0] for by_name in scores]  # type: ignore[arg-type]
 
 
-def reward(found: tuple[Reward, ...], parameter: Parameter) -> Reward:
-    [one] = [r for r in found if r.parameter is parameter]
+def reward(found: tuple[Reward, ...], axis: str) -> Reward:
+    [one] = [r for r in found if r.axis == axis]
     return one
-
-
-ORDER = (Parameter.TEACHER, Parameter.STUDENT_TEMPERATURE, Parameter.DISTANCE)
 
 
 def test_a_reward_is_the_cases_won_less_the_cases_lost() -> None:
     found = traversals({"t_ll": 0.9}, {"t_ll": 0.8}, {"t_ll": 0.7}, {"t_ll": 0.1}, {})
-    teacher = reward(rewards(found, ORDER), Parameter.TEACHER)
+    teacher = reward(rewards(found, ORDER), "teacher")
     assert (teacher.default, teacher.alternative) == (HS, LL)
     assert (teacher.better, teacher.worse, teacher.equal, teacher.unscored) == (3, 1, 1, 0)
     assert teacher.reward == 2
-    assert stable_values([teacher]) == {Parameter.TEACHER: LL}
+    assert stable_values([teacher]) == {"teacher": LL}
 
 
 def test_a_reward_of_0_keeps_the_default() -> None:
     found = rewards(traversals({"mse": 0.9}, {"mse": 0.1}), ORDER)
-    assert reward(found, Parameter.DISTANCE).reward == 0
+    assert reward(found, "distance").reward == 0
     assert stable_values(found) == {}
 
 
 def test_comparisons_without_a_score_on_a_side_are_left_out_and_counted() -> None:
     found = rewards(traversals({"t_ll": None}, {"t_hs": None}, {"t_ll": 0.9}), ORDER)
-    teacher = reward(found, Parameter.TEACHER)
+    teacher = reward(found, "teacher")
     assert (teacher.better, teacher.worse, teacher.equal, teacher.unscored) == (1, 0, 0, 2)
 
 
 def test_a_comparison_that_does_not_exist_has_no_reward() -> None:
-    found = rewards([walk(small(distances=(CE,)), made_up(1))[0]], ORDER)  # type: ignore[arg-type]
-    assert Parameter.DISTANCE not in {r.parameter for r in found}
-    assert Parameter.ALPHA not in {r.parameter for r in found}
+    found = rewards([walk(small(distance=(CE,)), made_up(1))[0]], ORDER)  # type: ignore[arg-type]
+    assert "distance" not in {r.axis for r in found}
+    assert "alpha" not in {r.axis for r in found}
 
 
 def test_of_several_alternatives_the_one_of_the_highest_reward_is_stable() -> None:
-    def case(one: float, two: float) -> Traversal:
-        space = small(student_temperatures=(TIED, 1.0, 2.0), distances=(CE,), teachers=(HS,))
+    def case(one: float, two: float) -> Progress:
+        space = small(student_temperature=(TIED, 1.0, 2.0), distance=(CE,), teacher=(HS,))
 
         def score(trial: Trial) -> float:
-            objective = trial.configuration.objective
+            objective = trial.objective
             assert isinstance(objective, Ce)
             if objective.student_temperature == objective.temperature:
                 return 0.5
@@ -455,23 +451,23 @@ def test_of_several_alternatives_the_one_of_the_highest_reward_is_stable() -> No
 
     found = rewards([case(0.9, 0.9), case(0.1, 0.9), case(0.9, 0.9)], ORDER)
     assert [(r.alternative, r.reward) for r in found] == [(1.0, 2), (2.0, 3)]
-    assert stable_values(found) == {Parameter.STUDENT_TEMPERATURE: 2.0}
+    assert stable_values(found) == {"student_temperature": 2.0}
 
 
 def test_the_stable_choice_takes_the_default_where_the_space_lacks_the_value() -> None:
-    values = {Parameter.TEACHER: LL, Parameter.STUDENT_TEMPERATURE: 1.0}
-    space = paper_space(teachers=(Checkpoint.GIVEN,))
-    assert stable_choice(PAPER, values) == Choice(
+    values = {"teacher": LL, "student_temperature": 1.0}
+    space = paper_space(teacher=(Checkpoint.GIVEN,))
+    assert stable_choice(PAPER, values) == Choice.of(
         distance=CE, teacher=LL, student_temperature=1.0, alpha=1.0
     )
-    assert stable_choice(space, values) == Choice(
+    assert stable_choice(space, values) == Choice.of(
         distance=CE, teacher=Checkpoint.GIVEN, student_temperature=1.0, alpha=1.0
     )
 
 
 def test_the_stable_choice_under_mse_has_no_student_temperature() -> None:
-    values = {Parameter.DISTANCE: MSE, Parameter.STUDENT_TEMPERATURE: 1.0}
-    assert stable_choice(PAPER, values).student_temperature is None
+    values = {"distance": MSE, "student_temperature": 1.0}
+    assert stable_choice(PAPER, values).get("student_temperature") is None
 
 
 def test_the_lazy_choice_is_the_same_for_the_same_seed() -> None:
@@ -482,11 +478,12 @@ def test_the_lazy_choice_is_the_same_for_the_same_seed() -> None:
 
 def test_the_lazy_choice_draws_each_value_about_as_often() -> None:
     drawn = [lazy_choice(PAPER, f"0/case {i}") for i in range(4000)]
-    assert {choice.alpha for choice in drawn} == {1.0}
+    assert {choice.get("alpha") for choice in drawn} == {1.0}
+    ce = [choice for choice in drawn if choice.get("distance") == CE]
     for share in (
-        sum(c.teacher is HS for c in drawn) / 4000,
-        sum(c.distance is CE for c in drawn) / 4000,
-        sum(c.student_temperature == TIED for c in drawn) / sum(c.distance is CE for c in drawn),
+        sum(c.get("teacher") is HS for c in drawn) / 4000,
+        len(ce) / 4000,
+        sum(c.get("student_temperature") == TIED for c in ce) / len(ce),
     ):
         assert abs(share - 0.5) < 0.05  # more than four standard deviations
 
@@ -495,13 +492,13 @@ def test_the_lazy_choice_draws_each_value_about_as_often() -> None:
 
 SNIPPET = """
 from kdsearch.agenda import Outcome, TestScore
-from kdsearch.search import Space, Trial, ValidationScore, traverse
+from kdsearch.search import Greedy, Space, Trial, ValidationScore
 
 
 def search(space: Space, trial: Trial, outcome: Outcome) -> None:
     score = outcome.{field}
     scores: dict[Trial, {kind} | None] = {{trial: score}}
-    traverse(space, scores)
+    Greedy()(space, scores)
 """
 
 
@@ -517,7 +514,7 @@ def test_the_type_checker_refuses_a_search_by_test_scores(tmp_path: Path) -> Non
     )
     [error] = [line for line in run.stdout.splitlines() if "error:" in line]
     assert f"{wrong.name}:9: " in error  # by name: its cache may remember another folder
-    assert '"traverse" has incompatible type' in error
+    assert 'to "__call__" of "Greedy" has incompatible type' in error
     assert run.returncode == 1
 
 
@@ -527,17 +524,15 @@ def test_the_type_checker_refuses_a_search_by_test_scores(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        {"broad": (1.0,)},
-        {"broad": (2.0, 1.0)},
-        {"broad": (1.0, 1.0)},
-        {"teachers": ()},
-        {"learning_rates": ()},
-        {"order": (Parameter.TEACHER, Parameter.DISTANCE)},
-        {"order": (*ORDER, Parameter.ALPHA)},
+        {"temperature": (1.0,)},
+        {"temperature": (2.0, 1.0)},
+        {"temperature": (1.0, 1.0)},
+        {"teacher": ()},
+        {"learning_rate": ()},
     ],
 )
 def test_a_space_that_cannot_be_searched_cannot_be_built(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"broad|order|value"):
+    with pytest.raises(ValueError, match="value"):
         paper_space(**change)
 
 
@@ -546,5 +541,38 @@ def test_a_random_walk_never_asks_for_a_trial_outside_of_the_grid() -> None:
     for _ in range(20):
         traversal, scores = walk(PAPER, lambda _: draw.random())
         assert traversal.finished
-        inside = {c for best in PAPER.broad for c in configurations(PAPER, best)}
-        assert {trial.configuration for trial in scores} <= inside
+        inside = {
+            trial
+            for best in PAPER.values("temperature")
+            for choice in PAPER.choices()
+            for trial in PAPER.trials(choice, best)
+        }
+        assert scores.keys() <= inside
+
+
+# -- other strategies --------------------------------------------------------------------------
+
+
+def test_an_exhaustive_search_chooses_the_best_of_all_choices() -> None:
+    space, score = small(), made_up(7)
+    scores: dict[Trial, ValidationScore | None] = {}
+    while not (progress := Exhaustive()(space, scores)).finished:
+        scores |= {trial: score(trial) for trial in progress.wanted}  # type: ignore[operator]
+    [decision] = progress.decisions
+    assert len(decision.candidates) == len(set(space.choices())) == 2 * 2 * 2 + 2 * 2
+    assert progress.winner.tuned.score == max(score for score in scores.values() if score)
+
+
+@given(trials=st.integers(1, 40), seed=st.integers(0, 99))
+def test_a_random_search_takes_as_many_trials_as_it_may_and_the_best_of_them(
+    trials: int, seed: int
+) -> None:
+    space, score = small(), made_up(seed)
+    search = Random(trials=trials, seed=seed)
+    wanted = search(space, {}).wanted
+    grid = {trial for choice in space.choices() for trial in space.trials(choice)}
+    assert wanted.keys() <= grid
+    scores = {trial: score(trial) for trial in wanted}  # type: ignore[operator]
+    progress = search(space, scores)
+    assert progress.finished
+    assert progress.winner.tuned.score == max(scores.values())

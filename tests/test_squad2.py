@@ -15,7 +15,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from models import begin, everything, first, save_model, task_study, task_texts
+from models import DISTANCES, begin, everything, first, save_model, task_study, task_texts
 from test_cli import Ended, kdsearch
 from test_ner import every_kind, tokenizer_of, word_pieces
 from test_qa import LONG, losses, official_f1, official_normalised, row
@@ -28,7 +28,6 @@ from kdsearch.distill.losses import label_loss
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
-from kdsearch.search import Distance
 from kdsearch.study import SPLITS, TrainingSettings, parse_study
 from kdsearch.study.parsers import Columns, parse_rows
 from kdsearch.study.rows import digest_rows
@@ -204,15 +203,15 @@ def test_cls_is_a_class_of_each_softmax() -> None:
     assert float(found) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("distance", list(Distance))
-def test_a_loss_with_cls_is_the_mean_of_those_of_each_window_alone(distance: Distance) -> None:
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_loss_with_cls_is_the_mean_of_those_of_each_window_alone(distance: str) -> None:
     encoded = encode(MIXED)
     student, teacher = drawn(encoded, 1), drawn(encoded, 2)
     alone = []
     for index in range(len(encoded)):
         batch = encoded.batch(torch.tensor([index]))
         alone.append(losses(student[batch.rows], teacher[batch.rows], batch, distance))
-        if distance is Distance.MSE:
+        if distance == "mse":
             plain = float(((student - teacher)[batch.rows] ** 2).mean())
             assert alone[-1][1] == pytest.approx(plain)
     together = losses(student, teacher, everything(encoded), distance)

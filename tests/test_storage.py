@@ -15,6 +15,7 @@ from fakes import (
     VanishingDisk,
     World,
     a_study,
+    alpha_of,
     attempt_at,
     memory_ledger,
     resolved_of,
@@ -260,7 +261,7 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(
     study, folder = launched
     shutil.copytree(folder, tmp_path / "there")
     for outcome in list(Ledger(tmp_path / "there").outcomes()):
-        if getattr(outcome.training, "alpha", 1) < 1:
+        if alpha_of(outcome.training) < 1:
             (tmp_path / "there" / "outcomes" / f"{outcome.key}.json").unlink()
     before = contents(tmp_path / "there")
     shutil.move(tmp_path / "there", tmp_path / "here")

@@ -594,10 +594,13 @@ def test_a_study_that_says_little_is_searched_on_the_papers_grid(tmp_path: Path)
     study = load(tmp_path, WRITTEN)
     [case] = cases_of(study)
     space, paper = space_of(study, case), paper_space()
-    for field in ("distances", "teachers", "student_temperatures", "broad", "inner", "order"):
-        assert getattr(space, field) == getattr(paper, field)
-    assert space.alphas == pytest.approx([1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-    assert space.learning_rates == pytest.approx([i * 1e-5 for i in range(1, 8)])
+    assert [axis.name for axis in space.compared] == [axis.name for axis in paper.compared]
+    for name in ("distance", "teacher", "student_temperature", "temperature"):
+        assert space.values(name) == paper.values(name)
+    assert (space.inner, space.refined) == (paper.inner, paper.refined)
+    alphas = [1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert space.values("alpha") == pytest.approx(alphas)
+    assert space.values("learning_rate") == pytest.approx([i * 1e-5 for i in range(1, 8)])
     assert (study.training.epochs, study.training.batch_size) == (10, 32)
     assert study.training.schedule == "constant"
     assert study.training.warmup == 0
@@ -642,7 +645,7 @@ def test_a_teacher_of_one_checkpoint_has_a_grid_of_one_teacher() -> None:
     raw = a_study(models={"big": "/b", "small": "/s"}, teachers={"t": {"checkpoint": "big"}})
     study = parse_study(raw, place="x.yaml")
     [case] = cases_of(study)
-    assert space_of(study, case).teachers == (Checkpoint.GIVEN,)
+    assert space_of(study, case).values("teacher") == (Checkpoint.GIVEN,)
 
 
 @pytest.mark.parametrize(
@@ -734,7 +737,7 @@ def test_whatever_a_study_says_it_is_a_study_or_has_problems_that_are_named(seed
     assert (study is None) == bool(found)
     assert all(problem.place and problem.what for problem in found)
     if study is not None:
-        assert all(space_of(study, case).broad for case in cases_of(study))
+        assert all(space_of(study, case).values("temperature") for case in cases_of(study))
 
 
 @settings(max_examples=150)

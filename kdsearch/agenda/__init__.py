@@ -1,6 +1,7 @@
 """Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
 
 from kdsearch.agenda.agenda import (
+    COMPARES,
     ERM,
     LAZY,
     TRAINS_TEACHER,
@@ -30,6 +31,7 @@ from kdsearch.agenda.outcome import (
     Outcome,
     TestScore,
     failed_for_good,
+    written_outcome,
 )
 from kdsearch.agenda.progress import (
     BLOCKED,
@@ -54,10 +56,12 @@ from kdsearch.agenda.training import (
     Teaching,
     Training,
     parse_training,
+    written,
 )
 
 __all__ = [
     "BLOCKED",
+    "COMPARES",
     "DONE",
     "ERM",
     "FAILURES",
@@ -114,4 +118,6 @@ __all__ = [
     "stage_of",
     "unneeded",
     "used",
+    "written",
+    "written_outcome",
 ]

@@ -25,15 +25,17 @@ from kdsearch.agenda.training import (
     Training,
 )
 from kdsearch.search import (
-    LAZY_TEMPERATURE,
+    CHECKPOINT,
+    LAZY_VALUES,
     Checkpoint,
     Choice,
-    Evaluate,
-    Parameter,
-    ParameterValue,
+    Greedy,
+    Held,
+    Missing,
+    Progress,
     Reward,
     Space,
-    Traversal,
+    Strategy,
     Trial,
     Tuned,
     ValidationScore,
@@ -41,18 +43,19 @@ from kdsearch.search import (
     rewards,
     stable_choice,
     stable_values,
-    traversal_rounds,
-    traverse,
     tune,
 )
 from kdsearch.study import Resolved, Role, TestCase, space_of, test_cases
 
+STRATEGY: Strategy = Greedy()
 TRAINS_TEACHER = "teacher_training"
 """The stage of a teacher's trainings; `teacher` is the one that compares its checkpoints."""
 ERM = "erm"
 """The stage of the students without a teacher."""
 LAZY = "lazy"
 """The stage of the lazy baseline."""
+COMPARES = "comparison"
+"""The stage of a search that compares whole choices."""
 
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
@@ -97,19 +100,19 @@ class CaseView:
     blocked: str | None = None
     teacher_training: TeacherTraining | None = None
     outputs: Mapping[Checkpoint, tuple[OutputsTraining, ...]] | None = None
-    traversal: Traversal | None = None
+    progress: Progress | None = None
     phase2: Phase2 | None = None
 
     @property
     def traversed(self) -> bool:
         """Whether the traversal is finished."""
-        return self.traversal is not None and self.traversal.finished
+        return self.progress is not None and self.progress.finished
 
     @property
     def best_has_score(self) -> bool:
         """Whether the traversal is finished, and what it chose has a score."""
         return (
-            self.traversed and (t := self.traversal) is not None and t.winner.tuned.best is not None
+            self.traversed and (p := self.progress) is not None and p.winner.tuned.best is not None
         )
 
     @property
@@ -149,7 +152,7 @@ class Agenda:
             dict
         )
         self._erm: dict[TestCase, tuple[StudentTraining, ...]] = {}
-        self._stable: dict[Parameter, ParameterValue] | None = None
+        self._stable: Held | None = None
 
     @property
     def results(self) -> Results:
@@ -214,11 +217,11 @@ class Agenda:
     def rewards(self) -> tuple[Reward, ...]:
         """The rewards (Table 3) over the traversals that are finished."""
         views = (self._views.get(case) for case in self.cases)
-        finished = [v.traversal for v in views if v is not None and v.traversal and v.traversed]
-        return rewards(finished, tuple(map(Parameter, self.resolved.study.search.order)))
+        finished = [v.progress for v in views if v is not None and v.progress and v.traversed]
+        return rewards(finished, self.resolved.study.search.order)
 
     @property
-    def stable(self) -> Mapping[Parameter, ParameterValue] | None:
+    def stable(self) -> Held | None:
         """Where the stable configuration leaves the default; None before the second phase."""
         self.views()
         return self._stable
@@ -228,7 +231,8 @@ class Agenda:
         known = self._trainings[view.case]
         if trial not in known:
             assert view.outputs is not None
-            outputs = view.outputs[trial.configuration.teacher][0]
+            assert trial.checkpoint is not None
+            outputs = view.outputs[trial.checkpoint][0]
             known[trial] = self._graph.students(view.case, trial, outputs)
         return known[trial]
 
@@ -278,7 +282,7 @@ class Agenda:
         erm = _wanted(case, ERM, self._unknown(self.erm(case)))
         unknown = self._unknown(trainings)
         if unknown:
-            rounds = traversal_rounds(space)
+            rounds = max(STRATEGY(space, {}).wanted.values())
             return replace(view, wanted=(*_wanted(case, TRAINS_TEACHER, unknown, rounds), *erm))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
@@ -288,32 +292,31 @@ class Agenda:
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
         scores = _Scores(self, view)
-        traversal = traverse(space, scores)
-        view = replace(view, traversal=traversal)
+        progress = STRATEGY(space, scores)
+        view = replace(view, progress=progress)
         # Students wait for the outputs on the training split.
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
-        rounds = max(traversal.missing.missing.values(), default=0) if traversal.missing else 0
+        rounds = max(progress.wanted.values(), default=0)
         wanted = _wanted(case, "outputs", self._unknown(every.values()), rounds)
-        if traversal.missing is not None:
-            assert traversal.stage is not None
-            stage = str(traversal.stage.parameter)
-            wanted += self._ready(view, scores, stage, traversal.missing)
+        if progress.comparing is not None:
+            stage = progress.comparing.axis or COMPARES
+            wanted += self._ready(view, scores, stage, progress.wanted)
         # The lazy baseline needs no traversal; it may meet one.
-        lazy = tune(self.lazy(view), space, scores, temperature=LAZY_TEMPERATURE)
-        if isinstance(lazy, Evaluate):
+        lazy = tune(self.lazy(view), space, scores, fixed=LAZY_VALUES)
+        if isinstance(lazy, Missing):
             keys = {request.training.key for request in wanted}
-            requests = self._ready(view, scores, LAZY, lazy)
+            requests = self._ready(view, scores, LAZY, lazy.trials)
             wanted += tuple(r for r in requests if r.training.key not in keys)
         return replace(view, wanted=wanted + erm)
 
-    def _second_phase(self, view: CaseView, stable: Mapping[Parameter, ParameterValue]) -> CaseView:
+    def _second_phase(self, view: CaseView, stable: Held) -> CaseView:
         scores = _Scores(self, view)
         choice, lazy = stable_choice(view.space, stable), self.lazy(view)
         step = tune(choice, view.space, scores)
-        lazy_step = tune(lazy, view.space, scores, temperature=LAZY_TEMPERATURE)
+        lazy_step = tune(lazy, view.space, scores, fixed=LAZY_VALUES)
         wanted = view.wanted
-        if isinstance(step, Evaluate):
-            requests = self._ready(view, scores, "stable", step)
+        if isinstance(step, Missing):
+            requests = self._ready(view, scores, "stable", step.trials)
             keys = {request.training.key for request in requests}
             wanted = (*requests, *(r for r in wanted if r.training.key not in keys))
         phase2 = Phase2(
@@ -328,12 +331,12 @@ class Agenda:
         return [training for training in trainings if training.key not in self._results]
 
     def _ready(
-        self, view: CaseView, scores: _Scores, stage: str, step: Evaluate
+        self, view: CaseView, scores: _Scores, stage: str, missing: Mapping[Trial, int]
     ) -> tuple[Request, ...]:
-        """What a step lacks and can run now, under every seed."""
+        """What of `missing` can run now, under every seed."""
         return tuple(
             request
-            for trial, rounds in step.missing.items()
+            for trial, rounds in missing.items()
             if scores.can_run(trial)
             for request in _wanted(
                 view.case,
@@ -359,7 +362,7 @@ class Agenda:
     ) -> dict[Checkpoint, CheckpointSpec]:
         if chosen is None:
             given = self.resolved.study.teachers[case.teacher].given
-            return {name: self._graph.given(case, given[name]) for name in space.teachers}
+            return {name: self._graph.given(case, given[name]) for name in space.values(CHECKPOINT)}
         outcome = self._results[chosen.key]
         assert outcome is not None
         epochs = {
@@ -368,7 +371,7 @@ class Agenda:
         }
         return {
             name: self._graph.checkpoint(chosen, epoch)
-            for name in space.teachers
+            for name in space.values(CHECKPOINT)
             if (epoch := epochs[name]) is not None
         }
 
@@ -415,7 +418,7 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
     def _outputs(self, trial: Trial) -> OutputsTraining | None:
         """On the training split; None of a checkpoint that the teacher's training did not keep."""
         assert self._view.outputs is not None
-        splits = self._view.outputs.get(trial.configuration.teacher)
+        splits = self._view.outputs.get(trial.checkpoint) if trial.checkpoint else None
         return splits[0] if splits else None
 
     def __iter__(self) -> Iterator[Trial]:

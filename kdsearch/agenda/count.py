@@ -9,13 +9,13 @@ from pathlib import Path
 from kdsearch.agenda.agenda import Agenda, CaseView
 from kdsearch.agenda.graph import Graph
 from kdsearch.search import (
+    CHECKPOINT,
     Bounds,
     Checkpoint,
     Choice,
     Inner,
-    Parameter,
-    ParameterValue,
     Space,
+    Value,
     count_bounds,
     lazy_choice,
 )
@@ -40,14 +40,14 @@ class Counts:
     teachers: int
     outputs: Bounds
     students: Bounds
-    """Of the traversal, of the second phase, and without a teacher."""
+    """Of the first phase, of the second phase, and without a teacher."""
 
 
 def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
     """The fewest and the most trainings of `case`, with the study's inner tuning or another."""
     teacher = study.teachers[case.teacher]
     space = space_of(study, case, inner)
-    checkpoints = len(space.teachers)
+    checkpoints = len(space.values(CHECKPOINT))
     may_coincide = not teacher.given and checkpoints > 1
     trials = _students(
         space, lazy_choice(space, f"{study.seed}/{case}"), None if may_coincide else False
@@ -75,7 +75,7 @@ def _students(
     space: Space,
     lazy: Choice,
     coincide: bool | None,
-    decided: frozenset[tuple[Parameter, ParameterValue]] = frozenset(),
+    decided: frozenset[tuple[str, Value]] = frozenset(),
 ) -> Bounds:
     """The cases of a study differ in few of these, and are asked for them again and again."""
     return count_bounds(space, decided=dict(decided), lazy=lazy, coincide=coincide)
@@ -122,13 +122,13 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     wanted = sum(request.training.kind == "student" for request in view.wanted)
     if view.blocked or (not wanted and view.phase2 is not None):
         return Bounds(fewest=wanted, most=wanted)
-    decisions = view.traversal.decisions if view.traversal else ()
-    unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.teachers
+    decisions = view.progress.decisions if view.progress else ()
+    unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.values(CHECKPOINT)
     trials = _students(
         view.space,
         agenda.lazy(view),
         None if unknown else view.coinciding,
-        frozenset((decision.parameter, decision.winner.value) for decision in decisions),
+        frozenset((each.axis, each.winner.value) for each in decisions if each.axis),
     )
     bounds = _under_seeds(agenda.resolved.study, trials)
     done = agenda.trained(view.case)

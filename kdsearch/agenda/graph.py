@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kdsearch.agenda.training import (
     CheckpointSpec,
     DataSpec,
@@ -14,7 +12,7 @@ from kdsearch.agenda.training import (
     TeacherTraining,
     Teaching,
 )
-from kdsearch.search import Ce, Labels, Trial
+from kdsearch.search import Labels, Trial
 from kdsearch.study import SPLITS, Resolved, TestCase, TrainingSettings, given_labels
 
 
@@ -116,19 +114,17 @@ class Graph:
     def _student(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
     ) -> StudentTraining:
-        objective = trial.configuration.objective
-        if isinstance(objective, Ce):
-            objective = replace(objective, gradient_scale=self._study.search.gradient_scale)
+        assert trial.checkpoint is not None
         return StudentTraining(
             data=self.data(case),
             model=self.student(case),
             teaching=Teaching(
                 teacher=outputs.checkpoint,
                 outputs=outputs.key,
-                checkpoint_name=trial.configuration.teacher,
+                checkpoint_name=trial.checkpoint,
             ),
-            objective=objective,
-            learning_rate=trial.learning_rate,
+            objective=trial.objective,
+            learning_rate=trial.get("learning_rate"),
             settings=self.settings(case),
             seed=seed,
         )

@@ -10,15 +10,7 @@ from functools import lru_cache
 from kdsearch.agenda.agenda import Agenda, CaseView, Results
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
-from kdsearch.search import (
-    LAZY_TEMPERATURE,
-    Ce,
-    Configuration,
-    Space,
-    Trial,
-    choices,
-    configurations,
-)
+from kdsearch.search import CHECKPOINT, LAZY_VALUES, Axis, Space, Trial
 
 
 def asked(agenda: Agenda) -> set[str]:
@@ -87,23 +79,25 @@ def _in_grid(
     graph: Graph, view: CaseView, outputs: OutputsTraining, training: StudentTraining
 ) -> bool:
     """Whether the training is a student of the case's grid, taught by `outputs`."""
-    rate = training.learning_rate
-    if rate not in view.space.learning_rates:
+    trial = Trial(
+        objective=training.objective,
+        checkpoint=view.space.values(CHECKPOINT)[0],  # a name, on which no key depends
+        settings=(("learning_rate", training.learning_rate),),
+    )
+    if trial not in _grid(view.space):
         return False
-    # The checkpoint's name is any: no key depends on it. The scale of the gradient is the study's.
-    objective = training.objective
-    if isinstance(objective, Ce):
-        objective = replace(objective, gradient_scale="none")
-    configuration = Configuration(objective=objective, teacher=view.space.teachers[0])
-    if configuration not in _grid(view.space):
-        return False
-    trial = Trial(configuration=configuration, learning_rate=rate)
     return training.key in {t.key for t in graph.students(view.case, trial, outputs)}
 
 
 @lru_cache(maxsize=64)
-def _grid(space: Space) -> frozenset[Configuration]:
-    """Every configuration that may be asked for, whichever broad temperature is the best."""
-    found = {c for best in space.broad for c in configurations(space, best)}
-    lazy = (c.at(LAZY_TEMPERATURE) for c in choices(space) if c.has_temperature)
-    return frozenset({*found, *lazy})
+def _grid(space: Space) -> frozenset[Trial]:
+    """Every trial that may be asked for, whichever broad temperature is the best."""
+    lazy = replace(space, tuned=tuple(_lazily(axis) for axis in space.tuned), refined=None)
+    bests = (None,) if space.refined is None else space.values(space.refined)
+    found = {t for c in space.choices() for best in bests for t in space.trials(c, best)}
+    return frozenset(found | {t for c in lazy.choices() for t in lazy.trials(c)})
+
+
+def _lazily(axis: Axis) -> Axis:
+    value = LAZY_VALUES.get(axis.name)
+    return axis if value is None else replace(axis, values=(value,))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 
 from pydantic import ConfigDict, Field
 
-from kdsearch.agenda.training import AnyTraining
+from kdsearch.agenda.training import AnyTraining, written
 from kdsearch.search import ValidationScore
 from kdsearch.study import Record
 
@@ -77,6 +77,11 @@ class Outcome(Finite):
     digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file that was kept, by its path in the study's folder."""
     cost: Cost
+
+
+def written_outcome(outcome: Outcome) -> dict[str, Any]:
+    """What is kept of an outcome, in what JSON has."""
+    return {**outcome.model_dump(mode="json"), "training": written(outcome.training)}
 
 
 Failure = Literal[

@@ -7,9 +7,10 @@ from statistics import fmean
 from kdsearch.agenda.agenda import ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked_by
-from kdsearch.search import Parameter
 from kdsearch.study import TestCase
 
+AXES = ("teacher", "student_temperature", "distance", "alpha")
+"""What a search compares, of the paper's."""
 BLOCKED = "blocked"
 WAITS = "waits"
 DONE = "done"
@@ -17,7 +18,7 @@ STAGES = (
     BLOCKED,
     TRAINS_TEACHER,
     "outputs",
-    *(parameter.value for parameter in Parameter),
+    *AXES,
     "stable",
     LAZY,
     ERM,

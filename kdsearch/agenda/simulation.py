@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from itertools import count, product
 from zlib import crc32
 
+from kdsearch.agenda.agenda import STRATEGY
 from kdsearch.agenda.speed import Kind, Speeds, kinds_of
 from kdsearch.search import (
-    LAZY_TEMPERATURE,
+    CHECKPOINT,
+    LAZY_VALUES,
     Candidate,
     Choice,
     Decision,
-    Evaluate,
-    Parameter,
-    ParameterValue,
-    Traversal,
+    Held,
+    Missing,
+    Progress,
     Trial,
     Tuned,
     ValidationScore,
+    alternatives,
     lazy_choice,
-    next_stage,
     rewards,
     rounds_after,
     stable_choice,
     stable_values,
-    traversal_rounds,
     tune,
 )
 from kdsearch.study import SPLITS, Role, Study, TestCase, space_of, test_cases
@@ -81,9 +81,8 @@ class _Branch:
     """A choice that a walk tunes beside others."""
 
     choice: Choice
-    temperature: float | None = None
     later: int = 0
-    """The rounds of the stages that follow."""
+    """The rounds of the decisions that follow."""
     lacks: int = 0
     tuned: Tuned | None = None
 
@@ -95,8 +94,8 @@ class Walk:
         self.case = case
         self.kinds = kinds_of(study, case, case.dataset)
         self.space = space_of(study, case)
-        self.rounds = traversal_rounds(self.space)
-        self.held: dict[Parameter, ParameterValue] = self.space.defaults()
+        self.rounds = max(STRATEGY(self.space, {}).wanted.values())
+        self.held = self.space.defaults()
         self.decisions: list[Decision] = []
         self.finished = False
         self._lazy = lazy_choice(self.space, f"{study.seed}/{case}")
@@ -104,7 +103,7 @@ class Walk:
         self._asked: set[Trial] = set()
         self._waiting: dict[Trial, list[_Branch]] = defaultdict(list)
         self._branches: list[_Branch] = []
-        self._steps = self._stages()
+        self._steps = self._decide()
 
     def start(self) -> Wanted:
         """What can run once the teacher is ready."""
@@ -129,38 +128,36 @@ class Walk:
 
     def lazy(self) -> Wanted:
         """The lazy baseline, which nothing waits for."""
-        step = tune(self._lazy, self.space, self._scores, temperature=LAZY_TEMPERATURE)
-        return dict(step.missing) if isinstance(step, Evaluate) else {}
+        step = tune(self._lazy, self.space, self._scores, fixed=LAZY_VALUES)
+        return dict(step.trials) if isinstance(step, Missing) else {}
 
-    def stable(self, values: Mapping[Parameter, ParameterValue]) -> Wanted:
+    def stable(self, values: Held) -> Wanted:
         """The stable configuration, once every case is traversed."""
         branch = _Branch(choice=stable_choice(self.space, values))
         self._steps, self.finished = iter([[branch]]), False
         return self.start()
 
     @property
-    def traversal(self) -> Traversal:
+    def progress(self) -> Progress:
         """The first phase, finished."""
-        return Traversal(decisions=tuple(self.decisions), stage=None, held=self.held, missing=None)
+        return Progress(decisions=tuple(self.decisions))
 
-    def _stages(self) -> Iterator[list[_Branch]]:
-        for parameter in (*self.space.order, Parameter.ALPHA):
-            stage = next_stage(self.space, self.held, parameter)
-            if stage is None:
+    def _decide(self) -> Iterator[list[_Branch]]:
+        for axis in self.space.compared:
+            found = alternatives(self.space, self.held, axis)
+            if not found:
                 continue
-            later = rounds_after(self.space, self.held, parameter)
-            branches = [_Branch(choice=choice, later=later) for _, choice in stage.candidates]
+            later = rounds_after(self.space, self.held, axis)
+            branches = [_Branch(choice=choice, later=later) for _, choice in found]
             yield branches
             candidates = tuple(
                 Candidate(value=value, choice=choice, tuned=branch.tuned)
-                for (value, choice), branch in zip(stage.candidates, branches, strict=True)
+                for (value, choice), branch in zip(found, branches, strict=True)
                 if branch.tuned
             )
             winner = max(candidates, key=lambda candidate: candidate.tuned.score or 0.0)
-            self.held[parameter] = winner.value
-            self.decisions.append(
-                Decision(parameter=parameter, candidates=candidates, winner=winner)
-            )
+            self.held[axis.name] = winner.value
+            self.decisions.append(Decision(axis=axis.name, candidates=candidates, winner=winner))
 
     def _go_on(self, wanted: Wanted) -> None:
         while not self.finished and all(branch.tuned for branch in self._branches):
@@ -170,12 +167,12 @@ class Walk:
                 self._tune(branch, wanted)
 
     def _tune(self, branch: _Branch, wanted: Wanted) -> None:
-        step = tune(branch.choice, self.space, self._scores, temperature=branch.temperature)
+        step = tune(branch.choice, self.space, self._scores)
         if isinstance(step, Tuned):
             branch.tuned = step
             return
-        branch.lacks = len(step.missing)
-        for trial, rounds in step.missing.items():
+        branch.lacks = len(step.trials)
+        for trial, rounds in step.trials.items():
             self._waiting[trial].append(branch)
             if trial not in self._asked:
                 self._asked.add(trial)
@@ -236,7 +233,7 @@ class Simulation:
         """What a case can run once its teacher is ready."""
         return walk.lazy() | walk.start()
 
-    def with_stable(self, walk: Walk, values: Mapping[Parameter, ParameterValue]) -> Wanted:
+    def with_stable(self, walk: Walk, values: Held) -> Wanted:
         """What a case can run once all are traversed."""
         return walk.stable(values)
 
@@ -282,7 +279,7 @@ class Simulation:
                 if self._all_done(job, len(self._rates(job.walk))):
                     self._ask_outputs(job.walk)
             case "outputs", ("train", _):
-                if self._all_done(job, len(job.walk.space.teachers)):
+                if self._all_done(job, len(job.walk.space.values(CHECKPOINT))):
                     case = job.walk.case
                     for walk in self._by_teacher[case.dataset, case.teacher]:
                         self._ask_students(walk, self.with_teacher(walk))
@@ -291,8 +288,8 @@ class Simulation:
                     self._ask_students(job.walk, job.walk.scored(trial))
         if not self._stable and all(walk.finished for walk in self.walks):
             self._stable = True
-            order = tuple(map(Parameter, self._study.search.order))
-            values = stable_values(rewards([walk.traversal for walk in self.walks], order))
+            searches = [walk.progress for walk in self.walks]
+            values = stable_values(rewards(searches, self._study.search.order))
             for walk in self.walks:
                 self._ask_students(walk, self.with_stable(walk, values))
 
@@ -302,7 +299,7 @@ class Simulation:
         return self._done[key] == needed
 
     def _ask_outputs(self, walk: Walk) -> None:
-        for what in product(SPLITS, walk.space.teachers):
+        for what in product(SPLITS, walk.space.values(CHECKPOINT)):
             self._ask(Job(walk=walk, role="outputs", what=what, rounds=walk.rounds))
 
     def _ask_students(self, walk: Walk, wanted: Wanted) -> None:

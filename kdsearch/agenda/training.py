@@ -10,12 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     BaseModel,
     Discriminator,
-    PlainSerializer,
     PlainValidator,
-    SerializerFunctionWrapHandler,
     Tag,
     TypeAdapter,
-    model_serializer,
     model_validator,
 )
 
@@ -91,7 +88,7 @@ class Keyed(Record):
     @cached_property
     def key(self) -> str:
         """24 hexadecimal digits, equal for trainings whose results are equal."""
-        content = self.model_dump(mode="json", exclude=_NAMES)
+        content = _plain(self, exclude=_NAMES)
         _leave_out_later(self, content)
         content["version"] = VERSION
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
@@ -156,12 +153,8 @@ _SPREAD = ("distance", "temperature", "student_temperature", "alpha", "gradient_
 """The fields of a student in which CE and MSE are written, beside the others."""
 
 
-def _plain(objective: Objective) -> dict[str, Any]:
-    return {"kind": objective.kind, **objective.parameters}
-
-
 def _objective(content: Any) -> Objective:
-    """What `_plain` wrote. Raises `ValueError`."""
+    """An objective, or what is written of one. Raises `ValueError`."""
     if isinstance(content, Objective):
         return content
     try:
@@ -189,7 +182,7 @@ class StudentTraining(Keyed):
     model: ModelSpec
     teaching: Teaching | None
     """None under an objective without a teacher."""
-    objective: Annotated[Objective, PlainValidator(_objective), PlainSerializer(_plain)]
+    objective: Annotated[Objective, PlainValidator(_objective)]
     learning_rate: float
     settings: TrainingSettings
     seed: int
@@ -202,7 +195,7 @@ class StudentTraining(Keyed):
 
     def __str__(self) -> str:
         whom = self.teaching.checkpoint_name.value if self.teaching else self.model.name
-        return f"{self.objective} {whom} lr={self.learning_rate:g}"
+        return f"{self.objective.shown(whom)} lr={self.learning_rate:g}"
 
     @model_validator(mode="before")
     @classmethod
@@ -225,21 +218,32 @@ class StudentTraining(Keyed):
                 found["objective"] = {"kind": kind, **given}
         return found
 
-    @model_serializer(mode="wrap")
-    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write students as they were when there were CE, MSE and ERM alone, so that keys stay."""
-        content: dict[str, Any] = handler(self)
-        if self.teaching is not None:
-            content |= content.pop("teaching")
-        match self.objective:
-            case Labels():
-                del content["teaching"], content["objective"]
-                content["kind"] = "erm"
-            case Ce() | Mse():
-                objective = content.pop("objective")
-                objective["distance"] = objective.pop("kind")
-                content |= {**dict.fromkeys(_SPREAD), "gradient_scale": "none", **objective}
-        return content
+
+def written(training: Training) -> dict[str, Any]:
+    """What is kept of a training, in what JSON has; `parse_training` reads it."""
+    return _plain(training)
+
+
+def _plain(training: BaseModel, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
+    # No function of ours runs within pydantic's: a signal that came there would seem its error.
+    content = training.model_dump(mode="json", exclude=exclude)
+    return _spread(training, content) if isinstance(training, StudentTraining) else content
+
+
+def _spread(training: StudentTraining, content: dict[str, Any]) -> dict[str, Any]:
+    """The content as it was when there were CE, MSE and ERM alone, so that keys stay."""
+    content["objective"]["kind"] = training.objective.kind
+    if training.teaching is not None:
+        content |= content.pop("teaching")
+    match training.objective:
+        case Labels():
+            del content["teaching"], content["objective"]
+            content["kind"] = "erm"
+        case Ce() | Mse():
+            objective = content.pop("objective")
+            objective["distance"] = objective.pop("kind")
+            content |= {**dict.fromkeys(_SPREAD), "gradient_scale": "none", **objective}
+    return content
 
 
 def _kind(training: Any) -> str:
@@ -260,5 +264,5 @@ _ADAPTER: TypeAdapter[Training] = TypeAdapter(AnyTraining)
 
 
 def parse_training(plain: dict[str, Any]) -> Training:
-    """The training that `model_dump(mode="json")` wrote."""
+    """The training that `written` wrote. Raises `ValidationError`."""
     return _ADAPTER.validate_json(json.dumps(plain))

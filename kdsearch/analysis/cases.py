@@ -15,10 +15,10 @@ from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.analysis.scores import contenders, score_on_test, tested, value_label
 from kdsearch.search import (
+    CHECKPOINT,
     Candidate,
     Checkpoint,
     Choice,
-    Parameter,
     Trial,
     Tuned,
     ValidationScore,
@@ -69,7 +69,7 @@ class Evaluated:
 class Step:
     """A decision of the traversal; the first candidate is the value held before it."""
 
-    parameter: Parameter
+    parameter: str
     candidates: tuple[Evaluated, ...]
     winner: int
     """The position of the winner among the candidates."""
@@ -193,7 +193,9 @@ def gap_closed(
     """The share of the gap from the student without a teacher to the teacher that is closed."""
     if winner is None or erm is None or winner.test is None or erm.test is None:
         return None
-    teacher = next((t.test for t in teachers if t.checkpoint is winner.choice.teacher), None)
+    teacher = next(
+        (t.test for t in teachers if t.checkpoint is winner.choice.get(CHECKPOINT)), None
+    )
     if teacher is None or teacher <= erm.test:
         return None
     return (winner.test - erm.test) / (teacher - erm.test)
@@ -262,19 +264,17 @@ def _teacher_score(
 
 def _path(agenda: Agenda, view: CaseView) -> tuple[Step, ...]:
     steps = []
-    for decision in view.traversal.decisions if view.traversal else ():
+    for decision in view.progress.decisions if view.progress else ():
         candidates = tuple(
-            _candidate(agenda, view, decision.parameter, each) for each in decision.candidates
+            _candidate(agenda, view, decision.axis or "", each) for each in decision.candidates
         )
         winner = decision.candidates.index(decision.winner)
-        steps.append(Step(parameter=decision.parameter, candidates=candidates, winner=winner))
+        steps.append(Step(parameter=decision.axis or "", candidates=candidates, winner=winner))
     return tuple(steps)
 
 
-def _candidate(
-    agenda: Agenda, view: CaseView, parameter: Parameter, candidate: Candidate
-) -> Evaluated:
-    value = value_label(parameter, candidate.value)
+def _candidate(agenda: Agenda, view: CaseView, axis: str, candidate: Candidate) -> Evaluated:
+    value = value_label(axis, candidate.value)
     return evaluated(agenda, view, candidate.choice, candidate.tuned, value=value)
 
 
@@ -297,10 +297,10 @@ def evaluated(
         test=found.mean if found else None,
         spread=found.spread if found else None,
         tried=tuple(_tried(agenda, view, trial) for trial in tuned.trials)
-        if choice.teacher in (view.outputs or {})
+        if choice.get(CHECKPOINT) in (view.outputs or {})
         else (),
-        temperature=best.configuration.temperature if best else None,
-        learning_rate=best.learning_rate if best else None,
+        temperature=best.get("temperature") if best else None,
+        learning_rate=best.get("learning_rate") if best else None,
         trials=len(tuned.trials),
         key=agenda.training(view, best).key if best else None,
     )
@@ -312,8 +312,8 @@ def _tried(agenda: Agenda, view: CaseView, trial: Trial) -> Tried:
     scores = [o.validation for o in outcomes if o is not None and o.validation is not None]
     found = tested(agenda, trainings)
     return Tried(
-        temperature=trial.configuration.temperature,
-        learning_rate=trial.learning_rate,
+        temperature=trial.get("temperature"),
+        learning_rate=trial.get("learning_rate"),
         validation=ValidationScore(fmean(scores)) if len(scores) == len(outcomes) else None,
         test=found.mean if found else None,
         key=trainings[0].key,

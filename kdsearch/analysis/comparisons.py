@@ -18,10 +18,11 @@ from kdsearch.analysis.scores import (
     score_on_test,
     value_label,
 )
-from kdsearch.search import Decision, Parameter, ParameterValue
+from kdsearch.search import Decision, Value
 from kdsearch.study import TestCase
 
-FIGURE_2 = (Parameter.DISTANCE, Parameter.TEACHER, Parameter.STUDENT_TEMPERATURE)
+ALPHA = "alpha"
+FIGURE_2 = ("distance", "teacher", "student_temperature")
 """The parameters of Figure 2 but α, in its order."""
 
 SecondPhase = Literal["stable", "lazy"]
@@ -64,25 +65,23 @@ def figure_2(agenda: Agenda) -> tuple[Comparison, ...]:
     """Figure 2: each parameter's alternatives over its default, and α in two readings."""
     space = agenda.resolved.study.search.space()
     views = agenda.views()
-    alpha = value_label(Parameter.ALPHA, space.alphas[0])
+    alpha = value_label(ALPHA, space.values(ALPHA)[0])
     maximum = MAXIMUM_OVER_ALPHA.replace("α = 1", alpha)
     rows: dict[str, Callable[[CaseView], Gain]] = {}
-    if len(space.alphas) > 1:
+    if len(space.values(ALPHA)) > 1:
         rows[f"best α by validation over {alpha}"] = partial(selected_alpha, agenda)
         rows[maximum] = partial(maximum_alpha, agenda)
-    for parameter in FIGURE_2:
-        default, *alternatives = space.values(parameter)
+    for axis in FIGURE_2:
+        default, *alternatives = space.values(axis)
         for value in alternatives:
-            label = over_label(parameter, value, default)
-            rows[label] = partial(flip, agenda, parameter=parameter, alternative=value)
+            label = over_label(axis, value, default)
+            rows[label] = partial(flip, agenda, axis=axis, alternative=value)
     return tuple(compare(label, views, in_case, figure=2) for label, in_case in rows.items())
 
 
-def flip(
-    agenda: Agenda, view: CaseView, *, parameter: Parameter, alternative: ParameterValue
-) -> Gain:
+def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Gain:
     """Figure 2: an alternative over the default, as the traversal met them."""
-    found = _decision(view, parameter)
+    found = _decision(view, axis)
     if isinstance(found, LeftOut):
         return found
     target = next((c for c in found.candidates if c.value == alternative), None)
@@ -190,9 +189,9 @@ def chosen_over_erm(agenda: Agenda, view: CaseView) -> Gain:
         return erm
     if view.blocked is not None:
         return LeftOut.BLOCKED
-    if view.traversal is None or not view.traversed:
+    if view.progress is None or not view.traversed:
         return LeftOut.UNFINISHED
-    return gain(score_on_test(agenda, view, view.traversal.winner.tuned), erm)
+    return gain(score_on_test(agenda, view, view.progress.winner.tuned), erm)
 
 
 def stable_over_erm(agenda: Agenda, view: CaseView) -> Gain:
@@ -230,21 +229,21 @@ def _candidates(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
     return LeftOut.ABSENT if found.choices < 2 else LeftOut.UNSCORED
 
 
-def _decision(view: CaseView, parameter: Parameter) -> Decision | LeftOut:
-    """The decision on a parameter: α's is taken in every case, but may have one value only."""
-    if len(view.space.values(parameter)) < 2:
+def _decision(view: CaseView, axis: str) -> Decision | LeftOut:
+    """The decision on an axis: α's is taken in every case, but may have one value only."""
+    if len(view.space.values(axis)) < 2:
         return LeftOut.ABSENT
     if view.blocked is not None:
         return LeftOut.BLOCKED
-    traversal = view.traversal
-    if traversal is None:
+    progress = view.progress
+    if progress is None:
         return LeftOut.UNFINISHED
-    decision = traversal.decision(parameter)
+    decision = progress.decision(axis)
     if decision is not None:
         return decision
-    order = (*view.space.order, Parameter.ALPHA)
-    stage = traversal.stage
-    ahead = stage is not None and order.index(parameter) >= order.index(stage.parameter)
+    order = [each.name for each in view.space.compared]
+    now = progress.comparing.axis if progress.comparing else None
+    ahead = now is not None and order.index(axis) >= order.index(now)
     return LeftOut.UNFINISHED if ahead else LeftOut.ABSENT
 
 
@@ -252,7 +251,7 @@ def _scored_alphas(
     agenda: Agenda, view: CaseView
 ) -> tuple[Decision, Tested | None, list[Tested]] | LeftOut:
     """The decision on α, the default's test score and those of the alternatives that have one."""
-    decision = _decision(view, Parameter.ALPHA)
+    decision = _decision(view, ALPHA)
     if isinstance(decision, LeftOut):
         return decision
     default, *others = (score_on_test(agenda, view, c.tuned) for c in decision.candidates)

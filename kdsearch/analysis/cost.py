@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import fsum
 from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining, used
-from kdsearch.search import Checkpoint, Trial, choice_of
+from kdsearch.search import CHECKPOINT, Checkpoint, Trial
 from kdsearch.study import TestCase
 
 Kind = Literal["teacher", "outputs", "student", "erm"]
@@ -102,7 +102,7 @@ class CaseTrainings:
         found: dict[str, str] = {}
         pairs = self._view.outputs or {}
         for trial in _tuned_trials(self._view):
-            if trial.configuration.teacher not in pairs:
+            if trial.checkpoint not in pairs:
                 continue  # a checkpoint that the teacher's training did not keep
             for training in self._agenda.trainings(self._view, trial):
                 if training.key in self._agenda.results:
@@ -133,7 +133,7 @@ def _model(training: StudentTraining) -> str:
 
 
 def _tuned_trials(view: CaseView) -> Iterable[Trial]:
-    for decision in view.traversal.decisions if view.traversal else ():
+    for decision in view.progress.decisions if view.progress else ():
         for candidate in decision.candidates:
             yield from candidate.tuned.trials
     if view.phase2 is not None:
@@ -151,7 +151,7 @@ def reused(agenda: Agenda) -> int:
         wanted += [t.key for splits in outputs.values() for t in splits]
         wanted += [t.key for t in agenda.erm(view.case)]
         for trials in _trials_by_choice(view):
-            known = [trial for trial in trials if trial.configuration.teacher in outputs]
+            known = [trial for trial in trials if trial.checkpoint in outputs]
             wanted += [t.key for trial in known for t in agenda.trainings(view, trial)]
     ran = [key for key in wanted if key in agenda.results]
     return len(ran) - len(set(ran))
@@ -159,11 +159,11 @@ def reused(agenda: Agenda) -> int:
 
 def _trials_by_choice(view: CaseView) -> Iterable[tuple[Trial, ...]]:
     """The trials of each choice that the case evaluated: of one in several stages, once."""
-    if view.traversal is None:
+    if view.progress is None:
         return
-    yield from (candidate.tuned.trials for candidate in view.traversal.candidates())
+    yield from (candidate.tuned.trials for candidate in view.progress.candidates())
     if view.phase2 is not None:
-        done = {candidate.choice for candidate in view.traversal.candidates()}
+        done = {candidate.choice for candidate in view.progress.candidates()}
         if view.phase2.stable_tuned is not None and view.phase2.stable not in done:
             yield view.phase2.stable_tuned.trials
         if view.phase2.lazy_tuned is not None:
@@ -171,6 +171,5 @@ def _trials_by_choice(view: CaseView) -> Iterable[tuple[Trial, ...]]:
 
 
 def _some_trial(view: CaseView, checkpoint: Checkpoint) -> Trial:
-    choice = replace(choice_of(view.space.defaults()), teacher=checkpoint)
-    temperature = view.space.broad[0] if choice.has_temperature else None
-    return Trial(configuration=choice.at(temperature), learning_rate=view.space.learning_rates[0])
+    choice = view.space.choice(view.space.defaults() | {CHECKPOINT: checkpoint})
+    return next(view.space.trials(choice))

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from kdsearch.agenda import Agenda, CaseView, StudentTraining, TestScore
-from kdsearch.search import Candidate, Choice, Parameter, ParameterValue, Traversal, Tuned
+from kdsearch.search import (
+    CHECKPOINT,
+    OBJECTIVE,
+    SYMBOLS,
+    Candidate,
+    Choice,
+    Progress,
+    Tuned,
+    Value,
+    shown_value,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +114,10 @@ def contenders(agenda: Agenda, view: CaseView) -> Contenders | None:
 
     The best α is that of the highest validation score. None while the traversal is unfinished.
     """
-    if view.traversal is None or not view.traversal.finished:
+    if view.progress is None or not view.progress.finished:
         return None
     found: dict[str, Contender] = {}
-    evaluated = {candidate.choice: candidate for candidate in _evaluated(view.traversal)}
+    evaluated = {candidate.choice: candidate for candidate in _evaluated(view.progress)}
     unscored = 0
     for choice, candidate in evaluated.items():
         test = score_on_test(agenda, view, candidate.tuned)
@@ -119,25 +129,24 @@ def contenders(agenda: Agenda, view: CaseView) -> Contenders | None:
     return Contenders(scored=tuple(found.values()), choices=len(evaluated), unscored=unscored)
 
 
-def _evaluated(traversal: Traversal) -> Iterator[Candidate]:
-    for decision in traversal.decisions:
-        if decision.parameter is Parameter.ALPHA:
+def _evaluated(progress: Progress) -> Iterator[Candidate]:
+    for decision in progress.decisions:
+        if decision.axis == "alpha":
             yield decision.candidates[0]
             yield decision.winner
         else:
             yield from decision.candidates
 
 
-def value_label(parameter: Parameter, value: ParameterValue) -> str:
-    """A parameter's value as the paper writes it: MSE, t_ll, τ_s = 1, α = 0.5."""
-    if parameter is Parameter.DISTANCE:
+def value_label(axis: str, value: Value) -> str:
+    """An axis's value as the paper writes it: MSE, t_ll, τ_s = 1, α = 0.5."""
+    if axis == OBJECTIVE:
         return str(value).upper()
-    if parameter is Parameter.TEACHER:
+    if axis == CHECKPOINT:
         return str(value)
-    symbol = "α" if parameter is Parameter.ALPHA else "τ_s"
-    return f"{symbol} = τ_t" if isinstance(value, str) else f"{symbol} = {value:g}"
+    return f"{SYMBOLS.get(axis, axis)} = {shown_value(value)}"
 
 
-def over_label(parameter: Parameter, target: ParameterValue, baseline: ParameterValue) -> str:
+def over_label(axis: str, target: Value, baseline: Value) -> str:
     """The name of a comparison of two values: MSE over CE."""
-    return f"{value_label(parameter, target)} over {value_label(parameter, baseline)}"
+    return f"{value_label(axis, target)} over {value_label(axis, baseline)}"

@@ -11,11 +11,10 @@ from kdsearch.analysis.paper import REWARDS
 from kdsearch.analysis.scores import over_label
 from kdsearch.analysis.statistics import CHANCE, sign_test
 from kdsearch.search import (
+    CHECKPOINT,
     Checkpoint,
     Choice,
-    Parameter,
-    ParameterValue,
-    choice_of,
+    Held,
     stable_values,
 )
 
@@ -24,7 +23,7 @@ from kdsearch.search import (
 class RewardRow:
     """A row of Table 3, by validation score."""
 
-    parameter: Parameter
+    parameter: str
     label: str
     reward: int
     better: int
@@ -51,7 +50,7 @@ class Table3:
     coinciding: int
     """Cases whose teacher's two checkpoints are one."""
     same_student_temperature: int
-    """Cases in which both sides of the τ_s flip came to one configuration: τ_t = τ_s = 1."""
+    """Cases in which both sides of the τ_s flip came to one objective: τ_t = τ_s = 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ class Stable:
     """The configuration that is stable over the test cases; its τ_t is tuned in each."""
 
     choice: Choice
-    deviations: dict[Parameter, ParameterValue]
+    deviations: Held
     """Where it leaves the default."""
     provisional: bool
     """Whether traversals are still under way, so that it may change."""
@@ -72,10 +71,10 @@ def table_3(agenda: Agenda) -> Table3:
     traversed = [view for view in agenda.views() if view.traversed]
     rows = []
     for found in agenda.rewards():
-        label = over_label(found.parameter, found.alternative, found.default)
+        label = over_label(found.axis, found.alternative, found.default)
         rows.append(
             RewardRow(
-                parameter=found.parameter,
+                parameter=found.axis,
                 label=label,
                 reward=found.reward,
                 better=found.better,
@@ -96,13 +95,12 @@ def table_3(agenda: Agenda) -> Table3:
 
 def same_student_temperature(view: CaseView) -> bool:
     """Whether the τ_s flip compared a configuration with itself: τ_t = 1 won on both sides."""
-    decision = view.traversal.decision(Parameter.STUDENT_TEMPERATURE) if view.traversal else None
+    decision = view.progress.decision("student_temperature") if view.progress else None
     if decision is None:
         return False
-    default, *others = (candidate.tuned.best for candidate in decision.candidates)
-    return default is not None and any(
-        other is not None and other.configuration == default.configuration for other in others
-    )
+    bests = [candidate.tuned.best for candidate in decision.candidates]
+    default, *others = (best and (best.objective, best.checkpoint) for best in bests)
+    return default is not None and default in others
 
 
 def stable_configuration(agenda: Agenda) -> Stable | None:
@@ -118,10 +116,10 @@ def stable_configuration(agenda: Agenda) -> Stable | None:
     values = stable_values(agenda.rewards()) if decided is None else decided
     space = agenda.resolved.study.search.space()
     held = space.defaults() | dict(values)
-    if all(view.space.teachers == (Checkpoint.GIVEN,) for view in views):
-        held[Parameter.TEACHER] = Checkpoint.GIVEN
+    if all(view.space.values(CHECKPOINT) == (Checkpoint.GIVEN,) for view in views):
+        held[CHECKPOINT] = Checkpoint.GIVEN
     return Stable(
-        choice=choice_of(held),
+        choice=space.choice(held),
         deviations=dict(values),
         provisional=decided is None,
         traversals=traversals,

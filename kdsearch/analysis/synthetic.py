@@ -29,10 +29,8 @@ from kdsearch.analysis.paper import CASES, MAXIMUM_OVER_ALPHA, paper_row
 from kdsearch.analysis.scores import Contender, Contenders, Tested
 from kdsearch.search import (
     TIED,
-    Ce,
     Checkpoint,
     Choice,
-    Distance,
     Mse,
     ValidationScore,
     lazy_choice,
@@ -89,16 +87,16 @@ def figure_2() -> Agenda:
     def test(case: TestCase, choice: Choice) -> float:
         gain = gains[case]
         score = 0.8
-        if choice.teacher is Checkpoint.LOWEST_LOSS:
+        if choice.get("teacher") is Checkpoint.LOWEST_LOSS:
             score *= 1 + gain["t_ll"]
-        mse = choice.distance is Distance.MSE
-        if choice.student_temperature == 1.0 or (mse and winners[case].tau_1):
+        mse = choice.get("distance") == "mse"
+        if choice.get("student_temperature") == 1.0 or (mse and winners[case].tau_1):
             score *= 1 + gain["tau"]  # what MSE is compared with has it too
         if mse:
             score *= 1 + gain["mse"]
-        if choice.alpha == 0.1:  # not what validation chooses: the row is a maximum by test
+        if choice.get("alpha") == 0.1:  # not what validation chooses: the row is a maximum by test
             score *= 1 + gain["alpha"]
-        elif choice.alpha != 1:
+        elif choice.get("alpha") != 1:
             score *= 0.99
         return score
 
@@ -217,30 +215,27 @@ def _winners(agenda: Agenda, better: Collection[TestCase]) -> Mapping[TestCase, 
 
 def _validation(choice: Choice, winners: _Winners) -> float:
     score = 0.5
-    score += 0.1 * (winners.t_ll and choice.teacher is Checkpoint.LOWEST_LOSS)
-    score += 0.1 * (winners.tau_1 and choice.student_temperature == 1.0)
-    if choice.distance is Distance.MSE:
+    score += 0.1 * (winners.t_ll and choice.get("teacher") is Checkpoint.LOWEST_LOSS)
+    score += 0.1 * (winners.tau_1 and choice.get("student_temperature") == 1.0)
+    if choice.get("distance") == "mse":
         # τ_s is inactive under MSE, so what τ_s = 1 brought must not make MSE worse.
         score += 0.1 * winners.tau_1 - 0.1 * winners.not_mse
-    return (
-        score + 0.1 * (choice.alpha == _BEST_ALPHA) - 0.1 * (choice.alpha not in (1, _BEST_ALPHA))
-    )
+    alpha: float = choice.get("alpha")
+    return score + 0.1 * (alpha == _BEST_ALPHA) - 0.1 * (alpha not in (1, _BEST_ALPHA))
 
 
 def _choice(training: StudentTraining) -> Choice:
-    objective, teacher = training.objective, training.taught.checkpoint_name
-    if isinstance(objective, Mse):
-        alpha = objective.alpha
-        return Choice(distance=Distance.MSE, teacher=teacher, student_temperature=None, alpha=alpha)
-    assert isinstance(objective, Ce)
-    student = objective.student_temperature
+    teacher, values = training.taught.checkpoint_name, training.objective.parameters
+    if isinstance(training.objective, Mse):
+        return Choice.of(distance="mse", teacher=teacher, alpha=values["alpha"])
     # At τ_t = 1 there is lazy alone; it is told from the others by its temperature.
-    lazy = objective.temperature == 1
-    return Choice(
-        distance=Distance.CE,
+    lazy = values["temperature"] == 1
+    student = values["student_temperature"]
+    return Choice.of(
+        distance="ce",
         teacher=teacher,
-        student_temperature=TIED if student == objective.temperature and not lazy else student,
-        alpha=_LAZY if lazy else objective.alpha,
+        student_temperature=TIED if student == values["temperature"] and not lazy else student,
+        alpha=_LAZY if lazy else values["alpha"],
     )
 
 
@@ -274,26 +269,26 @@ class _Slots:
     lazy: float
 
     def test(self, choice: Choice) -> float:
-        if choice.alpha == _LAZY:
+        if choice.get("alpha") == _LAZY:
             return self.lazy
         slot = self._slot(choice)
         if slot is not None:
             return self.candidates[slot]
-        if choice.distance is Distance.MSE:
+        if choice.get("distance") == "mse":
             return self.lazy
-        return self.stable if choice.alpha == 1 else min(self.candidates)
+        return self.stable if choice.get("alpha") == 1 else min(self.candidates)
 
     def _slot(self, choice: Choice) -> int | None:
         held = Checkpoint.LOWEST_LOSS if self.t_ll else Checkpoint.HIGHEST_SCORE
-        if choice.distance is Distance.MSE:
-            return _MSE if choice.teacher is held and choice.alpha == 1 else None
-        if choice.alpha == _BEST_ALPHA:
+        if choice.get("distance") == "mse":
+            return _MSE if choice.get("teacher") is held and choice.get("alpha") == 1 else None
+        if choice.get("alpha") == _BEST_ALPHA:
             return _ALPHA
-        if choice.alpha != 1:
+        if choice.get("alpha") != 1:
             return None
-        if choice.student_temperature == 1.0:
-            return _TAU_1 if choice.teacher is held else None
-        return _T_LL if choice.teacher is Checkpoint.LOWEST_LOSS else _BASE
+        if choice.get("student_temperature") == 1.0:
+            return _TAU_1 if choice.get("teacher") is held else None
+        return _T_LL if choice.get("teacher") is Checkpoint.LOWEST_LOSS else _BASE
 
 
 def _assign(agenda: Agenda) -> dict[TestCase, _Slots] | None:
@@ -365,12 +360,7 @@ def _slots(agenda: Agenda, case: TestCase, rank: Sequence[float], *, t_ll: bool)
 
 def _drawn(agenda: Agenda, case: TestCase, purpose: str) -> int:
     """Which of five candidates the analysis draws."""
-    choice = Choice(
-        distance=Distance.MSE,
-        teacher=Checkpoint.HIGHEST_SCORE,
-        student_temperature=None,
-        alpha=1.0,
-    )
+    choice = Choice.of(distance="mse", teacher=Checkpoint.HIGHEST_SCORE, alpha=1.0)
     scored = tuple(
         Contender(choice=choice, key=str(slot), test=Tested(by_seed=(TestScore(slot),)))
         for slot in range(5)
@@ -386,4 +376,4 @@ def _lazy_was_visited(agenda: Agenda, case: TestCase, *, t_ll: bool) -> bool:
         space_of(agenda.resolved.study, case), f"{agenda.resolved.study.seed}/{case}"
     )
     held = Checkpoint.LOWEST_LOSS if t_ll else Checkpoint.HIGHEST_SCORE
-    return lazy.distance is Distance.MSE and lazy.teacher is held
+    return lazy.get("distance") == "mse" and lazy.get("teacher") is held

@@ -109,8 +109,8 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTra
     tuned: Tuned | None = None
     if stable:
         tuned = view.phase2.stable_tuned if view.phase2 else None
-    elif view.traversal is not None and view.traversed:
-        tuned = view.traversal.winner.tuned
+    elif view.progress is not None and view.traversed:
+        tuned = view.progress.winner.tuned
     if tuned is None:
         why = view.blocked or "the search has not come so far"
         raise InputError.one(view.case, f"has no student to give yet: {why}", "launch it again")

@@ -26,7 +26,7 @@ from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, read_object
-from kdsearch.search import Candidate, Decision, Parameter
+from kdsearch.search import Candidate, Decision
 
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
 _NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET, "launching": None}
@@ -268,12 +268,12 @@ def _stage(view: CaseView) -> str:
 
 
 def _decided(view: CaseView) -> dict[str, str]:
-    decisions = view.traversal.decisions if view.traversal else ()
-    return {d.parameter.value: f"{d.winner.value}" for d in decisions}
+    decisions = view.progress.decisions if view.progress else ()
+    return {str(d.axis): f"{d.winner.value}" for d in decisions}
 
 
 def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
-    decisions = view.traversal.decisions if view.traversal else ()
+    decisions = view.progress.decisions if view.progress else ()
     return {
         "case": str(view.case),
         "stage": _stage(view),
@@ -281,7 +281,7 @@ def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
         "teacher_checkpoints_coincide": view.coinciding,
         "decisions": [
             {
-                "parameter": decision.parameter.value,
+                "parameter": decision.axis,
                 "winner": decision.winner.value,
                 "why": _why(decision),
                 "candidates": [_candidate(agenda, view, c) for c in decision.candidates],
@@ -298,8 +298,8 @@ def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str
         "choice": str(candidate.choice),
         "validation": candidate.tuned.score,
         "test": _test(agenda, view, candidate),
-        "temperature": best.configuration.temperature if best else None,
-        "learning_rate": best.learning_rate if best else None,
+        "temperature": best.get("temperature") if best else None,
+        "learning_rate": best.get("learning_rate") if best else None,
         "trainings": len(candidate.tuned.trials),
         "key": agenda.training(view, best).key if best else None,
     }
@@ -338,8 +338,8 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
             f"  teacher: learning rate {view.teacher_training.learning_rate:g}, t_hs is epoch "
             f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
         )
-    for decision in view.traversal.decisions if view.traversal else ():
-        title = {Parameter.ALPHA: "α"}.get(decision.parameter, decision.parameter.value)
+    for decision in view.progress.decisions if view.progress else ():
+        title = {"alpha": "α"}.get(decision.axis or "", decision.axis)
         out.print(f"  {title}: {decision.winner.value} — {_why(decision)}")
         table = Table("", "value", "validation", "τ_t", "learning rate", "trainings", box=None)
         for candidate in decision.candidates:

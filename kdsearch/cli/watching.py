@@ -297,9 +297,9 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
     )
     if study.erm:
         found[ERM] = "done"
-    if view.traversal:
+    if view.progress:
         found[TRAINS_TEACHER] = found["outputs"] = "done"
-        found |= {d.parameter.value: str(d.winner.value) for d in view.traversal.decisions}
+        found |= {str(d.axis): str(d.winner.value) for d in view.progress.decisions}
     if view.traversed:
         found["stable"] = "waits"
     if view.phase2:

@@ -9,7 +9,7 @@ from statistics import fmean
 from kdsearch.agenda import Agenda, CaseView, Outcome, Request, used
 from kdsearch.driver.watch import Watch
 from kdsearch.ledger import Ledger
-from kdsearch.search import LAZY_TEMPERATURE, Trial
+from kdsearch.search import LAZY_VALUES, Missing, Trial, tune
 
 _SECONDS_BETWEEN = 30.0
 """A few students more for half a minute cost less than to look after every training."""
@@ -28,23 +28,23 @@ def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
 
 def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
     """The keys that may be a case's winner or its stable configuration, of the first seed."""
-    if view.traversal is None:
+    if view.progress is None:
         return
     trials = agenda.students(view.case)
     if not view.traversed:
         # The traversal may never come to the lazy ones, which then cannot win with any score.
-        choice = agenda.lazy(view)
-        lazy = choice.at(LAZY_TEMPERATURE if choice.has_temperature else None)
-        yield from _leading(agenda, view, [t for t in trials if t.configuration != lazy])
-        yield from _leading(agenda, view, [t for t in trials if t.configuration == lazy])
+        step = tune(agenda.lazy(view), view.space, {}, fixed=LAZY_VALUES)
+        assert isinstance(step, Missing)
+        yield from _leading(agenda, view, [t for t in trials if t not in step.trials])
+        yield from _leading(agenda, view, [t for t in trials if t in step.trials])
         return
-    winner = view.traversal.winner.tuned.best
+    winner = view.progress.winner.tuned.best
     if winner is not None:
         yield agenda.training(view, winner).key
     if view.phase2 is None:
         return
     if view.phase2.stable_tuned is None:
-        own = [t for t in trials if view.phase2.stable.includes(t.configuration)]
+        own = [t for t in trials if view.space.includes(view.phase2.stable, t)]
         yield from _leading(agenda, view, own)
     elif view.phase2.stable_tuned.best is not None:
         yield agenda.training(view, view.phase2.stable_tuned.best).key

@@ -33,7 +33,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from kdsearch.agenda import Attempt, Outcome, failed_for_good
+from kdsearch.agenda import Attempt, Outcome, failed_for_good, written_outcome
 from kdsearch.errors import InputError, Problem, StorageError, shown
 from kdsearch.ledger.disk import ABSENT, Disk, OsDisk
 from kdsearch.ledger.names import FOLDERS, below, is_key, is_ours, marker_advice, shared_link
@@ -300,7 +300,8 @@ class Ledger:
     def write_outcome(self, outcome: Outcome) -> bool:
         """Commit an outcome; False if another process was first, whose outcome then stands."""
         path = self.path(f"outcomes/{outcome.key}.json")
-        return self._commit(path, outcome.model_dump_json(indent=1).encode())
+        content = json.dumps(written_outcome(outcome), indent=1, ensure_ascii=False)
+        return self._commit(path, content.encode())
 
     def outcome(self, key: str) -> Outcome | None:
         """The outcome of a training, if it has one. One that is damaged is none, and is named."""

@@ -11,8 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from kdsearch.agenda import Agenda, Attempt, CaseView, Outcome, StudentTraining
-from kdsearch.search import LAZY_TEMPERATURE, TIED, Ce, Choice, Space, Trial
+from kdsearch.agenda import COMPARES, Agenda, Attempt, CaseView, Outcome, StudentTraining
+from kdsearch.search import CHECKPOINT, LAZY_TEMPERATURE, OBJECTIVE, TIED, Choice, Space, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ def students_of(agenda: Agenda, view: CaseView) -> Iterator[Student]:
     seen = set()
     stages = list(_stages(view))
     for trial, trainings in agenda.students(view.case).items():
-        point = trial.configuration
-        stage = next((name for name, choice in stages if choice.includes(point)), None)
+        space = view.space
+        stage = next((name for name, choice in stages if space.includes(choice, trial)), None)
         if stage is None:
             continue  # a neighbour asked for it, not this case
         for training in trainings:
@@ -103,42 +103,39 @@ def _trial(
 
 def _stages(view: CaseView) -> Iterator[tuple[str, Choice]]:
     """What the case compares, in the order of asking."""
-    if view.traversal is not None:
-        for decision in view.traversal.decisions:
+    if view.progress is not None:
+        for decision in view.progress.decisions:
             for candidate in decision.candidates:
-                yield decision.parameter.value, candidate.choice
-        if view.traversal.stage is not None:
-            for _, choice in view.traversal.stage.candidates:
-                yield view.traversal.stage.parameter.value, choice
+                yield decision.axis or COMPARES, candidate.choice
+        if (now := view.progress.comparing) is not None:
+            for _, choice in now.alternatives:
+                yield now.axis or COMPARES, choice
     if view.phase2 is not None:
         yield "stable", view.phase2.stable
         yield "lazy", view.phase2.lazy
 
 
 def _params(student: Student) -> dict[str, Any]:
-    configuration = student.trial.configuration
-    objective = configuration.objective
-    params = {
-        "distance": objective.kind,
-        "teacher": configuration.teacher.value,
-        **objective.parameters,
-        "learning_rate": student.trial.learning_rate,
-    }
-    if isinstance(objective, Ce):
-        del params["gradient_scale"]  # the same in the whole study
-        tied = objective.student_temperature == objective.temperature
-        params["student_temperature"] = TIED if tied else f"{objective.student_temperature:g}"
+    trial, objective = student.trial, student.trial.objective
+    params = {OBJECTIVE: objective.kind, **objective.parameters, **dict(trial.settings)}
+    if trial.checkpoint is not None:
+        params[CHECKPOINT] = trial.checkpoint.value
+    for name, _ in student.space.fixed:
+        params.pop(name, None)
+    if "student_temperature" in params:
+        own, tied = params["student_temperature"], params["temperature"]
+        params["student_temperature"] = TIED if own == tied else f"{own:g}"
     return params
 
 
 def _distributions(space: Space) -> dict[str, BaseDistribution]:
     """What each parameter may be in a test case; τ_t may leave the broad values upwards."""
-    broad, rates, alphas = space.broad, space.learning_rates, space.alphas
-    students = [s if isinstance(s, str) else f"{s:g}" for s in space.student_temperatures]
+    broad, rates, alphas = map(space.values, ("temperature", "learning_rate", "alpha"))
+    students = [s if isinstance(s, str) else f"{s:g}" for s in space.values("student_temperature")]
     highest = broad[-1] * broad[-1] / broad[-2]
     return {
-        "distance": CategoricalDistribution([distance.value for distance in space.distances]),
-        "teacher": CategoricalDistribution([teacher.value for teacher in space.teachers]),
+        OBJECTIVE: CategoricalDistribution(space.values(OBJECTIVE)),
+        CHECKPOINT: CategoricalDistribution([each.value for each in space.values(CHECKPOINT)]),
         "alpha": FloatDistribution(min(alphas), max(alphas)),
         "learning_rate": FloatDistribution(min(rates), max(rates), log=True),
         "temperature": FloatDistribution(

@@ -30,7 +30,8 @@ def _stable(analysis: Analysis) -> list[str]:
         ]
     rests = f"It rests on {_count(stable.traversals, 'traversal')}."
     lines = [f"The stable configuration is {choice}. {rests}"]
-    if any(case.winner is not None and case.winner.choice.alpha != 1 for case in analysis.cases):
+    winners = [case.winner.choice for case in analysis.cases if case.winner is not None]
+    if any(choice.get("alpha") != 1 for choice in winners):
         lines[0] += (
             " α is not voted on and keeps its default, as in the paper, though a case of this "
             "study did better with another."

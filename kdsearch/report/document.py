@@ -177,12 +177,12 @@ def _values(stable: Stable | None, status: Status) -> list[str]:
     when = f"so far, {stable.traversals} of {status.cases} traversals" if stable.provisional else ""
     title = f"stable{f' ({when})' if when else ''}"
     choice = stable.choice
-    student = choice.student_temperature
+    student = choice.get("student_temperature")
     rows: list[tuple[object, object]] = [
-        ("teacher checkpoint", choice.teacher),
-        ("distance", choice.distance.upper()),
+        ("teacher checkpoint", choice.get("teacher")),
+        ("distance", str(choice.get("distance")).upper()),
         ("τ_s", "inactive under MSE" if student is None else student),
-        ("α", f"{choice.alpha:g}"),
+        ("α", f"{choice.get('alpha'):g}"),
     ]
     return [table(["parameter", title], rows)]
 
@@ -229,7 +229,7 @@ def taught_by(case: CaseResult) -> TestScore | None:
     """The test score of the teacher's checkpoint that taught what the case chose."""
     if case.winner is None:
         return None
-    checkpoint = case.winner.choice.teacher
+    checkpoint = case.winner.choice.get("teacher")
     return next((t.test for t in case.teachers if t.checkpoint is checkpoint), None)
 
 
@@ -309,7 +309,7 @@ def _standing(case: CaseResult) -> str:
 def _path(case: CaseResult) -> str:
     headers = ["choice", "step", "validation", "test", "τ_t", "learning rate", "trials", "won"]
     named: list[tuple[str, Evaluated, str]] = [
-        (str(step.parameter), each, "yes" if position == step.winner else "")
+        (step.parameter, each, "yes" if position == step.winner else "")
         for step in case.path
         for position, each in enumerate(step.candidates)
     ]

@@ -12,10 +12,12 @@ from typing import Any
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, RewardRow
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
+from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
 FORMAT = 2
 """Of report.json. Raise it when a name in it changes."""
+_PAPERS = ("distance", "teacher", "student_temperature", "alpha")
 
 
 def to_json(
@@ -44,6 +46,9 @@ def to_json(
 
 def plain(value: object) -> Any:
     """`value` in what JSON has; a number that is not finite becomes null."""
+    if isinstance(value, Choice):
+        # With nothing for an axis of the paper's that is inactive.
+        return {name: plain(value.get(name)) for name in dict.fromkeys((*_PAPERS, *value.names))}
     if is_dataclass(value):
         derived = {"chance": value.chance} if isinstance(value, RewardRow) else {}
         named = {field.name: getattr(value, field.name) for field in fields(value)}

@@ -72,7 +72,7 @@ def rewards(analysis: Analysis) -> pd.DataFrame:
     columns += ["p", "chance", "paper_R"]
     rows = [
         (
-            *(str(r.parameter), r.label, r.reward, r.better, r.worse, r.equal, r.unscored),
+            *(r.parameter, r.label, r.reward, r.better, r.worse, r.equal, r.unscored),
             *(r.p, r.chance, r.paper),
         )
         for r in analysis.table_3.rows
@@ -115,7 +115,7 @@ def path(analysis: Analysis) -> pd.DataFrame:
     ]
     rows = [
         _names(case)
-        | {"step": number, "parameter": str(step.parameter), "value": each.value}
+        | {"step": number, "parameter": step.parameter, "value": each.value}
         | {"choice": str(each.choice), "validation": each.validation, "test": each.test}
         | {"spread": each.spread}
         | {"temperature": each.temperature, "learning_rate": each.learning_rate}

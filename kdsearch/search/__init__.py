@@ -1,21 +1,11 @@
-"""The method of arXiv 2401.06356 as pure functions of a space and of validation scores.
+"""Objectives, spaces and the strategies that walk them: pure functions of validation scores.
 
 Standard library only: no clock, no randomness that is not seeded, no environment, no disk.
 """
 
 from kdsearch.search.bounds import Bounds, count_bounds
-from kdsearch.search.configuration import (
-    Checkpoint,
-    Choice,
-    Configuration,
-    Distance,
-    Parameter,
-    ParameterValue,
-    StudentTemperature,
-    Trial,
-    ValidationScore,
-)
-from kdsearch.search.inner import Evaluate, Scores, Tuned, rounds, tune
+from kdsearch.search.exhaustive import Exhaustive
+from kdsearch.search.greedy import Greedy, alternatives, rounds_after
 from kdsearch.search.objectives import (
     SYMBOLS,
     TIED,
@@ -29,76 +19,88 @@ from kdsearch.search.objectives import (
     Objective,
     ReverseKl,
     Softened,
+    Tied,
 )
-from kdsearch.search.space import Inner, Space, choice_of, choices, configurations
+from kdsearch.search.random_trials import Random
+from kdsearch.search.space import (
+    CHECKPOINT,
+    OBJECTIVE,
+    Axis,
+    Checkpoint,
+    Choice,
+    Held,
+    Inner,
+    Space,
+    Trial,
+    ValidationScore,
+    Value,
+    shown_value,
+)
 from kdsearch.search.stable import (
     LAZY_TEMPERATURE,
+    LAZY_VALUES,
     Reward,
     lazy_choice,
     rewards,
     stable_choice,
     stable_values,
 )
+from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, Strategy, best_of
 from kdsearch.search.temperature import local_temperatures, middle
-from kdsearch.search.traversal import (
-    Candidate,
-    Decision,
-    Stage,
-    Traversal,
-    next_stage,
-    rounds_after,
-    traversal_rounds,
-    traverse,
-)
+from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, rounds, tune
 
 __all__ = [
+    "CHECKPOINT",
     "LAZY_TEMPERATURE",
+    "LAZY_VALUES",
+    "NOTHING",
+    "OBJECTIVE",
     "SYMBOLS",
     "TIED",
+    "Axis",
     "Bounds",
     "Candidate",
     "Ce",
     "Checkpoint",
     "Choice",
-    "Configuration",
+    "Comparing",
     "Decision",
-    "Distance",
     "Dkd",
-    "Evaluate",
+    "Exhaustive",
     "GradientScale",
+    "Greedy",
+    "Held",
     "Inner",
     "Jsd",
     "LabelSmoothing",
     "Labels",
+    "Missing",
     "Mse",
     "Objective",
-    "Parameter",
-    "ParameterValue",
+    "Progress",
+    "Random",
     "ReverseKl",
     "Reward",
     "Scores",
     "Softened",
     "Space",
-    "Stage",
-    "StudentTemperature",
-    "Traversal",
+    "Strategy",
+    "Tied",
     "Trial",
     "Tuned",
     "ValidationScore",
-    "choice_of",
-    "choices",
-    "configurations",
+    "Value",
+    "alternatives",
+    "best_of",
     "count_bounds",
     "lazy_choice",
     "local_temperatures",
     "middle",
-    "next_stage",
     "rewards",
     "rounds",
     "rounds_after",
+    "shown_value",
     "stable_choice",
     "stable_values",
-    "traversal_rounds",
-    "traverse",
     "tune",
 ]

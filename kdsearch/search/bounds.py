@@ -1,29 +1,32 @@
 """How many students a test case needs: the fewest and the most, over everything that may happen.
 
-A traversal's size depends on its results: which value wins, where the best temperature lies,
-which configurations turn out equal. Failures are left out: they can only make a search shorter.
+A greedy search's size depends on its results: which value wins, where the best temperature lies,
+which trials turn out equal. Failures are left out: they can only make a search shorter.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-from kdsearch.search.configuration import (
+from kdsearch.search.greedy import alternatives
+from kdsearch.search.objectives import TIED
+from kdsearch.search.space import (
+    CHECKPOINT,
+    OBJECTIVE,
     Checkpoint,
     Choice,
-    Parameter,
-    ParameterValue,
+    Held,
+    Inner,
+    Space,
     Trial,
     ValidationScore,
 )
-from kdsearch.search.inner import Evaluate, tune
-from kdsearch.search.space import Held, Inner, Space, choice_of
-from kdsearch.search.stable import LAZY_TEMPERATURE
-from kdsearch.search.traversal import next_stage
+from kdsearch.search.stable import LAZY_VALUES
+from kdsearch.search.tuning import NOTHING, Missing, tune
 
 TrialSet = frozenset[Trial]
 
@@ -42,11 +45,11 @@ class Bounds:
 def count_bounds(
     space: Space,
     *,
-    decided: Mapping[Parameter, ParameterValue] | None = None,
+    decided: Held = NOTHING,
     lazy: Choice | None = None,
     coincide: bool | None = False,
 ) -> Bounds:
-    """The fewest and the most distinct trials of a traversal.
+    """The fewest and the most distinct trials of a greedy search.
 
     `decided` holds the winners that are known already. With the `lazy` choice the second phase is
     counted too: lazy itself, and any choice as the stable one. `coincide`: whether the two teacher
@@ -54,81 +57,86 @@ def count_bounds(
     """
     counter = _Counter(space, lazy)
     every: list[Bounds] = []
-    for visited in set(_paths(space, decided or {})):
+    for visited in set(_paths(space, decided)):
         for stable in _stable_choices(space) if lazy is not None else (None,):
             wanted = visited | ({stable} if stable else frozenset())
             if coincide is not True:
                 every.append(counter.count(wanted))
             if coincide is not False:
-                merged = {replace(c, teacher=Checkpoint.HIGHEST_SCORE) for c in wanted}
-                every.append(counter.count(frozenset(merged), coincide=True))
+                merged = frozenset(map(_of_one_checkpoint, wanted))
+                every.append(counter.count(merged, coincide=True))
     return Bounds(
         fewest=min(bounds.fewest for bounds in every), most=max(bounds.most for bounds in every)
     )
 
 
-def _paths(
-    space: Space, decided: Mapping[Parameter, ParameterValue]
-) -> Iterator[frozenset[Choice]]:
-    """The choices visited on each way through the stages that `decided` leaves open."""
+def _of_one_checkpoint(choice: Choice) -> Choice:
+    return choice.but(**{CHECKPOINT: Checkpoint.HIGHEST_SCORE})
 
-    def walk(
-        order: tuple[Parameter, ...], held: Held, visited: frozenset[Choice]
-    ) -> Iterator[frozenset[Choice]]:
-        if not order:
+
+def _paths(space: Space, decided: Held) -> Iterator[frozenset[Choice]]:
+    """The choices visited on each way through the comparisons that `decided` leaves open."""
+
+    def walk(place: int, held: Held, visited: frozenset[Choice]) -> Iterator[frozenset[Choice]]:
+        if place == len(space.compared):
             yield visited
             return
-        stage = next_stage(space, held, order[0])
-        if stage is None:
-            yield from walk(order[1:], held, visited)
+        axis = space.compared[place]
+        found = alternatives(space, held, axis)
+        if not found:
+            yield from walk(place + 1, held, visited)
             return
-        seen = visited | {choice for _, choice in stage.candidates}
-        last = order[0] is Parameter.ALPHA
-        for value, _ in stage.candidates[:1] if last else stage.candidates:
-            if last or decided.get(order[0], value) == value:
-                yield from walk(order[1:], {**held, order[0]: value}, seen)
+        seen = visited | {choice for _, choice in found}
+        last = place == len(space.compared) - 1
+        for value, _ in found[:1] if last else found:
+            if last or decided.get(axis.name, value) == value:
+                yield from walk(place + 1, {**held, axis.name: value}, seen)
 
-    yield from walk((*space.order, Parameter.ALPHA), space.defaults(), frozenset())
+    yield from walk(0, space.defaults(), frozenset())
 
 
 def _stable_choices(space: Space) -> Iterator[Choice]:
-    for values in product(*(space.values(parameter) for parameter in space.order)):
-        yield choice_of(space.defaults() | dict(zip(space.order, values, strict=True)))
+    axes = space.compared[:-1]
+    for values in product(*(axis.values for axis in axes)):
+        named = zip((axis.name for axis in axes), values, strict=True)
+        yield space.choice(space.defaults() | dict(named))
 
 
 class _Counter:
-    """Counts distinct trials. Only choices of one distance, teacher and α can share any."""
+    """Counts distinct trials. Choices can share some only if they differ in tied axes alone."""
 
     def __init__(self, space: Space, lazy: Choice | None) -> None:
         self._space = space
         self._lazy = lazy
+        self._tied = {axis.name for axis in space.compared if TIED in axis.values}
 
     def count(self, wanted: frozenset[Choice], *, coincide: bool = False) -> Bounds:
-        groups: dict[tuple[object, ...], set[Choice]] = defaultdict(set)
+        groups: dict[Choice, set[Choice]] = defaultdict(set)
         for choice in wanted:
-            groups[choice.distance, choice.teacher, choice.alpha].add(choice)
+            groups[self._untied(choice)].add(choice)
         lazy = self._lazy
         lazy_group = None
         if lazy is not None:
-            if coincide:
-                lazy = replace(lazy, teacher=Checkpoint.HIGHEST_SCORE)
-            lazy_group = (lazy.distance, lazy.teacher, lazy.alpha)
+            lazy = _of_one_checkpoint(lazy) if coincide else lazy
+            lazy_group = self._untied(lazy)
             groups[lazy_group]  # it may be a group of its own
         total = Bounds(fewest=0, most=0)
         for name, members in groups.items():
             if lazy and name == lazy_group:
-                total += _group(self._space, frozenset(members), self._lazy_trials(lazy))
-            else:  # of any teacher and α there are as many: count them once
-                alike = {replace(c, teacher=Checkpoint.HIGHEST_SCORE, alpha=1.0) for c in members}
-                total += _group(self._space, frozenset(alike), frozenset())
+                step = tune(lazy, self._space, {}, fixed=LAZY_VALUES)
+                assert isinstance(step, Missing)
+                total += _group(self._space, frozenset(members), frozenset(step.trials))
+            else:  # under any values of the other axes there are as many: count them once
+                alike = frozenset(map(self._at_defaults, members))
+                total += _group(self._space, alike, frozenset())
         return total
 
-    def _lazy_trials(self, lazy: Choice) -> TrialSet:
-        temperature = LAZY_TEMPERATURE if lazy.has_temperature else None
-        return frozenset(
-            Trial(configuration=lazy.at(temperature), learning_rate=rate)
-            for rate in self._space.learning_rates
-        )
+    def _untied(self, choice: Choice) -> Choice:
+        return Choice(frozenset(pair for pair in choice.values if pair[0] not in self._tied))
+
+    def _at_defaults(self, choice: Choice) -> Choice:
+        names = {name for name, _ in choice.values} - self._tied - {OBJECTIVE}
+        return choice.but(**{name: self._space.values(name)[0] for name in names})
 
 
 @lru_cache(maxsize=4096)
@@ -152,20 +160,23 @@ def _group(space: Space, members: frozenset[Choice], extra: TrialSet) -> Bounds:
 
 @lru_cache(maxsize=4096)
 def _possible(choice: Choice, space: Space) -> frozenset[TrialSet]:
-    """The sets of trials that tuning `choice` may come to, by which (τ_t, rate) is best."""
-    rates = space.learning_rates if space.inner is Inner.COORDINATE else space.learning_rates[:1]
-    temperatures = space.broad if choice.has_temperature else space.broad[:1]
+    """The sets of trials that tuning `choice` may come to, by which values are best."""
+    axes = space.tunes(choice)
+    every = space.inner is Inner.COORDINATE
+    grid = product(
+        *(axis.values if every or axis.name == space.refined else axis.values[:1] for axis in axes)
+    )
+    names = [axis.name for axis in axes]
     return frozenset(
-        _tuned_towards(choice, space, rate, temperature)
-        for rate, temperature in product(rates, temperatures)
+        _tuned_towards(choice, space, dict(zip(names, values, strict=True))) for values in grid
     )
 
 
-def _tuned_towards(choice: Choice, space: Space, rate: float, temperature: float) -> TrialSet:
-    """The trials of `choice` when the best learning rate and broad temperature are these."""
+def _tuned_towards(choice: Choice, space: Space, best: Held) -> TrialSet:
+    """The trials of `choice` when the best values, of the broad ones, are these."""
     scores: dict[Trial, ValidationScore | None] = {}
-    while isinstance(step := tune(choice, space, scores), Evaluate):
-        for trial in step.missing:
-            hits = (trial.learning_rate == rate) + (trial.configuration.temperature == temperature)
+    while isinstance(step := tune(choice, space, scores), Missing):
+        for trial in step.trials:
+            hits = sum(trial.get(name) == value for name, value in best.items())
             scores[trial] = ValidationScore(float(hits))
     return frozenset(step.trials)

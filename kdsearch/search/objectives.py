@@ -41,14 +41,23 @@ class Objective:
         """The values of its fields, by their names."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """How its kind is written."""
+        return self.kind.upper()
+
+    def shown(self, *more: str) -> str:
+        """Its title, `more`, and the parameters that differ from their defaults."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        values = {
-            SYMBOLS.get(name, name): value if isinstance(value, str) else f"{value:g}"
+        values = [
+            f"{SYMBOLS.get(name, name)}={value if isinstance(value, str) else f'{value:g}'}"
             for name, value in self.parameters.items()
             if value != defaults[name]
-        }
-        return " ".join([self.kind.upper(), *(f"{name}={value}" for name, value in values.items())])
+        ]
+        return " ".join([self.title, *more, *values])
+
+    def __str__(self) -> str:
+        return self.shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,11 @@ class Labels(Objective, kind="labels"):
     """Cross-entropy on the labels alone: empirical risk minimisation, without a teacher."""
 
     taught = False
+
+    @property
+    def title(self) -> str:
+        """See `Objective.title`."""
+        return "ERM"
 
 
 @dataclass(frozen=True, kw_only=True)

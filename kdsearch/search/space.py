@@ -1,111 +1,217 @@
-"""The values a search may choose from, and their enumeration."""
+"""What a search chooses between: axes, the space that they span, and its points.
+
+A `Choice` has a value for each axis that is compared. A `Trial` is a choice at values of the axes
+that are tuned, in canonical form: the thing that is trained, and has a validation score.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import product
+from typing import Any, NewType
 
-from kdsearch.search.configuration import (
-    Checkpoint,
-    Choice,
-    Configuration,
-    Distance,
-    Parameter,
-    ParameterValue,
-    StudentTemperature,
-)
-from kdsearch.search.objectives import significant
+from kdsearch.search.objectives import SYMBOLS, TIED, Objective
 from kdsearch.search.temperature import local_temperatures
+
+ValidationScore = NewType("ValidationScore", float)
+"""A score on the validation split, higher is better. The only kind of score a search accepts."""
+
+OBJECTIVE = "distance"
+"""The axis whose value is the kind of an objective: those parameters are active that it has."""
+CHECKPOINT = "teacher"
+"""The axis of the teacher's checkpoints, which is active under an objective with a teacher."""
+
+Value = Any
+"""Of an axis: a number or a name."""
+Held = Mapping[str, Value]
+"""A value for each compared axis, also for one that is inactive."""
+
+
+class Checkpoint(StrEnum):
+    """Which of the teacher's checkpoints teaches."""
+
+    HIGHEST_SCORE = "t_hs"
+    LOWEST_LOSS = "t_ll"
+    GIVEN = "given"
+    """A teacher that came already fine-tuned, with a single checkpoint."""
 
 
 class Inner(StrEnum):
-    """How the learning rate and the temperature are tuned under a choice."""
+    """How the tuned axes are tuned under a choice."""
 
     JOINT = "joint"
     COORDINATE = "coordinate"
 
 
-Held = Mapping[Parameter, ParameterValue]
-"""The value a traversal holds for each parameter, also for one that is inactive."""
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A name, and its values, the default first."""
+
+    name: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values of the compared axes that are active, by the axes' names."""
+
+    values: frozenset[tuple[str, Value]]
+
+    @classmethod
+    def of(cls, **values: Value) -> Choice:
+        """The choice of these values."""
+        return cls(frozenset(values.items()))
+
+    def get(self, name: str) -> Value:
+        """The value of an axis; None where it is inactive."""
+        return next((value for axis, value in self.values if axis == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The axes that are active."""
+        return tuple(sorted(name for name, _ in self.values))
+
+    def but(self, **values: Value) -> Choice:
+        """The same with other values of axes that are active."""
+        return Choice.of(**{**dict(self.values), **values})
+
+    def __str__(self) -> str:
+        found = dict(self.values)
+        parts = [str(found.pop(OBJECTIVE)).upper()]
+        parts += [str(found.pop(CHECKPOINT))] if CHECKPOINT in found else []
+        for name in (*SYMBOLS, *sorted(found.keys() - SYMBOLS.keys())):
+            if name in found:
+                value = found[name]
+                symbol = SYMBOLS.get(name, name)
+                parts.append(f"{symbol}={shown_value(value)}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is trained. Equal trials are one training."""
+
+    objective: Objective
+    checkpoint: Checkpoint | None
+    """Of the teacher; None under an objective without one."""
+    settings: tuple[tuple[str, Value], ...]
+    """The settings of a training that differ from the study's, by name."""
+
+    def get(self, name: str) -> Value:
+        """The value of a tuned axis; None where it is inactive."""
+        return self.objective.parameters.get(name, dict(self.settings).get(name))
+
+    def __str__(self) -> str:
+        whom = [self.checkpoint.value] if self.checkpoint else []
+        symbols = {"learning_rate": "lr"}
+        own = [f"{symbols.get(name, name)}={shown_value(v)}" for name, v in self.settings]
+        return " ".join([self.objective.shown(*whom), *own])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The grid of one test case. The first value of each parameter is its default.
+    """The grid of one test case.
 
-    `order` is the order of the flips; α always comes last (§3, step 3).
+    The compared axes stand in the order in which a greedy search flips them, one of them is
+    `OBJECTIVE`. The tuned ones are tuned anew under every choice. Of these `refined`, where it is
+    active, is searched in two stages: its values, which ascend, and the neighbourhood of the best.
+    Raises `ValueError` for an axis without values, or a refined one that cannot be.
     """
 
-    distances: tuple[Distance, ...]
-    teachers: tuple[Checkpoint, ...]
-    student_temperatures: tuple[StudentTemperature, ...]
-    alphas: tuple[float, ...]
-    broad: tuple[float, ...]
-    learning_rates: tuple[float, ...]
-    inner: Inner
-    order: tuple[Parameter, ...] = (
-        Parameter.TEACHER,
-        Parameter.STUDENT_TEMPERATURE,
-        Parameter.DISTANCE,
-    )
+    compared: tuple[Axis, ...]
+    tuned: tuple[Axis, ...]
+    refined: str | None = None
+    inner: Inner = Inner.JOINT
+    fixed: tuple[tuple[str, Value], ...] = ()
+    """What every trial has where it is active, and nothing shows: no axis."""
 
     def __post_init__(self) -> None:
-        # As configurations hold them, so that the best one is found again among these.
-        object.__setattr__(self, "broad", tuple(map(significant, self.broad)))
-        if len(self.broad) < 2 or list(self.broad) != sorted(set(self.broad)):
-            raise ValueError("the broad temperatures are at least two, and ascend")
-        if sorted(self.order) != sorted(set(Parameter) - {Parameter.ALPHA}):
-            raise ValueError("the order names teacher, student_temperature and distance once each")
-        if not all((*map(self.values, Parameter), self.learning_rates)):
-            raise ValueError("every parameter has at least one value")
+        for axis in (*self.compared, *self.tuned):
+            if not axis.values:
+                raise ValueError(f"{axis.name} has no value")
+        if self.refined is not None:
+            broad = self.values(self.refined)
+            if len(broad) < 2 or list(broad) != sorted(set(broad)):
+                raise ValueError(f"the values of {self.refined} are at least two, and ascend")
 
-    def values(self, parameter: Parameter) -> tuple[ParameterValue, ...]:
-        """The values of `parameter`, the default first."""
-        values: dict[Parameter, tuple[ParameterValue, ...]] = {
-            Parameter.DISTANCE: self.distances,
-            Parameter.TEACHER: self.teachers,
-            Parameter.STUDENT_TEMPERATURE: self.student_temperatures,
-            Parameter.ALPHA: self.alphas,
-        }
-        return values[parameter]
+    def values(self, name: str) -> tuple[Value, ...]:
+        """The values of an axis, the default first."""
+        return next(axis.values for axis in (*self.compared, *self.tuned) if axis.name == name)
 
-    def defaults(self) -> dict[Parameter, ParameterValue]:
-        """The default of each parameter: where the traversal starts."""
-        return {parameter: self.values(parameter)[0] for parameter in Parameter}
+    def defaults(self) -> dict[str, Value]:
+        """The default of each compared axis: where a search starts."""
+        return {axis.name: axis.values[0] for axis in self.compared}
+
+    def choice(self, held: Held) -> Choice:
+        """The choice of what is held: what is inactive is left out."""
+        kind = held[OBJECTIVE]
+        return Choice(frozenset((name, held[name]) for name in held if is_active(name, kind)))
+
+    def choices(self) -> Iterator[Choice]:
+        """Every distinct choice of the grid."""
+        names = [axis.name for axis in self.compared]
+        grid = product(*(axis.values for axis in self.compared))
+        points = (dict(zip(names, values, strict=True)) for values in grid)
+        yield from dict.fromkeys(map(self.choice, points))
+
+    def tunes(self, choice: Choice) -> tuple[Axis, ...]:
+        """The tuned axes that are active under a choice."""
+        kind = choice.get(OBJECTIVE)
+        return tuple(axis for axis in self.tuned if is_active(axis.name, kind))
+
+    def refines(self, choice: Choice) -> bool:
+        """Whether the refined axis is active under a choice."""
+        return self.refined is not None and is_active(self.refined, choice.get(OBJECTIVE))
+
+    def trial(self, choice: Choice, tuned: Mapping[str, Value]) -> Trial:
+        """A choice at values of its tuned axes."""
+        values = {**dict(choice.values), **tuned}
+        kind = Objective.kinds[values.pop(OBJECTIVE)]
+        values |= {name: value for name, value in self.fixed if is_active(name, kind.kind)}
+        checkpoint = values.pop(CHECKPOINT, None)
+        own = {name: values.pop(name) for name in parameters_of(kind.kind) if name in values}
+        settings = tuple(sorted(values.items()))
+        return Trial(objective=kind(**own), checkpoint=checkpoint, settings=settings)
+
+    def includes(self, choice: Choice, trial: Trial) -> bool:
+        """Whether `trial` is `choice` at some values of its tuned axes."""
+        tuned = {axis.name: trial.get(axis.name) for axis in self.tunes(choice)}
+        return None not in tuned.values() and self.trial(choice, tuned) == trial
+
+    def trials(self, choice: Choice, best: Value = None) -> Iterator[Trial]:
+        """Every distinct trial of a choice.
+
+        Those in the neighbourhood of the `best` value of the refined axis are among them, if given.
+        """
+        values = {axis.name: axis.values for axis in self.tunes(choice)}
+        if self.refined in values and best is not None:
+            broad = values[self.refined]
+            values[self.refined] = (*broad, *local_temperatures(broad, best))
+        grid = product(*values.values())
+        points = (dict(zip(values, point, strict=True)) for point in grid)
+        yield from dict.fromkeys(self.trial(choice, point) for point in points)
 
 
-def choice_of(held: Held) -> Choice:
-    """The canonical choice for one value per parameter: what is inactive is left out."""
-    distance: Distance = held[Parameter.DISTANCE]  # type: ignore[assignment]
-    teacher: Checkpoint = held[Parameter.TEACHER]  # type: ignore[assignment]
-    student: StudentTemperature = held[Parameter.STUDENT_TEMPERATURE]  # type: ignore[assignment]
-    return Choice(
-        distance=distance,
-        teacher=teacher,
-        student_temperature=student if distance is Distance.CE else None,
-        alpha=float(held[Parameter.ALPHA]),
-    )
+def is_active(name: str, kind: str) -> bool:
+    """Whether an axis matters under objectives of a kind; a setting of the training always does."""
+    if name == CHECKPOINT:
+        return Objective.kinds[kind].taught
+    every = frozenset[str]().union(*map(parameters_of, Objective.kinds))
+    return name not in every or name in parameters_of(kind)
 
 
-def choices(space: Space) -> Iterator[Choice]:
-    """Every distinct choice of the grid."""
-    grid = product(*(space.values(parameter) for parameter in Parameter))
-    yield from dict.fromkeys(
-        choice_of(dict(zip(Parameter, values, strict=True))) for values in grid
-    )
+@cache
+def parameters_of(kind: str) -> frozenset[str]:
+    """The names of an objective's parameters."""
+    return frozenset(field.name for field in dataclasses.fields(Objective.kinds[kind]))  # type: ignore[arg-type]
 
 
-def configurations(space: Space, best_broad: float) -> Iterator[Configuration]:
-    """Every distinct configuration of the grid, given the outcome of the broad stage.
-
-    With the paper's grid these are 440 for any `best_broad` (§2, "roughly 440"): 420 under CE and
-    20 under MSE, before learning rates.
-    """
-    temperatures = (*space.broad, *local_temperatures(space.broad, best_broad))
-    yield from dict.fromkeys(
-        choice.at(temperature)
-        for choice in choices(space)
-        for temperature in (temperatures if choice.has_temperature else (None,))
-    )
+def shown_value(value: Value) -> str:
+    """A value as people read it."""
+    if value == TIED:
+        return SYMBOLS["temperature"]
+    return f"{value:g}" if isinstance(value, float | int) else str(value)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kdsearch.search.configuration import Choice, Parameter, ParameterValue
-from kdsearch.search.space import Held, Space, choice_of
-from kdsearch.search.traversal import Traversal
+from kdsearch.search.space import Choice, Held, Space, Value
+from kdsearch.search.strategy import Progress
 
 LAZY_TEMPERATURE = 1.0
+LAZY_VALUES: Held = {"temperature": LAZY_TEMPERATURE}
 """τ_t of the lazy baseline, which does not tune it."""
 
 
@@ -18,9 +18,9 @@ LAZY_TEMPERATURE = 1.0
 class Reward:
     """How often an alternative beat its default by validation score (Table 3)."""
 
-    parameter: Parameter
-    default: ParameterValue
-    alternative: ParameterValue
+    axis: str
+    default: Value
+    alternative: Value
     better: int
     worse: int
     equal: int
@@ -33,12 +33,12 @@ class Reward:
         return self.better - self.worse
 
 
-def rewards(traversals: Sequence[Traversal], order: Iterable[Parameter]) -> tuple[Reward, ...]:
-    """The reward of each alternative to a default, over the comparisons that exist."""
+def rewards(searches: Sequence[Progress], axes: Iterable[str]) -> tuple[Reward, ...]:
+    """The reward of each alternative to a default, over the decisions that exist."""
     found = []
-    for parameter in order:
-        decisions = [d for t in traversals if (d := t.decision(parameter)) is not None]
-        pairs: dict[tuple[ParameterValue, ParameterValue], list[int | None]] = {}
+    for axis in axes:
+        decisions = [c for s in searches if (c := s.decision(axis)) is not None]
+        pairs: dict[tuple[Value, Value], list[int | None]] = {}
         for decision in decisions:
             default = decision.candidates[0]
             for alternative in decision.candidates[1:]:
@@ -47,7 +47,7 @@ def rewards(traversals: Sequence[Traversal], order: Iterable[Parameter]) -> tupl
                 pairs.setdefault((default.value, alternative.value), []).append(sign)
         found += [
             Reward(
-                parameter=parameter,
+                axis=axis,
                 default=default_value,
                 alternative=value,
                 better=signs.count(1),
@@ -60,30 +60,28 @@ def rewards(traversals: Sequence[Traversal], order: Iterable[Parameter]) -> tupl
     return tuple(found)
 
 
-def stable_values(found: Iterable[Reward]) -> dict[Parameter, ParameterValue]:
-    """For each parameter with a reward above 0, the alternative of the highest one.
+def stable_values(found: Iterable[Reward]) -> dict[str, Value]:
+    """For each axis with a reward above 0, the alternative of the highest one.
 
-    Parameters are assumed independent. R = 0 keeps the default; so does α, which stays 1.
+    Axes are assumed independent. R = 0 keeps the default; so does α, which stays 1.
     """
-    values: dict[Parameter, tuple[int, ParameterValue]] = {}
+    values: dict[str, tuple[int, Value]] = {}
     for reward in found:
-        if reward.reward > values.get(reward.parameter, (0, None))[0]:
-            values[reward.parameter] = (reward.reward, reward.alternative)
-    return {parameter: value for parameter, (_, value) in values.items()}
+        if reward.reward > values.get(reward.axis, (0, None))[0]:
+            values[reward.axis] = (reward.reward, reward.alternative)
+    return {axis: value for axis, (_, value) in values.items()}
 
 
-def stable_choice(space: Space, values: Mapping[Parameter, ParameterValue]) -> Choice:
+def stable_choice(space: Space, values: Held) -> Choice:
     """The stable choice in `space`, which may lack a value (a teacher of one checkpoint)."""
-    held: Held = space.defaults() | {
-        parameter: value for parameter, value in values.items() if value in space.values(parameter)
-    }
-    return choice_of(held)
+    there = {axis: value for axis, value in values.items() if value in space.values(axis)}
+    return space.choice(space.defaults() | there)
 
 
 def lazy_choice(space: Space, seed: str) -> Choice:
-    """Teacher, distance and τ_s drawn uniformly, α at its default; one draw per `seed`."""
+    """Every axis but the last (α, at its default) drawn uniformly; one draw per `seed`."""
     draw = random.Random(seed)
     held = space.defaults()
-    for parameter in (Parameter.TEACHER, Parameter.DISTANCE, Parameter.STUDENT_TEMPERATURE):
-        held[parameter] = draw.choice(space.values(parameter))
-    return choice_of(held)
+    for axis in ("teacher", "distance", "student_temperature"):  # in this order, always
+        held[axis] = draw.choice(space.values(axis))
+    return space.choice(held)

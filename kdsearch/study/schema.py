@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from kdsearch.search import TIED, Checkpoint, Distance, Inner, Parameter, Space, StudentTemperature
+from kdsearch.search import TIED, Axis, Checkpoint, Inner, Space, Tied, Value
 from kdsearch.search.objectives import significant
 
 Positive = Annotated[float, Field(gt=0)]
@@ -105,7 +105,7 @@ def _finite(value: object) -> bool:
     return all(map(_finite, parts)) and (not isinstance(value, float) or math.isfinite(value))
 
 
-def _student_temperature(value: object) -> StudentTemperature:
+def _student_temperature(value: object) -> float | Tied:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and 1e-6 <= float(value) <= 1e9:  # type: ignore[arg-type]
         return float(value)  # type: ignore[arg-type]
@@ -382,7 +382,7 @@ class Search(Section):
     distance: Annotated[tuple[Literal["ce", "mse"], ...], Field(min_length=1)] = ("ce", "mse")
     teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] = ("t_hs", "t_ll")
     student_temperature: Annotated[
-        tuple[Annotated[StudentTemperature, PlainValidator(_student_temperature)], ...],
+        tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...],
         Field(min_length=1, max_length=5),
     ] = (TIED, 1.0)
     alpha: Annotated[
@@ -422,15 +422,25 @@ class Search(Section):
     def space(self, given: tuple[Checkpoint, ...] = ()) -> Space:
         """The space of a test case; `given` are the checkpoints of a teacher that was given."""
         teachers = given if given == (Checkpoint.GIVEN,) else tuple(map(Checkpoint, self.teacher))
+        values: dict[str, tuple[Value, ...]] = {
+            "teacher": teachers,
+            "student_temperature": self.student_temperature,
+            "distance": self.distance,
+            "alpha": self.alpha,
+            # As objectives hold them, so that the best one is found again among these.
+            "temperature": tuple(map(significant, self.temperature.broad)),
+            "learning_rate": self.learning_rate,
+        }
+
+        def axes(*names: str) -> tuple[Axis, ...]:
+            return tuple(Axis(name=name, values=values[name]) for name in names)
+
         return Space(
-            distances=tuple(map(Distance, self.distance)),
-            teachers=teachers,
-            student_temperatures=self.student_temperature,
-            alphas=self.alpha,
-            broad=self.temperature.broad,
-            learning_rates=self.learning_rate,
+            compared=axes(*self.order, "alpha"),
+            tuned=axes("temperature", "learning_rate"),
+            refined="temperature",
             inner=Inner(self.inner),
-            order=tuple(map(Parameter, self.order)),
+            fixed=(("gradient_scale", self.gradient_scale),),
         )
 
 

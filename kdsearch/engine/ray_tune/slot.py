@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from kdsearch.agenda import Request, parse_training
+from kdsearch.agenda import Request, parse_training, written
 from kdsearch.engine.base import Worker
 from kdsearch.engine.ray_tune.room import Needs
 from kdsearch.ledger import Ledger, open_own
@@ -50,7 +50,7 @@ def config(name: str, group: str, needs: Needs, without: Sequence[str]) -> dict[
 
 def order(request: Request) -> str:
     """What a slot is told to run."""
-    training = request.training.model_dump(mode="json")
+    training = written(request.training)
     return json.dumps({"label": str(request), "training": training})
 
 

@@ -147,7 +147,7 @@ def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     return {
         "path": [
             {
-                "stage": str(step.parameter).replace("_", " "),
+                "stage": step.parameter.replace("_", " "),
                 "winner": step.winner,
                 "candidates": [
                     [each.value, _short(each.validation), _short(each.test), _short(each.spread)]

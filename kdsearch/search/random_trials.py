@@ -1,0 +1,39 @@
+"""Trials that are drawn from a space."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from kdsearch.search.space import Choice, Space, Trial
+from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, best_of
+from kdsearch.search.tuning import Scores, Tuned, best_trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random:
+    """Compares choices by so many of their trials, drawn uniformly without replacement."""
+
+    trials: int
+    seed: int
+
+    def __call__(self, space: Space, scores: Scores) -> Progress:
+        """See `Strategy`."""
+        every = [(choice, trial) for choice in space.choices() for trial in space.trials(choice)]
+        drawn: dict[Choice, list[Trial]] = defaultdict(list)
+        for choice, trial in random.Random(self.seed).sample(every, min(self.trials, len(every))):
+            drawn[choice].append(trial)
+        missing = [t for trials in drawn.values() for t in trials if t not in scores]
+        if missing:
+            comparing = Comparing(axis=None, alternatives=tuple((None, c) for c in drawn))
+            wanted = dict.fromkeys(missing, 1)
+            return Progress(decisions=(), comparing=comparing, wanted=wanted)
+        candidates = []
+        for choice, trials in drawn.items():
+            best = best_trial(trials, scores)
+            tuned = Tuned(trials=tuple(trials), best=best, score=scores[best] if best else None)
+            candidates.append(Candidate(value=None, choice=choice, tuned=tuned))
+        winner = best_of(candidates)
+        decision = Decision(axis=None, candidates=tuple(candidates), winner=winner)
+        return Progress(decisions=(decision,))
