@@ -1,6 +1,6 @@
 # make quickstart   a whole search in miniature, on this machine
 # make test         what CI runs
-# make test-all     the same, and nothing may be skipped for want of a program
+# make test-all     slow tests too, all that is drawn, and nothing skipped for want of a program
 # make chaos        kills a real search 27 times and compares it with an undisturbed one; half an hour
 
 PYTHON ?= python3

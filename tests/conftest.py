@@ -15,6 +15,14 @@ if TYPE_CHECKING:  # what trains is tested on machines without ray too
     from kdsearch.engine.ray_tune import Cluster
 
 SLOTS = 2
+ALL = bool(os.environ.get("KDSEARCH_TEST_ALL"))
+"""Whether this is `make test-all`."""
+
+
+def portion(whole: int, part: int) -> int:
+    """How many of what is drawn a test tries: all in `make test-all`, a part otherwise."""
+    return whole if ALL else part
+
 
 # A shell starts background jobs with SIGINT ignored, and so would be the commands that tests stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,12 +47,32 @@ def cluster() -> Iterator[Cluster]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def there(cluster: Cluster) -> str:
+    """The address of that Ray, for processes of their own."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def pytest_report_header() -> str:
+    return f"slow tests and whole property tests: {'yes' if ALL else 'no, make test-all has them'}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is slow to `make test-all`."""
+    slow = [] if ALL else [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """`make test-all`: a test that is skipped for want of something fails."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("KDSEARCH_TEST_ALL"):
+    if report.skipped and not hasattr(report, "wasxfail") and ALL:
         report.outcome = "failed"
     return report

@@ -81,13 +81,15 @@ class Machines:
         host: str,
         *,
         cpus: int = 1,
+        dashboard: bool = False,
         hidden: Mapping[Path, Path] = {},
         options: Sequence[str] = (),
         environment: Mapping[str, str] = {},
     ) -> None:
         """Start a Ray node on a new machine, and wait until it is up.
 
-        `hidden`: folders in whose place this machine sees others.
+        `dashboard`: whether the head has one, which takes seconds to start. `hidden`: folders in
+        whose place this machine sees others.
         """
         head = not self._hosts
         self._add(host)
@@ -103,6 +105,7 @@ class Machines:
         if head:
             scratch = tempfile.mkdtemp(prefix="kd")  # short: sockets lie in it
             command += ["--head", f"--port={PORT}", f"--temp-dir={scratch}"]
+            command += [f"--include-dashboard={str(dashboard).lower()}"]
         else:
             command += [f"--address={self.ray}"]
         log = self.folder / f"{host}.log"

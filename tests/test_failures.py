@@ -54,7 +54,14 @@ pytestmark = pytest.mark.undisturbed
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
-SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+SMALL_GRID = {
+    "distance": ["ce"],
+    "teacher": ["t_hs"],
+    "student_temperature": ["tied"],
+    "alpha": [1],
+    "temperature": {"broad": [1, 4]},
+    "learning_rate": [1e-5],
+}
 
 
 def ready(folder: Path, **sections: Any) -> Ledger:
@@ -317,7 +324,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.exceptions import RayError
 from test_failures import NEEDED, WaitingTraining, ready, search
 folder = Path(sys.argv[1])
-nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 ray.init(address=nodes.address)
 others = [nodes.add_node(num_cpus=1) for _ in range(2)]
 drained = {}
@@ -348,7 +355,7 @@ assert all(said == [node] for node, said in drained.items())
 """
 
 
-@pytest.mark.parametrize("how", ["killed", "preempted"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("preempted", marks=pytest.mark.slow)])
 def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it(
     tmp_path: Path, how: str
 ) -> None:
@@ -443,7 +450,7 @@ from kdsearch.study import Resources
 from kdsearch.driver import run_search
 from test_failures import *
 ledger = ready(Path(sys.argv[1]), tries=1)
-with connect(None, resources=Resources(cpus=1, gpus=0), threads=1) as cluster:
+with connect(sys.argv[2], resources=Resources(cpus=1, gpus=0), threads=1) as cluster:
     agenda = Agenda(ledger.resolved(), ledger.results())
     worker = Worker(folder=ledger.folder, run_training=UnluckyTraining())
     engine = RayTuneEngine(worker=worker, cluster=cluster)
@@ -451,8 +458,10 @@ with connect(None, resources=Resources(cpus=1, gpus=0), threads=1) as cluster:
 """
 
 
-def test_each_failed_try_is_one_line_and_rays_tracebacks_are_not_shown(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SHOWN, str(tmp_path)]
+def test_each_failed_try_is_one_line_and_rays_tracebacks_are_not_shown(
+    tmp_path: Path, there: str
+) -> None:
+    command = [sys.executable, "-c", SHOWN, str(tmp_path), there]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stdout + found.stderr
     attempts = [each for tried in Ledger(tmp_path).attempts().values() for each in tried]

@@ -1,4 +1,7 @@
-"""20,500 malformed studies and data files, from seeds: success, or words that name the place."""
+"""Malformed studies and data files, from seeds: success, or words that name the place.
+
+20,500 in `make test-all`, a tenth of them otherwise.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import portion
 from fakes import a_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,9 +32,9 @@ from kdsearch.study import test_cases as cases_of
 from kdsearch.study.rows import digest_rows, read_dataset
 from kdsearch.study.schema import Dataset
 
-TREES, TEXTS, GENERATED = 4_000, 4_000, 500
+TREES, TEXTS, GENERATED = portion(4_000, 400), portion(4_000, 400), portion(500, 50)
 """Malformed studies: of changed trees, of changed text, and of what hypothesis makes up."""
-FILES, BYTES = 6_500, 5_500
+FILES, BYTES = portion(6_500, 650), portion(5_500, 550)
 """Malformed data files: of changed rows, and of changed bytes."""
 SECONDS = 20
 """For one input, on a machine however busy: what takes longer hangs."""

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from fakes import free_ports, until
-from test_ray import TINY, TOKEN, wait_for_outcomes
+from test_ray import SHORT, TINY, TOKEN, wait_for_outcomes
 
 from kdsearch.cli.automatic import versions
 from kdsearch.cli.job import _MOST_SHORT_JOBS, _forget_old
@@ -24,10 +24,9 @@ from kdsearch.engine.ray_tune.jobs import Job, Jobs
 pytestmark = pytest.mark.undisturbed
 
 BIN = Path(sys.executable).parent
-STUDY = TINY.replace(
-    "grammar: {grammar: {train: 200, validation: 60, test: 60}}",
-    "grammar: {files: {train: data/rows.csv}, text: text, label: label, labels: ['no', 'yes']}",
-).replace("alpha: [1, 0.5]", "alpha: [1, 0.8, 0.6, 0.4, 0.2]")
+GENERATED = "grammar: {grammar: {train: 200, validation: 60, test: 60}}"
+READ = "grammar: {files: {train: data/rows.csv}, text: text, label: label, labels: ['no', 'yes']}"
+STUDY = TINY.replace(GENERATED, READ).replace("alpha: [1, 0.5]", "alpha: [1, 0.8, 0.6, 0.4, 0.2]")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +99,19 @@ def laptop(tmp_path: Path, dashboard: str) -> Laptop:
     (tmp_path / "data" / "other.csv").write_text("not for the cluster")
     (tmp_path / "tiny.yaml").write_text(STUDY)
     return Laptop(tmp_path, dashboard)
+
+
+def test_a_search_is_submitted_and_followed_and_its_report_brought_home(laptop: Laptop) -> None:
+    (laptop.folder / "tiny.yaml").write_text(SHORT.replace(GENERATED, READ))
+    output = laptop.kdsearch(*laptop.launch())
+    assert f"submits {job_names(laptop.run)}1" in output
+    assert "data/rows.csv" in output
+    assert "other.csv" not in output
+    assert "The study is complete" in output
+    assert "brought here: home/report.html" in laptop.kdsearch("report", laptop.run, "--to", "home")
+    for name in ("report.html", "report.json"):
+        there = (laptop.folder / "run" / "report" / name).read_bytes()
+        assert (laptop.folder / "home" / name).read_bytes() == there
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from fakes import a_study, made_up_training, resolved_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.exceptions import RaySystemError
-from test_ray import TINY, launch
+from test_ray import SHORT, launch
 from test_slots import DEAD, PREEMPTED, FakePost
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training, kind_of, written
@@ -670,7 +670,7 @@ from kdsearch.engine import Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
 from test_kinds import *
 folder = Path(sys.argv[1])
-nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 ray.init(address=nodes.address)
 nodes.add_node(num_cpus=4, num_gpus=1)
 east = nodes.add_node(num_cpus=4, num_gpus=1, labels={"zone": "east"})
@@ -706,7 +706,7 @@ def test_a_launch_says_what_each_kind_takes_and_the_one_makes_room_for_the_other
 ) -> None:
     whole = os.cpu_count() or 1
     resources = f"resources: {{cpus: {whole}, gpus: 0, students: {{cpus: {whole / 2}}}}}\n"
-    process = launch(tmp_path, study=TINY + "erm: true\n" + resources)
+    process = launch(tmp_path, study=SHORT + "erm: true\n" + resources)
     output, _ = process.communicate(timeout=250)
     assert process.returncode == 0, output
     assert f"1 training of teachers and outputs at once, each on {whole} CPU\n" in output

@@ -1,4 +1,7 @@
-"""A job on several machines, of which one is lost, one joins and one sees no folder."""
+"""A job on several machines, of which one is lost, one joins and one sees no folder.
+
+Of each alone there is a test in test_failures.py, test_slots.py and test_nodes.py.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def test_a_search_survives_its_machines_and_finds_what_one_machine_finds(tmp_pat
     launch = (sys.executable, "-m", "kdsearch", "launch", str(study), "--folder")
     ledger = Ledger(shared / "run")
     with machines(tmp_path) as made:
-        made.start("one")
+        made.start("one", dashboard=True)
         made.start("two")
         made.start("blind", hidden={shared: empty})
         blind = made.address("blind")

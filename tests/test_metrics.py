@@ -174,7 +174,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         search = launch(folder, "--address", f"127.0.0.1:{ports[0]}", study=STUDY)
         stack.callback(search.communicate, timeout=60)
         stack.callback(search.terminate)
-        wait_for_outcomes(folder, 6, search)
+        wait_for_outcomes(folder, 2, search)
         found = Running(
             search=search,
             folder=folder / "run",

@@ -26,13 +26,21 @@ from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import RunTraining, Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine, connect
+from kdsearch.engine.ray_tune.room import local_room
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Resources, Role
 
 pytestmark = pytest.mark.undisturbed
 
-SMALL_GRID = {"alpha": [1], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+SMALL_GRID = {
+    "distance": ["ce"],
+    "teacher": ["t_hs"],
+    "student_temperature": ["tied"],
+    "alpha": [1],
+    "temperature": {"broad": [1, 4]},
+    "learning_rate": [1e-5],
+}
 
 
 TWO_STUDENTS = {"one": {"model": "small"}, "other": {"model": "big"}}
@@ -81,7 +89,9 @@ class DyingTraining:
 def test_every_slot_is_busy_while_there_is_work_for_it(tmp_path: Path, cluster: Cluster) -> None:
     assert cluster.slots == SLOTS
     # Shorter than the start of a worker process: with Tune's own scheduler one slot does it all.
-    search(ready(tmp_path, a_study(students=TWO_STUDENTS)), TimedTraining(seconds=0.5), cluster)
+    search_space = {"alpha": [1, 0.5], "temperature": {"broad": [1, 4]}, "learning_rate": [1e-5]}
+    study = a_study(students=TWO_STUDENTS, search=search_space)
+    search(ready(tmp_path, study), TimedTraining(seconds=0.5), cluster)
     notes = [json.loads(path.read_text()) for path in tmp_path.glob("*.student.time")]
     assert len({note["pid"] for note in notes}) >= SLOTS
     # At the middle of each student's training, how many trainings run? Rounds end with a few
@@ -134,10 +144,9 @@ class TrainingOnFullDisk:
 def test_a_full_disk_stops_the_search_and_is_no_try_of_the_training(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    ledger = ready(tmp_path)
-    for _ in range(ledger.resolved().study.tries + 1):
-        with pytest.raises(StorageError, match="the disk is full"):
-            search(ledger, TrainingOnFullDisk(), cluster)
+    ledger = ready(tmp_path, a_study(search=SMALL_GRID, tries=1))
+    with pytest.raises(StorageError, match="the disk is full"):
+        search(ledger, TrainingOnFullDisk(), cluster)
     agenda = search(ledger, made_up_training, cluster)
     assert agenda.complete
     assert all(agenda.results.values())
@@ -214,6 +223,16 @@ training: {epochs: 2, max_length: 32, precision: fp32}
 """
 
 
+SHORT = (
+    TINY.replace("[1e-3, 2e-3]", "[1e-3]")
+    .replace("alpha: [1, 0.5]", "alpha: [1]")
+    .replace(
+        "search:", "search:\n  distance: [ce]\n  teacher: [t_hs]\n  student_temperature: [tied]"
+    )
+)
+"""Six students in all."""
+ONE_SLOT = f"resources: {{cpus: {os.cpu_count()}}}\n"
+"""Of a Ray on this machine, whose one process imports torch."""
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
@@ -232,6 +251,16 @@ def launch(folder: Path, *options: str, study: str = TINY) -> subprocess.Popen[s
     )
 
 
+def lines_until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """What a command says until, and with, the line that has these words."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while words not in (lines or [""])[-1]:
+        lines.append(process.stdout.readline())
+        assert process.poll() is None, "".join(lines)
+    return lines
+
+
 def wait_for_outcomes(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while len(list((folder / "run" / "outcomes").glob("*.json"))) < count:
@@ -244,32 +273,49 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "run" / "outcomes").glob("*.json")}
 
 
-def test_a_tmpdir_too_long_for_sockets_is_gone_around_and_a_ray_tmpdir_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    """A folder such as some clusters have for temporary files."""
+    found = tmp_path / "slurm_jobdir" / "project-distillation" / "user" / "1355700" / "scratch"
+    found.mkdir(parents=True)
+    return found
+
+
+def test_a_ray_tmpdir_too_long_for_sockets_is_refused(
+    long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = tmp_path / "slurm_jobdir" / "project-distillation" / "user" / "1355700" / "scratch"
-    long.mkdir(parents=True)
     monkeypatch.setenv("RAY_TMPDIR", str(long))
-    process = launch(tmp_path)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, out
-    assert f"kdsearch: RAY_TMPDIR: is too long for Ray's sockets: {long}" in out
-    assert "Traceback" not in out
-    monkeypatch.delenv("RAY_TMPDIR")
-    monkeypatch.setenv("TMPDIR", str(long))
-    process = launch(tmp_path)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    assert "TMPDIR is too long for Ray's sockets: /tmp in its place" in out
+    words = f"^RAY_TMPDIR: is too long for Ray's sockets: {long}"
+    local = connect(None, resources=Resources(cpus=1, gpus=0), threads=1)
+    with pytest.raises(InputError, match=words), local:
+        pass
+
+
+LOCAL = """
+from kdsearch.engine.ray_tune import connect
+from kdsearch.study import Resources
+with connect(None, resources=Resources(cpus=1, gpus=0), threads=1):
+    print("connected")
+"""
+
+
+def test_a_tmpdir_too_long_for_sockets_is_gone_around(long: Path) -> None:
+    command = [sys.executable, "-c", LOCAL]
+    environment = os.environ | {"TMPDIR": str(long)}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert found.stdout.splitlines() == [
+        "TMPDIR is too long for Ray's sockets: /tmp in its place",
+        "connected",
+    ]
 
 
 def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_path: Path) -> None:
-    first = launch(tmp_path)
-    wait_for_outcomes(tmp_path, 12, first)
+    first = launch(tmp_path, study=SHORT)
+    wait_for_outcomes(tmp_path, 4, first)
     first.kill()
     first.communicate(timeout=60)
     kept = contents(tmp_path)
-    second = launch(tmp_path)
+    second = launch(tmp_path, study=SHORT)
     output, _ = second.communicate(timeout=200)
     assert second.returncode == 0, output
     found = re.search(r"going on: (\d+) trainings done already", output)
@@ -281,20 +327,21 @@ def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_p
     assert not Ledger(tmp_path / "run").attempts()
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Ray cluster that someone else has started, of one slot."""
+    output = tmp_path_factory.mktemp("ray") / "ray.log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
     command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
     command += [f"--temp-dir={tempfile.mkdtemp(prefix='ray')}", "--include-dashboard=false"]
-    with (tmp_path / "ray.log").open("wb") as log:
+    with output.open("wb") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
     deadline = time.monotonic() + 60
-    while b"will now block" not in (tmp_path / "ray.log").read_bytes():
-        assert head.poll() is None, (tmp_path / "ray.log").read_text()
+    while b"will now block" not in output.read_bytes():
+        assert head.poll() is None, output.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.2)
     yield f"127.0.0.1:{port}"
@@ -303,7 +350,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, address: str) -> None:
-    process = launch(tmp_path, "--address", address)
+    process = launch(tmp_path, "--address", address, study=SHORT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "1 training at once" in output
@@ -311,52 +358,48 @@ def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, addres
     assert "Trial" not in output  # Tune tells nobody of its own affairs
 
 
-def launch_with_token(
-    folder: Path, address: str, token: str, **more: str
-) -> subprocess.CompletedProcess[str]:
+def launch_with_token(folder: Path, address: str, token: str, **more: str) -> subprocess.Popen[str]:
     """A launch of someone who has that token in their home, and the address in RAY_ADDRESS."""
     (folder / ".ray").mkdir()
     (folder / ".ray" / "auth_token").write_text(token)
     (folder / "tiny.yaml").write_text(TINY)
     command = [sys.executable, "-m", "kdsearch", "launch", "tiny.yaml"]
-    return subprocess.run(
+    return subprocess.Popen(
         command,
         cwd=folder,
         env=os.environ | {"RAY_ADDRESS": address, "HOME": str(folder), **more},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
     )
 
 
 def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(
     tmp_path: Path, address: str
 ) -> None:
-    found = launch_with_token(tmp_path, address, TOKEN["RAY_AUTH_TOKEN"])
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert f"Ray: the cluster at {address} (RAY_ADDRESS);" in found.stdout
-    assert "InvalidAuthToken" not in found.stderr
+    process = launch_with_token(tmp_path, address, TOKEN["RAY_AUTH_TOKEN"])
+    lines = lines_until(process, f"Ray: the cluster at {address} (RAY_ADDRESS);")
+    assert "InvalidAuthToken" not in "".join(lines)
+    process.terminate()
+    process.communicate(timeout=20)
 
 
 @pytest.mark.parametrize(("token", "more"), [("f" * 64, {}), ("", {"RAY_AUTH_MODE": "token"})])
 def test_a_token_that_a_cluster_does_not_take_is_said_in_words(
     tmp_path: Path, address: str, token: str, more: dict[str, str]
 ) -> None:
-    found = launch_with_token(tmp_path, address, token, **more)
-    assert found.returncode == 2, found.stdout + found.stderr
-    assert f"RAY_ADDRESS {address}: asks for a token, and does not take what" in found.stderr
-    assert "InvalidAuthToken" not in found.stderr
+    process = launch_with_token(tmp_path, address, token, **more)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert f"RAY_ADDRESS {address}: asks for a token, and does not take what" in output
+    assert "InvalidAuthToken" not in output
 
 
 def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
     tmp_path: Path, address: str
 ) -> None:
     process = launch(tmp_path, "--address", address, study=TINY + "resources: {cpus: 7}\n")
-    assert process.stdout is not None
-    lines = []
-    while "waiting for a node with room for 7 CPU: 1 node is there" not in (lines or [""])[-1]:
-        lines.append(process.stdout.readline())
-        assert process.poll() is None, "".join(lines)
+    lines_until(process, "waiting for a node with room for 7 CPU: 1 node is there")
     time.sleep(2.5)  # looked at again and again
     process.terminate()
     rest, _ = process.communicate(timeout=20)
@@ -413,7 +456,7 @@ from ray._common.usage import usage_constants, usage_lib
 from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster as Nodes
-nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 client = GcsClient(address=nodes.address)
 there = usage_lib.get_cluster_metadata(client)
 for other in [{"ray_version": "1.2.3"}, {"python_version": "3.0.1"}]:
@@ -451,10 +494,8 @@ def test_a_ray_that_takes_connections_and_never_answers_is_not_waited_for(
 
 
 def test_a_training_that_asks_for_more_than_the_machine_has_is_refused_in_words(
-    tmp_path: Path,
+    cluster: Cluster,
 ) -> None:
-    (tmp_path / "greedy.yaml").write_text(TINY + "resources: {cpus: 1000}\n")
-    command = [sys.executable, "-m", "kdsearch", "launch", "greedy.yaml", "--address", "local"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 2
-    assert "a training asks for 1000 CPU; this machine does not have that" in found.stderr
+    words = "a training asks for 1000 CPU; this machine does not have that"
+    with pytest.raises(InputError, match=words):
+        local_room(Resources(cpus=1000), threads=1)

@@ -590,7 +590,7 @@ from kdsearch.engine import Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
 from test_slots import *
 folder = Path(sys.argv[1])
-nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 ray.init(address=nodes.address)
 first = nodes.add_node(num_cpus=1)
 ledger = Ledger(folder)
@@ -652,7 +652,7 @@ import ray
 from ray.cluster_utils import Cluster as Nodes
 from ray.util import placement_group_table
 from test_slots import DRIVER
-nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 ray.init(address=nodes.address)
 driver = subprocess.Popen([sys.executable, "-c", DRIVER, sys.argv[1], nodes.address])
 

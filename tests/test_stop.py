@@ -14,7 +14,7 @@ import psutil
 import pytest
 from click.testing import Result
 from fakes import a_study, attempt_at, resolved_of
-from test_ray import TINY, launch, wait_for_outcomes
+from test_ray import ONE_SLOT, TINY, launch, wait_for_outcomes
 from typer.testing import CliRunner
 
 from kdsearch.agenda import Agenda
@@ -25,6 +25,7 @@ from kdsearch.ledger import Ledger, driver_of
 
 pytestmark = pytest.mark.undisturbed
 
+LONG = ONE_SLOT + TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 100 for n in range(100, 0, -1)]}")
 GOES_ON = "go on with the same command: kdsearch launch"
 
 
@@ -51,8 +52,8 @@ def reported(folder: Path) -> bool:
 def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and_no_more(
     tmp_path: Path,
 ) -> None:
-    first = launch(tmp_path)
-    wait_for_outcomes(tmp_path, 4, first)
+    first = launch(tmp_path, study=LONG)
+    wait_for_outcomes(tmp_path, 2, first)
     driver = driver_of(tmp_path / "run")
     assert driver is not None
     second = kdsearch("launch", tmp_path / "tiny.yaml", "--folder", tmp_path / "run")
@@ -73,8 +74,8 @@ def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and
 
 
 def test_a_driver_whose_raylet_died_ends_with_the_command_that_goes_on(tmp_path: Path) -> None:
-    process = launch(tmp_path)
-    wait_for_outcomes(tmp_path, 4, process)
+    process = launch(tmp_path, study=LONG)
+    wait_for_outcomes(tmp_path, 2, process)
     children = psutil.Process(process.pid).children(recursive=True)
     [raylet] = [child for child in children if child.name() == "raylet"]
     raylet.kill()
@@ -93,7 +94,7 @@ def test_a_driver_whose_raylet_died_ends_with_the_command_that_goes_on(tmp_path:
 def test_a_stopped_driver_has_left_before_what_stopped_it_would_kill_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = launch(tmp_path)
+    process = launch(tmp_path, study=LONG)
     wait_for_outcomes(tmp_path, 2, process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
@@ -138,10 +139,9 @@ def test_two_signals_at_once_stop_a_launch_once_and_without_a_traceback(tmp_path
 
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path) -> None:
     started = time.monotonic()
-    long = TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 100 for n in range(100, 0, -1)]}")
-    process = launch(tmp_path, "--deadline", "60s", study=long)
+    process = launch(tmp_path, "--deadline", "40s", study=LONG)
     process.wait(timeout=120)
-    assert time.monotonic() - started < 80  # the imports come before it counts
+    assert time.monotonic() - started < 60  # the imports come before it counts
     output, _ = process.communicate(timeout=10)
     assert process.returncode in (1, 130), output
     ledger = Ledger(tmp_path / "run")

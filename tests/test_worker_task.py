@@ -90,7 +90,7 @@ def test_what_ends_a_task_on_a_worker_is_said_in_words(
 def begun(folder: Path, tuned: Path) -> tuple[Path, Ledger]:
     """A study's file, and its folder as where the models did not fit the memory."""
     study = folder / "study.yaml"
-    study.write_text(STUDY.format(path=tuned))
+    study.write_text(STUDY.format(path=tuned, cpus=os.cpu_count()))
     ledger = Ledger(folder / "run")
     agenda = open_study(ledger, load_study(study), data_dir=None, place="study.yaml")
     ledger.write_preflight(Preflight(digest=preflight_digest(agenda.resolved)))
@@ -132,4 +132,5 @@ search:
   learning_rate: [1e-3]
   alpha: [1]
 training: {{epochs: 1, max_length: 32, precision: fp32}}
+resources: {{cpus: {cpus}}}
 """
