@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,27 @@ def there(cluster: Cluster) -> str:
     import ray
 
     return str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(scope="session")
+def copy_of_searched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], Path]:
+    """Makes a copy of the folder of a task's `task_study`, which was searched once for all."""
+
+    @cache
+    def searched(task: str) -> Path:
+        from models import begin, run_study, task_study
+
+        from kdsearch.distill import run_training
+
+        ledger, agenda = begin(tmp_path_factory.mktemp(task) / "run", task_study(task))
+        run_study(ledger, agenda, run_training)
+        return ledger.folder
+
+    def copied(task: str, to: Path) -> Path:
+        shutil.copytree(searched(task), to)
+        return to
+
+    return copied
 
 
 def pytest_report_header() -> str:

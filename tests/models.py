@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,10 @@ from kdsearch.study.schema import Dataset
 from kdsearch.tasks import TASKS, Encoded
 
 torch.set_num_threads(1)  # as trainings do: more threads only get in each other's way here
+
+WORKERS = multiprocessing.get_context("forkserver")
+"""Of processes that train: each is forked from one that has imported what takes seconds."""
+WORKERS.set_forkserver_preload(["models", "kdsearch.distill.run"])
 
 LABEL_NAMES = tuple(LABELS)
 SENTENCES = tuple(str(row["sentence"]) for row in generate(200, "words"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from models import begin, run_study, task_study
 from test_cli import Ended, kdsearch, refused
 
 from kdsearch.agenda import Agenda
-from kdsearch.distill import run_training
 from kdsearch.driver.keep import Keep
 from kdsearch.ledger import Ledger, driver_lock
 from kdsearch.report import write_report
@@ -21,10 +21,12 @@ SEARCH = task_study("classification")["search"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, copy_of_searched: Callable[[str, Path], Path]
+) -> Path:
     """The folder of a study that was really trained; the tests change copies of it."""
-    ledger, agenda = begin(tmp_path_factory.mktemp("care") / "run", task_study("classification"))
-    run_study(ledger, agenda, run_training)
+    folder = copy_of_searched("classification", tmp_path_factory.mktemp("care") / "run")
+    ledger, agenda = begin(folder, task_study("classification"))
     Keep(ledger, agenda).remove()
     write_report(ledger, agenda)
     return ledger.folder

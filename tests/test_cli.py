@@ -784,8 +784,8 @@ def test_a_folder_without_a_study_is_refused(here: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("name", "encoding"),
     [
-        ("čaj", {"PYTHONIOENCODING": "ascii"}),
-        ("čaj", {"PYTHONIOENCODING": "latin-1"}),
+        pytest.param("čaj", {"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
+        pytest.param("čaj", {"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.slow),
         # The locale of some clusters, as which files must not be read and written either.
         ("tea", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
     ],

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -540,11 +541,14 @@ def test_what_scores_the_test_split_says_its_size_and_its_speed(ran: Ran) -> Non
 
 
 @pytest.fixture(scope="module", params=OTHERS)
-def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def other(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    copy_of_searched: Callable[[str, Path], Path],
+) -> Ran:
     """A tiny study of another task that has run to its end."""
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = copy_of_searched(request.param, tmp_path_factory.mktemp("copy") / "run")
     ledger, agenda = begin(folder, task_study(request.param))
-    run_study(ledger, agenda, run_training)
     return Ran(ledger=ledger, agenda=agenda)
 
 

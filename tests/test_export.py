@@ -35,9 +35,15 @@ def finished(folder: Path, task: str, **sections: Any) -> tuple[Ledger, Agenda]:
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished study of each task; the tests read them only."""
+    """A finished study of each task, one of them with temperatures; the tests read them only."""
     return {
-        task: finished(tmp_path_factory.mktemp(task), task, erm=True)[0].folder for task in TASKS
+        task: finished(
+            tmp_path_factory.mktemp(task),
+            task,
+            erm=True,
+            search={} if task == "classification" else {"distance": ["mse"]},
+        )[0].folder
+        for task in TASKS
     }
 
 
@@ -217,7 +223,9 @@ def test_the_stable_configurations_student_can_be_asked_for(
 
 @pytest.mark.parametrize(("policy", "kept"), [("none", 0), ("all", None)])
 def test_the_study_says_whose_weights_stay(tmp_path: Path, policy: str, kept: int | None) -> None:
-    ledger, agenda = finished(tmp_path, "classification", keep_students=policy)
+    ledger, agenda = finished(
+        tmp_path, "classification", keep_students=policy, search={"distance": ["mse"]}
+    )
     scored = [
         o
         for o in agenda.results.values()

@@ -24,12 +24,12 @@ from kdsearch.ledger import Disk, Ledger, driver_lock
 from kdsearch.report import write_report
 from kdsearch.study import Study, parse_study
 
-EACH_STEP = portion(10_000, 1_000)
-MOST_TRAININGS = 40
+EACH_STEP = portion(10_000, 400)
+MOST_TRAININGS = portion(40, 20)
 
-AT_RANDOM = portion(1_000, 90)
+AT_RANDOM = portion(1_000, 60)
 CRASHES = 30
-MOST_AT_RANDOM = 120
+MOST_AT_RANDOM = portion(120, 60)
 
 Step = tuple[str, str, str]
 """On a disk: before or after it, what it is, and on which file."""

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from models import begin, run_study, task_study, tiny, without_cost
+from models import WORKERS, begin, task_study, tiny, without_cost
 
 from kdsearch.agenda import Outcome, OutputsTraining, StudentTraining
 from kdsearch.distill import run_training
@@ -19,20 +18,17 @@ from kdsearch.ledger import Ledger, verify
 TASKS = ("classification", "translation")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished study of each task; the tests change copies of it."""
-    folders = {}
-    for task in TASKS:
-        ledger, agenda = begin(tmp_path_factory.mktemp(task) / "run", task_study(task))
-        run_study(ledger, agenda, run_training)
-        folders[task] = ledger.folder
-    return folders
+Finished = Callable[[str, Path], Path]
 
 
-def copied(finished: dict[str, Path], folder: Path, task: str = "classification") -> Ledger:
-    shutil.copytree(finished[task], folder)
-    return Ledger(folder)
+@pytest.fixture
+def finished(copy_of_searched: Finished) -> Finished:
+    """Makes a copy of a finished study of a task."""
+    return copy_of_searched
+
+
+def copied(finished: Finished, folder: Path, task: str = "classification") -> Ledger:
+    return Ledger(finished(task, folder))
 
 
 def flipped(path: Path) -> None:
@@ -80,7 +76,7 @@ def as_if_made_on_a_gpu(ledger: Ledger, outcome: Outcome) -> None:
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("task", TASKS)
 def test_damaged_outputs_are_computed_again_before_a_student_learns_from_them(
-    finished: dict[str, Path], tmp_path: Path, task: str, damage: Callable[[Path], None]
+    finished: Finished, tmp_path: Path, task: str, damage: Callable[[Path], None]
 ) -> None:
     ledger = copied(finished, tmp_path / "run", task)
     before = files(ledger, "outputs", "outcomes")
@@ -93,7 +89,7 @@ def test_damaged_outputs_are_computed_again_before_a_student_learns_from_them(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_trained_again_before_its_outputs_are_computed(
-    finished: dict[str, Path], tmp_path: Path, damage: Callable[[Path], None]
+    finished: Finished, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     ledger = copied(finished, tmp_path / "run")
     before = files(ledger, "checkpoints", "outcomes")
@@ -107,7 +103,7 @@ def test_a_damaged_checkpoint_is_trained_again_before_its_outputs_are_computed(
 
 
 def test_all_that_a_student_learns_from_is_made_again_where_it_is_gone(
-    finished: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finished: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = copied(finished, tmp_path / "run")
     for folder in ("outputs", "checkpoints"):
@@ -125,7 +121,7 @@ def test_all_that_a_student_learns_from_is_made_again_where_it_is_gone(
 
 
 def test_what_another_device_makes_again_is_recorded_beside_the_outcome(
-    finished: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finished: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = copied(finished, tmp_path / "run")
     for kind in ("outputs", "teacher"):
@@ -144,7 +140,7 @@ def test_what_another_device_makes_again_is_recorded_beside_the_outcome(
 
 
 def test_an_epoch_that_training_again_does_not_keep_is_refused_in_words(
-    finished: dict[str, Path], tmp_path: Path
+    finished: Finished, tmp_path: Path
 ) -> None:
     ledger = copied(finished, tmp_path / "run")
     outputs = one(ledger, "outputs").training
@@ -155,7 +151,7 @@ def test_an_epoch_that_training_again_does_not_keep_is_refused_in_words(
 
 
 def test_a_model_that_the_study_calls_differently_now_is_found_by_its_new_name(
-    finished: dict[str, Path], tmp_path: Path
+    finished: Finished, tmp_path: Path
 ) -> None:
     ledger = copied(finished, tmp_path / "run")
     models = {"grand": {"config": tiny(2, hidden_size=32)}, "small": {"config": tiny(1)}}
@@ -187,7 +183,7 @@ def train(folder: Path, key: str, start: Any, results: Any) -> None:
 
 
 def test_workers_that_make_the_same_again_at_once_do_not_hurt_each_other(
-    finished: dict[str, Path], tmp_path: Path
+    finished: Finished, tmp_path: Path
 ) -> None:
     ledger = copied(finished, tmp_path / "run")
     before = files(ledger, "checkpoints", "outputs")
@@ -196,10 +192,9 @@ def test_workers_that_make_the_same_again_at_once_do_not_hurt_each_other(
     students = [o.key for o in ledger.outcomes() if isinstance(o.training, StudentTraining)]
     keys = [one(ledger, "outputs", "validation").key, one(ledger, "outputs", "test").key]
     keys += students[:2]
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(len(keys)), context.Queue()
+    start, results = WORKERS.Barrier(len(keys)), WORKERS.Queue()
     workers = [
-        context.Process(target=train, args=(ledger.folder, key, start, results)) for key in keys
+        WORKERS.Process(target=train, args=(ledger.folder, key, start, results)) for key in keys
     ]
     for worker in workers:
         worker.start()

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -41,10 +41,12 @@ LINKED = ("checkpoints", "outputs", "students", "progress")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, copy_of_searched: Callable[[str, Path], Path]
+) -> Path:
     """The folder of a study that was really trained; the tests change copies of it."""
-    ledger, agenda = begin(tmp_path_factory.mktemp("sent") / "run", task_study("classification"))
-    run_study(ledger, agenda, run_training)
+    folder = copy_of_searched("classification", tmp_path_factory.mktemp("sent") / "run")
+    ledger, agenda = begin(folder, task_study("classification"))
     Keep(ledger, agenda).remove()
     write_report(ledger, agenda)
     return ledger.folder

@@ -388,7 +388,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
             "all": {**plain, "unanswerable": True},
             "same": {**plain, "files": files, "unanswerable": True},
         },
-        search={"alpha": [0.5], "student_temperature": [1]},
+        search={"distance": ["mse"], "alpha": [0.5]},
         erm=True,
     )
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
