@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import portion
 from fakes import (
     RecordedTraining,
     World,
@@ -291,7 +292,7 @@ def test_the_free_disk_need_hold_only_what_is_still_to_be_written(
 # -- what a study asks for ------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=portion(60, 20))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_whatever_a_study_will_ask_for_is_never_called_unneeded(seed: int) -> None:
     draw = random.Random(seed)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from conftest import portion
 from fakes import World, a_study, memory_ledger, random_study, resolved_of, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,7 @@ def winners(agenda: Agenda) -> set[str]:
     return found
 
 
-@settings(max_examples=150)
+@settings(max_examples=portion(150, 30))
 @given(seed=st.integers(0, 2**32 - 1), slots=st.integers(1, 8))
 def test_a_winner_is_never_removed_and_little_else_is_left(seed: int, slots: int) -> None:
     draw = random.Random(seed)

@@ -161,7 +161,7 @@ def test_checkpoints_are_gone_once_the_outcome_is_written(tmp_path: Path) -> Non
 def test_a_try_that_ran_out_of_gpu_memory_is_followed_by_one_with_batches_in_parts(
     tmp_path: Path,
 ) -> None:
-    ledger, agenda = begin(tmp_path, tiny_study())
+    ledger, agenda = begin(tmp_path, tiny_study(teachers=EVERY_STEP["teachers"]))
     teacher = first(agenda, "teacher")
     whole = run_training(teacher, tmp_path)
     ledger.write_attempt(attempt_at(teacher.key).model_copy(update={"failure": "gpu_oom"}))
