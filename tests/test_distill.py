@@ -235,11 +235,24 @@ def test_outputs_are_the_checkpoints_logits_in_the_order_of_the_rows(ran: Ran) -
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
-def test_outputs_are_kept_of_the_training_split_alone(ran: Ran) -> None:
-    kept = {path.stem for path in (ran.ledger.folder / "outputs").iterdir()}
-    assert kept == {outcome.key for outcome, _ in outputs_by_split(ran, "train")}
+def test_outputs_on_every_split_are_kept_by_the_training_of_those_to_learn_from(ran: Ran) -> None:
+    kept = {path.name for path in (ran.ledger.folder / "outputs").iterdir()}
+    keys = [outcome.key for outcome, _ in outputs_by_split(ran, "train")]
+    ends = ("npy", "validation.npy", "test.npy")
+    assert kept == {f"{key}.{end}" for key in keys for end in ends}
     for split in ("validation", "test"):
         assert all(not outcome.digests for outcome, _ in outputs_by_split(ran, split))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_outputs_to_measure_against_are_the_checkpoints_logits_too(ran: Ran, split: str) -> None:
+    for _, training in outputs_by_split(ran, "train"):
+        folder = checkpoint_folder(ran.ledger, training)
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        rows = ran.ledger.rows(digest_of(training, split))
+        expected = one_by_one(model, AutoTokenizer.from_pretrained(folder), rows)
+        found = np.load(ran.ledger.folder / "outputs" / f"{training.key}.{split}.npy")
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

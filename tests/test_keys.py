@@ -189,6 +189,15 @@ class _Student(StudentTraining):
     warm_start: Annotated[str | None, LATER] = None
 
 
+def test_a_copy_with_another_value_has_a_key_of_its_own() -> None:
+    for training in trainings().values():
+        known = training.key
+        copied = training.model_copy(
+            update={"data": training.data.model_copy(update={"test": "x"})}
+        )
+        assert copied.key == parse_training(written(copied)).key != known == training.key
+
+
 def _later(student: StudentTraining, **fields: Any) -> Keyed:
     parts: dict[str, dict[str, Any]] = {"data": {}, "settings": {}, "student": {}}
     for name, value in fields.items():

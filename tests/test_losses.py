@@ -537,6 +537,18 @@ def test_a_loss_in_chunks_is_that_of_the_whole_with_all_of_its_gradients(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_several_means_in_chunks_are_each_that_of_the_whole() -> None:
+    values = torch.randn(11, 3, requires_grad=True)
+
+    def of(some: Tensor, _: Tensor) -> Tensor:
+        return torch.stack([some.square().mean(), some.mean()])
+
+    means = in_chunks(of, values, 4)
+    torch.testing.assert_close(means, torch.stack([values.square().mean(), values.mean()]))
+    means[0].backward()
+    torch.testing.assert_close(values.grad, 2 * values.detach() / values.numel())
+
+
 def test_no_logits_are_kept_for_the_gradient() -> None:
     values = torch.randn(40, 4, requires_grad=True)
     weight = torch.randn(300, 4, requires_grad=True)

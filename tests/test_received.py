@@ -295,7 +295,7 @@ def test_what_was_damaged_behind_a_link_is_not_replaced(folder: Path, tmp_path: 
     scratch = tmp_path / "scratch"
     shutil.move(folder / "outputs", scratch)
     (folder / "outputs").symlink_to(scratch)
-    [path] = scratch.glob("*.npy")
+    [path] = scratch.glob("*.test.npy")
     path.write_bytes(b"another's")
     shutil.rmtree(folder / "students")
     (folder / "students").mkdir()

@@ -74,12 +74,35 @@ def test_a_training_that_died_after_any_step_ends_as_if_it_had_not() -> None:
         resumed = trained(model, checkpoints=checkpoints, **SETTINGS)
         assert checkpoints.steps == list(range(1, 15))  # and none was done twice
         assert resumed.epochs == history.epochs
+        assert resumed.curve == history.curve
         assert [e for e, _ in (resumed.best, resumed.lowest_loss)] == [  # type: ignore[misc]
             e
             for e, _ in (history.best, history.lowest_loss)  # type: ignore[misc]
         ]
         for name, value in whole.state_dict().items():
             assert torch.equal(model.state_dict()[name], value), (step, name)
+
+
+def test_a_checkpoint_of_a_version_that_measured_nothing_goes_on() -> None:
+    history = trained(bert(), checkpoints=None, **SETTINGS)
+    checkpoints = MemoryCheckpoints(dies_after=7)
+    with pytest.raises(DeadError):
+        trained(bert(), checkpoints=checkpoints, **SETTINGS)
+    found = checkpoints.load()
+    assert found is not None
+    steps, state = found
+    del state["curve"]
+    for epoch in (*state["epochs"], state["best"][0], state["lowest_loss"][0]):
+        epoch.pop("measures", None)
+    checkpoints.dies_after = None
+    checkpoints.save(steps, state)
+    resumed = trained(bert(), checkpoints=checkpoints, **SETTINGS)
+    assert [e.validation for e in resumed.epochs] == [e.validation for e in history.epochs]
+    assert [bool(e.measures) for e in resumed.epochs] == [False, True, True]
+    assert resumed.curve is not None
+    assert history.curve is not None
+    seen = resumed.curve.posterior_entropy
+    assert seen == (*[None] * 7, *history.curve.posterior_entropy[7:])
 
 
 def test_a_checkpoint_is_written_only_when_it_is_due() -> None:

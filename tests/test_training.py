@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +29,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.distill.batch_loss import BatchLoss, batch_loss
+from kdsearch.distill.evaluation import evaluate, predict
 from kdsearch.distill.models import word_tokenizer
-from kdsearch.distill.training import Checkpoints, History, batches, evaluate, predict, train
+from kdsearch.distill.training import Checkpoints, History, TrainingState, batches, train
 from kdsearch.search import Labels
 from kdsearch.study import Adam
 from kdsearch.tasks import TASKS, Batch, Encoded
@@ -53,13 +55,13 @@ def bert(kind: str = "bert", seed: int = 0) -> Any:
     return AutoModelForSequenceClassification.from_config(config)
 
 
-def on_labels(values: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
+def on_labels(values: Tensor, batch: Batch, epoch: int = 1, watch: Any = None) -> Tensor:
     return nn.functional.cross_entropy(values.float(), batch.labels)
 
 
 def trained(
     model: nn.Module,
-    loss_of: BatchLoss = on_labels,
+    loss_of: BatchLoss | None = None,
     *,
     examples: Encoded | None = None,
     learning_rate: float = 3e-3,
@@ -68,21 +70,18 @@ def trained(
     checkpoints: Checkpoints | None = None,
     **changes: Any,
 ) -> History:
-    return train(
+    settings = settings_of(**changes)
+    state = TrainingState(
         model,
         TASK,
-        TOKENIZER,
-        DATA,
         examples or encoded(40),
-        encoded(24),
-        loss_of,
-        settings=settings_of(**changes),
+        loss_of or batch_loss(TASK, model, Labels()),
+        settings,
         learning_rate=learning_rate,
-        seed=seed,
-        keep_lowest_loss=True,
         parts=parts,
-        checkpoints=checkpoints,
     )
+    validate = partial(evaluate, model, TASK, TOKENIZER, encoded(24), DATA, settings, parts=parts)
+    return train(state, validate, seed=seed, keep_lowest_loss=True, checkpoints=checkpoints)
 
 
 # -- batches -----------------------------------------------------------------------------------
@@ -294,7 +293,7 @@ SLOPE = torch.tensor([0.3, -0.4])
 GRADIENTS = (np.array([[0.3, 0.6], [-0.4, -0.8]]), np.array([0.3, -0.4]))
 
 
-def slope(logits: Tensor, _: Batch) -> Tensor:
+def slope(logits: Tensor, batch: Batch, epoch: int = 1, watch: Any = None) -> Tensor:
     """A loss of constant gradient."""
     return (logits * SLOPE).sum(dim=1).mean()
 
@@ -356,7 +355,7 @@ def rates(**changes: Any) -> list[float]:
     model = Linear()
     seen: list[float] = []
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
+    def loss(logits: Tensor, batch: Batch, epoch: int = 1, watch: Any = None) -> Tensor:
         seen.append(float(model.bias[0].detach()))
         return slope(logits, batch)
 
@@ -407,7 +406,7 @@ def test_the_rate_first_rises_over_the_steps_of_the_warmup(
 def test_a_batch_loss_is_told_the_epoch() -> None:
     told = []
 
-    def telling(values: Tensor, batch: Batch, epoch: int = 1) -> Tensor:
+    def telling(values: Tensor, batch: Batch, epoch: int = 1, watch: Any = None) -> Tensor:
         told.append(epoch)
         return on_labels(values, batch)
 
@@ -445,19 +444,10 @@ def kept(right: Sequence[int], sureness: Sequence[float]) -> History:
     rows = [{"texts": ["good"], "label": 1}] * 4
     validation = encode("classification", rows, TOKENIZER, training=False)
     model = Scripted(right, sureness)
-    return train(
-        model,
-        TASK,
-        TOKENIZER,
-        DATA,
-        examples,
-        validation,
-        on_labels,
-        settings=settings_of(epochs=len(right)),
-        learning_rate=1e-3,
-        seed=0,
-        keep_lowest_loss=True,
-    )
+    settings = settings_of(epochs=len(right))
+    state = TrainingState(model, TASK, examples, on_labels, settings, learning_rate=1e-3)
+    validate = partial(evaluate, model, TASK, TOKENIZER, validation, DATA, settings)
+    return train(state, validate, seed=0, keep_lowest_loss=True)
 
 
 def test_the_epoch_of_the_highest_score_is_kept_with_its_weights() -> None:
@@ -489,7 +479,7 @@ def test_the_epoch_of_the_lowest_loss_is_kept_with_its_weights() -> None:
 def test_the_training_loss_of_an_epoch_is_the_mean_over_its_examples() -> None:
     examples = encoded(11)  # the last batch has three
 
-    def number(logits: Tensor, batch: Batch) -> Tensor:
+    def number(logits: Tensor, batch: Batch, epoch: int = 1, watch: Any = None) -> Tensor:
         return batch.rows.float().mean() + 0 * logits.sum()
 
     history = trained(Linear(), number, examples=examples)
@@ -538,7 +528,7 @@ def test_a_learning_rate_far_too_large_makes_a_training_diverge(precision: str) 
 def test_a_loss_that_is_not_finite_ends_a_training(value: float) -> None:
     seen = []
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
+    def loss(logits: Tensor, batch: Batch, epoch: int = 1, watch: Any = None) -> Tensor:
         seen.append(len(batch.rows))
         return logits.sum() * (value if len(seen) == 7 else 1.0)  # in the second epoch
 

@@ -109,7 +109,7 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
             study,
             data.task,
             name,
-            data.splits["train"].units,
+            sum(split.units for split in data.splits.values()),
             len(data.labels),
             resolved.models[name].path,
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NewType
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from kdsearch.agenda.training import AnyTraining, written
 from kdsearch.search import ValidationScore
@@ -25,6 +25,9 @@ class Finite(Record):
 
 # Wide enough for all that was ever measured, and small enough that sums and means are finite.
 _Score = Field(ge=-1e6, le=1e6)
+_Measured = Annotated[float, Field(ge=-1e6, le=1e6)]
+Measures = dict[Annotated[str, Field(pattern="^[a-z_]{1,60}$")], _Measured]
+"""By name. Empty where nothing was measured; a measure that was not, or is undefined, is absent."""
 _Count = Annotated[int, Field(ge=0, le=2**63)]
 
 
@@ -37,6 +40,25 @@ class Epoch(Finite):
     validation: Annotated[ValidationScore, _Score] | None
     validation_loss: float | None
     """Cross-entropy on the labels; None where it was not finite."""
+    measures: Measures = Field(default_factory=dict)
+    """On validation."""
+
+
+class TrainingCurve(Finite):
+    """What a training's batches had on average, as they were trained on."""
+
+    steps: Annotated[int, Field(ge=1, le=2**63)]
+    """Of the whole training."""
+    every: Annotated[int, Field(ge=1, le=2**63)]
+    """Over how many steps a point is the mean; the last one may have fewer."""
+    posterior_entropy: tuple[_Measured | None, ...]
+    """In nats; None where it was not measured, or not finite."""
+
+    @model_validator(mode="after")
+    def _reaches_the_end(self) -> TrainingCurve:
+        if len(self.posterior_entropy) != -(-self.steps // self.every):
+            raise ValueError(f"{len(self.posterior_entropy)} points of {self.every} steps each")
+        return self
 
 
 class Cost(Finite):
@@ -62,6 +84,10 @@ class Outcome(Finite):
     validation: Annotated[ValidationScore, _Score] | None = None
     test: Annotated[TestScore, _Score] | None = None
     epochs: tuple[Epoch, ...] = ()
+    curve: TrainingCurve | None = None
+    """None where it was not measured."""
+    measures: Measures = Field(default_factory=dict)
+    """On test; of a checkpoint's outputs, on their split."""
     best_epoch: int | None = None
     """Of the highest validation score: the one that is scored, and a teacher's t_hs."""
     lowest_loss_epoch: int | None = None

@@ -203,20 +203,20 @@ def _cache(study: Study, resolved: Resolved | None, counts: Counts) -> dict[str,
     """A teacher's trainings on a data set, and its outputs that are kept."""
     case = counts.case
     dataset, teacher = study.datasets[case.dataset], study.teachers[case.teacher]
-    rows, units = _train_rows(study, resolved, case), units_per_row(case.dataset, dataset)
+    units = units_per_row(case.dataset, dataset)
     taken: int | None = None
     if resolved is not None:
         taken = cached_bytes(resolved, case)
-    elif rows is not None and units is not None:
-        names = checkpoint_models(study, teacher)
+    elif (rows := known_rows(case.dataset, dataset)) is not None and units is not None:
+        every, names = sum(rows.values()), checkpoint_models(study, teacher)
         task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
-        taken = sum(cache_bytes(study, task, name, rows * units, labels) for name in names)
+        taken = sum(cache_bytes(study, task, name, every * units, labels) for name in names)
     return {
         "dataset": case.dataset,
         "teacher": case.teacher,
         "trainings": counts.teachers,
         "passes": _range(counts.outputs),
-        "train_rows": rows,
+        "train_rows": _train_rows(study, resolved, case),
         "bytes": taken,
     }
 

@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor
 
 from kdsearch.agenda import CheckpointSpec, DataSpec, Graph, ModelSpec
+from kdsearch.distill.evaluation import evaluate
 from kdsearch.distill.models import (
     build_model,
     check_head,
@@ -22,7 +23,6 @@ from kdsearch.distill.models import (
     load_tokenizer,
     model_folder,
 )
-from kdsearch.distill.training import evaluate
 from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.ledger import Ledger
 from kdsearch.study import GOLD, Doubt, Resolved, TeacherSample, test_cases

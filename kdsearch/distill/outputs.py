@@ -1,4 +1,4 @@
-"""A teacher's outputs on the training split: written once, read by every student."""
+"""A teacher's outputs: written once, read by every student."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdsearch.agenda import ForwardSettings, StudentTraining
-from kdsearch.distill.batch_loss import CachedOutputs
-from kdsearch.distill.training import predict
+from kdsearch.distill.batch_loss import CachedOutputs, Head
+from kdsearch.distill.evaluation import predict
 from kdsearch.errors import InputError
-from kdsearch.ledger import put, storage_error
+from kdsearch.ledger import Ledger, put, storage_error
 from kdsearch.tasks import TASKS, Encoded, Task, head_weights
 
+_Read = TypeVar("_Read")
 _STORED = {"fp32": "float32", "bf16": "int16"}
 """numpy's types by the study's: it has no bfloat16, of which these are the bits."""
 
@@ -36,21 +38,23 @@ def write_outputs(
     order: Sequence[int],
     *,
     parts: int = 1,
+    with_head: bool = True,
 ) -> dict[Path, str] | None:
-    """Write what a model says of the training split to `path`, and beside it its head if wide.
+    """Write what a model says of a split to `path`, and beside it its head if wide.
 
     Returns the digests of what was written, None where the model says something that is not
     finite. `order`, `parts`: see `predict`. Raises `StorageError`.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     files = {path: temporary}
-    if task.wide:
+    with_head = with_head and task.wide
+    if with_head:
         files[head_path(path)] = temporary.with_suffix(".head.tmp")
     try:
         with temporary.open("wb") as file:
             if not _write_rows(file, model, task, examples, settings, order, parts):
                 return None
-        if task.wide:
+        if with_head:
             weight, bias = head_weights(model)
             head = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
@@ -66,34 +70,59 @@ def write_outputs(
     return digests
 
 
-def read_outputs(
-    path: Path, training: StudentTraining, rows: int, device: torch.device
-) -> CachedOutputs:
-    """What `write_outputs` wrote, for `rows` rows; wide outputs stay on the disk."""
-    task = TASKS[training.data.task]
-    mend = f"remove outcomes/{training.taught.outputs}.json and launch again to compute it anew"
-    try:
-        array = np.load(
-            path, mmap_mode="c", allow_pickle=False
-        )  # torch wants to be able to write; it stays here
-        head = load_file(head_path(path), device=str(device)) if task.wide else None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError.one(path, f"cannot be read: {error}", mend) from None
-    if len(array) != rows:
-        raise InputError.one(path, f"has {len(array)} rows, not {rows}", mend)
-    width = array.shape[1] if head is None else head["weight"].shape[1]
-    stored = _STORED[training.settings.hidden_dtype or "fp32"]
-    if (array.dtype, array.shape[1]) != (stored, width):
-        raise InputError.one(path, f"holds {array.dtype} × {array.shape[1]}", mend)
-    values = torch.from_numpy(array)
-    if head is None:
-        return CachedOutputs(values=values.to(device), head=None)
-    if stored == "int16":
-        values = values.view(torch.bfloat16)
-    # Once, not at every batch: mixed precision would bring the weights to its type each time.
-    dtype = torch.bfloat16 if training.settings.precision == "bf16" else torch.float32
-    weights = {name: tensor.to(dtype) for name, tensor in head.items()}
-    return CachedOutputs(values=values, head=(weights["weight"], weights.get("bias")))
+class KeptOutputs:
+    """What the teacher of a student says of each split, on the disk."""
+
+    def __init__(self, ledger: Ledger, training: StudentTraining, device: torch.device) -> None:
+        self._ledger, self._training, self._device = ledger, training, device
+        self._key = training.taught.outputs
+        self._mend = f"remove outcomes/{self._key}.json and launch again to compute it anew"
+
+    def on(self, split: str, rows: int) -> CachedOutputs | None:
+        """Those on a split with so many rows; wide ones stay on the disk.
+
+        None where they were not kept: an earlier version kept those on the training split alone.
+        """
+        name = outputs_name(self._key, split)
+        outcome = self._ledger.outcome(self._key)
+        if split != "train" and (outcome is None or name not in self._ledger.digests(outcome)):
+            return None
+        path = self._ledger.path(name)
+        # torch wants to be able to write; it stays here
+        array = self._read(path, lambda: np.load(path, mmap_mode="c", allow_pickle=False))
+        if len(array) != rows:
+            raise InputError.one(path, f"has {len(array)} rows, not {rows}", self._mend)
+        head = self._head if TASKS[self._training.data.task].wide else None
+        width = array.shape[1] if head is None else head[0].shape[1]
+        stored = _STORED[self._training.settings.hidden_dtype or "fp32"]
+        if (array.dtype, array.shape[1]) != (stored, width):
+            raise InputError.one(path, f"holds {array.dtype} × {array.shape[1]}", self._mend)
+        values = torch.from_numpy(array)
+        if head is None:
+            values = values.to(self._device)
+        elif stored == "int16":
+            values = values.view(torch.bfloat16)
+        return CachedOutputs(values=values, head=head)
+
+    @cached_property
+    def _head(self) -> Head:
+        path = head_path(self._ledger.path(outputs_name(self._key, "train")))
+        tensors = self._read(path, lambda: load_file(path, device=str(self._device)))
+        # Once, not at every batch: mixed precision would bring the weights to its type each time.
+        dtype = torch.bfloat16 if self._training.settings.precision == "bf16" else torch.float32
+        weights = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        return weights["weight"], weights.get("bias")
+
+    def _read(self, path: Path, read: Callable[[], _Read]) -> _Read:
+        try:
+            return read()
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError.one(path, f"cannot be read: {error}", self._mend) from None
+
+
+def outputs_name(key: str, split: str) -> str:
+    """Where the training of the outputs on the training split keeps those on a split."""
+    return f"outputs/{key}.npy" if split == "train" else f"outputs/{key}.{split}.npy"
 
 
 def head_path(outputs: Path) -> Path:

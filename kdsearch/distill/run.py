@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import platform
-import shutil
 import socket
 import time
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 
 from kdsearch.agenda import (
@@ -31,26 +26,26 @@ from kdsearch.agenda import (
     TestScore,
     Training,
 )
-from kdsearch.distill.batch_loss import BatchLoss, batch_loss
+from kdsearch.distill.artifacts import ensure, save_models
+from kdsearch.distill.batch_loss import batch_loss
+from kdsearch.distill.caches import Split, encoded, tokenizer_of
+from kdsearch.distill.evaluation import evaluate
 from kdsearch.distill.models import (
     build_model,
     check_head,
     known_inputs,
     load_checkpoint,
     load_model,
-    load_tokenizer,
     model_folder,
 )
-from kdsearch.distill.outputs import read_outputs, sync_and_digest, write_outputs
+from kdsearch.distill.outputs import KeptOutputs, outputs_name, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
-from kdsearch.distill.training import History, State, evaluate, train
-from kdsearch.errors import InputError, MemoryExhaustedError, first_line
-from kdsearch.ledger import Ledger, put, storage_error
-from kdsearch.search import Labels, ValidationScore
-from kdsearch.study import GOLD, installed_versions
-from kdsearch.tasks import TASKS, Encoded, Settings, Task, has_languages
-
-_log = logging.getLogger(__name__)
+from kdsearch.distill.training import History, TrainingState, train
+from kdsearch.errors import MemoryExhaustedError, first_line
+from kdsearch.ledger import Ledger
+from kdsearch.search import Labels, Objective, ValidationScore
+from kdsearch.study import SPLITS, installed_versions
+from kdsearch.tasks import TASKS, Encoded, Settings, Task
 
 
 def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
@@ -97,10 +92,7 @@ class _Worker:
 
     def teacher(self, training: TeacherTraining) -> Outcome:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch."""
-        task = TASKS[training.data.task]
-        model, _, history = self._train(
-            training, lambda model, examples: batch_loss(task, model, Labels())
-        )
+        model, _, history = self._train(training, Labels())
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -109,7 +101,7 @@ class _Worker:
         epochs = (history.best, history.lowest_loss)
         kept = {f"epoch-{epoch.epoch}": state for epoch, state in epochs}
         folder = self._ledger.path(f"checkpoints/{training.key}")
-        digests, size = self._save(folder, training, model, kept)
+        digests, size = save_models(self._ledger, self._resolved, folder, training, model, kept)
         return outcome.model_copy(
             update={
                 "validation": history.best[0].validation,
@@ -121,15 +113,15 @@ class _Worker:
         )
 
     def outputs(self, training: OutputsTraining) -> Outcome:
-        """Score a checkpoint on a split; on the training split, keep what it says instead."""
+        """Score a checkpoint on a split; for the training split, keep what it says instead."""
         data, settings, checkpoint = training.data, training.settings, training.checkpoint
         task = TASKS[data.task]
         tokenizer = self._tokenizer(checkpoint.model, data)
         model = self._teacher(checkpoint, task, data, tokenizer).to(self._device)
         order = [checkpoint.labels.index(label) for label in data.labels]
-        examples = self._encoded(model, checkpoint.model, data, training.split, settings)
         if training.split == "train":
-            return self._keep_outputs(training, model, examples, order)
+            return self._keep_outputs(training, model, order)
+        examples = self._encoded(model, checkpoint.model, data, training.split, settings)
         scored = evaluate(
             model, task, tokenizer, examples, data, settings, order=order, parts=self._parts
         )
@@ -137,26 +129,48 @@ class _Worker:
         if scored.score is None:
             return outcome.model_copy(update={"state": "diverged"})
         if training.split == "validation":
-            return outcome.model_copy(update={"validation": ValidationScore(scored.score)})
-        cost = self._cost(0, speed=scored.examples_per_second)
-        return outcome.model_copy(update={"test": TestScore(scored.score), "cost": cost})
+            score: dict[str, Any] = {"validation": ValidationScore(scored.score)}
+        else:
+            cost = self._cost(0, speed=scored.examples_per_second)
+            score = {"test": TestScore(scored.score), "cost": cost}
+        return outcome.model_copy(update={"measures": scored.measures, **score})
+
+    def _keep_outputs(self, training: OutputsTraining, model: Any, order: Sequence[int]) -> Outcome:
+        """Write what a model says: of the training split to learn from, of the others to measure.
+
+        A head lies beside the former alone.
+        """
+        data, settings, task = training.data, training.settings, TASKS[training.data.task]
+        outcome = self._outcome(training, model, None)
+        digests: dict[str, str] = {}
+        for split in SPLITS:
+            examples = self._encoded(model, training.checkpoint.model, data, split, settings)
+            if task.wide:
+                check_head(model, task, examples)
+            path = self._ledger.path(outputs_name(training.key, split))
+            learnt = split == "train"
+            written = write_outputs(
+                *(path, model, task, examples, settings, order),
+                parts=self._parts,
+                with_head=learnt,
+            )
+            if written is None and learnt:
+                return outcome.model_copy(update={"state": "diverged"})
+            for file, digest in (written or {}).items():
+                digests[str(file.relative_to(self._ledger.folder))] = digest
+        size = sum(self._ledger.path(name).stat().st_size for name in digests)
+        return outcome.model_copy(update={"digests": digests, "cost": self._cost(size)})
 
     def student(self, training: StudentTraining) -> Outcome:
         """Train a student, with a teacher's cached outputs or without; score its best epoch."""
         data, settings = training.data, training.settings
         task = TASKS[data.task]
         taught = training.teaching
+        kept = None
         if taught is not None:  # before the seed: it may run a training
-            self._ensure(taught.outputs, "outputs", checkpoint=taught.teacher)
-
-        def batch_loss_of(model: Any, examples: Encoded) -> BatchLoss:
-            teacher = None
-            if taught is not None:
-                path = self._ledger.path(f"outputs/{taught.outputs}.npy")
-                teacher = read_outputs(path, training, len(examples.labels), self._device)
-            return batch_loss(task, model, training.objective, teacher)
-
-        model, tokenizer, history = self._train(training, batch_loss_of)
+            ensure(self._ledger, taught.outputs, "outputs", run, checkpoint=taught.teacher)
+            kept = KeptOutputs(self._ledger, training, self._device)
+        model, tokenizer, history = self._train(training, training.objective, kept)
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -164,18 +178,24 @@ class _Worker:
         epoch, state = history.best
         model.load_state_dict(state)
         test = self._encoded(model, training.model, data, "test", settings)
-        found = evaluate(model, task, tokenizer, test, data, settings, parts=self._parts)
+        teacher = kept.on("test", len(test.labels)) if kept else None
+        found = evaluate(
+            *(model, task, tokenizer, test, data, settings), parts=self._parts, teacher=teacher
+        )
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
         digests: dict[str, str] = {}
         size = 0
         if taught is not None and (self._keep or self._is_kept(training)):
             folder = self._ledger.path(f"students/{training.key}")
-            digests, size = self._save(folder, training, model, {"": state})
+            digests, size = save_models(
+                self._ledger, self._resolved, folder, training, model, {"": state}
+            )
         return outcome.model_copy(
             update={
                 "validation": epoch.validation,
                 "test": TestScore(found.score),
+                "measures": found.measures,
                 "best_epoch": epoch.epoch,
                 "digests": digests,
                 "cost": self._cost(size, speed=found.examples_per_second),
@@ -191,49 +211,50 @@ class _Worker:
     def _train(
         self,
         training: TeacherTraining | StudentTraining,
-        batch_loss_of: Callable[[Any, Encoded], BatchLoss],
+        objective: Objective,
+        kept: KeptOutputs | None = None,
     ) -> tuple[Any, Any, History]:
         """Build the model and train it: it, its tokenizer, how it went.
 
-        Without a teacher, rows that have a label are learnt from. Everything random comes after
-        the seed, and in the same order in every process.
+        Without a teacher, whose outputs are `kept`, rows that have a label are learnt from.
+        Everything random comes after the seed, and in the same order in every process.
         """
         data, settings = training.data, training.settings
         task = TASKS[data.task]
-        teacher = isinstance(training, TeacherTraining)
-        labelled = isinstance(training, TeacherTraining) or training.teaching is None
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(training.model, task, data.labels, tokenizer, self._resolved)
         model.to(self._device)
-        examples = self._encoded(model, training.model, data, "train", settings, labelled=labelled)
+        examples = self._encoded(model, training.model, data, "train", settings, labelled=not kept)
         if task.wide:
             check_head(model, task, examples)
-        history = train(
-            model,
-            task,
-            tokenizer,
-            data,
-            examples,
-            self._encoded(model, training.model, data, "validation", settings),
-            batch_loss_of(model, examples),
-            settings=settings,
+        validation = self._encoded(model, training.model, data, "validation", settings)
+        taught_by = kept.on("train", len(examples.labels)) if kept else None
+        state = TrainingState(
+            *(model, task, examples, batch_loss(task, model, objective, taught_by), settings),
             learning_rate=training.learning_rate,
-            seed=training.seed,
-            keep_lowest_loss=teacher,
             parts=self._parts,
-            checkpoints=DiskCheckpoints(
-                self._ledger,
-                training.key,
-                self._resolved.study.resources.checkpoint_minutes,
-            ),
+        )
+        validate = partial(
+            evaluate,
+            *(model, task, tokenizer, validation, data, settings),
+            parts=self._parts,
+            teacher=kept.on("validation", len(validation.labels)) if kept else None,
+        )
+        minutes = self._resolved.study.resources.checkpoint_minutes
+        history = train(
+            state,
+            validate,
+            seed=training.seed,
+            keep_lowest_loss=isinstance(training, TeacherTraining),
+            checkpoints=DiskCheckpoints(self._ledger, training.key, minutes),
         )
         return model, tokenizer, history
 
     # -- inputs ---------------------------------------------------------------------------------
 
     def _tokenizer(self, spec: ModelSpec, data: DataSpec) -> Any:
-        return _cached_tokenizer(spec, data, self._ledger.folder)
+        return tokenizer_of(spec, data, self._ledger.folder)
 
     def _encoded(
         self,
@@ -245,7 +266,7 @@ class _Worker:
         *,
         labelled: bool = False,
     ) -> Encoded:
-        wanted = _Split(
+        wanted = Split(
             spec=spec,
             data=data,
             split=split,
@@ -254,7 +275,7 @@ class _Worker:
             folder=self._ledger.folder,
             device=str(self._device),
         )
-        return known_inputs(model, _encoded(_Hashed(wanted.key, wanted)))
+        return known_inputs(model, encoded(wanted))
 
     def _teacher(
         self, checkpoint: CheckpointSpec, task: Task, data: DataSpec, tokenizer: Any
@@ -269,7 +290,7 @@ class _Worker:
         )
 
         def load() -> Any:
-            self._ensure(key, where, model=spec)
+            ensure(self._ledger, key, where, run, model=spec)
             folder = self._ledger.path(where)
             return load_checkpoint(folder, spec, task, data.labels, tokenizer, self._resolved)
 
@@ -278,97 +299,13 @@ class _Worker:
         except OSError:  # another worker that made it again too was putting its own in the place
             return load()
 
-    def _ensure(self, key: str, where: str, **names: ModelSpec | CheckpointSpec) -> None:
-        """See that what the training `key` kept in `where` is whole, or run that training again.
-
-        On a CPU that gives the same bytes. A GPU may give others: then their digests stand beside
-        the outcome, which is not written again. `names` is the part of the training that says what
-        the study calls its models now. Several workers may be at it at once.
-        """
-        outcome = self._ledger.outcome(key)
-        if outcome is None or self._ledger.intact(outcome, where):
-            return
-        training = outcome.training.model_copy(update=names)
-        _log.warning("key=%s: %s is damaged or gone; made again: %s", key, where, training)
-        again = run(training, self._ledger.folder)
-        if not self._ledger.intact(outcome, where):
-            self._ledger.write_digests(key, again.digests)
-        if not self._ledger.intact(outcome, where):  # another epoch was the best this time
-            raise InputError.one(
-                self._ledger.folder / where,
-                "is damaged or gone, and training it again did not give it back",
-                f"bring it back from a copy of the folder; or remove outcomes/{key}.json and "
-                "launch again, to train it and what learns from it anew",
-            )
-
-    # -- what is kept ---------------------------------------------------------------------------
-
-    def _save(
-        self,
-        final: Path,
-        training: TeacherTraining | StudentTraining,
-        model: Any,
-        kept: dict[str, State],
-    ) -> tuple[dict[str, str], int]:
-        """Write states as Hugging Face folders below `final`: their files' digests, and bytes."""
-        data, root = training.data, self._ledger.folder
-        # A new one: the cached one also carries how other trainings cut with it.
-        tokenizer = load_tokenizer(
-            training.model,
-            TASKS[data.task],
-            partial(self._ledger.rows, data.train),
-            self._resolved,
-        )
-        if data.languages is not None and has_languages(tokenizer):
-            tokenizer.src_lang, tokenizer.tgt_lang = data.languages
-        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            self._ledger.make_folder(temporary)
-            for name, state in kept.items():
-                model.load_state_dict(state)
-                model.save_pretrained(temporary / name)
-                tokenizer.save_pretrained(temporary / name)
-            files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-            digests = {
-                str((final / path.relative_to(temporary)).relative_to(root)): sync_and_digest(path)
-                for path in files
-            }
-            size = sum(path.stat().st_size for path in files)
-            outcome = self._ledger.outcome(training.key)
-            if outcome and self._ledger.intact(outcome, str(final.relative_to(root))):
-                shutil.rmtree(temporary)  # another worker made it again at the same time
-            else:
-                put(root, temporary, final)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise storage_error(final, error) from None
-        return digests, size
-
-    def _keep_outputs(
-        self, training: OutputsTraining, model: Any, examples: Encoded, order: Sequence[int]
-    ) -> Outcome:
-        """Write what a model says of the training split."""
-        task = TASKS[training.data.task]
-        if task.wide:
-            check_head(model, task, examples)
-        root = self._ledger.folder
-        path = self._ledger.path(f"outputs/{training.key}.npy")
-        written = write_outputs(
-            path, model, task, examples, training.settings, order, parts=self._parts
-        )
-        outcome = self._outcome(training, model, None)
-        if written is None:
-            return outcome.model_copy(update={"state": "diverged"})
-        digests = {str(file.relative_to(root)): digest for file, digest in written.items()}
-        size = sum(file.stat().st_size for file in written)
-        return outcome.model_copy(update={"digests": digests, "cost": self._cost(size)})
-
     def _outcome(self, training: Training, model: nn.Module, history: History | None) -> Outcome:
         return Outcome(
             key=training.key,
             training=training,
             state="diverged" if history is not None and history.diverged else "scored",
             epochs=tuple(history.epochs) if history else (),
+            curve=history.curve if history else None,
             parameters=sum(p.numel() for p in model.parameters()),
             model_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
             metric=TASKS[training.data.task].signature(training.data),
@@ -396,78 +333,3 @@ def _versions() -> dict[str, str]:
     names = ("kdsearch", "python", "torch", "transformers", "tokenizers")
     cuda = {"cuda": torch.version.cuda} if torch.version.cuda else {}
     return {name: installed[name] for name in names} | cuda
-
-
-# A worker process serves many trainings: what they share is read and encoded once.
-
-
-class _Hashed:
-    """A cache key that carries the values it was made from."""
-
-    def __init__(self, key: tuple[object, ...], *values: Any) -> None:
-        self.key = key
-        self.values = values
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self.key == other.key
-
-
-def _cached_tokenizer(spec: ModelSpec, data: DataSpec, folder: Path) -> Any:
-    return _tokenizer(_Hashed(_tokenizer_key(spec, data), spec, data, folder))
-
-
-def _tokenizer_key(spec: ModelSpec, data: DataSpec) -> tuple[object, ...]:
-    return spec.tokenizer, data.train if spec.tokenizer_name is None else ""
-
-
-@lru_cache(maxsize=8)
-def _tokenizer(wanted: _Hashed) -> Any:
-    spec, data, folder = wanted.values
-    ledger = Ledger(folder)
-    train = partial(ledger.rows, data.train)
-    return load_tokenizer(spec, TASKS[data.task], train, ledger.resolved())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Split:
-    """A split as tensors on a device: all that they depend on."""
-
-    spec: ModelSpec
-    data: DataSpec
-    split: str
-    settings: Settings
-    labelled: bool
-    folder: Path
-    device: str
-
-    @property
-    def digest(self) -> str:
-        digest: str = getattr(self.data, self.split)
-        return digest
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        settings = self.settings
-        return (
-            *_tokenizer_key(self.spec, self.data),
-            (self.data.task, self.data.languages, self.data.unanswerable),
-            (self.digest, self.split, self.labelled),
-            (settings.max_length, settings.stride, self.device),
-        )
-
-
-@lru_cache(maxsize=6)
-def _encoded(wanted: _Hashed) -> Encoded:
-    (split,) = wanted.values
-    task, gold = TASKS[split.data.task], GOLD[split.data.task]
-    rows = Ledger(split.folder).rows(split.digest)
-    if split.labelled:
-        rows = [row for row in rows if row[gold] is not None]
-    tokenizer = _cached_tokenizer(split.spec, split.data, split.folder)
-    encoded = task.encode(
-        rows, tokenizer, split.data, split.settings, training=split.split == "train"
-    )
-    return encoded.to(split.device)

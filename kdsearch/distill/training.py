@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
-from kdsearch.agenda import DataSpec, Epoch
-from kdsearch.distill.batch_loss import BatchLoss, batch_loss
-from kdsearch.search import Labels, ValidationScore
+from kdsearch.agenda import Epoch, TrainingCurve
+from kdsearch.distill.batch_loss import BatchLoss
+from kdsearch.distill.curve import EntropyCurve
+from kdsearch.distill.evaluation import BATCHES_PER_GROUP, Evaluation, autocast
+from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
-from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
+from kdsearch.tasks import Encoded, Task
 
 State = dict[str, Tensor]
-
-_BATCHES_PER_GROUP = 50
-_EVALUATION_FACTOR = 4  # no gradients are held, so that more examples fit
 
 
 class Checkpoints(Protocol):
@@ -49,78 +48,154 @@ class History:
     """The epoch of the highest validation score; the earlier one of equals."""
     lowest_loss: tuple[Epoch, State] | None = None
     diverged: bool = False
+    curve: TrainingCurve | None = None
+    """None before the end."""
+
+
+class TrainingState:
+    """A training on its way: what each step moves, and all that it goes on from elsewhere."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        examples: Encoded,
+        loss_of: BatchLoss,
+        settings: TrainingSettings,
+        *,
+        learning_rate: float,
+        parts: int = 1,
+    ) -> None:
+        """`model` is trained in place on `examples`.
+
+        With `parts`, the gradient of a batch is accumulated over that many parts of it: the same
+        gradient, in less memory and more time.
+        """
+        self.model, self.examples, self.settings = model, examples, settings
+        self.steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
+        self.done = 0
+        """How many steps are taken."""
+        self.history = History()
+        self._task, self._loss_of, self._parts = task, loss_of, parts
+        self._device = examples.labels.device
+        self._optimizer = _optimizer(model, settings, learning_rate)
+        steps = settings.epochs * self.steps_per_epoch
+        self._schedule = LambdaLR(self._optimizer, _schedule(settings, steps))
+        enabled = settings.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=enabled)
+        self._total = torch.zeros((), device=self._device)
+        """Of the epoch so far: the sum of its examples' losses."""
+        self._curve = EntropyCurve(steps, self._device)
+
+    @property
+    def _moving(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+            "scaler": self._scaler,
+        }
+
+    def steps_of(self, epoch: int) -> int:
+        """How many of an epoch's steps are taken, of one that is next or under way."""
+        return self.done - (epoch - 1) * self.steps_per_epoch
+
+    def begin(self, epoch: int) -> None:
+        """Go on with an epoch, or begin it."""
+        self.model.train()
+        if self.steps_of(epoch) == 0:
+            self._total.zero_()
+
+    def step(self, indices: Tensor, epoch: int) -> None:
+        """Learn from the examples `indices`."""
+        batch = self.examples.batch(indices)
+        with autocast(self._device, self.settings.precision):
+            values_RW = _outputs(self.model, self._task, self.examples, indices, self._parts)
+            loss = self._loss_of(values_RW, batch, epoch, partial(self._curve.add, self.done))
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self.settings.clip is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        self._total += loss.detach() * len(indices)
+        self.done += 1
+
+    def end(self) -> float:
+        """End an epoch: the mean of its loss over the examples."""
+        self._optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
+        return float(self._total) / len(self.examples)
+
+    def finish(self) -> History:
+        """What the training went through."""
+        self.history.curve = self._curve.points()
+        return self.history
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a training goes on from; tensors, numbers and texts only."""
+        return {
+            "moving": {name: part.state_dict() for name, part in self._moving.items()},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self._total.is_cuda else [],
+            "total": self._total,
+            "curve": self._curve.sums,
+            "epochs": [epoch.model_dump() for epoch in self.history.epochs],
+            "best": _plain(self.history.best),
+            "lowest_loss": _plain(self.history.lowest_loss),
+        }
+
+    def restore(self, done: int, state: dict[str, Any]) -> None:
+        """Go on from the `snapshot` after `done` steps."""
+        self.done = done
+        for name, part in self._moving.items():
+            part.load_state_dict(state["moving"][name])
+        torch.set_rng_state(state["random"])
+        if self._total.is_cuda:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        self._total.copy_(state["total"])
+        if "curve" in state:  # snapshots of earlier versions have none: it begins here
+            self._curve.sums.copy_(state["curve"])
+        history = self.history
+        history.epochs = [Epoch.model_validate(epoch) for epoch in state["epochs"]]
+        history.best, history.lowest_loss = map(_parsed, (state["best"], state["lowest_loss"]))
 
 
 def train(
-    model: nn.Module,
-    task: Task,
-    tokenizer: Any,
-    data: DataSpec,
-    examples: Encoded,
-    validation: Encoded,
-    loss_of: BatchLoss,
+    state: TrainingState,
+    validate: Callable[[], Evaluation],
     *,
-    settings: TrainingSettings,
-    learning_rate: float,
     seed: int,
     keep_lowest_loss: bool = False,
-    parts: int = 1,
     checkpoints: Checkpoints | None = None,
 ) -> History:
-    """Train `model` in place with AdamW, scoring it on `validation` after each epoch.
+    """Train from `state` to the last epoch, each of which `validate` scores.
 
-    A loss that is not finite ends the training: it diverged, and has no score. With `parts`, the
-    gradient of a batch is accumulated over that many parts of it: the same gradient, in less
-    memory and more time. A training that has `checkpoints` goes on from the last of them, as if it
-    had never been interrupted.
+    A loss that is not finite ends the training: it diverged, and has no score. A training that
+    has `checkpoints` goes on from the last of them, as if it had never been interrupted.
     """
-    device = examples.labels.device
-    optimizer = _optimizer(model, settings, learning_rate)
-    steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
-    schedule = LambdaLR(optimizer, _schedule(settings, steps))
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    history = History()
-    total = torch.zeros((), device=device)
-    moving = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    examples, settings, history = state.examples, state.settings, state.history
     resumed = checkpoints.load() if checkpoints is not None else None
-    done = 0
     if resumed is not None:
-        done = _restore(resumed, moving, history, total)
-    steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
-    for number in range(1 + done // steps_per_epoch, settings.epochs + 1):
-        model.train()
-        behind = max(0, done - (number - 1) * steps_per_epoch)
-        if behind == 0:
-            total.zero_()
+        state.restore(*resumed)
+    for number in range(1 + state.done // state.steps_per_epoch, settings.epochs + 1):
+        state.begin(number)
         order = batches(examples.lengths, settings.batch_size, seed, number)
-        for step, indices in enumerate(islice(order, behind, None), behind + 1):
-            batch = examples.batch(indices)
-            with autocast(device, settings.precision):
-                loss = loss_of(_outputs(model, task, examples, indices, parts), batch, number)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            if settings.clip is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            scaler.step(optimizer)
-            scaler.update()
-            schedule.step()
-            total += loss.detach() * len(indices)
-            if checkpoints is not None and checkpoints.due and step < steps_per_epoch:
-                taken = (number - 1) * steps_per_epoch + step
-                checkpoints.save(taken, _snapshot(moving, history, total))
-        optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
-        train_loss = float(total) / len(examples)
-        scored = evaluate(model, task, tokenizer, validation, data, settings, parts=parts)
-        epoch = _epoch(number, train_loss, scored)
+        for indices in islice(order, state.steps_of(number), None):
+            state.step(indices, number)
+            within = state.steps_of(number) < state.steps_per_epoch
+            if checkpoints is not None and checkpoints.due and within:
+                checkpoints.save(state.done, state.snapshot())
+        epoch = _epoch(number, state.end(), validate())
         history.epochs.append(epoch)
         if epoch.train_loss is None or epoch.validation_loss is None:
             history.diverged = True
-            return history
-        _keep(history, epoch, model, keep_lowest_loss)
+            break
+        _keep(history, epoch, state.model, keep_lowest_loss)
         if checkpoints is not None and checkpoints.due and number < settings.epochs:
-            checkpoints.save(number * steps_per_epoch, _snapshot(moving, history, total))
-    return history
+            checkpoints.save(state.done, state.snapshot())
+    return state.finish()
 
 
 def _outputs(
@@ -134,35 +209,6 @@ def _outputs(
         for part in indices.chunk(parts)
     ]
     return torch.cat(outputs)
-
-
-def _snapshot(moving: Mapping[str, Any], history: History, total: Tensor) -> dict[str, Any]:
-    """All that a training goes on from; tensors, numbers and texts only."""
-    return {
-        "moving": {name: part.state_dict() for name, part in moving.items()},
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if total.is_cuda else [],
-        "total": total,
-        "epochs": [epoch.model_dump() for epoch in history.epochs],
-        "best": _plain(history.best),
-        "lowest_loss": _plain(history.lowest_loss),
-    }
-
-
-def _restore(
-    found: tuple[int, dict[str, Any]], moving: Mapping[str, Any], history: History, total: Tensor
-) -> int:
-    """Go on from a `_snapshot`: how many steps are done."""
-    done, state = found
-    for name, part in moving.items():
-        part.load_state_dict(state["moving"][name])
-    torch.set_rng_state(state["random"])
-    if total.is_cuda:
-        torch.cuda.set_rng_state_all(state["random_cuda"])
-    total.copy_(state["total"])
-    history.epochs = [Epoch.model_validate(epoch) for epoch in state["epochs"]]
-    history.best, history.lowest_loss = map(_parsed, (state["best"], state["lowest_loss"]))
-    return done
 
 
 def _plain(kept: tuple[Epoch, State] | None) -> tuple[dict[str, Any], State] | None:
@@ -181,93 +227,11 @@ def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tenso
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(lengths), generator=generator)
-    groups = order.split(size * _BATCHES_PER_GROUP)
+    groups = order.split(size * BATCHES_PER_GROUP)
     sorted_groups = [group[lengths[group].argsort(stable=True)] for group in groups]
     every = [batch for group in sorted_groups for batch in group.split(size)]
     for position in torch.randperm(len(every), generator=generator).tolist():
         yield every[position]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What a model is worth on a split."""
-
-    score: float | None
-    """None where its loss is not finite."""
-    loss: float
-    """Cross-entropy on the labels, the mean over the units that have one."""
-    examples_per_second: float
-    """Rows over the time from the first batch to the last prediction, decoding included."""
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    task: Task,
-    tokenizer: Any,
-    examples: Encoded,
-    data: DataSpec,
-    settings: Settings,
-    *,
-    order: Sequence[int] = (),
-    parts: int = 1,
-) -> Evaluation:
-    """Score a model on a split whose rows all have labels; `order`, `parts`: see `predict`."""
-    started = time.perf_counter()
-    device = examples.labels.device
-    loss_of = batch_loss(task, model, Labels())
-    predictions: list[Any] = [None] * len(examples)
-    total, units = torch.zeros((), dtype=torch.float64, device=device), 0
-    for indices, batch, values in predict(
-        model, task, examples, settings, order=order, parts=parts
-    ):
-        labelled = int((task.labels(batch) != IGNORED).sum())
-        with autocast(device, settings.precision):
-            loss = loss_of(values, batch)
-            decoded = task.decode(model, tokenizer, batch, values, data, settings)
-        total += loss.double() * labelled
-        units += labelled
-        for index, prediction in zip(indices.tolist(), decoded, strict=True):
-            predictions[index] = prediction
-    mean = float(total) / max(1, units)
-    speed = len(examples.references) / (time.perf_counter() - started)
-    score = task.score(predictions, examples.references, data) if math.isfinite(mean) else None
-    return Evaluation(score=score, loss=mean, examples_per_second=round(speed, 1))
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module,
-    task: Task,
-    examples: Encoded,
-    settings: Settings,
-    *,
-    order: Sequence[int] = (),
-    parts: int = 1,
-) -> Iterator[tuple[Tensor, Batch, Tensor]]:
-    """What the model says of every example, those of similar length together.
-
-    Gives the numbers of some examples, their batch and its rows [R, W]. `order` are the numbers
-    that the data's labels have in the model, where it has them in another order. With `parts`,
-    so many times fewer examples are held at once.
-    """
-    model.eval()
-    device = examples.labels.device
-    # Beams multiply what a batch takes. Groups keep the order roughly, for rows written to a disk.
-    size = max(1, settings.batch_size * _EVALUATION_FACTOR // ((settings.beams or 1) * parts))
-    groups = torch.arange(len(examples)).split(size * _BATCHES_PER_GROUP)
-    by_length = torch.cat([group[examples.lengths[group].argsort(stable=True)] for group in groups])
-    for indices in by_length.split(size):
-        batch = examples.batch(indices)
-        with autocast(device, settings.precision):
-            values = task.outputs(model, batch)
-        yield indices, batch, values[:, list(order)] if order else values
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision, unless `precision` is fp32."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def _optimizer(
@@ -312,6 +276,7 @@ def _epoch(number: int, train_loss: float, scored: Evaluation) -> Epoch:
         train_loss=train_loss if math.isfinite(train_loss) else None,
         validation=ValidationScore(scored.score) if finite and scored.score is not None else None,
         validation_loss=scored.loss if math.isfinite(scored.loss) else None,
+        measures=scored.measures,
     )
 
 

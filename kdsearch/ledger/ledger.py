@@ -13,7 +13,8 @@ nodes.json            what the nodes of the cluster have, and what those lack th
 digests/<key>.json    of files that were made again, where they differ from the outcome's
 checkpoints/<key>/    a teacher's kept epochs
 outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
-                      with the head that makes logits of them in <key>.head.safetensors
+                      with the head that makes logits of them in <key>.head.safetensors; beside
+                      it those on validation and test, <key>.validation.npy and <key>.test.npy
 students/<key>/       a student's best epoch, as a Hugging Face folder
 report/               what `kdsearch report` wrote
 """

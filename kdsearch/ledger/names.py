@@ -55,7 +55,7 @@ _OURS = re.compile(
             r"data/[0-9a-f]{32}\.jsonl",
             rf"checkpoints/{_ASIDE}/epoch-\d+/{_SAVED}",
             rf"students/{_ASIDE}/{_SAVED}",
-            rf"outputs/(?:{_KEY}\.(?:npy|head\.safetensors)|\.[0-9a-f]{{32}}(?:\.head)?\.tmp)",
+            rf"outputs/(?:{_KEY}\.(?:(?:validation\.|test\.)?npy|head\.safetensors)|\.[0-9a-f]{{32}}(?:\.head)?\.tmp)",
             rf"progress/{_ASIDE}/(?:\d+-[0-9a-f]{{64}}\.pt|\.[0-9a-f]{{32}}\.tmp)",
             r"report/report\.(?:html|md|json)",
             r"report/tables/[a-z_0-9]+\.(?:csv|tex)",

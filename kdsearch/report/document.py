@@ -16,9 +16,11 @@ from kdsearch.analysis import (
     Stable,
     Status,
 )
+from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES, SOURCE
 from kdsearch.report.answer import answer
 from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
+from kdsearch.report.measures import measures_section
 from kdsearch.study import Doubt
 
 _PAPER = f"paper, {CASES} cases"
@@ -30,11 +32,16 @@ _DECILES = [f"D{k}" for k in range(11)]
 
 
 def document(
-    analysis: Analysis, agenda: Agenda, messages: Mapping[str, str], doubts: Iterable[Doubt] = ()
+    analysis: Analysis,
+    agenda: Agenda,
+    messages: Mapping[str, str],
+    doubts: Iterable[Doubt] = (),
+    measured: Sequence[CaseMeasures] = (),
 ) -> str:
     """The content of report.md; `messages` says by key why a training failed.
 
-    `doubts` are the preflight's about data and models.
+    `doubts` are the preflight's about data and models; `measured` is what was measured beside the
+    scores.
     """
     sections = [
         f"# {escape(analysis.study)}",
@@ -46,6 +53,7 @@ def document(
         *_table_3(analysis),
         *_figure_3(analysis),
         *_erm(analysis),
+        *measures_section(measured),
         *_cost(analysis),
         "## Test cases",
         *(section for case in analysis.cases for section in _case(case, messages)),

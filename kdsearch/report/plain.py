@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, RewardRow
+from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
@@ -21,15 +22,21 @@ _PAPERS = ("distance", "teacher", "student_temperature", "alpha")
 
 
 def to_json(
-    analysis: Analysis, agenda: Agenda, messages: Mapping[str, str], doubts: Iterable[Doubt] = ()
+    analysis: Analysis,
+    agenda: Agenda,
+    messages: Mapping[str, str],
+    doubts: Iterable[Doubt] = (),
+    measured: Sequence[CaseMeasures] = (),
 ) -> str:
     """The content of report.json; `messages` says by key why a training failed.
 
-    `doubts` are the preflight's about data and models.
+    `doubts` are the preflight's about data and models; `measured` is what was measured beside the
+    scores.
     """
     content = {
         "format": FORMAT,
         **plain(analysis),
+        **({"measures": plain(measured)} if measured else {}),
         "complete": analysis.status.complete,
         "search": agenda.resolved.study.search.model_dump(mode="json"),
         "doubts": [doubt.model_dump() for doubt in doubts],

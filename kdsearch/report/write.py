@@ -7,10 +7,12 @@ from pathlib import Path
 
 from kdsearch.agenda import Agenda, Attempt, asked
 from kdsearch.analysis import Analysis, analyse
+from kdsearch.analysis.measures import case_measures
 from kdsearch.errors import shown
 from kdsearch.ledger import Ledger
 from kdsearch.report.document import document
 from kdsearch.report.latex import latex
+from kdsearch.report.measures import measures_tables
 from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
 from kdsearch.report.tables import tables, to_csv
@@ -40,19 +42,20 @@ def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     messages = failure_messages(ledger, analysis)
     preflight = ledger.preflight()
     doubts = tuple(map(_public_doubt, preflight.doubts)) if preflight else ()
+    measured = case_measures(agenda, analysis.cases)
     files = {}
-    for name, frame in tables(analysis).items():
+    for name, frame in (tables(analysis) | measures_tables(measured)).items():
         files[f"report/tables/{name}.csv"] = to_csv(frame)
         files[f"report/tables/{name}.tex"] = latex(frame)
-    files["report/report.json"] = to_json(analysis, agenda, messages, doubts)
-    files["report/report.md"] = document(analysis, agenda, messages, doubts)
+    files["report/report.json"] = to_json(analysis, agenda, messages, doubts, measured)
+    files["report/report.md"] = document(analysis, agenda, messages, doubts, measured)
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
     public_tries = {
         key: [each.model_copy(update={"message": public(each)}) for each in tries]
         for key, tries in attempts.items()
     }
-    files["report/report.html"] = page(analysis, agenda, public_tries, doubts)
+    files["report/report.html"] = page(analysis, agenda, public_tries, doubts, measured)
     return files
 
 

@@ -36,9 +36,9 @@ _BASE = (12, 768)
 def cache_bytes(
     study: Study, task: str, model: str, units: float, labels: int, path: str | None = None
 ) -> int:
-    """About how many bytes one checkpoint's outputs on a training split take.
+    """About how many bytes one checkpoint's outputs on all splits take.
 
-    `units` are the split's scored units, `model` is the teacher in the study and `path` its folder,
+    `units` are the splits' scored units, `model` is the teacher in the study and `path` its folder,
     where that is known. Translation keeps hidden states, and the head that makes logits of them; of
     a model of the Hub that is not known here a width of 1,024 is assumed.
     """

@@ -66,7 +66,8 @@ def label_loss(student_NC: Tensor, labels_N: Tensor, real_NC: Tensor | None = No
 def in_chunks(loss: Callable[[Tensor, Tensor], Tensor], values_RW: Tensor, chunk: int) -> Tensor:
     """The mean over rows of `loss`, computed `chunk` rows at a time.
 
-    `loss` is given some of the values and the indices of their rows, and returns their mean. What
+    `loss` is given some of the values and the indices of their rows, and returns their mean (or
+    several means, as a vector). What
     it makes of them, such as logits of a wide vocabulary, is computed again for the gradient
     instead of being kept.
     """

@@ -15,10 +15,12 @@ from plotly.offline import get_plotlyjs
 
 from kdsearch.agenda import FAILURES, Agenda, Attempt, Outcome, used
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated
+from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.report.answer import answer
 from kdsearch.report.document import DOUBTFUL, LEFT_OUT, taught_by
 from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
+from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.study import Doubt
 
 
@@ -42,11 +44,14 @@ def page(
     agenda: Agenda,
     attempts: Mapping[str, Sequence[Attempt]],
     doubts: Sequence[Doubt] = (),
+    measured: Sequence[CaseMeasures] = (),
 ) -> str:
     """The content of report.html; `attempts` are the failed tries, by key.
 
-    `doubts` are the preflight's about data and models.
+    `doubts` are the preflight's about data and models; `measured` is what was measured beside the
+    scores.
     """
+    names = names_of(measured)
     figures = _figures(analysis)
     environment = _environment()
     source = environment.loader
@@ -61,13 +66,21 @@ def page(
         paper_cases=CASES,
         left_out=LEFT_OUT,
         taught_by=taught_by,
+        measured=[case.models for case in measured],
+        measures=MEASURES,
+        names=names,
+        words=words,
+        cell=cell,
         seeds=len(analysis.seeds) > 1,
         erm=any(case.erm is not None for case in analysis.cases),
         data={
             "figures": {
                 name: [_row(row) for row in rows] for name, _, _, rows in _figures(analysis)
             },
-            "cases": [_case(agenda, case) for case in analysis.cases],
+            "cases": [
+                _case(agenda, case) | measures_charts(agenda, view, case, names)
+                for view, case in zip(agenda.views(), analysis.cases, strict=True)
+            ],
         },
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
         failures=_failures(attempts),

@@ -107,6 +107,23 @@ function drawRuns(element, found, column, title, y) {
   single(element, traces, layout(title, y, { x: { tickformat: "d" } }));
 }
 
+function drawEntropy(element, found) {
+  const points = (i, dash, cells, name) => ({
+    ...look(i, dash), x: cells.map((c) => c[0]), y: cells.map((c) => c[1]), name,
+    hovertemplate: `${name}<br>epoch %{x}: %{y:.4f} nats<extra></extra>` });
+  const traces = found.measured.flatMap((run, i) => [
+    { ...points(i, "solid", run.curve, `${run.name}, training`), mode: "lines" },
+    points(i, "dot", run.epochs, `${run.name}, validation`),
+  ]).filter((trace) => trace.x.length);
+  single(element, traces, layout("Posterior entropy along training", "nats"));
+}
+
+function drawMeasure(element, found) {
+  const { measure, name } = element.dataset;
+  const runs = found.measured.map((run) => ({ name: run.name, epochs: run.epochs.filter((e) => e[measure] !== null) }));
+  drawRuns(element, { runs }, measure, `By epoch, on validation: ${name}`, name);
+}
+
 function single(element, traces, page) {
   element.hidden = traces.length === 0; // nothing was varied
   if (traces.length) plot(element, traces, page);
@@ -117,6 +134,8 @@ const CHARTS = {
   temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature τ_t", Math.log10(2)),
   rate: (e, found) => drawCurves(e, found, 1, "Over the learning rate"),
   epochs: (e, found) => drawRuns(e, found, 2, "Best trial of each choice, by epoch", "validation score"),
+  entropy: drawEntropy,
+  measure: drawMeasure,
   loss: (e, found) => drawRuns(e, found, 1, "Its training loss, by epoch", "loss minimised"),
 };
 

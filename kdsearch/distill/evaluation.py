@@ -1,0 +1,117 @@
+"""What a model says of a split, and how well."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdsearch.agenda import DataSpec
+from kdsearch.distill.batch_loss import CachedOutputs, batch_loss, units_of
+from kdsearch.distill.measures import Tally
+from kdsearch.search import Labels
+from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
+
+BATCHES_PER_GROUP = 50
+"""Of so many batches the examples are sorted by length."""
+_EVALUATION_FACTOR = 4  # no gradients are held, so that more examples fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model is worth on a split."""
+
+    score: float | None
+    """None where its loss is not finite."""
+    loss: float
+    """Cross-entropy on the labels, the mean over the units that have one."""
+    measures: dict[str, float]
+    """By name; see `measures`."""
+    examples_per_second: float
+    """Rows over the time from the first batch to the last prediction, decoding included."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    tokenizer: Any,
+    examples: Encoded,
+    data: DataSpec,
+    settings: Settings,
+    *,
+    order: Sequence[int] = (),
+    parts: int = 1,
+    teacher: CachedOutputs | None = None,
+) -> Evaluation:
+    """Score and measure a model on a split whose rows all have labels.
+
+    `teacher` are a teacher's outputs there. `order`, `parts`: see `predict`.
+    """
+    started = time.perf_counter()
+    device = examples.labels.device
+    loss_of = batch_loss(task, model, Labels())
+    predictions: list[Any] = [None] * len(examples)
+    total, units = torch.zeros((), dtype=torch.float64, device=device), 0
+    tally = Tally()
+    for indices, batch, values in predict(
+        model, task, examples, settings, order=order, parts=parts
+    ):
+        labelled = int((task.labels(batch) != IGNORED).sum())
+        with autocast(device, settings.precision):
+            loss = loss_of(values, batch)
+            decoded = task.decode(model, tokenizer, batch, values, data, settings)
+        tally.add(units_of(task, model, values, batch, teacher))
+        total += loss.double() * labelled
+        units += labelled
+        for index, prediction in zip(indices.tolist(), decoded, strict=True):
+            predictions[index] = prediction
+    mean = float(total) / max(1, units)
+    speed = len(examples.references) / (time.perf_counter() - started)
+    finite = math.isfinite(mean)
+    return Evaluation(
+        score=task.score(predictions, examples.references, data) if finite else None,
+        loss=mean,
+        measures=tally.values() if finite else {},
+        examples_per_second=round(speed, 1),
+    )
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    task: Task,
+    examples: Encoded,
+    settings: Settings,
+    *,
+    order: Sequence[int] = (),
+    parts: int = 1,
+) -> Iterator[tuple[Tensor, Batch, Tensor]]:
+    """What the model says of every example, those of similar length together.
+
+    Gives the numbers of some examples, their batch and its rows [R, W]. `order` are the numbers
+    that the data's labels have in the model, where it has them in another order. With `parts`,
+    so many times fewer examples are held at once.
+    """
+    model.eval()
+    device = examples.labels.device
+    # Beams multiply what a batch takes. Groups keep the order roughly, for rows written to a disk.
+    size = max(1, settings.batch_size * _EVALUATION_FACTOR // ((settings.beams or 1) * parts))
+    groups = torch.arange(len(examples)).split(size * BATCHES_PER_GROUP)
+    by_length = torch.cat([group[examples.lengths[group].argsort(stable=True)] for group in groups])
+    for indices in by_length.split(size):
+        batch = examples.batch(indices)
+        with autocast(device, settings.precision):
+            values = task.outputs(model, batch)
+        yield indices, batch, values[:, list(order)] if order else values
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision, unless `precision` is fp32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

@@ -1,0 +1,123 @@
+"""What was measured beside the scores: a section of report.md, a table, the page's charts.
+
+All of it is empty for a study of which nothing was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining
+from kdsearch.analysis import CaseResult
+from kdsearch.analysis.measures import ByName, CaseMeasures, measured_runs
+from kdsearch.report.markdown import NOTHING, score, table
+
+NOT_MEASURED = "not measured"
+MEASURES = (
+    "Beside the scores, on test. Posterior entropy is how undecided a model is, in nats; relative "
+    "entropy is its share of ln C, the highest with C classes; without top it is that of the "
+    "classes but the most probable one, as a share of ln(C − 1), which two classes do not have. "
+    "The calibration error is the mean gap between how sure a model is and how often it is right, "
+    "over 15 bins. Agreement is how often student and teacher predict the same. “Not measured” "
+    "stands where a training ran before this was measured."
+)
+
+
+def words(name: str) -> str:
+    """A measure's name as it is read."""
+    return name.replace("_", " ")
+
+
+def names_of(measured: Sequence[CaseMeasures]) -> list[str]:
+    """The measures that any model has."""
+    models = [model for case in measured for model in case.models]
+    return list(dict.fromkeys(name for m in models for name in (*m.test, *m.validation)))
+
+
+def cell(found: ByName, name: str) -> str:
+    """A measure of a model with the spread between its seeds."""
+    if name not in found:
+        return NOTHING
+    value = found[name]
+    if value is None:
+        return NOT_MEASURED
+    return score(value.mean) + (f" ± {score(value.spread)}" if value.spread is not None else "")
+
+
+def measures_section(measured: Sequence[CaseMeasures]) -> list[str]:
+    """The section of report.md."""
+    if not measured:
+        return []
+    names = names_of(measured)
+    rows = [
+        (case.case, model.model, *(cell(model.test, name) for name in names))
+        for case in measured
+        for model in case.models
+    ]
+    return ["## Measures", MEASURES, table(["test case", "model", *map(words, names)], rows)]
+
+
+def measures_tables(measured: Sequence[CaseMeasures]) -> dict[str, pd.DataFrame]:
+    """A row per model and split, by the name of the table's file."""
+    if not measured:
+        return {}
+    names = names_of(measured)
+    rows = [
+        {"dataset": case.case.dataset, "teacher": case.case.teacher, "student": case.case.student}
+        | {"model": model.model, "split": split}
+        | _columns(found, names)
+        for case in measured
+        for model in case.models
+        for split, found in (("validation", model.validation), ("test", model.test))
+    ]
+    return {"measures": pd.DataFrame(rows)}
+
+
+def _columns(found: ByName, names: Sequence[str]) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    for name in names:
+        value = found.get(name)
+        columns[name] = value.mean if value else None
+        columns[f"{name}_spread"] = value.spread if value else None
+    return columns
+
+
+def measures_charts(
+    agenda: Agenda, view: CaseView, case: CaseResult, names: Sequence[str]
+) -> dict[str, Any]:
+    """What the charts show of a case's measured trainings: each as it went, and its epochs."""
+    runs = [
+        {
+            "name": run.model,
+            "curve": _curve(run.outcome),
+            "epochs": [
+                [epoch.epoch, *(_short(epoch.measures.get(name)) for name in names)]
+                for epoch in run.outcome.epochs
+                if epoch.measures
+            ],
+        }
+        for run in measured_runs(agenda, view, case)
+    ]
+    return {"measured": runs} if runs else {}
+
+
+def _curve(outcome: Outcome) -> list[tuple[float, float | None]]:
+    """The posterior entropy at the middle of each point's steps, in epochs."""
+    curve = outcome.curve
+    if curve is None:
+        return []
+    training = outcome.training
+    assert not isinstance(training, OutputsTraining)
+    in_epochs = training.settings.epochs / curve.steps
+    firsts = range(0, curve.steps, curve.every)
+    return [
+        ((first + min(first + curve.every, curve.steps)) / 2 * in_epochs, _short(entropy))
+        for first, entropy in zip(firsts, curve.posterior_entropy, strict=True)
+    ]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
