@@ -111,7 +111,7 @@ def fit(student: Any, examples: Encoded, batch_loss: BatchLoss) -> None:
     )
     settings = TrainingSettings(
         epochs=1, batch_size=BATCH, max_length=LENGTH, precision="bf16"
-    ).for_task("classification", None)
+    ).for_task("classification")
     train(
         student,
         TASK,

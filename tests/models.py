@@ -268,7 +268,7 @@ def task_study(task: str, **sections: Any) -> dict[str, Any]:
 def settings_of(task: str = "classification", **changes: Any) -> TrainingSettings:
     """The settings of short trainings in single precision, with the defaults of a task."""
     usual = {"epochs": 1, "batch_size": 8, "max_length": 64, "precision": "fp32", "beams": 2}
-    return TrainingSettings(**{**usual, **changes}).for_task(task, None)
+    return TrainingSettings(**{**usual, **changes}).for_task(task)
 
 
 def data_of(task: str = "classification", **changes: Any) -> DataSpec:
@@ -321,7 +321,7 @@ def everything(examples: Encoded) -> Any:
     return examples.batch(torch.arange(len(examples)))
 
 
-def spec_of(ledger: Ledger, name: str, layers: int | None = None) -> ModelSpec:
+def spec_of(ledger: Ledger, name: str, layers: int | str | None = None) -> ModelSpec:
     """The pretrained model `name` of a study, or some layers of it."""
     digest = ledger.resolved().models[name].digest
     return ModelSpec(

@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
 from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
+from kdsearch.distill.evaluation import autocast
 from kdsearch.distill.losses import Units, compute
 from kdsearch.distill.models import word_tokenizer
-from kdsearch.distill.evaluation import autocast
 from kdsearch.search import Labels
 from kdsearch.tasks import IGNORED, TASKS, Batch, Encoded, head_weights
 

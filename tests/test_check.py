@@ -23,7 +23,10 @@ from kdsearch.distill import check_models
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.errors import InputError
 
-CASE = {"teachers": {"t": {"model": "big"}}, "students": {"s": {"model": "small"}}}
+CASE: dict[str, Any] = {
+    "teachers": {"t": {"model": "big"}},
+    "students": {"s": {"model": "small"}},
+}
 PER_TOKEN = ("ner", "qa", "translation")
 
 
@@ -162,6 +165,28 @@ def test_an_even_number_of_layers_of_an_encoder_decoder_is_accepted(tmp_path: Pa
     check(tmp_path / "study", "translation", models, students=students)
 
 
+# -- dropout -------------------------------------------------------------------------------------
+
+NO_DROPOUT = {"model_type": "gemma3"}
+"""Of which the parts have dropout, and the whole has none."""
+WHERE = {
+    "training.dropout": {"training": {"dropout": 0.1}},
+    "students.s.training.dropout": {
+        "students": {"s": {"model": "small", "training": {"dropout": 0.1}}}
+    },
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_dropout_for_a_model_without_any_is_refused_with_the_key_that_says_so(
+    where: str, tmp_path: Path
+) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": NO_DROPOUT}}
+    what = rf"models\.small: .* has no dropout in its configuration: remove {where}$"
+    with pytest.raises(InputError, match=what):
+        check(tmp_path, "classification", models, **WHERE[where])
+
+
 # -- lengths -------------------------------------------------------------------------------------
 
 
@@ -183,6 +208,34 @@ def test_the_default_length_of_a_task_counts_where_the_study_says_nothing(tmp_pa
     models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
     with pytest.raises(InputError, match=r"has 64 positions; data is read 384 tokens at a time"):
         check(tmp_path, "qa", models, training={"max_length": None})
+
+
+@pytest.mark.parametrize("task", PER_TOKEN)
+def test_a_teacher_and_a_student_whose_tokens_are_compared_read_alike(
+    task: str, tmp_path: Path
+) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    if task == "translation":
+        models = {name: {"config": tiny_seq2seq()} for name in models}
+    for section, where in (("teachers", "t"), ("students", "s")):
+        changed = {**CASE[section][where], "training": {"max_length": 31}}
+        what = r"students\.s: its max_length is .* compared token by token"
+        with pytest.raises(InputError, match=what):
+            check(tmp_path / section, task, models, **{section: {where: changed}})
+    both = {
+        section: {where: {**CASE[section][where], "training": {"max_length": 31}}}
+        for section, where in (("teachers", "t"), ("students", "s"))
+    }
+    check(tmp_path / "both", task, models, **both)
+
+
+def test_a_student_that_classifies_may_read_less_than_its_teacher(tmp_path: Path) -> None:
+    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
+    students = {"s": {"model": "small", "training": {"max_length": 16}}}
+    check(tmp_path, "classification", models, students=students)
+    students["s"]["training"] = {"max_length": 65}
+    with pytest.raises(InputError, match=r"make students\.s\.training\.max_length no more than 64"):
+        check(tmp_path / "long", "classification", models, students=students)
 
 
 @pytest.mark.parametrize("length", [1, 20, 23])

@@ -12,10 +12,11 @@ from test_cli import kdsearch
 from kdsearch.agenda import FAILURES, Attempt, Failure, Training
 from kdsearch.analysis.cost import KINDS
 from kdsearch.analysis.gains import LeftOut
+from kdsearch.distill import memory
 from kdsearch.distill.outputs import _STORED
 from kdsearch.report.card import _HEADS, _PIPELINES, _TAGS
 from kdsearch.report.document import LEFT_OUT
-from kdsearch.study import GOLD, parsers, rows, schema
+from kdsearch.study import GOLD, parsers, rows, schema, settings
 from kdsearch.study.grammar import GRAMMARS
 from kdsearch.study.sizes import _ITEM_BYTES
 from kdsearch.study.survey import TEXTS
@@ -25,7 +26,7 @@ BY_TASK = {
     "schema.METRICS": schema.METRICS,
     "schema.COLUMNS": schema.COLUMNS,
     "schema.NEEDED": schema.NEEDED,
-    "schema.MAX_LENGTH": schema.MAX_LENGTH,
+    "settings.MAX_LENGTH": settings.MAX_LENGTH,
     "parsers.GOLD": GOLD,
     "survey.TEXTS": TEXTS,
     "parsers._PARSERS": parsers._PARSERS,
@@ -57,10 +58,24 @@ def test_costs_are_summed_over_every_kind_of_training() -> None:
 
 
 def test_every_type_of_hidden_states_has_a_size_and_a_form_on_disk() -> None:
-    field = schema.TrainingSettings.model_fields["hidden_dtype"].annotation
+    field = settings.TrainingSettings.model_fields["hidden_dtype"].annotation
     found = {value for part in get_args(field) for value in get_args(part)}
     assert found
     assert found == set(_STORED) == set(_ITEM_BYTES)
+
+
+def test_every_optimizer_has_a_section_and_a_share_of_memory() -> None:
+    every = set(get_args(settings.Optimizer))
+    assert set(settings.SECTIONS) == set(memory._COPIES) == every
+
+
+def test_every_setting_of_a_training_is_an_axis_or_said_to_be_none() -> None:
+    sections = {section for section, _ in settings.SECTIONS.values()}
+    none = {"max_length", "stride", "beams", "hidden_dtype", "cpu_threads", "stops"}
+    fields = {*settings.TrainingSettings.model_fields}
+    assert fields - sections - none == settings.AXES.keys() & fields
+    of_sections = {n for _, kind in settings.SECTIONS.values() for n in kind.model_fields}
+    assert settings.AXES.keys() - fields - of_sections == {"learning_rate", "layers"}
 
 
 @pytest.mark.parametrize("failure", get_args(Failure))

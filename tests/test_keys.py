@@ -45,7 +45,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "languages": ("de_DE", "en_XX"),
     },
 }
-STUDY = {
+STUDY: dict[str, Any] = {
     "name": "pinned",
     "seeds": [3, 4],
     "erm": True,
@@ -83,9 +83,9 @@ MSE = Trial(
 )
 
 
-def resolved() -> Resolved:
+def resolved(study: dict[str, Any] = STUDY) -> Resolved:
     return Resolved(
-        study=parse_study(STUDY, place="study.yaml"),
+        study=parse_study(study, place="study.yaml"),
         datasets={
             name: ResolvedDataset(
                 **facts,
@@ -173,6 +173,42 @@ PINNED = {
 def test_a_key_is_what_it_was_in_every_folder_there_is(name: str) -> None:
     assert VERSION == 2
     assert trainings()[name].key == PINNED[name]
+
+
+# -- settings that came later ---------------------------------------------------------------------
+
+LATER_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sgd": ("932bcd7bcac53bb365211801", {"training": {"optimizer": "sgd"}}),
+    "sgd with its own settings": (
+        "a47eca1f635a7d6dacf64d0d",
+        {
+            "training": {
+                "optimizer": "sgd",
+                "sgd": {"momentum": 0.5, "nesterov": True, "weight_decay": 0.1},
+            }
+        },
+    ),
+    "dropout": ("d6540635d3740dbb3de24e92", {"training": {"dropout": 0.2}}),
+    "stops": (
+        "26f48ac1261c9715edd6f694",
+        {"training": {"stops": [1, 2], "schedule": "constant", "warmup": 0}},
+    ),
+    "first layers": ("0cc293fd039a0c9a22e778e1", {"layers": "first 2"}),
+    "named layers": ("c75fa66b942d919849126a29", {"layers": "0+2"}),
+}
+
+
+@pytest.mark.parametrize("name", LATER_SETTINGS)
+def test_a_key_of_a_setting_that_came_later_is_pinned_too(name: str) -> None:
+    key, changed = LATER_SETTINGS[name]
+    students = {**STUDY["students"], "cut": {"model": "large", "layers": 2, **changed}}
+    graph = Graph(resolved({**STUDY, "students": students}))
+    case = TestCase(dataset="sentiment", teacher="large", student="cut")
+    outputs, *_ = graph.outputs(case, graph.checkpoint(graph.teachers(case)[0], 2))
+    student = graph.students(case, CE, outputs)[0]
+    assert student.key == key
+    assert parse_training(written(student)) == student
+    assert outputs.key == PINNED["sentiment: outputs"]
 
 
 class _Data(DataSpec):

@@ -23,7 +23,6 @@ from test_ray import SHORT, launch
 from test_slots import DEAD, PREEMPTED, FakePost
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training, kind_of, written
-from kdsearch.distill import memory
 from kdsearch.distill.memory import tight
 from kdsearch.engine.ray_tune import Needs, kinds, making_room
 from kdsearch.engine.ray_tune.left_out import LeftOut
@@ -94,7 +93,7 @@ def test_what_a_training_takes_makes_no_other_study() -> None:
 
 
 def test_every_role_is_named_and_has_a_share_of_its_own() -> None:
-    assert set(SHARES) == set(memory._COPIES) == set(ROLES)
+    assert set(SHARES) == set(ROLES)
     for role, key in SHARES.items():
         resources = study_with({key: {"cpus": 7}}).resources
         assert [each for each in ROLES if resources.of(each).cpus == 7] == [role]
@@ -120,10 +119,10 @@ def test_a_node_without_the_labels_has_no_room() -> None:
 GB = 10**9
 
 
-def with_models(folder: Path, layers: int | None = None) -> Resolved:
+def with_models(folder: Path, layers: int | str | None = None, **training: Any) -> Resolved:
     """A study whose teacher has a billion weights, 24 × 40 million of them in layers."""
     models = {"big": "./big", "small": "./small"}
-    students = {"one": {"model": "big", "layers": layers}}
+    students = {"one": {"model": "big", "layers": layers, "training": training}}
     resolved = resolved_of(a_study(models=models, students=students))
     header = {
         f"encoder.layer.{number}.weight": {"dtype": "F32", "shape": [40, 10**6]}
@@ -163,6 +162,19 @@ def test_where_some_gpus_are_large_enough_that_is_only_doubtful(tmp_path: Path) 
 
 def test_of_a_truncated_student_the_layers_that_are_kept_count(tmp_path: Path) -> None:
     assert tight(with_models(tmp_path, layers=6), "study.yaml", TAKEN, sizes(24)) == []
+    assert tight(with_models(tmp_path, layers="0+5+9"), "study.yaml", TAKEN, sizes(24)) == []
+
+
+def test_sgd_holds_the_momentum_beside_weights_and_gradients_and_less_without(
+    tmp_path: Path,
+) -> None:
+    for training, least in (
+        ({}, "16 GB"),
+        ({"optimizer": "sgd"}, "12 GB"),
+        ({"optimizer": "sgd", "sgd": {"momentum": 0}}, "8 GB"),
+    ):
+        with pytest.raises(InputError, match=f"student one takes {least} of a GPU"):
+            tight(with_models(tmp_path, **training), "s", TAKEN, sizes(24, 30))
 
 
 def test_where_nothing_is_known_of_gpus_nothing_is_said(tmp_path: Path) -> None:

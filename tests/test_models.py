@@ -25,6 +25,7 @@ from models import (
     tiny,
     tiny_study,
 )
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -36,25 +37,26 @@ from transformers import (
     BartForConditionalGeneration,
 )
 
-from kdsearch.agenda import ModelSpec
+from kdsearch.agenda import ModelSpec, TeacherTraining
+from kdsearch.distill.layers import truncate
 from kdsearch.distill.models import (
     build_model,
     check_head,
-    evenly_spaced,
+    dropout_fields,
     load_tokenizer,
     model_folder,
-    truncate,
     word_tokenizer,
 )
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
+from kdsearch.study.layers import Layers, evenly_spaced, kept_layers
 from kdsearch.tasks import TASKS, Task
 
 TASK = TASKS["classification"]
 ROWS = [{"texts": [text], "label": 0} for text in SENTENCES[:6]]
 
 
-def study_of(folder: Path, donor: Path, layers: int | None = None) -> Ledger:
+def study_of(folder: Path, donor: Path, layers: int | str | None = None) -> Ledger:
     """A study with the pretrained model `donor`, of whose layers a student has some."""
     models = {"big": {"config": tiny()}, "donor": {"path": str(donor)}}
     students = {"small": {"model": "donor", "layers": layers}}
@@ -62,10 +64,14 @@ def study_of(folder: Path, donor: Path, layers: int | None = None) -> Ledger:
 
 
 def build(
-    ledger: Ledger, spec: ModelSpec, labels: tuple[str, ...] = LABEL_NAMES, task: Task = TASK
+    ledger: Ledger,
+    spec: ModelSpec,
+    labels: tuple[str, ...] = LABEL_NAMES,
+    task: Task = TASK,
+    dropout: float | None = None,
 ) -> Any:
     tokenizer = load_tokenizer(spec, task, list, ledger.resolved())
-    return build_model(spec, task, labels, tokenizer, ledger.resolved()).eval()
+    return build_model(spec, task, labels, tokenizer, ledger.resolved(), dropout=dropout).eval()
 
 
 @torch.no_grad()
@@ -110,6 +116,27 @@ def test_keeping_every_layer_keeps_them_as_they_are(total: int) -> None:
     assert evenly_spaced(total, total) == tuple(range(total))
 
 
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [(3, (1, 3, 5)), ("first 3", (0, 1, 2)), ("0+2+4", (0, 2, 4)), ("0+5", (0, 5))],
+)
+def test_layers_are_so_many_the_first_or_those_named(
+    layers: int | str, kept: tuple[int, ...]
+) -> None:
+    assert kept_layers(layers, 6) == kept
+
+
+@given(numbers=st.sets(st.integers(0, 30), min_size=2, max_size=8))
+def test_layers_that_are_named_are_read_as_they_are_written_and_have_one_name(
+    numbers: set[int],
+) -> None:
+    ascending = tuple(sorted(numbers))
+    name = TypeAdapter(Layers).validate_python("+".join(map(str, ascending)))
+    assert kept_layers(name, 31) == ascending
+    assert name.startswith("first") == (ascending == tuple(range(len(ascending))))
+    assert TypeAdapter(Layers).validate_python(name) == name
+
+
 # -- truncation --------------------------------------------------------------------------------
 
 
@@ -123,18 +150,19 @@ def test_a_model_of_every_layer_says_what_its_donor_says(kind: str, tmp_path: Pa
     assert torch.equal(logits(found, tokenizer), logits(donor, tokenizer))
 
 
+@pytest.mark.parametrize(("layers", "kept"), [(2, (1, 3)), ("first 2", (0, 1)), ("0+2", (0, 2))])
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
 def test_a_truncated_model_has_the_weights_of_the_layers_it_keeps(
-    kind: str, tmp_path: Path
+    kind: str, layers: int | str, kept: tuple[int, ...], tmp_path: Path
 ) -> None:
     folder = save_model(tmp_path / "donor", kind, layers=4)
     ledger = study_of(tmp_path / "study", folder)
     donor = AutoModelForSequenceClassification.from_pretrained(folder)
-    found = build(ledger, spec_of(ledger, "donor", layers=2))
+    found = build(ledger, spec_of(ledger, "donor", layers=layers))
     place = ENCODERS[kind][1]
-    layers, donors = found.get_submodule(place), donor.get_submodule(place)
-    assert len(layers) == found.config.num_hidden_layers == 2
-    for layer, index in zip(layers, (1, 3), strict=True):
+    there, donors = found.get_submodule(place), donor.get_submodule(place)
+    assert len(there) == found.config.num_hidden_layers == 2
+    for layer, index in zip(there, kept, strict=True):
         expected = donors[index].state_dict()
         assert layer.state_dict().keys() == expected.keys()
         for name, value in layer.state_dict().items():
@@ -190,7 +218,7 @@ PAIRS = rows_of("translation")[:6]
 KINDS = sorted(SEQ2SEQ)
 
 
-def seq2seq(ledger: Ledger, layers: int | None) -> Any:
+def seq2seq(ledger: Ledger, layers: int | str | None) -> Any:
     """The donor of a study, or some of its layers."""
     return build(ledger, spec_of(ledger, "donor", layers), (), TRANSLATION)
 
@@ -225,10 +253,13 @@ def test_an_encoder_decoder_of_every_layer_says_what_its_donor_says(
     assert torch.equal(translation_logits(seq2seq(ledger, 12), tokenizer), expected)
 
 
-@pytest.mark.parametrize(("layers", "kept"), [(6, (1, 3, 5)), (4, (2, 5)), (2, (5,))])
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [(6, (1, 3, 5)), (4, (2, 5)), (2, (5,)), ("first 3", (0, 1, 2)), ("1+4", (1, 4))],
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_encoder_decoder_keeps_half_of_the_layers_on_each_side(
-    donors: dict[str, tuple[Path, Ledger]], kind: str, layers: int, kept: tuple[int, ...]
+def test_an_encoder_decoder_keeps_half_of_the_layers_or_those_named_on_each_side(
+    donors: dict[str, tuple[Path, Ledger]], kind: str, layers: int | str, kept: tuple[int, ...]
 ) -> None:
     folder, ledger = donors[kind]
     donor, found = AutoModelForSeq2SeqLM.from_pretrained(folder), seq2seq(ledger, layers)
@@ -401,6 +432,60 @@ def test_a_cut_modernbert_keeps_the_kind_of_attention_of_each_layer(tmp_path: Pa
     assert kinds == ["sliding_attention", "full_attention", "sliding_attention"]
     assert found.config.layer_types == kinds
     assert [layer.attention_type for layer in found.get_submodule("model.layers")] == kinds
+
+
+# -- dropout -----------------------------------------------------------------------------------
+
+FIELDS = {
+    "bert": {"hidden_dropout_prob", "attention_probs_dropout_prob"},
+    "roberta": {"hidden_dropout_prob", "attention_probs_dropout_prob"},
+    "distilbert": {"dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"},
+    "bart": {"dropout", "attention_dropout", "activation_dropout", "classifier_dropout"},
+    "mbart": {"dropout", "attention_dropout", "activation_dropout", "classifier_dropout"},
+    "t5": {"dropout_rate", "classifier_dropout"},
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_the_shares_of_dropout_of_the_usual_models_are_known(kind: str) -> None:
+    assert set(dropout_fields(AutoConfig.for_model(kind))) == FIELDS[kind]
+
+
+def shares_of(model: nn.Module) -> set[float]:
+    """The shares of every layer of dropout, and of what attention drops by a number alone."""
+    found = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    names = ("dropout", "attention_dropout", "activation_dropout", "dropout_prob")
+    every = (getattr(module, name, None) for module in model.modules() for name in names)
+    return found | {share for share in every if isinstance(share, float)}
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "bart", "mbart", "t5"])
+def test_dropout_reaches_every_part_of_a_pretrained_model(kind: str, tmp_path: Path) -> None:
+    task = "translation" if kind in SEQ2SEQ else "classification"
+    folder = save_model(tmp_path / "donor", kind, layers=2, task=task)
+    ledger = study_of(tmp_path / "study", folder)
+    spec, labels = spec_of(ledger, "donor"), () if kind in SEQ2SEQ else LABEL_NAMES
+    assert 0.375 not in shares_of(build(ledger, spec, labels, TASKS[task]))
+    model = build(ledger, spec, labels, TASKS[task], dropout=0.375)
+    assert shares_of(model) == {0.375}
+    donor = build(ledger, spec, labels, TASKS[task]).base_model.state_dict()
+    for name, value in model.base_model.state_dict().items():
+        if "pooler" not in name:
+            assert torch.equal(value, donor[name])
+
+
+def test_dropout_reaches_a_model_at_random(tmp_path: Path) -> None:
+    ledger, agenda = begin(tmp_path / "study", tiny_study(training={"dropout": 0.375}))
+    training = agenda.requests()[0].training
+    assert isinstance(training, TeacherTraining)
+    assert training.settings.dropout == 0.375
+    spec = training.model
+    tokenizer = load_tokenizer(
+        spec, TASK, partial(ledger.rows, training.data.train), agenda.resolved
+    )
+    for dropout, shares in ((0.375, {0.375}), (0.0, {0.0}), (None, {0.1})):
+        model = build_model(spec, TASK, LABEL_NAMES, tokenizer, agenda.resolved, dropout=dropout)
+        assert shares_of(model) == shares
 
 
 # -- a linear head -----------------------------------------------------------------------------

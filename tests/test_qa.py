@@ -224,7 +224,7 @@ def test_windows_know_their_questions() -> None:
 @every_kind
 @pytest.mark.parametrize("max_length", [24, 32, 64])
 def test_a_very_long_question_leaves_the_context_its_room(kind: str, max_length: int) -> None:
-    settings = TrainingSettings(max_length=max_length).for_task("qa", None)
+    settings = TrainingSettings(max_length=max_length).for_task("qa")
     assert settings.stride is not None
     long = row("ada wrote it in london and byron did not", "london", question="why is it so? " * 99)
     encoded = encode([long, row("ada did")], kind, max_length, settings.stride)
@@ -247,7 +247,7 @@ def test_a_question_that_is_cut_keeps_its_first_tokens(kind: str) -> None:
 @every_kind
 def test_the_defaults_of_a_study_fit_every_length_of_a_window(kind: str) -> None:
     for length in (24, 25, 31, 100, 384):
-        settings = TrainingSettings(max_length=length).for_task("qa", None)
+        settings = TrainingSettings(max_length=length).for_task("qa")
         assert settings.stride is not None
         encoded = encode([row(LONG, question="why " * 50)], kind, length, settings.stride)
         assert encoded.references[-1].offsets[-1][1] == len(LONG)

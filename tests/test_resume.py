@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kdsearch.distill import run_training
 from kdsearch.engine import Worker
 from kdsearch.errors import MemoryExhaustedError
 from kdsearch.ledger import Ledger
+from kdsearch.study import Sgd
 
 EVERY_STEP: dict[str, Any] = {
     "resources": {"checkpoint_minutes": 1e-9},
@@ -59,19 +61,33 @@ class MemoryCheckpoints:
 SETTINGS = {"epochs": 3, "batch_size": 8, "schedule": "cosine", "warmup": 0.2, "clip": 1.0}
 
 
-def test_a_training_that_died_after_any_step_ends_as_if_it_had_not() -> None:
+NESTEROV = {"optimizer": "sgd", "sgd": Sgd(nesterov=True, weight_decay=0.1)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, range(1, 15) if ALL else (1, 5, 6, 12, 14)),
+        (NESTEROV, (4, 5, 11)),
+        ({**NESTEROV, "precision": "fp16"}, (7,)),
+    ],
+)
+def test_a_training_that_died_after_any_step_ends_as_if_it_had_not(
+    changes: dict[str, Any], steps: Sequence[int]
+) -> None:
     # 40 examples in batches of 8: 5 steps an epoch; nothing is saved behind the last.
+    settings = {**SETTINGS, **changes}
     whole = bert()
-    history = trained(whole, checkpoints=None, **SETTINGS)
-    for step in range(1, 15) if ALL else (1, 5, 6, 12, 14):
+    history = trained(whole, checkpoints=None, **settings)
+    for step in steps:
         checkpoints = MemoryCheckpoints(dies_after=step)
         with pytest.raises(DeadError):
-            trained(bert(), checkpoints=checkpoints, **SETTINGS)
+            trained(bert(), checkpoints=checkpoints, **settings)
         assert checkpoints.steps == list(range(1, step + 1))
         checkpoints.dies_after = None
         torch.manual_seed(step)  # another process, whose random state is another
         model = bert(seed=step)
-        resumed = trained(model, checkpoints=checkpoints, **SETTINGS)
+        resumed = trained(model, checkpoints=checkpoints, **settings)
         assert checkpoints.steps == list(range(1, 15))  # and none was done twice
         assert resumed.epochs == history.epochs
         assert resumed.curve == history.curve

@@ -110,7 +110,8 @@ def test_hidden_states_take_their_width_in_the_studys_precision_and_the_head_onc
     for dtype, size in (("bf16", 2), ("fp32", 4)):
         study["training"]["hidden_dtype"] = dtype
         parsed = parse_study(study, place="s.yaml")
-        assert cache_bytes(parsed, "translation", "big", 500, 0) == 500 * 1024 * size + head
+        found = cache_bytes(parsed.training, "translation", parsed.models["big"], 500, 0)
+        assert found == 500 * 1024 * size + head
 
 
 @pytest.mark.parametrize(

@@ -580,14 +580,14 @@ def test_one_kind_of_entity_may_be_all_that_a_data_set_has() -> None:
     assert parse_study(raw, place="x.yaml").datasets["a"].labels == ("PER",)
 
 
-@given(length=st.integers(1, 600), own=st.none() | st.integers(1, 600))
-def test_windows_share_128_tokens_and_at_most_half_of_them(length: int, own: int | None) -> None:
-    settings = TrainingSettings(max_length=length).for_task("qa", own)
-    assert settings.max_length == (own or length)
-    assert settings.stride == min(128, (own or length) // 2)
-    said = TrainingSettings(max_length=length, stride=7).for_task("qa", own)
+@given(length=st.integers(1, 600))
+def test_windows_share_128_tokens_and_at_most_half_of_them(length: int) -> None:
+    settings = TrainingSettings(max_length=length).for_task("qa")
+    assert settings.max_length == length
+    assert settings.stride == min(128, length // 2)
+    said = TrainingSettings(max_length=length, stride=7).for_task("qa")
     assert said.stride == 7  # whatever the length: it is refused before a search
-    assert TrainingSettings(stride=7).for_task("ner", own).stride is None
+    assert TrainingSettings(stride=7).for_task("ner").stride is None
 
 
 def test_a_study_that_says_little_is_searched_on_the_papers_grid(tmp_path: Path) -> None:
@@ -973,13 +973,44 @@ def test_problems_of_data_and_models_are_reported_at_once(tmp_path: Path) -> Non
     assert "holds no model" in text
 
 
-def test_a_student_cannot_keep_more_layers_than_there_are(tmp_path: Path) -> None:
-    raw = with_models(
-        save_model(tmp_path / "m", num_hidden_layers=2),
-        students={"s": {"model": "big", "layers": 3}},
-    )
-    with pytest.raises(InputError, match=r"students\.s\.layers: asks for 3 layers of big, .* 2"):
+@pytest.mark.parametrize("kind", ["students", "teachers"])
+@pytest.mark.parametrize(
+    ("layers", "what"),
+    [
+        (3, "asks for 3 layers of big, which has 2"),
+        ("first 9", "asks for the first 9 layers of big, which has 2 (these are 0 to 1)"),
+        ("0+2", "asks for the layers 0+2 of big, which has 2 (these are 0 to 1)"),
+    ],
+)
+def test_layers_that_a_model_does_not_have_cannot_be_kept(
+    kind: str, layers: int | str, what: str, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "m", num_hidden_layers=2)
+    for wrong, refused in ((layers, True), ("0+1", False)):
+        raw = with_models(model, **{kind: {"s": {"model": "big", "layers": wrong}}})
+        if not refused:
+            resolve_here(raw)
+            continue
+        with pytest.raises(InputError) as caught:
+            resolve_here(raw)
+        assert str(caught.value) == f"x.yaml: {kind}.s.layers: {what}"
+
+
+def test_layers_that_are_named_are_of_each_side_of_an_encoder_decoder(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "m", is_encoder_decoder=True, encoder_layers=4, decoder_layers=2)
+    raw = with_models(model, students={"s": {"model": "big", "layers": "0+2"}})
+    with pytest.raises(InputError, match=r"the layers 0\+2 of big, which has 2 on a side"):
         resolve_here(raw)
+
+
+def test_the_same_case_with_other_settings_is_another(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "m", num_hidden_layers=2)
+    students: dict[str, Any] = {"s": {"model": "big"}, "t": {"model": "big"}}
+    with pytest.raises(InputError, match="under another name"):
+        resolve_here(with_models(model, students=students))
+    for changed in ({"training": {"epochs": 3}}, {"learning_rate": [1e-3]}, {"layers": "first 1"}):
+        students["t"] = {"model": "big", **changed}
+        resolve_here(with_models(model, students=students))
 
 
 def test_labels_of_a_teacher_that_is_fine_tuned_here_are_refused() -> None:

@@ -26,6 +26,8 @@ from kdsearch.study import (
     Teacher,
     TestCase,
     cache_bytes,
+    effective_settings,
+    rates,
     space_of,
     test_cases,
     weight_files,
@@ -59,14 +61,14 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
             fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
             most=len(SPLITS) * checkpoints,
         ),
-        students=_under_seeds(study, trials),
+        students=_under_seeds(study, case, trials),
     )
 
 
-def _under_seeds(study: Study, trials: Bounds) -> Bounds:
+def _under_seeds(study: Study, case: TestCase, trials: Bounds) -> Bounds:
     """The students of so many trials, and those without a teacher."""
     seeds = len(study.student_seeds)
-    erm = len(study.search.learning_rate) if study.erm else 0
+    erm = len(rates(study, case)) if study.erm else 0
     return Bounds(fewest=seeds * (trials.fewest + erm), most=seeds * (trials.most + erm))
 
 
@@ -104,11 +106,12 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
     """About how many bytes the outputs of a case's teacher take, of all its checkpoints."""
     study, data = resolved.study, resolved.datasets[case.dataset]
     teacher = study.teachers[case.teacher]
+    settings = effective_settings(study, case, "outputs")
     return sum(
         cache_bytes(
-            study,
+            settings,
             data.task,
-            name,
+            study.models[name],
             sum(split.units for split in data.splits.values()),
             len(data.labels),
             resolved.models[name].path,
@@ -130,7 +133,7 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
         None if unknown else view.coinciding,
         frozenset((each.axis, each.winner.value) for each in decisions if each.axis),
     )
-    bounds = _under_seeds(agenda.resolved.study, trials)
+    bounds = _under_seeds(agenda.resolved.study, view.case, trials)
     done = agenda.trained(view.case)
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from kdsearch.agenda.training import (
     CheckpointSpec,
     DataSpec,
@@ -12,8 +15,19 @@ from kdsearch.agenda.training import (
     TeacherTraining,
     Teaching,
 )
-from kdsearch.search import Labels, Trial
-from kdsearch.study import SPLITS, Resolved, TestCase, TrainingSettings, given_labels
+from kdsearch.search import Labels, Trial, Value
+from kdsearch.study import (
+    SPLITS,
+    Resolved,
+    Role,
+    TestCase,
+    TrainingSettings,
+    effective_settings,
+    given_labels,
+    rates,
+)
+
+_NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 class Graph:
@@ -28,13 +42,11 @@ class Graph:
         teacher = self._study.teachers[case.teacher]
         if teacher.model is None:
             return ()
-        settings = self.settings(case).model_copy(update={"hidden_dtype": None})
-        if teacher.fine_tune.epochs is not None:
-            settings = settings.model_copy(update={"epochs": teacher.fine_tune.epochs})
+        settings = self.settings(case, "teacher").model_copy(update={"hidden_dtype": None})
         return tuple(
             TeacherTraining(
                 data=self.data(case),
-                model=self._model(teacher.model),
+                model=self._model(teacher.model, teacher.layers),
                 learning_rate=rate,
                 settings=settings,
                 seed=self._study.seed,
@@ -60,7 +72,7 @@ class Graph:
 
     def outputs(self, case: TestCase, checkpoint: CheckpointSpec) -> tuple[OutputsTraining, ...]:
         """The outputs of a checkpoint on each split, the training split first."""
-        settings = self.settings(case)
+        settings = self.settings(case, "outputs")
         assert settings.max_length is not None  # `for_task` filled it in
         return tuple(
             OutputsTraining(
@@ -94,14 +106,14 @@ class Graph:
                 settings=self.settings(case).model_copy(update={"hidden_dtype": None}),
                 seed=seed,
             )
-            for rate in self._study.search.learning_rate
+            for rate in rates(self._study, case)
             for seed in self._study.student_seeds
         )
 
-    def student(self, case: TestCase) -> ModelSpec:
-        """A case's student before any training."""
+    def student(self, case: TestCase, layers: int | str | None = None) -> ModelSpec:
+        """A case's student before any training, with these layers or with its own."""
         student = self._study.students[case.student]
-        return self._model(student.model, student.layers)
+        return self._model(student.model, layers or student.layers)
 
     def students(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining
@@ -115,25 +127,28 @@ class Graph:
         self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
     ) -> StudentTraining:
         assert trial.checkpoint is not None
+        changed = dict(trial.settings)
+        learning_rate, layers = changed.pop("learning_rate"), changed.pop("layers", None)
         return StudentTraining(
             data=self.data(case),
-            model=self.student(case),
+            model=self.student(case, layers),
             teaching=Teaching(
                 teacher=outputs.checkpoint,
                 outputs=outputs.key,
                 checkpoint_name=trial.checkpoint,
             ),
             objective=trial.objective,
-            learning_rate=trial.get("learning_rate"),
-            settings=self.settings(case),
+            learning_rate=learning_rate,
+            settings=self.settings(case, at=changed),
             seed=seed,
         )
 
-    def settings(self, case: TestCase) -> TrainingSettings:
-        """How a case's student is trained."""
-        dataset = self._study.datasets[case.dataset]
+    def settings(
+        self, case: TestCase, role: Role = "student", at: Mapping[str, Value] = _NOTHING
+    ) -> TrainingSettings:
+        """How a case's trainings of a role go, `at` values of axes of the space."""
         task = self._resolved.datasets[case.dataset].task
-        return self._study.training.for_task(task, dataset.max_length)
+        return effective_settings(self._study, case, role).at(at).for_task(task)
 
     def data(self, case: TestCase) -> DataSpec:
         """What a case is trained and scored on."""
@@ -149,7 +164,7 @@ class Graph:
             unanswerable=dataset.unanswerable,
         )
 
-    def _model(self, name: str, layers: int | None = None) -> ModelSpec:
+    def _model(self, name: str, layers: int | str | None = None) -> ModelSpec:
         model = self._study.models[name]
         tokenizer_name = None
         if model.config is None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from kdsearch.agenda.agenda import Agenda, CaseView, Results
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
-from kdsearch.search import CHECKPOINT, LAZY_VALUES, Axis, Space, Trial
+from kdsearch.search import CHECKPOINT, LAZY_VALUES, Axis, Objective, Space, Trial
 
 
 def asked(agenda: Agenda) -> set[str]:
@@ -79,23 +79,26 @@ def _in_grid(
     graph: Graph, view: CaseView, outputs: OutputsTraining, training: StudentTraining
 ) -> bool:
     """Whether the training is a student of the case's grid, taught by `outputs`."""
-    trial = Trial(
-        objective=training.objective,
-        checkpoint=view.space.values(CHECKPOINT)[0],  # a name, on which no key depends
-        settings=(("learning_rate", training.learning_rate),),
+    alike = _grid(view.space).get(training.objective, ())
+    return any(
+        training.key == student.key
+        for trial in alike
+        for student in graph.students(view.case, trial, outputs)
     )
-    if trial not in _grid(view.space):
-        return False
-    return training.key in {t.key for t in graph.students(view.case, trial, outputs)}
 
 
 @lru_cache(maxsize=64)
-def _grid(space: Space) -> frozenset[Trial]:
-    """Every trial that may be asked for, whichever broad temperature is the best."""
+def _grid(space: Space) -> Mapping[Objective, Sequence[Trial]]:
+    """Every trial that may be asked for, whichever broad temperature is the best, by objective."""
     lazy = replace(space, tuned=tuple(_lazily(axis) for axis in space.tuned), refined=None)
     bests = (None,) if space.refined is None else space.values(space.refined)
     found = {t for c in space.choices() for best in bests for t in space.trials(c, best)}
-    return frozenset(found | {t for c in lazy.choices() for t in lazy.trials(c)})
+    found |= {t for c in lazy.choices() for t in lazy.trials(c)}
+    grid = defaultdict(list)
+    # A checkpoint's name is in no key: that of one will do.
+    for trial in {replace(trial, checkpoint=space.values(CHECKPOINT)[0]) for trial in found}:
+        grid[trial.objective].append(trial)
+    return grid
 
 
 def _lazily(axis: Axis) -> Axis:

@@ -34,7 +34,7 @@ from kdsearch.search import (
     stable_values,
     tune,
 )
-from kdsearch.study import SPLITS, Role, Study, TestCase, space_of, test_cases
+from kdsearch.study import SPLITS, Role, Study, TestCase, rates, space_of, test_cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,14 +240,14 @@ class Simulation:
     def _begin(self) -> None:
         for walks in self._by_teacher.values():
             longest = max(walks, key=lambda walk: self.speeds.seconds(walk.kinds["student"]))
-            rates = self._rates(longest)
-            for rate in rates:
+            of_teacher = self._rates(longest)
+            for rate in of_teacher:
                 self._ask(Job(walk=longest, role="teacher", what=rate, rounds=longest.rounds))
-            if not rates:
+            if not of_teacher:
                 self._ask_outputs(longest)
         if self._study.erm:
             for walk in self.walks:
-                for what in product(self._study.search.learning_rate, self._study.student_seeds):
+                for what in product(rates(self._study, walk.case), self._study.student_seeds):
                     self._ask(Job(walk=walk, role="student", what=what, rounds=1))
 
     def _rates(self, walk: Walk) -> tuple[float, ...]:

@@ -13,7 +13,16 @@ from kdsearch.agenda.training import (
     TeacherTraining,
     Training,
 )
-from kdsearch.study import ROLES, Resolved, Role, Study, TestCase, passed_weights, test_cases
+from kdsearch.study import (
+    ROLES,
+    Resolved,
+    Role,
+    Study,
+    TestCase,
+    effective_settings,
+    passed_weights,
+    test_cases,
+)
 
 _TOKENS = {"classification": 60, "ner": 30, "qa": 220, "translation": 60}
 """Of a row, by task: a guess, since nothing is tokenized before a training."""
@@ -28,7 +37,7 @@ class Kind(NamedTuple):
     data: str
     """The digest of the training rows."""
     model: str
-    layers: int | None
+    layers: int | str | None
 
 
 def kind_of(training: Training) -> Kind:
@@ -49,8 +58,8 @@ def kinds_of(study: Study, case: TestCase, data: str) -> dict[Role, Kind]:
     # Two given checkpoints are about equally large.
     model = teacher.model or next(iter(teacher.given.values()))
     return {
-        "teacher": Kind("teacher", data, model, None),
-        "outputs": Kind("outputs", data, model, None),
+        "teacher": Kind("teacher", data, model, teacher.layers),
+        "outputs": Kind("outputs", data, model, teacher.layers),
         "student": Kind("student", data, student.model, student.layers),
     }
 
@@ -70,9 +79,9 @@ def sizes(resolved: Resolved) -> dict[Kind, float]:
 def per_token(study: Study, case: TestCase, kind: Kind) -> float:
     """How many weights each token of the training rows passes in a training, all epochs told."""
     passes: dict[Role, float] = {
-        "teacher": study.teachers[case.teacher].fine_tune.epochs or study.training.epochs,
+        "teacher": effective_settings(study, case, "teacher").epochs,
         "outputs": _FORWARD,
-        "student": study.training.epochs,
+        "student": effective_settings(study, case, "student").epochs,
     }
     return passes[kind.role] * passed_weights(study.models[kind.model], kind.layers)
 

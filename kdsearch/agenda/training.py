@@ -56,8 +56,8 @@ class ModelSpec(Record):
     """`words`, or the digest of the model whose tokenizer it is."""
     tokenizer_name: str | None
     """That model's name in the study; no part of a key."""
-    layers: int | None
-    """Evenly spaced layers to keep; None for all."""
+    layers: int | str | None
+    """Those to keep, as `study.layers` has them; None for all."""
 
 
 class CheckpointSpec(Record):

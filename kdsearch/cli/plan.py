@@ -34,6 +34,7 @@ from kdsearch.study import (
     Study,
     TestCase,
     cache_bytes,
+    effective_settings,
     known_rows,
     label_count,
     load_study,
@@ -189,7 +190,7 @@ def _seconds_of_student(
     rows = _train_rows(study, resolved, case)
     if speed is None or rows is None:
         return seconds
-    return rows * study.training.epochs / speed
+    return rows * effective_settings(study, case, "student").epochs / speed
 
 
 def _train_rows(study: Study, resolved: Resolved | None, case: TestCase) -> int | None:
@@ -210,7 +211,9 @@ def _cache(study: Study, resolved: Resolved | None, counts: Counts) -> dict[str,
     elif (rows := known_rows(case.dataset, dataset)) is not None and units is not None:
         every, names = sum(rows.values()), checkpoint_models(study, teacher)
         task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
-        taken = sum(cache_bytes(study, task, name, every * units, labels) for name in names)
+        settings = effective_settings(study, case, "outputs")
+        models = (study.models[name] for name in names)
+        taken = sum(cache_bytes(settings, task, each, every * units, labels) for each in models)
     return {
         "dataset": case.dataset,
         "teacher": case.teacher,

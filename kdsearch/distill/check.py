@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -19,7 +20,8 @@ from transformers.models.auto.modeling_auto import (
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.consent import trusts
 from kdsearch.distill.headers import read_shapes
-from kdsearch.distill.models import random_config, truncate
+from kdsearch.distill.layers import truncate
+from kdsearch.distill.models import dropout_fields, random_config
 from kdsearch.distill.vocabulary import (
     tokenizer_content,
     tokenizer_of,
@@ -27,7 +29,18 @@ from kdsearch.distill.vocabulary import (
     tokenizer_source,
 )
 from kdsearch.errors import InputError, Problem
-from kdsearch.study import Resolved, TestCase, given_labels, test_cases
+from kdsearch.study import (
+    Resolved,
+    Role,
+    TestCase,
+    TrainingSettings,
+    effective_settings,
+    given_labels,
+    setting_axes,
+    source_of,
+    space_of,
+    test_cases,
+)
 from kdsearch.tasks import TASKS
 
 _OTHER_PROBLEMS = {
@@ -50,23 +63,15 @@ def check_models(resolved: Resolved, place: str) -> None:
     tokenizer_of.cache_clear()
     tokenizer_content.cache_clear()
     _check_weights.cache_clear()
-    study = resolved.study
-    used: set[tuple[str, str, int | None, str]] = set()
-    for case in test_cases(study):
-        student = study.students[case.student]
-        for name in (*teacher_models(resolved, case), student.model):
-            used.add((f"models.{name}", name, None, case.dataset))
-        if student.layers is not None:
-            used.add((f"students.{case.student}", student.model, student.layers, case.dataset))
     problems = dict.fromkeys(_given_problems(resolved, place))
     problems |= dict.fromkeys(_length_problems(resolved, place))
     problems |= dict.fromkeys(_metric_problems(resolved, place))
     broken: set[str] = set()
-    for where, name, layers, dataset in sorted(used, key=str):  # models before their students
-        if layers is not None and name in broken:
+    for use in sorted(set(_uses(resolved)), key=str):  # models before what is cut from them
+        if use.layers is not None and use.model in broken:
             continue
         try:
-            problem = _problem(resolved, name, layers, dataset)
+            problem = _problem(resolved, use)
         except InputError as error:
             problem = "; ".join(f"{p.what} ({p.mend})" for p in error.problems)
         except Exception as error:  # whatever transformers raises for a configuration
@@ -74,15 +79,71 @@ def check_models(resolved: Resolved, place: str) -> None:
             if "trust_remote_code" in str(error):
                 problem = (
                     "needs Python code that comes with it, which is not run; if you trust it with "
-                    f"this machine: models.{name}.trust_remote_code: true"
+                    f"this machine: models.{use.model}.trust_remote_code: true"
                 )
         if problem:
-            problems[Problem(place=f"{place}: {where}", what=problem)] = None
-            broken.add(name)
+            problems[Problem(place=f"{place}: {use.where}", what=problem)] = None
+            broken.add(use.model)
     if not problems:
         problems |= dict.fromkeys(_pair_problems(resolved, place))
     if problems:
         raise InputError(problems)
+
+
+class _Use(NamedTuple):
+    """A model, or some layers of it, on a data set."""
+
+    where: str
+    model: str
+    layers: int | str | None
+    dataset: str
+    length: int
+    length_of: str
+    """Where the study says what its length is."""
+    dropout_of: str | None
+    """The same of its dropout, if that is set."""
+
+
+def _uses(resolved: Resolved) -> Iterator[_Use]:
+    study = resolved.study
+    for case in test_cases(study):
+        teacher, student = study.teachers[case.teacher], study.students[case.student]
+        role: Role = "teacher" if teacher.model else "outputs"
+        for name in teacher_models(resolved, case):
+            use = _use(resolved, case, role, name)
+            yield use
+            if teacher.layers is not None:
+                yield use._replace(where=f"teachers.{case.teacher}", layers=teacher.layers)
+        use = _use(resolved, case, "student", student.model)
+        yield use
+        if student.layers is not None:
+            yield use._replace(where=f"students.{case.student}", layers=student.layers)
+        axes = setting_axes(space_of(study, case))
+        for layers in axes.get("layers", ()):
+            yield use._replace(where="search.layers", layers=layers)
+        if "dropout" in axes:
+            yield use._replace(dropout_of="search.dropout")
+
+
+def _use(resolved: Resolved, case: TestCase, role: Role, model: str) -> _Use:
+    study, settings = resolved.study, settings_for(resolved, case, role)
+    assert settings.max_length is not None  # `for_task` filled it in
+    drops = settings.dropout is not None and role != "outputs"
+    return _Use(
+        where=f"models.{model}",
+        model=model,
+        layers=None,
+        dataset=case.dataset,
+        length=settings.max_length,
+        length_of=source_of(study, case, role, "max_length"),
+        dropout_of=source_of(study, case, role, "dropout") if drops else None,
+    )
+
+
+def settings_for(resolved: Resolved, case: TestCase, role: Role) -> TrainingSettings:
+    """A case's settings for a role, with every default of its task."""
+    task = resolved.datasets[case.dataset].task
+    return effective_settings(resolved.study, case, role).for_task(task)
 
 
 def teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
@@ -116,21 +177,22 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
 
 def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Lengths in which nothing fits beside the special tokens, windows that hardly move on."""
-    training = resolved.study.training
-    for name, data in resolved.datasets.items():
-        own = resolved.study.datasets[name].max_length
-        settings = training.for_task(data.task, own)
+    study = resolved.study
+    roles: tuple[Role, ...] = ("outputs", "student")
+    for case, role in product(test_cases(study), roles):
+        name, settings = case.dataset, settings_for(resolved, case, role)
         length, stride = settings.max_length, settings.stride
-        assert length is not None
-        where = f"{place}: {'training' if own is None else f'datasets.{name}'}.max_length"
+        assert length is not None  # `for_task` filled it in
         shortest = _SHORTEST_LENGTH if stride is None else _SHORTEST_WINDOW
         if length < shortest:
+            where = f"{place}: {source_of(study, case, role, 'max_length')}"
             what = f"{name} would be read {length} tokens at a time"
             yield Problem(place=where, what=what, mend=f"make it {shortest} at least")
         elif stride is not None and stride > length // 2:
+            where = f"{place}: {source_of(study, case, role, 'stride')}"
             what = f"windows of {length} tokens of {name} would share {stride}"
             mend = f"make it {length // 2} at most, half of a window"
-            yield Problem(place=f"{place}: training.stride", what=what, mend=mend)
+            yield Problem(place=where, what=what, mend=mend)
 
 
 def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
@@ -165,7 +227,8 @@ def _unknown_fields(fields: dict[str, Any]) -> str | None:
     return ", ".join(sorted(texts)) or None
 
 
-def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) -> str | None:
+def _problem(resolved: Resolved, use: _Use) -> str | None:
+    name, dataset = use.model, use.dataset
     task = TASKS[resolved.datasets[dataset].task]
     fields = resolved.study.models[name].config
     kind = (fields or {}).get("model_type")
@@ -176,6 +239,8 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
     if fields is not None and (unknown := _unknown_fields(fields)):
         return unknown
     config = config_of(resolved, name)
+    if use.dropout_of is not None and not dropout_fields(config):
+        return f"{config.model_type} has no dropout in its configuration: remove {use.dropout_of}"
     if (path := resolved.models[name].path) is not None:
         _check_weights(path)
     wanted = resolved.datasets[dataset].task
@@ -193,9 +258,9 @@ def _problem(resolved: Resolved, name: str, layers: int | None, dataset: str) ->
         )
     with torch.device("meta"):
         model = task.head.from_config(config, trust_remote_code=trusts(name))
-    if layers is not None:
-        truncate(model, layers)
-    return tokenizer_problem(resolved, name, dataset) or _too_long(resolved, config, dataset)
+    if use.layers is not None:
+        truncate(model, use.layers)
+    return tokenizer_problem(resolved, name, dataset) or _too_long(config, use)
 
 
 def _reads_forward(config: Any) -> bool:
@@ -212,19 +277,14 @@ def _check_weights(path: str) -> None:
     read_shapes(path)
 
 
-def _too_long(resolved: Resolved, config: Any, dataset: str) -> str | None:
+def _too_long(config: Any, use: _Use) -> str | None:
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and "roberta" in config.model_type:
         positions -= 2  # they are counted from behind the padding token's
-    own = resolved.study.datasets[dataset].max_length
-    task = resolved.datasets[dataset].task
-    length = resolved.study.training.for_task(task, own).max_length
-    assert length is not None
-    if isinstance(positions, int) and 0 < positions < length:
-        where = "training" if own is None else f"datasets.{dataset}"
+    if isinstance(positions, int) and 0 < positions < use.length:
         return (
-            f"has {positions} positions; {dataset} is read {length} tokens at a time: "
-            f"make {where}.max_length no more than {positions}"
+            f"has {positions} positions; {use.dataset} is read {use.length} tokens at a time: "
+            f"make {use.length_of} no more than {positions}"
         )
     return None
 
@@ -236,8 +296,9 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
         if not TASKS[task].per_token:
             continue
         student = resolved.study.students[case.student].model
+        where = f"{place}: students.{case.student}"
+        yield from _unlike_lengths(resolved, case, where)
         for teacher in teacher_models(resolved, case):
-            where = f"{place}: students.{case.student}"
             if _content(resolved, teacher) != _content(resolved, student):
                 what = (
                     f"{student} and the teacher {teacher} have different tokenizers; "
@@ -251,6 +312,20 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                     f"{teacher} {_width(resolved, teacher)}"
                 )
                 yield Problem(place=where, what=what, mend="take models of one vocabulary")
+
+
+def _unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[Problem]:
+    """Lengths of a teacher and a student whose outputs are compared token by token."""
+    teacher, student = (settings_for(resolved, case, role) for role in ("outputs", "student"))
+    for name in ("max_length", "stride"):
+        theirs, own = getattr(teacher, name), getattr(student, name)
+        if theirs != own:
+            what = (
+                f"its {name} is {own}, and that of the teacher {case.teacher} is {theirs}: "
+                f"their outputs on {case.dataset} are compared token by token"
+            )
+            mend = f"give {name} to the data set or to all, not to one of the two"
+            yield Problem(place=where, what=what, mend=mend)
 
 
 def config_of(resolved: Resolved, name: str) -> Any:

@@ -9,12 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdsearch.errors import InputError, Problem
-from kdsearch.study import SHARES, Resolved, Role, readable_size, test_cases, weight_files
+from kdsearch.study import (
+    SHARES,
+    Resolved,
+    Role,
+    Sgd,
+    TrainingSettings,
+    effective_settings,
+    named_layers,
+    readable_size,
+    test_cases,
+    weight_files,
+)
 
 _ITEM_BYTES = 4
 """Of a weight: all are read in single precision."""
-_COPIES: Mapping[Role, int] = {"teacher": 4, "outputs": 1, "student": 4}
-"""Of a model's weights that lie on a GPU: in a training with their gradient and Adam's moments."""
+_COPIES: Mapping[str, int] = {"adamw": 4, "sgd": 2}
+"""Of a model's weights that lie on a GPU in a training: with their gradient and Adam's moments.
+SGD has one more with momentum."""
 _CONTEXT_BYTES = 600_000_000
 """What CUDA takes of a GPU for each process, about, and torch does not count."""
 _LAYER = re.compile(r".*?\.\d+\.")
@@ -53,8 +65,8 @@ def tight(
 ) -> list[str]:
     """What is doubtful of the part of a GPU that each role takes, by the bytes of those there are.
 
-    Counted are weights, gradients and Adam's moments, which no training does without; what the
-    batches take comes on top. Raises `InputError` where that does not fit any of the GPUs.
+    Counted are weights, gradients and what an optimizer holds, which no training does without;
+    what the batches take comes on top. Raises `InputError` where that does not fit any of the GPUs.
     """
     problems, doubts = [], []
     for role, (name, least) in _least(resolved).items():
@@ -80,24 +92,32 @@ def tight(
 def _least(resolved: Resolved) -> dict[Role, tuple[str, int]]:
     """Of each role the largest of the study's models that have weights, and its bytes on a GPU."""
     study = resolved.study
-    used: set[tuple[Role, str, str, int | None]] = set()
+    used: set[tuple[Role, str, str, int | str | None, int]] = set()
     for case in test_cases(study):
         teacher, student = study.teachers[case.teacher], study.students[case.student]
-        used.add(("student", case.student, student.model, student.layers))
+        copies = _copies(effective_settings(study, case, "student"))
+        used.add(("student", case.student, student.model, student.layers, copies))
         if teacher.model is not None:
-            used |= {(r, case.teacher, teacher.model, None) for r in ("teacher", "outputs")}
-        used |= {("outputs", case.teacher, model, None) for model in teacher.given.values()}
+            copies = _copies(effective_settings(study, case, "teacher"))
+            used.add(("teacher", case.teacher, teacher.model, teacher.layers, copies))
+            used.add(("outputs", case.teacher, teacher.model, teacher.layers, 1))
+        used |= {("outputs", case.teacher, model, None, 1) for model in teacher.given.values()}
     found: dict[Role, tuple[str, int]] = {}
-    for role, name, model, layers in sorted(used, key=str):
+    for role, name, model, layers, copies in sorted(used, key=str):
         path = resolved.models[model].path
         if path is not None:
-            taken = _COPIES[role] * _weight_bytes(Path(path), layers)
+            taken = copies * _weight_bytes(Path(path), layers)
             found[role] = max(found.get(role, ("", 0)), (name, taken), key=lambda each: each[1])
     return found
 
 
-def _weight_bytes(folder: Path, kept: int | None = None) -> int:
-    """The bytes of a model's weights; of so many of its layers, and all that is in none."""
+def _copies(settings: TrainingSettings) -> int:
+    momentum = settings.optimizer == "sgd" and (settings.sgd or Sgd()).momentum > 0
+    return _COPIES[settings.optimizer] + momentum
+
+
+def _weight_bytes(folder: Path, kept: int | str | None = None) -> int:
+    """The bytes of a model's weights; of some of its layers, and all that is in none."""
     total, in_layers = 0, 0
     layers: set[str] = set()
     for file in weight_files(folder):
@@ -116,7 +136,9 @@ def _weight_bytes(folder: Path, kept: int | None = None) -> int:
             total += file.stat().st_size
     if kept is None or not layers:
         return total
-    return total - round(in_layers * (1 - min(1.0, kept / len(layers))))
+    named = named_layers(kept)
+    count = kept if named is None else sum(int(name.split(".")[-2]) in named for name in layers)
+    return total - round(in_layers * (1 - min(1.0, int(count) / len(layers))))
 
 
 def _free(root: Path) -> Iterator[int]:

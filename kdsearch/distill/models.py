@@ -1,4 +1,4 @@
-"""Teachers and students: pretrained, truncated to evenly spaced layers, or at random."""
+"""Teachers and students: pretrained, truncated to some layers, or at random."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.consent import trusts
+from kdsearch.distill.layers import truncate
 from kdsearch.errors import InputError
 from kdsearch.study import Resolved, Row, digest_model, find_model
 from kdsearch.tasks import Encoded, Task, head_weights
@@ -30,10 +31,17 @@ _MOST_WEIGHTS = 3
 
 
 def build_model(
-    spec: ModelSpec, task: Task, labels: Sequence[str], tokenizer: Any, resolved: Resolved
+    spec: ModelSpec,
+    task: Task,
+    labels: Sequence[str],
+    tokenizer: Any,
+    resolved: Resolved,
+    *,
+    dropout: float | None = None,
 ) -> nn.Module:
     """The model that `spec` describes, with the task's head for `labels`.
 
+    `dropout` is that of all its parts, in place of what its configuration says.
     What is not pretrained is drawn from torch's global generator: seed it first. The weights are
     read from safetensors, or from torch's own files with `weights_only`; no code from a model's
     repository is run unless whoever runs this says so of the model: see `consent`. Raises
@@ -47,6 +55,7 @@ def build_model(
         names = {"num_labels": 2}  # of qa, start and end; translation has no use for it
     if spec.config is not None:
         config = random_config(spec.config, names)
+        config.update(_dropouts(spec, config, dropout))
         config.vocab_size = len(tokenizer)
         if hasattr(config, "decoder_vocab_size"):  # Marian's
             config.decoder_vocab_size = len(tokenizer)
@@ -58,6 +67,9 @@ def build_model(
         model: nn.Module = task.head.from_config(config, trust_remote_code=False)
         return model
     folder = model_folder(spec.name, spec.weights, resolved)
+    if dropout is not None:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusts(spec.name))
+        names |= _dropouts(spec, config, dropout)
     model, drawn = _read(task.head, folder, trusted=trusts(spec.name), **names)
     others = [text for weight, text in drawn if not _of_the_head(model, weight)]
     _refuse(f"models.{spec.name}", others, "give the model as save_pretrained writes it")
@@ -65,6 +77,34 @@ def build_model(
         truncate(model, spec.layers)
     _pad(model, task, tokenizer)
     return model
+
+
+def dropout_fields(config: Any) -> tuple[str, ...]:
+    """The fields of a configuration that are shares of dropout, by their names.
+
+    BERT and RoBERTa: hidden_dropout_prob, attention_probs_dropout_prob, and classifier_dropout if
+    it is a number (else it follows the first); DistilBERT: dropout, attention_dropout, qa_dropout,
+    seq_classif_dropout; BART and mBART: dropout, attention_dropout, activation_dropout,
+    classifier_dropout; T5: dropout_rate, classifier_dropout; GPT-2: those in pdrop and
+    summary_first_dropout. Whole layers that are dropped (layerdrop) are another thing.
+    """
+    return tuple(
+        name
+        for name, value in config.to_dict().items()
+        if ("dropout" in name or name.endswith("pdrop"))
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+    )
+
+
+def _dropouts(spec: ModelSpec, config: Any, dropout: float | None) -> dict[str, float]:
+    if dropout is None:
+        return {}
+    fields = dropout_fields(config)
+    if not fields:
+        what = f"the configuration of {config.model_type} has no dropout to set"
+        raise InputError.one(f"models.{spec.name}", what, "leave training.dropout out")
+    return dict.fromkeys(fields, dropout)
 
 
 def load_model(folder: Path, name: str, task: Task, tokenizer: Any) -> Any:
@@ -169,108 +209,6 @@ def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -
     """The transformers configuration with these fields, `model_type` among them."""
     rest = {name: value for name, value in fields.items() if name != "model_type"}
     return AutoConfig.for_model(fields["model_type"], **rest, **(names or {}))
-
-
-def truncate(model: Any, layers: int) -> None:
-    """Keep `layers` evenly spaced layers of a model, in place (skip-layer strategy, §3).
-
-    An encoder-decoder keeps half of them in its encoder and half in its decoder (§4). The layers
-    are found by the configuration's count, not by a model's name.
-    """
-    if not model.config.is_encoder_decoder:
-        _truncate_stack(model, model.config, _depth(model.config, _DEPTHS), layers)
-        return
-    if layers % 2:
-        raise InputError.one(
-            type(model).__name__,
-            f"{layers} layers cannot be halved between its encoder and its decoder",
-            "give an even number: 6 is 3 of each",
-        )
-    fields = _depth(model.config, _ENCODER_DEPTHS), _depth(model.config, _DECODER_DEPTHS)
-    # Both counts are read before any is changed: some models have one for the two.
-    depths = [getattr(model.config, field) for field in fields]
-    for stack, field, depth in zip(
-        (model.get_encoder(), model.get_decoder()), fields, depths, strict=True
-    ):
-        _truncate_stack(stack, model.config, field, layers // 2, depth)
-
-
-_DEPTHS = ("num_hidden_layers",)
-_ENCODER_DEPTHS = ("encoder_layers", "num_encoder_layers", "num_layers")
-_DECODER_DEPTHS = ("decoder_layers", "num_decoder_layers", "num_layers")
-
-
-def _depth(config: Any, fields: Sequence[str]) -> str:
-    """The field of a configuration that has the number of layers."""
-    return next(field for field in fields if getattr(config, field, None) is not None)
-
-
-def _truncate_stack(
-    stack: Any, config: Any, field: str, layers: int, total: int | None = None
-) -> None:
-    total = getattr(config, field) if total is None else total
-    kept = evenly_spaced(total, layers)
-    holder, name = _layer_list(stack, total)
-    every = getattr(holder, name)
-    setattr(holder, name, nn.ModuleList(every[i] for i in kept))
-    _hand_on_positions(every[0], every[kept[0]])
-    for number, layer in enumerate(getattr(holder, name)):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):  # by which attention finds its cache
-                module.layer_idx = number
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None:
-        config.layer_types = [kinds[i] for i in kept]
-    # A stack may have a configuration of its own, and the whole model the same field.
-    for own in (config, getattr(stack, "config", config)):
-        for alike in (field, "num_hidden_layers", "num_layers"):
-            if getattr(own, alike, None) == total:
-                setattr(own, alike, layers)
-
-
-def _hand_on_positions(first: nn.Module, kept: nn.Module) -> None:
-    """Give the first layer that is kept what only the first of all has.
-
-    T5's first layer of each stack holds the relative positions for all of them.
-    """
-    for path, module in first.named_modules():
-        if getattr(module, "has_relative_attention_bias", False):
-            heir = kept.get_submodule(path)
-            heir.has_relative_attention_bias = True  # type: ignore[assignment]
-            heir.relative_attention_bias = module.relative_attention_bias
-
-
-def evenly_spaced(total: int, kept: int) -> tuple[int, ...]:
-    """`kept` of the indices 0 … total − 1, evenly spaced, the last among them."""
-    return tuple(round((i + 1) * total / kept) - 1 for i in range(kept))
-
-
-def _layer_list(stack: nn.Module, total: int) -> tuple[nn.Module, str]:
-    """The module that holds the list of layers, and the list's name there.
-
-    A layer may be a list of as many parts (T5's is of 2 or 3): lists within a list are none.
-    """
-    within = {
-        part
-        for each in stack.modules()
-        if isinstance(each, nn.ModuleList) and len(each) == total
-        for layer in each
-        for part in layer.modules()
-    }
-    found = [
-        (holder, name)
-        for holder in stack.modules()
-        if holder not in within
-        for name, child in holder.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == total
-    ]
-    if len(found) != 1:
-        raise InputError.one(
-            type(stack).__name__,
-            f"has {len(found)} lists of {total} layers; which to cut cannot be told",
-            "use the whole model, or a smaller pretrained one",
-        )
-    return found[0]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.vocabulary import tokenizer_of, tokenizer_source
-from kdsearch.study import SAMPLE, Reading, Resolved, Row
+from kdsearch.study import SAMPLE, Reading, Resolved, Row, TrainingSettings
 from kdsearch.study.tags import Entity, scheme_of, scored_entities
 from kdsearch.tasks import TASKS, Encoded, has_languages
 
@@ -73,13 +73,16 @@ class Reader:
     """A tokenizer, as the trainings on a data set use it."""
 
     def __init__(
-        self, resolved: Resolved, dataset: str, model: str, training: Sequence[Row]
+        self,
+        resolved: Resolved,
+        dataset: str,
+        model: str,
+        training: Sequence[Row],
+        settings: TrainingSettings,
     ) -> None:
         data = resolved.datasets[dataset]
-        own = resolved.study.datasets[dataset].max_length
         self.dataset = dataset
-        self.settings = resolved.study.training.for_task(data.task, own)
-        self.max_length_of = "training" if own is None else f"datasets.{dataset}"
+        self.settings = settings
         self._seed = resolved.study.seed
         self._data = DataSpec(
             task=data.task,

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import transformers
 
-from kdsearch.distill.check import config_of, teacher_models
+from kdsearch.distill.check import config_of, settings_for, teacher_models
 from kdsearch.distill.reader import Count, Reader
 from kdsearch.distill.vocabulary import tokenizer_content, tokenizer_source
 from kdsearch.errors import Problem, shortened_list
-from kdsearch.study import SPLITS, Doubt, Reading, Resolved, Row, test_cases
+from kdsearch.study import (
+    SPLITS,
+    Doubt,
+    Reading,
+    Resolved,
+    Role,
+    Row,
+    TrainingSettings,
+    source_of,
+    test_cases,
+)
 
 _MOST_UNKNOWN = 0.95
 """A vocabulary that knows less than this of the validation split is of something else."""
@@ -31,18 +42,19 @@ def readings(
     found: list[Reading] = []
     doubts: list[Doubt] = []
     problems: list[Problem] = []
-    for dataset, alike in _readers(resolved).items():
+    for dataset, groups in _alike(resolved).items():
         every = {
             split: rows(data.digest) for split, data in resolved.datasets[dataset].splits.items()
         }
-        for models in alike:
-            reader = Reader(resolved, dataset, models[0], every["train"])
+        for alike in groups:
+            models = list(alike.models)
+            reader = Reader(resolved, dataset, models[0], every["train"], alike.settings)
             counts = {split: reader.count(split, every[split]) for split in SPLITS}
             for split, count in counts.items():
                 found += (count.reading(dataset, model, split) for model in models)
             for said in (
                 *_unknown_words(reader, models, counts, place),
-                *_cut_rows(reader, models, counts, place),
+                *_cut_rows(reader, alike, counts, place),
             ):
                 if isinstance(said, Problem):
                     problems.append(said)
@@ -53,16 +65,34 @@ def readings(
     return found, doubts, problems
 
 
-def _readers(resolved: Resolved) -> dict[str, list[list[str]]]:
-    """By data set the models that read it, those of one tokenizer together."""
-    wanted: dict[str, dict[str, dict[str, None]]] = {}
+@dataclass(kw_only=True)
+class _Alike:
+    """Models that read a data set alike: with one tokenizer, inputs of one length."""
+
+    settings: TrainingSettings
+    length_of: str
+    """Where the study says what their length is."""
+    models: dict[str, None] = field(default_factory=dict)
+
+
+def _alike(resolved: Resolved) -> dict[str, list[_Alike]]:
+    """By data set the models that read it, those that read it alike together."""
+    wanted: dict[str, dict[tuple[object, ...], _Alike]] = {}
     for case in test_cases(resolved.study):
         groups = wanted.setdefault(case.dataset, {})
         student = resolved.study.students[case.student].model
-        for model in (*teacher_models(resolved, case), student):
+        readers: list[tuple[str, Role]] = [
+            *((model, "outputs") for model in teacher_models(resolved, case)),
+            (student, "student"),
+        ]
+        for model, role in readers:
+            settings = settings_for(resolved, case, role)
             content = tokenizer_content(*tokenizer_source(resolved, model))
-            groups.setdefault(content, {})[model] = None
-    return {dataset: [list(group) for group in each.values()] for dataset, each in wanted.items()}
+            where = source_of(resolved.study, case, role, "max_length")
+            key = (content, settings.max_length, settings.stride)
+            group = groups.setdefault(key, _Alike(settings=settings, length_of=where))
+            group.models[model] = None
+    return {dataset: list(groups.values()) for dataset, groups in wanted.items()}
 
 
 def _embedding_problem(
@@ -112,7 +142,7 @@ def _unknown_words(
 
 
 def _cut_rows(
-    reader: Reader, models: Sequence[str], counts: Mapping[str, Count], place: str
+    reader: Reader, alike: _Alike, counts: Mapping[str, Count], place: str
 ) -> Iterator[Doubt | Problem]:
     """Of the split where most is lost: rows that are cut, entities and answers behind the cut.
 
@@ -122,7 +152,7 @@ def _cut_rows(
     nothing_left = reader.task == "translation" and counts["train"].cut == counts["train"].rows
     if nothing_left:
         split = "train"
-    count, length = counts[split], reader.longest
+    count, length, models = counts[split], reader.longest, list(alike.models)
     if count.cut_share <= _MANY_CUT and count.beyond_share <= _MANY_BEYOND:
         return
     rows = f"{count.cut} of {count.rows} {_SPLIT[split]}"
@@ -137,6 +167,6 @@ def _cut_rows(
         if count.parts is not None:
             what += f"; {count.beyond} of {count.parts} entities lie beyond"
     what += f", as {shortened_list(models)} read{'s' * (len(models) == 1)} them"
-    mend = f"raise {reader.max_length_of}.max_length, up to what the models have positions for"
+    mend = f"raise {alike.length_of}, up to what the models have positions for"
     made = Problem if nothing_left else Doubt
     yield made(place=f"{place}: datasets.{reader.dataset}", what=what, mend=mend)

@@ -223,7 +223,14 @@ class _Worker:
         task = TASKS[data.task]
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
-        model = build_model(training.model, task, data.labels, tokenizer, self._resolved)
+        model = build_model(
+            training.model,
+            task,
+            data.labels,
+            tokenizer,
+            self._resolved,
+            dropout=settings.dropout,
+        )
         model.to(self._device)
         examples = self._encoded(model, training.model, data, "train", settings, labelled=not kept)
         if task.wide:

@@ -18,6 +18,7 @@ from kdsearch.agenda import Epoch, TrainingCurve
 from kdsearch.distill.batch_loss import BatchLoss
 from kdsearch.distill.curve import EntropyCurve
 from kdsearch.distill.evaluation import BATCHES_PER_GROUP, Evaluation, autocast
+from kdsearch.distill.optimizer import optimizer_of, schedule_of
 from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import Encoded, Task
@@ -78,9 +79,9 @@ class TrainingState:
         self.history = History()
         self._task, self._loss_of, self._parts = task, loss_of, parts
         self._device = examples.labels.device
-        self._optimizer = _optimizer(model, settings, learning_rate)
+        self._optimizer = optimizer_of(model, settings, learning_rate)
         steps = settings.epochs * self.steps_per_epoch
-        self._schedule = LambdaLR(self._optimizer, _schedule(settings, steps))
+        self._schedule = LambdaLR(self._optimizer, schedule_of(settings, steps))
         enabled = settings.precision == "fp16"
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=enabled)
         self._total = torch.zeros((), device=self._device)
@@ -172,8 +173,9 @@ def train(
 ) -> History:
     """Train from `state` to the last epoch, each of which `validate` scores.
 
-    A loss that is not finite ends the training: it diverged, and has no score. A training that
-    has `checkpoints` goes on from the last of them, as if it had never been interrupted.
+    A loss that is not finite ends the training: it diverged, and has no score, unless it passed one
+    of the settings' `stops` before. A training that has `checkpoints` goes on from the last of
+    them, as if it had never been interrupted.
     """
     examples, settings, history = state.examples, state.settings, state.history
     resumed = checkpoints.load() if checkpoints is not None else None
@@ -190,9 +192,10 @@ def train(
         epoch = _epoch(number, state.end(), validate())
         history.epochs.append(epoch)
         if epoch.train_loss is None or epoch.validation_loss is None:
-            history.diverged = True
+            history.diverged = settings.stops is None or history.best is None
             break
-        _keep(history, epoch, state.model, keep_lowest_loss)
+        if settings.stops is None or number in settings.stops:
+            _keep(history, epoch, state.model, keep_lowest_loss)
         if checkpoints is not None and checkpoints.due and number < settings.epochs:
             checkpoints.save(state.done, state.snapshot())
     return state.finish()
@@ -232,41 +235,6 @@ def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tenso
     every = [batch for group in sorted_groups for batch in group.split(size)]
     for position in torch.randperm(len(every), generator=generator).tolist():
         yield every[position]
-
-
-def _optimizer(
-    model: nn.Module, settings: TrainingSettings, learning_rate: float
-) -> torch.optim.AdamW:
-    """AdamW; biases and norms (everything of one dimension) do not decay, as is usual."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, object]] = [
-        {"params": [p for p in parameters if p.dim() > 1]},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=learning_rate,
-        betas=settings.adam.betas,
-        eps=settings.adam.epsilon,
-        weight_decay=settings.adam.weight_decay,
-    )
-
-
-def _schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
-    """The factor of the learning rate at each step."""
-    warmup = round(settings.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        rest = (step - warmup) / max(1, steps - warmup)
-        if settings.schedule == "linear":
-            return max(0.0, 1 - rest)
-        if settings.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
-        return 1.0
-
-    return factor
 
 
 def _epoch(number: int, train_loss: float, scored: Evaluation) -> Epoch:

@@ -11,6 +11,7 @@ from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.analysis import CaseResult
 from kdsearch.report.markdown import escape, score, table
 from kdsearch.search import SYMBOLS
+from kdsearch.study import TrainingSettings
 
 _PIPELINES = {"classification": "text-classification", "ner": "token-classification"}
 """Of the tasks that transformers 5 has a pipeline for."""
@@ -113,13 +114,14 @@ def _again(outcome: Outcome, again: Again | None) -> list[str]:
 def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, object]]:
     settings = training.settings
     parameters = None if outcome.parameters is None else f"{outcome.parameters:,}"
-    layers = "all" if training.model.layers is None else f"{training.model.layers}, evenly spaced"
+    layers = training.model.layers
+    kept = f"{layers}, evenly spaced" if isinstance(layers, int) else layers or "all"
     taught = training.taught
     epoch = taught.teacher.epoch
     of = f", epoch {epoch}" if epoch is not None else ""
     return [
         ("student", training.model.name),
-        ("layers kept of it", layers),
+        ("layers kept of it", kept),
         ("parameters", parameters),
         ("teacher", f"{taught.teacher.model.name}, {taught.checkpoint_name}{of}"),
         ("distance", training.objective.kind.upper()),
@@ -130,11 +132,21 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
         ("learning rate", f"{training.learning_rate:g}"),
         ("epochs", f"{settings.epochs}, of which {outcome.best_epoch} is kept"),
         ("batch size", settings.batch_size),
+        ("optimizer", _optimizer(settings)),
+        ("dropout", "the model's own" if settings.dropout is None else f"{settings.dropout:g}"),
         ("most tokens", settings.max_length),
         ("precision", settings.precision),
         ("seed", training.seed),
         ("key of the training", training.key),
     ]
+
+
+def _optimizer(settings: TrainingSettings) -> str:
+    if settings.sgd is None:
+        return f"AdamW, weight decay {settings.adam.weight_decay:g}"
+    sgd = settings.sgd
+    nesterov = "Nesterov " if sgd.nesterov else ""
+    return f"SGD, {nesterov}momentum {sgd.momentum:g}, weight decay {sgd.weight_decay:g}"
 
 
 def _data(agenda: Agenda, case: CaseResult, training: StudentTraining) -> str:

@@ -1,16 +1,23 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
+from kdsearch.study.cases import TestCase, test_cases
 from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.effective import (
+    asked_layers,
+    effective_settings,
+    rates,
+    setting_axes,
+    source_of,
+)
 from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
+from kdsearch.study.layers import Layers, kept_layers, named_layers, shown_layers
 from kdsearch.study.load import (
-    TestCase,
     differences,
     load_study,
     parse_study,
     shipped_studies,
     space_of,
-    test_cases,
 )
 from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.preflight import (
@@ -45,11 +52,9 @@ from kdsearch.study.rows import (
     units_per_row,
 )
 from kdsearch.study.schema import (
-    LATER,
     ROLES,
     SHARES,
     SPLITS,
-    Adam,
     Dataset,
     Model,
     Resources,
@@ -58,9 +63,10 @@ from kdsearch.study.schema import (
     Study,
     Teacher,
     TestCases,
-    TrainingSettings,
     largest_score,
 )
+from kdsearch.study.section import LATER
+from kdsearch.study.settings import AXES, Adam, Sgd, TrainingSettings
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
 from kdsearch.study.sources import changed_sources, digest_model, find_model
 from kdsearch.study.survey import survey
@@ -68,6 +74,7 @@ from kdsearch.study.travel import travelling_files
 from kdsearch.study.versions import installed_versions
 
 __all__ = [
+    "AXES",
     "CATALOGUE",
     "FORMAT",
     "GOLD",
@@ -82,6 +89,7 @@ __all__ = [
     "DatasetFacts",
     "Doubt",
     "Entry",
+    "Layers",
     "Model",
     "Preflight",
     "Reading",
@@ -93,6 +101,7 @@ __all__ = [
     "Resources",
     "Role",
     "Row",
+    "Sgd",
     "Share",
     "SplitFacts",
     "Study",
@@ -101,29 +110,37 @@ __all__ = [
     "TestCase",
     "TestCases",
     "TrainingSettings",
+    "asked_layers",
     "cache_bytes",
     "changed_sources",
     "columns_of",
     "differences",
     "digest_model",
     "digest_rows",
+    "effective_settings",
     "find_model",
     "given_labels",
     "hub_model",
     "hub_rows",
     "installed_versions",
+    "kept_layers",
     "known_rows",
     "label_count",
     "largest_score",
     "load_study",
+    "named_layers",
     "parse_study",
     "passed_weights",
     "preflight_digest",
+    "rates",
     "reachable",
     "read_dataset",
     "readable_size",
     "resolve",
+    "setting_axes",
     "shipped_studies",
+    "shown_layers",
+    "source_of",
     "source_paths",
     "space_of",
     "survey",

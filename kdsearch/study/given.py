@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from kdsearch.errors import Problem
 from kdsearch.search import Checkpoint
+from kdsearch.study.cases import test_cases
 from kdsearch.study.labels import spelt_as
-from kdsearch.study.load import test_cases
 from kdsearch.study.schema import Study, Teacher
 from kdsearch.study.tags import scheme_of
 

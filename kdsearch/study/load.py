@@ -7,35 +7,24 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import is_typeddict
 
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import Inner, Space
+from kdsearch.study.cases import TestCase, case_count, test_cases
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.schema import PATTERNS, Dataset, Student, Study, Teacher
+from kdsearch.study.effective import Axes, asked_layers, rates, setting_axes, setting_problems
+from kdsearch.study.schema import PATTERNS, Dataset, Study, Teacher
 from kdsearch.study.yaml_file import read_yaml
 
 _MOST_CASES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestCase:
-    """A dataset, a teacher and a student, by their names in the study."""
-
-    __test__ = False
-
-    dataset: str
-    teacher: str
-    student: str
-
-    def __str__(self) -> str:
-        return f"{self.dataset}/{self.teacher}/{self.student}"
 
 
 def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
@@ -81,6 +70,10 @@ def parse_study(
     except (TypeError, ValueError, RecursionError) as error:  # of a mapping from elsewhere
         raise InputError.one(place, f"cannot be read: {error}") from None
     problems += _references(study, place)
+    if not problems:
+        axes = {case: setting_axes(space_of(study, case)) for case in test_cases(study)}
+        problems += setting_problems(study, place, axes)
+        problems += _layer_problems(study, place, axes)
     if problems:
         raise InputError(problems)
     return study
@@ -91,8 +84,8 @@ def _spelt_out(value: Any, kind: Any) -> Any:
     kind = _plain_kind(kind)
     items = get_args(kind)
     if _is_section(kind):
-        fields = kind.model_fields if isinstance(value, dict) else {}
-        return _each(value, lambda key: fields[key].annotation if key in fields else Any)
+        fields = _fields_of(kind)
+        return _each(value, lambda key: fields.get(key, Any))
     if get_origin(kind) is dict:
         return _each(value, lambda key: items[1])
     if get_origin(kind) is tuple and Ellipsis in items:
@@ -113,32 +106,13 @@ def _each(value: Any, kind_of: Callable[[str], Any]) -> Any:
     return {key: _spelt_out(inner, kind_of(key)) for key, inner in value.items()}
 
 
-def test_cases(study: Study) -> tuple[TestCase, ...]:
-    """The test cases of a study, in the order of its file."""
-    return tuple(
-        TestCase(dataset=dataset, teacher=teacher, student=student)
-        for block in study.test_cases
-        for dataset in block.dataset or study.datasets
-        for teacher in block.teacher or study.teachers
-        for student in block.student or study.students
-    )
-
-
-def _case_count(study: Study) -> int:
-    return sum(
-        len(block.dataset or study.datasets)
-        * len(block.teacher or study.teachers)
-        * len(block.student or study.students)
-        for block in study.test_cases
-    )
-
-
 def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
     """The grid of a test case: the study's, less what the case's teacher does not have.
 
     `inner` is another inner tuning than the study's, to compare the two.
     """
-    space = study.search.space(tuple(study.teachers[case.teacher].given))
+    given = tuple(study.teachers[case.teacher].given)
+    space = study.search.space(given, rates(study, case))
     return replace(space, inner=inner) if inner else space
 
 
@@ -149,7 +123,7 @@ def differences(old: Study, new: Study) -> list[str]:
     """
 
     def leaves(value: object, path: str) -> dict[str, object]:
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             parts = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
         elif isinstance(value, list) and value:
             parts = ((f"{path}[{index}]", inner) for index, inner in enumerate(value))
@@ -205,7 +179,7 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
         context = detail["ctx"]
         what = f"needs {context['min_length']} at least, has {context['actual_length']}"
         return Problem(place=where, what=what)
-    if detail["type"] == "model_type":
+    if detail["type"] in ("model_type", "dict_type") and _fields_at(detail["loc"]):
         mend = f"its keys: {', '.join(_fields_at(detail['loc']))}"
         return Problem(place=where, what="is a section, with keys and their values", mend=mend)
     if detail["type"] == "string_pattern_mismatch":
@@ -253,11 +227,11 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
     kind: Any = Study
     for part in location:
         if _is_section(kind):
-            kind = kind.model_fields[str(part)].annotation
+            kind = _fields_of(kind)[str(part)]
         else:  # dict[str, X] or tuple[X, ...]: the item's type
             kind = [a for a in get_args(kind) if a is not Ellipsis][-1]
         kind = _plain_kind(kind)
-    return tuple(kind.model_fields) if _is_section(kind) else ()
+    return tuple(_fields_of(kind)) if _is_section(kind) else ()
 
 
 def _plain_kind(kind: Any) -> Any:
@@ -268,7 +242,14 @@ def _plain_kind(kind: Any) -> Any:
 
 
 def _is_section(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+    return is_typeddict(kind) or (isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+def _fields_of(section: Any) -> dict[str, Any]:
+    """The keys of a section and their types."""
+    if is_typeddict(section):
+        return get_type_hints(section, include_extras=True)
+    return {name: field.annotation for name, field in section.model_fields.items()}
 
 
 def _unknown(where: str, name: str, known: Sequence[str] | Any, what: str) -> Problem:
@@ -305,7 +286,6 @@ def _references(study: Study, place: str) -> list[Problem]:
         problems += _teacher_problems(study, place, name, teacher, check)
     for name, student in study.students.items():
         check(f"students.{name}.model", student.model, study.models, "a model of this study")
-        problems += _layer_problems(study, place, name, student)
     for i, block in enumerate(study.test_cases):
         for field, known in (
             ("dataset", study.datasets),
@@ -314,8 +294,8 @@ def _references(study: Study, place: str) -> list[Problem]:
         ):
             for entry in getattr(block, field) or ():
                 check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
-    if _case_count(study) > _MOST_CASES:
-        what = f"are {_case_count(study):,}, more than {_MOST_CASES:,}"
+    if case_count(study) > _MOST_CASES:
+        what = f"are {case_count(study):,}, more than {_MOST_CASES:,}"
         return [*problems, Problem(place=f"{place}: test_cases", what=what, mend="leave some out")]
     seen: set[TestCase] = set()
     for case in test_cases(study):
@@ -354,14 +334,12 @@ def _teacher_problems(
     ]
 
 
-def _layer_problems(study: Study, place: str, name: str, student: Student) -> list[Problem]:
-    donor = study.models.get(student.model)
-    if student.layers is None or donor is None or donor.config is None:
-        return []
-    return [
-        Problem(
-            place=f"{place}: students.{name}.layers",
-            what=f"{student.model} is a configuration at random: there are no layers worth keeping",
-            mend="give the number of layers in a model's config",
-        )
-    ]
+def _layer_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) -> list[Problem]:
+    what = "is a configuration at random: there are no layers worth keeping"
+    mend = "give the number of layers in a model's config"
+    found = (
+        Problem(place=f"{place}: {where}", what=f"{model} {what}", mend=mend)
+        for where, model, _ in asked_layers(study, axes)
+        if study.models[model].config is not None
+    )
+    return list(dict.fromkeys(found))

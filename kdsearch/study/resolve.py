@@ -11,12 +11,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from kdsearch.errors import InputError, Problem, shortened_list
+from kdsearch.study.cases import TestCase, test_cases
+from kdsearch.study.effective import asked_layers, effective_settings, rates, setting_axes
 from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
-from kdsearch.study.load import TestCase, test_cases
+from kdsearch.study.layers import named_layers, shown_layers
+from kdsearch.study.load import space_of
 from kdsearch.study.parsers import GOLD, Row, units_of
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
-from kdsearch.study.schema import Model, Study
+from kdsearch.study.schema import ROLES, Model, Study
 from kdsearch.study.sources import NOT_WEIGHTS, combined, data_digests, model_digests
 from kdsearch.study.standin import stand_in
 from kdsearch.study.versions import installed_versions
@@ -213,7 +216,7 @@ def _drawn_before(study: Study, name: str, known: Resolved | None) -> bool:
 
     While the study says the same of it, its rows stay as they were drawn.
     """
-    if known is None or known.study.datasets.get(name) != study.datasets[name]:
+    if known is None or not _same_rows(known.study, study, name):
         return False
     before = known.datasets[name]
     return bool(before.cut) and before.drawn is None
@@ -222,10 +225,20 @@ def _drawn_before(study: Study, name: str, known: Resolved | None) -> bool:
 def _as_before(study: Study, name: str, given: list[tuple[str, ...]], known: Resolved) -> bool:
     """Whether a data set's rows are those that an earlier version of the study has."""
     before = known.study
-    if (before.seed, before.datasets.get(name)) != (study.seed, study.datasets[name]):
+    if before.seed != study.seed or not _same_rows(before, study, name):
         return False
     depends = known.datasets[name].task == "ner" and study.datasets[name].labels is None
     return not depends or given == labels_given(before, name, known.models)
+
+
+def _same_rows(before: Study, study: Study, name: str) -> bool:
+    """Whether two studies say the same of a data set, how it is trained on aside."""
+    sections = (each.datasets.get(name) for each in (before, study))
+    old, new = (
+        section and section.model_copy(update={"training": {}, "learning_rate": None})
+        for section in sections
+    )
+    return old == new
 
 
 def _resolve_models(
@@ -356,25 +369,29 @@ def _listed(folder: Path) -> list[Path]:
 
 def _too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) -> list[Problem]:
     problems = []
-    for name, student in study.students.items():
-        donor = models.get(student.model)
-        if student.layers is None or donor is None or donor.path is None:
+    axes = {case: setting_axes(space_of(study, case)) for case in test_cases(study)}
+    for where, model, wanted in dict.fromkeys(asked_layers(study, axes)):
+        donor = models.get(model)
+        sides = None if donor is None or donor.path is None else _sides(_config(Path(donor.path)))
+        if sides is None:
             continue
-        layers = _layers(_config(Path(donor.path)))
-        if layers is not None and student.layers > layers:
-            what = f"asks for {student.layers} layers of {student.model}, which has {layers}"
-            problems.append(Problem(place=f"{place}: students.{name}.layers", what=what))
+        named, least = named_layers(wanted), min(sides)
+        if (wanted > len(sides) * least) if named is None else (named[-1] >= least):
+            each = " on a side" if named is not None and len(sides) > 1 else ""
+            has = least if named is not None else len(sides) * least
+            what = f"asks for {shown_layers(wanted)} of {model}, which has {has}{each}"
+            mend = f"these are 0 to {least - 1}" if named is not None else ""
+            problems.append(Problem(place=f"{place}: {where}", what=what, mend=mend))
     return problems
 
 
-def _layers(config: dict[str, Any]) -> int | None:
-    """The layers of a model, of an encoder-decoder those of both sides."""
+def _sides(config: dict[str, Any]) -> tuple[int, ...] | None:
+    """The layers of a model; of an encoder-decoder those of its encoder and its decoder."""
     numbers = {field: value for field, value in config.items() if isinstance(value, int)}
     encoder = next((numbers[f] for f in _LAYER_FIELDS if f in numbers), None)
     if encoder is None or not config.get("is_encoder_decoder"):
-        return encoder
-    decoder = next((numbers[f] for f in _DECODER_FIELDS if f in numbers), encoder)
-    return 2 * min(encoder, decoder)
+        return None if encoder is None else (encoder,)
+    return encoder, next((numbers[f] for f in _DECODER_FIELDS if f in numbers), encoder)
 
 
 def _unlabelled_problems(
@@ -426,8 +443,9 @@ def _equal_cases(
             (
                 datasets[case.dataset].model_copy(update={"files": None}),
                 [content(name) for name in names],
-                (teacher.fine_tune, teacher.labels),
-                (content(student.model), student.layers),
+                (teacher.fine_tune, teacher.labels, teacher.layers),
+                (content(student.model), student.layers, rates(study, case)),
+                [effective_settings(study, case, role) for role in ROLES],
             )
         )
         if same in first:

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     model_validator,
@@ -18,9 +16,10 @@ from pydantic import (
 
 from kdsearch.search import TIED, Axis, Checkpoint, Inner, Space, Tied, Value
 from kdsearch.search.objectives import significant
+from kdsearch.study.layers import Layers
+from kdsearch.study.section import Positive, PositiveInt, Section
+from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
 
-Positive = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
 _NAME = r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
@@ -51,9 +50,6 @@ PATTERNS = {
 }
 """What a text that does not match is not, and what would."""
 SPLITS = ("train", "validation", "test")
-LATER = "came after keys were pinned"
-"""Marks a field that keys would cover and that older trainings did not have. Its default is what
-they did, and while it has that it is left out of the digest: `Annotated[bool, LATER] = False`."""
 Role = Literal["teacher", "outputs", "student"]
 """What a training is for: a teacher, what a teacher says, or a student."""
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -77,8 +73,6 @@ NEEDED = {
     "translation": ("text", "label"),
 }
 """What a data set of one's own files must say, by task; qa has SQuAD's columns by default."""
-MAX_LENGTH = {"classification": 128, "ner": 128, "qa": 384, "translation": 128}
-"""In tokens, where the study says nothing. qa: of a window, as in the paper's App. B."""
 
 
 def largest_score(metric: str) -> float:
@@ -115,12 +109,6 @@ def _student_temperature(value: object) -> float | Tied:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A section of a study file: frozen, strict, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 FileSource = str | tuple[str, ...] | dict[str, str]
@@ -203,6 +191,10 @@ class Dataset(Section):
     """
     max_length: PositiveInt | None = None
     """In tokens. Default: that of `training`."""
+    training: TrainingChanges = Field(default_factory=dict)
+    """What differs from the study's settings, of its teachers and students."""
+    learning_rate: Rates | None = None
+    """Of its students. Default: the search's."""
     limit: Limit = Limit()
     group: str | None = None
     """files: the column that says which training rows belong together, so that no validation or
@@ -223,6 +215,10 @@ class Dataset(Section):
             missing = [name for name in NEEDED[task or ""] if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"files of {task} need {', '.join(missing)}")
+        if self.max_length is not None and "max_length" in self.training:
+            raise ValueError("max_length stands here and in training; keep one")
+        if self.learning_rate is not None:
+            _distinct(self.learning_rate, "learning_rate")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels have the same name")
         if task is not None:
@@ -293,7 +289,11 @@ class Teacher(Section):
     """A teacher: a model to fine-tune here, or one or two checkpoints that are given."""
 
     model: str | None = None
+    layers: Layers | None = None
+    """Which of the model's to keep. Default: all."""
     fine_tune: FineTune = FineTune()
+    training: TrainingChanges = Field(default_factory=dict)
+    """What differs from the settings of the study and of the data set, its outputs' too."""
     checkpoint: str | None = None
     """A model of this study that is already fine-tuned; stage t is then skipped."""
     t_hs: str | None = None
@@ -316,6 +316,14 @@ class Teacher(Section):
             raise ValueError("labels name the outputs of a given teacher; remove them")
         if self.model is None and self.fine_tune != FineTune():
             raise ValueError("a given teacher is not fine-tuned; remove fine_tune")
+        if self.model is None and self.layers is not None:
+            raise ValueError("a given teacher is used whole; remove layers")
+        unused = self.training.keys() - {*FORWARD}
+        if self.model is None and unused:
+            names = ", ".join(sorted(unused))
+            raise ValueError(f"a given teacher is not trained; remove {names} from training")
+        if self.fine_tune.epochs is not None and "epochs" in self.training:
+            raise ValueError("epochs stand in fine_tune and in training; keep one")
         return self
 
     @property
@@ -330,11 +338,21 @@ class Teacher(Section):
 
 
 class Student(Section):
-    """A student: a model of this study, or evenly spaced layers of it."""
+    """A student: a model of this study, or some layers of it."""
 
     model: str
-    layers: PositiveInt | None = None
-    """How many layers to keep; the last is among them. Default: all."""
+    layers: Layers | None = None
+    """Which to keep: `3`, evenly spaced, the last among them; `first 3`; `0+2+4`. Default: all."""
+    training: StudentChanges = Field(default_factory=dict)
+    """What differs from the settings of the study and of the data set."""
+    learning_rate: Rates | None = None
+    """Default: the data set's, else the search's."""
+
+    @model_validator(mode="after")
+    def _distinct_rates(self) -> Student:
+        if self.learning_rate is not None:
+            _distinct(self.learning_rate, "learning_rate")
+        return self
 
 
 class TestCases(Section):
@@ -419,8 +437,10 @@ class Search(Section):
             raise ValueError("order names teacher, student_temperature and distance once each")
         return self
 
-    def space(self, given: tuple[Checkpoint, ...] = ()) -> Space:
-        """The space of a test case; `given` are the checkpoints of a teacher that was given."""
+    def space(
+        self, given: tuple[Checkpoint, ...] = (), rates: tuple[float, ...] | None = None
+    ) -> Space:
+        """The space of a test case, for a teacher's `given` checkpoints, at its own `rates`."""
         teachers = given if given == (Checkpoint.GIVEN,) else tuple(map(Checkpoint, self.teacher))
         values: dict[str, tuple[Value, ...]] = {
             "teacher": teachers,
@@ -429,7 +449,7 @@ class Search(Section):
             "alpha": self.alpha,
             # As objectives hold them, so that the best one is found again among these.
             "temperature": tuple(map(significant, self.temperature.broad)),
-            "learning_rate": self.learning_rate,
+            "learning_rate": rates or self.learning_rate,
         }
 
         def axes(*names: str) -> tuple[Axis, ...]:
@@ -442,57 +462,6 @@ class Search(Section):
             inner=Inner(self.inner),
             fixed=(("gradient_scale", self.gradient_scale),),
         )
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Adam(Section):
-    """AdamW. It nearly cancels a constant factor of the loss at α = 1, but not where ε matters."""
-
-    # A list too: what a validator saw before comes as Python's, not as JSON's.
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
-    epsilon: Positive = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-
-
-class TrainingSettings(Section):
-    """How a teacher or a student is trained; all of it is part of a training's key."""
-
-    epochs: PositiveInt = 10
-    """Of one run; the epoch of the best validation score is kept."""
-    batch_size: PositiveInt = 32
-    max_length: PositiveInt | None = None
-    """In tokens. Longer inputs are cut, contexts read in windows. Default: MAX_LENGTH's."""
-    stride: PositiveInt | None = None
-    """qa: how many tokens two windows of a context share. Default: 128, at most half a window."""
-    beams: PositiveInt | None = None
-    """translation: of the beam search. Default: 5."""
-    hidden_dtype: Literal["bf16", "fp32"] | None = None
-    """translation: of the teacher's hidden states in the cache. Default: bf16."""
-    adam: Adam = Adam()
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The share of the steps over which the learning rate rises from 0."""
-    clip: Positive | None = None
-    """The largest norm of the gradient; default: no clipping."""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """fp32, or mixed precision."""
-    cpu_threads: PositiveInt = 1
-
-    def for_task(self, task: str, max_length: int | None) -> TrainingSettings:
-        """With every default of `task` filled in, and without what it does not use.
-
-        `max_length` is the data set's own. So a key covers what its training depends on, no more.
-        """
-        length = max_length or self.max_length or MAX_LENGTH[task]
-        update = {
-            "max_length": length,
-            "stride": (self.stride or min(128, length // 2)) if task == "qa" else None,
-            "beams": (self.beams or 5) if task == "translation" else None,
-            "hidden_dtype": (self.hidden_dtype or "bf16") if task == "translation" else None,
-        }
-        return self.model_copy(update=update)
 
 
 def _gpus(value: float) -> float:

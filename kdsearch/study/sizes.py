@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdsearch.study.schema import Model, Study
+from kdsearch.study.layers import kept_layers
+from kdsearch.study.schema import Model
+from kdsearch.study.settings import TrainingSettings
 
 _ITEM_BYTES = {"fp32": 4, "bf16": 2}
 _KNOWN = {
@@ -34,17 +36,22 @@ _BASE = (12, 768)
 
 
 def cache_bytes(
-    study: Study, task: str, model: str, units: float, labels: int, path: str | None = None
+    settings: TrainingSettings,
+    task: str,
+    model: Model,
+    units: float,
+    labels: int,
+    path: str | None = None,
 ) -> int:
     """About how many bytes one checkpoint's outputs on all splits take.
 
-    `units` are the splits' scored units, `model` is the teacher in the study and `path` its folder,
-    where that is known. Translation keeps hidden states, and the head that makes logits of them; of
-    a model of the Hub that is not known here a width of 1,024 is assumed.
+    `units` are the splits' scored units, `model` is the teacher, `settings` are its outputs', and
+    `path` is its folder, where that is known. Translation keeps hidden states, and the head that
+    makes logits of them; of a model of the Hub that is not known here a width of 1,024 is assumed.
     """
     if task == "translation":
-        width, vocabulary = _sizes(study.models[model], path)
-        dtype = study.training.for_task(task, None).hidden_dtype
+        width, vocabulary = _sizes(model, path)
+        dtype = settings.for_task(task).hidden_dtype
         assert dtype is not None  # `for_task` filled it in
         return round(units * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
     width = 2 if task == "qa" else labels
@@ -60,15 +67,15 @@ def _shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
     return (layers, width) if layers and width else None
 
 
-def passed_weights(model: Model, layers: int | None = None) -> float:
-    """About how many weights a token passes, embeddings aside, in so many layers of a model.
+def passed_weights(model: Model, layers: int | str | None = None) -> float:
+    """About how many weights a token passes, embeddings aside, in some layers of a model.
 
     It serves to compare models, and reads no file: one of which the study says nothing is taken to
     be a base model.
     """
     found = _shape(model.config) if model.config else _SHAPES.get(model.hub or "")
     depth, width = found or _BASE
-    return 12.0 * width**2 * (layers or depth)
+    return 12.0 * width**2 * (depth if layers is None else len(kept_layers(layers, depth)))
 
 
 def readable_size(count: float) -> str:

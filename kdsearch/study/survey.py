@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from kdsearch.errors import Problem
-from kdsearch.study.load import test_cases
+from kdsearch.study.cases import test_cases
 from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
 from kdsearch.study.resolve import Resolved, ResolvedDataset

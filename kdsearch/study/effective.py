@@ -1,0 +1,152 @@
+"""What is in effect in a test case, whose data set, teacher and student have a say of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdsearch.errors import Problem
+from kdsearch.search import Space, Value
+from kdsearch.study.cases import TestCase
+from kdsearch.study.schema import Role, Study
+from kdsearch.study.settings import AXES, SECTIONS, TrainingSettings
+
+Axes = Mapping[str, tuple[Value, ...]]
+"""The values of axes, by their names."""
+_TOGETHER = ("optimizer", "momentum", "nesterov", "epochs", "schedule", "warmup")
+"""The axes of which a value may not go with one of another."""
+_OPTIMIZERS = {section: name for name, (section, _) in SECTIONS.items()}
+
+
+def setting_axes(space: Space) -> Axes:
+    """The axes of a space that are settings of a training, layers or the learning rate."""
+    every = (*space.compared, *space.tuned)
+    return {axis.name: axis.values for axis in every if axis.name in AXES}
+
+
+def rates(study: Study, case: TestCase) -> tuple[float, ...]:
+    """The learning rates of a case's students: the student's, else the data set's, the search's."""
+    student, dataset = study.students[case.student], study.datasets[case.dataset]
+    return student.learning_rate or dataset.learning_rate or study.search.learning_rate
+
+
+def effective_settings(study: Study, case: TestCase, role: Role) -> TrainingSettings:
+    """A case's settings for a role, not yet for its task: those of the study, changed by others.
+
+    A student's own win over its data set's, and a teacher's do, which its outputs share. Raises
+    pydantic's `ValidationError` where they do not go together.
+    """
+    return study.training.but(*(change for _, change in _changes(study, case, role)))
+
+
+def source_of(study: Study, case: TestCase, role: Role, setting: str) -> str:
+    """Where the study says what a setting is in effect: `students.small.training.epochs`."""
+    for where, change in reversed(_changes(study, case, role)):
+        if setting in change:
+            return f"{where}.{setting}"
+    return f"training.{setting}"
+
+
+def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mapping[str, Any]]]:
+    """What changes the study's settings, and where that stands. The last one wins."""
+    dataset, teacher = study.datasets[case.dataset], study.teachers[case.teacher]
+    own = f"teachers.{case.teacher}"
+    changes: list[tuple[str, Mapping[str, Any]]] = [
+        (f"datasets.{case.dataset}.training", dataset.training),
+    ]
+    if dataset.max_length is not None:
+        changes.append((f"datasets.{case.dataset}", {"max_length": dataset.max_length}))
+    if role == "student":
+        student = study.students[case.student]
+        # It reads what its teacher wrote.
+        written = {n: value for n, value in teacher.training.items() if n == "hidden_dtype"}
+        changes += [
+            (f"{own}.training", written),
+            (f"students.{case.student}.training", student.training),
+        ]
+    else:
+        changes.append((f"{own}.training", teacher.training))
+    if role == "teacher" and teacher.fine_tune.epochs is not None:
+        changes.append((f"{own}.fine_tune", {"epochs": teacher.fine_tune.epochs}))
+    return changes
+
+
+def asked_layers(study: Study, axes: Mapping[TestCase, Axes]) -> Iterator[tuple[str, str, Any]]:
+    """Where some layers of a model are asked for, which model, and which layers."""
+    for kind, users in (("teachers", study.teachers), ("students", study.students)):
+        for name, user in users.items():
+            if user.layers is not None:
+                assert user.model is not None  # a given teacher is used whole
+                yield f"{kind}.{name}.layers", user.model, user.layers
+    for case, found in axes.items():
+        for layers in found.get("layers", ()):
+            yield "search.layers", study.students[case.student].model, layers
+
+
+def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) -> list[Problem]:
+    """Settings that do not go together, or are of an optimizer that nothing uses.
+
+    `axes` are those of each test case of the study in the file `place`.
+    """
+    problems: dict[Problem, None] = {}
+    used: dict[str, set[str]] = {}
+    given: dict[str, set[str]] = {"training": set()}
+    if study.training.sgd is not None:
+        given["training"].add("sgd")
+    if study.training.adam != TrainingSettings().adam:
+        given["training"].add("adam")
+    checked: set[tuple[TrainingSettings, tuple[Any, ...]]] = set()
+    roles: tuple[Role, ...] = ("teacher", "student")
+    for case, role in product(axes, roles):
+        if role == "teacher" and study.teachers[case.teacher].given:
+            continue
+        values = axes[case] if role == "student" else {}
+        changes = [(where, change) for where, change in _changes(study, case, role) if change]
+        try:
+            settings = effective_settings(study, case, role)
+        except ValidationError as error:
+            where = changes[-1][0]
+            problems |= {Problem(place=f"{place}: {where}", what=_words(error)): None}
+            continue
+        if (settings, tuple(values.items())) not in checked:
+            checked.add((settings, tuple(values.items())))
+            problems |= dict.fromkeys(_axis_problems(settings, values, f"{place}: search"))
+        for where, change in (("training", {}), *changes):
+            sections = {SECTIONS[name][0] for name in _optimizers(settings, values)}
+            used.setdefault(where, set()).update(sections)
+            given.setdefault(where, set()).update(change.keys() & _OPTIMIZERS.keys())
+    for where, sections in given.items():
+        for section in sorted(sections - used.get(where, sections)):
+            mend = f"remove it, or take optimizer: {_OPTIMIZERS[section]}"
+            what = "is of an optimizer that is not used"
+            problems |= {Problem(place=f"{place}: {where}.{section}", what=what, mend=mend): None}
+    return list(problems)
+
+
+def _optimizers(settings: TrainingSettings, axes: Axes) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = axes.get("optimizer", (settings.optimizer,))
+    return found
+
+
+def _axis_problems(settings: TrainingSettings, axes: Axes, place: str) -> Iterator[Problem]:
+    """Axes of another optimizer than those used, and values that do not go together."""
+    kinds = [SECTIONS[name][1] for name in _optimizers(settings, axes)]
+    for name in axes.keys() & {"momentum", "nesterov"}:
+        if not any(name in kind.model_fields for kind in kinds):
+            what, mend = f"{name} is of an optimizer that is not used", "take optimizer: sgd"
+            yield Problem(place=f"{place}.{name}", what=what, mend=mend)
+    names = [name for name in _TOGETHER if name in axes]
+    for point in product(*(axes[name] for name in names)):
+        values = dict(zip(names, point, strict=True))
+        try:
+            settings.at(values)
+        except ValidationError as error:
+            shown = ", ".join(f"{name} {value}" for name, value in values.items())
+            yield Problem(place=place, what=f"{shown}: {_words(error)}")
+
+
+def _words(error: ValidationError) -> str:
+    return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())

@@ -1,0 +1,201 @@
+"""How a teacher or a student is trained: the settings, changes of them, and those that are axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import Field, TypeAdapter, model_validator
+from typing_extensions import TypedDict
+
+from kdsearch.search import Value
+from kdsearch.study.layers import Layers
+from kdsearch.study.section import LATER, STRICT, VALUES, Positive, PositiveInt, Section
+
+MAX_LENGTH = {"classification": 128, "ner": 128, "qa": 384, "translation": 128}
+"""In tokens, where the study says nothing. qa: of a window, as in the paper's App. B."""
+FORWARD = ("batch_size", "max_length", "stride", "beams", "hidden_dtype", "precision")
+"""The settings that a forward pass has too: all that a given teacher needs."""
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+# A list too, as `Adam.betas`.
+Stops = Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+Optimizer = Literal["adamw", "sgd"]
+
+
+class Adam(Section):
+    """AdamW. It nearly cancels a constant factor of the loss at α = 1, but not where ε matters."""
+
+    # A list too: what a validator saw before comes as Python's, not as JSON's.
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)
+    epsilon: Positive = 1e-8
+    weight_decay: Decay = 0.01
+
+
+class Sgd(Section):
+    """Stochastic gradient descent with momentum, as torch has it (no dampening)."""
+
+    momentum: Beta = 0.9
+    nesterov: bool = False
+    weight_decay: Decay = 0.0
+    """Times the weights, added to the gradient: unlike AdamW's, it passes through the momentum."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Sgd:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+SECTIONS: Mapping[Optimizer, tuple[str, type[Section]]] = {
+    "adamw": ("adam", Adam),
+    "sgd": ("sgd", Sgd),
+}
+"""Of each optimizer, the section of `training` with its settings."""
+
+
+class TrainingSettings(Section):
+    """How a teacher or a student is trained; all of it is part of a training's key."""
+
+    epochs: PositiveInt = 10
+    """Of one run; the epoch of the best validation score is kept."""
+    stops: Annotated[Stops | None, LATER] = None
+    """The epochs of which the best is kept, the last one among them. Default: all.
+
+    At a constant rate the first epochs of a training are a training of that many epochs, so that
+    one training stands for several that differ in their epochs. What diverges keeps those before.
+    """
+    batch_size: PositiveInt = 32
+    max_length: PositiveInt | None = None
+    """In tokens. Longer inputs are cut, contexts read in windows. Default: MAX_LENGTH's."""
+    stride: PositiveInt | None = None
+    """qa: how many tokens two windows of a context share. Default: 128, at most half a window."""
+    beams: PositiveInt | None = None
+    """translation: of the beam search. Default: 5."""
+    hidden_dtype: Literal["bf16", "fp32"] | None = None
+    """translation: of the teacher's hidden states in the cache. Default: bf16."""
+    optimizer: Annotated[Optimizer, LATER] = "adamw"
+    adam: Adam = Adam()
+    """Of the optimizer adamw."""
+    sgd: Annotated[Sgd | None, LATER] = None
+    """Of the optimizer sgd. Default: that section's own defaults."""
+    dropout: Annotated[Dropout | None, LATER] = None
+    """Every share of dropout in the model's configuration. Default: the model's own."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of the steps over which the learning rate rises from 0."""
+    clip: Positive | None = None
+    """The largest norm of the gradient; default: no clipping."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """fp32, or mixed precision."""
+    cpu_threads: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _stops_are_trainings(self) -> TrainingSettings:
+        if self.stops is None:
+            return self
+        if list(self.stops) != sorted(set(self.stops)):
+            raise ValueError("stops ascend, each once")
+        if self.stops[-1] != self.epochs:
+            raise ValueError(f"the last of stops is {self.stops[-1]}, and epochs {self.epochs}")
+        if self.schedule != "constant" or self.warmup:
+            raise ValueError(
+                "stops need a constant schedule without warmup: else the first epochs of a "
+                "training are not a training of that many epochs"
+            )
+        return self
+
+    def for_task(self, task: str) -> TrainingSettings:
+        """With every default of `task` filled in, and without what is not used.
+
+        So a key covers what its training depends on, no more.
+        """
+        length = self.max_length or MAX_LENGTH[task]
+        sgd = self.optimizer == "sgd"
+        update = {
+            "max_length": length,
+            "stride": (self.stride or min(128, length // 2)) if task == "qa" else None,
+            "beams": (self.beams or 5) if task == "translation" else None,
+            "hidden_dtype": (self.hidden_dtype or "bf16") if task == "translation" else None,
+            "adam": Adam() if sgd else self.adam,
+            "sgd": (self.sgd or Sgd()) if sgd else None,
+        }
+        return self.model_copy(update=update)
+
+    def but(self, *changes: Mapping[str, Any]) -> TrainingSettings:
+        """The same with `changes`, those of its sections field by field, the last one winning.
+
+        Raises pydantic's `ValidationError` where the result cannot be.
+        """
+        if not any(changes):
+            return self
+        content = self.model_dump()
+        for change in changes:
+            for name, value in change.items():
+                within = isinstance(value, Mapping)
+                content[name] = {**(content[name] or {}), **value} if within else value
+        return type(self).model_validate(content)
+
+    def at(self, values: Mapping[str, Value]) -> TrainingSettings:
+        """The same at these values of `AXES`; those of another optimizer than the one used rest.
+
+        Raises pydantic's `ValidationError` where they do not go together.
+        """
+        values = {name: None if v == WORDS.get(name) else v for name, v in values.items()}
+        section, kind = SECTIONS[values.get("optimizer", self.optimizer)]
+        own = {name: value for name, value in values.items() if name in type(self).model_fields}
+        of_section = {name: value for name, value in values.items() if name in kind.model_fields}
+        return self.but(own, {section: of_section} if of_section else {})
+
+
+def _changes(section: type[Section], *left_out: str) -> Any:
+    """The type of what changes a section: any of its fields. A key that is absent changes nothing,
+    where a value of null would be one."""
+    fields = {}
+    hints = get_type_hints(section, include_extras=True)
+    for name, field in section.model_fields.items():
+        parts = (field.annotation, *get_args(field.annotation))
+        nested = next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
+        if name not in left_out:
+            fields[name] = _changes(nested) if nested else hints[name]
+    kind: Any = TypedDict  # which type checkers know with literals alone
+    made = kind(f"{section.__name__}Changes", fields, total=False)
+    made.__pydantic_config__ = STRICT
+    return made
+
+
+if TYPE_CHECKING:
+    TrainingChanges = dict[str, Any]
+    StudentChanges = dict[str, Any]
+else:
+    # A training's threads are what Ray sets CPUs aside for, so that they are the study's.
+    TrainingChanges = _changes(TrainingSettings, "cpu_threads")
+    # A student reads what its teacher wrote.
+    StudentChanges = _changes(TrainingSettings, "cpu_threads", "hidden_dtype")
+
+
+WORDS = {"clip": "none", "dropout": "own"}
+"""How an axis writes what is None in the settings: of an axis, None is the value of none."""
+_PLAIN = ("optimizer", "batch_size", "epochs", "schedule", "warmup", "precision")
+_OF_OPTIMIZER = ("momentum", "nesterov", "weight_decay")
+
+
+def _axes() -> Mapping[str, TypeAdapter[Any]]:
+    hints = get_type_hints(TrainingSettings, include_extras=True)
+    of_optimizer = get_type_hints(Sgd, include_extras=True)
+    found: dict[str, Any] = {
+        "learning_rate": Positive,
+        "layers": Layers,
+        "clip": Positive | Literal["none"],
+        "dropout": Dropout | Literal["own"],
+        **{name: hints[name] for name in _PLAIN},
+        **{name: of_optimizer[name] for name in _OF_OPTIMIZER},
+    }
+    return {name: TypeAdapter(hint, config=VALUES) for name, hint in found.items()}
+
+
+AXES = _axes()
+"""What of a student's training may be an axis of a space, with the type of its values: settings,
+fields of the optimizer's section by their plain names, its learning rate, and the layers kept."""
