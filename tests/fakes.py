@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdsearch.agenda import (
     VERSION,
@@ -34,6 +34,7 @@ from kdsearch.agenda import (
 )
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
+from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, OsDisk
 from kdsearch.search import (
     Axis,
@@ -64,42 +65,104 @@ COST = Cost(seconds=1.0, device="none", host="here")
 # -- a disk ------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False)
+class StoredFile:
+    """A file's content, and what of it is durable."""
+
+    content: bytes
+    durable: bytes | None = None
+
+
+@dataclass(eq=False)
+class StoredFolder:
+    """The names in a folder, and those that are durable."""
+
+    names: dict[str, StoredFile | StoredFolder] = field(default_factory=dict)
+    durable: dict[str, StoredFile | StoredFolder] = field(default_factory=dict)
+
+
 class MemoryDisk:
-    """A `kdsearch.ledger.Disk` in memory; a file is a cell, so that links share one."""
+    """A `kdsearch.ledger.Disk` in memory: a tree, in which a file may have several names."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, list[bytes]]] = {}
+        self._root = StoredFolder()
+
+    def _at(self, path: Path) -> StoredFile | StoredFolder | None:
+        found: StoredFile | StoredFolder | None = self._root
+        for part in path.parts[1:]:
+            found = found.names.get(part) if isinstance(found, StoredFolder) else None
+        return found
+
+    def _folder(self, path: Path) -> StoredFolder:
+        found = self._at(path)
+        if not isinstance(found, StoredFolder):
+            raise StorageError(f"{path}: is no folder")
+        return found
 
     def write(self, path: Path, content: bytes) -> None:
-        folder = self._folders[path.parent]
-        if path.name in folder:
-            raise FileExistsError(path)
-        folder[path.name] = [content]
+        names = self._folder(path.parent).names
+        assert path.name not in names
+        names[path.name] = StoredFile(content)
+
+    def note(self, path: Path, content: bytes) -> None:
+        self._folder(path.parent).names[path.name] = StoredFile(content)
 
     def link(self, source: Path, target: Path) -> bool:
-        cell = self._folders[source.parent][source.name]
-        return self._folders[target.parent].setdefault(target.name, cell) is cell
+        file = self._folder(source.parent).names[source.name]
+        return self._folder(target.parent).names.setdefault(target.name, file) is file
 
-    def replace(self, source: Path, target: Path) -> None:
-        self._folders[target.parent][target.name] = self._folders[source.parent].pop(source.name)
+    def replace(self, source: Path, target: Path) -> bool:
+        old = self._at(target)
+        if isinstance(old, StoredFolder) and old.names:
+            return False
+        moved = self._folder(source.parent).names.pop(source.name, None)
+        if moved is None:
+            raise StorageError(f"{source}: is not there")
+        self._folder(target.parent).names[target.name] = moved
+        return True
 
     def remove(self, path: Path) -> None:
-        self._folders.get(path.parent, {}).pop(path.name, None)
+        if self.kind(path.parent) == "folder":
+            self._folder(path.parent).names.pop(path.name, None)
 
-    def read(self, path: Path) -> bytes:
-        cell = self._folders.get(path.parent, {}).get(path.name)
-        if cell is None:
-            raise FileNotFoundError(path)
-        return cell[0]
+    def remove_folder(self, folder: Path) -> None:
+        for name in list(self.names(folder)):
+            if self.kind(folder / name) == "folder":
+                self.remove_folder(folder / name)
+            else:
+                self.remove(folder / name)
+        MemoryDisk.remove(self, folder)
 
-    def names(self, folder: Path) -> Iterator[str]:
-        yield from list(self._folders.get(folder, {}))
+    def sync(self, folder: Path) -> None:
+        stored = self._folder(folder)
+        stored.durable = dict(stored.names)
 
     def make_folder(self, folder: Path, *, parents: bool = False) -> None:
-        while folder not in self._folders:
-            self._folders[folder] = {}
-            self._folders.setdefault(folder.parent, {}).setdefault(folder.name, [b""])
-            folder = folder.parent
+        for each in reversed([folder, *folder.parents][: len(folder.parts) if parents else 1]):
+            if self._at(each) is None:
+                self._folder(each.parent).names[each.name] = StoredFolder()
+
+    def read(self, path: Path) -> bytes:
+        found = self._at(path)
+        if not isinstance(found, StoredFile):
+            raise FileNotFoundError(path)
+        return found.content
+
+    def digest(self, path: Path) -> str:
+        return hashlib.sha256(self.read(path)).hexdigest()
+
+    def names(self, folder: Path) -> Iterator[str]:
+        found = self._at(folder)
+        yield from list(found.names) if isinstance(found, StoredFolder) else ()
+
+    def kind(self, path: Path) -> Literal["file", "folder"] | None:
+        found = self._at(path)
+        if found is None:
+            return None
+        return "folder" if isinstance(found, StoredFolder) else "file"
+
+    def size(self, path: Path) -> int:
+        return len(self.read(path))
 
 
 class SlowDisk(OsDisk):
@@ -181,12 +244,11 @@ class CrashingDisk(MemoryDisk):
         super().__init__()
         self._dies = dies
         self._dead = False
-        self._durable_names: dict[Path, dict[str, list[bytes]]] = {}
         self.made_durable: Counter[Path] = Counter()
         """How many files were made durable under each name."""
-        super().make_folder(folder)
-        for there in self._folders:
-            self._settle(there)
+        super().make_folder(folder, parents=True)
+        for there in folder.parents:
+            super().sync(there)
 
     @contextmanager
     def step(self, what: str, path: Path) -> Iterator[None]:
@@ -207,67 +269,73 @@ class CrashingDisk(MemoryDisk):
     def write(self, path: Path, content: bytes) -> None:
         with self.step("open", path):
             super().write(path, b"")
-        cell = self._folders[path.parent][path.name]
-        cell.append(b"")  # what of it is durable
+        file = self._at(path)
+        assert isinstance(file, StoredFile)
+        file.durable = b""
         with self.step("content", path):
-            cell[0] = content
+            file.content = content
         with self.step("fsync", path):
-            cell[1] = content
+            file.durable = content
+
+    def note(self, path: Path, content: bytes) -> None:
+        with self.step("note", path):
+            super().note(path, content)
 
     def link(self, source: Path, target: Path) -> bool:
         with self.step("link", target):
             linked = super().link(source, target)
         if linked:
-            self._sync(target.parent)
+            self.sync(target.parent)
         return linked
 
-    def replace(self, source: Path, target: Path) -> None:
+    def replace(self, source: Path, target: Path) -> bool:
         with self.step("replace", target):
-            super().replace(source, target)
+            return super().replace(source, target)
 
     def remove(self, path: Path) -> None:
         with self.step("remove", path):
             super().remove(path)
 
-    def make_folder(self, folder: Path, *, parents: bool = False) -> None:
-        if folder in self._folders:
-            return
-        self.make_folder(folder.parent)
-        with self.step("mkdir", folder):
-            super().make_folder(folder)
+    def remove_folder(self, folder: Path) -> None:
+        super().remove_folder(folder)  # what is in it, step by step
+        with self.step("rmdir", folder):
+            pass
 
-    def _sync(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, *, parents: bool = False) -> None:
+        if self._at(folder) is None:
+            self.make_folder(folder.parent)
+            with self.step("mkdir", folder):
+                super().make_folder(folder)
+
+    def sync(self, folder: Path) -> None:
         with self.step("sync", folder):
             self._settle(folder)
 
     def _settle(self, folder: Path) -> None:
-        names = self._folders[folder]
-        before = self._durable_names.get(folder, {})
-        new = [name for name, cell in names.items() if before.get(name) is not cell]
+        stored = self._folder(folder)
+        new = [n for n, found in stored.names.items() if stored.durable.get(n) is not found]
         self.made_durable.update(folder / name for name in new if not name.startswith("."))
-        self._durable_names[folder] = dict(names)
+        stored.durable = dict(stored.names)
 
     def cut_power(self, draw: random.Random) -> None:
         """Lose what is not durable, or some of it."""
-        for folder, names in self._folders.items():
-            durable = self._durable_names.get(folder, {})
-            for name in {**durable, **names}:
-                there = draw.choice([names.get(name), durable.get(name)])
-                if there is None:
-                    names.pop(name, None)
-                else:
-                    names[name] = there
-            for cell in names.values():
-                if cell[0] != cell[-1]:
-                    torn = cell[0][: draw.randrange(len(cell[0]))]
-                    cell[0] = cell[1] = draw.choice([cell[1], torn, cell[0]])
-        for folder in sorted(self._folders)[1:]:  # all but the root
-            above = self._folders.get(folder.parent)
-            if above is None or folder.name not in above:
-                del self._folders[folder]
-                self._durable_names.pop(folder, None)
-        for folder in self._folders:
-            self._settle(folder)
+        self._cut(Path("/"), draw)
+
+    def _cut(self, path: Path, draw: random.Random) -> None:
+        folder = self._folder(path)
+        for name in {**folder.durable, **folder.names}:
+            there = draw.choice([folder.names.get(name), folder.durable.get(name)])
+            if there is None:
+                folder.names.pop(name, None)
+            else:
+                folder.names[name] = there
+        self._settle(path)
+        for name, found in folder.names.items():
+            if isinstance(found, StoredFolder):
+                self._cut(path / name, draw)
+            elif found.durable is not None and found.content != found.durable:
+                torn = found.content[: draw.randrange(len(found.content))]
+                found.content = found.durable = draw.choice([found.durable, torn, found.content])
 
 
 def memory_ledger(resolved: Resolved) -> Ledger:
@@ -510,8 +578,16 @@ class World:
                     training.seed,
                 )
 
-    def commit(self, ledger: Ledger, training: Training) -> None:
-        """Do as a worker does: commit the outcome, or a failed attempt."""
+    def commit(
+        self,
+        ledger: Ledger,
+        training: Training,
+        keep: Callable[[Outcome], dict[str, str]] = lambda outcome: {},
+    ) -> None:
+        """Do as a worker does: commit the outcome, or a failed attempt.
+
+        What is scored has the digests of the files that `keep` writes.
+        """
         what = self.identity(training)
         if isinstance(training, TeacherTraining):
             self.rates[training.key] = training.learning_rate
@@ -519,9 +595,10 @@ class World:
             ledger.write_attempt(attempt_at(training.key))
             return
         best, lowest = self.epochs(*what)
-        ledger.write_outcome(
-            outcome_of(training, self.score(*what), best_epoch=best, lowest_loss_epoch=lowest)
-        )
+        score = self.score(*what)
+        outcome = outcome_of(training, score, best_epoch=best, lowest_loss_epoch=lowest)
+        digests = {} if score is None else keep(outcome)
+        ledger.write_outcome(outcome.model_copy(update={"digests": digests}))
 
     def _checkpoint(self, checkpoint: CheckpointSpec) -> tuple[object, ...]:
         rate = self.rates[checkpoint.training] if checkpoint.training else None

@@ -214,6 +214,14 @@ def test_rows_that_were_damaged_or_are_gone_are_found(folder: Path) -> None:
     assert found[1:] == [f"data/{other.name}: is not there"]
 
 
+def test_rows_that_were_half_written_by_a_driver_that_was_killed_are_no_problem(
+    folder: Path,
+) -> None:
+    rows = next((folder / "data").iterdir())
+    (folder / "data" / f".{rows.name}.host-1-deadbeef.tmp").write_text("{")
+    assert problems(folder) == []
+
+
 def test_an_attempt_that_is_none_is_found(folder: Path) -> None:
     ledger = Ledger(folder)
     ledger.write_attempt(attempt_at(KEY))

@@ -15,9 +15,10 @@ from fakes import FakeHub, listening
 from kdsearch.errors import InputError
 from kdsearch.study import hub
 from kdsearch.study.catalogue import CATALOGUE, UNPINNED, Entry, Part, from_mrqa, mended
-from kdsearch.study.parsers import Columns, parse_rows
+from kdsearch.study.parsers import parse_rows
 from kdsearch.study.rows import DataRows, read_dataset
-from kdsearch.study.schema import COLUMNS, METRICS, SPLITS, Dataset
+from kdsearch.study.schema import SPLITS, Dataset
+from kdsearch.study.tasks import SPECS, Columns
 
 PUBLISHED = {
     "mrpc": (3_668, 408, 1_725),
@@ -83,8 +84,8 @@ def test_there_are_the_thirteen_data_sets_and_two_more_with_their_published_coun
 @entries
 def test_an_entry_fits_its_task(name: str) -> None:
     entry = CATALOGUE[name]
-    assert len(entry.text) in COLUMNS[entry.task]
-    assert entry.metric == METRICS[entry.task][0]
+    assert len(entry.text) in SPECS[entry.task].columns
+    assert entry.metric == SPECS[entry.task].metrics[0]
     assert len(set(entry.labels)) == len(entry.labels)
     assert bool(entry.labels) == (entry.task in ("classification", "ner") and name != "klue3")
     assert (entry.languages is not None) == (entry.task == "translation")

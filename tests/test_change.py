@@ -158,9 +158,9 @@ class DyingDisk(OsDisk):
         self._count()
         return super().link(source, target)
 
-    def replace(self, source: Path, target: Path) -> None:
+    def replace(self, source: Path, target: Path) -> bool:
         self._count()
-        super().replace(source, target)
+        return super().replace(source, target)
 
     def remove(self, path: Path) -> None:
         self._count()

@@ -131,7 +131,7 @@ def test_a_model_at_random_has_as_many_outputs_as_its_tokenizer_has_words(tmp_pa
 
 def test_an_encoder_is_refused_for_translation(tmp_path: Path) -> None:
     models = {"big": {"config": tiny_seq2seq()}, "small": {"config": tiny()}}
-    what = r"models\.small: bert is no encoder-decoder, which translation needs"
+    what = r"models\.small: bert is not an encoder-decoder model, which translation needs"
     with pytest.raises(InputError, match=what):
         check(tmp_path, "translation", models)
 

@@ -754,7 +754,7 @@ def test_explain_takes_a_part_of_a_cases_name(failed: tuple[Path, Path]) -> None
 
 
 def test_explain_refuses_a_case_that_is_not_there(launched: tuple[Path, Path, Ended]) -> None:
-    refused(kdsearch("explain", launched[1], "nope"), "no test case like nope", "g/big/small")
+    refused(kdsearch("explain", launched[1], "nope"), "no test case matches nope", "g/big/small")
 
 
 def test_report_writes_the_report_and_says_where(launched: tuple[Path, Path, Ended]) -> None:

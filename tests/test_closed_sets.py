@@ -14,33 +14,24 @@ from kdsearch.analysis.cost import KINDS
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.distill import memory
 from kdsearch.distill.outputs import _STORED
-from kdsearch.report.card import _HEADS, _PIPELINES, _TAGS
 from kdsearch.report.document import LEFT_OUT
-from kdsearch.study import GOLD, parsers, rows, schema, settings
+from kdsearch.study import SPECS, TrainingSettings, largest_score, settings
 from kdsearch.study.grammar import GRAMMARS
 from kdsearch.study.sizes import _ITEM_BYTES
-from kdsearch.study.survey import TEXTS
+from kdsearch.study.tasks import TaskName
 from kdsearch.tasks import TASKS
 
-BY_TASK = {
-    "schema.METRICS": schema.METRICS,
-    "schema.COLUMNS": schema.COLUMNS,
-    "schema.NEEDED": schema.NEEDED,
-    "settings.MAX_LENGTH": settings.MAX_LENGTH,
-    "parsers.GOLD": GOLD,
-    "survey.TEXTS": TEXTS,
-    "parsers._PARSERS": parsers._PARSERS,
-    "rows._GRAMMAR_COLUMNS": rows._GRAMMAR_COLUMNS,
-    "grammar.GRAMMARS": GRAMMARS,
-    "tasks.TASKS": TASKS,
-    "card._TAGS": _TAGS,
-    "card._PIPELINES and card._HEADS": _PIPELINES | _HEADS,
-}
+BY_TASK = {"study.SPECS": SPECS, "tasks.TASKS": TASKS, "grammar.GRAMMARS": GRAMMARS}
 
 
 @pytest.mark.parametrize("name", BY_TASK)
 def test_a_map_by_task_has_every_task(name: str) -> None:
-    assert set(BY_TASK[name]) == set(get_args(schema.TaskName))
+    assert set(BY_TASK[name]) == set(get_args(TaskName))
+
+
+def test_a_metric_has_one_largest_score_whatever_the_task() -> None:
+    for spec in SPECS.values():
+        assert {largest_score(metric) for metric in spec.metrics} == {spec.largest_score}
 
 
 def test_every_class_of_failure_has_words() -> None:
@@ -58,7 +49,7 @@ def test_costs_are_summed_over_every_kind_of_training() -> None:
 
 
 def test_every_type_of_hidden_states_has_a_size_and_a_form_on_disk() -> None:
-    field = settings.TrainingSettings.model_fields["hidden_dtype"].annotation
+    field = TrainingSettings.model_fields["hidden_dtype"].annotation
     found = {value for part in get_args(field) for value in get_args(part)}
     assert found
     assert found == set(_STORED) == set(_ITEM_BYTES)

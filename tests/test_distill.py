@@ -56,7 +56,7 @@ from kdsearch.distill.outputs import write_outputs
 from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.search import Checkpoint, Labels
-from kdsearch.study import GOLD, digest_model
+from kdsearch.study import SPECS, digest_model
 from kdsearch.study.rows import digest_rows
 from kdsearch.tasks import TASKS
 
@@ -700,7 +700,7 @@ def test_a_tiny_tagger_learns_more_than_that_all_words_are_outside(tmp_path: Pat
 def with_unlabelled(training: Training, ledger: Ledger) -> tuple[Training, int]:
     """The training, every third of whose training rows has no label; how many have one."""
     data = training.data
-    gold = GOLD[data.task]
+    gold = SPECS[data.task].gold
     rows = [
         {**row, gold: None} if number % 3 == 0 else row
         for number, row in enumerate(ledger.rows(data.train))
@@ -719,7 +719,7 @@ def test_a_teacher_is_fine_tuned_on_the_rows_that_have_a_label(task: str, tmp_pa
     training = first(agenda, "teacher")
     partly, labelled = with_unlabelled(training, ledger)
     assert labelled == 64
-    gold = GOLD[task]
+    gold = SPECS[task].gold
     rows = [row for row in ledger.rows(partly.data.train) if row[gold] is not None]
     ledger.write_rows(digest_rows(rows), rows)
     only = training.data.model_copy(update={"train": digest_rows(rows)})

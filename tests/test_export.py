@@ -243,7 +243,7 @@ def test_by_default_the_winners_and_the_stable_ones_stay(studies: dict[str, Path
 def test_bad_input_to_export_is_refused_in_words(studies: dict[str, Path], tmp_path: Path) -> None:
     study = studies["classification"]
     refused(
-        kdsearch("export", study, "nothing", "--to", tmp_path / "a"), "no test case like nothing"
+        kdsearch("export", study, "nothing", "--to", tmp_path / "a"), "no test case matches nothing"
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import re
@@ -16,11 +17,20 @@ from conftest import ALL, portion
 from fakes import CrashingDisk, Killed, MemoryDisk, World, model_folder, random_study, uniform
 from rich.console import Console
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request, Training
+from kdsearch.agenda import (
+    Agenda,
+    Attempt,
+    Outcome,
+    OutputsTraining,
+    Request,
+    StudentTraining,
+    TeacherTraining,
+    Training,
+)
 from kdsearch.driver import open_study, run_search
 from kdsearch.engine import TabulatedEngine
 from kdsearch.errors import InputError
-from kdsearch.ledger import Disk, Ledger, driver_lock
+from kdsearch.ledger import Disk, Ledger, discard, driver_lock, files_in, is_half, layout, verify
 from kdsearch.report import write_report
 from kdsearch.study import Study, parse_study
 
@@ -63,7 +73,7 @@ class Search:
 
     def train(self, training: Training) -> None:
         """What a worker does."""
-        self.world.commit(self.ledger, training)
+        work(self.ledger, self.world, training)
 
     def started(self, request: Request) -> None:
         self.in_hand[request.training.key] = request.training
@@ -75,6 +85,64 @@ class Search:
         del self.in_hand[request.training.key]
 
     def tick(self) -> None: ...
+
+
+def work(ledger: Ledger, world: World, training: Training) -> None:
+    """Train as `run_training` does, as far as it touches the disk; commit what became of it."""
+    saved = [progress for progress in ledger.progress(training.key) if ledger.is_whole(progress)]
+    for steps in range(1 + max((progress.steps for progress in saved), default=0), 3):
+        save_progress(ledger, training.key, steps)
+    if isinstance(training, StudentTraining) and training.teaching is not None:
+        taught = ledger.outcome(training.teaching.outputs)
+        assert taught is None or ledger.intact(taught, layout.OUTPUTS), "lost by a power cut"
+    world.commit(ledger, training, keep=lambda outcome: keep_files(ledger, outcome))
+    if ledger.outcome(training.key) is not None:
+        ledger.remove_progress(training.key)
+
+
+def save_progress(ledger: Ledger, key: str, steps: int) -> None:
+    """Save where a training is, and remove what was saved before."""
+    folder, content = ledger.path(layout.progress(key)), f"{key} after {steps}".encode()
+    older = ledger.progress(key)
+    ledger.make_folder(folder)
+    temporary = folder / layout.half_file()
+    ledger.disk.write(temporary, content)
+    final = ledger.path(layout.saved(key, steps, hashlib.sha256(content).hexdigest()))
+    ledger.put(temporary, final)
+    for progress in older:
+        assert ledger.is_whole(progress), "damaged by a power cut"
+        ledger.remove(str(progress.path.relative_to(ledger.folder)))
+
+
+def keep_files(ledger: Ledger, outcome: Outcome) -> dict[str, str]:
+    """Keep what a training keeps; the digests of its files."""
+    training = outcome.training
+    match training:
+        case TeacherTraining():
+            final = layout.checkpoints(training.key)
+            epochs = {outcome.best_epoch, outcome.lowest_loss_epoch}
+            files = [f"epoch-{epoch}/model.safetensors" for epoch in epochs]
+        case OutputsTraining(split="train"):
+            final, files = layout.outputs(training.key), [""]
+        case StudentTraining(teaching=taught) if taught is not None:
+            final, files = layout.student(training.key), ["config.json", "model.safetensors"]
+        case _:
+            return {}
+    path = ledger.path(final)
+    hidden = layout.half_file() if files == [""] else layout.aside(training.key)
+    written = path.with_name(hidden)
+    digests = {}
+    for file in files:
+        content = f"{training.key} {file}".encode()
+        ledger.make_folder((written / file).parent)
+        ledger.disk.write(written / file, content)
+        digests[str(Path(final) / file)] = hashlib.sha256(content).hexdigest()
+    before = ledger.outcome(training.key)
+    if before is not None and ledger.intact(before, final.split("/")[0]):
+        discard(written, ledger.disk)
+    else:
+        ledger.put(written, path)
+    return digests
 
 
 class KilledSearch(Search):
@@ -155,7 +223,7 @@ class KilledSearch(Search):
         for orphan in list(self.orphans.values()):
             if self.draw.random() < 0.5:
                 del self.orphans[orphan.key]
-                self.world.commit(self.ledger, orphan)
+                work(self.ledger, self.world, orphan)
                 self.committed_by_orphans.add(orphan.key)
         try:
             super().train(training)
@@ -204,6 +272,8 @@ class Undisturbed:
 
     agenda: Agenda
     report: dict[str, bytes]
+    kept: dict[str, str]
+    problems: set[str]
     steps: set[Step]
 
 
@@ -216,8 +286,15 @@ def undisturbed(study: Study, world: World, folder: Path) -> Undisturbed:
 
     folder.mkdir()
     disk = CrashingDisk(folder, note)
-    search = Search(study=study, world=world, ledger=Ledger(folder, disk), slots=1)
-    return Undisturbed(agenda=search.launch(), report=report_of(disk, folder), steps=steps)
+    ledger = Ledger(folder, disk)
+    agenda = Search(study=study, world=world, ledger=ledger, slots=1).launch()
+    return Undisturbed(
+        agenda=agenda,
+        report=report_of(disk, folder),
+        kept=kept_of(ledger),
+        problems=problems_of(ledger),
+        steps=steps,
+    )
 
 
 def named(path: Path, folder: Path) -> str:
@@ -226,18 +303,39 @@ def named(path: Path, folder: Path) -> str:
     All tables of a report have one, but in `make test-all`.
     """
     inside = path.relative_to(folder) if path.is_relative_to(folder) else path
-    name = re.sub(r"-[0-9a-f]{8,}(?=\.|$)", "", str(inside))
+    drawn = r"-[0-9a-f]{8,}(?=\.|$)|\.([0-9a-f]{8}|[0-9a-f]{32})(?=\.tmp)"
+    name = re.sub(drawn, "", str(inside))
     return name if ALL else re.sub(r"(report/tables/\.?)[a-z_]+", r"\1table", name)
 
 
 def report_of(disk: Disk, folder: Path) -> dict[str, bytes]:
     """The report's files; the page also tells of tries whose worker died."""
-    found = {}
+    found: dict[str, bytes] = {}
     for part in (folder / "report", folder / "report" / "tables"):
         names = [name for name in disk.names(part) if not name.startswith(".")]
         files = [name for name in names if name not in ("tables", "report.html")]
         found |= {name: disk.read(part / name) for name in files}
     return found
+
+
+def kept_of(ledger: Ledger) -> dict[str, str]:
+    """What a launch would find that sweeps the folder, but for what tries leave and reports."""
+    ledger.sweep()
+    parts = (layout.OUTCOMES, layout.DIGESTS, layout.DATA, *layout.KEPT)
+    names = [name for part in parts for name in files_in(ledger.disk, ledger.folder, part)]
+    halves = [name for name in names if is_half(name)]
+    assert all(name.startswith((layout.OUTCOMES, layout.DATA)) for name in halves)  # left to `gc`
+    ended = [
+        key for key in ledger.disk.names(ledger.folder / layout.PROGRESS) if ledger.outcome(key)
+    ]
+    assert ended == []
+    return {name: ledger.disk.digest(ledger.folder / name) for name in names if name not in halves}
+
+
+def problems_of(ledger: Ledger) -> set[str]:
+    """What `kdsearch verify` finds: made-up outcomes have no epochs."""
+    found = verify(ledger)
+    return {str(problem) for problem in (*found.problems, *found.notes)}
 
 
 def assert_as_undisturbed(search: KilledSearch, agenda: Agenda, calm: Undisturbed) -> None:
@@ -247,6 +345,8 @@ def assert_as_undisturbed(search: KilledSearch, agenda: Agenda, calm: Undisturbe
     assert agenda.stable == calm.agenda.stable
     assert agenda.results == calm.agenda.results
     assert report_of(search.disk, search.ledger.folder) == calm.report
+    assert kept_of(search.ledger) == calm.kept
+    assert problems_of(search.ledger) == calm.problems
     made = search.disk.made_durable
     finished = {path.stem: n for path, n in made.items() if path.parent.name == "outcomes"}
     assert finished.keys() <= agenda.results.keys()

@@ -35,7 +35,8 @@ from hypothesis import strategies as st
 
 from kdsearch.agenda import Agenda, Cost, Epoch, TestScore, Training
 from kdsearch.errors import InputError, StorageError
-from kdsearch.ledger import Disk, Ledger, OsDisk, driver_lock, driver_of
+from kdsearch.ledger import Disk, Ledger, OsDisk, driver_lock, driver_of, layout
+from kdsearch.ledger import files_in as all_files_in
 from kdsearch.ledger.lock import HEARTBEAT_SECONDS
 from kdsearch.search import ValidationScore
 from kdsearch.study import Row, digest_rows
@@ -92,6 +93,40 @@ def test_there_may_be_nothing_to_sweep(tmp_path: Path, disk: type[Disk]) -> None
     ledger.sweep()
     ledger.prepare()
     ledger.sweep()
+
+
+@pytest.mark.parametrize("disk", [OsDisk, MemoryDisk])
+def test_what_was_made_again_takes_the_place_of_what_was_there(
+    tmp_path: Path, disk: type[Disk]
+) -> None:
+    ledger = Ledger(tmp_path, disk())
+    ledger.prepare()
+    final = ledger.path(layout.student(KEY))
+    for content in (b"first", b"second"):
+        written = final.with_name(layout.aside(KEY))
+        ledger.make_folder(written)
+        ledger.disk.write(written / "config.json", content)
+        ledger.put(written, final)
+    assert list(all_files_in(ledger.disk, tmp_path, layout.STUDENTS)) == [
+        f"students/{KEY}/config.json"
+    ]
+    assert ledger.disk.read(final / "config.json") == b"second"
+    assert ledger.remove(layout.student(KEY))
+    assert list(ledger.disk.names(tmp_path / layout.STUDENTS)) == []
+
+
+@pytest.mark.parametrize("disk", [OsDisk, MemoryDisk])
+def test_a_half_written_folder_goes_and_a_damaged_outcome_is_set_aside(
+    tmp_path: Path, disk: type[Disk]
+) -> None:
+    ledger = Ledger(tmp_path, disk())
+    ledger.prepare()
+    half = ledger.path(layout.checkpoints(KEY)).with_name(layout.aside(KEY)) / "epoch-1"
+    ledger.make_folder(half)
+    ledger.disk.write(half / "model.safetensors", b"half")
+    ledger.disk.write(ledger.path(layout.outcome(KEY)), b"{")
+    ledger.sweep()
+    assert list(all_files_in(ledger.disk, tmp_path)) == [f"outcomes/.{KEY}.json.torn"]
 
 
 class CountingDisk(OsDisk):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
 from kdsearch.study.cells import listed
-from kdsearch.study.parsers import GOLD, Columns, Row, parse_rows, units_of
+from kdsearch.study.parsers import parse_rows
 from kdsearch.study.rows import digest_rows
+from kdsearch.study.tasks import SPECS, Columns, Row
 
 COLUMNS = {
     "classification": Columns(
@@ -144,7 +145,7 @@ def test_a_missing_label_is_none_in_training_and_refused_elsewhere(
     if missing == "no such column":
         del rows[-1][label]
     found = parse(task, *rows, labelled=False)
-    assert [row[GOLD[task]] is None for row in found] == [False] * len(GOOD[task]) + [True]
+    assert [row[SPECS[task].gold] is None for row in found] == [False] * len(GOOD[task]) + [True]
     [problem] = problems(task, *rows)
     assert problem == f"here: row {len(rows)}: its {label} is missing"
 
@@ -154,7 +155,7 @@ def test_a_training_split_needs_no_labels_at_all_but_their_column(task: str) -> 
     label = COLUMNS[task].label
     rows = [{name: value for name, value in row.items() if name != label} for row in GOOD[task]]
     empty = [{**row, label: None} for row in rows]
-    assert {row[GOLD[task]] for row in parse(task, *empty, labelled=False)} == {None}
+    assert {row[SPECS[task].gold] for row in parse(task, *empty, labelled=False)} == {None}
     assert f"has no column {label}" in problems(task, *rows)[0]
     [problem] = problems(task, *rows, labelled=False)
     assert f"has no column {label}" in problem
@@ -166,7 +167,7 @@ def test_labels_may_come_after_many_rows_that_lack_them(task: str) -> None:
     label = COLUMNS[task].label
     bare = {name: value for name, value in GOOD[task][0].items() if name != label}
     found = parse(task, *[bare] * 500, GOOD[task][0], labelled=False)
-    assert [row[GOLD[task]] is None for row in found] == [True] * 500 + [False]
+    assert [row[SPECS[task].gold] is None for row in found] == [True] * 500 + [False]
 
 
 @pytest.mark.parametrize("target", [None, "", "  "])
@@ -242,9 +243,9 @@ def test_whatever_the_rows_hold_nothing_but_an_input_error_comes_of_it(
         rows = [{**GOOD[task][0], **row} for row in rows]
     with contextlib.suppress(InputError):
         for row in parse(task, *rows, labelled=labelled):
-            assert not labelled or row[GOLD[task]] is not None
+            assert not labelled or row[SPECS[task].gold] is not None
             json.dumps(row, ensure_ascii=False).encode()
-            assert units_of(task, row) > 0
+            assert SPECS[task].units(row, False) > 0
 
 
 PINNED: list[tuple[str, dict[str, Any], list[tuple[Any, Any]], str]] = [

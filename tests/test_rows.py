@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from kdsearch.errors import InputError
 from kdsearch.study import grammar, hub
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.parsers import Row
 from kdsearch.study.rows import DataRows, digest_rows, read_dataset
 from kdsearch.study.schema import Dataset, Files
+from kdsearch.study.tasks import Row
 
 SPLITS = ("train", "validation", "test")
 TEXTS = ["plain", 'quo"ted, with a comma', "NA", "", "zwölf Boxkämpfer", "line\u2028separator", "0"]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.errors import InputError
+from kdsearch.study import SPECS
 from kdsearch.study.load import parse_study
-from kdsearch.study.parsers import GOLD
 from kdsearch.study.resolve import Resolved, ResolvedDataset, resolve
 from kdsearch.study.rows import DataRows, read_dataset
 from kdsearch.study.schema import Dataset
@@ -189,7 +189,7 @@ def test_a_group_with_a_row_without_label_stays_in_train(tmp_path: Path, task: s
     found = draw(tmp_path, task, rows)
     assert {len(there) for there in sides(found, GROUP[task]).values()} == {1}
     assert [len(found.splits[split]) for split in SPLITS] == [160, 20, 20]
-    assert sum(row[GOLD[task]] is None for row in found.splits["train"]) == 40
+    assert sum(row[SPECS[task].gold] is None for row in found.splits["train"]) == 40
 
 
 @pytest.mark.parametrize("task", ["classification", "ner", "qa"])
@@ -199,7 +199,7 @@ def test_a_draw_as_it_once_was_takes_rows_with_a_label_too(tmp_path: Path, task:
         row[LABEL[task]] = None
     found = draw(tmp_path, task, rows, fair=False)
     assert [len(found.splits[split]) for split in SPLITS] == [80, 10, 10]
-    assert all(row[GOLD[task]] is not None for s in SPLITS[1:] for row in found.splits[s])
+    assert all(row[SPECS[task].gold] is not None for s in SPLITS[1:] for row in found.splits[s])
     assert found.drawn is None
 
 

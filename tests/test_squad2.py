@@ -29,8 +29,9 @@ from kdsearch.distill.models import word_tokenizer
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.study import SPLITS, TrainingSettings, parse_study
-from kdsearch.study.parsers import Columns, parse_rows
+from kdsearch.study.parsers import parse_rows
 from kdsearch.study.rows import digest_rows
+from kdsearch.study.tasks import Columns
 from kdsearch.tasks import IGNORED, Encoded, QuestionAnswering
 from kdsearch.tasks.qa import Span
 

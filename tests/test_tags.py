@@ -13,7 +13,7 @@ from seqeval.metrics import f1_score
 from seqeval.scheme import BILOU, IOBES
 
 from kdsearch.agenda import DataSpec
-from kdsearch.study.parsers import Columns, Row, parse_rows
+from kdsearch.study.parsers import parse_rows
 from kdsearch.study.tagging import settle_tags
 from kdsearch.study.tags import (
     Scheme,
@@ -24,6 +24,7 @@ from kdsearch.study.tags import (
     scored_entities,
     to_iob2,
 )
+from kdsearch.study.tasks import Columns, Row
 from kdsearch.tasks.ner import Ner, entity_f1
 
 KINDS = ("PER", "LOC", "art-music")

@@ -14,7 +14,6 @@ from kdsearch.study import Record
 
 TestScore = NewType("TestScore", float)
 """A score on the test split. Nothing in `search/` accepts one."""
-TestScore.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name
 
 
 class Finite(Record):
@@ -161,11 +160,6 @@ class Attempt(Record):
     def what(self) -> str:
         """Its class, and the node if that is known: `worker_lost on kdw2`."""
         return f"{self.failure} on {self.host}" if self.host else self.failure
-
-    @property
-    def file(self) -> str:
-        """Where its traceback lies in the study's folder, or what else is known of it."""
-        return f"attempts/{self.key}/{self.number}.{'txt' if self.traceback else 'json'}"
 
 
 def failed_for_good(attempts: Sequence[Attempt], tries: int) -> bool:

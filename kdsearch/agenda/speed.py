@@ -15,6 +15,7 @@ from kdsearch.agenda.training import (
 )
 from kdsearch.study import (
     ROLES,
+    SPECS,
     Resolved,
     Role,
     Study,
@@ -24,8 +25,6 @@ from kdsearch.study import (
     test_cases,
 )
 
-_TOKENS = {"classification": 60, "ner": 30, "qa": 220, "translation": 60}
-"""Of a row, by task: a guess, since nothing is tokenized before a training."""
 _FORWARD = 1 / 3
 """What a forward pass takes of a step, which has a backward pass too."""
 
@@ -70,7 +69,7 @@ def sizes(resolved: Resolved) -> dict[Kind, float]:
     for case in test_cases(study):
         data = resolved.datasets[case.dataset]
         train = data.splits["train"]
-        tokens = train.rows * _TOKENS[data.task]
+        tokens = train.rows * SPECS[data.task].tokens
         for kind in kinds_of(study, case, train.digest).values():
             found[kind] = tokens * per_token(study, case, kind)
     return found

@@ -245,7 +245,8 @@ def failures(agenda: Agenda, trainings: dict[str, str]) -> tuple[Failure, ...]:
             found.append(Failure(key=key, training=name, state="failed"))
         elif outcome.state == "diverged":
             found.append(Failure(key=key, training=name, state="diverged"))
-    return tuple(found)
+    # Not in the order in which they were asked for, which depends on what ended first.
+    return tuple(sorted(found, key=lambda failure: (failure.training, failure.key)))
 
 
 def _teacher_score(

@@ -26,8 +26,6 @@ from kdsearch.search import (
 class Tested:
     """A test score under each seed of the study."""
 
-    __test__ = False  # nor is it a test, whatever its name
-
     by_seed: tuple[TestScore, ...]
 
     @property

@@ -18,7 +18,7 @@ from kdsearch.cli.job import Dashboard, bring_student
 from kdsearch.cli.options import StudyFolder, console, example, open_folder
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, open_plain
+from kdsearch.ledger import Ledger, layout, open_plain
 from kdsearch.report import Again, card
 from kdsearch.search import Tuned
 from kdsearch.study import largest_score
@@ -74,7 +74,7 @@ def export(
     training, outcome = _chosen(agenda, view, stable=stable)
     out = console()
     again, digests = None, ledger.digests(outcome)
-    if not ledger.intact(outcome, f"students/{training.key}"):
+    if not ledger.intact(outcome, layout.student(training.key)):
         if kept:
             what = "the student's weights were not kept, and this job has no room for a training"
             mend = (
@@ -99,7 +99,7 @@ def _case(agenda: Agenda, name: str) -> CaseView:
     found = found or [v for v in agenda.views() if name in str(v.case)]
     if len(found) == 1:
         return found[0]
-    what = f"{len(found)} test cases are called so" if found else f"no test case like {name}"
+    what = f"{name} matches {len(found)} test cases" if found else f"no test case matches {name}"
     names = ", ".join(str(view.case) for view in found or agenda.views())
     raise InputError.one("CASE", what, f"there are: {names}")
 
@@ -124,7 +124,7 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTra
 
 def _copy(ledger: Ledger, digests: Mapping[str, str], key: str, to: Path) -> None:
     """Copy the student's files that have a digest, and no others: those are its training's."""
-    start = f"students/{key}/"
+    start = f"{layout.student(key)}/"
     for name, digest in digests.items():
         if not name.startswith(start):
             continue
@@ -170,7 +170,7 @@ def _train_again(
     out.print("its weights were not kept: training it again, which takes about ", end="")
     out.print(f"{outcome.cost.seconds:.0f} s on the machine of the search")
     found = run_training(training, ledger.folder, keep=True)
-    if not ledger.intact(outcome, f"students/{training.key}"):
+    if not ledger.intact(outcome, layout.student(training.key)):
         ledger.write_digests(training.key, {**ledger.digests_again(training.key), **found.digests})
     if found.test is None or outcome.test is None or found.validation is None:
         raise InputError.one(training, "diverges on this machine", "export it on another one")
@@ -181,7 +181,7 @@ def _train_again(
     else:
         verdict = "within" if difference <= allowed else "BEYOND"
         out.print(
-            f"its test score is {found.test:.4f}, by {difference:.4f} another than in the search: "
+            f"its test score is {found.test:.4f}, {difference:.4f} away from the search's: "
             f"{verdict} the tolerance of {allowed:g} for another machine"
         )
     return Again(test=found.test, allowed=allowed), found.digests

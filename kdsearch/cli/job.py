@@ -31,7 +31,7 @@ from kdsearch.cli.submission import (
     package,
 )
 from kdsearch.errors import InputError, last_line, shown
-from kdsearch.ledger import UnreadableError, driver_of, open_plain
+from kdsearch.ledger import UnreadableError, driver_of, layout, open_plain
 from kdsearch.study import Study, readable_size, test_cases
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def logs(
         _job_log(address, folder, follow=follow)
         return
     ledger, _ = open_folder(folder)
-    log = ledger.folder / "launch.log"
+    log = ledger.path(layout.LOG)
     try:
         opened = open_plain(log)
     except (FileNotFoundError, UnreadableError):

@@ -53,7 +53,7 @@ from kdsearch.driver import (
 )
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, driver_lock, storage_error
+from kdsearch.ledger import Ledger, driver_lock, layout, storage_error
 from kdsearch.study import Preflight, Study, installed_versions, load_study
 
 if TYPE_CHECKING:
@@ -385,7 +385,7 @@ def _stays_stopped(ledger: Ledger) -> str:
     return (
         f"kdsearch: {ledger.folder} was asked to stop, and nobody has launched it since: nothing "
         "is done\n  to go on: launch it outside of a job or with --address http://HEAD:8265, or "
-        f"remove {ledger.folder}/stop.json"
+        f"remove {ledger.path(layout.STOP)}"
     )
 
 
@@ -417,13 +417,13 @@ def _exit(agenda: Agenda, ledger: Ledger, deadline: Deadline | None) -> NoReturn
         classes = ", ".join(f"{number} with {kind}" for kind, number in sorted(kinds.items()))
         print(
             f"kdsearch: {count(len(failed), 'training')} failed for good ({classes}); "
-            f"why: {ledger.folder}/attempts/\n"
+            f"why: {ledger.folder / layout.ATTEMPTS}/\n"
             f"  to try them again: kdsearch retry {ledger.folder}, then launch again",
             file=sys.stderr,
         )
     if not agenda.complete:
         if deadline is None or ledger.stopped_by_person():
-            how = "it was asked to stop; the same command goes on"
+            how = "it was asked to stop; run the same command again to continue"
         else:
             how = "what is left would not end before the deadline; a later one goes on with it"
         print(f"kdsearch: {how}", file=sys.stderr)

@@ -25,7 +25,7 @@ from kdsearch.cli.reporting import report_so_far
 from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view, stages_of
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, driver_of, read_object
+from kdsearch.ledger import Ledger, driver_of, layout, read_object
 from kdsearch.search import Candidate, Decision
 
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
@@ -121,7 +121,7 @@ def report(
     ledger, agenda = open_folder(folder)
     path, agenda = report_so_far(ledger, agenda)
     if as_json:
-        content = (ledger.folder / "report" / "report.json").read_text(encoding="utf-8")
+        content = ledger.path(layout.report("json")).read_text(encoding="utf-8")
         typer.echo(json.dumps(json.loads(content), indent=1))  # escaped: it suits every terminal
         return
     print_answer(agenda)
@@ -197,12 +197,12 @@ def _failed(attempts: list[Attempt]) -> dict[str, Any]:
         "node": last.host,
         "what": last.what,
         "message": last.message,
-        "file": last.file,
+        "file": layout.file_of(last),
     }
 
 
 def _running(ledger: Ledger) -> dict[str, Any]:
-    note = read_object(ledger.folder / "running.json")  # none yet, or a damaged one
+    note = read_object(ledger.path(layout.RUNNING))  # none yet, or a damaged one
     slots, running, launching = (note.get(name) for name in ("slots", "running", "launching"))
     if isinstance(launching, str):
         return _NOTHING_RUNS | {"launching": launching}
@@ -239,7 +239,7 @@ def _is_slot(slot: object) -> bool:
 
 def _nodes(ledger: Ledger) -> list[dict[str, Any]]:
     """What the launch found on the nodes of its cluster: see `watch_nodes`."""
-    found = read_object(ledger.folder / "nodes.json").get("nodes")
+    found = read_object(ledger.path(layout.NODES)).get("nodes")
     return [node for node in found if _is_node(node)] if isinstance(found, list) else []
 
 

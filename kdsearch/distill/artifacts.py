@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,10 +19,9 @@ from kdsearch.agenda import (
     Training,
 )
 from kdsearch.distill.models import load_tokenizer
-from kdsearch.distill.outputs import sync_and_digest
 from kdsearch.distill.training import State
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, put, storage_error
+from kdsearch.ledger import Ledger, discard, layout, storage_error, sync_and_digest
 from kdsearch.study import Resolved
 from kdsearch.tasks import TASKS, has_languages
 
@@ -46,7 +43,7 @@ def save_models(
     tokenizer = load_tokenizer(training.model, TASKS[data.task], rows, resolved)
     if data.languages is not None and has_languages(tokenizer):
         tokenizer.src_lang, tokenizer.tgt_lang = data.languages
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = final.with_name(layout.aside(final.name))
     try:
         ledger.make_folder(temporary)
         for name, state in kept.items():
@@ -61,11 +58,11 @@ def save_models(
         size = sum(path.stat().st_size for path in files)
         outcome = ledger.outcome(training.key)
         if outcome and ledger.intact(outcome, str(final.relative_to(root))):
-            shutil.rmtree(temporary)  # another worker made it again at the same time
+            discard(temporary)  # another worker made it again at the same time
         else:
-            put(root, temporary, final)
+            ledger.put(temporary, final)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
         raise storage_error(final, error) from None
     return digests, size
 
@@ -96,6 +93,6 @@ def ensure(
         raise InputError.one(
             ledger.folder / where,
             "is damaged or gone, and training it again did not give it back",
-            f"bring it back from a copy of the folder; or remove outcomes/{key}.json and "
+            f"bring it back from a copy of the folder; or remove {layout.outcome(key)} and "
             "launch again, to train it and what learns from it anew",
         )

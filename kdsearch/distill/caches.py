@@ -10,7 +10,7 @@ from typing import Any
 from kdsearch.agenda import DataSpec, ModelSpec
 from kdsearch.distill.models import load_tokenizer
 from kdsearch.ledger import Ledger
-from kdsearch.study import GOLD
+from kdsearch.study import SPECS
 from kdsearch.tasks import TASKS, Encoded, Settings
 
 
@@ -83,7 +83,7 @@ def encoded(split: Split) -> Encoded:
 @lru_cache(maxsize=6)
 def _encoded(wanted: _Hashed) -> Encoded:
     (split,) = wanted.values
-    task, gold = TASKS[split.data.task], GOLD[split.data.task]
+    task, gold = TASKS[split.data.task], SPECS[split.data.task].gold
     rows = Ledger(split.folder).rows(split.digest)
     if split.labelled:
         rows = [row for row in rows if row[gold] is not None]

@@ -250,7 +250,7 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
         if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
             return f"{config.model_type} is an encoder-decoder without a head for {wanted}"
     if task.wide and not config.is_encoder_decoder:
-        return f"{config.model_type} is no encoder-decoder, which {wanted} needs"
+        return f"{config.model_type} is not an encoder-decoder model, which {wanted} needs"
     if resolved.datasets[dataset].unanswerable and _reads_forward(config):
         return (
             f"{config.model_type} reads from left to right, so that [CLS], which stands for no "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,11 +25,9 @@ from kdsearch.distill.models import (
 )
 from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.ledger import Ledger
-from kdsearch.study import GOLD, Doubt, Resolved, TeacherSample, test_cases
+from kdsearch.study import SPECS, Doubt, Resolved, TeacherSample, test_cases
 from kdsearch.tasks import TASKS, Encoded, Settings, Task
 
-SAMPLE: Mapping[str, int] = {"classification": 100, "ner": 100, "qa": 20, "translation": 8}
-"""How many validation rows a given teacher is scored on. Windows and beams take their time."""
 _FIRST = 64
 """Of how many training rows the shortest and the longest are run."""
 _MOST_LETTERS = 200
@@ -199,12 +197,9 @@ class _Run:
         assert use.checkpoint is not None
         assert use.teacher is not None
         task, data = TASKS[use.data.task], use.data
-        every = [
-            row for row in self.ledger.rows(data.validation) if row[GOLD[data.task]] is not None
-        ]
-        rows = random.Random(self.resolved.study.seed).sample(
-            every, min(len(every), SAMPLE[data.task])
-        )
+        spec = SPECS[data.task]
+        every = [row for row in self.ledger.rows(data.validation) if row[spec.gold] is not None]
+        rows = random.Random(self.resolved.study.seed).sample(every, min(len(every), spec.sample))
         examples = self._encoded(use, model, tokenizer, rows, training=False)
         settings = use.settings
         if self.device == "cpu":

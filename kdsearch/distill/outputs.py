@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-import uuid
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +17,7 @@ from kdsearch.agenda import ForwardSettings, StudentTraining
 from kdsearch.distill.batch_loss import CachedOutputs, Head
 from kdsearch.distill.evaluation import predict
 from kdsearch.errors import InputError
-from kdsearch.ledger import Ledger, put, storage_error
+from kdsearch.ledger import Ledger, discard, layout, put, storage_error, sync_and_digest
 from kdsearch.tasks import TASKS, Encoded, Task, head_weights
 
 _Read = TypeVar("_Read")
@@ -45,7 +41,7 @@ def write_outputs(
     Returns the digests of what was written, None where the model says something that is not
     finite. `order`, `parts`: see `predict`. Raises `StorageError`.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(layout.half_file())
     files = {path: temporary}
     with_head = with_head and task.wide
     if with_head:
@@ -66,7 +62,7 @@ def write_outputs(
         raise storage_error(path, error) from None
     finally:
         for written in files.values():
-            written.unlink(missing_ok=True)
+            discard(written)
     return digests
 
 
@@ -76,14 +72,14 @@ class KeptOutputs:
     def __init__(self, ledger: Ledger, training: StudentTraining, device: torch.device) -> None:
         self._ledger, self._training, self._device = ledger, training, device
         self._key = training.taught.outputs
-        self._mend = f"remove outcomes/{self._key}.json and launch again to compute it anew"
+        self._mend = f"remove {layout.outcome(self._key)} and launch again to compute it anew"
 
     def on(self, split: str, rows: int) -> CachedOutputs | None:
         """Those on a split with so many rows; wide ones stay on the disk.
 
         None where they were not kept: an earlier version kept those on the training split alone.
         """
-        name = outputs_name(self._key, split)
+        name = layout.outputs(self._key, split)
         outcome = self._ledger.outcome(self._key)
         if split != "train" and (outcome is None or name not in self._ledger.digests(outcome)):
             return None
@@ -106,7 +102,7 @@ class KeptOutputs:
 
     @cached_property
     def _head(self) -> Head:
-        path = head_path(self._ledger.path(outputs_name(self._key, "train")))
+        path = head_path(self._ledger.path(layout.outputs(self._key, "train")))
         tensors = self._read(path, lambda: load_file(path, device=str(self._device)))
         # Once, not at every batch: mixed precision would bring the weights to its type each time.
         dtype = torch.bfloat16 if self._training.settings.precision == "bf16" else torch.float32
@@ -120,33 +116,9 @@ class KeptOutputs:
             raise InputError.one(path, f"cannot be read: {error}", self._mend) from None
 
 
-def outputs_name(key: str, split: str) -> str:
-    """Where the training of the outputs on the training split keeps those on a split."""
-    return f"outputs/{key}.npy" if split == "train" else f"outputs/{key}.{split}.npy"
-
-
 def head_path(outputs: Path) -> Path:
     """Beside a teacher's wide outputs: the head that makes logits of them."""
     return outputs.with_name(outputs.stem + ".head.safetensors")
-
-
-def sync_and_digest(path: Path) -> str:
-    """Bring a file's content to the disk, with the mode of any new file; its SHA-256.
-
-    Some libraries write files that nobody else may read, whatever the umask.
-    """
-    with path.open("rb") as file:
-        mode = 0o666 & ~_umask()
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
-            os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    """That of this process. Asking `os.umask` would change it, for the other threads too."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1], 8) for line in status.splitlines() if line[:6] == "Umask:")
 
 
 def _write_rows(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdsearch.distill.outputs import sync_and_digest
-from kdsearch.ledger import Ledger, put, storage_error
+from kdsearch.ledger import Ledger, discard, layout, storage_error, sync_and_digest
 
 
 class DiskCheckpoints:
@@ -30,30 +28,30 @@ class DiskCheckpoints:
 
     def save(self, steps: int, state: dict[str, Any]) -> None:
         """See `Checkpoints`. Raises `StorageError`."""
-        folder = self._ledger.path(f"progress/{self._key}")
-        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        folder = self._ledger.path(layout.progress(self._key))
+        temporary = folder / layout.half_file()
         older = self._ledger.progress(self._key)
         try:
             self._ledger.make_folder(folder)
             torch.save(state, temporary)
             digest = sync_and_digest(temporary)
-            final = folder / f"{steps}-{digest}.pt"
+            final = self._ledger.path(layout.saved(self._key, steps, digest))
             if not final.exists():
                 self._saved.add(final)
-            put(self._ledger.folder, temporary, final)
+            self._ledger.put(temporary, final)
         except (OSError, RuntimeError) as error:  # torch's own, where a write fails
-            temporary.unlink(missing_ok=True)
+            discard(temporary)
             raise storage_error(folder, error) from None
         for progress in older:
             name = str(progress.path.relative_to(self._ledger.folder))
             if not self._ledger.remove(name) and progress.path in self._saved:
-                progress.path.unlink(missing_ok=True)  # behind a link, and still our own
+                discard(progress.path)  # behind a link, and still our own
         self._last = time.monotonic()
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """See `Checkpoints`. A damaged one is passed over."""
         for progress in self._ledger.progress(self._key):
-            if progress.intact:
+            if self._ledger.is_whole(progress):
                 state = torch.load(progress.path, map_location="cpu", weights_only=True)
                 return progress.steps, state
         return None

@@ -38,11 +38,11 @@ from kdsearch.distill.models import (
     load_model,
     model_folder,
 )
-from kdsearch.distill.outputs import KeptOutputs, outputs_name, write_outputs
+from kdsearch.distill.outputs import KeptOutputs, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, TrainingState, train
 from kdsearch.errors import MemoryExhaustedError, first_line
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, layout
 from kdsearch.search import Labels, Objective, ValidationScore
 from kdsearch.study import SPLITS, installed_versions
 from kdsearch.tasks import TASKS, Encoded, Settings, Task
@@ -100,7 +100,7 @@ class _Worker:
         assert history.lowest_loss is not None
         epochs = (history.best, history.lowest_loss)
         kept = {f"epoch-{epoch.epoch}": state for epoch, state in epochs}
-        folder = self._ledger.path(f"checkpoints/{training.key}")
+        folder = self._ledger.path(layout.checkpoints(training.key))
         digests, size = save_models(self._ledger, self._resolved, folder, training, model, kept)
         return outcome.model_copy(
             update={
@@ -147,7 +147,7 @@ class _Worker:
             examples = self._encoded(model, training.checkpoint.model, data, split, settings)
             if task.wide:
                 check_head(model, task, examples)
-            path = self._ledger.path(outputs_name(training.key, split))
+            path = self._ledger.path(layout.outputs(training.key, split))
             learnt = split == "train"
             written = write_outputs(
                 *(path, model, task, examples, settings, order),
@@ -168,7 +168,7 @@ class _Worker:
         taught = training.teaching
         kept = None
         if taught is not None:  # before the seed: it may run a training
-            ensure(self._ledger, taught.outputs, "outputs", run, checkpoint=taught.teacher)
+            ensure(self._ledger, taught.outputs, layout.OUTPUTS, run, checkpoint=taught.teacher)
             kept = KeptOutputs(self._ledger, training, self._device)
         model, tokenizer, history = self._train(training, training.objective, kept)
         outcome = self._outcome(training, model, history)
@@ -187,7 +187,7 @@ class _Worker:
         digests: dict[str, str] = {}
         size = 0
         if taught is not None and (self._keep or self._is_kept(training)):
-            folder = self._ledger.path(f"students/{training.key}")
+            folder = self._ledger.path(layout.student(training.key))
             digests, size = save_models(
                 self._ledger, self._resolved, folder, training, model, {"": state}
             )
@@ -291,10 +291,9 @@ class _Worker:
         if checkpoint.training is None:
             folder = model_folder(spec.name, spec.weights, self._resolved)
             return load_model(folder, spec.name, task, tokenizer)
-        key, where = (
-            checkpoint.training,
-            f"checkpoints/{checkpoint.training}/epoch-{checkpoint.epoch}",
-        )
+        assert checkpoint.epoch is not None
+        key = checkpoint.training
+        where = layout.checkpoint(key, checkpoint.epoch)
 
         def load() -> Any:
             ensure(self._ledger, key, where, run, model=spec)

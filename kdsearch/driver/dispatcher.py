@@ -137,7 +137,7 @@ class Dispatcher:
                 return
             self._write_lost(key, "it ended without an outcome", "worker_lost")
             attempts = self._ledger.attempts_of(key)
-        self._ledger.watchdog(key).unlink(missing_ok=True)
+        self._ledger.forget_watchdog(key)
         request = self._running.pop(key)
         self._waiting = None
         self._finished += 1

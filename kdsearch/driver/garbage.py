@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdsearch.agenda import Agenda, asked, settled, unneeded
 from kdsearch.driver.keep import superseded
-from kdsearch.ledger import MARKER, Ledger, files_in, is_half, is_ours
+from kdsearch.ledger import MARKER, Ledger, files_in, is_half, is_ours, layout
 
 EARLIER = "of an earlier version of the study"
 SUPERSEDED = "weights of students that cannot win any more"
 NO_OUTCOME = "of a training that has no outcome"
 HALF = "left by a process that was killed"
 
-_KEPT = ("checkpoints", "outputs", "students")
-_FOLDERS = (*_KEPT, "attempts", "progress", "digests")
+_FOLDERS = (*layout.KEPT, layout.ATTEMPTS, layout.PROGRESS, layout.DIGESTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ def garbage(ledger: Ledger, agenda: Agenda) -> tuple[list[Garbage], list[Left]]:
         else:
             left.append(Left(name=name, why=kept_back))
     told = tuple(f"{name}/" for name in found)
-    for name in files_in(ledger.folder):
+    for name in files_in(ledger.disk, ledger.folder):
         strange = "/" in name and not name.endswith(f"/{MARKER}") and not is_ours(name)
         if strange and name not in found and not name.startswith(told):
             key = name.split("/")[1].partition(".")[0]
@@ -76,7 +74,7 @@ def _known(ledger: Ledger, agenda: Agenda, name: str) -> frozenset[str]:
 
 def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
     dropped, resolved = unneeded(agenda), agenda.resolved
-    yield from ((EARLIER, f"outcomes/{k}.json") for k in sorted(dropped) if agenda.results[k])
+    yield from ((EARLIER, layout.outcome(k)) for k in sorted(dropped) if agenda.results[k])
     wanted, done = asked(agenda), settled(agenda)
     for folder in _FOLDERS:
         for path in _listed(ledger.folder / folder):
@@ -84,20 +82,25 @@ def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
             # Of a training without a result it is known what it was when all have been asked for.
             if key in dropped or (done and key not in wanted):
                 yield EARLIER, name
-            elif folder in _KEPT and not os.path.lexists(ledger.folder / f"outcomes/{key}.json"):
+            elif folder in layout.KEPT and not _has_outcome(ledger, key):
                 yield NO_OUTCOME, name
     if resolved.study.keep_students != "all":
         for key in sorted(superseded(agenda, ledger.kept_students())):
-            yield SUPERSEDED, f"students/{key}"
+            yield SUPERSEDED, layout.student(key)
     rows = {split.digest for data in resolved.datasets.values() for split in data.splits.values()}
-    for path in _listed(ledger.folder / "data"):
+    for path in _listed(ledger.folder / layout.DATA):
         if path.stem not in rows:
-            yield EARLIER, f"data/{path.name}"
-    for path in sorted(ledger.folder.glob("resolved-*.json")):
-        yield EARLIER, path.name
-    for name in files_in(ledger.folder):
+            yield EARLIER, f"{layout.DATA}/{path.name}"
+    for name in sorted(ledger.disk.names(ledger.folder)):
+        if name.startswith("resolved-") and name.endswith(".json"):
+            yield EARLIER, name
+    for name in files_in(ledger.disk, ledger.folder):
         if is_half(name):
             yield HALF, _half(name)
+
+
+def _has_outcome(ledger: Ledger, key: str) -> bool:
+    return ledger.disk.kind(ledger.folder / layout.outcome(key)) is not None
 
 
 def _half(name: str) -> str:

@@ -139,7 +139,7 @@ def _unchanged(
         resolved = before
     else:
         resolved = changed
-        ledger.write("resolved.json", resolved.model_dump_json(indent=1))
+        ledger.rewrite_resolved(resolved)
     agenda = Agenda(resolved, ledger.results())
     if look and not agenda.complete:
         preflight_once(resolved, ledger, place=place, look=look, say=say)

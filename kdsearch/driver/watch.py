@@ -18,7 +18,7 @@ from kdsearch.agenda import Agenda, Attempt, Outcome, Request
 from kdsearch.driver.estimate import estimate
 from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
-from kdsearch.ledger import Ledger, open_own
+from kdsearch.ledger import Ledger, layout, open_own
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -61,7 +61,7 @@ class Log(Watch):
 
     def __init__(self, folder: Path) -> None:
         self._log = logging.getLogger("kdsearch.search")
-        self._file = open_own(folder / "launch.log", "a")
+        self._file = open_own(folder / layout.LOG, "a")
         self._handler = _Lines(self._file)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log.addHandler(self._handler)
@@ -155,14 +155,14 @@ class Note(Watch):
         # One slot may be this process itself, for which no time passes while it trains.
         self._due = now + _SECONDS_BETWEEN_NOTES if len(fleet.slots) > 1 else 0.0
         with contextlib.suppress(StorageError):  # the outcomes say when the disk is full
-            self._ledger.write("running.json", text)
+            self._ledger.write(layout.RUNNING, text)
             self._text = text
 
 
 def note_launch(ledger: Ledger, what: str) -> None:
     """Have `kdsearch status` say what a launch does whose search has not begun."""
     with contextlib.suppress(StorageError):  # see `Note`
-        ledger.write("running.json", json.dumps({"launching": what}, ensure_ascii=False))
+        ledger.write(layout.RUNNING, json.dumps({"launching": what}, ensure_ascii=False))
 
 
 class Display(Watch):
@@ -250,4 +250,4 @@ def _failure(attempt: Attempt, *, for_good: bool) -> str:
     """What a failed try was, on one line: its class, where it ran, and where its traceback is."""
     what = "failed for good" if for_good else "failed, will be tried again"
     message = textwrap.shorten(attempt.message, _LONGEST_MESSAGE, placeholder=" …")
-    return f"{what} ({attempt.what}): {message}; see {attempt.file}"
+    return f"{what} ({attempt.what}): {message}; see {layout.file_of(attempt)}"

@@ -1,18 +1,20 @@
 """The ledger: the only state of a search, on storage that every node sees."""
 
-from kdsearch.ledger.disk import Disk, OsDisk, storage_error, sync_folder
-from kdsearch.ledger.ledger import Ledger, Progress
+from kdsearch.ledger import layout
+from kdsearch.ledger.disk import Disk, OsDisk, open_own, storage_error, sync_and_digest
+from kdsearch.ledger.layout import is_half, is_ours
+from kdsearch.ledger.ledger import Ledger
+from kdsearch.ledger.links import MARKER, files_in
 from kdsearch.ledger.lock import driver_lock, driver_of, leave
-from kdsearch.ledger.names import MARKER, files_in, is_half, is_key, is_ours, shared_link
 from kdsearch.ledger.reading import (
     UnreadableError,
-    open_own,
     open_plain,
     parse_json,
     read_object,
     read_plain,
 )
-from kdsearch.ledger.removal import put
+from kdsearch.ledger.removal import discard, put
+from kdsearch.ledger.results import Progress
 from kdsearch.ledger.verify import CANNOT_KNOW, Verified, verify
 
 __all__ = [
@@ -24,12 +26,13 @@ __all__ = [
     "Progress",
     "UnreadableError",
     "Verified",
+    "discard",
     "driver_lock",
     "driver_of",
     "files_in",
     "is_half",
-    "is_key",
     "is_ours",
+    "layout",
     "leave",
     "open_own",
     "open_plain",
@@ -37,8 +40,7 @@ __all__ = [
     "put",
     "read_object",
     "read_plain",
-    "shared_link",
     "storage_error",
-    "sync_folder",
+    "sync_and_digest",
     "verify",
 ]

@@ -15,9 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kdsearch.errors import InputError, shown_name
-from kdsearch.ledger.disk import storage_error
-from kdsearch.ledger.reading import open_own, read_object
+from kdsearch.errors import InputError, StorageError, shown_name
+from kdsearch.ledger.disk import OsDisk, open_own, storage_error
+from kdsearch.ledger.layout import DRIVER, LOCK
+from kdsearch.ledger.reading import read_object
 
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
@@ -35,10 +36,10 @@ def driver_lock(
     `taken_over` is called from a thread.
     """
     try:
-        file = open_own(folder / "driver.lock", "a")
+        file = open_own(folder / LOCK, "a")
     except OSError as error:
         raise storage_error(folder, error) from None
-    beat = folder / "driver.json"
+    beat = folder / DRIVER
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,13 +71,13 @@ def driver_lock(
             stop.set()
             thread.join()
             if _ours(beat, note):
-                beat.unlink(missing_ok=True)
+                OsDisk().remove(beat)
 
 
 def leave(folder: Path) -> None:
     """Let go of the folder in a process that ends without unwinding."""
-    if _read(folder / "driver.json").get("pid") == os.getpid():
-        (folder / "driver.json").unlink(missing_ok=True)
+    if _read(folder / DRIVER).get("pid") == os.getpid():
+        OsDisk().remove(folder / DRIVER)
 
 
 def driver_of(folder: Path) -> dict[str, Any] | None:
@@ -84,7 +85,7 @@ def driver_of(folder: Path) -> dict[str, Any] | None:
 
     None where there is no driver, or one on another host that has not been heard of for a while.
     """
-    path = folder / "driver.json"
+    path = folder / DRIVER
     note = _read(path)
     if not note:
         return None
@@ -123,7 +124,7 @@ def _keep_beating(
             return
         try:
             _write(beat, {**note, "beat": count})
-        except OSError:
+        except StorageError:
             continue  # a full disk must not end the search; the next beat tries again
 
 
@@ -161,13 +162,4 @@ def _has_texts(note: dict[str, Any], *names: str) -> bool:
 
 
 def _write(path: Path, note: dict[str, Any]) -> None:
-    """Take the place of the note; under a name of its own first, which is nobody's link."""
-    unique = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    temporary = path.with_name(f".{path.name}.{unique}.tmp")
-    try:
-        with temporary.open("x") as file:
-            file.write(json.dumps(note))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    OsDisk().note(path, json.dumps(note).encode())

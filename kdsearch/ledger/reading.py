@@ -8,9 +8,7 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
-
-from kdsearch.errors import StorageError
+from typing import Any, NoReturn
 
 MOST_BYTES = 64 << 20
 """Of a file of JSON. An outcome has some thousand bytes, a study with many labels a few million."""
@@ -51,18 +49,6 @@ def read_plain(path: Path) -> bytes:
             return file.read(-1 if most is None else most)
         except OSError as error:  # of the disk or the network: what the file holds is not known
             raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def open_own(path: Path, mode: str) -> IO[str]:
-    """Open a file of a fixed name to write it (`w`) or to add to it (`a`), and no link to one.
-
-    Raises `StorageError` for a link and what is no plain file, and `OSError` as `open` does.
-    """
-    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    flags |= {"w": os.O_WRONLY | os.O_TRUNC, "a": os.O_RDWR | os.O_APPEND}[mode]
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise StorageError(f"{path}: is a link or no plain file; move it away and launch again")
-    return os.fdopen(os.open(path, flags, 0o666), mode, encoding="utf-8", errors="replace")
 
 
 def parse_json(content: bytes) -> Any:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from kdsearch.agenda import VERSION, Attempt, Outcome
 from kdsearch.errors import InputError, shown
+from kdsearch.ledger.layout import OUTCOMES
 from kdsearch.ledger.reading import UnreadableError, parse_json
 from kdsearch.study import FORMAT, READABLE, Preflight, Resolved
 
@@ -94,7 +95,7 @@ def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
 
 def _of_another(path: Path, error: ValidationError) -> InputError:
     """What to say of an outcome or an attempt that another kdsearch may have written."""
-    kind = "outcome" if path.parent.name == "outcomes" else "attempt"
+    kind = "outcome" if path.parent.name == OUTCOMES else "attempt"
     return InputError.one(
         path,
         f"is no {kind} of this kdsearch: {error.errors()[0]['msg']}",

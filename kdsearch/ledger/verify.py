@@ -17,9 +17,11 @@ from kdsearch.agenda import (
     unneeded,
 )
 from kdsearch.errors import InputError, Problem, shown
+from kdsearch.ledger import layout
 from kdsearch.ledger.disk import ABSENT
+from kdsearch.ledger.layout import FOLDERS, KEPT, is_half, is_key, is_ours
 from kdsearch.ledger.ledger import Ledger
-from kdsearch.ledger.names import FOLDERS, MARKER, files_in, is_key, is_ours
+from kdsearch.ledger.links import MARKER, files_in
 from kdsearch.ledger.reading import UnreadableError
 from kdsearch.study import largest_score
 
@@ -30,7 +32,6 @@ CANNOT_KNOW = (
 _AGAIN = "the next launch makes it again where it needs it"
 _REPEAT = "move it away and launch again: its training is repeated"
 _REMOVE = "move it away, unless you know it"
-_KEPT = ("checkpoints", "outputs", "students")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _UNREADABLE = "may not be read by you"
 _ROUNDING = 1e-9
@@ -66,11 +67,12 @@ def verify(
     problems: list[Problem] = []
     names = _names(ledger, problems)
     # A folder may stand where a file belongs.
-    listed = {f"outcomes/{path.name}" for path in (ledger.folder / "outcomes").glob("*")}
+    listed = sorted(ledger.disk.names(ledger.folder / layout.OUTCOMES))
     outcomes = [
         sound
-        for name in sorted(listed)
-        if not Path(name).name.startswith(".") and (sound := _outcome(ledger, name, problems))
+        for name in listed
+        if not name.startswith(".")
+        and (sound := _outcome(ledger, f"{layout.OUTCOMES}/{name}", problems))
     ]
     problems += _attempts(ledger, names)
     if blind := [each for each in dict.fromkeys(problems) if _blinds(ledger, each)]:
@@ -85,7 +87,8 @@ def verify(
     digests = {
         split.digest for data in resolved.datasets.values() for split in data.splits.values()
     }
-    digests |= {Path(name).stem for name in names if name.startswith("data/") and is_ours(name)}
+    kept = (name for name in names if name.startswith(f"{layout.DATA}/") and is_ours(name))
+    digests |= {Path(name).stem for name in kept if not is_half(name)}
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]
     problems += _progress(ledger)
     problems += _preflight(ledger)
@@ -98,7 +101,7 @@ def verify(
 def _names(ledger: Ledger, problems: list[Problem]) -> list[str]:
     """All files of the folder; where it cannot be listed is a problem."""
     errors: list[OSError] = []
-    names = list(files_in(ledger.folder, onerror=errors.append))
+    names = list(files_in(ledger.disk, ledger.folder, onerror=errors.append))
     for error in errors:
         path = Path(error.filename)
         if isinstance(error, PermissionError):
@@ -111,7 +114,7 @@ def _names(ledger: Ledger, problems: list[Problem]) -> list[str]:
 def _blinds(ledger: Ledger, problem: Problem) -> bool:
     """Whether it is an unreadable folder or file without which no decision can be made again."""
     path = Path(problem.place)
-    outcomes, attempts = ledger.folder / "outcomes", ledger.folder / "attempts"
+    outcomes, attempts = ledger.folder / layout.OUTCOMES, ledger.folder / layout.ATTEMPTS
     return problem.what == _UNREADABLE and (path == outcomes or path.is_relative_to(attempts))
 
 
@@ -139,7 +142,9 @@ def _outcome(ledger: Ledger, name: str, problems: list[Problem]) -> Outcome | No
 
 def _attempts(ledger: Ledger, names: list[str]) -> Iterator[Problem]:
     for name in names:
-        if not (name.startswith("attempts/") and name.endswith(".json") and is_ours(name)):
+        if not (
+            name.startswith(f"{layout.ATTEMPTS}/") and name.endswith(".json") and is_ours(name)
+        ):
             continue
         try:
             ledger.read_attempt(name)
@@ -154,7 +159,7 @@ def _attempts(ledger: Ledger, names: list[str]) -> Iterator[Problem]:
 
 def _inconsistent(ledger: Ledger, outcome: Outcome) -> Iterator[Problem]:
     """Where the parts of an outcome do not go together."""
-    path = ledger.path(f"outcomes/{outcome.key}.json")
+    path = ledger.path(layout.outcome(outcome.key))
     for what in _contradictions(outcome):
         yield Problem(place=str(path), what=what, mend=_REPEAT)
 
@@ -196,12 +201,12 @@ def _contradictions(outcome: Outcome) -> Iterator[str]:
 def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
     """Check the files that a training kept against their digests; the names that have one."""
     problems = found.problems
-    path = ledger.path(f"outcomes/{outcome.key}.json")
-    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(_KEPT, "/./", strict=True))
+    path = ledger.path(layout.outcome(outcome.key))
+    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(KEPT, "/./", strict=True))
     try:
         again = ledger.digests_again(outcome.key)
     except PermissionError:
-        problems.append(_not_readable(ledger, ledger.path(f"digests/{outcome.key}.json")))
+        problems.append(_not_readable(ledger, ledger.path(layout.digests(outcome.key))))
         again = {}
     for name, digest in {**outcome.digests, **again}.items():
         if not (name.startswith(own) and _DIGEST.fullmatch(digest) and _leads_inside(ledger, name)):
@@ -211,9 +216,8 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
         _kept_file(ledger, name, digest, found)
     for name, digest in again.items():
         if outcome.digests.get(name) != digest:
-            what = (
-                f"is not what its outcome has a digest of, but what digests/{outcome.key}.json has"
-            )
+            where = layout.digests(outcome.key)
+            what = f"is not what its outcome has a digest of, but what {where} has"
             mend = "made again on another machine, or changed: that cannot be told"
             found.notes.append(Problem(place=str(ledger.folder / name), what=what, mend=mend))
     for needed in _needed_files(outcome):
@@ -238,9 +242,10 @@ def _needed_files(outcome: Outcome) -> list[str]:
         return []
     if isinstance(training, TeacherTraining):
         epochs = {outcome.best_epoch, outcome.lowest_loss_epoch}
-        return [f"checkpoints/{outcome.key}/epoch-{epoch}/" for epoch in sorted(map(str, epochs))]
+        kept = [layout.checkpoint(outcome.key, epoch) for epoch in epochs if epoch is not None]
+        return [f"{folder}/" for folder in sorted(set(kept))]
     if isinstance(training, OutputsTraining) and training.split == "train":
-        return [f"outputs/{outcome.key}.npy"]
+        return [layout.outputs(outcome.key)]
     return []
 
 
@@ -250,16 +255,20 @@ def _kept_file(ledger: Ledger, name: str, digest: str, found: Verified) -> None:
     try:
         actual = ledger.digest(name)
         if actual is not None:
-            found.bytes += path.stat().st_size
+            found.bytes += ledger.disk.size(path)
             found.files += 1
     except FileNotFoundError:
         return  # a search that runs removes students
     except PermissionError:
         found.problems.append(_not_readable(ledger, path))
         return
-    if actual is None and top == "students" and not (ledger.folder / top / key).exists():
+    if (
+        actual is None
+        and top == layout.STUDENTS
+        and not ledger.disk.kind(ledger.folder / top / key)
+    ):
         return  # superseded, and removed
-    mend = "`kdsearch export` trains it again" if top == "students" else _AGAIN
+    mend = "`kdsearch export` trains it again" if top == layout.STUDENTS else _AGAIN
     if actual is None:
         what = "is no plain file" if os.path.exists(path) else "is not there"
         found.problems.append(Problem(place=str(path), what=what, mend=mend))
@@ -279,8 +288,8 @@ def _strangers(
         key = entry.partition(".")[0]
         if rest == MARKER or name in covered:
             continue
-        if is_ours(name) and not (top in _KEPT and key in keys):
-            if top in (*_KEPT, "digests") and is_key(key) and key not in keys:
+        if is_ours(name) and not (top in KEPT and key in keys):
+            if top in (*KEPT, layout.DIGESTS) and is_key(key) and key not in keys:
                 unknown.add(f"{top}/{entry}")
             continue
         place = str(ledger.folder / name)
@@ -298,14 +307,14 @@ def _strangers(
 
 def _progress(ledger: Ledger) -> Iterator[Problem]:
     """The checkpoints of trainings that have not ended; one that has just ended has none."""
-    for folder in sorted(ledger.folder.glob("progress/*")):
-        if not is_key(folder.name):
+    for key in sorted(ledger.disk.names(ledger.folder / layout.PROGRESS)):
+        if not is_key(key):
             continue
-        path = folder
+        path = ledger.path(layout.progress(key))
         try:
-            for progress in ledger.progress(folder.name):
+            for progress in ledger.progress(key):
                 path = progress.path
-                if not progress.intact and path.exists():
+                if not ledger.is_whole(progress) and ledger.disk.kind(path):
                     what = "has another digest than its name says"
                     mend = "remove it: its training goes on from an earlier one, or begins anew"
                     yield Problem(place=str(path), what=what, mend=mend)
@@ -314,7 +323,7 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
 
 
 def _preflight(ledger: Ledger) -> Iterator[Problem]:
-    path = ledger.path("preflight.json")
+    path = ledger.path(layout.PREFLIGHT)
     try:
         ledger.read_preflight()
     except FileNotFoundError:
@@ -327,7 +336,7 @@ def _preflight(ledger: Ledger) -> Iterator[Problem]:
 
 
 def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
-    path = ledger.folder / "data" / f"{digest}.jsonl"
+    path = ledger.folder / layout.rows(digest)
     try:
         ledger.rows(digest)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kdsearch.agenda import Agenda, CaseView
 from kdsearch.errors import InputError, first_line
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, layout
 from kdsearch.mirror.trial import Student, failed_trial, state_of, students_of, trial_of
 from kdsearch.mirror.url import hidden, parsed, without_secrets
 from kdsearch.study import Resolved
@@ -123,9 +123,9 @@ def _trial(student: Student, agenda: Agenda, ledger: Ledger) -> FrozenTrial:
     key = student.training.key
     outcome = agenda.results[key]
     if outcome is not None:
-        return trial_of(student, outcome, _written(ledger.folder / "outcomes" / f"{key}.json"))
+        return trial_of(student, outcome, _written(ledger.path(layout.outcome(key))))
     attempt = ledger.attempts_of(key)[-1]
-    path = ledger.folder / "attempts" / key / f"{attempt.number}.json"
+    path = ledger.path(layout.attempt(key, attempt.number))
     return failed_trial(student, attempt, _written(path))
 
 

@@ -11,12 +11,7 @@ from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.analysis import CaseResult
 from kdsearch.report.markdown import escape, score, table
 from kdsearch.search import SYMBOLS
-from kdsearch.study import TrainingSettings
-
-_PIPELINES = {"classification": "text-classification", "ner": "token-classification"}
-"""Of the tasks that transformers 5 has a pipeline for."""
-_TAGS = {"qa": "question-answering", "translation": "translation"} | _PIPELINES
-_HEADS = {"qa": "AutoModelForQuestionAnswering", "translation": "AutoModelForSeq2SeqLM"}
+from kdsearch.study import SPECS, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +32,7 @@ def card(
     data = training.data
     front = {
         "library_name": "transformers",
-        "pipeline_tag": _TAGS[data.task],
+        "pipeline_tag": SPECS[data.task].pipeline,
         "tags": ["knowledge-distillation", "kdsearch"],
         "metrics": [data.metric],
     }
@@ -65,16 +60,16 @@ def card(
 
 
 def _use(training: StudentTraining) -> str:
-    task = training.data.task
-    if task in _PIPELINES:
+    spec = SPECS[training.data.task]
+    if spec.auto_class is None:
         code = f"""from transformers import pipeline
 
-student = pipeline("{_PIPELINES[task]}", model="PATH OF THIS FOLDER")"""
+student = pipeline("{spec.pipeline}", model="PATH OF THIS FOLDER")"""
     else:
-        code = f"""from transformers import AutoTokenizer, {_HEADS[task]}
+        code = f"""from transformers import AutoTokenizer, {spec.auto_class}
 
 tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
-student = {_HEADS[task]}.from_pretrained("PATH OF THIS FOLDER")"""
+student = {spec.auto_class}.from_pretrained("PATH OF THIS FOLDER")"""
     text = f"```python\n{code}\n```"
     if training.data.unanswerable:
         text += (
@@ -106,7 +101,7 @@ def _again(outcome: Outcome, again: Again | None) -> list[str]:
         return [f"{text}exactly that of the search."]
     within = "within" if difference <= again.allowed else "beyond"
     return [
-        f"{text}{score(again.test)}, by {score(difference)} another than in the search: {within} "
+        f"{text}{score(again.test)}, {score(difference)} away from the search's: {within} "
         f"the tolerance of {again.allowed:g} for another machine."
     ]
 

@@ -16,13 +16,14 @@ from kdsearch.ledger import (
     files_in,
     is_half,
     is_ours,
+    layout,
     parse_json,
     read_plain,
 )
 from kdsearch.report.plain import FORMAT
 from kdsearch.report.write import report_files
 
-_REPORT = "report/report.json"
+_REPORT = layout.report("json")
 _DIFFERS = "not what follows from the outcomes: older than they are, edited, or of another kdsearch"
 
 
@@ -33,7 +34,7 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     report must be what this kdsearch writes: a search that is not complete goes on after its
     report was written, and what an earlier kdsearch wrote looks otherwise.
     """
-    there = {name for name in files_in(ledger.folder, "report") if is_ours(name)}
+    there = {name for name in files_in(ledger.disk, ledger.folder, layout.REPORT) if is_ours(name)}
     there = {name for name in there if not is_half(name)}
     if not there:
         return [], []
@@ -42,7 +43,7 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
         right = report_files(ledger, agenda)
     except PermissionError as error:
         what = f"is not compared with the outcomes, since {error.filename} may not be read by you"
-        return [], [Problem(place=str(ledger.folder / "report"), what=what)]
+        return [], [Problem(place=str(ledger.folder / layout.REPORT), what=what)]
     differing = _differing(ledger, right, there)
     written = _written(ledger) if _REPORT in differing else None
     wrong, earlier = _against(written, json.loads(right[_REPORT]))
@@ -51,9 +52,9 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
         return [Problem(place=place, what=what, mend=mend) for what in wrong], []
     doubt = _doubt(agenda)
     if doubt and differing:
-        names = shortened_list([name.removeprefix("report/") for name in differing])
+        names = shortened_list([name.removeprefix(f"{layout.REPORT}/") for name in differing])
         what = f"{names}: {_DIFFERS}; which of these cannot be told, since {doubt}"
-        return [], [Problem(place=str(ledger.folder / "report"), what=what, mend=mend)]
+        return [], [Problem(place=str(ledger.folder / layout.REPORT), what=what, mend=mend)]
     if earlier:
         what = "is of an earlier version of the study"
         return [Problem(place=place, what=what, mend=mend)], []

@@ -9,7 +9,7 @@ from kdsearch.agenda import Agenda, Attempt, asked
 from kdsearch.analysis import Analysis, analyse
 from kdsearch.analysis.measures import case_measures
 from kdsearch.errors import shown
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, layout
 from kdsearch.report.document import document
 from kdsearch.report.latex import latex
 from kdsearch.report.measures import measures_tables
@@ -33,7 +33,7 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
     """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first."""
     for name, content in report_files(ledger, agenda).items():
         ledger.write(name, content)
-    return ledger.folder / "report" / "report.html"
+    return ledger.path(layout.report("html"))
 
 
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
@@ -45,17 +45,17 @@ def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     measured = case_measures(agenda, analysis.cases)
     files = {}
     for name, frame in (tables(analysis) | measures_tables(measured)).items():
-        files[f"report/tables/{name}.csv"] = to_csv(frame)
-        files[f"report/tables/{name}.tex"] = latex(frame)
-    files["report/report.json"] = to_json(analysis, agenda, messages, doubts, measured)
-    files["report/report.md"] = document(analysis, agenda, messages, doubts, measured)
+        files[layout.table(name, "csv")] = to_csv(frame)
+        files[layout.table(name, "tex")] = latex(frame)
+    files[layout.report("json")] = to_json(analysis, agenda, messages, doubts, measured)
+    files[layout.report("md")] = document(analysis, agenda, messages, doubts, measured)
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
     public_tries = {
         key: [each.model_copy(update={"message": public(each)}) for each in tries]
         for key, tries in attempts.items()
     }
-    files["report/report.html"] = page(analysis, agenda, public_tries, doubts, measured)
+    files[layout.report("html")] = page(analysis, agenda, public_tries, doubts, measured)
     return files
 
 

@@ -2,24 +2,19 @@
 
 from kdsearch.study.cases import TestCase, test_cases
 from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
     asked_layers,
     effective_settings,
     rates,
     setting_axes,
     source_of,
+    space_of,
 )
 from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
 from kdsearch.study.layers import Layers, kept_layers, named_layers, shown_layers
-from kdsearch.study.load import (
-    differences,
-    load_study,
-    parse_study,
-    shipped_studies,
-    space_of,
-)
-from kdsearch.study.parsers import GOLD, Row
+from kdsearch.study.load import load_study, parse_study, shipped_studies
 from kdsearch.study.preflight import (
     SAMPLE,
     DatasetFacts,
@@ -63,13 +58,13 @@ from kdsearch.study.schema import (
     Study,
     Teacher,
     TestCases,
-    largest_score,
 )
 from kdsearch.study.section import LATER
 from kdsearch.study.settings import AXES, Adam, Sgd, TrainingSettings
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
 from kdsearch.study.sources import changed_sources, digest_model, find_model
 from kdsearch.study.survey import survey
+from kdsearch.study.tasks import SPECS, Row, TaskSpec, largest_score
 from kdsearch.study.travel import travelling_files
 from kdsearch.study.versions import installed_versions
 
@@ -77,12 +72,12 @@ __all__ = [
     "AXES",
     "CATALOGUE",
     "FORMAT",
-    "GOLD",
     "LATER",
     "READABLE",
     "ROLES",
     "SAMPLE",
     "SHARES",
+    "SPECS",
     "SPLITS",
     "Adam",
     "Dataset",
@@ -105,6 +100,7 @@ __all__ = [
     "Share",
     "SplitFacts",
     "Study",
+    "TaskSpec",
     "Teacher",
     "TeacherSample",
     "TestCase",

@@ -11,8 +11,6 @@ from kdsearch.study.schema import Study
 class TestCase:
     """A dataset, a teacher and a student, by their names in the study."""
 
-    __test__ = False
-
     dataset: str
     teacher: str
     student: str
@@ -33,7 +31,7 @@ def test_cases(study: Study) -> tuple[TestCase, ...]:
 
 
 def case_count(study: Study) -> int:
-    """How many test cases a study has, before any is made."""
+    """How many these are, without making them."""
     return sum(
         len(block.dataset or study.datasets)
         * len(block.teacher or study.teachers)

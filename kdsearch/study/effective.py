@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
 
 from kdsearch.errors import Problem
-from kdsearch.search import Space, Value
+from kdsearch.search import Inner, Space, Value
 from kdsearch.study.cases import TestCase
 from kdsearch.study.schema import Role, Study
 from kdsearch.study.settings import AXES, SECTIONS, TrainingSettings
@@ -31,6 +32,16 @@ def rates(study: Study, case: TestCase) -> tuple[float, ...]:
     """The learning rates of a case's students: the student's, else the data set's, the search's."""
     student, dataset = study.students[case.student], study.datasets[case.dataset]
     return student.learning_rate or dataset.learning_rate or study.search.learning_rate
+
+
+def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
+    """The grid of a test case: the study's, less what the case's teacher does not have.
+
+    `inner` is another inner tuning than the study's, to compare the two.
+    """
+    given = tuple(study.teachers[case.teacher].given)
+    space = study.search.space(given, rates(study, case))
+    return replace(space, inner=inner) if inner else space
 
 
 def effective_settings(study: Study, case: TestCase, role: Role) -> TrainingSettings:

@@ -25,9 +25,9 @@ from typing import Any, TextIO
 
 from kdsearch.errors import InputError, first_line
 from kdsearch.study import formats
-from kdsearch.study.parsers import Columns, Row
 from kdsearch.study.schema import SPLITS, FileSource
 from kdsearch.study.standin import stand_in
+from kdsearch.study.tasks import Columns, Row
 
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXT: dict[str, Callable[[Path, TextIO, Columns], Iterator[Row]]] = {

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from kdsearch.errors import InputError, first_line, shortened
-from kdsearch.study.parsers import Columns, Row
+from kdsearch.study.tasks import Columns, Row
 
 MOST_JSON = 200_000_000
 """Characters of a .json file that is one value, which can only be read as a whole."""

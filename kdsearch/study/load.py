@@ -7,7 +7,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,10 +16,15 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
 
 from kdsearch.errors import InputError, Problem
-from kdsearch.search import Inner, Space
 from kdsearch.study.cases import TestCase, case_count, test_cases
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.effective import Axes, asked_layers, rates, setting_axes, setting_problems
+from kdsearch.study.effective import (
+    Axes,
+    asked_layers,
+    setting_axes,
+    setting_problems,
+    space_of,
+)
 from kdsearch.study.schema import PATTERNS, Dataset, Study, Teacher
 from kdsearch.study.yaml_file import read_yaml
 
@@ -104,42 +108,6 @@ def _each(value: Any, kind_of: Callable[[str], Any]) -> Any:
     if not isinstance(value, dict):
         return value
     return {key: _spelt_out(inner, kind_of(key)) for key, inner in value.items()}
-
-
-def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
-    """The grid of a test case: the study's, less what the case's teacher does not have.
-
-    `inner` is another inner tuning than the study's, to compare the two.
-    """
-    given = tuple(study.teachers[case.teacher].given)
-    space = study.search.space(given, rates(study, case))
-    return replace(space, inner=inner) if inner else space
-
-
-def differences(old: Study, new: Study) -> list[str]:
-    """What differs between two studies, as lines `path: old → new`.
-
-    What a training takes of the cluster and what stays on disk may change: no result depends on it.
-    """
-
-    def leaves(value: object, path: str) -> dict[str, object]:
-        if isinstance(value, dict):
-            parts = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
-        elif isinstance(value, list) and value:
-            parts = ((f"{path}[{index}]", inner) for index, inner in enumerate(value))
-        else:
-            return {path: value}
-        return {k: v for name, inner in parts for k, v in leaves(inner, name).items()}
-
-    before, after = (
-        leaves(study.model_dump(mode="json", exclude={"resources", "keep_students"}), "")
-        for study in (old, new)
-    )
-    return [
-        f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}"
-        for path in dict.fromkeys((*before, *after))
-        if before.get(path, "absent") != after.get(path, "absent")
-    ]
 
 
 def shipped_studies() -> dict[str, Path]:

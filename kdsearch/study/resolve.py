@@ -12,16 +12,21 @@ from pydantic import BaseModel, ConfigDict
 
 from kdsearch.errors import InputError, Problem, shortened_list
 from kdsearch.study.cases import TestCase, test_cases
-from kdsearch.study.effective import asked_layers, effective_settings, rates, setting_axes
+from kdsearch.study.effective import (
+    asked_layers,
+    effective_settings,
+    rates,
+    setting_axes,
+    space_of,
+)
 from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.layers import named_layers, shown_layers
-from kdsearch.study.load import space_of
-from kdsearch.study.parsers import GOLD, Row, units_of
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
 from kdsearch.study.schema import ROLES, Model, Study
 from kdsearch.study.sources import NOT_WEIGHTS, combined, data_digests, model_digests
 from kdsearch.study.standin import stand_in
+from kdsearch.study.tasks import SPECS, Row
 from kdsearch.study.versions import installed_versions
 
 FORMAT: Literal[2] = 2
@@ -174,12 +179,9 @@ def resolve(
             resolved[split] = ResolvedSplit(
                 digest=digest_rows(rows),
                 rows=len(rows),
-                unlabelled=sum(row[GOLD[columns.task]] is None for row in rows),
+                unlabelled=sum(row[SPECS[columns.task].gold] is None for row in rows),
                 units=round(
-                    sum(
-                        units_of(columns.task, row, unanswerable=columns.unanswerable)
-                        for row in rows
-                    )
+                    sum(SPECS[columns.task].units(row, columns.unanswerable) for row in rows)
                 ),
             )
             store(resolved[split].digest, rows)
@@ -281,8 +283,9 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         names = config.get("id2label") or {}
         labels = tuple(str(names[key]) for key in sorted(names, key=int)) or None
     except (TypeError, ValueError):
-        mend = "it maps numbers to names, as save_pretrained writes it"
-        raise InputError.one(folder / "config.json", "has an odd id2label", mend) from None
+        what = "has an id2label that does not map numbers to names"
+        mend = "save the model with save_pretrained, which writes one"
+        raise InputError.one(folder / "config.json", what, mend) from None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
     files = model_digests(folder, code=model.trust_remote_code)

@@ -17,24 +17,14 @@ from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.files import RawFiles, expanded, folder_files, named_files
 from kdsearch.study.hub import HubUnreachableError, hub_rows
 from kdsearch.study.parsers import (
-    Columns,
-    Row,
     one_class,
     parsed_rows,
 )
-from kdsearch.study.schema import METRICS, SPLITS, Dataset, Files
+from kdsearch.study.schema import SPLITS, Dataset, Files
 from kdsearch.study.split import Drawing, group_of, hash_of
 from kdsearch.study.tagging import settle_tags
 from kdsearch.study.tags import expand_tags
-
-_USUAL_COLUMNS = {"qa": (("question", "context"), "answers")}
-"""Of one's own files, by task, where nearly all data sets have the same."""
-_GRAMMAR_COLUMNS: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
-    "classification": (("sentence",), "label", grammar.LABELS),
-    "ner": (("tokens",), "ner_tags", grammar.TAGS),
-    "qa": (("question", "context"), "answers", ()),
-    "translation": (("source",), "target", ()),
-}
+from kdsearch.study.tasks import SPECS, Columns, Row
 
 
 def task_of(name: str, dataset: Dataset) -> str:
@@ -49,11 +39,11 @@ def columns_of(name: str, dataset: Dataset) -> Columns:
     task = task_of(name, dataset)
     languages = None
     if dataset.grammar is not None:
-        text, label, labels = _GRAMMAR_COLUMNS[task]
-        metric = METRICS[task][0]
+        text, label, labels = SPECS[task].generated
+        metric = SPECS[task].metrics[0]
     elif dataset.files is not None:
-        text, label = _USUAL_COLUMNS.get(task, ((), ""))
-        labels, metric = (), METRICS[task][0]
+        text, label = SPECS[task].usual
+        labels, metric = (), SPECS[task].metrics[0]
     else:
         entry = CATALOGUE[dataset.catalogue or name]
         text, label, labels, metric = entry.text, entry.label, entry.labels, entry.metric

@@ -19,6 +19,7 @@ from kdsearch.search.objectives import significant
 from kdsearch.study.layers import Layers
 from kdsearch.study.section import Positive, PositiveInt, Section
 from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
+from kdsearch.study.tasks import SPECS, TaskName
 
 TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
 _NAME = r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$"
@@ -55,29 +56,6 @@ Role = Literal["teacher", "outputs", "student"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SHARES: Mapping[Role, str] = {"teacher": "teachers", "outputs": "outputs", "student": "students"}
 """The key of `resources` that says what trainings of a role take."""
-TaskName = Literal["classification", "ner", "qa", "translation"]
-METRICS = {
-    "classification": ("f1", "accuracy"),
-    "ner": ("f1", "accuracy"),
-    "qa": ("f1", "exact_match"),
-    "translation": ("bleu", "chrf"),
-}
-"""Of each task, its default first. classification: F1 is binary of the second of two labels, macro
-of more; ner: entities' F1, words' accuracy; qa: SQuAD's; translation: sacrebleu's."""
-COLUMNS = {"classification": (1, 2), "ner": (1,), "qa": (2,), "translation": (1,)}
-"""How many columns a model reads, by task."""
-NEEDED = {
-    "classification": ("text", "label", "labels"),
-    "ner": ("text", "label"),
-    "qa": (),
-    "translation": ("text", "label"),
-}
-"""What a data set of one's own files must say, by task; qa has SQuAD's columns by default."""
-
-
-def largest_score(metric: str) -> float:
-    """The score of what is right throughout."""
-    return 100.0 if metric in METRICS["translation"] else 1.0
 
 
 def _names(value: object) -> object:
@@ -181,7 +159,7 @@ class Dataset(Section):
     teachers if they have more.
     """
     metric: str | None = None
-    """One of the task's; see METRICS. Default: the first of them."""
+    """One of the task's. Default: the first of them."""
     languages: tuple[str, str] | None = None
     """translation: the source's and the target's code in a multilingual tokenizer (de_DE)."""
     unanswerable: bool = False
@@ -212,7 +190,7 @@ class Dataset(Section):
             raise ValueError("group says how the splits of one's own files are drawn; remove it")
         task = self.task or ("classification" if self.files or self.grammar else None)
         if self.files:
-            missing = [name for name in NEEDED[task or ""] if getattr(self, name) is None]
+            missing = [name for name in SPECS[task or ""].needed if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"files of {task} need {', '.join(missing)}")
         if self.max_length is not None and "max_length" in self.training:
@@ -227,18 +205,19 @@ class Dataset(Section):
 
     def check_task(self, task: str) -> None:
         """Raise `ValueError` where a key does not go with `task`."""
-        if self.metric is not None and self.metric not in METRICS[task]:
-            raise ValueError(f"metric of {task} is one of {', '.join(METRICS[task])}")
-        if self.text is not None and len(self.text) not in COLUMNS[task]:
-            counts = " or ".join(map(str, COLUMNS[task]))
+        spec = SPECS[task]
+        if self.metric is not None and self.metric not in spec.metrics:
+            raise ValueError(f"metric of {task} is one of {', '.join(spec.metrics)}")
+        if self.text is not None and len(self.text) not in spec.columns:
+            counts = " or ".join(map(str, spec.columns))
             raise ValueError(f"text of {task} names {counts} column{'s' * (counts != '1')}")
-        if self.labels is not None and task == "classification" and len(self.labels) < 2:
-            raise ValueError("classification needs two labels at least")
-        if self.labels is not None and task in ("qa", "translation"):
+        if self.labels is not None and spec.fewest_labels == 0:
             raise ValueError(f"{task} has no labels; remove them")
-        if self.languages is not None and task != "translation":
+        if self.labels is not None and len(self.labels) < spec.fewest_labels:
+            raise ValueError(f"{task} needs {spec.fewest_labels} labels at least")
+        if self.languages is not None and not spec.has_languages:
             raise ValueError(f"{task} has no languages; remove them")
-        if self.unanswerable and task != "qa":
+        if self.unanswerable and not spec.has_unanswerable:
             raise ValueError(f"{task} has no unanswerable questions; remove unanswerable")
 
 
@@ -357,8 +336,6 @@ class Student(Section):
 
 class TestCases(Section):
     """Every combination of these; a field left out means all of them."""
-
-    __test__ = False
 
     dataset: Names | None = None
     teacher: Names | None = None

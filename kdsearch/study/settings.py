@@ -11,9 +11,8 @@ from typing_extensions import TypedDict
 from kdsearch.search import Value
 from kdsearch.study.layers import Layers
 from kdsearch.study.section import LATER, STRICT, VALUES, Positive, PositiveInt, Section
+from kdsearch.study.tasks import SPECS
 
-MAX_LENGTH = {"classification": 128, "ner": 128, "qa": 384, "translation": 128}
-"""In tokens, where the study says nothing. qa: of a window, as in the paper's App. B."""
 FORWARD = ("batch_size", "max_length", "stride", "beams", "hidden_dtype", "precision")
 """The settings that a forward pass has too: all that a given teacher needs."""
 
@@ -69,7 +68,7 @@ class TrainingSettings(Section):
     """
     batch_size: PositiveInt = 32
     max_length: PositiveInt | None = None
-    """In tokens. Longer inputs are cut, contexts read in windows. Default: MAX_LENGTH's."""
+    """In tokens. Longer inputs are cut, contexts read in windows. Default: the task's."""
     stride: PositiveInt | None = None
     """qa: how many tokens two windows of a context share. Default: 128, at most half a window."""
     beams: PositiveInt | None = None
@@ -112,7 +111,7 @@ class TrainingSettings(Section):
 
         So a key covers what its training depends on, no more.
         """
-        length = self.max_length or MAX_LENGTH[task]
+        length = self.max_length or SPECS[task].max_length
         sgd = self.optimizer == "sgd"
         update = {
             "max_length": length,

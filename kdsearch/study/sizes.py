@@ -11,6 +11,7 @@ from typing import Any
 from kdsearch.study.layers import kept_layers
 from kdsearch.study.schema import Model
 from kdsearch.study.settings import TrainingSettings
+from kdsearch.study.tasks import SPECS
 
 _ITEM_BYTES = {"fp32": 4, "bf16": 2}
 _KNOWN = {
@@ -49,13 +50,13 @@ def cache_bytes(
     `path` is its folder, where that is known. Translation keeps hidden states, and the head that
     makes logits of them; of a model of the Hub that is not known here a width of 1,024 is assumed.
     """
-    if task == "translation":
+    width_of = SPECS[task].width
+    if width_of is None:
         width, vocabulary = _sizes(model, path)
         dtype = settings.for_task(task).hidden_dtype
         assert dtype is not None  # `for_task` filled it in
         return round(units * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
-    width = 2 if task == "qa" else labels
-    return round(units * width * _ITEM_BYTES["fp32"])
+    return round(units * width_of(labels) * _ITEM_BYTES["fp32"])
 
 
 def _shape(config: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kdsearch.errors import InputError
-from kdsearch.study.parsers import GOLD, Columns, Row, group_value
+from kdsearch.study.parsers import group_value
+from kdsearch.study.tasks import SPECS, Columns, Row
 
 _SHARE = 10
 """A split that is drawn has one row in so many."""
@@ -29,17 +30,12 @@ _UNLABELLED = -1
 
 def group_of(columns: Columns, row: Row) -> str:
     """What rows that must not be parted have in common: the context, the premise or the text."""
-    if columns.task == "classification":
-        first = row["texts"][0]
-        return first if first.strip() else "\n".join(row["texts"])
-    if columns.task == "ner":
-        return "\n".join(row["words"])
-    return str(row["context" if columns.task == "qa" else "source"])
+    return SPECS[columns.task].group(row)
 
 
 def group_name(columns: Columns) -> str:
     """The column, or columns, by which rows belong together."""
-    own = columns.text[-1 if columns.task == "qa" else 0]
+    own = columns.text[SPECS[columns.task].group_column]
     return f"{own} and {columns.group}" if columns.group else own
 
 
@@ -66,14 +62,9 @@ class Drawing:
 
     def _label(self, row: Row) -> Hashable:
         """What is spread evenly; of ner all tags of a row, of which `draw` takes the rarest."""
-        gold = row[GOLD[self._columns.task]]
-        if gold is None:
-            return None
-        if self._columns.task == "ner":
-            return frozenset(gold)
-        if self._columns.task == "qa":
-            return bool(gold)  # whether there is an answer
-        return gold if self._columns.task == "classification" else 0
+        spec = SPECS[self._columns.task]
+        gold = row[spec.gold]
+        return None if gold is None else spec.stratum(gold)
 
     @property
     def labelled(self) -> Sequence[bool]:

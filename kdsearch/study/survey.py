@@ -9,11 +9,11 @@ from itertools import combinations
 
 from kdsearch.errors import Problem
 from kdsearch.study.cases import test_cases
-from kdsearch.study.parsers import GOLD, Row
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
 from kdsearch.study.resolve import Resolved, ResolvedDataset
 from kdsearch.study.schema import SPLITS, Study
 from kdsearch.study.tags import OUTSIDE, entities, scheme_of, to_iob2
+from kdsearch.study.tasks import SPECS, Row
 
 _PAIRS = tuple((later, earlier) for earlier, later in combinations(SPLITS, 2))
 _MOST_NAMED = 5
@@ -73,7 +73,7 @@ _Found = Iterator[tuple[str, str]]
 
 
 def _split(data: ResolvedDataset, digest: str, rows: list[Row]) -> _Split:
-    golds = [gold for row in rows if (gold := row[GOLD[data.task]]) is not None]
+    golds = [gold for row in rows if (gold := row[SPECS[data.task].gold]) is not None]
     labels = dict.fromkeys(_labels(data), 0)
     if data.task == "classification":
         labels |= Counter(data.labels[gold] for gold in golds)
@@ -83,7 +83,7 @@ def _split(data: ResolvedDataset, digest: str, rows: list[Row]) -> _Split:
     return _Split(
         digest=digest,
         facts=SplitFacts(rows=len(rows), unlabelled=len(rows) - len(golds), labels=labels),
-        texts=[hash(TEXTS[data.task](row)) for row in rows],
+        texts=[hash(SPECS[data.task].texts(row)) for row in rows],
         contexts=[hash(row["context"]) for row in rows] if data.task == "qa" else [],
     )
 
@@ -102,15 +102,6 @@ def _kinds(tags: Sequence[str], data: ResolvedDataset) -> Iterator[str]:
         return (tag for tag in tags if tag != OUTSIDE)
     prefixed = scheme_of(data.labels) != "IO"
     return (kind for kind, _, _ in entities(tags if prefixed else to_iob2(tags)))
-
-
-TEXTS: dict[str, Callable[[Row], tuple[str, ...]]] = {
-    "classification": lambda row: tuple(row["texts"]),
-    "ner": lambda row: tuple(row["words"]),
-    "qa": lambda row: (row["question"], row["context"]),
-    "translation": lambda row: (row["source"],),
-}
-"""What a model reads of a row, by task."""
 
 
 def _shared(texts: list[int], other: list[int]) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kdsearch.study.labels import short_label, spelt_as
-from kdsearch.study.parsers import Columns, Row, named_tags, nameless
+from kdsearch.study.parsers import named_tags, nameless
 from kdsearch.study.tags import OUTSIDE, Scheme, in_order, iob2_labels, scheme_of, to_iob2
+from kdsearch.study.tasks import Columns, Row
 
 
 def settle_tags(

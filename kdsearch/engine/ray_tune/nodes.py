@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -11,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +28,7 @@ from kdsearch.engine.ray_tune.left_out import it_lacks
 from kdsearch.engine.ray_tune.room import Needed, slots
 from kdsearch.engine.ray_tune.slot import own_gpus
 from kdsearch.errors import InputError, Problem, StorageError, first_line
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, OsDisk, layout
 from kdsearch.study import Resolved, Role, find_model, installed_versions, readable_size
 
 SAME = ("kdsearch", "training", "torch", "transformers", "tokenizers")
@@ -152,12 +150,12 @@ def _trouble(folder: Path, mark: str) -> str:
             time.sleep(0.5)
     except OSError as error:
         return f"cannot read {folder}: {error.strerror}"
-    linked = folder / f".probe-{uuid.uuid4().hex}.linked"
+    linked, disk = folder / layout.probe(linked=True), OsDisk()
     try:
-        os.link(folder / mark, linked)
-        linked.unlink()
-    except OSError as error:
-        return f"cannot link files in {folder}: {error.strerror}"
+        disk.link(folder / mark, linked)
+        disk.remove(linked)
+    except StorageError as error:
+        return f"cannot link files: {error}"
     return ""
 
 
@@ -254,8 +252,8 @@ def watch_nodes(
     looked at again, and taken back once they lack nothing. Raises `InputError` where no node is
     left for trainings of some role. What was found stands in nodes.json.
     """
-    mark = f".probe-{uuid.uuid4().hex}"
-    (ledger.folder / mark).touch(exist_ok=False)
+    mark = layout.probe()
+    ledger.disk.write(ledger.path(mark), b"")
     expected = Expected(
         folder=ledger.folder,
         mark=mark,
@@ -276,8 +274,8 @@ def watch_nodes(
         nodes.over.set()
         if thread.is_alive():
             thread.join()  # what asks Ray once the connection has ended would start another one
-        with suppress(OSError):  # a hidden file that the next launch sweeps
-            (ledger.folder / mark).unlink()
+        with suppress(StorageError):  # a hidden file that the next launch sweeps
+            ledger.disk.remove(ledger.path(mark))
 
 
 class _Nodes:
@@ -354,7 +352,7 @@ class _Nodes:
     def _write(self) -> None:
         nodes = sorted(self._known.values(), key=lambda node: str(node["name"]))
         with suppress(StorageError):  # the outcomes say when the disk is full
-            self._ledger.write("nodes.json", json.dumps({"nodes": nodes}, indent=1))
+            self._ledger.write(layout.NODES, json.dumps({"nodes": nodes}, indent=1))
 
 
 def _look_at(

@@ -18,7 +18,7 @@ from ray import tune
 from kdsearch.agenda import Request, parse_training, written
 from kdsearch.engine.base import Worker
 from kdsearch.engine.ray_tune.room import Needs
-from kdsearch.ledger import Ledger, open_own
+from kdsearch.ledger import Ledger, OsDisk, open_own
 
 _STDERR = 2
 
@@ -141,7 +141,7 @@ def watched(path: Path, seconds: float) -> Iterator[None]:
                 yield
             finally:
                 faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
-        path.unlink(missing_ok=True)
+        OsDisk().remove(path)
 
 
 @contextmanager
