@@ -496,7 +496,7 @@ def test_test_scores_change_no_decision() -> None:
 
     honest = search_through(resolved, memory_ledger(resolved), world)
     plain = memory_ledger(resolved)
-    lying = Lying(plain.folder, plain._disk)
+    lying = Lying(plain.folder, plain.disk)
     twisted = search_through(resolved, lying, world)
     assert honest.views() == twisted.views()
     scores = [

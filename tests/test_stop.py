@@ -139,9 +139,9 @@ def test_two_signals_at_once_stop_a_launch_once_and_without_a_traceback(tmp_path
 
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path) -> None:
     started = time.monotonic()
-    process = launch(tmp_path, "--deadline", "40s", study=LONG)
+    process = launch(tmp_path, "--deadline", "60s", study=LONG)
     process.wait(timeout=120)
-    assert time.monotonic() - started < 60  # the imports come before it counts
+    assert time.monotonic() - started < 80  # the imports come before it counts
     output, _ = process.communicate(timeout=10)
     assert process.returncode in (1, 130), output
     ledger = Ledger(tmp_path / "run")

@@ -88,7 +88,7 @@ def explain(
     views = [view for view in agenda.views() if case is None or case in str(view.case)]
     if not views:
         names = ", ".join(map(str, agenda.cases))
-        raise InputError.one("CASE", f"no test case like {case}", f"there are: {names}")
+        raise InputError.one("CASE", f"no test case matches {case}", f"there are: {names}")
     if as_json:
         typer.echo(json.dumps([_explained(agenda, view) for view in views], indent=1))
         return
