@@ -67,7 +67,7 @@ def verify(
     problems: list[Problem] = []
     names = _names(ledger, problems)
     # A folder may stand where a file belongs.
-    listed = sorted(ledger.disk.names(ledger.folder / layout.OUTCOMES))
+    listed = _entries(ledger, layout.OUTCOMES)
     outcomes = [
         sound
         for name in listed
@@ -109,6 +109,14 @@ def _names(ledger: Ledger, problems: list[Problem]) -> list[str]:
         elif error.errno not in ABSENT:
             problems.append(Problem(place=str(path), what=f"cannot be listed: {error.strerror}"))
     return names
+
+
+def _entries(ledger: Ledger, folder: str) -> list[str]:
+    """What lies in a folder, if it may be listed; see `_names`."""
+    try:
+        return sorted(ledger.disk.names(ledger.folder / folder))
+    except PermissionError:
+        return []
 
 
 def _blinds(ledger: Ledger, problem: Problem) -> bool:
@@ -307,7 +315,7 @@ def _strangers(
 
 def _progress(ledger: Ledger) -> Iterator[Problem]:
     """The checkpoints of trainings that have not ended; one that has just ended has none."""
-    for key in sorted(ledger.disk.names(ledger.folder / layout.PROGRESS)):
+    for key in _entries(ledger, layout.PROGRESS):
         if not is_key(key):
             continue
         path = ledger.path(layout.progress(key))
