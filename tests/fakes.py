@@ -396,6 +396,17 @@ def resolved_of(study: Study | dict[str, Any]) -> Resolved:
     )
 
 
+SMALL_GRID = {
+    "distance": ["ce"],
+    "teacher": ["t_hs"],
+    "student_temperature": ["tied"],
+    "alpha": [1],
+    "temperature": {"broad": [1, 4]},
+    "learning_rate": [1e-5],
+}
+"""Of a search: one choice, and two temperatures around which the best is refined."""
+
+
 def random_study(draw: random.Random) -> dict[str, Any]:
     """A study of at most four test cases with small grids of every shape."""
 

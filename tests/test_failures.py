@@ -20,6 +20,7 @@ import pytest
 import ray
 from fakes import (
     KEY,
+    SMALL_GRID,
     FailingTraining,
     a_study,
     attempt_at,
@@ -54,14 +55,6 @@ pytestmark = pytest.mark.undisturbed
 NEEDED = dict.fromkeys(ROLES, Needs(resources={"CPU": 1}))
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
-SMALL_GRID = {
-    "distance": ["ce"],
-    "teacher": ["t_hs"],
-    "student_temperature": ["tied"],
-    "alpha": [1],
-    "temperature": {"broad": [1, 4]},
-    "learning_rate": [1e-5],
-}
 
 
 def ready(folder: Path, **sections: Any) -> Ledger:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import ray
 from conftest import SLOTS
-from fakes import FailingTraining, a_study, listening, made_up_training, resolved_of
+from fakes import SMALL_GRID, FailingTraining, a_study, listening, made_up_training, resolved_of
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
 from kdsearch.driver import Dispatcher
@@ -32,15 +32,6 @@ from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Resources, Role
 
 pytestmark = pytest.mark.undisturbed
-
-SMALL_GRID = {
-    "distance": ["ce"],
-    "teacher": ["t_hs"],
-    "student_temperature": ["tied"],
-    "alpha": [1],
-    "temperature": {"broad": [1, 4]},
-    "learning_rate": [1e-5],
-}
 
 
 TWO_STUDENTS = {"one": {"model": "small"}, "other": {"model": "big"}}

@@ -45,7 +45,7 @@ def write_outputs(
     files = {path: temporary}
     with_head = with_head and task.wide
     if with_head:
-        files[head_path(path)] = temporary.with_suffix(".head.tmp")
+        files[_head_path(path)] = temporary.with_suffix(".head.tmp")
     try:
         with temporary.open("wb") as file:
             if not _write_rows(file, model, task, examples, settings, order, parts):
@@ -54,7 +54,7 @@ def write_outputs(
             weight, bias = head_weights(model)
             head = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
-            save_file(plain, files[head_path(path)])
+            save_file(plain, files[_head_path(path)])
         digests = {final: sync_and_digest(written) for final, written in files.items()}
         for final, written in files.items():
             put(path.parents[1], written, final)
@@ -102,7 +102,7 @@ class KeptOutputs:
 
     @cached_property
     def _head(self) -> Head:
-        path = head_path(self._ledger.path(layout.outputs(self._key, "train")))
+        path = self._ledger.path(layout.head(self._key))
         tensors = self._read(path, lambda: load_file(path, device=str(self._device)))
         # Once, not at every batch: mixed precision would bring the weights to its type each time.
         dtype = torch.bfloat16 if self._training.settings.precision == "bf16" else torch.float32
@@ -116,9 +116,9 @@ class KeptOutputs:
             raise InputError.one(path, f"cannot be read: {error}", self._mend) from None
 
 
-def head_path(outputs: Path) -> Path:
-    """Beside a teacher's wide outputs: the head that makes logits of them."""
-    return outputs.with_name(outputs.stem + ".head.safetensors")
+def _head_path(outputs: Path) -> Path:
+    """Where the head of a teacher's wide outputs lies, beside those on the training split."""
+    return outputs.with_name(Path(layout.head(outputs.stem)).name)
 
 
 def _write_rows(
