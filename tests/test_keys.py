@@ -18,6 +18,7 @@ from kdsearch.search import (
     Checkpoint,
     Dkd,
     Jsd,
+    Labels,
     Mse,
     Objective,
     ReverseKl,
@@ -76,6 +77,7 @@ CE = Trial(
     checkpoint=Checkpoint.HIGHEST_SCORE,
     settings=(("learning_rate", 1e-3),),
 )
+ERM = Trial(objective=Labels(), checkpoint=None, settings=(("learning_rate", 1e-3),))
 MSE = Trial(
     objective=Mse(alpha=1.0),
     checkpoint=Checkpoint.LOWEST_LOSS,
@@ -122,7 +124,7 @@ def trainings() -> dict[str, Training]:
             f"{data}: CE": first,
             f"{data}: CE, second seed": second,
             f"{data}: MSE": mse,
-            f"{data}: ERM": graph.erm(case)[0],
+            f"{data}: ERM": graph.students(replace(case, teacher=None), ERM, None)[0],
         }
     case = TestCase(dataset="sentiment", teacher="given", student="random")
     outputs, _, _ = graph.outputs(case, graph.given(case, "tuned"))

@@ -40,7 +40,7 @@ from kdsearch.search import (
     stable_values,
     tune,
 )
-from kdsearch.study.schema import Search, Temperature
+from kdsearch.study.search import Search, Temperature
 
 HS, LL = Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS
 CE, MSE = "ce", "mse"

@@ -236,8 +236,8 @@ def test_a_problem_of_one_value_has_the_place_where_it_is_written(
 
 
 def test_a_list_where_a_section_is_wanted_is_refused_with_the_keys() -> None:
-    assert the_problem(searching(temperature=[1, 8])) == (
-        "x.yaml: search.temperature: is a section, with keys and their values (its keys: broad)"
+    assert the_problem(a_study(resources=[1, 8])).startswith(
+        "x.yaml: resources: is a section, with keys and their values (its keys: cpus, gpus, "
     )
 
 
@@ -355,7 +355,8 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(
 
 def test_an_unknown_key_like_no_other_comes_with_all_the_known_ones() -> None:
     assert the_problem(a_study(test_cases=[{"qqq": "a"}])) == (
-        "x.yaml: test_cases[0].qqq: qqq is not a key here (there are: dataset, teacher, student)"
+        "x.yaml: test_cases[0].qqq: qqq is not a key here "
+        "(there are: dataset, teacher, student, search)"
     )
 
 

@@ -2,7 +2,6 @@
 
 from kdsearch.agenda.agenda import (
     COMPARES,
-    ERM,
     LAZY,
     TRAINS_TEACHER,
     Agenda,
@@ -65,7 +64,6 @@ __all__ = [
     "BLOCKED",
     "COMPARES",
     "DONE",
-    "ERM",
     "FAILURES",
     "LAZY",
     "STAGES",

@@ -29,13 +29,12 @@ from kdsearch.search import (
     LAZY_VALUES,
     Checkpoint,
     Choice,
-    Greedy,
     Held,
+    Labels,
     Missing,
     Progress,
     Reward,
     Space,
-    Strategy,
     Trial,
     Tuned,
     ValidationScore,
@@ -45,13 +44,10 @@ from kdsearch.search import (
     stable_values,
     tune,
 )
-from kdsearch.study import Resolved, Role, TestCase, space_of, test_cases
+from kdsearch.study import Resolved, Role, Search, TestCase, search_of, space_of, test_cases
 
-STRATEGY: Strategy = Greedy()
 TRAINS_TEACHER = "teacher_training"
 """The stage of a teacher's trainings; `teacher` is the one that compares its checkpoints."""
-ERM = "erm"
-"""The stage of the students without a teacher."""
 LAZY = "lazy"
 """The stage of the lazy baseline."""
 COMPARES = "comparison"
@@ -95,6 +91,7 @@ class CaseView:
     """Where a test case stands. `blocked` says why it cannot go on, if it cannot."""
 
     case: TestCase
+    search: Search
     space: Space
     wanted: tuple[Request, ...]
     blocked: str | None = None
@@ -105,8 +102,14 @@ class CaseView:
 
     @property
     def traversed(self) -> bool:
-        """Whether the traversal is finished."""
+        """Whether its search is finished, a second phase not yet told."""
         return self.progress is not None and self.progress.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether it wants nothing more."""
+        second = self.phase2 is not None or not self.search.flips
+        return self.traversed and second and not self.wanted
 
     @property
     def best_has_score(self) -> bool:
@@ -136,7 +139,12 @@ class Agenda:
         self._graph = Graph(resolved)
         self._results: dict[str, Outcome | None] = dict(results or {})
         study = resolved.study
-        self._lazy = {c: lazy_choice(space_of(study, c), f"{study.seed}/{c}") for c in self.cases}
+        self._searches = {case: search_of(study, case) for case in self.cases}
+        self._lazy = {
+            case: lazy_choice(space_of(study, case), f"{study.seed}/{case}")
+            for case in self.cases
+            if self._searches[case].flips
+        }
         self._kinds = {
             case: kinds_of(study, case, resolved.datasets[case.dataset].splits["train"].digest)
             for case in self.cases
@@ -151,8 +159,8 @@ class Agenda:
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
             dict
         )
-        self._erm: dict[TestCase, tuple[StudentTraining, ...]] = {}
-        self._stable: Held | None = None
+        self._stable: dict[str | None, Held] = {}
+        """Of each search, once it is decided."""
 
     @property
     def results(self) -> Results:
@@ -182,7 +190,7 @@ class Agenda:
         """What can run now, each training once, that with the longest path after it first.
 
         A path is in seconds, learnt from the trainings that ended. Nothing waits for the lazy
-        baseline and for the students without a teacher, whose paths are their own lengths.
+        baseline, whose path is its own length.
         """
         self.views()
         groups = [
@@ -206,33 +214,53 @@ class Agenda:
         for case in self.cases:
             if case not in self._views:
                 self._keep(self._first_phase(case))
-        if self._stable is None and all(v.blocked or v.traversed for v in self._views.values()):
-            self._stable = stable_values(self.rewards())
-        if self._stable is not None:
-            for view in tuple(self._views.values()):
-                if view.traversed and view.phase2 is None:
-                    self._keep(self._second_phase(view, self._stable))
+        for name in self.flipping:
+            views = [v for v in self._views.values() if v.case.search == name]
+            if name not in self._stable and all(v.blocked or v.traversed for v in views):
+                self._stable[name] = stable_values(self.rewards(name))
+            if name in self._stable:
+                for view in views:
+                    if view.traversed and view.phase2 is None:
+                        self._keep(self._second_phase(view, self._stable[name]))
         return tuple(self._views[case] for case in self.cases)
 
-    def rewards(self) -> tuple[Reward, ...]:
-        """The rewards (Table 3) over the traversals that are finished."""
-        views = (self._views.get(case) for case in self.cases)
-        finished = [v.progress for v in views if v is not None and v.progress and v.traversed]
-        return rewards(finished, self.resolved.study.search.order)
-
     @property
-    def stable(self) -> Held | None:
+    def flipping(self) -> tuple[str | None, ...]:
+        """The searches that flip one axis at a time, which have rewards and a second phase."""
+        return tuple(dict.fromkeys(case.search for case in self._lazy))
+
+    def views_of(self, search: str | None) -> tuple[CaseView, ...]:
+        """Where the cases of a search stand."""
+        return tuple(view for view in self.views() if view.case.search == search)
+
+    def without_teacher(self, case: TestCase) -> CaseView | None:
+        """The case of the same student that learns from the labels alone; None where none does."""
+        for view in self.views():
+            same = (view.case.dataset, view.case.student) == (case.dataset, case.student)
+            if same and view.case.teacher is None and view.search.distance == (Labels.kind,):
+                return view
+        return None
+
+    def rewards(self, search: str | None = None) -> tuple[Reward, ...]:
+        """The rewards (Table 3) over the traversals of a search that are finished."""
+        views = [self._views.get(case) for case in self.cases if case.search == search]
+        finished = [v for v in views if v is not None and v.traversed]
+        axes = [axis.name for axis in finished[0].space.compared[:-1]] if finished else ()
+        return rewards([v.progress for v in finished if v.progress], axes)
+
+    def stable(self, search: str | None = None) -> Held | None:
         """Where the stable configuration leaves the default; None before the second phase."""
         self.views()
-        return self._stable
+        return self._stable.get(search)
 
     def trainings(self, view: CaseView, trial: Trial) -> tuple[StudentTraining, ...]:
         """The trainings of a trial in a case whose teacher is ready: one under each seed."""
         known = self._trainings[view.case]
         if trial not in known:
-            assert view.outputs is not None
-            assert trial.checkpoint is not None
-            outputs = view.outputs[trial.checkpoint][0]
+            outputs = None
+            if trial.checkpoint is not None:
+                assert view.outputs is not None
+                outputs = view.outputs[trial.checkpoint][0]
             known[trial] = self._graph.students(view.case, trial, outputs)
         return known[trial]
 
@@ -243,12 +271,6 @@ class Agenda:
     def students(self, case: TestCase) -> Mapping[Trial, tuple[StudentTraining, ...]]:
         """Every trial that the case has asked for so far, with its trainings."""
         return self._trainings[case]
-
-    def erm(self, case: TestCase) -> tuple[StudentTraining, ...]:
-        """The case's student without a teacher: each learning rate under each seed."""
-        if case not in self._erm:
-            self._erm[case] = self._graph.erm(case)
-        return self._erm[case]
 
     def lazy(self, view: CaseView) -> Choice:
         """What is drawn for the case's lazy baseline."""
@@ -270,29 +292,27 @@ class Agenda:
             self._waiting[request.training.key].add(view.case)
 
     def trained(self, case: TestCase) -> int:
-        """How many of the case's students have a result, those without a teacher included."""
+        """How many of the case's students have a result."""
         # Two trials may be one training, where the teacher's checkpoints coincide.
         students = {t.key for seeds in self._trainings[case].values() for t in seeds}
-        return len((students | {t.key for t in self.erm(case)}) & self._results.keys())
+        return len(students & self._results.keys())
 
     def _first_phase(self, case: TestCase) -> CaseView:
-        space = space_of(self.resolved.study, case)
-        view = CaseView(case=case, space=space, wanted=())
+        space, search = space_of(self.resolved.study, case), self._searches[case]
+        view = CaseView(case=case, search=search, space=space, wanted=())
         trainings = self._graph.teachers(case)
-        erm = _wanted(case, ERM, self._unknown(self.erm(case)))
         unknown = self._unknown(trainings)
         if unknown:
-            rounds = max(STRATEGY(space, {}).wanted.values())
-            return replace(view, wanted=(*_wanted(case, TRAINS_TEACHER, unknown, rounds), *erm))
+            rounds = max(search.walk(space, {}).wanted.values())
+            return replace(view, wanted=_wanted(case, TRAINS_TEACHER, unknown, rounds))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
-            # What is trained must not depend on what ends first.
-            return replace(view, wanted=erm, blocked="no training of its teacher succeeded")
+            return replace(view, blocked="no training of its teacher succeeded")
         checkpoints = self._checkpoints(case, space, chosen)
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
         scores = _Scores(self, view)
-        progress = STRATEGY(space, scores)
+        progress = search.walk(space, scores)
         view = replace(view, progress=progress)
         # Students wait for the outputs on the training split.
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
@@ -301,13 +321,13 @@ class Agenda:
         if progress.comparing is not None:
             stage = progress.comparing.axis or COMPARES
             wanted += self._ready(view, scores, stage, progress.wanted)
-        # The lazy baseline needs no traversal; it may meet one.
-        lazy = tune(self.lazy(view), space, scores, fixed=LAZY_VALUES)
-        if isinstance(lazy, Missing):
-            keys = {request.training.key for request in wanted}
-            requests = self._ready(view, scores, LAZY, lazy.trials)
-            wanted += tuple(r for r in requests if r.training.key not in keys)
-        return replace(view, wanted=wanted + erm)
+        if search.flips:  # the lazy baseline needs no traversal; it may meet one
+            lazy = tune(self.lazy(view), space, scores, fixed=LAZY_VALUES)
+            if isinstance(lazy, Missing):
+                keys = {request.training.key for request in wanted}
+                requests = self._ready(view, scores, LAZY, lazy.trials)
+                wanted += tuple(r for r in requests if r.training.key not in keys)
+        return replace(view, wanted=wanted)
 
     def _second_phase(self, view: CaseView, stable: Held) -> CaseView:
         scores = _Scores(self, view)
@@ -360,6 +380,8 @@ class Agenda:
     def _checkpoints(
         self, case: TestCase, space: Space, chosen: TeacherTraining | None
     ) -> dict[Checkpoint, CheckpointSpec]:
+        if case.teacher is None:
+            return {}
         if chosen is None:
             given = self.resolved.study.teachers[case.teacher].given
             return {name: self._graph.given(case, given[name]) for name in space.values(CHECKPOINT)}
@@ -401,9 +423,10 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
 
     def _score(self, trial: Trial) -> ValidationScore | None:
         results = self._agenda.results
-        outputs = self._outputs(trial)
-        if outputs is None or (outputs.key in results and not self.can_run(trial)):
-            return None  # without the teacher's outputs there is nothing to learn from
+        if trial.checkpoint is not None:
+            outputs = self._outputs(trial.checkpoint)
+            if outputs is None or (outputs.key in results and not self.can_run(trial)):
+                return None  # without the teacher's outputs there is nothing to learn from
         outcomes = [results[t.key] for t in self._agenda.trainings(self._view, trial)]
         scores = [outcome.validation if outcome else None for outcome in outcomes]
         scored = [score for score in scores if score is not None]
@@ -411,14 +434,16 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
 
     def can_run(self, trial: Trial) -> bool:
         """Whether the outputs that the trial's student learns from are there."""
-        outputs = self._outputs(trial)
+        if trial.checkpoint is None:
+            return True
+        outputs = self._outputs(trial.checkpoint)
         outcome = self._agenda.results.get(outputs.key) if outputs else None
         return outcome is not None and outcome.state == "scored"
 
-    def _outputs(self, trial: Trial) -> OutputsTraining | None:
+    def _outputs(self, checkpoint: Checkpoint) -> OutputsTraining | None:
         """On the training split; None of a checkpoint that the teacher's training did not keep."""
         assert self._view.outputs is not None
-        splits = self._view.outputs.get(trial.checkpoint) if trial.checkpoint else None
+        splits = self._view.outputs.get(checkpoint)
         return splits[0] if splits else None
 
     def __iter__(self) -> Iterator[Trial]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from kdsearch.search import (
     Choice,
     Inner,
     Space,
+    Strategy,
+    Trial,
+    ValidationScore,
     Value,
     count_bounds,
     lazy_choice,
@@ -27,9 +30,10 @@ from kdsearch.study import (
     TestCase,
     cache_bytes,
     effective_settings,
-    rates,
+    search_of,
     space_of,
-    test_cases,
+    taught_cases,
+    teacher_of,
     weight_files,
 )
 
@@ -42,34 +46,52 @@ class Counts:
     teachers: int
     outputs: Bounds
     students: Bounds
-    """Of the first phase, of the second phase, and without a teacher."""
+    """Of both phases."""
 
 
 def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
     """The fewest and the most trainings of `case`, with the study's inner tuning or another."""
-    teacher = study.teachers[case.teacher]
-    space = space_of(study, case, inner)
-    checkpoints = len(space.values(CHECKPOINT))
-    may_coincide = not teacher.given and checkpoints > 1
-    trials = _students(
-        space, lazy_choice(space, f"{study.seed}/{case}"), None if may_coincide else False
-    )
+    teacher, space = teacher_of(study, case), space_of(study, case, inner)
+    checkpoints = len(space.values(CHECKPOINT)) if teacher else 0
+    may_coincide = teacher is not None and not teacher.given and checkpoints > 1
+    coincide = None if may_coincide else False
+    if search_of(study, case).flips:
+        trials = _students(space, lazy_choice(space, f"{study.seed}/{case}"), coincide)
+    else:
+        trials = _trials(space, search_of(study, case).walk, coincide)
     return Counts(
         case=case,
-        teachers=0 if teacher.given else len(teacher.fine_tune.learning_rate),
+        teachers=len(teacher.fine_tune.learning_rate) if teacher and not teacher.given else 0,
         outputs=Bounds(
             fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
             most=len(SPLITS) * checkpoints,
         ),
-        students=_under_seeds(study, case, trials),
+        students=_under_seeds(study, trials),
     )
 
 
-def _under_seeds(study: Study, case: TestCase, trials: Bounds) -> Bounds:
-    """The students of so many trials, and those without a teacher."""
+def _under_seeds(study: Study, trials: Bounds) -> Bounds:
+    """The students of so many trials."""
     seeds = len(study.student_seeds)
-    erm = len(rates(study, case)) if study.erm else 0
-    return Bounds(fewest=seeds * (trials.fewest + erm), most=seeds * (trials.most + erm))
+    return Bounds(fewest=seeds * trials.fewest, most=seeds * trials.most)
+
+
+@lru_cache(maxsize=1024)
+def _trials(space: Space, strategy: Strategy, coincide: bool | None) -> Bounds:
+    """Those of a strategy that flips nothing: its first round, or up to the whole grid after it."""
+    first = tuple(strategy(space, {}).wanted)
+    every = first
+    if not strategy(space, dict.fromkeys(first, ValidationScore(0.0))).finished:
+        every = tuple(trial for choice in space.choices() for trial in space.trials(choice))
+    alone, alike = len(set(every)), len(set(map(_without_checkpoint, first)))
+    return Bounds(
+        fewest=len(first) if coincide is False else alike,
+        most=len(set(map(_without_checkpoint, every))) if coincide is True else alone,
+    )
+
+
+def _without_checkpoint(trial: Trial) -> Trial:
+    return replace(trial, checkpoint=None)
 
 
 @lru_cache(maxsize=1024)
@@ -85,19 +107,24 @@ def _students(
 
 def checkpoint_models(study: Study, teacher: Teacher) -> list[str]:
     """The model of each checkpoint that a teacher has at most."""
-    return list(teacher.given.values()) or [teacher.model or ""] * len(study.search.teacher)
+    return list(teacher.given.values()) or [teacher.model or ""] * _checkpoints(study)
+
+
+def _checkpoints(study: Study) -> int:
+    """How many checkpoints of a teacher that is fine-tuned here the searches ask for."""
+    return len({name for search in study.every_search.values() for name in search.teacher or ()})
 
 
 def checkpoint_bytes(resolved: Resolved) -> int:
     """About how many bytes the kept epochs of all teachers take, of those whose size is known."""
     study = resolved.study
-    pairs = {(case.dataset, case.teacher) for case in test_cases(study)}
+    pairs = {(case.dataset, case.taught) for case in taught_cases(study)}
     total = 0
     for _, name in pairs:
         teacher = study.teachers[name]
         path = resolved.models[teacher.model].path if teacher.model else None
         if path is not None:
-            kept = len(study.search.teacher) * len(teacher.fine_tune.learning_rate)
+            kept = _checkpoints(study) * len(teacher.fine_tune.learning_rate)
             total += kept * sum(file.stat().st_size for file in weight_files(Path(path)))
     return total
 
@@ -105,7 +132,7 @@ def checkpoint_bytes(resolved: Resolved) -> int:
 def cached_bytes(resolved: Resolved, case: TestCase) -> int:
     """About how many bytes the outputs of a case's teacher take, of all its checkpoints."""
     study, data = resolved.study, resolved.datasets[case.dataset]
-    teacher = study.teachers[case.teacher]
+    teacher = study.teachers[case.taught]
     settings = effective_settings(study, case, "outputs")
     return sum(
         cache_bytes(
@@ -123,17 +150,17 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
 def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     """The fewest and the most students that a case still has to train."""
     wanted = sum(request.training.kind == "student" for request in view.wanted)
-    if view.blocked or (not wanted and view.phase2 is not None):
+    if view.blocked or view.finished:
         return Bounds(fewest=wanted, most=wanted)
     decisions = view.progress.decisions if view.progress else ()
     unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.values(CHECKPOINT)
-    trials = _students(
-        view.space,
-        agenda.lazy(view),
-        None if unknown else view.coinciding,
-        frozenset((each.axis, each.winner.value) for each in decisions if each.axis),
-    )
-    bounds = _under_seeds(agenda.resolved.study, view.case, trials)
+    coincide = None if unknown else view.coinciding
+    if view.search.flips:
+        decided = frozenset((each.axis, each.winner.value) for each in decisions if each.axis)
+        trials = _students(view.space, agenda.lazy(view), coincide, decided)
+    else:
+        trials = _trials(view.space, view.search.walk, coincide)
+    bounds = _under_seeds(agenda.resolved.study, trials)
     done = agenda.trained(view.case)
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))
 

@@ -15,7 +15,7 @@ from kdsearch.agenda.training import (
     TeacherTraining,
     Teaching,
 )
-from kdsearch.search import Labels, Trial, Value
+from kdsearch.search import Trial, Value
 from kdsearch.study import (
     SPLITS,
     Resolved,
@@ -24,7 +24,7 @@ from kdsearch.study import (
     TrainingSettings,
     effective_settings,
     given_labels,
-    rates,
+    teacher_of,
 )
 
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
@@ -38,9 +38,9 @@ class Graph:
         self._study = resolved.study
 
     def teachers(self, case: TestCase) -> tuple[TeacherTraining, ...]:
-        """The trainings of a case's teacher, one per learning rate; none for a given one."""
-        teacher = self._study.teachers[case.teacher]
-        if teacher.model is None:
+        """The trainings of a case's teacher, one per learning rate; none where none is trained."""
+        teacher = teacher_of(self._study, case)
+        if teacher is None or teacher.model is None:
             return ()
         settings = self.settings(case, "teacher").model_copy(update={"hidden_dtype": None})
         return tuple(
@@ -62,7 +62,7 @@ class Graph:
 
     def given(self, case: TestCase, model: str) -> CheckpointSpec:
         """A checkpoint that was given."""
-        teacher = self._study.teachers[case.teacher]
+        teacher = self._study.teachers[case.taught]
         wanted = self._resolved.datasets[case.dataset].labels
         labels = given_labels(teacher, self._resolved.models[model], wanted)
         if not wanted:
@@ -92,54 +92,44 @@ class Graph:
             for split in SPLITS
         )
 
-    def erm(self, case: TestCase) -> tuple[StudentTraining, ...]:
-        """A case's student without a teacher: each learning rate under each seed, if asked for."""
-        if not self._study.erm:
-            return ()
-        return tuple(
-            StudentTraining(
-                data=self.data(case),
-                model=self.student(case),
-                teaching=None,
-                objective=Labels(),
-                learning_rate=rate,
-                settings=self.settings(case).model_copy(update={"hidden_dtype": None}),
-                seed=seed,
-            )
-            for rate in rates(self._study, case)
-            for seed in self._study.student_seeds
-        )
-
     def student(self, case: TestCase, layers: int | str | None = None) -> ModelSpec:
         """A case's student before any training, with these layers or with its own."""
         student = self._study.students[case.student]
         return self._model(student.model, layers or student.layers)
 
     def students(
-        self, case: TestCase, trial: Trial, outputs: OutputsTraining
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining | None
     ) -> tuple[StudentTraining, ...]:
-        """A trial's student under each seed, taught by the checkpoint whose `outputs` these are."""
+        """A trial's student under each seed, taught by the checkpoint whose `outputs` these are.
+
+        None under an objective without a teacher.
+        """
         first, *others = self._study.student_seeds
         student = self._student(case, trial, outputs, first)
         return (student, *(student.model_copy(update={"seed": seed}) for seed in others))
 
     def _student(
-        self, case: TestCase, trial: Trial, outputs: OutputsTraining, seed: int
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining | None, seed: int
     ) -> StudentTraining:
-        assert trial.checkpoint is not None
         changed = dict(trial.settings)
         learning_rate, layers = changed.pop("learning_rate"), changed.pop("layers", None)
-        return StudentTraining(
-            data=self.data(case),
-            model=self.student(case, layers),
-            teaching=Teaching(
+        settings, teaching = self.settings(case, at=changed), None
+        if outputs is None:
+            settings = settings.model_copy(update={"hidden_dtype": None})
+        else:
+            assert trial.checkpoint is not None
+            teaching = Teaching(
                 teacher=outputs.checkpoint,
                 outputs=outputs.key,
                 checkpoint_name=trial.checkpoint,
-            ),
+            )
+        return StudentTraining(
+            data=self.data(case),
+            model=self.student(case, layers),
+            teaching=teaching,
             objective=trial.objective,
             learning_rate=learning_rate,
-            settings=self.settings(case, at=changed),
+            settings=settings,
             seed=seed,
         )
 

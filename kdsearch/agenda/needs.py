@@ -26,7 +26,6 @@ def asked_by(agenda: Agenda, view: CaseView, graph: Graph) -> Iterator[str]:
         yield from (training.key for training in splits)
     for seeds in agenda.students(view.case).values():
         yield from (training.key for training in seeds)
-    yield from (training.key for training in agenda.erm(view.case))
 
 
 def used(agenda: Agenda) -> Results:
@@ -59,7 +58,9 @@ def unneeded(agenda: Agenda) -> set[str]:
         if isinstance(training, StudentTraining) and training.teaching is not None:
             teachers = outputs.get(training.teaching.outputs, ())
             return any(_in_grid(graph, view, teacher, training) for view, teacher in teachers)
-        return training.key in outputs  # teachers and erm are asked for from the start
+        if isinstance(training, StudentTraining):
+            return any(_in_grid(graph, view, None, training) for view in agenda.views())
+        return training.key in outputs  # teachers are asked for from the start
 
     outcomes = (agenda.results[key] for key in others)
     return {o.key for o in outcomes if o is not None and not may_be_asked(o.training)}
@@ -76,9 +77,9 @@ def _outputs(graph: Graph, view: CaseView) -> Iterator[OutputsTraining]:
 
 
 def _in_grid(
-    graph: Graph, view: CaseView, outputs: OutputsTraining, training: StudentTraining
+    graph: Graph, view: CaseView, outputs: OutputsTraining | None, training: StudentTraining
 ) -> bool:
-    """Whether the training is a student of the case's grid, taught by `outputs`."""
+    """Whether the training is a student of the case's grid, taught by `outputs` or by none."""
     alike = _grid(view.space).get(training.objective, ())
     return any(
         training.key == student.key
@@ -96,7 +97,10 @@ def _grid(space: Space) -> Mapping[Objective, Sequence[Trial]]:
     found |= {t for c in lazy.choices() for t in lazy.trials(c)}
     grid = defaultdict(list)
     # A checkpoint's name is in no key: that of one will do.
-    for trial in {replace(trial, checkpoint=space.values(CHECKPOINT)[0]) for trial in found}:
+    for trial in {
+        replace(trial, checkpoint=space.values(CHECKPOINT)[0]) if trial.checkpoint else trial
+        for trial in found
+    }:
         grid[trial.objective].append(trial)
     return grid
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdsearch.agenda.agenda import ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.agenda.agenda import COMPARES, LAZY, TRAINS_TEACHER, Agenda, CaseView
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked_by
 from kdsearch.study import TestCase
@@ -19,13 +19,14 @@ STAGES = (
     TRAINS_TEACHER,
     "outputs",
     *AXES,
+    COMPARES,
     "stable",
     LAZY,
-    ERM,
     WAITS,
     DONE,
 )
-"""Every stage that a test case can be in. `waits` is for the traversals of the other cases."""
+"""Every stage that a test case can be in. Whole choices and axes that are not the paper's are
+compared in `comparison`; `waits` is for the traversals of the other cases."""
 
 
 def stage_of(view: CaseView) -> str:
@@ -33,8 +34,9 @@ def stage_of(view: CaseView) -> str:
     if view.blocked:
         return BLOCKED
     if not view.wanted:
-        return DONE if view.phase2 else WAITS
-    return view.wanted[0].stage
+        return DONE if view.finished else WAITS
+    stage = view.wanted[0].stage
+    return stage if stage in STAGES else COMPARES
 
 
 def best_so_far(agenda: Agenda, case: TestCase) -> float | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import count, product
 from zlib import crc32
 
-from kdsearch.agenda.agenda import STRATEGY
 from kdsearch.agenda.speed import Kind, Speeds, kinds_of
 from kdsearch.search import (
     CHECKPOINT,
@@ -34,7 +33,7 @@ from kdsearch.search import (
     stable_values,
     tune,
 )
-from kdsearch.study import SPLITS, Role, Study, TestCase, rates, space_of, test_cases
+from kdsearch.study import SPLITS, Role, Study, TestCase, search_of, space_of, test_cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +92,13 @@ class Walk:
     def __init__(self, study: Study, case: TestCase) -> None:
         self.case = case
         self.kinds = kinds_of(study, case, case.dataset)
+        self.search = search_of(study, case)
         self.space = space_of(study, case)
-        self.rounds = max(STRATEGY(self.space, {}).wanted.values())
+        self.rounds = max(self.search.walk(self.space, {}).wanted.values())
         self.held = self.space.defaults()
         self.decisions: list[Decision] = []
         self.finished = False
-        self._lazy = lazy_choice(self.space, f"{study.seed}/{case}")
+        self._lazy = lazy_choice(self.space, f"{study.seed}/{case}") if self.search.flips else None
         self._scores: dict[Trial, ValidationScore] = {}
         self._asked: set[Trial] = set()
         self._waiting: dict[Trial, list[_Branch]] = defaultdict(list)
@@ -115,6 +115,10 @@ class Walk:
         """What can run now that `trial` has a score."""
         self._scores[trial] = self.score(trial)
         wanted: Wanted = {}
+        if not self.search.flips:
+            if self._asked <= self._scores.keys():
+                self._go_on(wanted)
+            return wanted
         for branch in self._waiting.pop(trial, ()):
             branch.lacks -= 1
             if not branch.lacks:
@@ -128,6 +132,8 @@ class Walk:
 
     def lazy(self) -> Wanted:
         """The lazy baseline, which nothing waits for."""
+        if self._lazy is None:
+            return {}
         step = tune(self._lazy, self.space, self._scores, fixed=LAZY_VALUES)
         return dict(step.trials) if isinstance(step, Missing) else {}
 
@@ -160,6 +166,12 @@ class Walk:
             self.decisions.append(Decision(axis=axis.name, candidates=candidates, winner=winner))
 
     def _go_on(self, wanted: Wanted) -> None:
+        if not self.search.flips:
+            progress = self.search.walk(self.space, self._scores)
+            self.finished = progress.finished
+            self._asked |= progress.wanted.keys()
+            wanted |= progress.wanted
+            return
         while not self.finished and all(branch.tuned for branch in self._branches):
             self._branches = next(self._steps, [])
             self.finished = not self._branches
@@ -198,7 +210,7 @@ class Simulation:
         self._seconds = seconds
         self.speeds = Speeds(sizes)
         self.walks = [Walk(study, case) for case in test_cases(study)]
-        self._by_teacher: dict[tuple[str, str], list[Walk]] = defaultdict(list)
+        self._by_teacher: dict[tuple[str, str | None], list[Walk]] = defaultdict(list)
         for walk in self.walks:
             self._by_teacher[walk.case.dataset, walk.case.teacher].append(walk)
         self._ready: dict[tuple[object, ...], deque[Job]] = defaultdict(deque)
@@ -207,7 +219,8 @@ class Simulation:
         """Of the queues."""
         self._started: set[tuple[object, ...]] = set()
         self._done: Counter[tuple[object, ...]] = Counter()
-        self._stable = False
+        self._stable: set[str | None] = set()
+        """The searches whose stable configurations are asked for."""
 
     def run(self) -> Simulated:
         """Run it to its end."""
@@ -238,20 +251,20 @@ class Simulation:
         return walk.stable(values)
 
     def _begin(self) -> None:
-        for walks in self._by_teacher.values():
+        for (_, teacher), walks in self._by_teacher.items():
+            if teacher is None:
+                for walk in walks:
+                    self._ask_students(walk, walk.start())
+                continue
             longest = max(walks, key=lambda walk: self.speeds.seconds(walk.kinds["student"]))
             of_teacher = self._rates(longest)
             for rate in of_teacher:
                 self._ask(Job(walk=longest, role="teacher", what=rate, rounds=longest.rounds))
             if not of_teacher:
                 self._ask_outputs(longest)
-        if self._study.erm:
-            for walk in self.walks:
-                for what in product(rates(self._study, walk.case), self._study.student_seeds):
-                    self._ask(Job(walk=walk, role="student", what=what, rounds=1))
 
     def _rates(self, walk: Walk) -> tuple[float, ...]:
-        teacher = self._study.teachers[walk.case.teacher]
+        teacher = self._study.teachers[walk.case.taught]
         return teacher.fine_tune.learning_rate if teacher.model else ()
 
     def _ask(self, job: Job) -> None:
@@ -286,11 +299,14 @@ class Simulation:
             case "student", (Trial() as trial, _):
                 if self._all_done(job, len(self._study.student_seeds), trial):
                     self._ask_students(job.walk, job.walk.scored(trial))
-        if not self._stable and all(walk.finished for walk in self.walks):
-            self._stable = True
-            searches = [walk.progress for walk in self.walks]
-            values = stable_values(rewards(searches, self._study.search.order))
-            for walk in self.walks:
+        search = job.walk.case.search
+        walks = [walk for walk in self.walks if walk.case.search == search]
+        flips = job.walk.search.flips and search not in self._stable
+        if flips and all(walk.finished for walk in walks):
+            self._stable.add(search)
+            axes = [axis.name for axis in job.walk.space.compared[:-1]]
+            values = stable_values(rewards([walk.progress for walk in walks], axes))
+            for walk in walks:
                 self._ask_students(walk, self.with_stable(walk, values))
 
     def _all_done(self, job: Job, needed: int, trial: Trial | None = None) -> bool:

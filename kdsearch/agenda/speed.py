@@ -22,6 +22,7 @@ from kdsearch.study import (
     TestCase,
     effective_settings,
     passed_weights,
+    teacher_of,
     test_cases,
 )
 
@@ -53,14 +54,14 @@ def kind_of(training: Training) -> Kind:
 
 def kinds_of(study: Study, case: TestCase, data: str) -> dict[Role, Kind]:
     """What a test case trains, on the training rows of this digest."""
-    teacher, student = study.teachers[case.teacher], study.students[case.student]
-    # Two given checkpoints are about equally large.
-    model = teacher.model or next(iter(teacher.given.values()))
-    return {
-        "teacher": Kind("teacher", data, model, teacher.layers),
-        "outputs": Kind("outputs", data, model, teacher.layers),
-        "student": Kind("student", data, student.model, student.layers),
-    }
+    teacher, student = teacher_of(study, case), study.students[case.student]
+    found: dict[Role, Kind] = {"student": Kind("student", data, student.model, student.layers)}
+    if teacher is not None:
+        # Two given checkpoints are about equally large.
+        model = teacher.model or next(iter(teacher.given.values()))
+        found["teacher"] = Kind("teacher", data, model, teacher.layers)
+        found["outputs"] = Kind("outputs", data, model, teacher.layers)
+    return found
 
 
 def sizes(resolved: Resolved) -> dict[Kind, float]:
@@ -77,12 +78,9 @@ def sizes(resolved: Resolved) -> dict[Kind, float]:
 
 def per_token(study: Study, case: TestCase, kind: Kind) -> float:
     """How many weights each token of the training rows passes in a training, all epochs told."""
-    passes: dict[Role, float] = {
-        "teacher": effective_settings(study, case, "teacher").epochs,
-        "outputs": _FORWARD,
-        "student": effective_settings(study, case, "student").epochs,
-    }
-    return passes[kind.role] * passed_weights(study.models[kind.model], kind.layers)
+    epochs = effective_settings(study, case, kind.role).epochs
+    passes = _FORWARD if kind.role == "outputs" else epochs
+    return passes * passed_weights(study.models[kind.model], kind.layers)
 
 
 @dataclass

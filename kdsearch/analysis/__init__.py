@@ -24,7 +24,7 @@ from kdsearch.analysis.stable import (
     stable_configuration,
     table_3,
 )
-from kdsearch.analysis.summary import Analysis, Status, analyse
+from kdsearch.analysis.summary import Analysis, Figures, Status, analyse
 
 __all__ = [
     "Analysis",
@@ -36,6 +36,7 @@ __all__ = [
     "Erm",
     "Evaluated",
     "Failure",
+    "Figures",
     "LeftOut",
     "PaperRow",
     "Relative",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScore
 from kdsearch.analysis.comparisons import chosen_over_erm
-from kdsearch.analysis.cost import CaseTrainings, Spent, StudentIndex, spent, student_index
+from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.analysis.scores import contenders, score_on_test, tested, value_label
@@ -142,17 +142,15 @@ class CaseResult:
 
 def case_results(agenda: Agenda) -> tuple[CaseResult, ...]:
     """Every test case, in the order of the study file."""
-    index = student_index(agenda)
-    return tuple(case_result(agenda, view, index) for view in agenda.views())
+    return tuple(case_result(agenda, view) for view in agenda.views())
 
 
-def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResult:
+def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
     """The test case of `view`."""
     state, reason = state_of(view)
     path = _path(agenda, view)
     trainings = CaseTrainings(agenda, view)
-    students = trainings.students(index)
-    every = trainings.teachers | trainings.outputs | students | trainings.erm
+    every = trainings.teachers | trainings.outputs | trainings.students
     results = agenda.results
     phase2 = view.phase2
     candidates = contenders(agenda, view)
@@ -176,13 +174,12 @@ def case_result(agenda: Agenda, view: CaseView, index: StudentIndex) -> CaseResu
         erm=erm,
         over_erm=None if isinstance(over_erm, LeftOut) else over_erm.gain,
         gap_closed=gap_closed(winner, erm, teachers),
-        size=size_of([results[key] for key in (*students, *trainings.erm)]),
+        size=size_of([results[key] for key in trainings.students]),
         failures=failures(agenda, every),
         cost=(
             spent("teacher", (results[key] for key in trainings.teachers)),
             spent("outputs", (results[key] for key in trainings.outputs)),
-            spent("student", (results[key] for key in students)),
-            *([spent("erm", (results[key] for key in trainings.erm))] if trainings.erm else ()),
+            spent("student", (results[key] for key in trainings.students)),
         ),
     )
 
@@ -223,7 +220,7 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
     if view.wanted:
         stages = ", ".join(dict.fromkeys(request.stage for request in view.wanted))
         return State.UNFINISHED, f"trainings to run next: {len(view.wanted)}, for: {stages}"
-    if view.phase2 is None:
+    if not view.finished:
         return State.UNFINISHED, "its second phase waits for the traversals of the other cases"
     return State.FINISHED, None
 
@@ -275,7 +272,7 @@ def _path(agenda: Agenda, view: CaseView) -> tuple[Step, ...]:
 
 
 def _candidate(agenda: Agenda, view: CaseView, axis: str, candidate: Candidate) -> Evaluated:
-    value = value_label(axis, candidate.value)
+    value = value_label(axis, candidate.value) if axis else str(candidate.choice)
     return evaluated(agenda, view, candidate.choice, candidate.tuned, value=value)
 
 
@@ -298,7 +295,7 @@ def evaluated(
         test=found.mean if found else None,
         spread=found.spread if found else None,
         tried=tuple(_tried(agenda, view, trial) for trial in tuned.trials)
-        if choice.get(CHECKPOINT) in (view.outputs or {})
+        if choice.get(CHECKPOINT) in (None, *(view.outputs or {}))
         else (),
         temperature=best.get("temperature") if best else None,
         learning_rate=best.get("learning_rate") if best else None,

@@ -28,7 +28,7 @@ FIGURE_2 = ("distance", "teacher", "student_temperature")
 SecondPhase = Literal["stable", "lazy"]
 
 
-def figure_1(agenda: Agenda) -> tuple[Comparison, ...]:
+def figure_1(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 1: the cost of a bad choice, and beside the paper's draw its expectation."""
     rows = {
         "best over worst": best_over_worst,
@@ -36,7 +36,7 @@ def figure_1(agenda: Agenda) -> tuple[Comparison, ...]:
         "best over the expectation": best_over_expectation,
     }
     return tuple(
-        compare(label, agenda.views(), partial(in_case, agenda), figure=1)
+        compare(label, agenda.views_of(search), partial(in_case, agenda), figure=1)
         for label, in_case in rows.items()
     )
 
@@ -61,17 +61,19 @@ def best_over_expectation(agenda: Agenda, view: CaseView) -> Gain:
     return found if isinstance(found, LeftOut) else gain(found.best, found.expectation)
 
 
-def figure_2(agenda: Agenda) -> tuple[Comparison, ...]:
+def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 2: each parameter's alternatives over its default, and α in two readings."""
-    space = agenda.resolved.study.search.space()
-    views = agenda.views()
-    alpha = value_label(ALPHA, space.values(ALPHA)[0])
-    maximum = MAXIMUM_OVER_ALPHA.replace("α = 1", alpha)
+    space = agenda.resolved.study.every_search[search].space()
+    views = agenda.views_of(search)
     rows: dict[str, Callable[[CaseView], Gain]] = {}
-    if len(space.values(ALPHA)) > 1:
+    names = [axis.name for axis in space.compared]
+    if ALPHA in names and len(space.values(ALPHA)) > 1:
+        alpha = value_label(ALPHA, space.values(ALPHA)[0])
         rows[f"best α by validation over {alpha}"] = partial(selected_alpha, agenda)
+        maximum = MAXIMUM_OVER_ALPHA.replace("α = 1", alpha)
         rows[maximum] = partial(maximum_alpha, agenda)
-    for axis in FIGURE_2:
+    papers = [axis for axis in FIGURE_2 if axis in names]
+    for axis in (*papers, *(name for name in names if name not in (*papers, ALPHA))):
         default, *alternatives = space.values(axis)
         for value in alternatives:
             label = over_label(axis, value, default)
@@ -112,7 +114,7 @@ def maximum_alpha(agenda: Agenda, view: CaseView) -> Gain:
     return gain(max(scored, key=lambda tested: tested.mean), default)
 
 
-def figure_3(agenda: Agenda) -> tuple[Comparison, ...]:
+def figure_3(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 3: how far each way to choose lags behind the test case's own best."""
     rows = {
         "best over lazy": best_over_lazy,
@@ -120,7 +122,7 @@ def figure_3(agenda: Agenda) -> tuple[Comparison, ...]:
         "best over stable": best_over_stable,
     }
     return tuple(
-        compare(label, agenda.views(), partial(in_case, agenda), figure=3)
+        compare(label, agenda.views_of(search), partial(in_case, agenda), figure=3)
         for label, in_case in rows.items()
     )
 
@@ -143,9 +145,9 @@ def best_over_stable(agenda: Agenda, view: CaseView) -> Gain:
     return _over_second_phase(agenda, view, "stable")
 
 
-def stable_over_others(agenda: Agenda) -> tuple[Comparison, Comparison]:
+def stable_over_others(agenda: Agenda, search: str | None = None) -> tuple[Comparison, Comparison]:
     """What the stable configuration gains over the lazy baseline, and over Figure 3's draw."""
-    views = agenda.views()
+    views = agenda.views_of(search)
     return (
         compare("stable over lazy", views, partial(stable_over_lazy, agenda)),
         compare("stable over random", views, partial(stable_over_random, agenda)),
@@ -170,12 +172,12 @@ def stable_over_random(agenda: Agenda, view: CaseView) -> Gain:
     return gain(stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
-def over_erm(agenda: Agenda) -> tuple[Comparison, Comparison]:
+def over_erm(agenda: Agenda, search: str | None = None) -> tuple[Comparison, Comparison]:
     """What distillation brings: over the same student without a teacher.
 
     The first row has what each case's traversal chose by validation.
     """
-    views = agenda.views()
+    views = agenda.views_of(search)
     return (
         compare("chosen over ERM", views, partial(chosen_over_erm, agenda)),
         compare("stable over ERM", views, partial(stable_over_erm, agenda)),
@@ -203,7 +205,7 @@ def stable_over_erm(agenda: Agenda, view: CaseView) -> Gain:
 
 
 def _erm(agenda: Agenda, view: CaseView) -> Tested | LeftOut | None:
-    if not agenda.erm(view.case):
+    if view.case.teacher is None or agenda.without_teacher(view.case) is None:
         return LeftOut.ABSENT
     found = tuned_erm(agenda, view)
     return LeftOut.UNFINISHED if found is None else found.tested
@@ -231,7 +233,7 @@ def _candidates(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
 
 def _decision(view: CaseView, axis: str) -> Decision | LeftOut:
     """The decision on an axis: α's is taken in every case, but may have one value only."""
-    if len(view.space.values(axis)) < 2:
+    if axis not in view.space.names or len(view.space.values(axis)) < 2:
         return LeftOut.ABSENT
     if view.blocked is not None:
         return LeftOut.BLOCKED

@@ -9,12 +9,12 @@ from functools import cached_property
 from math import fsum
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, StudentTraining, used
-from kdsearch.search import CHECKPOINT, Checkpoint, Trial
+from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, used
+from kdsearch.search import Trial
 from kdsearch.study import TestCase
 
-Kind = Literal["teacher", "outputs", "student", "erm"]
-KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student", "erm")
+Kind = Literal["teacher", "outputs", "student"]
+KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,11 @@ def cost(agenda: Agenda) -> tuple[Spent, ...]:
     owned = [CaseTrainings(agenda, view) for view in agenda.views()]
     known: dict[str, Kind] = {key: "teacher" for case in owned for key in case.teachers}
     known |= {key: "outputs" for case in owned for key in case.outputs}
-    known |= {key: "erm" for case in owned for key in case.erm}
     groups: dict[Kind, list[Outcome | None]] = defaultdict(list)
     for key, result in used(agenda).items():
         # All others are known, so what is left is a student.
         groups[known.get(key, "student")].append(result)
-    return tuple(spent(kind, groups[kind]) for kind in KINDS if kind != "erm" or groups[kind])
+    return tuple(spent(kind, groups[kind]) for kind in KINDS)
 
 
 def spent(kind: Kind, results: Iterable[Outcome | None]) -> Spent:
@@ -62,9 +61,8 @@ def spent(kind: Kind, results: Iterable[Outcome | None]) -> Spent:
 
 def students_of(agenda: Agenda) -> dict[TestCase, list[str]]:
     """The keys of each case's students that have a result, those that cases share in each."""
-    index = student_index(agenda)
     views = agenda.views()
-    return {view.case: list(CaseTrainings(agenda, view).students(index)) for view in views}
+    return {view.case: list(CaseTrainings(agenda, view).students) for view in views}
 
 
 class CaseTrainings:
@@ -92,53 +90,10 @@ class CaseTrainings:
         return {t.key: str(t) for t in every if t.key in self._agenda.results}
 
     @cached_property
-    def erm(self) -> dict[str, str]:
-        """Its students without a teacher."""
-        trainings = self._agenda.erm(self._view.case)
-        return {t.key: str(t) for t in trainings if t.key in self._agenda.results}
-
-    def students(self, index: StudentIndex) -> dict[str, str]:
-        """Its students: those in decided stages, and all others that have an outcome."""
-        found: dict[str, str] = {}
-        pairs = self._view.outputs or {}
-        for trial in _tuned_trials(self._view):
-            if trial.checkpoint not in pairs:
-                continue  # a checkpoint that the teacher's training did not keep
-            for training in self._agenda.trainings(self._view, trial):
-                if training.key in self._agenda.results:
-                    found[training.key] = str(training)
-        for checkpoint in pairs:
-            some = self._agenda.training(self._view, _some_trial(self._view, checkpoint))
-            for student in index.get((some.taught.outputs, _model(some)), ()):
-                found.setdefault(student.key, str(student))
-        return found
-
-
-StudentIndex = dict[tuple[str, str], list[StudentTraining]]
-"""Students that have an outcome, by the outputs that taught them and by their model."""
-
-
-def student_index(agenda: Agenda) -> StudentIndex:
-    """The students that the study asked for and that have an outcome."""
-    index: StudentIndex = defaultdict(list)
-    for outcome in used(agenda).values():
-        training = outcome.training if outcome is not None else None
-        if isinstance(training, StudentTraining) and training.teaching is not None:
-            index[training.teaching.outputs, _model(training)].append(training)
-    return dict(index)
-
-
-def _model(training: StudentTraining) -> str:
-    return training.model.model_dump_json(exclude={"name", "tokenizer_name"})
-
-
-def _tuned_trials(view: CaseView) -> Iterable[Trial]:
-    for decision in view.progress.decisions if view.progress else ():
-        for candidate in decision.candidates:
-            yield from candidate.tuned.trials
-    if view.phase2 is not None:
-        for tuned in (view.phase2.stable_tuned, view.phase2.lazy_tuned):
-            yield from tuned.trials if tuned else ()
+    def students(self) -> dict[str, str]:
+        """Its students."""
+        every = (t for seeds in self._agenda.students(self._view.case).values() for t in seeds)
+        return {t.key: str(t) for t in every if t.key in self._agenda.results}
 
 
 def reused(agenda: Agenda) -> int:
@@ -149,9 +104,8 @@ def reused(agenda: Agenda) -> int:
         wanted += [t.key for t in graph.teachers(view.case)]
         outputs = view.outputs or {}
         wanted += [t.key for splits in outputs.values() for t in splits]
-        wanted += [t.key for t in agenda.erm(view.case)]
         for trials in _trials_by_choice(view):
-            known = [trial for trial in trials if trial.checkpoint in outputs]
+            known = [t for t in trials if t.checkpoint is None or t.checkpoint in outputs]
             wanted += [t.key for trial in known for t in agenda.trainings(view, trial)]
     ran = [key for key in wanted if key in agenda.results]
     return len(ran) - len(set(ran))
@@ -168,8 +122,3 @@ def _trials_by_choice(view: CaseView) -> Iterable[tuple[Trial, ...]]:
             yield view.phase2.stable_tuned.trials
         if view.phase2.lazy_tuned is not None:
             yield view.phase2.lazy_tuned.trials
-
-
-def _some_trial(view: CaseView, checkpoint: Checkpoint) -> Trial:
-    choice = view.space.choice(view.space.defaults() | {CHECKPOINT: checkpoint})
-    return next(view.space.trials(choice))

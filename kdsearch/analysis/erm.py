@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
-from statistics import fmean
 
 from kdsearch.agenda import Agenda, CaseView, TestScore
-from kdsearch.analysis.scores import Tested, tested
+from kdsearch.analysis.scores import Tested, score_on_test
 from kdsearch.search import ValidationScore
 
 
@@ -37,25 +35,20 @@ class Erm:
 
 def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
     """The tuned student without a teacher; None while trainings of it are missing, or unwanted."""
-    trainings = agenda.erm(view.case)
-    if not trainings or any(t.key not in agenda.results for t in trainings):
+    other = agenda.without_teacher(view.case) if view.case.teacher else None
+    if other is None or other.progress is None or not other.traversed:
         return None
-    best = Erm(trials=len(trainings))
-    for rate, group in groupby(trainings, key=lambda training: training.learning_rate):
-        seeds = list(group)
-        outcomes = [agenda.results[training.key] for training in seeds]
-        scores = [o.validation for o in outcomes if o is not None and o.validation is not None]
-        mean = ValidationScore(fmean(scores)) if len(scores) == len(seeds) else None
-        if mean is None or (best.validation is not None and mean <= best.validation):
-            continue
-        found = tested(agenda, seeds)
-        best = Erm(
-            trials=len(trainings),
-            validation=mean,
-            test=found.mean if found else None,
-            by_seed=found.by_seed if found else (),
-            spread=found.spread if found else None,
-            learning_rate=rate,
-            key=seeds[0].key,
-        )
-    return best
+    tuned = other.progress.winner.tuned
+    trials = len(tuned.trials) * len(agenda.resolved.study.student_seeds)
+    if tuned.best is None:
+        return Erm(trials=trials)
+    found = score_on_test(agenda, other, tuned)
+    return Erm(
+        trials=trials,
+        validation=tuned.score,
+        test=found.mean if found else None,
+        by_seed=found.by_seed if found else (),
+        spread=found.spread if found else None,
+        learning_rate=tuned.best.get("learning_rate"),
+        key=agenda.training(other, tuned.best).key,
+    )

@@ -64,13 +64,15 @@ class Stable:
     """Whether traversals are still under way, so that it may change."""
     traversals: int
     """How many finished traversals it rests on."""
+    cases: int
+    """How many there are."""
 
 
-def table_3(agenda: Agenda) -> Table3:
+def table_3(agenda: Agenda, search: str | None = None) -> Table3:
     """Table 3: how often an alternative was better than its default, less how often worse."""
-    traversed = [view for view in agenda.views() if view.traversed]
+    traversed = [view for view in agenda.views_of(search) if view.traversed]
     rows = []
-    for found in agenda.rewards():
+    for found in agenda.rewards(search):
         label = over_label(found.axis, found.alternative, found.default)
         rows.append(
             RewardRow(
@@ -103,26 +105,28 @@ def same_student_temperature(view: CaseView) -> bool:
     return default is not None and default in others
 
 
-def stable_configuration(agenda: Agenda) -> Stable | None:
+def stable_configuration(agenda: Agenda, search: str | None = None) -> Stable | None:
     """The stable configuration, provisional until the second phase.
 
     None while no traversal is finished: nothing speaks for any value yet.
     """
-    views = agenda.views()
+    views = agenda.views_of(search)
     traversals = sum(view.traversed for view in views)
-    if not traversals:
+    if not traversals or search not in agenda.flipping:
         return None
-    decided = agenda.stable
-    values = stable_values(agenda.rewards()) if decided is None else decided
-    space = agenda.resolved.study.search.space()
+    decided = agenda.stable(search)
+    values = stable_values(agenda.rewards(search)) if decided is None else decided
+    space = agenda.resolved.study.every_search[search].space()
     held = space.defaults() | dict(values)
-    if all(view.space.values(CHECKPOINT) == (Checkpoint.GIVEN,) for view in views):
+    given = (Checkpoint.GIVEN,)
+    if CHECKPOINT in held and all(view.space.values(CHECKPOINT) == given for view in views):
         held[CHECKPOINT] = Checkpoint.GIVEN
     return Stable(
         choice=space.choice(held),
         deviations=dict(values),
         provisional=decided is None,
         traversals=traversals,
+        cases=len(views),
     )
 
 

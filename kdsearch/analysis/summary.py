@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis.cases import CaseResult, State, case_results
@@ -40,13 +40,11 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """What a study says: the paper's figures and Table 3, and every test case."""
+class Figures:
+    """The paper's figures and Table 3, of a search that flips one axis at a time."""
 
-    study: str
-    seeds: tuple[int, ...]
-    """That each student was trained under."""
-    status: Status
+    search: str | None
+    """Its name; None of a study's single one."""
     stable: Stable | None
     figure_1: tuple[Comparison, ...]
     figure_2: tuple[Comparison, ...]
@@ -59,6 +57,23 @@ class Analysis:
     at_least_as_good: float | None
     """The share of cases in which the stable configuration is at least as good as the best."""
     table_3: Table3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Figures):
+    """What a study says: its figures, and every test case.
+
+    The figures are those of its first search that has any, empty where none has.
+    """
+
+    study: str
+    seeds: tuple[int, ...]
+    """That each student was trained under."""
+    status: Status
+    flips: bool
+    """Whether any search has figures."""
+    further: tuple[Figures, ...]
+    """Of its other searches."""
     cases: tuple[CaseResult, ...]
     cost: tuple[Spent, ...]
     reused: int
@@ -69,11 +84,11 @@ def analyse(agenda: Agenda) -> Analysis:
     """Analyse the study of `agenda` as far as its results reach."""
     cases = case_results(agenda)
     taken = cost(agenda)
-    third = figure_3(agenda)
-    best_over_erm, stable_over_erm = over_erm(agenda)
-    over_lazy, over_random = stable_over_others(agenda)
     states = [case.state for case in cases]
+    first, *others = agenda.flipping or (None,)
+    figures = figures_of(agenda, first)
     return Analysis(
+        **{field.name: getattr(figures, field.name) for field in fields(figures)},
         study=agenda.resolved.study.name,
         seeds=agenda.resolved.study.student_seeds,
         status=Status(
@@ -83,17 +98,29 @@ def analyse(agenda: Agenda) -> Analysis:
             diverged=sum(each.diverged for each in taken),
             failed=sum(each.failed for each in taken),
         ),
-        stable=stable_configuration(agenda),
-        figure_1=figure_1(agenda),
-        figure_2=figure_2(agenda),
+        flips=bool(agenda.flipping),
+        further=tuple(figures_of(agenda, search) for search in others),
+        cases=cases,
+        cost=taken,
+        reused=reused(agenda),
+    )
+
+
+def figures_of(agenda: Agenda, search: str | None) -> Figures:
+    """The figures of a search."""
+    third = figure_3(agenda, search)
+    best_over_erm, stable_over_erm = over_erm(agenda, search)
+    over_lazy, over_random = stable_over_others(agenda, search)
+    return Figures(
+        search=search,
+        stable=stable_configuration(agenda, search),
+        figure_1=figure_1(agenda, search),
+        figure_2=figure_2(agenda, search) if search in agenda.flipping else (),
         figure_3=third,
         stable_over_lazy=over_lazy,
         stable_over_random=over_random,
         best_over_erm=best_over_erm,
         stable_over_erm=stable_over_erm,
         at_least_as_good=at_least_as_good(third[-1]),
-        table_3=table_3(agenda),
-        cases=cases,
-        cost=taken,
-        reused=reused(agenda),
+        table_3=table_3(agenda, search),
     )

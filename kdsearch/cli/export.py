@@ -151,7 +151,8 @@ def _consent(
     if unknown:
         what = f"{unknown[0]} is no model of the study with code of its own"
         raise InputError.one("--trust-remote-code", what, f"there are: {', '.join(code) or 'none'}")
-    specs = (training.model, training.taught.teacher.model)
+    taught = training.teaching
+    specs = (training.model, *([taught.teacher.model] if taught else []))
     for name in dict.fromkeys(n for s in specs for n in (s.name, s.tokenizer_name)):
         if name not in code:
             continue

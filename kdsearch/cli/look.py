@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import Agenda, Attempt, CaseView, TestScore, best_so_far, remaining, used
+from kdsearch.agenda import (
+    COMPARES,
+    Agenda,
+    Attempt,
+    CaseView,
+    TestScore,
+    best_so_far,
+    remaining,
+    used,
+)
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
@@ -26,8 +36,9 @@ from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
-from kdsearch.search import Candidate, Decision
+from kdsearch.search import SYMBOLS, Candidate, Decision
 
+_MOST_SHOWN = 20
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
 _NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET, "launching": None}
 
@@ -264,12 +275,17 @@ def _stage(view: CaseView) -> str:
         return f"blocked: {view.blocked}"
     if view.wanted:
         return view.wanted[0].stage
-    return "done" if view.phase2 else "waits for the other cases"
+    return "done" if view.finished else "waits for the other cases"
 
 
 def _decided(view: CaseView) -> dict[str, str]:
     decisions = view.progress.decisions if view.progress else ()
-    return {str(d.axis): f"{d.winner.value}" for d in decisions}
+    return {d.axis or COMPARES: _value(d.winner) for d in decisions}
+
+
+def _value(candidate: Candidate) -> str:
+    """What the candidate stands for: a value of an axis, or a whole choice."""
+    return str(candidate.choice if candidate.value is None else candidate.value)
 
 
 def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
@@ -282,7 +298,7 @@ def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
         "decisions": [
             {
                 "parameter": decision.axis,
-                "winner": decision.winner.value,
+                "winner": _value(decision.winner),
                 "why": _why(decision),
                 "candidates": [_candidate(agenda, view, c) for c in decision.candidates],
             }
@@ -294,7 +310,7 @@ def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
 def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str, Any]:
     best = candidate.tuned.best
     return {
-        "value": candidate.value,
+        "value": _value(candidate),
         "choice": str(candidate.choice),
         "validation": candidate.tuned.score,
         "test": _test(agenda, view, candidate),
@@ -303,6 +319,14 @@ def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str
         "trainings": len(candidate.tuned.trials),
         "key": agenda.training(view, best).key if best else None,
     }
+
+
+def _best_of(decision: Decision) -> Sequence[Candidate]:
+    """The candidates to show: of many whole choices those of the highest scores, best first."""
+    if decision.axis is not None:
+        return decision.candidates
+    best = sorted(decision.candidates, key=lambda c: c.tuned.score or 0.0, reverse=True)
+    return best[:_MOST_SHOWN]
 
 
 def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | None:
@@ -321,8 +345,8 @@ def _why(decision: Decision) -> str:
     if not scored:
         return "the only candidate with a score"
     margin = winner.tuned.score - max(scored)
-    if margin == 0 and winner is held:
-        return "a tie keeps the value held"
+    if margin == 0:
+        return "a tie keeps the value held" if winner is held else "a tie keeps the earlier one"
     return f"highest validation score, by {margin:.4f}"
 
 
@@ -339,10 +363,11 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
             f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
         )
     for decision in view.progress.decisions if view.progress else ():
-        title = {"alpha": "α"}.get(decision.axis or "", decision.axis)
-        out.print(f"  {title}: {decision.winner.value} — {_why(decision)}")
+        title = COMPARES if decision.axis is None else SYMBOLS.get(decision.axis, decision.axis)
+        out.print(f"  {title}: {_value(decision.winner)} — {_why(decision)}")
         table = Table("", "value", "validation", "τ_t", "learning rate", "trainings", box=None)
-        for candidate in decision.candidates:
+        shown = _best_of(decision)
+        for candidate in shown:
             facts = _candidate(agenda, view, candidate)
             table.add_row(
                 "    →" if candidate is decision.winner else "",
@@ -353,3 +378,5 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
                 str(facts["trainings"]),
             )
         out.print(table)
+        if rest := len(decision.candidates) - len(shown):
+            out.print(f"    and {rest} more, which scored no higher; --json has them all")

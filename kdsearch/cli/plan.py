@@ -39,6 +39,7 @@ from kdsearch.study import (
     label_count,
     load_study,
     readable_size,
+    search_of,
     task_of,
     test_cases,
     units_per_row,
@@ -112,22 +113,21 @@ def _facts(
     slots: int,
 ) -> dict[str, Any]:
     students = sum((c.students for c in counts), Bounds(fewest=0, most=0))
-    other = Inner.COORDINATE if study.search.inner == "joint" else Inner.JOINT
-    shared = list({(c.case.dataset, c.case.teacher): c for c in counts}.values())
+    taught = [c for c in counts if c.case.teacher is not None]
+    shared = list({(c.case.dataset, c.case.teacher): c for c in taught}.values())
     cases: list[dict[str, Any]] = []
     for c in counts:
         cases.append(
             {
                 "case": str(c.case),
                 "students": _range(c.students),
-                f"students_{other.value}": _range(case_counts(study, c.case, other).students),
+                **_other_inner(study, c.case),
                 "seconds": _range(c.students, took[c.case]["student"]) if took else None,
             }
         )
     times = [case["seconds"] for case in cases]
     return {
         "name": study.name,
-        "inner": study.search.inner,
         "cases": cases,
         "teachers": sum(c.teachers for c in shared),
         "outputs": _range(sum((c.outputs for c in shared), Bounds(fewest=0, most=0))),
@@ -137,6 +137,20 @@ def _facts(
         "slot_seconds": None
         if None in times
         else {end: sum(t[end] for t in times) for end in ("fewest", "most")},
+    }
+
+
+def _other_inner(study: Study, case: TestCase) -> dict[str, Any]:
+    """The inner tuning of a greedy search, and the students that the other one takes."""
+    search = search_of(study, case)
+    if not search.flips:
+        return {"strategy": search.strategy}
+    other = Inner.COORDINATE if search.inner == "joint" else Inner.JOINT
+    students = _range(case_counts(study, case, other).students)
+    return {
+        "strategy": search.strategy,
+        "inner": search.inner,
+        f"students_{other.value}": students,
     }
 
 
@@ -203,7 +217,7 @@ def _train_rows(study: Study, resolved: Resolved | None, case: TestCase) -> int 
 def _cache(study: Study, resolved: Resolved | None, counts: Counts) -> dict[str, Any]:
     """A teacher's trainings on a data set, and its outputs that are kept."""
     case = counts.case
-    dataset, teacher = study.datasets[case.dataset], study.teachers[case.teacher]
+    dataset, teacher = study.datasets[case.dataset], study.teachers[case.taught]
     units = units_per_row(case.dataset, dataset)
     taken: int | None = None
     if resolved is not None:
@@ -231,11 +245,14 @@ def _range(bounds: Bounds, factor: float = 1) -> dict[str, Any]:
 def _show(study: Study, facts: Mapping[str, Any]) -> None:
     out = console()
     out.print(_students_table(study, facts))
-    out.print(_teachers_table(facts))
+    if facts["caches"]:
+        out.print(_teachers_table(facts))
     out.print(f"students in all: {_words(facts['students'])}")
     out.print(f"teachers to fine-tune: {facts['teachers']}, shared by the cases of a data set")
     out.print(f"passes of teachers over a split: {_words(facts['outputs'])}")
-    if Checkpoint.LOWEST_LOSS.value in study.search.teacher and facts["teachers"]:
+    lowest = Checkpoint.LOWEST_LOSS.value
+    asked = any(lowest in (each.teacher or ()) for each in study.every_search.values())
+    if asked and facts["teachers"]:
         out.print("  (the fewest: where a teacher's two checkpoints turn out to be one)")
     unknown = [cache["dataset"] for cache in facts["caches"] if cache["train_rows"] is None]
     if facts["slot_seconds"] is None and facts["speed"] is not None:
@@ -275,17 +292,27 @@ def _simulated_words(simulated: Mapping[str, Any], slots: int) -> str:
 
 
 def _students_table(study: Study, facts: Mapping[str, Any]) -> Table:
-    other = "coordinate" if study.search.inner == "joint" else "joint"
-    title = f"Students of {study.name}, fewest to most; its inner tuning is {study.search.inner}"
+    inner = {row["inner"] for row in facts["cases"] if "inner" in row}
+    title = f"Students of {study.name}, fewest to most"
+    if len(inner) == 1:
+        title += f"; its inner tuning is {next(iter(inner))}"
     table = Table(title=title, box=None)
     table.add_column("test case", overflow="fold")
-    table.add_column(study.search.inner, justify="right")
-    table.add_column(other, justify="right")
+    columns = sorted(inner, reverse=True) or ["students"]
+    first = columns[0] if len(columns) == 1 else "students"
+    table.add_column(first, justify="right")
+    others = {"joint": "coordinate", "coordinate": "joint"}
+    compared = others.get(first)
+    if compared:
+        table.add_column(compared, justify="right")
     timed = any(row["seconds"] for row in facts["cases"])
     if timed:
         table.add_column("hours of a slot", justify="right")
     for row in facts["cases"]:
-        cells = [row["case"], _words(row["students"]), _words(row[f"students_{other}"])]
+        cells = [row["case"], _words(row["students"])]
+        if compared:
+            other = row.get(f"students_{compared}")
+            cells.append(_words(other) if other else "–")
         if timed:
             cells.append(_hours(row["seconds"]) if row["seconds"] else "?")
         table.add_row(*cells)

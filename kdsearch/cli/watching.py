@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdsearch.agenda import BLOCKED, DONE, ERM, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.agenda import BLOCKED, COMPARES, DONE, LAZY, TRAINS_TEACHER, Agenda, CaseView
 from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
 from kdsearch.errors import shown
@@ -224,7 +224,7 @@ class _Either:
 
 def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
     """With a column for each stage; where that is too wide, with one for those at work."""
-    stages = list(facts["cases"][0]["stages"])
+    stages = list(dict.fromkeys(stage for each in facts["cases"] for stage in each["stages"]))
     wide = Table("test case", "students", "best", *map(_heading, stages), **_PLAIN)
     case = Column("test case", no_wrap=True)
     narrow = Table(case, "students", "best", _rest("stages"), **_PLAIN)
@@ -232,8 +232,8 @@ def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
         students = f"{row['students']}{_of(row['students'], row['left'])}"
         best = "" if row["best"] is None else f"{row['best']:.4f}"
         known = row["stages"]
-        wide.add_row(row["case"], students, best, *(known[stage] for stage in stages))
-        at_work = [f"{_heading(s)} {known[s]}" for s in stages if known[s].endswith((_RUN, _WAIT))]
+        wide.add_row(row["case"], students, best, *(known.get(stage, "") for stage in stages))
+        at_work = [f"{_heading(s)} {v}" for s, v in known.items() if v.endswith((_RUN, _WAIT))]
         narrow.add_row(row["case"], students, best, "; ".join(at_work) or row["stage"])
     return _Either(wide, narrow)
 
@@ -291,16 +291,15 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
 
     `running` are the keys of the trainings that run.
     """
-    study = agenda.resolved.study
-    found = dict.fromkeys(
-        [TRAINS_TEACHER, "outputs", *study.search.order, "alpha", "stable", LAZY], ""
-    )
-    if study.erm:
-        found[ERM] = "done"
+    of_teacher = [TRAINS_TEACHER, "outputs"] if view.case.teacher else []
+    flips = view.search.flips
+    axes = [axis.name for axis in view.space.compared]
+    found = dict.fromkeys([*of_teacher, *([*axes, "stable", LAZY] if flips else [COMPARES])], "")
     if view.progress:
-        found[TRAINS_TEACHER] = found["outputs"] = "done"
-        found |= {str(d.axis): str(d.winner.value) for d in view.progress.decisions}
-    if view.traversed:
+        found |= dict.fromkeys(of_teacher, "done")
+        for decision in view.progress.decisions:
+            found[decision.axis or COMPARES] = str(decision.winner.value or DONE)
+    if view.traversed and flips:
         found["stable"] = "waits"
     if view.phase2:
         found["stable"] = found[LAZY] = "done"

@@ -36,9 +36,12 @@ from kdsearch.study import (
     TrainingSettings,
     effective_settings,
     given_labels,
+    place_of,
     setting_axes,
     source_of,
     space_of,
+    taught_cases,
+    teacher_of,
     test_cases,
 )
 from kdsearch.tasks import TASKS
@@ -107,10 +110,10 @@ class _Use(NamedTuple):
 def _uses(resolved: Resolved) -> Iterator[_Use]:
     study = resolved.study
     for case in test_cases(study):
-        teacher, student = study.teachers[case.teacher], study.students[case.student]
-        role: Role = "teacher" if teacher.model else "outputs"
+        teacher, student = teacher_of(study, case), study.students[case.student]
         for name in teacher_models(resolved, case):
-            use = _use(resolved, case, role, name)
+            assert teacher is not None
+            use = _use(resolved, case, "teacher" if teacher.model else "outputs", name)
             yield use
             if teacher.layers is not None:
                 yield use._replace(where=f"teachers.{case.teacher}", layers=teacher.layers)
@@ -120,9 +123,9 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
             yield use._replace(where=f"students.{case.student}", layers=student.layers)
         axes = setting_axes(space_of(study, case))
         for layers in axes.get("layers", ()):
-            yield use._replace(where="search.layers", layers=layers)
+            yield use._replace(where=f"{place_of(case)}.layers", layers=layers)
         if "dropout" in axes:
-            yield use._replace(dropout_of="search.dropout")
+            yield use._replace(dropout_of=f"{place_of(case)}.dropout")
 
 
 def _use(resolved: Resolved, case: TestCase, role: Role, model: str) -> _Use:
@@ -148,14 +151,14 @@ def settings_for(resolved: Resolved, case: TestCase, role: Role) -> TrainingSett
 
 def teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
     """The models of a test case's teacher: the one to fine-tune, or those that are given."""
-    teacher = resolved.study.teachers[case.teacher]
-    return (*filter(None, [teacher.model]), *teacher.given.values())
+    teacher = teacher_of(resolved.study, case)
+    return (*filter(None, [teacher.model]), *teacher.given.values()) if teacher else ()
 
 
 def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Given teachers whose number of outputs is not that of their labels."""
-    for case in test_cases(resolved.study):
-        teacher, data = resolved.study.teachers[case.teacher], resolved.datasets[case.dataset]
+    for case in taught_cases(resolved.study):
+        teacher, data = resolved.study.teachers[case.taught], resolved.datasets[case.dataset]
         if TASKS[data.task].wide:
             continue
         for model in teacher.given.values():
@@ -180,6 +183,8 @@ def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     study = resolved.study
     roles: tuple[Role, ...] = ("outputs", "student")
     for case, role in product(test_cases(study), roles):
+        if role == "outputs" and case.teacher is None:
+            continue
         name, settings = case.dataset, settings_for(resolved, case, role)
         length, stride = settings.max_length, settings.stride
         assert length is not None  # `for_task` filled it in
@@ -291,7 +296,7 @@ def _too_long(config: Any, use: _Use) -> str | None:
 
 def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Teachers and students that must read the same tokens and do not."""
-    for case in test_cases(resolved.study):
+    for case in taught_cases(resolved.study):
         task = resolved.datasets[case.dataset].task
         if not TASKS[task].per_token:
             continue

@@ -25,7 +25,7 @@ from kdsearch.distill.models import (
 )
 from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.ledger import Ledger
-from kdsearch.study import SPECS, Doubt, Resolved, TeacherSample, test_cases
+from kdsearch.study import SPECS, Doubt, Resolved, TeacherSample, teacher_of, test_cases
 from kdsearch.tasks import TASKS, Encoded, Settings, Task
 
 _FIRST = 64
@@ -87,7 +87,8 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
     """Each case's student, and its teacher: given, or before its fine-tuning."""
     graph = Graph(resolved)
     for case in test_cases(resolved.study):
-        for model in resolved.study.teachers[case.teacher].given.values():
+        teacher = teacher_of(resolved.study, case)
+        for model in teacher.given.values() if teacher else ():
             checkpoint = graph.given(case, model)
             _, outputs, _ = graph.outputs(case, checkpoint)
             yield _Use(

@@ -18,6 +18,7 @@ from kdsearch.study import (
     effective_settings,
     named_layers,
     readable_size,
+    taught_cases,
     test_cases,
     weight_files,
 )
@@ -94,14 +95,16 @@ def _least(resolved: Resolved) -> dict[Role, tuple[str, int]]:
     study = resolved.study
     used: set[tuple[Role, str, str, int | str | None, int]] = set()
     for case in test_cases(study):
-        teacher, student = study.teachers[case.teacher], study.students[case.student]
+        student = study.students[case.student]
         copies = _copies(effective_settings(study, case, "student"))
         used.add(("student", case.student, student.model, student.layers, copies))
+    for case in taught_cases(study):
+        teacher = study.teachers[case.taught]
         if teacher.model is not None:
             copies = _copies(effective_settings(study, case, "teacher"))
-            used.add(("teacher", case.teacher, teacher.model, teacher.layers, copies))
-            used.add(("outputs", case.teacher, teacher.model, teacher.layers, 1))
-        used |= {("outputs", case.teacher, model, None, 1) for model in teacher.given.values()}
+            used.add(("teacher", case.taught, teacher.model, teacher.layers, copies))
+            used.add(("outputs", case.taught, teacher.model, teacher.layers, 1))
+        used |= {("outputs", case.taught, model, None, 1) for model in teacher.given.values()}
     found: dict[Role, tuple[str, int]] = {}
     for role, name, model, layers, copies in sorted(used, key=str):
         path = resolved.models[model].path

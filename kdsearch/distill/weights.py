@@ -15,7 +15,7 @@ from kdsearch.distill.check import config_of, teacher_models
 from kdsearch.distill.consent import trusts
 from kdsearch.distill.headers import Shapes, read_shapes
 from kdsearch.errors import InputError, Problem, shortened_list
-from kdsearch.study import Resolved, test_cases
+from kdsearch.study import Resolved, teacher_of, test_cases
 from kdsearch.tasks import TASKS, Task
 
 _LEFT_BY = {
@@ -49,7 +49,8 @@ def weight_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     wanted: dict[str, set[tuple[bool, str]]] = {}
     for case in test_cases(resolved.study):
         task = resolved.datasets[case.dataset].task
-        given = bool(resolved.study.teachers[case.teacher].given)
+        teacher = teacher_of(resolved.study, case)
+        given = teacher is not None and bool(teacher.given)
         for name in teacher_models(resolved, case):
             wanted.setdefault(name, set()).add((given, task))
         student = resolved.study.students[case.student].model

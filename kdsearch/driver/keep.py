@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from statistics import fmean
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, Request, used
@@ -32,11 +32,9 @@ def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
         return
     trials = agenda.students(view.case)
     if not view.traversed:
-        # The traversal may never come to the lazy ones, which then cannot win with any score.
-        step = tune(agenda.lazy(view), view.space, {}, fixed=LAZY_VALUES)
-        assert isinstance(step, Missing)
-        yield from _leading(agenda, view, [t for t in trials if t not in step.trials])
-        yield from _leading(agenda, view, [t for t in trials if t in step.trials])
+        lazy = _lazy(agenda, view)
+        yield from _leading(agenda, view, [t for t in trials if t not in lazy])
+        yield from _leading(agenda, view, [t for t in trials if t in lazy])
         return
     winner = view.progress.winner.tuned.best
     if winner is not None:
@@ -48,6 +46,15 @@ def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
         yield from _leading(agenda, view, own)
     elif view.phase2.stable_tuned.best is not None:
         yield agenda.training(view, view.phase2.stable_tuned.best).key
+
+
+def _lazy(agenda: Agenda, view: CaseView) -> Collection[Trial]:
+    """Trials that the traversal may never come to, which then cannot win with any score."""
+    if not view.search.flips:
+        return ()
+    step = tune(agenda.lazy(view), view.space, {}, fixed=LAZY_VALUES)
+    assert isinstance(step, Missing)
+    return step.trials
 
 
 def _leading(agenda: Agenda, view: CaseView, trials: Iterable[Trial]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from kdsearch.study import (
     Resolved,
     TestCases,
     preflight_digest,
-    test_cases,
+    taught_cases,
 )
 
 Look = Callable[[Resolved, Ledger, str, str], Preflight]
@@ -80,8 +80,8 @@ def _without(resolved: Resolved, lost: list[str]) -> Resolved:
     }
     students = {name: each for name, each in study.students.items() if each.model in models}
     cases = tuple(
-        TestCases(dataset=(case.dataset,), teacher=(case.teacher,), student=(case.student,))
-        for case in test_cases(study)
+        TestCases(dataset=(case.dataset,), teacher=(case.taught,), student=(case.student,))
+        for case in taught_cases(study)
         if case.teacher in teachers and case.student in students
     )
     changed = {"models": models, "teachers": teachers, "students": students, "test_cases": cases}

@@ -36,7 +36,7 @@ from kdsearch.study import (
     differences,
     readable_size,
     resolve,
-    test_cases,
+    taught_cases,
 )
 
 _MOST_DIFFERENCES = 6
@@ -149,7 +149,7 @@ def _unchanged(
 def _check_disk(agenda: Agenda, folder: Path) -> None:
     """Refuse a study whose kept files the disk cannot hold, before anything is trained."""
     resolved = agenda.resolved
-    groups = {(case.dataset, case.teacher): case for case in test_cases(resolved.study)}
+    groups = {(case.dataset, case.teacher): case for case in taught_cases(resolved.study)}
     there = {"outputs": 0, "teacher": 0}
     for outcome in used(agenda).values():
         if outcome is None:

@@ -33,9 +33,9 @@ _SECONDS_TO_CONNECT = 10
 class Mirror:
     """An Optuna storage that follows a study.
 
-    One Optuna study per test case, called STUDY/DATASET/TEACHER/STUDENT; one trial per student's
-    training, under each seed, with the validation score as its value. Students without a teacher
-    are no points of the grid, and are left out.
+    One Optuna study per test case, called STUDY/DATASET/TEACHER/STUDENT (and by its search, of
+    several); one trial per student's training, under each seed, with the validation score as its
+    value.
     """
 
     def __init__(self, url: str) -> None:

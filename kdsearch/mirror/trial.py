@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,19 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsearch.agenda import COMPARES, Agenda, Attempt, CaseView, Outcome, StudentTraining
-from kdsearch.search import CHECKPOINT, LAZY_TEMPERATURE, OBJECTIVE, TIED, Choice, Space, Trial
+from kdsearch.search import (
+    CHECKPOINT,
+    LAZY_TEMPERATURE,
+    OBJECTIVE,
+    TIED,
+    Choice,
+    Space,
+    Trial,
+    Value,
+)
+
+_STUDENT = "student_temperature"
+_LOGARITHMIC = ("temperature", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,30 +129,35 @@ def _stages(view: CaseView) -> Iterator[tuple[str, Choice]]:
 
 def _params(student: Student) -> dict[str, Any]:
     trial, objective = student.trial, student.trial.objective
-    params = {OBJECTIVE: objective.kind, **objective.parameters, **dict(trial.settings)}
+    every = {OBJECTIVE: objective.kind, **objective.parameters, **dict(trial.settings)}
     if trial.checkpoint is not None:
-        params[CHECKPOINT] = trial.checkpoint.value
-    for name, _ in student.space.fixed:
-        params.pop(name, None)
-    if "student_temperature" in params:
-        own, tied = params["student_temperature"], params["temperature"]
-        params["student_temperature"] = TIED if own == tied else f"{own:g}"
+        every[CHECKPOINT] = trial.checkpoint.value
+    params = {name: every[name] for name in student.space.names if name in every}
+    if _STUDENT in params:
+        own, tied = params[_STUDENT], params["temperature"]
+        params[_STUDENT] = TIED if own == tied else f"{own:g}"
     return params
 
 
 def _distributions(space: Space) -> dict[str, BaseDistribution]:
     """What each parameter may be in a test case; τ_t may leave the broad values upwards."""
-    broad, rates, alphas = map(space.values, ("temperature", "learning_rate", "alpha"))
-    students = [s if isinstance(s, str) else f"{s:g}" for s in space.values("student_temperature")]
-    highest = broad[-1] * broad[-1] / broad[-2]
-    return {
-        OBJECTIVE: CategoricalDistribution(space.values(OBJECTIVE)),
-        CHECKPOINT: CategoricalDistribution([each.value for each in space.values(CHECKPOINT)]),
-        "alpha": FloatDistribution(min(alphas), max(alphas)),
-        "learning_rate": FloatDistribution(min(rates), max(rates), log=True),
-        "temperature": FloatDistribution(
+    found = {name: _distribution(name, space.values(name)) for name in space.names}
+    if space.refined is not None:
+        broad = space.values(space.refined)
+        highest = broad[-1] * broad[-1] / broad[-2]
+        found[space.refined] = FloatDistribution(
             min(LAZY_TEMPERATURE, broad[0]), max(LAZY_TEMPERATURE, highest), log=True
-        ),
+        )
+    return found
+
+
+def _distribution(name: str, values: Sequence[Value]) -> BaseDistribution:
+    if name == _STUDENT:
         # Of a trial at τ_t = τ_s, tied is what is said, whichever value led there.
-        "student_temperature": CategoricalDistribution(list(dict.fromkeys([TIED, *students]))),
-    }
+        students = [s if isinstance(s, str) else f"{s:g}" for s in values]
+        return CategoricalDistribution(list(dict.fromkeys([TIED, *students])))
+    if name == CHECKPOINT:
+        return CategoricalDistribution([each.value for each in values])
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return FloatDistribution(min(values), max(values), log=name in _LOGARITHMIC)
+    return CategoricalDistribution(values)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from kdsearch.analysis import Analysis, CaseResult, Comparison, State
+from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, State
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
-from kdsearch.report.markdown import escape, percent
+from kdsearch.report.markdown import escape, percent, score
 
 _MOST_NAMED = 5
 
 
 def answer(analysis: Analysis) -> str:
     """The answer, the study's state, and the cases that are missing from it."""
-    return "\n\n".join([*_stable(analysis), *_how_sure(analysis), *_status(analysis)])
+    found = [*_stable(analysis), *_how_sure(analysis)] if analysis.flips else _best(analysis)
+    return "\n\n".join([*found, *_status(analysis)])
+
+
+def _best(analysis: Analysis) -> list[str]:
+    """What a study without a stable configuration found: the best of each student."""
+    best: dict[tuple[str, str], tuple[CaseResult, Evaluated]] = {}
+    for case in analysis.cases:
+        winner, of = case.winner, (case.case.dataset, case.case.student)
+        if winner is None or winner.validation is None:
+            continue
+        if of not in best or winner.validation > (best[of][1].validation or 0.0):
+            best[of] = case, winner
+    if not best:
+        return ["No search is finished, so there is nothing to choose yet."]
+    lines = [
+        f"- {escape(case.case)}: **{escape(winner.choice)}**, test {score(winner.test)}"
+        for case, winner in best.values()
+    ]
+    return ["Best by validation, of each student:", "\n".join(lines)]
 
 
 def _stable(analysis: Analysis) -> list[str]:
@@ -23,7 +42,7 @@ def _stable(analysis: Analysis) -> list[str]:
         return ["No training has a score, so there is no stable configuration to name."]
     choice = f"**{escape(stable.choice)}**, with τ_t and the learning rate tuned in each case"
     if stable.provisional:
-        of = f"{stable.traversals} of {analysis.status.cases} traversals"
+        of = f"{stable.traversals} of {stable.cases} traversals"
         return [
             f"So far, over {of}, the stable configuration would be {choice}. It may still change, "
             "and has not been measured: that is the second phase, after the last traversal."

@@ -40,10 +40,11 @@ def card(
     if source.hub is not None:
         front["base_model"] = source.hub
     which = "stable configuration" if stable else "best configuration by validation"
+    how = "distilled" if training.teaching else "trained"
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {escape(case.case)}",
-        f"A student distilled by kdsearch {kdsearch.__version__} in the study "
+        f"A student {how} by kdsearch {kdsearch.__version__} in the study "
         f"“{escape(agenda.resolved.study.name)}”, with the {which}.",
         "## Use",
         _use(training),
@@ -51,7 +52,7 @@ def card(
         f"Scored by {escape(outcome.metric)}.",
         table(["model", "validation", "test"], _scores(case, outcome)),
         *_again(outcome, again),
-        "## Distillation",
+        "## Training",
         table(["setting", "value"], _settings(training, outcome)),
         "## Data",
         _data(agenda, case, training),
@@ -111,14 +112,11 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
     parameters = None if outcome.parameters is None else f"{outcome.parameters:,}"
     layers = training.model.layers
     kept = f"{layers}, evenly spaced" if isinstance(layers, int) else layers or "all"
-    taught = training.taught
-    epoch = taught.teacher.epoch
-    of = f", epoch {epoch}" if epoch is not None else ""
     return [
         ("student", training.model.name),
         ("layers kept of it", kept),
         ("parameters", parameters),
-        ("teacher", f"{taught.teacher.model.name}, {taught.checkpoint_name}{of}"),
+        ("teacher", _teacher(training)),
         ("distance", training.objective.kind.upper()),
         *(
             (SYMBOLS.get(name, name.replace("_", " ")), value)
@@ -134,6 +132,15 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
         ("seed", training.seed),
         ("key of the training", training.key),
     ]
+
+
+def _teacher(training: StudentTraining) -> str:
+    taught = training.teaching
+    if taught is None:
+        return "none: it learnt from the labels alone"
+    epoch = taught.teacher.epoch
+    of = f", epoch {epoch}" if epoch is not None else ""
+    return f"{taught.teacher.model.name}, {taught.checkpoint_name}{of}"
 
 
 def _optimizer(settings: TrainingSettings) -> str:

@@ -10,18 +10,20 @@ from kdsearch.analysis import (
     CaseResult,
     Comparison,
     Evaluated,
+    Figures,
     LeftOut,
     Size,
     Spent,
     Stable,
-    Status,
 )
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES, SOURCE
 from kdsearch.report.answer import answer
 from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
 from kdsearch.report.measures import measures_section
-from kdsearch.study import Doubt
+from kdsearch.report.searches import flipping, searches_section
+from kdsearch.search import CHECKPOINT, OBJECTIVE, SYMBOLS, Choice, shown_value
+from kdsearch.study import ERM, Doubt, Search
 
 _PAPER = f"paper, {CASES} cases"
 LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
@@ -48,10 +50,8 @@ def document(
         answer(analysis),
         *_doubtful(doubts),
         *_how(agenda),
-        *_figure_1(analysis),
-        *_figure_2(analysis),
-        *_table_3(analysis),
-        *_figure_3(analysis),
+        *searches_section(analysis, agenda),
+        *(section for each in flipping(analysis) for section in _figures(each)),
         *_erm(analysis),
         *measures_section(measured),
         *_cost(analysis),
@@ -71,22 +71,33 @@ def _doubtful(doubts: Iterable[Doubt]) -> list[str]:
 
 def _how(agenda: Agenda) -> list[str]:
     study = agenda.resolved.study
-    search = study.search
     return [
         "## How to read this",
         "A gain is (target − baseline) / baseline on the test set, in percent, one per test case; "
         "a row gives the deciles of the gains, D0 the minimum and D10 the maximum, interpolated "
         f"linearly. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a comparison "
         "is left out of its row, with the reason counted.",
-        f"Parameters were flipped in the order {', '.join(search.order)}, then α; learning rate "
-        f"and τ_t were tuned by `{search.inner}` search; gradient_scale is "
-        f"`{search.gradient_scale}`.",
+        *(_walked(name, each) for name, each in study.every_search.items() if name != ERM),
         _seeds(study.student_seeds),
         "“D5, 95 %” is a bootstrap interval of the median over test cases, from 6 cases on. p is "
         "that of Wilcoxon’s signed-rank test in the figures and of an exact sign test in Table 3: "
         "how likely so much is if neither side were better. Nothing corrects for the number of "
         "tests.",
     ]
+
+
+def _walked(name: str | None, search: Search) -> str:
+    """How a search went through its axes."""
+    whose = "" if name is None else f"{escape(name)}: "
+    if not search.flips:
+        return f"{whose}the strategy is {search.strategy}, over {', '.join(search.distance)}."
+    order = ", ".join(axis.name for axis in search.space().compared if axis.name != "alpha")
+    last = ", then α" if search.alpha else ""
+    return (
+        f"{whose}Parameters were flipped in the order {order}{last}; learning rate "
+        f"and τ_t were tuned by `{search.inner}` search; gradient_scale is "
+        f"`{search.gradient_scale}`."
+    )
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -134,26 +145,35 @@ def _interval(row: Comparison) -> str | None:
     return f"{percent(low)} to {percent(high)}"
 
 
-def _figure_1(analysis: Analysis) -> list[str]:
+def _figures(found: Figures) -> list[str]:
+    """The sections of a search; one that has a name stands in their titles."""
+    sections = [*_figure_1(found), *_figure_2(found), *_table_3(found), *_figure_3(found)]
+    if found.search is None:
+        return sections
+    name = escape(found.search)
+    return [f"{each}: {name}" if each.startswith("## ") else each for each in sections]
+
+
+def _figure_1(found: Figures) -> list[str]:
     return [
         "## The cost of a bad choice (Figure 1)",
         "Candidates are the choices evaluated at the default α and the one of the best α by "
         "validation; best and worst are by test score. Only part of the grid is evaluated, so "
         "the true cost may be higher. No gain here can be below 0, so that p says nothing.",
-        *_comparisons(analysis.figure_1),
+        *_comparisons(found.figure_1),
     ]
 
 
-def _figure_2(analysis: Analysis) -> list[str]:
+def _figure_2(found: Figures) -> list[str]:
     note = (
         "α stands twice: the value that validation chose, and the best by test score with the "
         "default among them, a maximum, as the paper's row seems to be."
     )
-    return ["## Each parameter (Figure 2)", note, *_comparisons(analysis.figure_2)]
+    return ["## Each parameter (Figure 2)", note, *_comparisons(found.figure_2)]
 
 
-def _table_3(analysis: Analysis) -> list[str]:
-    found = analysis.table_3
+def _table_3(figures: Figures) -> list[str]:
+    found = figures.table_3
     headers = ["alternative", "R", "better", "worse", "equal", "unscored", "p", "chance explains"]
     rows = [
         (
@@ -171,7 +191,7 @@ def _table_3(analysis: Analysis) -> list[str]:
         f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
         f"{found.same_student_temperature} both sides of the τ_s flip are one configuration "
         "(τ_t = 1 won on both).",
-        *_values(analysis.stable, analysis.status),
+        *_values(figures.stable),
     ]
 
 
@@ -179,10 +199,10 @@ def _signed(number: int | None) -> str | None:
     return None if number is None else f"{number:+d}" if number else "0"
 
 
-def _values(stable: Stable | None, status: Status) -> list[str]:
+def _values(stable: Stable | None) -> list[str]:
     if stable is None:
         return []
-    when = f"so far, {stable.traversals} of {status.cases} traversals" if stable.provisional else ""
+    when = f"so far, {stable.traversals} of {stable.cases} traversals" if stable.provisional else ""
     title = f"stable{f' ({when})' if when else ''}"
     choice = stable.choice
     student = choice.get("student_temperature")
@@ -190,13 +210,19 @@ def _values(stable: Stable | None, status: Status) -> list[str]:
         ("teacher checkpoint", choice.get("teacher")),
         ("distance", str(choice.get("distance")).upper()),
         ("τ_s", "inactive under MSE" if student is None else student),
-        ("α", f"{choice.get('alpha'):g}"),
+        *((SYMBOLS.get(name, name), shown_value(choice.get(name))) for name in _others(choice)),
     ]
     return [table(["parameter", title], rows)]
 
 
-def _figure_3(analysis: Analysis) -> list[str]:
-    rows = (*analysis.figure_3, analysis.stable_over_lazy, analysis.stable_over_random)
+def _others(choice: Choice) -> list[str]:
+    """The axes of a choice that are not named before, α last."""
+    others = set(choice.names) - {CHECKPOINT, OBJECTIVE, "student_temperature"}
+    return sorted(others, key=lambda name: (name == "alpha", name))
+
+
+def _figure_3(found: Figures) -> list[str]:
+    rows = (*found.figure_3, found.stable_over_lazy, found.stable_over_random)
     return [
         "## The stable configuration against a case's own best (Figure 3)",
         "The best is that of the traversal's candidates by test score, fixed before the second "
@@ -207,7 +233,7 @@ def _figure_3(analysis: Analysis) -> list[str]:
 
 
 def _erm(analysis: Analysis) -> list[str]:
-    if all(case.erm is None for case in analysis.cases):
+    if not analysis.flips or all(case.erm is None for case in analysis.cases):
         return []
     headers = ["test case", "ERM", "chosen", "gain, %", "teacher", "gap closed, %"]
     rows = [

@@ -6,6 +6,7 @@ All of it is empty for a study of which nothing was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -65,10 +66,8 @@ def measures_tables(measured: Sequence[CaseMeasures]) -> dict[str, pd.DataFrame]
     if not measured:
         return {}
     names = names_of(measured)
-    rows = [
-        {"dataset": case.case.dataset, "teacher": case.case.teacher, "student": case.case.student}
-        | {"model": model.model, "split": split}
-        | _columns(found, names)
+    rows: list[dict[str, object]] = [
+        asdict(case.case) | {"model": model.model, "split": split} | _columns(found, names)
         for case in measured
         for model in case.models
         for split, found in (("validation", model.validation), ("test", model.test))

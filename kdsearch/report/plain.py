@@ -16,7 +16,7 @@ from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
-FORMAT = 2
+FORMAT = 3
 """Of report.json. Raise it when a name in it changes."""
 _PAPERS = ("distance", "teacher", "student_temperature", "alpha")
 
@@ -38,7 +38,10 @@ def to_json(
         **plain(analysis),
         **({"measures": plain(measured)} if measured else {}),
         "complete": analysis.status.complete,
-        "search": agenda.resolved.study.search.model_dump(mode="json"),
+        "searches": [
+            {"name": name, **search.model_dump(mode="json")}
+            for name, search in agenda.resolved.study.every_search.items()
+        ],
         "doubts": [doubt.model_dump() for doubt in doubts],
         "failure_messages": dict(messages),
         "paper": {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, LeftOut
+from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Figures, LeftOut
 from kdsearch.analysis.paper import CASES
 
 SURE = ("D5_low", "D5_high", "p", "spread")
@@ -17,15 +18,21 @@ DECILES = tuple(f"D{k}" for k in range(11))
 
 def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Every table by the name of its file."""
-    over_others = (analysis.stable_over_lazy, analysis.stable_over_random)
+    found = figures(analysis)
+    for further in analysis.further:
+        found |= {f"{name}_{further.search}": each for name, each in figures(further).items()}
+    return found | {"cases": cases(analysis), "path": path(analysis)}
+
+
+def figures(found: Figures) -> dict[str, pd.DataFrame]:
+    """The paper's figures and Table 3, of one search."""
+    over_others = (found.stable_over_lazy, found.stable_over_random)
     return {
-        "best_worst_random": comparisons(analysis.figure_1),
-        "parameters": comparisons(analysis.figure_2),
-        "stable": comparisons((*analysis.figure_3, *over_others)),
-        "erm": comparisons((analysis.best_over_erm, analysis.stable_over_erm)),
-        "rewards": rewards(analysis),
-        "cases": cases(analysis),
-        "path": path(analysis),
+        "best_worst_random": comparisons(found.figure_1),
+        "parameters": comparisons(found.figure_2),
+        "stable": comparisons((*found.figure_3, *over_others)),
+        "erm": comparisons((found.best_over_erm, found.stable_over_erm)),
+        "rewards": rewards(found),
     }
 
 
@@ -66,7 +73,7 @@ def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns).astype({"figure": "Int64", **whole})
 
 
-def rewards(analysis: Analysis) -> pd.DataFrame:
+def rewards(found: Figures) -> pd.DataFrame:
     """Table 3."""
     columns = ["parameter", "comparison", "R", "better", "worse", "equal", "unscored"]
     columns += ["p", "chance", "paper_R"]
@@ -75,7 +82,7 @@ def rewards(analysis: Analysis) -> pd.DataFrame:
             *(r.parameter, r.label, r.reward, r.better, r.worse, r.equal, r.unscored),
             *(r.p, r.chance, r.paper),
         )
-        for r in analysis.table_3.rows
+        for r in found.table_3.rows
     ]
     return pd.DataFrame(rows, columns=columns).astype({"paper_R": "Int64"})
 
@@ -102,7 +109,7 @@ def cases(analysis: Analysis) -> pd.DataFrame:
 
 def path(analysis: Analysis) -> pd.DataFrame:
     """A row per candidate of each decision of each test case."""
-    columns = ["dataset", "teacher", "student", "step", "parameter", "value", "choice"]
+    columns = ["dataset", "teacher", "student", "search", "step", "parameter", "value", "choice"]
     columns += [
         "validation",
         "test",
@@ -129,7 +136,7 @@ def path(analysis: Analysis) -> pd.DataFrame:
 
 def _names(case: CaseResult) -> dict[str, object]:
     names = case.case
-    return {"dataset": names.dataset, "teacher": names.teacher, "student": names.student}
+    return asdict(names)
 
 
 def _scores(name: str, result: Evaluated | None) -> dict[str, object]:

@@ -4,8 +4,6 @@ Standard library only: no clock, no randomness that is not seeded, no environmen
 """
 
 from kdsearch.search.bounds import Bounds, count_bounds
-from kdsearch.search.exhaustive import Exhaustive
-from kdsearch.search.greedy import Greedy, alternatives, rounds_after
 from kdsearch.search.objectives import (
     SYMBOLS,
     TIED,
@@ -20,8 +18,8 @@ from kdsearch.search.objectives import (
     ReverseKl,
     Softened,
     Tied,
+    significant,
 )
-from kdsearch.search.random_trials import Random
 from kdsearch.search.space import (
     CHECKPOINT,
     OBJECTIVE,
@@ -34,6 +32,8 @@ from kdsearch.search.space import (
     Trial,
     ValidationScore,
     Value,
+    is_active,
+    parameters_of,
     shown_value,
 )
 from kdsearch.search.stable import (
@@ -45,6 +45,9 @@ from kdsearch.search.stable import (
     stable_choice,
     stable_values,
 )
+from kdsearch.search.strategies.exhaustive import Exhaustive
+from kdsearch.search.strategies.greedy import Greedy, alternatives, rounds_after
+from kdsearch.search.strategies.random import Random
 from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, Strategy, best_of
 from kdsearch.search.temperature import local_temperatures, middle
 from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, rounds, tune
@@ -93,13 +96,16 @@ __all__ = [
     "alternatives",
     "best_of",
     "count_bounds",
+    "is_active",
     "lazy_choice",
     "local_temperatures",
     "middle",
+    "parameters_of",
     "rewards",
     "rounds",
     "rounds_after",
     "shown_value",
+    "significant",
     "stable_choice",
     "stable_values",
     "tune",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-from kdsearch.search.greedy import alternatives
 from kdsearch.search.objectives import TIED
 from kdsearch.search.space import (
     CHECKPOINT,
@@ -26,6 +25,7 @@ from kdsearch.search.space import (
     ValidationScore,
 )
 from kdsearch.search.stable import LAZY_VALUES
+from kdsearch.search.strategies.greedy import alternatives
 from kdsearch.search.tuning import NOTHING, Missing, tune
 
 TrialSet = frozenset[Trial]

@@ -27,6 +27,10 @@ class Objective:
     kind: ClassVar[str]
     taught: ClassVar[bool] = True
     """Whether a teacher's outputs are learnt from."""
+    labelled: ClassVar[bool] = True
+    """Whether labels are always learnt from; else only where `alpha` is below 1."""
+    fewest_classes: ClassVar[int] = 2
+    """Of so few it still is a loss of its own."""
     kinds: ClassVar[dict[str, type[Objective]]] = {}
     """Every objective there is, by its name."""
 
@@ -95,6 +99,7 @@ class Softened(Objective):
     Raises `ValueError` for a value out of range.
     """
 
+    labelled = False
     temperature: float
     student_temperature: float | Tied
     alpha: float
@@ -142,6 +147,7 @@ class Dkd(Objective, kind="dkd"):
     value out of range.
     """
 
+    fewest_classes = 3
     temperature: float
     target: float
     """Weight of the label's part, the paper's α."""
@@ -167,6 +173,7 @@ class Dkd(Objective, kind="dkd"):
 class Mse(Objective, kind="mse"):
     """Squared difference of the raw logits, mixed with the labels' cross-entropy (Eq. 1)."""
 
+    labelled = False
     alpha: float
 
     def __post_init__(self) -> None:

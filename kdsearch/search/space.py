@@ -138,6 +138,11 @@ class Space:
             if len(broad) < 2 or list(broad) != sorted(set(broad)):
                 raise ValueError(f"the values of {self.refined} are at least two, and ascend")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The axes."""
+        return tuple(axis.name for axis in (*self.compared, *self.tuned))
+
     def values(self, name: str) -> tuple[Value, ...]:
         """The values of an axis, the default first."""
         return next(axis.values for axis in (*self.compared, *self.tuned) if axis.name == name)

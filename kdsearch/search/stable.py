@@ -14,6 +14,10 @@ LAZY_VALUES: Held = {"temperature": LAZY_TEMPERATURE}
 """τ_t of the lazy baseline, which does not tune it."""
 
 
+_DRAWN_FIRST = ("teacher", "distance", "student_temperature")
+"""In this order, whatever that of the search is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reward:
     """How often an alternative beat its default by validation score (Table 3)."""
@@ -82,6 +86,8 @@ def lazy_choice(space: Space, seed: str) -> Choice:
     """Every axis but the last (α, at its default) drawn uniformly; one draw per `seed`."""
     draw = random.Random(seed)
     held = space.defaults()
-    for axis in ("teacher", "distance", "student_temperature"):  # in this order, always
+    names = [axis.name for axis in space.compared[:-1]]
+    first = [name for name in _DRAWN_FIRST if name in names]
+    for axis in dict.fromkeys((*first, *sorted(names))):
         held[axis] = draw.choice(space.values(axis))
     return space.choice(held)

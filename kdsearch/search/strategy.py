@@ -5,9 +5,10 @@ What they compared is all that is known of them outside: `Progress`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
 from kdsearch.search.space import Choice, Space, Trial, Value
 from kdsearch.search.tuning import Missing, Scores, Tuned, tune
@@ -78,9 +79,22 @@ class Progress:
         return next((c for c in self.decisions if c.axis == axis), None)
 
 
-class Strategy(Protocol):
-    """A frozen value, whose fields are its parameters."""
+class Strategy(ABC):
+    """A way to walk a space, under a `name`. Its subclasses are frozen dataclasses, whose fields
+    are its parameters. Raises `ValueError` for a value out of range."""
 
+    name: ClassVar[str]
+    flips: ClassVar[bool] = False
+    """Whether axes are flipped one by one from their defaults: then alternatives have rewards, and
+    there are a stable choice and a lazy one (Table 3, Fig. 3)."""
+    named: ClassVar[dict[str, type[Strategy]]] = {}
+    """Every strategy there is, by its name."""
+
+    def __init_subclass__(cls, *, name: str) -> None:
+        cls.name = name
+        Strategy.named[name] = cls
+
+    @abstractmethod
     def __call__(self, space: Space, scores: Scores) -> Progress:
         """How far a search of `space` has come by these scores, in whatever order they came.
 

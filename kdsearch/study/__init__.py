@@ -1,12 +1,14 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
-from kdsearch.study.cases import TestCase, test_cases
+from kdsearch.study.cases import TestCase, taught_cases, teacher_of, test_cases
 from kdsearch.study.catalogue import CATALOGUE, Entry
 from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
     asked_layers,
     effective_settings,
+    place_of,
     rates,
+    search_of,
     setting_axes,
     source_of,
     space_of,
@@ -47,6 +49,7 @@ from kdsearch.study.rows import (
     units_per_row,
 )
 from kdsearch.study.schema import (
+    ERM,
     ROLES,
     SHARES,
     SPLITS,
@@ -59,6 +62,7 @@ from kdsearch.study.schema import (
     Teacher,
     TestCases,
 )
+from kdsearch.study.search import Search
 from kdsearch.study.section import LATER
 from kdsearch.study.settings import AXES, Adam, Sgd, TrainingSettings
 from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
@@ -71,6 +75,7 @@ from kdsearch.study.versions import installed_versions
 __all__ = [
     "AXES",
     "CATALOGUE",
+    "ERM",
     "FORMAT",
     "LATER",
     "READABLE",
@@ -96,6 +101,7 @@ __all__ = [
     "Resources",
     "Role",
     "Row",
+    "Search",
     "Sgd",
     "Share",
     "SplitFacts",
@@ -127,12 +133,14 @@ __all__ = [
     "named_layers",
     "parse_study",
     "passed_weights",
+    "place_of",
     "preflight_digest",
     "rates",
     "reachable",
     "read_dataset",
     "readable_size",
     "resolve",
+    "search_of",
     "setting_axes",
     "shipped_studies",
     "shown_layers",
@@ -141,6 +149,8 @@ __all__ = [
     "space_of",
     "survey",
     "task_of",
+    "taught_cases",
+    "teacher_of",
     "test_cases",
     "travelling_files",
     "units_per_row",

@@ -2,39 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdsearch.study.schema import Study
+from kdsearch.study.schema import Study, Teacher, TestCases
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestCase:
-    """A dataset, a teacher and a student, by their names in the study."""
+    """A dataset, a teacher and a student under a search, by their names in the study."""
 
     dataset: str
-    teacher: str
+    teacher: str | None
+    """None in a search without a teacher."""
     student: str
+    search: str | None = None
+    """None in a study with a single search."""
+
+    @property
+    def taught(self) -> str:
+        """The teacher of a case that has one."""
+        assert self.teacher is not None
+        return self.teacher
 
     def __str__(self) -> str:
-        return f"{self.dataset}/{self.teacher}/{self.student}"
+        parts = (self.dataset, self.teacher, self.student, self.search)
+        return "/".join(part for part in parts if part is not None)
 
 
 def test_cases(study: Study) -> tuple[TestCase, ...]:
-    """The test cases of a study, in the order of its file."""
-    return tuple(
-        TestCase(dataset=dataset, teacher=teacher, student=student)
-        for block in study.test_cases
-        for dataset in block.dataset or study.datasets
-        for teacher in block.teacher or study.teachers
-        for student in block.student or study.students
-    )
+    """The test cases of a study, in the order of its file, those without a teacher last.
+
+    One without a teacher is a single one, whatever its data set's and student's teachers are.
+    """
+    taught, others = list(_taught(study)), dict.fromkeys(_others(study))
+    return (*taught, *others)
+
+
+def taught_cases(study: Study) -> tuple[TestCase, ...]:
+    """Those with a teacher."""
+    return tuple(_taught(study))
+
+
+def teacher_of(study: Study, case: TestCase) -> Teacher | None:
+    """The teacher of a test case; None of one without."""
+    return None if case.teacher is None else study.teachers[case.teacher]
 
 
 def case_count(study: Study) -> int:
-    """How many these are, without making them."""
+    """How many these are at most, without making them."""
     return sum(
         len(block.dataset or study.datasets)
         * len(block.teacher or study.teachers)
         * len(block.student or study.students)
+        * len(study.every_search)
         for block in study.test_cases
     )
+
+
+def _taught(study: Study) -> Iterator[TestCase]:
+    for block in study.test_cases:
+        for dataset in block.dataset or study.datasets:
+            for teacher in block.teacher or study.teachers:
+                for student in block.student or study.students:
+                    for name in _searches(study, block, taught=True):
+                        yield TestCase(
+                            dataset=dataset, teacher=teacher, student=student, search=name
+                        )
+
+
+def _others(study: Study) -> Iterator[TestCase]:
+    for block in study.test_cases:
+        for dataset in block.dataset or study.datasets:
+            for student in block.student or study.students:
+                for name in _searches(study, block, taught=False):
+                    yield TestCase(dataset=dataset, teacher=None, student=student, search=name)
+
+
+def _searches(study: Study, block: TestCases, *, taught: bool) -> Iterator[str | None]:
+    for name, search in study.every_search.items():
+        if search.taught is taught and (block.search is None or name in block.search):
+            yield name

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from kdsearch.errors import Problem
 from kdsearch.search import Inner, Space, Value
-from kdsearch.study.cases import TestCase
+from kdsearch.study.cases import TestCase, teacher_of
 from kdsearch.study.schema import Role, Study
+from kdsearch.study.search import Search
 from kdsearch.study.settings import AXES, SECTIONS, TrainingSettings
 
 Axes = Mapping[str, tuple[Value, ...]]
@@ -31,7 +32,17 @@ def setting_axes(space: Space) -> Axes:
 def rates(study: Study, case: TestCase) -> tuple[float, ...]:
     """The learning rates of a case's students: the student's, else the data set's, the search's."""
     student, dataset = study.students[case.student], study.datasets[case.dataset]
-    return student.learning_rate or dataset.learning_rate or study.search.learning_rate
+    return student.learning_rate or dataset.learning_rate or search_of(study, case).learning_rate
+
+
+def search_of(study: Study, case: TestCase) -> Search:
+    """The search of a test case."""
+    return study.every_search[case.search]
+
+
+def place_of(case: TestCase) -> str:
+    """Where a study file has the search of a test case."""
+    return "search" if case.search is None else f"searches.{case.search}"
 
 
 def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
@@ -39,8 +50,9 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
 
     `inner` is another inner tuning than the study's, to compare the two.
     """
-    given = tuple(study.teachers[case.teacher].given)
-    space = study.search.space(given, rates(study, case))
+    teacher = teacher_of(study, case)
+    given = tuple(teacher.given) if teacher else ()
+    space = search_of(study, case).space(given, rates(study, case))
     return replace(space, inner=inner) if inner else space
 
 
@@ -63,7 +75,7 @@ def source_of(study: Study, case: TestCase, role: Role, setting: str) -> str:
 
 def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mapping[str, Any]]]:
     """What changes the study's settings, and where that stands. The last one wins."""
-    dataset, teacher = study.datasets[case.dataset], study.teachers[case.teacher]
+    dataset, teacher = study.datasets[case.dataset], teacher_of(study, case)
     own = f"teachers.{case.teacher}"
     changes: list[tuple[str, Mapping[str, Any]]] = [
         (f"datasets.{case.dataset}.training", dataset.training),
@@ -72,15 +84,13 @@ def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mappin
         changes.append((f"datasets.{case.dataset}", {"max_length": dataset.max_length}))
     if role == "student":
         student = study.students[case.student]
-        # It reads what its teacher wrote.
-        written = {n: value for n, value in teacher.training.items() if n == "hidden_dtype"}
-        changes += [
-            (f"{own}.training", written),
-            (f"students.{case.student}.training", student.training),
-        ]
-    else:
+        if teacher is not None:  # it reads what its teacher wrote
+            written = {n: value for n, value in teacher.training.items() if n == "hidden_dtype"}
+            changes.append((f"{own}.training", written))
+        changes.append((f"students.{case.student}.training", student.training))
+    elif teacher is not None:
         changes.append((f"{own}.training", teacher.training))
-    if role == "teacher" and teacher.fine_tune.epochs is not None:
+    if teacher is not None and role == "teacher" and teacher.fine_tune.epochs is not None:
         changes.append((f"{own}.fine_tune", {"epochs": teacher.fine_tune.epochs}))
     return changes
 
@@ -94,7 +104,7 @@ def asked_layers(study: Study, axes: Mapping[TestCase, Axes]) -> Iterator[tuple[
                 yield f"{kind}.{name}.layers", user.model, user.layers
     for case, found in axes.items():
         for layers in found.get("layers", ()):
-            yield "search.layers", study.students[case.student].model, layers
+            yield f"{place_of(case)}.layers", study.students[case.student].model, layers
 
 
 def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) -> list[Problem]:
@@ -112,7 +122,8 @@ def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) ->
     checked: set[tuple[TrainingSettings, tuple[Any, ...]]] = set()
     roles: tuple[Role, ...] = ("teacher", "student")
     for case, role in product(axes, roles):
-        if role == "teacher" and study.teachers[case.teacher].given:
+        teacher = teacher_of(study, case)
+        if role == "teacher" and (teacher is None or teacher.given):
             continue
         values = axes[case] if role == "student" else {}
         changes = [(where, change) for where, change in _changes(study, case, role) if change]
@@ -124,7 +135,9 @@ def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) ->
             continue
         if (settings, tuple(values.items())) not in checked:
             checked.add((settings, tuple(values.items())))
-            problems |= dict.fromkeys(_axis_problems(settings, values, f"{place}: search"))
+            problems |= dict.fromkeys(
+                _axis_problems(settings, values, f"{place}: {place_of(case)}")
+            )
         for where, change in (("training", {}), *changes):
             sections = {SECTIONS[name][0] for name in _optimizers(settings, values)}
             used.setdefault(where, set()).update(sections)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdsearch.errors import Problem
 from kdsearch.search import Checkpoint
-from kdsearch.study.cases import test_cases
+from kdsearch.study.cases import taught_cases
 from kdsearch.study.labels import spelt_as
 from kdsearch.study.schema import Study, Teacher
 from kdsearch.study.tags import scheme_of
@@ -31,7 +31,7 @@ def labels_given(
     study: Study, dataset: str, models: Mapping[str, ResolvedModel]
 ) -> list[tuple[str, ...]]:
     """The names of the outputs of all given teachers of a data set, as far as they are known."""
-    teachers = {case.teacher for case in test_cases(study) if case.dataset == dataset}
+    teachers = {case.taught for case in taught_cases(study) if case.dataset == dataset}
     found = [
         given_labels(teacher, models[model], ())
         for teacher in (study.teachers[name] for name in sorted(teachers))
@@ -49,7 +49,7 @@ def label_problems(
 ) -> list[Problem]:
     """Given teachers whose outputs cannot be matched by name to the labels of their data."""
     problems = []
-    for name, dataset in dict.fromkeys((case.teacher, case.dataset) for case in test_cases(study)):
+    for name, dataset in dict.fromkeys((case.taught, case.dataset) for case in taught_cases(study)):
         teacher, wanted = study.teachers[name], datasets[dataset].labels
         for checkpoint, model_name in teacher.given.items() if wanted else ():
             model = models[model_name]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
 
 from kdsearch.errors import InputError, Problem
+from kdsearch.search import OBJECTIVE
 from kdsearch.study.cases import TestCase, case_count, test_cases
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.effective import (
@@ -26,6 +27,7 @@ from kdsearch.study.effective import (
     space_of,
 )
 from kdsearch.study.schema import PATTERNS, Dataset, Study, Teacher
+from kdsearch.study.search import Search, further_axes
 from kdsearch.study.yaml_file import read_yaml
 
 _MOST_CASES = 10_000
@@ -67,13 +69,23 @@ def parse_study(
         seeds = spelt_out.get("seeds")
         if isinstance(seeds, list) and seeds and isinstance(seeds[0], int):
             spelt_out = {"seed": seeds[0], **spelt_out}
+        spelt_out = _with_rates(spelt_out)
         study = Study.model_validate_json(json.dumps(spelt_out))
     except ValidationError as error:
-        problems += [_problem(place, detail, raw) for detail in _details(error)]
+        problems += [p for detail in _details(error) for p in _problems(place, detail, raw)]
         raise InputError(problems) from None
     except (TypeError, ValueError, RecursionError) as error:  # of a mapping from elsewhere
         raise InputError.one(place, f"cannot be read: {error}") from None
     problems += _references(study, place)
+    problems += [
+        Problem(
+            place=f"{place}: {'search' if name is None else f'searches.{name}'}",
+            what=search.too_large,
+            mend="leave values out, or draw from it: strategy: random",
+        )
+        for name, search in study.every_search.items()
+        if search.too_large
+    ]
     if not problems:
         axes = {case: setting_axes(space_of(study, case)) for case in test_cases(study)}
         problems += setting_problems(study, place, axes)
@@ -81,6 +93,21 @@ def parse_study(
     if problems:
         raise InputError(problems)
     return study
+
+
+def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with the study's learning rates in each search that has none of its own."""
+    if raw.get("learning_rate") is None:
+        return raw
+
+    def of(search: Any) -> Any:
+        shared = {"learning_rate": raw["learning_rate"]}
+        return {**shared, **search} if isinstance(search, dict) else search
+
+    named = raw.get("searches")
+    if isinstance(named, dict):
+        return {**raw, "searches": {name: of(search) for name, search in named.items()}}
+    return {**raw, "search": of(raw.get("search", {}))}
 
 
 def _spelt_out(value: Any, kind: Any) -> Any:
@@ -133,6 +160,16 @@ def _details(error: ValidationError) -> list[Any]:
     ]
 
 
+def _problems(place: str, detail: Any, raw: Any) -> list[Problem]:
+    if detail["type"] != "search":
+        return [_problem(place, detail, raw)]
+    found = []
+    for within, what in detail["ctx"]["problems"]:
+        where = _path(_as_in(raw, (*detail["loc"], *within)))
+        found.append(Problem(place=f"{place}: {where}", what=what))
+    return found
+
+
 def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
         return Problem(place=place, what="cannot be read", mend="is there half a character?")
@@ -165,6 +202,8 @@ def _as_in(raw: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
     for part in location:
         if isinstance(part, int) and not isinstance(raw, list):
             continue
+        if part == OBJECTIVE and isinstance(raw, dict) and part not in raw and "objective" in raw:
+            part = "objective"
         found.append(part)
         there = dict(enumerate(raw)) if isinstance(raw, list) else raw
         raw = there.get(part) if isinstance(there, dict) else None
@@ -199,7 +238,8 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
         else:  # dict[str, X] or tuple[X, ...]: the item's type
             kind = [a for a in get_args(kind) if a is not Ellipsis][-1]
         kind = _plain_kind(kind)
-    return tuple(_fields_of(kind)) if _is_section(kind) else ()
+    further = (*further_axes(), "objective") if kind is Search else ()
+    return (*_fields_of(kind), *further) if _is_section(kind) else ()
 
 
 def _plain_kind(kind: Any) -> Any:
@@ -259,19 +299,24 @@ def _references(study: Study, place: str) -> list[Problem]:
             ("dataset", study.datasets),
             ("teacher", study.teachers),
             ("student", study.students),
+            ("search", [name for name in study.every_search if name is not None]),
         ):
             for entry in getattr(block, field) or ():
                 check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
     if case_count(study) > _MOST_CASES:
         what = f"are {case_count(study):,}, more than {_MOST_CASES:,}"
         return [*problems, Problem(place=f"{place}: test_cases", what=what, mend="leave some out")]
-    seen: set[TestCase] = set()
+    seen: dict[str, TestCase] = {}
     for case in test_cases(study):
-        if case in seen:
+        if seen.get(str(case)) == case:
             problems.append(
                 Problem(place=f"{place}: test_cases", what=f"{case} stands twice", mend="keep one")
             )
-        seen.add(case)
+        elif str(case) in seen:
+            what = f"two have the same name, {case}: one with a teacher, one with a search"
+            mend = "rename the search, or what has its name"
+            problems.append(Problem(place=f"{place}: test_cases", what=what, mend=mend))
+        seen[str(case)] = case
     return problems
 
 

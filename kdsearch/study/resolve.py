@@ -11,11 +11,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from kdsearch.errors import InputError, Problem, shortened_list
-from kdsearch.study.cases import TestCase, test_cases
+from kdsearch.search import Objective
+from kdsearch.study.cases import TestCase, teacher_of, test_cases
 from kdsearch.study.effective import (
     asked_layers,
     effective_settings,
-    rates,
+    place_of,
+    search_of,
     setting_axes,
     space_of,
 )
@@ -207,6 +209,7 @@ def resolve(
     if not problems:
         problems += label_problems(study, datasets, models, place)
         problems += _unlabelled_problems(study, datasets, place)
+        problems += _class_problems(study, datasets, place)
         problems += _equal_cases(study, datasets, models, place)
     if problems:
         raise InputError(problems)
@@ -406,20 +409,44 @@ def _unlabelled_problems(
         train = datasets[case.dataset].splits["train"]
         where = f"{place}: datasets.{case.dataset}"
         what = f"{train.unlabelled} of {train.rows} training rows have no label"
-        if train.unlabelled and any(alpha < 1 for alpha in study.search.alpha):
-            mend = "leave only 1 in search.alpha, or leave these rows out"
-            problems[where] = Problem(place=where, what=f"{what}, and α < 1 needs them", mend=mend)
-        if train.unlabelled == train.rows and study.erm:
-            mend = "leave erm out, or give labelled rows"
-            problem = Problem(
-                place=where, what=f"{what}, which is all that erm learns from", mend=mend
+        teacher = teacher_of(study, case)
+        search = search_of(study, case)
+        if train.unlabelled and search.taught and search.learns_labels:
+            mend = f"leave only 1 in {place_of(case)}.alpha, or leave these rows out"
+            needs = "α < 1" if search.alpha else ", ".join(search.distance)
+            problems[where] = Problem(
+                place=where, what=f"{what}, and {needs} needs them", mend=mend
             )
-            problems[f"{where} erm"] = problem
-        if train.unlabelled == train.rows and not study.teachers[case.teacher].given:
+        if train.unlabelled == train.rows and teacher is None:
+            mend = f"leave {case.search} out, or give labelled rows"
+            problem = Problem(
+                place=where, what=f"{what}, which is all that {case.search} learns from", mend=mend
+            )
+            problems[f"{where} {case.search}"] = problem
+        if train.unlabelled == train.rows and teacher is not None and not teacher.given:
             mend = "give a teacher that is fine-tuned already, or labelled rows"
             what = f"{what}, so that {case.teacher} cannot be fine-tuned"
             problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, mend=mend)
     return list(problems.values())
+
+
+def _class_problems(
+    study: Study, datasets: dict[str, ResolvedDataset], place: str
+) -> list[Problem]:
+    """Objectives that are no loss of their own with so few classes."""
+    problems: dict[Problem, None] = {}
+    for case in test_cases(study):
+        labels = datasets[case.dataset].labels
+        for kind in search_of(study, case).distance:
+            fewest = Objective.kinds[kind].fewest_classes
+            if labels and len(labels) < fewest:
+                what = (
+                    f"{kind} needs {fewest} classes at least, and {case.dataset} has {len(labels)}"
+                )
+                mend = f"leave {kind} out, or give it data sets of its own by test_cases"
+                where = f"{place}: {place_of(case)}.distance"
+                problems[Problem(place=where, what=what, mend=mend)] = None
+    return list(problems)
 
 
 def _equal_cases(
@@ -440,15 +467,16 @@ def _equal_cases(
     problems = []
     first: dict[str, TestCase] = {}
     for case in test_cases(study):
-        teacher, student = study.teachers[case.teacher], study.students[case.student]
-        names = (teacher.model, teacher.checkpoint, teacher.t_hs, teacher.t_ll)
+        teacher, student = teacher_of(study, case), study.students[case.student]
+        names = teacher and (teacher.model, teacher.checkpoint, teacher.t_hs, teacher.t_ll)
         same = repr(
             (
                 datasets[case.dataset].model_copy(update={"files": None}),
-                [content(name) for name in names],
-                (teacher.fine_tune, teacher.labels, teacher.layers),
-                (content(student.model), student.layers, rates(study, case)),
+                [content(name) for name in names or ()],
+                teacher and (teacher.fine_tune, teacher.labels, teacher.layers),
+                (content(student.model), student.layers, space_of(study, case)),
                 [effective_settings(study, case, role) for role in ROLES],
+                search_of(study, case).walk,
             )
         )
         if same in first:

@@ -14,20 +14,18 @@ from pydantic import (
     model_validator,
 )
 
-from kdsearch.search import TIED, Axis, Checkpoint, Inner, Space, Tied, Value
-from kdsearch.search.objectives import significant
+from kdsearch.search import Checkpoint
 from kdsearch.study.layers import Layers
+from kdsearch.study.search import LISTED, RATES, Rates, Search, distinct
 from kdsearch.study.section import Positive, PositiveInt, Section
 from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
 from kdsearch.study.tasks import SPECS, TaskName
 
-TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
 _NAME = r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
 """Of a data set, a model, a teacher or a student: test cases are called dataset/teacher/student,
 and `fetch` makes folders of these names, so that none is `..` or too long for a disk."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
 _STUDY = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 """Of a path on the Hub."""
@@ -51,6 +49,8 @@ PATTERNS = {
 }
 """What a text that does not match is not, and what would."""
 SPLITS = ("train", "validation", "test")
+ERM = "erm"
+"""The search of students that learn from the labels alone: empirical risk minimisation."""
 Role = Literal["teacher", "outputs", "student"]
 """What a training is for: a teacher, what a teacher says, or a student."""
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -75,15 +75,6 @@ def _model(value: object) -> object:
 def _finite(value: object) -> bool:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return all(map(_finite, parts)) and (not isinstance(value, float) or math.isfinite(value))
-
-
-def _student_temperature(value: object) -> float | Tied:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and 1e-6 <= float(value) <= 1e9:  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
-    if value == TIED:
-        return TIED
-    raise ValueError("expected tied (τ_s = τ_t) or a number above 0")
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
@@ -196,7 +187,7 @@ class Dataset(Section):
         if self.max_length is not None and "max_length" in self.training:
             raise ValueError("max_length stands here and in training; keep one")
         if self.learning_rate is not None:
-            _distinct(self.learning_rate, "learning_rate")
+            distinct(self.learning_rate, "learning_rate")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels have the same name")
         if task is not None:
@@ -330,7 +321,7 @@ class Student(Section):
     @model_validator(mode="after")
     def _distinct_rates(self) -> Student:
         if self.learning_rate is not None:
-            _distinct(self.learning_rate, "learning_rate")
+            distinct(self.learning_rate, "learning_rate")
         return self
 
 
@@ -340,105 +331,8 @@ class TestCases(Section):
     dataset: Names | None = None
     teacher: Names | None = None
     student: Names | None = None
-
-
-class Temperature(Section):
-    """τ_t of the first stage; the second adds four values around the best."""
-
-    broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2, max_length=16)] = (
-        1.0,
-        2.0,
-        4.0,
-        8.0,
-        16.0,
-        32.0,
-        64.0,
-    )
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Temperature:
-        rounded = [significant(value) for value in self.broad]
-        if rounded != sorted(set(rounded)):
-            raise ValueError("the broad temperatures must ascend, each once (to 6 digits)")
-        return self
-
-
-def _distinct(values: tuple[object, ...], name: str) -> None:
-    if len(set(values)) < len(values):
-        raise ValueError(f"{name} has a value twice; keep one")
-
-
-class Search(Section):
-    """The grid (Table 2) and how it is walked. The first value of each list is its default.
-
-    The lists are limited, at about twice the paper's, to what `plan` can count in seconds.
-    """
-
-    distance: Annotated[tuple[Literal["ce", "mse"], ...], Field(min_length=1)] = ("ce", "mse")
-    teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] = ("t_hs", "t_ll")
-    student_temperature: Annotated[
-        tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...],
-        Field(min_length=1, max_length=5),
-    ] = (TIED, 1.0)
-    alpha: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100)
-    ] = (
-        1.0,
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-        0.8,
-        0.9,
-    )
-    order: tuple[Literal["teacher", "student_temperature", "distance"], ...] = (
-        "teacher",
-        "student_temperature",
-        "distance",
-    )
-    temperature: Temperature = Temperature()
-    learning_rate: Rates = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5)
-    inner: Literal["joint", "coordinate"] = "joint"
-    """joint: each τ_t with every learning rate. coordinate: the rate first, then τ_t at that."""
-    gradient_scale: Literal["none", "tau_squared"] = "none"
-    """tau_squared multiplies the CE term by τ_s² (Hinton et al.); the paper prints no factor."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Search:
-        for name in ("distance", "teacher", "student_temperature", "alpha", "learning_rate"):
-            _distinct(getattr(self, name), name)
-        if len(self.order) != 3 or len(set(self.order)) != 3:
-            raise ValueError("order names teacher, student_temperature and distance once each")
-        return self
-
-    def space(
-        self, given: tuple[Checkpoint, ...] = (), rates: tuple[float, ...] | None = None
-    ) -> Space:
-        """The space of a test case, for a teacher's `given` checkpoints, at its own `rates`."""
-        teachers = given if given == (Checkpoint.GIVEN,) else tuple(map(Checkpoint, self.teacher))
-        values: dict[str, tuple[Value, ...]] = {
-            "teacher": teachers,
-            "student_temperature": self.student_temperature,
-            "distance": self.distance,
-            "alpha": self.alpha,
-            # As objectives hold them, so that the best one is found again among these.
-            "temperature": tuple(map(significant, self.temperature.broad)),
-            "learning_rate": rates or self.learning_rate,
-        }
-
-        def axes(*names: str) -> tuple[Axis, ...]:
-            return tuple(Axis(name=name, values=values[name]) for name in names)
-
-        return Space(
-            compared=axes(*self.order, "alpha"),
-            tuned=axes("temperature", "learning_rate"),
-            refined="temperature",
-            inner=Inner(self.inner),
-            fixed=(("gradient_scale", self.gradient_scale),),
-        )
+    search: Names | None = None
+    """Of the study's `searches`."""
 
 
 def _gpus(value: float) -> float:
@@ -517,9 +411,14 @@ class Study(Section):
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     test_cases: Annotated[tuple[TestCases, ...], Field(min_length=1)] = (TestCases(),)
     search: Search = Search()
+    searches: dict[Name, Search] | None = None
+    """Several, by their names, in place of `search`."""
+    learning_rate: Annotated[Rates | None, LISTED] = None
+    """Of the students in every search that has none of its own. Default: the paper's."""
     training: TrainingSettings = TrainingSettings()
     erm: bool = False
-    """Train each student on the labels alone too: empirical risk minimisation."""
+    """Train each student on the labels alone too: short for a search of that name, which has the
+    objective labels and is exhaustive."""
     resources: Resources = Resources()
     keep_students: Literal["best", "none", "all"] = "best"
     """Whose weights stay on disk, for `export`. best: of each test case the winner's."""
@@ -527,9 +426,33 @@ class Study(Section):
     """How often a training that fails is tried in all; one that diverges is not tried again."""
 
     @model_validator(mode="after")
+    def _searches_have_names(self) -> Study:
+        if self.searches is not None:
+            if self.search not in (Search(), Search(learning_rate=self.learning_rate or RATES)):
+                raise ValueError("search and searches exclude each other; keep one")
+            if not self.searches:
+                raise ValueError("searches is empty; name one, or remove it")
+            if self.erm and ERM in self.searches:
+                raise ValueError(f"erm is short for a search called {ERM}: there are two; keep one")
+        return self
+
+    @property
+    def every_search(self) -> Mapping[str | None, Search]:
+        """The searches by their names; None is that of a study with a single one."""
+        found: dict[str | None, Search] = {}
+        if self.searches:
+            found.update(self.searches)
+        else:
+            found[None] = self.search
+        if self.erm:
+            rates = (self.learning_rate or RATES) if self.searches else self.search.learning_rate
+            found[ERM] = Search(strategy="exhaustive", distance=("labels",), learning_rate=rates)
+        return found
+
+    @model_validator(mode="after")
     def _seeds_agree(self) -> Study:
         if self.seeds is not None:
-            _distinct(self.seeds, "seeds")
+            distinct(self.seeds, "seeds")
             if self.seed != self.seeds[0]:
                 raise ValueError("seed is the first of seeds; remove it")
         return self

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from kdsearch.errors import Problem
-from kdsearch.study.cases import test_cases
+from kdsearch.study.cases import TestCase, teacher_of, test_cases
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
 from kdsearch.study.resolve import Resolved, ResolvedDataset
 from kdsearch.study.schema import SPLITS, Study
@@ -126,13 +126,19 @@ def _grouped(study: Study, name: str, data: ResolvedDataset) -> _Found:
 
 def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
     """Rows that only a teacher says anything about, where something learns from labels too."""
-    taught = [study.teachers[case.teacher] for case in test_cases(study) if case.dataset == name]
-    learners = ["a teacher is fine-tuned"] if any(not teacher.given for teacher in taught) else []
-    learners += ["erm learns"] if taught and study.erm else []
+    cases = [case for case in test_cases(study) if case.dataset == name]
+    teachers = [teacher for case in cases if (teacher := teacher_of(study, case))]
+    learners = ["a teacher is fine-tuned"] if any(not teacher.given for teacher in teachers) else []
+    learners += [f"{name} learns" for name in _untaught(cases)]
     if train.unlabelled and learners:
         rest = train.rows - train.unlabelled
         what = f"{train.unlabelled:,} of {train.rows:,} training rows have no label"
         yield f"{what}; {' and '.join(learners)} on the other {rest:,} alone", ""
+
+
+def _untaught(cases: Iterable[TestCase]) -> Iterable[str | None]:
+    """The searches without a teacher."""
+    return dict.fromkeys(case.search for case in cases if case.teacher is None)
 
 
 def _unseen_labels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,14 +13,15 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from kdsearch.agenda import FAILURES, Agenda, Attempt, Outcome, used
-from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated
+from kdsearch.agenda import COMPARES, FAILURES, Agenda, Attempt, Outcome, used
+from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Figures
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.report.answer import answer
 from kdsearch.report.document import DOUBTFUL, LEFT_OUT, taught_by
 from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
+from kdsearch.report.searches import flipping
 from kdsearch.study import Doubt
 
 
@@ -63,6 +64,7 @@ def page(
         doubts=doubts,
         doubtful=DOUBTFUL,
         figures=figures,
+        tables_3=[(each.search, each.table_3) for each in flipping(analysis)],
         paper_cases=CASES,
         left_out=LEFT_OUT,
         taught_by=taught_by,
@@ -74,9 +76,7 @@ def page(
         seeds=len(analysis.seeds) > 1,
         erm=any(case.erm is not None for case in analysis.cases),
         data={
-            "figures": {
-                name: [_row(row) for row in rows] for name, _, _, rows in _figures(analysis)
-            },
+            "figures": {name: [_row(row) for row in rows] for name, _, _, rows in figures},
             "cases": [
                 _case(agenda, case) | measures_charts(agenda, view, case, names)
                 for view, case in zip(agenda.views(), analysis.cases, strict=True)
@@ -99,43 +99,45 @@ def _or_nothing(value: object) -> object:
 
 def _figures(analysis: Analysis) -> list[tuple[str, str, str, tuple[Comparison, ...]]]:
     """Id, title, how to read it, and rows."""
-    over_others = (analysis.stable_over_lazy, analysis.stable_over_random)
-    found = [
-        (
-            "figure-1",
-            "The cost of a bad choice (Figure 1)",
-            "How much the best choice of a test case gains over its worst, over one drawn at "
-            "random, and over what a draw gives on average. Only part of the grid is evaluated, "
-            "so the true cost may be higher. No gain here can be below 0, so that p says nothing.",
-            analysis.figure_1,
-        ),
-        (
-            "figure-2",
-            "Each parameter (Figure 2)",
-            "What an alternative gains over the default, as the traversals met them. Below 0 the "
-            "default is better. α stands twice: what validation chose, and the maximum by test.",
-            analysis.figure_2,
-        ),
-        (
-            "figure-3",
-            "The stable configuration against a case’s own best (Figure 3)",
-            "How far each way to choose lags behind the best of the test case: lower is better. "
-            "The last two rows, which the paper does not have, are what the stable configuration "
-            "gains over the other two.",
-            (*analysis.figure_3, *over_others),
-        ),
-    ]
+    return [figure for each in flipping(analysis) for figure in _figures_of(each, analysis)]
+
+
+def _figures_of(
+    found: Figures, analysis: Analysis
+) -> Iterator[tuple[str, str, str, tuple[Comparison, ...]]]:
+    name = "" if found.search is None else f": {found.search}"
+    number = "" if found is analysis else f"-{analysis.further.index(found)}"
+    yield (
+        f"figure-1{number}",
+        f"The cost of a bad choice (Figure 1){name}",
+        "How much the best choice of a test case gains over its worst, over one drawn at "
+        "random, and over what a draw gives on average. Only part of the grid is evaluated, "
+        "so the true cost may be higher. No gain here can be below 0, so that p says nothing.",
+        found.figure_1,
+    )
+    yield (
+        f"figure-2{number}",
+        f"Each parameter (Figure 2){name}",
+        "What an alternative gains over the default, as the traversals met them. Below 0 the "
+        "default is better. α stands twice: what validation chose, and the maximum by test.",
+        found.figure_2,
+    )
+    yield (
+        f"figure-3{number}",
+        f"The stable configuration against a case’s own best (Figure 3){name}",
+        "How far each way to choose lags behind the best of the test case: lower is better. "
+        "The last two rows, which the paper does not have, are what the stable configuration "
+        "gains over the other two.",
+        (*found.figure_3, found.stable_over_lazy, found.stable_over_random),
+    )
     if any(case.erm is not None for case in analysis.cases):
-        found.append(
-            (
-                "erm",
-                "What distillation brings",
-                "The gain over the same student trained on the labels alone, without a teacher "
-                "(ERM). Chosen is what the traversal chose by validation.",
-                (analysis.best_over_erm, analysis.stable_over_erm),
-            )
+        yield (
+            f"erm{number}",
+            f"What distillation brings{name}",
+            "The gain over the same student trained on the labels alone, without a teacher "
+            "(ERM). Chosen is what the traversal chose by validation.",
+            (found.best_over_erm, found.stable_over_erm),
         )
-    return found
 
 
 def _row(row: Comparison) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     return {
         "path": [
             {
-                "stage": step.parameter.replace("_", " "),
+                "stage": step.parameter.replace("_", " ") or COMPARES,
                 "winner": step.winner,
                 "candidates": [
                     [each.value, _short(each.validation), _short(each.test), _short(each.spread)]

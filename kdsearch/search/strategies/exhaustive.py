@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdsearch.search.space import Space
-from kdsearch.search.strategy import Comparing, Decision, Progress, compare
+from kdsearch.search.strategy import Comparing, Decision, Progress, Strategy, compare
 from kdsearch.search.tuning import Scores
 
 
 @dataclass(frozen=True)
-class Exhaustive:
+class Exhaustive(Strategy, name="exhaustive"):
     """Tunes every choice, and compares them all."""
 
     def __call__(self, space: Space, scores: Scores) -> Progress:

@@ -7,16 +7,20 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from kdsearch.search.space import Choice, Space, Trial
-from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, best_of
+from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, Strategy, best_of
 from kdsearch.search.tuning import Scores, Tuned, best_trial
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class Random(Strategy, name="random"):
     """Compares choices by so many of their trials, drawn uniformly without replacement."""
 
     trials: int
-    seed: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError("trials is at least 1")
 
     def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""

@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdsearch.search.space import OBJECTIVE, Axis, Held, Space, is_active
-from kdsearch.search.strategy import Alternatives, Comparing, Decision, Progress, compare
+from kdsearch.search.strategy import (
+    Alternatives,
+    Comparing,
+    Decision,
+    Progress,
+    Strategy,
+    compare,
+)
 from kdsearch.search.tuning import Scores, rounds
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(Strategy, name="greedy"):
     """Flips the axes in their order; each keeps the value that won.
 
     An axis of one value, and one that is inactive under what is held, is passed over. The last
     (the paper's α) is always compared, so that a space of one point is evaluated too.
     """
+
+    flips = True
 
     def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""

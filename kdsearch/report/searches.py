@@ -1,0 +1,47 @@
+"""What each of a study's searches chose, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdsearch.agenda import Agenda
+from kdsearch.analysis import Analysis, CaseResult, Figures
+from kdsearch.report.markdown import percent, score, table
+
+
+def flipping(analysis: Analysis) -> Iterator[Figures]:
+    """The figures of each search that has any."""
+    if analysis.flips:
+        yield analysis
+        yield from analysis.further
+
+
+def chosen(analysis: Analysis) -> list[CaseResult]:
+    """The cases whose search chose something, those of one student beside one another."""
+    return sorted(
+        (case for case in analysis.cases if case.winner is not None),
+        key=lambda case: (case.case.dataset, case.case.student),
+    )
+
+
+def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
+    """A section of report.md for a study with several searches, or one that has no figures."""
+    if agenda.resolved.study.searches is None and analysis.flips:
+        return []
+    seeds = len(analysis.seeds) > 1
+    rows = []
+    for case in chosen(analysis):
+        winner = case.winner
+        assert winner is not None
+        rate = None if winner.learning_rate is None else f"{winner.learning_rate:g}"
+        test = score(winner.test) + (f" ± {score(winner.spread)}" if seeds else "")
+        rows.append(
+            (case.case, winner.choice, rate, score(winner.validation), test, percent(case.over_erm))
+        )
+    headers = ["test case", "chosen", "learning rate", "validation", "test", "over ERM, %"]
+    return [
+        "## What each search chose",
+        "By validation score, its learning rate too. The gain is over the same student that learns "
+        "from the labels alone (ERM), on test.",
+        table(headers, rows),
+    ]

@@ -1,0 +1,438 @@
+"""The searches of a study file: the axes of each, and the strategy that walks them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from kdsearch.search import (
+    CHECKPOINT,
+    OBJECTIVE,
+    TIED,
+    Axis,
+    Checkpoint,
+    Inner,
+    Objective,
+    Space,
+    Strategy,
+    Tied,
+    Value,
+    is_active,
+    parameters_of,
+    significant,
+)
+from kdsearch.study.section import VALUES, Positive, Section
+from kdsearch.study.settings import AXES
+
+TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
+Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
+RATES = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5)
+"""The paper's learning rates of students (Table 2)."""
+_PAPER: Mapping[str, tuple[Value, ...]] = {
+    CHECKPOINT: ("t_hs", "t_ll"),
+    "student_temperature": (TIED, 1.0),
+    "alpha": (1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+}
+"""Table 2: the values of what a greedy search leaves out. Another one has the first alone."""
+_KINDS = ("ce", "mse")
+_LAST = "alpha"
+"""The axis that a greedy search flips last."""
+_LARGEST = 100_000
+"""The most trials of a grid that is counted before anything starts."""
+_LARGEST_GREEDY = 5_000
+"""The most choices of a greedy one, whose every way is counted."""
+
+
+class Temperature(Section):
+    """τ_t of the first stage; the second adds four values around the best."""
+
+    broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2, max_length=16)] = (
+        1.0,
+        2.0,
+        4.0,
+        8.0,
+        16.0,
+        32.0,
+        64.0,
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Temperature:
+        rounded = [significant(value) for value in self.broad]
+        if rounded != sorted(set(rounded)):
+            raise ValueError("the broad temperatures must ascend, each once (to 6 digits)")
+        return self
+
+
+class _Range(Section):
+    """So many values from one to another, evenly spaced."""
+
+    first: Annotated[float, Field(alias="from")]
+    last: Annotated[float, Field(alias="to")]
+    count: Annotated[int, Field(ge=2, le=10_000)]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        step = (self.last - self.first) / (self.count - 1)
+        return tuple(significant(self.first + step * i) for i in range(self.count))
+
+
+def _student_temperature(value: object) -> float | Tied:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 1e-6 <= float(value) <= 1e9:  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    if value == TIED:
+        return TIED
+    raise ValueError("expected tied (τ_s = τ_t) or a number above 0")
+
+
+def _one_of(names: Iterable[str], what: str, value: str) -> str:
+    names = list(names)
+    if value not in names:
+        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        raise ValueError(f"{value} is not {what} ({mend})")
+    return value
+
+
+def _kind(value: str) -> str:
+    return _one_of(Objective.kinds, "an objective", value)
+
+
+def _strategy(value: str) -> str:
+    return _one_of(Strategy.named, "a strategy", value)
+
+
+def _listed(value: Any) -> Any:
+    """The values of a list, of a range {from, to, count}, or of one value."""
+    if isinstance(value, dict) and value.keys() & {"from", "to", "count"}:
+        try:
+            return _Range.model_validate(value).values
+        except ValidationError as error:
+            raise ValueError(f"a range is {{from, to, count}}: {_words(error)}") from None
+    # What comes from JSON has lists, which a strict tuple does not take from here.
+    return tuple(value) if isinstance(value, list) else value
+
+
+LISTED = BeforeValidator(_listed)
+"""Of a field that takes a range too."""
+
+
+def distinct(values: Sequence[object], name: str) -> None:
+    """Raise `ValueError` where a value stands twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} has a value twice; keep one")
+
+
+class Search(Section):
+    """The axes of a search, the first value of each its default, and how it walks them.
+
+    The parameters of its objectives and the settings of a training (`AXES`) may each be an axis: a
+    key with its values, a list or a range {from: 0.1, to: 0.9, count: 9}. Left out, an axis has
+    what the objective or the study says. A greedy search without any is the paper's (Table 2).
+    """
+
+    strategy: Annotated[str, AfterValidator(_strategy)] = "greedy"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Of the strategy; written beside it."""
+    distance: Annotated[tuple[Annotated[str, AfterValidator(_kind)], ...], Field(min_length=1)] = (
+        _KINDS
+    )
+    """The objectives' kinds; `objective` is another name of it."""
+    teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...] | None, Field(min_length=1)] = None
+    student_temperature: Annotated[
+        tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...] | None,
+        Field(min_length=1, max_length=5),
+    ] = None
+    alpha: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...] | None,
+        LISTED,
+        Field(min_length=1, max_length=100),
+    ] = None
+    order: tuple[str, ...] = ("teacher", "student_temperature", "distance")
+    """In which a greedy search flips its axes; α comes last, what is not named before it."""
+    temperature: Temperature | None = None
+    """Of the two-stage search. A list of values is an axis without a second stage."""
+    learning_rate: Annotated[Rates, LISTED] = RATES
+    axes: dict[str, Any] = Field(default_factory=dict)
+    """Further axes; written beside the others."""
+    tuned: tuple[str, ...] | None = None
+    """What is tuned anew under every choice of the others: the learning rate, and in a greedy
+    search the temperature."""
+    inner: Literal["joint", "coordinate"] = "joint"
+    """joint: each τ_t with every learning rate. coordinate: the rate first, then τ_t at that."""
+    gradient_scale: Literal["none", "tau_squared"] = "none"
+    """tau_squared multiplies the CE term by τ_s² (Hinton et al.); the paper prints no factor."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        """Put further axes and the strategy's parameters where they belong, and fill in Table 2."""
+        if not isinstance(content, dict):
+            return content
+        found = dict(content)
+        if "objective" in found and OBJECTIVE not in found:
+            found[OBJECTIVE] = found.pop("objective")
+        strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
+        own = {name: found.pop(name) for name in _fields(strategy) if name in found}
+        found["parameters"] = {**found.get("parameters", {}), **own}
+        found["axes"] = {**found.get("axes", {})}
+        for name, adapter in further_axes().items():
+            if name in found and (name not in _OWN or _is_listed(found[name])):
+                found["axes"][name] = found.pop(name)
+            if name in found["axes"]:
+                found["axes"][name] = _axis_values(found["axes"][name], adapter)
+        kinds = _known_kinds(found.get(OBJECTIVE, _KINDS))
+        for name, values in _PAPER.items():
+            if found.get(name) is None and _active(name, kinds):
+                found[name] = values if strategy.flips else values[:1]
+        unsaid = found.get("temperature") is None and "temperature" not in found["axes"]
+        if strategy.flips and unsaid and _active("temperature", kinds):
+            found["temperature"] = Temperature()
+        # What comes from JSON has lists, which a strict tuple does not take from here.
+        return {name: _tuples(value) for name, value in found.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Search:
+        problems = [*self._own_problems(), *self._axis_problems()]
+        if not problems:
+            problems += self._refused()
+        if problems:
+            raise PydanticCustomError("search", "does not go together", {"problems": problems})
+        for name, values in self._values().items():
+            distinct(values, name)
+        return self
+
+    def _own_problems(self) -> Iterator[_Problem]:
+        """Of the strategy's parameters, and of the order."""
+        kind = Strategy.named[self.strategy]
+        fields = _fields(kind)
+        for name, adapter in fields.items():
+            if name in self.parameters:
+                yield from _invalid(adapter, self.parameters[name], (name,))
+        needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}  # type: ignore[arg-type]
+        for name in sorted(needed - self.parameters.keys()):
+            yield (name,), f"{self.strategy} needs it"
+        for name in sorted(self.parameters.keys() - fields.keys()):
+            yield (name,), f"is no parameter of {self.strategy}; remove it"
+        if self.temperature is not None and not kind.flips:
+            yield ("temperature",), f"{self.strategy} has no second stage; list the values: [1, 4]"
+        paper = ("teacher", "student_temperature", "distance")
+        compared = {*paper, *self.axes} - {*self._tuned, _LAST}
+        if len(set(self.order)) < len(self.order) or not {*paper} <= {*self.order} <= compared:
+            yield ("order",), "order names teacher, student_temperature and distance once each"
+
+    def _axis_problems(self) -> Iterator[_Problem]:
+        """Of axes that no objective has, of values of the wrong type, and of what is tuned."""
+        kinds = ", ".join(self.distance)
+        types = further_axes()
+        for name, values in self._values().items():
+            if not _active(name, self.distance) and not {*self.distance} <= {*_KINDS}:
+                why = "there is no teacher" if name == CHECKPOINT else f"it is no part of {kinds}"
+                yield (name,), f"{why}; remove it"
+            if name in self.axes:
+                if not values:
+                    yield (name,), "needs 1 at least, has 0"
+                for i, value in enumerate(values):
+                    yield from _invalid(types[name], value, (name, i))
+        if self.gradient_scale != "none" and not _active("gradient_scale", self.distance):
+            yield ("gradient_scale",), f"it is no part of {kinds}; remove it"
+        for i, name in enumerate(self.tuned or ()):
+            if name not in {*self._values(), "learning_rate"} - {OBJECTIVE, _LAST}:
+                yield ("tuned", i), f"{name} is not an axis of this search that can be tuned"
+        for kind in self.distance:
+            for field in dataclasses.fields(Objective.kinds[kind]):  # type: ignore[arg-type]
+                if field.default is dataclasses.MISSING and field.name not in self._values():
+                    yield (field.name,), f"{kind} needs it: list its values"
+
+    def _refused(self) -> Iterator[_Problem]:
+        """Values that the strategy or an objective refuses."""
+        found: dict[_Problem, None] = {}
+        try:
+            Strategy.named[self.strategy](**self.parameters)
+        except ValueError as error:
+            found[(), f"{self.strategy}: {error}"] = None
+        for kind in self.distance:
+            own = {n: v for n, v in self._values().items() if n in parameters_of(kind)}
+            if math.prod(map(len, own.values())) > _LARGEST:
+                return
+            for point in product(*own.values()):
+                try:
+                    Objective.kinds[kind](**dict(zip(own, point, strict=True)))
+                except ValueError as error:
+                    found[(), f"{kind}: {error}"] = None
+        yield from found
+
+    @property
+    def walk(self) -> Strategy:
+        """The strategy."""
+        return Strategy.named[self.strategy](**self.parameters)
+
+    @property
+    def taught(self) -> bool:
+        """Whether any of its objectives has a teacher."""
+        return any(Objective.kinds[kind].taught for kind in self.distance)
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether anything of it learns from labels."""
+        always = any(Objective.kinds[kind].labelled for kind in self.distance)
+        return always or any(alpha < 1 for alpha in self.alpha or ())
+
+    @property
+    def _tuned(self) -> tuple[str, ...]:
+        if self.tuned is not None:
+            return self.tuned
+        return ("temperature", "learning_rate") if self.flips else ("learning_rate",)
+
+    @property
+    def flips(self) -> bool:
+        """Whether its strategy flips axes one by one."""
+        return Strategy.named[self.strategy].flips
+
+    def _values(self) -> dict[str, tuple[Value, ...]]:
+        """The values of each axis but the learning rate, as objectives hold them."""
+        values = {
+            CHECKPOINT: self.teacher,
+            "student_temperature": self.student_temperature,
+            OBJECTIVE: self.distance,
+            "temperature": self.temperature and self.temperature.broad,
+            **self.axes,
+            _LAST: self.alpha,
+        }
+        return {
+            name: tuple(map(significant, found)) if name == "temperature" else found
+            for name, found in values.items()
+            if found is not None
+        }
+
+    def space(
+        self, given: tuple[Checkpoint, ...] = (), rates: tuple[float, ...] | None = None
+    ) -> Space:
+        """The space of a test case, for a teacher's `given` checkpoints, at its own `rates`."""
+        values = self._values() | {"learning_rate": rates or self.learning_rate}
+        if self.teacher is not None:
+            own = tuple(map(Checkpoint, self.teacher))
+            values[CHECKPOINT] = given if given == (Checkpoint.GIVEN,) else own
+        compared = [name for name in values if name not in self._tuned and name != _LAST]
+        compared.sort(key=lambda name: (*self.order, name).index(name))
+        compared += [_LAST] * (_LAST in values)
+        refined = "temperature" if self.temperature and "temperature" in self._tuned else None
+
+        def axes(names: Iterable[str]) -> tuple[Axis, ...]:
+            return tuple(Axis(name=name, values=values[name]) for name in names)
+
+        return Space(
+            compared=axes(compared),
+            tuned=axes(name for name in self._tuned if name in values),
+            refined=refined,
+            inner=Inner(self.inner),
+            fixed=(("gradient_scale", self.gradient_scale),),
+        )
+
+    @property
+    def too_large(self) -> str | None:
+        """What is wrong with so large a grid; None where it can be counted and walked."""
+        values = {name: len(v) for name, v in self._values().items()}
+        if self.flips:
+            size = math.prod(n for name, n in values.items() if name not in self._tuned)
+            if size > _LARGEST_GREEDY:
+                return f"its axes make {size:,} choices, more than {_LARGEST_GREEDY:,}"
+            return None
+        size = math.prod(values.values()) * len(self.learning_rate)
+        return f"is a grid of {size:,}, more than {_LARGEST:,}" if size > _LARGEST else None
+
+
+_Problem = tuple[tuple[str | int, ...], str]
+"""A place within a search, and what is wrong there."""
+
+
+def further_axes() -> dict[str, TypeAdapter[Any]]:
+    """The types of the values of every axis that has no field of its own in `Search`."""
+    found: dict[str, Any] = {
+        name: TypeAdapter(hint, config=VALUES)
+        for kind in Objective.kinds.values()
+        for name, hint in get_type_hints(kind).items()
+        if name in parameters_of(kind.kind)
+    }
+    return {n: t for n, t in {**found, **AXES}.items() if n == "temperature" or n not in _OWN}
+
+
+_OWN = frozenset(Search.model_fields)
+
+
+def _fields(strategy: type[Strategy]) -> dict[str, TypeAdapter[Any]]:
+    """The types of a strategy's parameters."""
+    hints = get_type_hints(strategy)
+    names = [field.name for field in dataclasses.fields(strategy)]  # type: ignore[arg-type]
+    return {name: TypeAdapter(hints[name], config=VALUES) for name in names}
+
+
+def _invalid(
+    adapter: TypeAdapter[Any], value: Any, place: tuple[str | int, ...]
+) -> Iterator[_Problem]:
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        yield place, _words(error)
+
+
+def _active(name: str, kinds: Iterable[str]) -> bool:
+    return any(is_active(name, kind) for kind in kinds)
+
+
+def _known_kinds(value: Any) -> list[str]:
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [kind for kind in listed if isinstance(kind, str) and kind in Objective.kinds]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether these are values of an axis, not the section of the two-stage search."""
+    if isinstance(value, dict):
+        return bool(value.keys() & {"from", "to", "count"})
+    return value is not None and not isinstance(value, Temperature)
+
+
+def _axis_values(value: Any, adapter: TypeAdapter[Any]) -> tuple[Value, ...]:
+    """The values of an axis, in canonical form as far as they have the right type."""
+    listed = _listed(value)
+    return tuple(
+        _canonical(each, adapter)
+        for each in (listed if isinstance(listed, list | tuple) else (listed,))
+    )
+
+
+def _canonical(value: Any, adapter: TypeAdapter[Any]) -> Value:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return value  # `_axis_problems` says so
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _words(error: ValidationError) -> str:
+    return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
