@@ -45,7 +45,7 @@ def test_every_reason_to_leave_a_gain_out_has_words() -> None:
 
 def test_costs_are_summed_over_every_kind_of_training() -> None:
     kinds = {training.model_fields["kind"].default for training in get_args(Training)}
-    assert set(KINDS) == kinds | {"erm"}  # students without a teacher
+    assert set(KINDS) == kinds
 
 
 def test_every_type_of_hidden_states_has_a_size_and_a_form_on_disk() -> None:

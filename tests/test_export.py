@@ -59,7 +59,7 @@ def copied(studies: dict[str, Path], task: str, folder: Path) -> Ledger:
 
 
 def best(agenda: Agenda) -> Any:
-    [view] = agenda.views()
+    [view] = agenda.views_of(None)
     assert view.progress is not None
     assert view.progress.winner.tuned.best is not None
     return agenda.results[agenda.training(view, view.progress.winner.tuned.best).key]
@@ -213,7 +213,7 @@ def test_the_stable_configurations_student_can_be_asked_for(
 ) -> None:
     path = exported(studies, "classification", tmp_path / "student", "--stable")
     agenda = agenda_of(Ledger(studies["classification"]))
-    [view] = agenda.views()
+    [view] = agenda.views_of(None)
     assert view.phase2 is not None
     assert view.phase2.stable_tuned is not None
     assert view.phase2.stable_tuned.best is not None

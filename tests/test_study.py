@@ -738,7 +738,7 @@ def test_whatever_a_study_says_it_is_a_study_or_has_problems_that_are_named(seed
     assert (study is None) == bool(found)
     assert all(problem.place and problem.what for problem in found)
     if study is not None:
-        assert all(space_of(study, case).values("temperature") for case in cases_of(study))
+        assert all(space_of(study, case).tuned for case in cases_of(study))
 
 
 @settings(max_examples=150)

@@ -97,6 +97,9 @@ def export(
 def _case(agenda: Agenda, name: str) -> CaseView:
     found = [v for v in agenda.views() if name == str(v.case)]
     found = found or [v for v in agenda.views() if name in str(v.case)]
+    if len(found) > 1:  # of a student with and without a teacher, the one that was distilled
+        taught = [view for view in found if view.case.teacher is not None]
+        found = taught if len(taught) == 1 else found
     if len(found) == 1:
         return found[0]
     what = f"{name} matches {len(found)} test cases" if found else f"no test case matches {name}"

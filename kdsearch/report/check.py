@@ -50,7 +50,7 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     place = str(ledger.folder / _REPORT)
     if wrong:
         return [Problem(place=place, what=what, mend=mend) for what in wrong], []
-    doubt = _doubt(agenda)
+    doubt = _doubt(agenda, written)
     if doubt and differing:
         names = shortened_list([name.removeprefix(f"{layout.REPORT}/") for name in differing])
         what = f"{names}: {_DIFFERS}; which of these cannot be told, since {doubt}"
@@ -65,8 +65,10 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     return list(problems), []
 
 
-def _doubt(agenda: Agenda) -> str | None:
+def _doubt(agenda: Agenda, written: Any) -> str | None:
     """Why a report need not be what this kdsearch makes of the outcomes."""
+    if isinstance(written, dict) and written.get("format") in range(1, FORMAT):
+        return f"report.json has the format {written['format']}, and now that is {FORMAT}"
     if not agenda.complete:
         return "the search is not complete"
     began = agenda.resolved.versions.get("kdsearch", "of another version")
@@ -109,7 +111,7 @@ def _against(written: Any, right: Any) -> tuple[list[str], bool]:
     if not isinstance(written, dict) or written.get("format") != FORMAT:
         return [], False
     try:
-        if written["search"] != right["search"]:
+        if written["searches"] != right["searches"]:
             return [], True
         return list(_wrong_decisions(written, right)), False
     except (AttributeError, IndexError, KeyError, TypeError):
@@ -120,7 +122,7 @@ def _wrong_decisions(written: Any, right: Any) -> Iterator[str]:
     """Where a report.json has another decision than the `right` one."""
     decided = {json.dumps(case["case"]): case["path"] for case in right["cases"]}
     for case in written["cases"]:
-        name = "/".join(case["case"].values())
+        name = "/".join(part for part in case["case"].values() if part is not None)
         steps = decided.get(json.dumps(case["case"]))
         if steps is None:
             yield f"has the test case {name}, which the study does not have"

@@ -139,6 +139,11 @@ def distinct(values: Sequence[object], name: str) -> None:
         raise ValueError(f"{name} has a value twice; keep one")
 
 
+_Alphas = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100)
+]
+
+
 class Search(Section):
     """The axes of a search, the first value of each its default, and how it walks them.
 
@@ -154,16 +159,15 @@ class Search(Section):
         _KINDS
     )
     """The objectives' kinds; `objective` is another name of it."""
-    teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...] | None, Field(min_length=1)] = None
-    student_temperature: Annotated[
-        tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...] | None,
-        Field(min_length=1, max_length=5),
-    ] = None
-    alpha: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...] | None,
-        LISTED,
-        Field(min_length=1, max_length=100),
-    ] = None
+    teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] | None = None
+    student_temperature: (
+        Annotated[
+            tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...],
+            Field(min_length=1, max_length=5),
+        ]
+        | None
+    ) = None
+    alpha: Annotated[_Alphas | None, LISTED] = None
     order: tuple[str, ...] = ("teacher", "student_temperature", "distance")
     """In which a greedy search flips its axes; α comes last, what is not named before it."""
     temperature: Temperature | None = None
@@ -187,7 +191,8 @@ class Search(Section):
             return content
         found = dict(content)
         if "objective" in found and OBJECTIVE not in found:
-            found[OBJECTIVE] = found.pop("objective")
+            kinds = found.pop("objective")
+            found[OBJECTIVE] = (kinds,) if isinstance(kinds, str) else kinds
         strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
         own = {name: found.pop(name) for name in _fields(strategy) if name in found}
         found["parameters"] = {**found.get("parameters", {}), **own}
