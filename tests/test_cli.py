@@ -26,7 +26,7 @@ from kdsearch.ledger import driver_lock
 
 COMMANDS = (
     *("new", "validate", "check", "plan", "fetch", "launch", "status", "explain", "report"),
-    *("gc", "verify"),
+    *("replay", "gc", "verify"),
 )
 
 

@@ -34,6 +34,7 @@ from kdsearch.search import (
     Missing,
     Progress,
     Reward,
+    Scores,
     Space,
     Trial,
     Tuned,
@@ -271,6 +272,10 @@ class Agenda:
     def students(self, case: TestCase) -> Mapping[Trial, tuple[StudentTraining, ...]]:
         """Every trial that the case has asked for so far, with its trainings."""
         return self._trainings[case]
+
+    def scores(self, view: CaseView) -> Scores:
+        """The validation scores of a case's trials, for a case whose teacher is ready."""
+        return _Scores(self, view)
 
     def lazy(self, view: CaseView) -> Choice:
         """What is drawn for the case's lazy baseline."""

@@ -15,6 +15,7 @@ from kdsearch.analysis.cost import Spent, cost, students_of
 from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
+from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay
 from kdsearch.analysis.scores import Contender, Contenders, Tested, contenders
 from kdsearch.analysis.stable import (
     RewardRow,
@@ -39,7 +40,9 @@ __all__ = [
     "Figures",
     "LeftOut",
     "PaperRow",
+    "Recorded",
     "Relative",
+    "Replayed",
     "RewardRow",
     "Size",
     "Spent",
@@ -47,6 +50,7 @@ __all__ = [
     "State",
     "Status",
     "Step",
+    "Table",
     "Table3",
     "TeacherScore",
     "Tested",
@@ -60,6 +64,9 @@ __all__ = [
     "figure_2",
     "figure_3",
     "gain",
+    "recorded",
+    "regrouped",
+    "replay",
     "share_not_above_zero",
     "stable_configuration",
     "students_of",

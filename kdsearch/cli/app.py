@@ -11,7 +11,20 @@ from pathlib import Path
 import typer
 
 import kdsearch
-from kdsearch.cli import care, check, data, export, job, launch, look, mirror, plan, stop, study
+from kdsearch.cli import (
+    care,
+    check,
+    data,
+    export,
+    job,
+    launch,
+    look,
+    mirror,
+    plan,
+    replay,
+    stop,
+    study,
+)
 from kdsearch.cli.automatic import INTERRUPTED, check_versions
 from kdsearch.errors import InputError, Problem, StorageError, shown, shown_name
 from kdsearch.ledger import storage_error
@@ -48,6 +61,7 @@ plan.add_to(app)
 data.add_to(app)
 launch.add_to(app)
 look.add_to(app)
+replay.add_to(app)
 export.add_to(app)
 care.add_to(app)
 mirror.add_to(app)

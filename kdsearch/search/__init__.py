@@ -50,7 +50,7 @@ from kdsearch.search.strategies.greedy import Greedy, alternatives, rounds_after
 from kdsearch.search.strategies.random import Random
 from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, Strategy, best_of
 from kdsearch.search.temperature import local_temperatures, middle
-from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, rounds, tune
+from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, best_trial, rounds, tune
 
 __all__ = [
     "CHECKPOINT",
@@ -95,6 +95,7 @@ __all__ = [
     "Value",
     "alternatives",
     "best_of",
+    "best_trial",
     "count_bounds",
     "is_active",
     "lazy_choice",

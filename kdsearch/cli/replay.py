@@ -1,0 +1,288 @@
+"""`replay`: what a strategy would have cost and found in an exhaustive study. No Ray, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from kdsearch.agenda import Agenda, CaseView
+from kdsearch.analysis import Replayed, recorded, regrouped, replay
+from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
+from kdsearch.errors import InputError, Problem
+from kdsearch.search import OBJECTIVE, Axis, Exhaustive, Space, Strategy, shown_value
+
+_TUNED = ("temperature", "learning_rate")
+_REGRET = (
+    "regret: on validation, the grid's best score minus that of the choice; on test, the score of "
+    "the grid's best by validation minus that of the choice, which may be negative"
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    text = example("kdsearch replay runs/grid --strategy random --trials 20 --seeds 100")
+    app.command("replay", epilog=text)(replay_strategy)
+
+
+def replay_strategy(
+    folder: StudyFolder,
+    strategy: Annotated[str, typer.Option(metavar="NAME", help="greedy, exhaustive or random.")],
+    cases: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help="Only the test cases with this in their names."),
+    ] = None,
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS,...",
+            help="Of greedy: the axes that it tunes under each choice. Default: those of "
+            "temperature and learning_rate that there are.",
+        ),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS=VALUE,...",
+            help="Of greedy: search a tuned axis at these values, then in the neighbourhood of the "
+            "best, which the grid must have.",
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Of random: how many trials it draws.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of random: the seed of its draw. [0]")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of random: draw so often, at this seed and the next ones. [1]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a strategy on an exhaustive study's results: what it costs, chooses and misses."""
+    kind = _kind(strategy)
+    walks = _walks(kind, trials=trials, seed=seed, seeds=seeds, tuned=tuned, refine=refine)
+    _, agenda = open_folder(folder)
+    views = _complete_views(agenda, cases)
+    spaces = [view.space for view in views]
+    if kind.flips:
+        spaces = _regrouped(spaces, tuned, refine)
+    found = {
+        "name": agenda.resolved.study.name,
+        "strategy": strategy,
+        "cases": [
+            _facts(agenda, view, space, walks) for view, space in zip(views, spaces, strict=True)
+        ],
+    }
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        _show(found)
+
+
+def _kind(name: str) -> type[Strategy]:
+    if name not in Strategy.named:
+        raise InputError([_unknown("--strategy", name, "a strategy", list(Strategy.named))])
+    return Strategy.named[name]
+
+
+def _walks(
+    kind: type[Strategy],
+    *,
+    trials: int | None,
+    seed: int | None,
+    seeds: int | None,
+    tuned: str | None,
+    refine: str | None,
+) -> dict[int | None, Strategy]:
+    """The strategy by its seed; one without a seed stands under None.
+
+    Raises `InputError` for options that it does not have, and for one that it lacks.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    options = (
+        ("--trials", trials, "trials" in fields),
+        ("--seed", seed, "seed" in fields),
+        ("--seeds", seeds, "seed" in fields),
+        ("--tuned", tuned, kind.flips),
+        ("--refine", refine, kind.flips),
+    )
+    problems = [
+        Problem(place=option, what=f"{kind.name} has no such option", mend="remove it")
+        for option, value, has in options
+        if value is not None and not has
+    ]
+    if "trials" in fields and trials is None:
+        what, mend = f"{kind.name} needs it: how many it draws", "such as --trials 20"
+        problems.append(Problem(place="--trials", what=what, mend=mend))
+    if problems:
+        raise InputError(problems)
+    own: dict[str, Any] = {} if trials is None else {"trials": trials}
+    if "seed" not in fields:
+        return {None: kind(**own)}
+    first = seed or 0
+    return {n: kind(**{**own, "seed": n}) for n in range(first, first + (seeds or 1))}
+
+
+def _unknown(place: str, name: str, what: str, known: Sequence[str]) -> Problem:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return Problem(place=place, what=f"{name!r} is not {what}", mend=mend)
+
+
+def _complete_views(agenda: Agenda, part: str | None) -> list[CaseView]:
+    """The test cases whose names have `part`. Raises `InputError` for those without their grid."""
+    views = [view for view in agenda.views() if part is None or part in str(view.case)]
+    if not views:
+        names = ", ".join(map(str, agenda.cases))
+        raise InputError.one("--cases", f"no test case matches {part}", f"there are: {names}")
+    problems = [problem for view in views if (problem := _problem(view)) is not None]
+    if problems:
+        raise InputError(problems)
+    return views
+
+
+def _problem(view: CaseView) -> Problem | None:
+    """What keeps a test case from having the outcomes of its whole grid."""
+    place, walk = str(view.case), view.search.walk
+    if not isinstance(walk, Exhaustive):
+        what = f"its search is {walk.name}: not all of its grid is trained"
+        return Problem(place=place, what=what, mend="name others with --cases")
+    if view.blocked:
+        return Problem(place=place, what=view.blocked, mend="name others with --cases")
+    if view.traversed:
+        return None
+    lacks = "its teacher's results"
+    if view.progress is not None:
+        lacks = f"the results of {count(len(view.progress.wanted), 'trial')}"
+    return Problem(
+        place=place,
+        what=f"is not complete: it lacks {lacks}",
+        mend="`kdsearch launch` goes on with it",
+    )
+
+
+def _regrouped(spaces: Sequence[Space], tuned: str | None, refine: str | None) -> list[Space]:
+    """The spaces of a strategy that flips axes. Raises `InputError`."""
+    axes = [{axis.name for axis in (*space.compared, *space.tuned)} for space in spaces]
+    known = sorted(set().union(*axes) - {OBJECTIVE})
+    names = [name for name in _TUNED if name in known]
+    problems = []
+    if tuned is not None:
+        names = [name for name in tuned.split(",") if name]
+        problems = [
+            _unknown("--tuned", name, "an axis that can be tuned", known)
+            for name in names
+            if name not in known
+        ]
+    refined = None
+    if refine is not None:
+        name, _, written = refine.partition("=")
+        try:
+            refined = Axis(name=name, values=tuple(map(float, written.split(","))))
+        except ValueError:
+            what, mend = f"{refine!r} is not AXIS=VALUE,...", "such as temperature=1,4,16"
+            problems.append(Problem(place="--refine", what=what, mend=mend))
+        if name not in names:
+            problems.append(_unknown("--refine", name, "an axis that is tuned", names))
+    if problems:
+        raise InputError(problems)
+    return [
+        _space(space, names, refined if refined and refined.name in each else None)
+        for space, each in zip(spaces, axes, strict=True)
+    ]
+
+
+def _space(space: Space, tuned: Sequence[str], refined: Axis | None) -> Space:
+    if refined is not None:
+        recorded_values = space.values(refined.name)
+        if others := [f"{value:g}" for value in refined.values if value not in recorded_values]:
+            there = ", ".join(map(shown_value, recorded_values))
+            what = f"{', '.join(others)} is not among the recorded values of {refined.name}"
+            raise InputError.one("--refine", what, f"there are: {there}")
+    try:
+        return regrouped(space, tuned, refined)
+    except ValueError as error:
+        raise InputError.one("--refine", str(error)) from None
+
+
+def _facts(
+    agenda: Agenda, view: CaseView, space: Space, walks: Mapping[int | None, Strategy]
+) -> dict[str, Any]:
+    """What a strategy comes to in a test case, under each of its seeds."""
+    table = recorded(agenda, view)
+    grid = replay(Exhaustive(), view.space, table)
+    found = {seed: replay(strategy, space, table) for seed, strategy in walks.items()}
+    return {
+        "case": str(view.case),
+        "metric": agenda.resolved.datasets[view.case.dataset].metric,
+        "grid": {"trainings": grid.trainings, **_choice(grid)},
+        "replays": [
+            {
+                "seed": seed,
+                "trainings": each.trainings,
+                "trials": list(map(len, each.rounds)),
+                **_choice(each),
+                "regret": {"validation": each.validation_regret, "test": each.test_regret},
+            }
+            for seed, each in found.items()
+        ],
+        "regret": {
+            "validation": _summary(each.validation_regret for each in found.values()),
+            "test": _summary(each.test_regret for each in found.values()),
+        },
+    }
+
+
+def _choice(found: Replayed) -> dict[str, Any]:
+    return {
+        "choice": str(found.chosen) if found.chosen else None,
+        "validation": found.validation,
+        "test": found.test,
+    }
+
+
+def _summary(values: Iterable[float | None]) -> dict[str, Any]:
+    """Of the replays that have a value: the mean, the standard deviation and how many they are."""
+    known = [value for value in values if value is not None]
+    return {
+        "mean": fmean(known) if known else None,
+        "spread": stdev(known) if len(known) > 1 else None,
+        "of": len(known),
+    }
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    out = console()
+    draws = len(found["cases"][0]["replays"])
+    times = f", {draws} draws, means ± standard deviations" if draws > 1 else ""
+    table = Table(title=f"{found['strategy']} in {found['name']}{times}", box=None)
+    for column in ("test case", "choice"):
+        table.add_column(column, overflow="fold")
+    for column in ("trainings", "rounds", "regret", "on test"):
+        table.add_column(column, justify="right")
+    for case in found["cases"]:
+        replays = case["replays"]
+        trainings = fmean(each["trainings"] for each in replays)
+        table.add_row(
+            case["case"],
+            replays[0]["choice"] or "none has a score" if draws == 1 else f"{draws} draws",
+            f"{trainings:,.10g} of {case['grid']['trainings']:,}",
+            f"{fmean(len(each['trials']) for each in replays):g}",
+            *(_written(case["regret"][split], draws) for split in ("validation", "test")),
+        )
+    out.print(table)
+    out.print(_REGRET)
+
+
+def _written(summary: Mapping[str, Any], draws: int) -> str:
+    if summary["mean"] is None:
+        return "—"
+    spread = "" if summary["spread"] is None else f" ± {summary['spread']:.4f}"
+    some = "" if summary["of"] == draws else f" ({summary['of']} of {draws})"
+    return f"{summary['mean']:.4f}{spread}{some}"
