@@ -15,6 +15,7 @@ from kdsearch.search import (
     SYMBOLS,
     Candidate,
     Choice,
+    Objective,
     Progress,
     Tuned,
     Value,
@@ -139,7 +140,7 @@ def _evaluated(progress: Progress) -> Iterator[Candidate]:
 def value_label(axis: str, value: Value) -> str:
     """An axis's value as the paper writes it: MSE, t_ll, τ_s = 1, α = 0.5."""
     if axis == OBJECTIVE:
-        return str(value).upper()
+        return Objective.kinds[value].title
     if axis == CHECKPOINT:
         return str(value)
     return f"{SYMBOLS.get(axis, axis)} = {shown_value(value)}"

@@ -346,7 +346,8 @@ def _why(decision: Decision) -> str:
         return "the only candidate with a score"
     margin = winner.tuned.score - max(scored)
     if margin == 0:
-        return "a tie keeps the value held" if winner is held else "a tie keeps the earlier one"
+        held_won = winner is held and decision.axis is not None
+        return "a tie keeps the value held" if held_won else "a tie keeps the earlier one"
     return f"highest validation score, by {margin:.4f}"
 
 

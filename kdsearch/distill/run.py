@@ -186,7 +186,7 @@ class _Worker:
             return outcome.model_copy(update={"state": "diverged"})
         digests: dict[str, str] = {}
         size = 0
-        if taught is not None and (self._keep or self._is_kept(training)):
+        if self._keep or self._is_kept(training):
             folder = self._ledger.path(layout.student(training.key))
             digests, size = save_models(
                 self._ledger, self._resolved, folder, training, model, {"": state}

@@ -117,7 +117,7 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
         ("layers kept of it", kept),
         ("parameters", parameters),
         ("teacher", _teacher(training)),
-        ("distance", training.objective.kind.upper()),
+        ("distance", training.objective.title),
         *(
             (SYMBOLS.get(name, name.replace("_", " ")), value)
             for name, value in training.objective.parameters.items()

@@ -18,11 +18,12 @@ from kdsearch.analysis import (
 )
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES, SOURCE
+from kdsearch.analysis.scores import value_label
 from kdsearch.report.answer import answer
 from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
 from kdsearch.report.measures import measures_section
 from kdsearch.report.searches import flipping, searches_section
-from kdsearch.search import CHECKPOINT, OBJECTIVE, SYMBOLS, Choice, shown_value
+from kdsearch.search import CHECKPOINT, OBJECTIVE, SYMBOLS, Choice, Objective, shown_value
 from kdsearch.study import ERM, Doubt, Search
 
 _PAPER = f"paper, {CASES} cases"
@@ -90,7 +91,8 @@ def _walked(name: str | None, search: Search) -> str:
     """How a search went through its axes."""
     whose = "" if name is None else f"{escape(name)}: "
     if not search.flips:
-        return f"{whose}the strategy is {search.strategy}, over {', '.join(search.distance)}."
+        kinds = ", ".join(Objective.kinds[kind].title for kind in search.distance)
+        return f"{whose}{kinds}, by the strategy {search.strategy}."
     order = ", ".join(axis.name for axis in search.space().compared if axis.name != "alpha")
     last = ", then α" if search.alpha else ""
     return (
@@ -208,7 +210,7 @@ def _values(stable: Stable | None) -> list[str]:
     student = choice.get("student_temperature")
     rows: list[tuple[object, object]] = [
         ("teacher checkpoint", choice.get("teacher")),
-        ("distance", str(choice.get("distance")).upper()),
+        ("distance", value_label("distance", choice.get("distance"))),
         ("τ_s", "inactive under MSE" if student is None else student),
         *((SYMBOLS.get(name, name), shown_value(choice.get(name))) for name in _others(choice)),
     ]

@@ -25,6 +25,8 @@ class Objective:
     """A loss with its parameters, under the name `kind`. Its subclasses are frozen dataclasses."""
 
     kind: ClassVar[str]
+    title: ClassVar[str]
+    """How its kind is written where it is read."""
     taught: ClassVar[bool] = True
     """Whether a teacher's outputs are learnt from."""
     labelled: ClassVar[bool] = True
@@ -34,21 +36,16 @@ class Objective:
     kinds: ClassVar[dict[str, type[Objective]]] = {}
     """Every objective there is, by its name."""
 
-    def __init_subclass__(cls, *, kind: str = "") -> None:
+    def __init_subclass__(cls, *, kind: str = "", title: str = "") -> None:
         """Without a `kind`, a part that several objectives share."""
         if kind:
-            cls.kind = kind
+            cls.kind, cls.title = kind, title or kind.upper()
             Objective.kinds[kind] = cls
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The values of its fields, by their names."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-
-    @property
-    def title(self) -> str:
-        """How its kind is written."""
-        return self.kind.upper()
 
     def shown(self, *more: str) -> str:
         """Its title, `more`, and the parameters that differ from their defaults."""
@@ -65,19 +62,14 @@ class Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels(Objective, kind="labels"):
+class Labels(Objective, kind="labels", title="ERM"):
     """Cross-entropy on the labels alone: empirical risk minimisation, without a teacher."""
 
     taught = False
 
-    @property
-    def title(self) -> str:
-        """See `Objective.title`."""
-        return "ERM"
-
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSmoothing(Objective, kind="label_smoothing"):
+class LabelSmoothing(Objective, kind="label_smoothing", title="LS"):
     """Cross-entropy on labels of which a share is spread evenly over all classes.
 
     Raises `ValueError` for a value out of range.
@@ -122,7 +114,7 @@ class Ce(Softened, kind="ce"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReverseKl(Softened, kind="reverse_kl"):
+class ReverseKl(Softened, kind="reverse_kl", title="reverse KL"):
     """KL divergence of the student's probabilities from the teacher's: KL(p_s‖p_t)."""
 
 

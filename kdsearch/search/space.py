@@ -81,7 +81,7 @@ class Choice:
 
     def __str__(self) -> str:
         found = dict(self.values)
-        parts = [str(found.pop(OBJECTIVE)).upper()]
+        parts = [Objective.kinds[found.pop(OBJECTIVE)].title]
         parts += [str(found.pop(CHECKPOINT))] if CHECKPOINT in found else []
         for name in (*SYMBOLS, *sorted(found.keys() - SYMBOLS.keys())):
             if name in found:
