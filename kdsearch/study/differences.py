@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from kdsearch.study.schema import Study
+
+_SEARCH = r"search|searches\.[^.]+"
 
 
 def differences(old: Study, new: Study) -> list[str]:
@@ -13,6 +17,8 @@ def differences(old: Study, new: Study) -> list[str]:
 
     def leaves(value: object, path: str) -> dict[str, object]:
         if isinstance(value, dict):
+            if re.fullmatch(_SEARCH, path):  # what a search gathers is written beside the rest
+                value = {**value.pop("axes"), **value.pop("parameters"), **value}
             parts = ((f"{path}.{key}" if path else key, inner) for key, inner in value.items())
         elif isinstance(value, list) and value:
             parts = ((f"{path}[{index}]", inner) for index, inner in enumerate(value))

@@ -247,7 +247,8 @@ class Search(Section):
         kinds = ", ".join(self.distance)
         types = further_axes()
         for name, values in self._values().items():
-            if not _active(name, self.distance) and not {*self.distance} <= {*_KINDS}:
+            papers = name not in self.axes and {*self.distance} <= {*_KINDS}
+            if not _active(name, self.distance) and not papers:
                 why = "there is no teacher" if name == CHECKPOINT else f"it is no part of {kinds}"
                 yield (name,), f"{why}; remove it"
             if name in self.axes:

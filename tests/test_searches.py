@@ -1,0 +1,321 @@
+"""A study with several searches, and what one file each adds: a loss, a strategy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from fakes import World, a_study, memory_ledger, resolved_of, search_through
+from models import begin, run_study, tiny_study
+from test_cli import kdsearch
+from torch import Tensor
+
+from kdsearch.agenda import Agenda, StudentTraining, case_counts
+from kdsearch.distill import run_training
+from kdsearch.distill.losses import LOSSES, Units, loss_of
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger
+from kdsearch.mirror import Mirror
+from kdsearch.search import (
+    Labels,
+    Objective,
+    Progress,
+    Scores,
+    Space,
+    Strategy,
+)
+from kdsearch.search.strategies.exhaustive import Exhaustive
+from kdsearch.study import ERM, parse_study, space_of
+from kdsearch.study import test_cases as cases_of
+
+SEARCHES: dict[str, Any] = {
+    "erm": {"strategy": "exhaustive", "objective": "labels"},
+    "ls": {
+        "strategy": "exhaustive",
+        "objective": "label_smoothing",
+        "smoothing": {"from": 0.1, "to": 0.5, "count": 3},
+    },
+    "kd": {
+        "strategy": "exhaustive",
+        "objective": "ce",
+        "temperature": [1, 4],
+        "alpha": [0.5, 1],
+        "batch_size": [8, 16],
+    },
+    "greedy": {"alpha": [1, 0.5], "temperature": {"broad": [1, 4]}},
+}
+
+
+def several(**sections: Any) -> dict[str, Any]:
+    raw = a_study(searches=SEARCHES, learning_rate=[1e-5, 2e-5], **sections)
+    del raw["search"]
+    return raw
+
+
+def problems_of(**searches: Any) -> list[str]:
+    raw = a_study(searches=searches)
+    del raw["search"]
+    with pytest.raises(InputError) as caught:
+        parse_study(raw, place="x.yaml")
+    return [str(problem) for problem in caught.value.problems]
+
+
+# -- what a study may say --------------------------------------------------------------------------
+
+
+def test_each_search_makes_test_cases_and_one_without_a_teacher_has_none() -> None:
+    study = parse_study(several(), place="x.yaml")
+    assert [str(case) for case in cases_of(study)] == [
+        "sentences/big/small/kd",
+        "sentences/big/small/greedy",
+        "sentences/small/erm",
+        "sentences/small/ls",
+    ]
+
+
+def test_a_range_is_evenly_spaced_values() -> None:
+    study = parse_study(several(), place="x.yaml")
+    [ls] = [case for case in cases_of(study) if case.search == "ls"]
+    assert space_of(study, ls).values("smoothing") == (0.1, 0.3, 0.5)
+
+
+def test_a_study_of_several_searches_is_read_again_as_it_was_written() -> None:
+    study = parse_study(several(erm=False), place="x.yaml")
+    again = parse_study(study.model_dump(mode="json"), place="x.yaml")
+    assert again == study
+
+
+def test_test_cases_may_name_their_searches() -> None:
+    study = parse_study(several(test_cases=[{"search": ["kd", "erm"]}]), place="x.yaml")
+    assert [case.search for case in cases_of(study)] == ["kd", "erm"]
+
+
+def test_the_studys_learning_rates_are_those_of_searches_without_their_own() -> None:
+    own = {**SEARCHES, "kd": {**SEARCHES["kd"], "learning_rate": 0.5}}
+    raw = {**several(), "searches": own}
+    study = parse_study(raw, place="x.yaml")
+    rates = {c.search: space_of(study, c).values("learning_rate") for c in cases_of(study)}
+    assert rates == {"kd": (0.5,)} | dict.fromkeys(["greedy", "erm", "ls"], (1e-5, 2e-5))
+
+
+def test_erm_is_short_for_an_exhaustive_search_of_labels() -> None:
+    study = parse_study(a_study(erm=True), place="x.yaml")
+    search = study.every_search[ERM]
+    assert (search.strategy, search.distance) == ("exhaustive", (Labels.kind,))
+    assert search.learning_rate == study.search.learning_rate
+
+
+GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
+
+
+@pytest.mark.parametrize(
+    ("search", "problem"),
+    [
+        (
+            {"strategy": "exhaustiv", "objective": "labels"},
+            "strategy: exhaustiv is not a strategy (did you mean exhaustive?)",
+        ),
+        (
+            {"strategy": "exhaustive", "objective": "label"},
+            "objective: label is not an objective (did you mean labels?)",
+        ),
+        (
+            {"strategy": "exhaustive", "objective": "labels", "alpha": [1, 0.5]},
+            "alpha: it is no part of labels; remove it",
+        ),
+        (
+            {"strategy": "exhaustive", "objective": "labels", "teacher": "t_hs"},
+            "teacher: there is no teacher; remove it",
+        ),
+        (
+            {"strategy": "exhaustive", "objective": "label_smoothing"},
+            "smoothing: label_smoothing needs it: list its values",
+        ),
+        (
+            {"strategy": "exhaustive", "objective": "label_smoothing", "smoothing": [0, 0.5]},
+            "label_smoothing: smoothing lies in (0, 1): at 0 these are labels alone, at 1 none",
+        ),
+        (
+            {"strategy": "exhaustive", "objective": "label_smoothing", "smoothing": [1]},
+            "label_smoothing: smoothing lies in (0, 1): at 0 these are labels alone, at 1 none",
+        ),
+        ({**GRID, "batch_size": ["many"]}, "batch_size[0]: Input should be a valid integer"),
+        (
+            {**GRID, "smoothin": [0.1]},
+            "smoothin: smoothin is not a key here (did you mean smoothing?)",
+        ),
+        ({**GRID, "smoothing": [0.1]}, "smoothing: it is no part of ce; remove it"),
+        (
+            {**GRID, "temperature": {"broad": [1, 2]}},
+            "temperature: exhaustive has no second stage; list the values: [1, 4]",
+        ),
+        ({**GRID, "strategy": "random"}, "trials: random needs it"),
+        ({**GRID, "strategy": "random", "trials": 0}, "random: trials is at least 1"),
+        (
+            {**GRID, "tuned": ["alhpa"]},
+            "tuned[0]: alhpa is not an axis of this search that can be tuned",
+        ),
+        (
+            {
+                **GRID,
+                "alpha": {"from": 0.01, "to": 1, "count": 100},
+                "temperature": {"from": 1, "to": 64, "count": 2000},
+            },
+            "is a grid of 1,400,000, more than 100,000 "
+            "(leave values out, or draw from it: strategy: random)",
+        ),
+    ],
+)
+def test_what_a_search_cannot_be_is_said_at_its_place(search: dict[str, Any], problem: str) -> None:
+    places = (f"x.yaml: searches.one.{problem}", f"x.yaml: searches.one: {problem}")
+    assert [found for found in problems_of(one=search) if found in places], problems_of(one=search)
+
+
+def test_search_and_searches_exclude_each_other() -> None:
+    raw = a_study(searches={"kd": {"alpha": 1}})
+    with pytest.raises(InputError, match="search and searches exclude each other; keep one"):
+        parse_study(raw, place="x.yaml")
+
+
+def test_two_searches_called_erm_are_refused() -> None:
+    raw = several(erm=True)
+    with pytest.raises(InputError, match="erm is short for a search called erm: there are two"):
+        parse_study(raw, place="x.yaml")
+
+
+def test_a_decaying_schedule_makes_epochs_an_ordinary_axis() -> None:
+    raw = several(training={"schedule": "linear"})
+    raw["searches"] = {"kd": {**SEARCHES["kd"], "epochs": [1, 2]}}
+    study = parse_study(raw, place="x.yaml")
+    [case] = cases_of(study)
+    assert case_counts(study, case).students.most == 2 * 2 * 2 * 2 * 2
+
+
+# -- how they are walked ---------------------------------------------------------------------------
+
+
+def walked(raw: dict[str, Any]) -> Agenda:
+    resolved = resolved_of(raw)
+    return search_through(resolved, memory_ledger(resolved), World(seed=4))
+
+
+def test_every_search_of_a_study_ends_and_trains_what_was_counted() -> None:
+    agenda = walked(several())
+    assert agenda.complete
+    for view in agenda.views():
+        bounds = case_counts(agenda.resolved.study, view.case).students
+        assert bounds.fewest <= agenda.trained(view.case) <= bounds.most
+        assert view.finished
+
+
+def test_students_without_a_teacher_wait_for_none() -> None:
+    agenda = Agenda(resolved_of(several()))
+    wanted = {str(request.case): request.stage for request in agenda.requests()}
+    assert wanted["sentences/small/erm"] == wanted["sentences/small/ls"] == "comparison"
+
+
+def test_searches_share_the_trainings_that_they_have_in_common() -> None:
+    twice = {"a": SEARCHES["kd"], "b": {**SEARCHES["kd"], "alpha": [1]}}
+    agenda = walked({**several(), "searches": twice})
+    [a, b] = ({t.key for s in agenda.students(c).values() for t in s} for c in agenda.cases)
+    assert b < a
+
+
+# -- one file each ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def added() -> Iterator[None]:
+    """A loss with two parameters of its own, and a strategy, as a file each would add them."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Margin(Objective, kind="margin"):
+        """Squared hinge of the label's lead, and how far the teacher's probabilities count."""
+
+        width: float
+        share: float = 0.0
+
+        def __post_init__(self) -> None:
+            if self.width <= 0:
+                raise ValueError("width is above 0")
+
+    @loss_of(Margin)
+    def margin(objective: Margin, units: Units) -> Tensor:
+        own_N = units.student.gather(1, units.labels[:, None]).squeeze(1)
+        lead_N = own_N - units.student.mean(dim=1)
+        near = (units.student.softmax(1) - units.teacher.softmax(1)).square().mean()
+        return torch.relu(objective.width - lead_N).square().mean() + objective.share * near
+
+    @dataclass(frozen=True, kw_only=True)
+    class Half(Strategy, name="half"):
+        """Every second value of each axis, exhaustively."""
+
+        step: int = 2
+
+        def __call__(self, space: Space, scores: Scores) -> Progress:
+            axes = (
+                tuple(type(axis)(name=axis.name, values=axis.values[:: self.step]) for axis in some)
+                for some in (space.compared, space.tuned)
+            )
+            return Exhaustive()(
+                Space(**dict(zip(("compared", "tuned"), axes, strict=True))), scores
+            )
+
+    yield
+    del Objective.kinds["margin"], LOSSES[Margin], Strategy.named["half"]
+
+
+@pytest.mark.usefixtures("added")
+def test_a_loss_and_a_strategy_of_ones_own_appear_everywhere(tmp_path: Path) -> None:
+    raw = tiny_study(
+        searches={
+            "own": {
+                "strategy": "half",
+                "objective": "margin",
+                "width": [1, 2, 3],
+                "share": [0.5],
+            }
+        },
+        learning_rate=[1e-2],
+    )
+    del raw["search"]
+    (tmp_path / "own.yaml").write_text(json.dumps(raw))
+    assert "width is above 0" in str(kdsearch("validate", edited(tmp_path, raw, width=[0])).err)
+    plan = json.loads(kdsearch("plan", tmp_path / "own.yaml", "--json").out)
+    assert plan["students"] == {"fewest": 2, "most": 2}  # widths 1 and 3
+
+    folder = tmp_path / "run"
+    ledger, agenda = begin(folder, raw)
+    run_study(ledger, agenda, run_training)
+    assert agenda.complete
+    students = [o.training for o in ledger.outcomes() if isinstance(o.training, StudentTraining)]
+    assert {t.objective.parameters["width"] for t in students} == {1.0, 3.0}
+
+    assert kdsearch("report", folder).code == 0
+    report = json.loads((folder / "report" / "report.json").read_text())
+    winner = report["cases"][0]["winner"]["choice"]
+    assert winner["width"] in (1.0, 3.0)
+    assert winner["share"] == 0.5
+    explained = kdsearch("explain", folder).out
+    assert "width=1" in explained
+    assert "width=3" in explained
+    assert kdsearch("verify", folder).code == 0
+    url = f"sqlite:///{tmp_path / 'mirror.db'}"
+    Mirror(url).update(Agenda(ledger.resolved(), ledger.results()), Ledger(folder))
+    trials = optuna.load_study(study_name="tiny/sentences/big/small/own", storage=url).trials
+    assert {trial.params["width"] for trial in trials} == {1.0, 3.0}
+    assert kdsearch("export", folder, "own", "--to", tmp_path / "student").code == 0
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "| width | " in card
+
+
+def edited(folder: Path, raw: dict[str, Any], **axes: Any) -> Path:
+    other = {**raw, "searches": {"own": {**raw["searches"]["own"], **axes}}}
+    (folder / "edited.yaml").write_text(json.dumps(other))
+    return folder / "edited.yaml"
