@@ -35,6 +35,7 @@ from kdsearch.analysis import (
     gain,
     share_not_above_zero,
 )
+from kdsearch.analysis.gains import NoGainError
 from kdsearch.analysis.paper import REWARDS, ROWS, paper_row
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
@@ -229,17 +230,23 @@ def test_deciles_agree_with_the_inclusive_quantiles_of_the_standard_library() ->
     assert (found[0], found[10]) == (min(values), max(values))
 
 
+def reason(target: Tested | None, baseline: Tested | None) -> LeftOut:
+    with pytest.raises(NoGainError) as caught:
+        gain(target, baseline)
+    return caught.value.reason
+
+
 def test_a_gain_is_relative_to_the_baseline() -> None:
     assert gain(at(0.75), at(0.5)) == Relative(gain=0.5, spread=None)
 
 
 def test_a_gain_without_a_score_on_a_side_is_left_out() -> None:
-    assert gain(None, at(0.5)) is LeftOut.UNSCORED
-    assert gain(at(0.5), None) is LeftOut.UNSCORED
+    assert reason(None, at(0.5)) is LeftOut.UNSCORED
+    assert reason(at(0.5), None) is LeftOut.UNSCORED
 
 
 def test_a_gain_over_zero_is_left_out() -> None:
-    assert gain(at(0.5), at(0.0)) is LeftOut.ZERO_BASELINE
+    assert reason(at(0.5), at(0.0)) is LeftOut.ZERO_BASELINE
 
 
 def test_a_share_counts_gains_of_exactly_zero() -> None:

@@ -12,7 +12,7 @@ from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScor
 from kdsearch.analysis.comparisons import chosen_over_erm
 from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
-from kdsearch.analysis.gains import LeftOut
+from kdsearch.analysis.gains import NoGainError
 from kdsearch.analysis.scores import contenders, score_on_test, tested, value_label
 from kdsearch.search import (
     CHECKPOINT,
@@ -158,7 +158,6 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
     teachers = teacher_scores(agenda, view)
     erm = tuned_erm(agenda, view)
-    over_erm = chosen_over_erm(agenda, view)
     return CaseResult(
         case=view.case,
         state=state,
@@ -172,7 +171,7 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
         stable=_second_phase(agenda, view, phase2.stable, phase2.stable_tuned) if phase2 else None,
         lazy=_second_phase(agenda, view, phase2.lazy, phase2.lazy_tuned) if phase2 else None,
         erm=erm,
-        over_erm=None if isinstance(over_erm, LeftOut) else over_erm.gain,
+        over_erm=_over_erm(agenda, view),
         gap_closed=gap_closed(winner, erm, teachers),
         size=size_of([results[key] for key in trainings.students]),
         failures=failures(agenda, every),
@@ -182,6 +181,13 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
             spent("student", (results[key] for key in trainings.students)),
         ),
     )
+
+
+def _over_erm(agenda: Agenda, view: CaseView) -> float | None:
+    try:
+        return chosen_over_erm(agenda, view).gain
+    except NoGainError:
+        return None
 
 
 def gap_closed(

@@ -1,4 +1,7 @@
-"""What Figures 1, 2 and 3 compare: each function gives the gain in one test case."""
+"""What Figures 1, 2 and 3 compare: each function gives the gain in one test case.
+
+Where a case has no such comparison they raise `NoGainError`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView
 from kdsearch.analysis.erm import tuned_erm
-from kdsearch.analysis.gains import Comparison, Gain, LeftOut, compare, gain
+from kdsearch.analysis.gains import Comparison, LeftOut, NoGainError, Relative, compare, gain
 from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA
 from kdsearch.analysis.scores import (
     Contenders,
@@ -41,31 +44,29 @@ def figure_1(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...
     )
 
 
-def best_over_worst(agenda: Agenda, view: CaseView) -> Gain:
+def best_over_worst(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 1: the best candidate over the worst, both by test score."""
     found = _candidates(agenda, view)
-    return found if isinstance(found, LeftOut) else gain(found.best, found.worst)
+    return gain(found.best, found.worst)
 
 
-def best_over_random(agenda: Agenda, view: CaseView) -> Gain:
+def best_over_random(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 1: the best candidate over one drawn from the candidates."""
     found = _candidates(agenda, view)
-    if isinstance(found, LeftOut):
-        return found
     return gain(found.best, found.drawn(draw_seed(agenda, view.case, "figure 1")))
 
 
-def best_over_expectation(agenda: Agenda, view: CaseView) -> Gain:
+def best_over_expectation(agenda: Agenda, view: CaseView) -> Relative:
     """Beside Figure 1: the best candidate over the mean of all, free of the draw's luck."""
     found = _candidates(agenda, view)
-    return found if isinstance(found, LeftOut) else gain(found.best, found.expectation)
+    return gain(found.best, found.expectation)
 
 
 def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 2: each parameter's alternatives over its default, and α in two readings."""
     space = agenda.resolved.study.every_search[search].space()
     views = agenda.views_of(search)
-    rows: dict[str, Callable[[CaseView], Gain]] = {}
+    rows: dict[str, Callable[[CaseView], Relative]] = {}
     names = [axis.name for axis in space.compared]
     if ALPHA in names and len(space.values(ALPHA)) > 1:
         alpha = value_label(ALPHA, space.values(ALPHA)[0])
@@ -81,35 +82,27 @@ def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...
     return tuple(compare(label, views, in_case, figure=2) for label, in_case in rows.items())
 
 
-def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Gain:
+def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Relative:
     """Figure 2: an alternative over the default, as the traversal met them."""
     found = _decision(view, axis)
-    if isinstance(found, LeftOut):
-        return found
     target = next((c for c in found.candidates if c.value == alternative), None)
     if target is None:
-        return LeftOut.ABSENT
+        raise NoGainError(LeftOut.ABSENT)
     return gain(
         score_on_test(agenda, view, target.tuned),
         score_on_test(agenda, view, found.candidates[0].tuned),
     )
 
 
-def selected_alpha(agenda: Agenda, view: CaseView) -> Gain:
+def selected_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2: the α of the highest validation score, the default included, over the default."""
-    found = _scored_alphas(agenda, view)
-    if isinstance(found, LeftOut):
-        return found
-    decision, default, _ = found
+    decision, default, _ = _scored_alphas(agenda, view)
     return gain(score_on_test(agenda, view, decision.winner.tuned), default)
 
 
-def maximum_alpha(agenda: Agenda, view: CaseView) -> Gain:
+def maximum_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2, as the paper's row seems to be: the maximum by test score over all α."""
-    found = _scored_alphas(agenda, view)
-    if isinstance(found, LeftOut):
-        return found
-    _, default, others = found
+    _, default, others = _scored_alphas(agenda, view)
     scored = others if default is None else [default, *others]
     return gain(max(scored, key=lambda tested: tested.mean), default)
 
@@ -127,20 +120,18 @@ def figure_3(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...
     )
 
 
-def best_over_lazy(agenda: Agenda, view: CaseView) -> Gain:
+def best_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 3: the best candidate, frozen before the second phase, over the lazy baseline."""
     return _over_second_phase(agenda, view, "lazy")
 
 
-def best_over_another_random(agenda: Agenda, view: CaseView) -> Gain:
+def best_over_another_random(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 3: the best candidate over a draw of its own, not that of Figure 1."""
     found = _traversed(agenda, view)
-    if isinstance(found, LeftOut):
-        return found
     return gain(found.best, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
-def best_over_stable(agenda: Agenda, view: CaseView) -> Gain:
+def best_over_stable(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 3: the best candidate, frozen before the second phase, over the stable one."""
     return _over_second_phase(agenda, view, "stable")
 
@@ -154,21 +145,14 @@ def stable_over_others(agenda: Agenda, search: str | None = None) -> tuple[Compa
     )
 
 
-def stable_over_lazy(agenda: Agenda, view: CaseView) -> Gain:
+def stable_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the lazy baseline."""
-    stable, lazy = _second_phase(agenda, view, "stable"), _second_phase(agenda, view, "lazy")
-    if isinstance(stable, LeftOut):
-        return stable
-    return lazy if isinstance(lazy, LeftOut) else gain(stable, lazy)
+    return gain(_second_phase(agenda, view, "stable"), _second_phase(agenda, view, "lazy"))
 
 
-def stable_over_random(agenda: Agenda, view: CaseView) -> Gain:
+def stable_over_random(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the draw of Figure 3."""
     stable, found = _second_phase(agenda, view, "stable"), _traversed(agenda, view)
-    if isinstance(stable, LeftOut):
-        return stable
-    if isinstance(found, LeftOut):
-        return found
     return gain(stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
@@ -184,31 +168,29 @@ def over_erm(agenda: Agenda, search: str | None = None) -> tuple[Comparison, Com
     )
 
 
-def chosen_over_erm(agenda: Agenda, view: CaseView) -> Gain:
+def chosen_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     """What the traversal chose over the student without a teacher, each by validation."""
     erm = _erm(agenda, view)
-    if isinstance(erm, LeftOut):
-        return erm
     if view.blocked is not None:
-        return LeftOut.BLOCKED
+        raise NoGainError(LeftOut.BLOCKED)
     if view.progress is None or not view.traversed:
-        return LeftOut.UNFINISHED
+        raise NoGainError(LeftOut.UNFINISHED)
     return gain(score_on_test(agenda, view, view.progress.winner.tuned), erm)
 
 
-def stable_over_erm(agenda: Agenda, view: CaseView) -> Gain:
+def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the student without a teacher."""
-    erm, stable = _erm(agenda, view), _second_phase(agenda, view, "stable")
-    if isinstance(erm, LeftOut):
-        return erm
-    return stable if isinstance(stable, LeftOut) else gain(stable, erm)
+    erm = _erm(agenda, view)
+    return gain(_second_phase(agenda, view, "stable"), erm)
 
 
-def _erm(agenda: Agenda, view: CaseView) -> Tested | LeftOut | None:
+def _erm(agenda: Agenda, view: CaseView) -> Tested | None:
     if view.case.teacher is None or agenda.without_teacher(view.case) is None:
-        return LeftOut.ABSENT
+        raise NoGainError(LeftOut.ABSENT)
     found = tuned_erm(agenda, view)
-    return LeftOut.UNFINISHED if found is None else found.tested
+    if found is None:
+        raise NoGainError(LeftOut.UNFINISHED)
+    return found.tested
 
 
 def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
@@ -216,62 +198,62 @@ def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
     return f"{agenda.resolved.study.seed}/{case}/random of {purpose}"
 
 
-def _traversed(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
+def _traversed(agenda: Agenda, view: CaseView) -> Contenders:
     if view.blocked is not None:
-        return LeftOut.BLOCKED
+        raise NoGainError(LeftOut.BLOCKED)
     found = contenders(agenda, view)
-    return LeftOut.UNFINISHED if found is None else found
+    if found is None:
+        raise NoGainError(LeftOut.UNFINISHED)
+    return found
 
 
-def _candidates(agenda: Agenda, view: CaseView) -> Contenders | LeftOut:
+def _candidates(agenda: Agenda, view: CaseView) -> Contenders:
     """The candidates of a case in which at least two can be compared."""
     found = _traversed(agenda, view)
-    if isinstance(found, LeftOut) or found.comparable:
-        return found
-    return LeftOut.ABSENT if found.choices < 2 else LeftOut.UNSCORED
+    if not found.comparable:
+        raise NoGainError(LeftOut.ABSENT if found.choices < 2 else LeftOut.UNSCORED)
+    return found
 
 
-def _decision(view: CaseView, axis: str) -> Decision | LeftOut:
+def _decision(view: CaseView, axis: str) -> Decision:
     """The decision on an axis: α's is taken in every case, but may have one value only."""
     if axis not in view.space.names or len(view.space.values(axis)) < 2:
-        return LeftOut.ABSENT
+        raise NoGainError(LeftOut.ABSENT)
     if view.blocked is not None:
-        return LeftOut.BLOCKED
+        raise NoGainError(LeftOut.BLOCKED)
     progress = view.progress
     if progress is None:
-        return LeftOut.UNFINISHED
+        raise NoGainError(LeftOut.UNFINISHED)
     decision = progress.decision(axis)
     if decision is not None:
         return decision
     order = [each.name for each in view.space.compared]
     now = progress.comparing.axis if progress.comparing else None
     ahead = now is not None and order.index(axis) >= order.index(now)
-    return LeftOut.UNFINISHED if ahead else LeftOut.ABSENT
+    raise NoGainError(LeftOut.UNFINISHED if ahead else LeftOut.ABSENT)
 
 
-def _scored_alphas(
-    agenda: Agenda, view: CaseView
-) -> tuple[Decision, Tested | None, list[Tested]] | LeftOut:
+def _scored_alphas(agenda: Agenda, view: CaseView) -> tuple[Decision, Tested | None, list[Tested]]:
     """The decision on α, the default's test score and those of the alternatives that have one."""
     decision = _decision(view, ALPHA)
-    if isinstance(decision, LeftOut):
-        return decision
     default, *others = (score_on_test(agenda, view, c.tuned) for c in decision.candidates)
     scored = [score for score in others if score is not None]
-    return (decision, default, scored) if scored else LeftOut.UNSCORED
+    if not scored:
+        raise NoGainError(LeftOut.UNSCORED)
+    return decision, default, scored
 
 
-def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Tested | LeftOut | None:
+def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Tested | None:
     if view.blocked is not None:
-        return LeftOut.BLOCKED
+        raise NoGainError(LeftOut.BLOCKED)
     if view.phase2 is None:
-        return LeftOut.UNFINISHED
+        raise NoGainError(LeftOut.UNFINISHED)
     tuned = view.phase2.stable_tuned if name == "stable" else view.phase2.lazy_tuned
-    return LeftOut.UNFINISHED if tuned is None else score_on_test(agenda, view, tuned)
+    if tuned is None:
+        raise NoGainError(LeftOut.UNFINISHED)
+    return score_on_test(agenda, view, tuned)
 
 
-def _over_second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Gain:
-    found, other = _traversed(agenda, view), _second_phase(agenda, view, name)
-    if isinstance(found, LeftOut):
-        return found
-    return other if isinstance(other, LeftOut) else gain(found.best, other)
+def _over_second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Relative:
+    found = _traversed(agenda, view)
+    return gain(found.best, _second_phase(agenda, view, name))

@@ -33,6 +33,14 @@ class LeftOut(StrEnum):
     """A gain over 0 is not defined."""
 
 
+class NoGainError(Exception):
+    """A case has no such comparison; `reason` says why."""
+
+    def __init__(self, reason: LeftOut) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True, kw_only=True)
 class Relative:
     """A relative gain: that of the mean scores, and how far the seeds lie apart."""
@@ -40,9 +48,6 @@ class Relative:
     gain: float
     spread: float | None
     """The standard deviation of the gains under each seed; None of a single seed."""
-
-
-Gain = Relative | LeftOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +93,12 @@ class Comparison:
         return self.deciles[5] if self.deciles else None
 
 
-def gain(target: Tested | None, baseline: Tested | None) -> Gain:
-    """(target − baseline) / baseline on the test set (§4), or why there is none."""
+def gain(target: Tested | None, baseline: Tested | None) -> Relative:
+    """(target − baseline) / baseline on the test set (§4). Raises `NoGainError`."""
     if target is None or baseline is None:
-        return LeftOut.UNSCORED
+        raise NoGainError(LeftOut.UNSCORED)
     if float(baseline.mean) == 0:
-        return LeftOut.ZERO_BASELINE
+        raise NoGainError(LeftOut.ZERO_BASELINE)
     pairs = list(zip(target.by_seed, baseline.by_seed, strict=True))
     several = len(pairs) > 1 and all(baseline.by_seed)
     return Relative(
@@ -119,17 +124,18 @@ def _decile(ordered: Sequence[float], k: int) -> float:
 def compare(
     label: str,
     views: Iterable[CaseView],
-    in_case: Callable[[CaseView], Gain],
+    in_case: Callable[[CaseView], Relative],
     *,
     figure: int | None = None,
 ) -> Comparison:
-    """The row of the comparison that `in_case` makes in each test case."""
+    """The row of the comparison that `in_case` makes in each test case, or raises why not."""
     gains = []
     left_out: dict[LeftOut, int] = {}
     for view in views:
-        found = in_case(view)
-        if isinstance(found, LeftOut):
-            left_out[found] = left_out.get(found, 0) + 1
+        try:
+            found = in_case(view)
+        except NoGainError as error:
+            left_out[error.reason] = left_out.get(error.reason, 0) + 1
         else:
             gains.append(CaseGain(case=view.case, gain=found.gain, spread=found.spread))
     values = [each.gain for each in gains]

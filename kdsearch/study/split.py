@@ -36,7 +36,8 @@ def group_of(columns: Columns, row: Row) -> str:
 def group_name(columns: Columns) -> str:
     """The column, or columns, by which rows belong together."""
     own = columns.text[SPECS[columns.task].group_column]
-    return f"{own} and {columns.group}" if columns.group else own
+    named = columns.group not in (None, own)
+    return f"{own} and {columns.group}" if named else own
 
 
 class Drawing:
