@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -31,7 +32,7 @@ from kdsearch.search import (
     Strategy,
 )
 from kdsearch.search.strategies.exhaustive import Exhaustive
-from kdsearch.study import ERM, parse_study, space_of
+from kdsearch.study import ERM, effective_settings, parse_study, space_of
 from kdsearch.study import test_cases as cases_of
 
 SEARCHES: dict[str, Any] = {
@@ -195,6 +196,20 @@ def test_a_decaying_schedule_makes_epochs_an_ordinary_axis() -> None:
     study = parse_study(raw, place="x.yaml")
     [case] = cases_of(study)
     assert case_counts(study, case).students.most == 2 * 2 * 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stops"), [([1, 2, 3], None), ([1, 3], (1, 3)), (4, (4,)), ([2], (2,))]
+)
+def test_at_a_constant_rate_one_training_stands_for_every_number_of_epochs(
+    epochs: Any, stops: tuple[int, ...] | None
+) -> None:
+    raw = {**several(), "searches": {"kd": {**SEARCHES["kd"], "epochs": epochs}}}
+    study = parse_study(raw, place="x.yaml")
+    [case] = cases_of(study)
+    settings = effective_settings(study, case, "student")
+    assert (settings.epochs, settings.stops) == (np.max(epochs), stops)
+    assert case_counts(study, case).students.most == 2 * 2 * 2 * 2
 
 
 # -- how they are walked ---------------------------------------------------------------------------

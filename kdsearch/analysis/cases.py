@@ -57,6 +57,8 @@ class Evaluated:
     temperature: float | None
     """The tuned τ_t; None where it is inactive, or where no trial has a score."""
     learning_rate: float | None
+    epoch: int | None
+    """Of the best trial under the first seed, the best one by validation."""
     trials: int
     key: str | None
     """Of the best trial's training, under the first seed."""
@@ -293,6 +295,7 @@ def evaluated(
 ) -> Evaluated:
     """A tuned choice with the scores of its best trial."""
     best = tuned.best
+    key = agenda.training(view, best).key if best else None
     found = score_on_test(agenda, view, tuned)
     return Evaluated(
         choice=choice,
@@ -305,9 +308,15 @@ def evaluated(
         else (),
         temperature=best.get("temperature") if best else None,
         learning_rate=best.get("learning_rate") if best else None,
+        epoch=_best_epoch(agenda, key),
         trials=len(tuned.trials),
-        key=agenda.training(view, best).key if best else None,
+        key=key,
     )
+
+
+def _best_epoch(agenda: Agenda, key: str | None) -> int | None:
+    outcome = agenda.results[key] if key else None
+    return outcome.best_epoch if outcome else None
 
 
 def _tried(agenda: Agenda, view: CaseView, trial: Trial) -> Tried:

@@ -38,6 +38,7 @@ from kdsearch.study import (
     known_rows,
     label_count,
     load_study,
+    nested_epochs,
     readable_size,
     search_of,
     task_of,
@@ -121,6 +122,7 @@ def _facts(
             {
                 "case": str(c.case),
                 "students": _range(c.students),
+                "nested_epochs": nested_epochs(study, c.case),
                 **_other_inner(study, c.case),
                 "seconds": _range(c.students, took[c.case]["student"]) if took else None,
             }
@@ -248,6 +250,12 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     if facts["caches"]:
         out.print(_teachers_table(facts))
     out.print(f"students in all: {_words(facts['students'])}")
+    nested = [case["nested_epochs"] for case in facts["cases"] if case["nested_epochs"]]
+    if nested:
+        out.print(
+            f"  (at a constant rate one training stands for all of its epochs: without that, up to "
+            f"{max(map(len, nested))} times as many)"
+        )
     out.print(f"teachers to fine-tune: {facts['teachers']}, shared by the cases of a data set")
     out.print(f"passes of teachers over a split: {_words(facts['outputs'])}")
     lowest = Checkpoint.LOWEST_LOSS.value

@@ -36,12 +36,15 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
         rate = None if winner.learning_rate is None else f"{winner.learning_rate:g}"
         test = score(winner.test) + (f" ± {score(winner.spread)}" if seeds else "")
         rows.append(
-            (case.case, winner.choice, rate, score(winner.validation), test, percent(case.over_erm))
+            (
+                *(case.case, winner.choice, rate, winner.epoch),
+                *(score(winner.validation), test, percent(case.over_erm)),
+            )
         )
-    headers = ["test case", "chosen", "learning rate", "validation", "test", "over ERM, %"]
+    headers = ["test case", "chosen", "learning rate", "epoch", "validation", "test", "over ERM, %"]
     return [
         "## What each search chose",
-        "By validation score, its learning rate too. The gain is over the same student that learns "
-        "from the labels alone (ERM), on test.",
+        "By validation score, learning rate and epoch too. The gain is over the same student that "
+        "learns from the labels alone (ERM), on test.",
         table(headers, rows),
     ]

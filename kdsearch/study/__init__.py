@@ -6,6 +6,7 @@ from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
     asked_layers,
     effective_settings,
+    nested_epochs,
     place_of,
     rates,
     search_of,
@@ -131,6 +132,7 @@ __all__ = [
     "largest_score",
     "load_study",
     "named_layers",
+    "nested_epochs",
     "parse_study",
     "passed_weights",
     "place_of",

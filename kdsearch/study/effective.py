@@ -20,6 +20,7 @@ Axes = Mapping[str, tuple[Value, ...]]
 """The values of axes, by their names."""
 _TOGETHER = ("optimizer", "momentum", "nesterov", "epochs", "schedule", "warmup")
 """The axes of which a value may not go with one of another."""
+EPOCHS = "epochs"
 _OPTIMIZERS = {section: name for name, (section, _) in SECTIONS.items()}
 
 
@@ -53,7 +54,29 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
     teacher = teacher_of(study, case)
     given = tuple(teacher.given) if teacher else ()
     space = search_of(study, case).space(given, rates(study, case))
+    if nested_epochs(study, case):
+        compared, tuned = (
+            tuple(axis for axis in axes if axis.name != EPOCHS)
+            for axes in (space.compared, space.tuned)
+        )
+        space = replace(space, compared=compared, tuned=tuned)
     return replace(space, inner=inner) if inner else space
+
+
+def nested_epochs(study: Study, case: TestCase) -> tuple[int, ...] | None:
+    """The values of an axis of epochs, ascending, where one training stands for them all.
+
+    At a constant rate without warm-up the first epochs of a training are a training of that many
+    epochs. None where there is no such axis, or where it is one like the others.
+    """
+    axes = search_of(study, case).axes
+    every = {"schedule": study.training.schedule, "warmup": study.training.warmup}
+    for _, change in _changes(study, case, "student"):
+        every |= {name: value for name, value in change.items() if name in every}
+    constant = every == {"schedule": "constant", "warmup": 0}
+    if EPOCHS not in axes or not constant or axes.keys() & every.keys():
+        return None
+    return tuple(sorted(axes[EPOCHS]))
 
 
 def effective_settings(study: Study, case: TestCase, role: Role) -> TrainingSettings:
@@ -62,7 +85,12 @@ def effective_settings(study: Study, case: TestCase, role: Role) -> TrainingSett
     A student's own win over its data set's, and a teacher's do, which its outputs share. Raises
     pydantic's `ValidationError` where they do not go together.
     """
-    return study.training.but(*(change for _, change in _changes(study, case, role)))
+    changes = [change for _, change in _changes(study, case, role)]
+    nested = nested_epochs(study, case) if role == "student" else None
+    if nested is not None:
+        every = nested == tuple(range(1, nested[-1] + 1))
+        changes.append({EPOCHS: nested[-1], "stops": None if every else nested})
+    return study.training.but(*changes)
 
 
 def source_of(study: Study, case: TestCase, role: Role, setting: str) -> str:
