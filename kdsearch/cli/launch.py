@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -20,8 +18,8 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, used
 from kdsearch.cli.address import Address, find_address
-from kdsearch.cli.automatic import INCOMPLETE, exit_code, in_job, launched_by_person
-from kdsearch.cli.code import name_own_code, own_code, preflight_trusting, with_meant_code
+from kdsearch.cli.automatic import exit_code, in_job, launched_by_person
+from kdsearch.cli.code import name_own_code, preflight_trusting
 from kdsearch.cli.job import launch_there
 from kdsearch.cli.options import (
     Models,
@@ -36,28 +34,22 @@ from kdsearch.cli.options import (
     say_of_data,
     study_models,
 )
-from kdsearch.cli.reporting import last_report, reporting
-from kdsearch.cli.stop import give_up, parse_deadline, resume_hint, stoppable
-from kdsearch.cli.submission import cluster_path, job_metadata, options_there
-from kdsearch.distill import forward_preflight, limit_gpu, run_training, run_trusting, tight
+from kdsearch.cli.reporting import last_report
+from kdsearch.cli.running import Run
+from kdsearch.cli.stop import parse_deadline, stoppable
+from kdsearch.cli.submission import cluster_path, options_there
 from kdsearch.driver import (
     Deadline,
     Watch,
     duration,
-    estimate,
-    note_launch,
     open_study,
-    present,
-    run_search,
     version_changes,
 )
-from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, layout, storage_error
-from kdsearch.study import Preflight, Study, installed_versions, load_study
+from kdsearch.study import Study, installed_versions, load_study
 
 if TYPE_CHECKING:
-    from kdsearch.engine.ray_tune import Cluster
     from kdsearch.mirror import Mirror
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -158,6 +150,32 @@ def launch(
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
+    _search(
+        ledger,
+        study,
+        place=str(study_file),
+        data_dir=data_dir,
+        accept=lambda: accept_changes or _asked(),
+        storage=storage,
+        where=where,
+        max_slots=max_slots,
+        deadline=ends,
+    )
+
+
+def _search(
+    ledger: Ledger,
+    study: Study,
+    *,
+    place: str,
+    data_dir: Path | None,
+    accept: Callable[[], bool],
+    storage: Mirror | None,
+    where: Address | None,
+    max_slots: int | None,
+    deadline: Deadline | None,
+) -> None:
+    """Run the search in the ledger's folder to its end, from here or in its Ray."""
     out = console()
     check_folder(ledger)
     ledger.prepare()
@@ -165,44 +183,40 @@ def launch(
     with (
         _disk_in_words(ledger.folder),
         driver_lock(ledger.folder, taken_over=_taken_over),
-        stoppable(ledger, out, ends),
+        stoppable(ledger, out, deadline),
     ):
         if ledger.stopped_by_person() and not launched_by_person(os.environ):
             print(_stays_stopped(ledger), file=sys.stderr)
             return
         ledger.forget_stop()
-        name_own_code(study, str(study_file), out.print)
+        name_own_code(study, place, out.print)
+        look = preflight_trusting(study)
         agenda = open_study(
-            ledger,
-            study,
-            data_dir=data_dir,
-            place=str(study_file),
-            look=preflight_trusting(study),
-            say=out.print,
-            accept=lambda: accept_changes or _asked(),
+            ledger, study, data_dir=data_dir, place=place, look=look, say=out.print, accept=accept
         )
         _tell_what_is_known(agenda, ledger, out)
         with _mirrored(storage, agenda, ledger, out) as watches:
+            run = Run(
+                agenda=agenda,
+                ledger=ledger,
+                study=study,
+                place=place,
+                out=out,
+                watches=watches,
+                deadline=deadline,
+            )
             if agenda.complete:
                 out.print("nothing is left to run")
+            elif where is None:
+                run.in_process()
             else:
-                _run(
-                    agenda,
-                    ledger,
-                    study,
-                    place=str(study_file),
-                    where=where,
-                    max_slots=max_slots,
-                    out=out,
-                    watches=watches,
-                    deadline=ends,
-                )
+                run.on_ray(where, max_slots)
         report = last_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
     if report:
         print_answer(agenda)
         out.print(f"report: {report}")
-    _exit(agenda, ledger, ends)
+    _exit(agenda, ledger, deadline)
 
 
 def _tell_what_is_known(agenda: Agenda, ledger: Ledger, out: Console) -> None:
@@ -256,129 +270,6 @@ def _mirrored(
         yield (watch,)
     finally:
         watch.close()
-
-
-def _run(
-    agenda: Agenda,
-    ledger: Ledger,
-    study: Study,
-    *,
-    place: str,
-    where: Address | None,
-    max_slots: int | None,
-    out: Console,
-    watches: Sequence[Watch],
-    deadline: Deadline | None,
-) -> None:
-    code = frozenset(own_code(study))
-    resolved = with_meant_code(present(agenda.resolved), place)
-    worker = Worker(
-        folder=ledger.folder,
-        run_training=partial(run_trusting, code, run_training),
-        limit=limit_gpu,
-    )
-
-    def search(engine: Engine, *more: Watch) -> None:
-        every = (*watches, *more)
-        with reporting(ledger, out.print):
-            run_search(agenda, ledger, engine, console=out, watches=every, deadline=deadline)
-
-    def say(line: str) -> None:
-        out.print(line)
-        note_launch(ledger, line)
-
-    def run_models(where: str, run: Callable[..., Preflight]) -> None:
-        """Run the models where there is room for them, if there was none before."""
-        before = ledger.preflight()
-        if before is None or before.forward:
-            return
-        say(f"running each model on two rows, {where}")
-        found = run(before, resolved, ledger, place)
-        ledger.write_preflight(found)
-        for doubt in found.doubts[len(before.doubts) :]:
-            out.print(f"doubtful: {doubt}")
-
-    if where is None:
-        run_models("in this process", partial(run_trusting, code, forward_preflight))
-        search(InProcessEngine(worker=worker))
-        return
-    # Ray takes a second to import, which commands that only read files do not need.
-    from kdsearch.engine.ray_tune import (
-        Metrics,
-        RayTuneEngine,
-        connect,
-        kinds,
-        run_on_worker,
-        slot_check,
-        watch_health,
-        watch_nodes,
-    )
-
-    note_launch(ledger, "connecting to Ray")
-    # Ray ends this process without a word if it dies while we connect.
-    out.print(f"Ray: {where}; should it die, go on with the same command")
-    connection = connect(
-        None if where.kind == "local" else where.value,
-        resources=study.resources,
-        threads=study.training.cpu_threads,
-        source=where.source,
-        say=say,
-        metadata=job_metadata(study.name, len(agenda.cases), str(ledger.folder)),
-    )
-    with ExitStack() as stack:
-        cluster = stack.enter_context(connection)
-        stack.enter_context(watch_health(lambda what: give_up(ledger, out, what)))
-        if where.kind == "cluster":
-            note_launch(ledger, "looking at the nodes")
-            cluster = stack.enter_context(watch_nodes(cluster, resolved, ledger, out.print))
-        else:
-            ledger.forget_nodes()
-        _tell_what_there_is(cluster, agenda, ledger, place, out)
-        # A local Ray does not grow. Of several kinds of slots the one or the other has room there.
-        most = cluster.slots if where.kind == "local" and len(kinds(cluster.needed)) == 1 else None
-        engine = RayTuneEngine(
-            worker=worker,
-            cluster=cluster,
-            seconds=study.resources.hours * 3600,
-            max_slots=max_slots or most,
-            check=slot_check(cluster),
-            title=f"kdsearch[{study.name}]",
-        )
-
-        def seconds_left() -> tuple[float, float] | None:
-            return estimate(agenda, max(1, len(engine.fleet.slots))).seconds
-
-        try:
-            run_models(
-                "on a worker",
-                partial(run_on_worker, cluster, run_trusting, code, forward_preflight),
-            )
-            search(engine, Metrics(agenda, lambda: engine.fleet, seconds_left))
-        except EngineError as error:
-            out.print(f"kdsearch: {error}")
-            resume_hint(out)
-            raise typer.Exit(INCOMPLETE) from None
-
-
-def _tell_what_there_is(
-    cluster: Cluster, agenda: Agenda, ledger: Ledger, place: str, out: Console
-) -> None:
-    """Say where the search can be watched, for how many trainings there is room, and on what."""
-    from kdsearch.engine.ray_tune import gpu_memory, kinds, room, words
-
-    if cluster.dashboard:
-        out.print(f"Ray dashboard: {cluster.dashboard}")
-        if cluster.token:
-            out.print(f"  it asks for a token: {cluster.token}")
-    for roles in kinds(cluster.needed).values():
-        needs = cluster.needed[roles[0]]
-        slots = count(room(needs, cluster.left_out), "training")
-        of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
-        out.print(f"{slots}{of} at once, each on {needs}")
-    out.print(f"`kdsearch status {shlex.quote(str(ledger.folder))} --watch` watches")
-    taken = {role: needs.gpus for role, needs in cluster.needed.items()}
-    for line in tight(present(agenda.resolved), place, taken, gpu_memory(cluster)):
-        out.print(f"doubtful: {line}")
 
 
 def _stays_stopped(ledger: Ledger) -> str:
