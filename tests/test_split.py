@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kdsearch.errors import InputError
 from kdsearch.study import SPECS
 from kdsearch.study.load import parse_study
-from kdsearch.study.resolve import Resolved, ResolvedDataset, resolve
+from kdsearch.study.resolve import resolve
+from kdsearch.study.resolved import Resolved, ResolvedDataset
 from kdsearch.study.rows import DataRows, read_dataset
 from kdsearch.study.schema import Dataset
 

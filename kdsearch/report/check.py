@@ -67,13 +67,13 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
 
 def _doubt(agenda: Agenda, written: Any) -> str | None:
     """Why a report need not be what this kdsearch makes of the outcomes."""
-    if isinstance(written, dict) and written.get("format") in range(1, FORMAT):
-        return f"report.json has the format {written['format']}, and now that is {FORMAT}"
     if not agenda.complete:
         return "the search is not complete"
     began = agenda.resolved.versions.get("kdsearch", "of another version")
     if began != kdsearch.__version__:
         return f"the study was begun by kdsearch {began}"
+    if isinstance(written, dict) and written.get("format") in range(1, FORMAT):
+        return f"report.json has the format {written['format']}, and now that is {FORMAT}"
     return None
 
 

@@ -18,6 +18,7 @@ from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
 from kdsearch.study.layers import Layers, kept_layers, named_layers, shown_layers
 from kdsearch.study.load import load_study, parse_study, shipped_studies
+from kdsearch.study.model_files import weight_files
 from kdsearch.study.preflight import (
     SAMPLE,
     DatasetFacts,
@@ -28,7 +29,8 @@ from kdsearch.study.preflight import (
     TeacherSample,
     preflight_digest,
 )
-from kdsearch.study.resolve import (
+from kdsearch.study.resolve import resolve
+from kdsearch.study.resolved import (
     FORMAT,
     READABLE,
     Record,
@@ -36,8 +38,6 @@ from kdsearch.study.resolve import (
     ResolvedDataset,
     ResolvedModel,
     ResolvedSplit,
-    resolve,
-    weight_files,
 )
 from kdsearch.study.rows import (
     columns_of,

@@ -13,7 +13,7 @@ from kdsearch.study.schema import Study, Teacher
 from kdsearch.study.tags import scheme_of
 
 if TYPE_CHECKING:
-    from kdsearch.study.resolve import ResolvedDataset, ResolvedModel
+    from kdsearch.study.resolved import ResolvedDataset, ResolvedModel
 
 
 def given_labels(

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 
 import kdsearch
 from kdsearch.errors import shown_name
-from kdsearch.study.resolve import Record, Resolved
+from kdsearch.study.resolved import Record, Resolved
 
 SAMPLE = 2_000
 """The most rows of a split that are given to a tokenizer, drawn by the study's seed."""

@@ -16,7 +16,7 @@ from kdsearch.study.rows import source_paths
 from kdsearch.study.schema import Model, Study
 
 if TYPE_CHECKING:
-    from kdsearch.study.resolve import Resolved, ResolvedModel
+    from kdsearch.study.resolved import Resolved, ResolvedModel
 
 NOT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.spm")
 _MODEL_FILES = ("*.safetensors", "pytorch_model*.bin", *NOT_WEIGHTS)

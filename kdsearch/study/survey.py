@@ -10,7 +10,7 @@ from itertools import combinations
 from kdsearch.errors import Problem
 from kdsearch.study.cases import TestCase, teacher_of, test_cases
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
-from kdsearch.study.resolve import Resolved, ResolvedDataset
+from kdsearch.study.resolved import Resolved, ResolvedDataset
 from kdsearch.study.schema import SPLITS, Study
 from kdsearch.study.tags import OUTSIDE, entities, scheme_of, to_iob2
 from kdsearch.study.tasks import SPECS, Row

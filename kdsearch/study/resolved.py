@@ -1,0 +1,105 @@
+"""What a study resolves to: everything outside of its file that a training's result depends on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from kdsearch.study.schema import Study
+
+FORMAT: Literal[3] = 3
+"""Of resolved.json. Raise it when an older kdsearch could not read it."""
+READABLE = (1, 2, 3)
+"""The formats that this kdsearch reads. The first did not tell the files that were read, the second
+had the paper's search alone."""
+
+
+class Record(BaseModel):
+    """What is kept in the study's folder: frozen, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResolvedSplit(Record):
+    """The rows of a split, by their digest."""
+
+    digest: str
+    rows: int
+    unlabelled: int = 0
+    """Rows of the training split without a gold label; only a teacher can say what they are."""
+    units: int = 0
+    """About how many rows a teacher's outputs on the split have."""
+
+
+class ResolvedDataset(Record):
+    """A data set as it was read, cut and checked."""
+
+    task: str
+    metric: str
+    labels: tuple[str, ...]
+    languages: tuple[str, str] | None = None
+    splits: dict[str, ResolvedSplit]
+    cut: dict[str, int] = {}
+    """How many rows were cut off the training split for a split that had no source."""
+    left_out: dict[str, int] = {}
+    """How many rows were left out, by split: of a published data set those that cannot be used, of
+    one's own the questions without an answer."""
+    drawn: str | None = None
+    """How splits were drawn off the training rows of one's own files, in words.
+
+    None: without regard to labels and groups, as the catalogue's are and as all once were.
+    """
+    shared: dict[str, int] = {}
+    """How many rows of a split that was cut off have their context, premise or text in train."""
+    converted: str | None = None
+    """Of ner: the scheme of the tags that were made into IOB2."""
+    unanswerable: bool = False
+    """Whether its questions may have no answer."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each local file it was read from; None in folders that did not tell."""
+
+
+_UNTOLD: dict[str, Any] = {
+    "cut": {},
+    "left_out": {},
+    "drawn": None,
+    "shared": {},
+    "converted": None,
+    "files": None,
+}
+"""A data set without what is told of its rows, which trainings do not see."""
+
+
+class ResolvedModel(Record):
+    """A pretrained model by the digest of its files; `path` is where it was found."""
+
+    path: str | None
+    digest: str | None
+    revision: str | None = None
+    """The Hub's commit that it came from."""
+    labels: tuple[str, ...] | None
+    """The names of its outputs, of a model that was fine-tuned for classification."""
+    files: dict[str, str] | None = None
+    """The SHA-256 of each file of its folder; None of the Hub's, and where none was recorded."""
+
+
+class Resolved(Record):
+    """A study and the digests of what it names. Keys of trainings come only from here."""
+
+    format: Literal[1, 2, 3] = FORMAT
+    training_version: int = 2
+    """Of the training code (see `agenda.VERSION`); of a folder that does not say so, 2."""
+    study: Study
+    datasets: dict[str, ResolvedDataset]
+    models: dict[str, ResolvedModel]
+    versions: dict[str, str]
+    """For the record; no part of any key."""
+
+    @property
+    def content(self) -> dict[str, ResolvedDataset | ResolvedModel]:
+        """What trainings see of the data sets and models, `datasets.NAME` and `models.NAME`."""
+        return {
+            **{f"datasets.{n}": d.model_copy(update=_UNTOLD) for n, d in self.datasets.items()},
+            **{f"models.{n}": m.model_copy(update={"files": None}) for n, m in self.models.items()},
+        }
