@@ -82,8 +82,8 @@ def case_measures(agenda: Agenda, cases: Sequence[CaseResult]) -> tuple[CaseMeas
             models=tuple(
                 ModelMeasures(
                     model=found.model,
-                    validation=_over_seeds(found.validation, tuple(names), found.taught),
-                    test=_over_seeds(found.test, tuple(names), found.taught),
+                    validation=over_seeds(found.validation, tuple(names), found.taught),
+                    test=over_seeds(found.test, tuple(names), found.taught),
                 )
                 for found in models
             ),
@@ -150,7 +150,8 @@ def _at_best_epoch(outcome: Outcome) -> Measures:
     return next(found, {})
 
 
-def _over_seeds(seeds: Sequence[Measures], names: Sequence[str], taught: bool) -> ByName:
+def over_seeds(seeds: Sequence[Measures], names: Sequence[str], taught: bool) -> ByName:
+    """Measures under each seed, by their `names`; whether it was `taught` has to be known."""
     found: dict[str, Measured | None] = {}
     for name in names:
         values = [measures[name] for measures in seeds if name in measures]

@@ -19,10 +19,12 @@ from kdsearch.analysis import (
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES, SOURCE
 from kdsearch.analysis.scores import value_label
+from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import answer
 from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
 from kdsearch.report.measures import measures_section
 from kdsearch.report.searches import flipping, searches_section
+from kdsearch.report.smoothing import smoothing_section
 from kdsearch.search import CHECKPOINT, OBJECTIVE, SYMBOLS, Choice, Objective, shown_value
 from kdsearch.study import ERM, Doubt, Search
 
@@ -40,11 +42,12 @@ def document(
     messages: Mapping[str, str],
     doubts: Iterable[Doubt] = (),
     measured: Sequence[CaseMeasures] = (),
+    smoothed: Smoothing | None = None,
 ) -> str:
     """The content of report.md; `messages` says by key why a training failed.
 
     `doubts` are the preflight's about data and models; `measured` is what was measured beside the
-    scores.
+    scores, `smoothed` distillation beside label smoothing.
     """
     sections = [
         f"# {escape(analysis.study)}",
@@ -55,6 +58,7 @@ def document(
         *(section for each in flipping(analysis) for section in _figures(each)),
         *_erm(analysis),
         *measures_section(measured),
+        *smoothing_section(smoothed),
         *_cost(analysis),
         "## Test cases",
         *(section for case in analysis.cases for section in _case(case, messages)),

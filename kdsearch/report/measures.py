@@ -89,18 +89,22 @@ def measures_charts(
 ) -> dict[str, Any]:
     """What the charts show of a case's measured trainings: each as it went, and its epochs."""
     runs = [
-        {
-            "name": run.model,
-            "curve": _curve(run.outcome),
-            "epochs": [
-                [epoch.epoch, *(_short(epoch.measures.get(name)) for name in names)]
-                for epoch in run.outcome.epochs
-                if epoch.measures
-            ],
-        }
-        for run in measured_runs(agenda, view, case)
+        run_for_chart(run.model, run.outcome, names) for run in measured_runs(agenda, view, case)
     ]
     return {"measured": runs} if runs else {}
+
+
+def run_for_chart(name: str, outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
+    """A training as it went, and the measures of its epochs by their `names`."""
+    return {
+        "name": name,
+        "curve": _curve(outcome),
+        "epochs": [
+            [epoch.epoch, *(_short(epoch.measures.get(name)) for name in names)]
+            for epoch in outcome.epochs
+            if epoch.measures
+        ],
+    }
 
 
 def _curve(outcome: Outcome) -> list[tuple[float, float | None]]:

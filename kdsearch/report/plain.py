@@ -13,6 +13,7 @@ from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, RewardRow
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
+from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
@@ -27,16 +28,18 @@ def to_json(
     messages: Mapping[str, str],
     doubts: Iterable[Doubt] = (),
     measured: Sequence[CaseMeasures] = (),
+    smoothed: Smoothing | None = None,
 ) -> str:
     """The content of report.json; `messages` says by key why a training failed.
 
     `doubts` are the preflight's about data and models; `measured` is what was measured beside the
-    scores.
+    scores, `smoothed` distillation beside label smoothing.
     """
     content = {
         "format": FORMAT,
         **plain(analysis),
         **({"measures": plain(measured)} if measured else {}),
+        **({"smoothing": plain(smoothed)} if smoothed else {}),
         "complete": analysis.status.complete,
         "searches": [
             {"name": name, **search.model_dump(mode="json")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from kdsearch.agenda import Agenda, Attempt, asked
 from kdsearch.analysis import Analysis, analyse
 from kdsearch.analysis.measures import case_measures
+from kdsearch.analysis.smoothing import smoothing
 from kdsearch.errors import shown
 from kdsearch.ledger import Ledger, layout
 from kdsearch.report.document import document
@@ -15,6 +16,7 @@ from kdsearch.report.latex import latex
 from kdsearch.report.measures import measures_tables
 from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
+from kdsearch.report.smoothing import smoothing_tables
 from kdsearch.report.tables import tables, to_csv
 from kdsearch.study import Doubt
 
@@ -43,19 +45,21 @@ def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     preflight = ledger.preflight()
     doubts = tuple(map(_public_doubt, preflight.doubts)) if preflight else ()
     measured = case_measures(agenda, analysis.cases)
+    smoothed = smoothing(agenda, analysis.cases)
+    frames = tables(analysis) | measures_tables(measured) | smoothing_tables(smoothed)
     files = {}
-    for name, frame in (tables(analysis) | measures_tables(measured)).items():
+    for name, frame in frames.items():
         files[layout.table(name, "csv")] = to_csv(frame)
         files[layout.table(name, "tex")] = latex(frame)
-    files[layout.report("json")] = to_json(analysis, agenda, messages, doubts, measured)
-    files[layout.report("md")] = document(analysis, agenda, messages, doubts, measured)
+    files[layout.report("json")] = to_json(analysis, agenda, messages, doubts, measured, smoothed)
+    files[layout.report("md")] = document(analysis, agenda, messages, doubts, measured, smoothed)
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
     public_tries = {
         key: [each.model_copy(update={"message": public(each)}) for each in tries]
         for key, tries in attempts.items()
     }
-    files[layout.report("html")] = page(analysis, agenda, public_tries, doubts, measured)
+    files[layout.report("html")] = page(analysis, agenda, public_tries, doubts, measured, smoothed)
     return files
 
 

@@ -17,11 +17,13 @@ from kdsearch.agenda import COMPARES, FAILURES, Agenda, Attempt, Outcome, used
 from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Figures
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
+from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import answer
 from kdsearch.report.document import DOUBTFUL, LEFT_OUT, taught_by
 from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.report.searches import flipping
+from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.study import Doubt
 
 
@@ -46,14 +48,16 @@ def page(
     attempts: Mapping[str, Sequence[Attempt]],
     doubts: Sequence[Doubt] = (),
     measured: Sequence[CaseMeasures] = (),
+    smoothed: Smoothing | None = None,
 ) -> str:
     """The content of report.html; `attempts` are the failed tries, by key.
 
     `doubts` are the preflight's about data and models; `measured` is what was measured beside the
-    scores.
+    scores, `smoothed` distillation beside label smoothing.
     """
     names = names_of(measured)
     figures = _figures(analysis)
+    curves = smoothing_charts(agenda, smoothed)
     environment = _environment()
     source = environment.loader
     assert isinstance(source, PackageLoader)
@@ -73,6 +77,8 @@ def page(
         names=names,
         words=words,
         cell=cell,
+        smoothed=smoothing_on_page(smoothed),
+        curves=curves,
         seeds=len(analysis.seeds) > 1,
         erm=any(case.erm is not None for case in analysis.cases),
         data={
@@ -81,6 +87,7 @@ def page(
                 _case(agenda, case) | measures_charts(agenda, view, case, names)
                 for view, case in zip(agenda.views(), analysis.cases, strict=True)
             ],
+            **({"smoothing": curves} if curves else {}),
         },
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
         failures=_failures(attempts),
@@ -89,6 +96,7 @@ def page(
         resolved=agenda.resolved,
         css=Markup(source.get_source(environment, "page.css")[0]),
         script=Markup(source.get_source(environment, "page.js")[0]),
+        smoothing_script=Markup(source.get_source(environment, "smoothing.js")[0]),
         plotly=Markup(get_plotlyjs()),
     )
 

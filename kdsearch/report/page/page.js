@@ -152,7 +152,7 @@ document.querySelectorAll(".decile").forEach((element) => {
   drawn.set(element, () => drawDeciles(element));
 });
 redraw();
-overlay.addEventListener("change", () => {
+overlay?.addEventListener("change", () => { // it is not there where no search has figures
   document.querySelectorAll("tr.paper").forEach((row) => { row.hidden = !overlay.checked; });
   document.querySelectorAll(".decile").forEach(drawDeciles);
 });
