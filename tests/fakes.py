@@ -430,9 +430,11 @@ def random_study(draw: random.Random) -> dict[str, Any]:
     grammar = {"train": 4, "validation": 2, "test": 2}
     same_rows = draw.random() < 0.2
     seed = draw.randrange(100)
+    of_winner = random.Random(seed).choice([None, [seed, seed + 1, seed + 2], [seed, seed + 5]])
     return {
         "name": "random",
         "seeds": draw.choice([[seed], [seed], [seed, seed + 1]]),
+        "winner_seeds": of_winner,
         "erm": draw.random() < 0.3,
         "tries": draw.randint(1, 2),
         "datasets": {

@@ -40,7 +40,9 @@ from kdsearch.agenda import (
     Walk,
     case_counts,
     kind_of,
+    remaining,
     sizes,
+    stage_of,
 )
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
@@ -50,6 +52,7 @@ from kdsearch.study import Resolved, ResolvedSplit, TestCase
 from kdsearch.study import test_cases as cases_of
 
 seeds = st.integers(0, 2**32 - 1)
+NAMES = ("distance", "teacher", "alpha", "student_temperature")
 
 
 # -- what a naive search of the same made-up world comes to ------------------------------------
@@ -62,6 +65,8 @@ class Expected:
         self._resolved = resolved
         self._world = world
         self.students: set[tuple[object, ...]] = set()
+        self.further: set[tuple[object, ...]] = set()
+        """What was chosen, under the seeds that no search had."""
 
     def grid(self, case: TestCase) -> dict[str, Any]:
         search = self._resolved.study.search
@@ -98,6 +103,25 @@ class Expected:
             return None if None in scores else statistics.fmean(scores)
 
         return score
+
+    def choose(self, case: TestCase, stages: list[naive.Stage]) -> None:
+        """Train what the stages chose under the seeds that the search did not have."""
+        best = dict(stages[-1].tuned)[stages[-1].winner]
+        if best is None:
+            return
+        values = {name: each[0] for name, each in self.grid(case).items() if name in NAMES}
+        values |= {stage.parameter: stage.winner for stage in stages}
+        checkpoints = self._checkpoints(case)
+        assert checkpoints is not None
+        own = values["student_temperature"]
+        if values["distance"] == "mse":
+            own = None
+        elif own == "tied":
+            own = best.temperature
+        student = self._model(self._resolved.study.students[case.student].model)
+        what = ("student", self._data(case), student, checkpoints[values["teacher"]])
+        what += (str(values["distance"]), best.temperature, own, values["alpha"], best.rate)
+        self.further |= {(*what, seed) for seed in self._resolved.study.further_seeds}
 
     def _checkpoints(self, case: TestCase) -> dict[str, tuple[object, ...]] | None:
         teacher = self._resolved.study.teachers[case.taught]
@@ -159,6 +183,7 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
             )
             for decision in view.progress.decisions
         ] == found[view.case]
+        expected.choose(view.case, found[view.case])
     stable = naive.stable_values(list(found.values()))
     assert agenda.stable() == stable
     for view in views:
@@ -169,8 +194,7 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
         values = naive.stable_choice(grid, stable)
         assert in_words(view.phase2.stable_tuned) == naive.tune(grid, score, values)
         lazy = view.phase2.lazy  # a seeded draw: any is right, if the grid has it
-        names = ("distance", "teacher", "alpha", "student_temperature")
-        drawn = {name: lazy.get(name) for name in names}
+        drawn = {name: lazy.get(name) for name in NAMES}
         assert drawn["alpha"] == grid["alpha"][0]
         assert all(drawn[name] in grid[name] for name in ("distance", "teacher"))
         own = drawn["student_temperature"]
@@ -180,6 +204,9 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
         key for view in views for key in _student_keys(agenda, view) if key in agenda.results
     }
     assert len(trained) == len(expected.students)
+    further = [training for view in views for training in agenda.further(view.case)]
+    assert {world.identity(training) for training in further} == expected.further
+    assert {training.key for training in further} <= agenda.results.keys()
 
 
 def _student_keys(agenda: Agenda, view: Any) -> set[str]:
@@ -214,6 +241,7 @@ def test_a_search_in_any_order_decides_as_the_naive_one(seed: int, slots: int) -
     students = [o.training for o in ledger.outcomes() if isinstance(o.training, StudentTraining)]
     trained = {student.key for student in students if student.teaching is not None}
     wanted = {key for view in agenda.views() for key in _student_keys(agenda, view)}
+    wanted |= {training.key for case in agenda.cases for training in agenda.further(case)}
     assert trained <= wanted
 
 
@@ -637,8 +665,68 @@ def test_students_without_a_teacher_come_last() -> None:
     assert [r.stage for r in agenda.requests()] == ["teacher_training", *["comparison"] * 2]
 
 
+def test_what_a_case_chose_is_trained_under_each_winner_seed() -> None:
+    agenda, ledger = run_to_the_end(a_study(winner_seeds=[0, 1, 2]), World(seed=1))
+    [view] = agenda.views()
+    assert view.chosen is not None
+    chosen = agenda.training(view, view.chosen)
+    students = [o.training for o in ledger.outcomes() if isinstance(o.training, StudentTraining)]
+    assert {t.seed: t for t in students if t.under([0]) == (chosen,)}.keys() == {0, 1, 2}
+    assert {t.key for t in students if t.seed != 0} == {t.key for t in agenda.further(view.case)}
+
+
+def test_winner_seeds_change_no_decision_and_no_other_training() -> None:
+    asked, _ = run_to_the_end(a_study(winner_seeds=[0, 1, 2], erm=True), World(seed=2))
+    plain, _ = run_to_the_end(a_study(erm=True), World(seed=2))
+    assert asked.views() == plain.views()
+    further = {training.key for case in asked.cases for training in asked.further(case)}
+    assert len(further) == 4  # of the student with a teacher and of the one without
+    assert asked.results.keys() == plain.results.keys() | further
+
+
+def test_a_case_is_finished_once_its_choice_is_trained_under_the_winner_seeds() -> None:
+    agenda = Agenda(resolved_of(a_study(winner_seeds=[0, 1, 2])))
+    stages = []
+    while requests := agenda.requests():
+        agenda.add(requests[0].training.key, outcome_of(requests[0].training, 0.5))
+        [view] = agenda.views()
+        stages.append(stage_of(view))
+        assert view.finished == agenda.complete
+    assert stages[-2:] == ["winner", "done"]
+
+
+def test_where_nothing_has_a_score_the_winner_seeds_train_nothing() -> None:
+    agenda = run_with(a_study(winner_seeds=[0, 1]), by_seed({0: None}))
+    [view] = agenda.views()
+    assert view.finished
+    assert agenda.winners(view.case) == ()
+
+
+def test_a_seed_that_the_search_has_too_is_trained_once() -> None:
+    agenda, _ = run_to_the_end(a_study(seeds=[0, 1], winner_seeds=[0, 1, 2]), World(seed=1))
+    [case] = agenda.cases
+    assert [training.seed for training in agenda.winners(case)] == [0, 1, 2]
+    assert [training.seed for training in agenda.further(case)] == [2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("own", [[0], [0, 1]])
+def test_what_is_said_to_be_left_holds_all_along_the_way(own: list[int], seed: int) -> None:
+    world = World(seed=seed)
+    resolved = resolved_of(a_study(seeds=own, winner_seeds=[0, 1, 2, 3], erm=True))
+    ledger, agenda, told = memory_ledger(resolved), Agenda(resolved), []
+    while requests := agenda.requests():
+        views = agenda.views()
+        told += [(v.case, agenda.trained(v.case), remaining(agenda, v)) for v in views]
+        training = requests[0].training
+        world.commit(ledger, training)
+        agenda.add(training.key, ledger.outcome(training.key))
+    for case, done, left in told:
+        assert left.fewest <= agenda.trained(case) - done <= left.most
+
+
 def test_counts_hold_with_seeds_and_without_a_teacher() -> None:
-    raw = a_study(erm=True, seeds=[0, 1])
+    raw = a_study(erm=True, seeds=[0, 1], winner_seeds=[0, 2, 3])
     agenda, ledger = run_to_the_end(raw, World(seed=3))
     students = [o.training for o in ledger.outcomes() if isinstance(o.training, StudentTraining)]
     for case, taught in zip(agenda.cases, (True, False), strict=True):
@@ -680,6 +768,7 @@ def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
     slots: int, inner: str
 ) -> None:
     raw = a_study(erm=True, seeds=[0, 1], datasets=two_datasets()["datasets"])
+    raw["winner_seeds"] = [0, 1, 2, 3]
     raw["search"] = {**raw["search"], "inner": inner}
     resolved = resolved_of(raw)
     study = resolved.study
@@ -703,9 +792,10 @@ def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
                 for case in agenda.cases
                 for trial, same in agenda.students(case).items()
                 if training in same
-            }
-            [case] = {c for c in agenda.cases if training in agenda.students(c).get(trial, ())}
-            score = walks[case].score(trial)
+            } or {None}
+            if trial is not None:
+                [case] = {c for c in agenda.cases if training in agenda.students(c).get(trial, ())}
+                score = walks[case].score(trial)
         duration = seconds[named(kind_of(training))]
         ledger.write_outcome(
             outcome_of(training, score, cost=Cost(seconds=duration, device="none", host="here"))

@@ -97,6 +97,16 @@ def test_a_further_value_keeps_every_outcome_and_trains_only_what_is_new(tmp_pat
     assert again.agenda.complete
 
 
+def test_winner_seeds_that_are_asked_for_later_are_all_that_is_trained(tmp_path: Path) -> None:
+    first = Launched(tmp_path / "run")
+    again = Launched(tmp_path / "run", winner_seeds=[0, 1, 2])
+    assert again.counts == (len(first.runs), 0, 2, 2, 0)
+    [case] = again.agenda.cases
+    assert set(again.runs) == {training.key for training in again.agenda.further(case)}
+    others = Launched(tmp_path / "run", winner_seeds=[0, 1, 3])
+    assert others.counts == (len(first.runs) + 1, 0, 1, 1, 1)
+
+
 def test_a_value_that_is_left_out_is_no_longer_needed_and_nothing_is_deleted(
     tmp_path: Path,
 ) -> None:

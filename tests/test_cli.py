@@ -324,6 +324,11 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
     assert "time: give --speed" in result.out
 
 
+def test_plan_counts_what_is_chosen_under_winner_seeds_too(here: Path) -> None:
+    result = kdsearch("plan", written(here / "tiny.yaml", {**tiny(), "winner_seeds": [0, 1, 2]}))
+    assert "students in all: 14\n  (with what each test case chose, under 2 further" in result.out
+
+
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out

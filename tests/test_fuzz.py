@@ -98,7 +98,14 @@ def own_files(task: str, **fields: Any) -> dict[str, Any]:
 SHIPPED = {name: path.read_text() for name, path in shipped_studies().items()}
 BASES: list[dict[str, Any]] = [
     a_study(),
-    a_study(seeds=[1, 2], erm=True, keep_students="all", tries=3, resources={"cpus": 2, "gpus": 1}),
+    a_study(
+        seeds=[1, 2],
+        winner_seeds=[1, 3],
+        erm=True,
+        keep_students="all",
+        tries=3,
+        resources={"cpus": 2, "gpus": 1},
+    ),
     a_study(
         datasets={
             "c": own_files("classification", text=["a", "b"], label="l", labels=["x", "y"]),

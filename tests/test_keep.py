@@ -95,3 +95,10 @@ def test_with_several_seeds_the_first_ones_student_stays() -> None:
     kept = searched(a_study(seeds=[5, 6]), World(seed=1))
     outcomes = [kept.agenda.results[key] for key in kept.present]
     assert {o.training.seed for o in outcomes if o and o.training.kind == "student"} == {5}
+
+
+def test_of_what_a_case_chose_the_first_seeds_student_stays() -> None:
+    kept = searched(a_study(winner_seeds=[0, 5, 6]), World(seed=1))
+    [case] = kept.agenda.cases
+    assert winners(kept.agenda) <= kept.present
+    assert {training.key for training in kept.agenda.further(case)} <= kept.removed

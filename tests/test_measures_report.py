@@ -63,11 +63,11 @@ def measured(outcome: Outcome) -> Outcome:
     return outcome.model_copy(update=changes)
 
 
-def study(change: Callable[[Outcome], Outcome]) -> tuple[Ledger, Agenda]:
+def study(change: Callable[[Outcome], Outcome], under: str = "seeds") -> tuple[Ledger, Agenda]:
     """A finished study of two students under three seeds, whose outcomes are changed."""
     grammar = {"train": 20, "validation": 10, "test": 10}
     resolved = resolved_of(
-        a_study(datasets={"apples": {"grammar": grammar}}, seeds=SEEDS, erm=True)
+        a_study(datasets={"apples": {"grammar": grammar}}, erm=True, **{under: SEEDS})
     )
     ledger = memory_ledger(resolved)
     agenda = search_through(resolved, ledger, World(seed=1))
@@ -103,6 +103,30 @@ def test_what_a_case_chose_has_the_mean_and_the_spread_over_its_seeds() -> None:
         assert chosen.test[name] == Measured(mean=fmean(tests), spread=stdev(tests))
         epochs = [uniform(key, 1, name) for key in keys]
         assert chosen.validation[name] == Measured(mean=fmean(epochs), spread=stdev(epochs))
+
+
+def test_what_a_case_chose_is_measured_over_its_winner_seeds() -> None:
+    _, agenda = study(measured, under="winner_seeds")
+    found = models(agenda)
+    for case, name in zip(agenda.cases, ("as chosen", "no teacher (ERM)"), strict=True):
+        tests = [uniform(t.key, "test", "posterior_entropy") for t in agenda.winners(case)]
+        expected = Measured(mean=fmean(tests), spread=stdev(tests))
+        assert len(tests) == 3
+        assert found[f"student, {name}"].test["posterior_entropy"] == expected
+
+
+def test_where_a_winner_seed_has_no_score_the_measures_are_the_searchs() -> None:
+    def without(outcome: Outcome) -> Outcome:
+        training = outcome.training
+        if isinstance(training, StudentTraining) and training.seed == SEEDS[-1]:
+            return outcome.model_copy(update={"state": "diverged", "validation": None})
+        return measured(outcome)
+
+    _, agenda = study(without, under="winner_seeds")
+    chosen = agenda.winners(agenda.views()[0].case)[0]
+    value = uniform(chosen.key, "test", "posterior_entropy")
+    expected = Measured(mean=value, spread=None)
+    assert models(agenda)["student, as chosen"].test["posterior_entropy"] == expected
 
 
 def test_a_teachers_checkpoint_has_what_its_passes_over_the_splits_measured() -> None:

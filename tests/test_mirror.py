@@ -236,6 +236,18 @@ def test_each_seed_is_a_trial_of_its_own(tmp_path: Path, sqlite: str) -> None:
     assert seeds.count(0) == seeds.count(1) == len(seeds) / 2
 
 
+def test_what_a_case_chose_is_a_trial_under_each_winner_seed(tmp_path: Path, sqlite: str) -> None:
+    ledger, agenda = study_in(tmp_path / "study", winner_seeds=[0, 4, 5])
+    Mirror(sqlite).update(agenda, ledger)
+    [case] = agenda.cases
+    trials = optuna.load_study(study_name=f"small/{case}", storage=sqlite).trials
+    further = [trial for trial in trials if trial.user_attrs["stage"] == "winner"]
+    assert [trial.user_attrs["seed"] for trial in further] == [4, 5]
+    [first] = [t for t in trials if t.user_attrs["key"] == agenda.winners(case)[0].key]
+    assert all(trial.params == first.params for trial in further)
+    assert len(trials) == agenda.trained(case)
+
+
 def test_students_without_a_teacher_are_trials_of_a_study_of_their_own(
     tmp_path: Path, sqlite: str
 ) -> None:

@@ -18,10 +18,10 @@ from test_analysis import (
     without,
 )
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore, Training
 from kdsearch.analysis import Analysis, analyse
 from kdsearch.ledger import Ledger
-from kdsearch.report import write_report
+from kdsearch.report import card, write_report
 from kdsearch.report.markdown import duration, escape, percent, score, table
 from kdsearch.report.plain import plain
 from kdsearch.study import Doubt, Preflight
@@ -256,3 +256,88 @@ def test_a_level_median_is_called_level(analysis: Analysis) -> None:
 
     none = replace(analysis.stable_over_lazy, deciles=(0.0,) * 11)
     assert "is level with the lazy baseline" in answer(replace(analysis, stable_over_lazy=none))
+
+
+# -- what was chosen, under winner seeds -----------------------------------------------------------
+
+
+def by_seed(training: Training) -> Outcome:
+    """As by hand; a student's test score falls by a tenth with each seed, tiny diverges at 2."""
+    outcome = by_hand(training)
+    if not isinstance(training, StudentTraining) or outcome.test is None or training.seed == 0:
+        return outcome
+    if (training.model.name, training.seed) == ("tiny", 2):
+        nothing = {"state": "diverged", "validation": None, "test": None, "best_epoch": None}
+        return outcome.model_copy(update=nothing)
+    return outcome.model_copy(update={"test": TestScore(outcome.test - training.seed / 10)})
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("seeded")
+    ledger, agenda = searched(folder, by_seed, two_cases(winner_seeds=[0, 1, 2]))
+    write_report(ledger, agenda)
+    return ledger, agenda
+
+
+def test_what_a_case_chose_has_its_mean_and_spread_over_the_winner_seeds(seeded: Study) -> None:
+    small, tiny = analyse(seeded[1]).cases
+    assert small.winner is not None
+    assert small.winner_under_seeds is not None
+    assert small.winner.test is not None
+    first = small.winner.test
+    assert small.winner_under_seeds.by_seed == {0: first, 1: first - 0.1, 2: first - 0.2}
+    assert small.winner_under_seeds.test == pytest.approx(first - 0.1)
+    assert small.winner_under_seeds.spread == pytest.approx(0.1)
+    assert tiny.winner_under_seeds is not None
+    assert tiny.winner_under_seeds.test is None
+    assert tiny.winner_under_seeds.missing == (2,)
+
+
+def test_every_file_has_the_mean_and_says_where_there_is_none(seeded: Study) -> None:
+    small, _ = analyse(seeded[1]).cases
+    assert small.winner is not None
+    assert small.winner.test is not None
+    mean = f"{small.winner.test - 0.1:.4f} ± 0.1000"
+    over = f"Over the seeds 0, 1, 2 its test score is {mean}."
+    none = "There is no mean over the seeds 0, 1, 2: it has no test score under 2."
+    html = (seeded[0].folder / "report" / "report.html").read_text()
+    for text in (markdown(seeded), html):
+        assert text.count(over) == text.count(none) == 1
+        assert text.count(" seed=2: diverged") == 1
+    assert f"<td>{mean}</td>" in html
+    lines = [line for line in markdown(seeded).splitlines() if line.startswith("| g/t/")]
+    assert [f"| {mean} |" in line for line in lines[:2]] == [True, False]
+    frames = frame(seeded[0], "cases")
+    assert frames.winner_seeds_test.round(4).isna().tolist() == [False, True]
+    cases = content(seeded[0])["cases"]
+    assert list(cases[1]["winner_under_seeds"]["by_seed"]) == ["0", "1", "2"]
+
+
+def test_winner_seeds_change_nothing_else_that_is_said_of_the_cases(
+    seeded: Study, whole: Study
+) -> None:
+    for name in ("best_worst_random", "parameters", "stable", "rewards", "path"):
+        assert frame(seeded[0], name).equals(frame(whole[0], name))
+    dropped = ["winner_seeds_test", "winner_seeds_spread", "failures", "student_seconds"]
+    own, others = (frame(study[0], "cases") for study in (seeded, whole))
+    assert own.drop(columns=dropped).equals(others.drop(columns=dropped[2:]))
+
+
+def test_without_winner_seeds_no_file_speaks_of_them(whole: Study) -> None:
+    folder = whole[0].folder / "report"
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        assert "winner_seeds" not in path.read_text()
+        assert "under_seeds" not in path.read_text()
+
+
+def test_a_model_card_has_the_mean_over_the_winner_seeds_of_what_was_chosen(seeded: Study) -> None:
+    _, agenda = seeded
+    [small, _] = analyse(agenda).cases
+    assert small.winner is not None
+    assert small.winner.key is not None
+    outcome = agenda.results[small.winner.key]
+    assert outcome is not None
+    mean = f"| students like it, under the seeds 0, 1, 2 | – | {outcome.test - 0.1:.4f} ± 0.1000 |"
+    assert mean in card(agenda, small, outcome, stable=False, again=None)
+    assert "under the seeds" not in card(agenda, small, outcome, stable=True, again=None)

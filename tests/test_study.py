@@ -1037,8 +1037,15 @@ def test_the_first_of_several_seeds_is_the_studys() -> None:
     assert parse_study(a_study(seed=5), place="x.yaml").student_seeds == (5,)
 
 
+def test_winner_seeds_begin_with_the_first_of_the_search() -> None:
+    for of_search, further in (({"seed": 7}, (3, 8)), ({"seeds": [7, 3]}, (8,))):
+        study = parse_study(a_study(**of_search, winner_seeds=[7, 3, 8]), place="x.yaml")
+        assert study.further_seeds == further
+    assert parse_study(a_study(), place="x.yaml").further_seeds == ()
+
+
 def test_a_study_with_seeds_survives_its_own_file() -> None:
-    study = parse_study(a_study(seeds=[7, 3]), place="x.yaml")
+    study = parse_study(a_study(seeds=[7, 3], winner_seeds=[7, 8]), place="x.yaml")
     assert type(study).model_validate_json(study.model_dump_json()) == study
 
 
@@ -1050,6 +1057,11 @@ def test_a_study_with_seeds_survives_its_own_file() -> None:
         ({"seeds": [0, -1]}, "seeds[1]"),
         ({"seeds": "x"}, "x.yaml: seeds: Input should be a valid integer"),
         ({"seed": 1, "seeds": [0, 1]}, "seed is the first of seeds; remove it"),
+        ({"winner_seeds": [1, 2]}, "the first of winner_seeds is the search's first seed, 0, so"),
+        ({"seeds": [3, 0], "winner_seeds": [0, 3]}, "search's first seed, 3, so"),
+        ({"winner_seeds": [0, 1, 1]}, "winner_seeds has a value twice"),
+        ({"winner_seeds": 0}, "winner_seeds: needs 2 at least, has 1"),
+        ({"winner_seeds": [0, -1]}, "winner_seeds[1]"),
         ({"keep_students": "some"}, "keep_students"),
         ({"erm": "yes"}, "erm"),
     ],

@@ -321,6 +321,16 @@ def test_what_is_read_bit_by_bit_is_what_is_read_at_once(
             assert stages_of(found, one, ()) == stages_of(whole, other, ())
 
 
+def test_what_was_chosen_is_a_stage_of_its_own_under_winner_seeds(tmp_path: Path) -> None:
+    search = Search(tmp_path / "run", resolved_of(a_study(winner_seeds=[0, 1, 2])))
+    found: dict[str, None] = {}
+    while "done" not in found:
+        [view] = search.agenda.views()
+        found[stages_of(search.agenda, view, ())["winner"]] = None
+        search.train()
+    assert list(found) == ["", "2 wait", "1 wait", "done"]
+
+
 def test_the_stages_of_a_search_that_has_ended_are_decided(tmp_path: Path) -> None:
     search = Search(tmp_path, resolved_of(a_study(erm=True)))
     search.world.coinciding = 0

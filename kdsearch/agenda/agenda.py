@@ -53,6 +53,8 @@ LAZY = "lazy"
 """The stage of the lazy baseline."""
 COMPARES = "comparison"
 """The stage of a search that compares whole choices."""
+WINNER = "winner"
+"""The stage of what a case chose, under seeds that its search did not have."""
 
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
@@ -113,11 +115,16 @@ class CaseView:
         return self.traversed and second and not self.wanted
 
     @property
+    def chosen(self) -> Trial | None:
+        """The best trial of what its search chose; None while that is unknown or has no score."""
+        if self.progress is None or not self.progress.finished:
+            return None
+        return self.progress.winner.tuned.best
+
+    @property
     def best_has_score(self) -> bool:
         """Whether the traversal is finished, and what it chose has a score."""
-        return (
-            self.traversed and (p := self.progress) is not None and p.winner.tuned.best is not None
-        )
+        return self.chosen is not None
 
     @property
     def coinciding(self) -> bool:
@@ -160,6 +167,7 @@ class Agenda:
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
             dict
         )
+        self._winners: dict[TestCase, tuple[StudentTraining, ...]] = {}
         self._stable: dict[str | None, Held] = {}
         """Of each search, once it is decided."""
 
@@ -191,7 +199,7 @@ class Agenda:
         """What can run now, each training once, that with the longest path after it first.
 
         A path is in seconds, learnt from the trainings that ended. Nothing waits for the lazy
-        baseline, whose path is its own length.
+        baseline and for what a case chose under further seeds, whose path is their own length.
         """
         self.views()
         groups = [
@@ -273,6 +281,19 @@ class Agenda:
         """Every trial that the case has asked for so far, with its trainings."""
         return self._trainings[case]
 
+    def winners(self, case: TestCase) -> tuple[StudentTraining, ...]:
+        """The trainings of what the case chose, under each of the study's winner seeds.
+
+        None where the study has none, while its search is not finished, and where nothing that it
+        chose from has a score.
+        """
+        return self._winners.get(case, ())
+
+    def further(self, case: TestCase) -> tuple[StudentTraining, ...]:
+        """Those of `winners` whose seed the search did not have."""
+        further = self.resolved.study.further_seeds
+        return tuple(training for training in self.winners(case) if training.seed in further)
+
     def scores(self, view: CaseView) -> Scores:
         """The validation scores of a case's trials, for a case whose teacher is ready."""
         return _Scores(self, view)
@@ -300,6 +321,7 @@ class Agenda:
         """How many of the case's students have a result."""
         # Two trials may be one training, where the teacher's checkpoints coincide.
         students = {t.key for seeds in self._trainings[case].values() for t in seeds}
+        students |= {training.key for training in self.further(case)}
         return len(students & self._results.keys())
 
     def _first_phase(self, case: TestCase) -> CaseView:
@@ -332,6 +354,10 @@ class Agenda:
                 keys = {request.training.key for request in wanted}
                 requests = self._ready(view, scores, LAZY, lazy.trials)
                 wanted += tuple(r for r in requests if r.training.key not in keys)
+        if view.chosen is not None:
+            seeds = self.resolved.study.winner_seeds or ()
+            self._winners[case] = self.training(view, view.chosen).under(seeds)
+            wanted += _wanted(case, WINNER, self._unknown(self.further(case)))
         return replace(view, wanted=wanted)
 
     def _second_phase(self, view: CaseView, stable: Held) -> CaseView:

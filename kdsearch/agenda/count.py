@@ -46,7 +46,7 @@ class Counts:
     teachers: int
     outputs: Bounds
     students: Bounds
-    """Of both phases."""
+    """Of both phases, and of what it chose under further seeds."""
 
 
 def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
@@ -66,14 +66,14 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
             fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
             most=len(SPLITS) * checkpoints,
         ),
-        students=_under_seeds(study, trials),
+        students=_under_seeds(study, trials, len(study.further_seeds)),
     )
 
 
-def _under_seeds(study: Study, trials: Bounds) -> Bounds:
-    """The students of so many trials."""
+def _under_seeds(study: Study, trials: Bounds, further: int) -> Bounds:
+    """The students of so many trials, and of the one that is chosen under `further` seeds."""
     seeds = len(study.student_seeds)
-    return Bounds(fewest=seeds * trials.fewest, most=seeds * trials.most)
+    return Bounds(fewest=seeds * trials.fewest + further, most=seeds * trials.most + further)
 
 
 @lru_cache(maxsize=1024)
@@ -150,7 +150,7 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
 def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     """The fewest and the most students that a case still has to train."""
     wanted = sum(request.training.kind == "student" for request in view.wanted)
-    if view.blocked or view.finished:
+    if view.blocked or view.finished or (view.traversed and not view.search.flips):
         return Bounds(fewest=wanted, most=wanted)
     decisions = view.progress.decisions if view.progress else ()
     unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.values(CHECKPOINT)
@@ -160,8 +160,9 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
         trials = _students(view.space, agenda.lazy(view), coincide, decided)
     else:
         trials = _trials(view.space, view.search.walk, coincide)
-    bounds = _under_seeds(agenda.resolved.study, trials)
-    done = agenda.trained(view.case)
+    study = agenda.resolved.study
+    further = agenda.further(view.case) if view.traversed else study.further_seeds
+    bounds, done = _under_seeds(study, trials, len(further)), agenda.trained(view.case)
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))
 
 

@@ -104,12 +104,10 @@ class Graph:
 
         None under an objective without a teacher.
         """
-        first, *others = self._study.student_seeds
-        student = self._student(case, trial, outputs, first)
-        return (student, *(student.model_copy(update={"seed": seed}) for seed in others))
+        return self._student(case, trial, outputs).under(self._study.student_seeds)
 
     def _student(
-        self, case: TestCase, trial: Trial, outputs: OutputsTraining | None, seed: int
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining | None
     ) -> StudentTraining:
         changed = dict(trial.settings)
         learning_rate, layers = changed.pop("learning_rate"), changed.pop("layers", None)
@@ -130,7 +128,7 @@ class Graph:
             objective=trial.objective,
             learning_rate=learning_rate,
             settings=settings,
-            seed=seed,
+            seed=self._study.seed,
         )
 
     def settings(

@@ -26,6 +26,7 @@ def asked_by(agenda: Agenda, view: CaseView, graph: Graph) -> Iterator[str]:
         yield from (training.key for training in splits)
     for seeds in agenda.students(view.case).values():
         yield from (training.key for training in seeds)
+    yield from (training.key for training in agenda.further(view.case))
 
 
 def used(agenda: Agenda) -> Results:
@@ -48,13 +49,16 @@ def unneeded(agenda: Agenda) -> set[str]:
     others = agenda.results.keys() - asked(agenda)
     if settled(agenda):
         return others
-    graph = Graph(agenda.resolved)
+    graph, study = Graph(agenda.resolved), agenda.resolved.study
+    seeds = {*study.student_seeds, *study.further_seeds}
     outputs: dict[str, list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)
     for view in agenda.views():
         for training in _outputs(graph, view):
             outputs[training.key].append((view, training))
 
     def may_be_asked(training: Training) -> bool:
+        if isinstance(training, StudentTraining) and training.seed not in seeds:
+            return False
         if isinstance(training, StudentTraining) and training.teaching is not None:
             teachers = outputs.get(training.teaching.outputs, ())
             return any(_in_grid(graph, view, teacher, training) for view, teacher in teachers)
@@ -79,12 +83,15 @@ def _outputs(graph: Graph, view: CaseView) -> Iterator[OutputsTraining]:
 def _in_grid(
     graph: Graph, view: CaseView, outputs: OutputsTraining | None, training: StudentTraining
 ) -> bool:
-    """Whether the training is a student of the case's grid, taught by `outputs` or by none."""
+    """Whether the training is a student of the case's grid, taught by `outputs` or by none.
+
+    Under whichever seed.
+    """
     alike = _grid(view.space).get(training.objective, ())
     return any(
         training.key == student.key
         for trial in alike
-        for student in graph.students(view.case, trial, outputs)
+        for student in graph.students(view.case, trial, outputs)[0].under([training.seed])
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdsearch.agenda.agenda import COMPARES, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.agenda.agenda import COMPARES, LAZY, TRAINS_TEACHER, WINNER, Agenda, CaseView
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked_by
 from kdsearch.study import TestCase
@@ -22,6 +22,7 @@ STAGES = (
     COMPARES,
     "stable",
     LAZY,
+    WINNER,
     WAITS,
     DONE,
 )

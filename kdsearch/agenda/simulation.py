@@ -130,6 +130,12 @@ class Walk:
         """A made-up one, which follows from the case and the trial."""
         return ValidationScore(crc32(f"{self.case} {trial}".encode()) / 2**32)
 
+    def chosen(self) -> Trial | None:
+        """The trial that its first phase chose, once that is finished."""
+        flips = self.search.flips
+        progress = self.progress if flips else self.search.walk(self.space, self._scores)
+        return progress.winner.tuned.best
+
     def lazy(self) -> Wanted:
         """The lazy baseline, which nothing waits for."""
         if self._lazy is None:
@@ -219,6 +225,8 @@ class Simulation:
         """Of the queues."""
         self._started: set[tuple[object, ...]] = set()
         self._done: Counter[tuple[object, ...]] = Counter()
+        self._chose: set[int] = set()
+        """The walks whose choices are asked for under further seeds, by their identity."""
         self._stable: set[str | None] = set()
         """The searches whose stable configurations are asked for."""
 
@@ -296,9 +304,10 @@ class Simulation:
                     case = job.walk.case
                     for walk in self._by_teacher[case.dataset, case.teacher]:
                         self._ask_students(walk, self.with_teacher(walk))
-            case "student", (Trial() as trial, _):
+            case "student", (Trial() as trial, seed) if seed in self._study.student_seeds:
                 if self._all_done(job, len(self._study.student_seeds), trial):
                     self._ask_students(job.walk, job.walk.scored(trial))
+                    self._ask_winner(job.walk)
         search = job.walk.case.search
         walks = [walk for walk in self.walks if walk.case.search == search]
         flips = job.walk.search.flips and search not in self._stable
@@ -322,3 +331,11 @@ class Simulation:
         for trial, rounds in wanted.items():
             for seed in self._study.student_seeds:
                 self._ask(Job(walk=walk, role="student", what=(trial, seed), rounds=rounds))
+
+    def _ask_winner(self, walk: Walk) -> None:
+        if not walk.finished or id(walk) in self._chose:
+            return
+        self._chose.add(id(walk))
+        trial = walk.chosen()
+        for seed in self._study.further_seeds:
+            self._ask(Job(walk=walk, role="student", what=(trial, seed), rounds=1))

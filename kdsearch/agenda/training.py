@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -199,6 +199,12 @@ class StudentTraining(Keyed):
         """What a student that has a teacher learns from."""
         assert self.teaching is not None
         return self.teaching
+
+    def under(self, seeds: Iterable[int]) -> tuple[StudentTraining, ...]:
+        """The same training under each of `seeds`."""
+        return tuple(
+            self if seed == self.seed else self.model_copy(update={"seed": seed}) for seed in seeds
+        )
 
     def __str__(self) -> str:
         whom = self.teaching.checkpoint_name.value if self.teaching else self.model.name

@@ -9,6 +9,7 @@ from kdsearch.analysis.cases import (
     Step,
     TeacherScore,
     Tried,
+    UnderSeeds,
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost, students_of
@@ -55,6 +56,7 @@ __all__ = [
     "TeacherScore",
     "Tested",
     "Tried",
+    "UnderSeeds",
     "analyse",
     "compare",
     "contenders",

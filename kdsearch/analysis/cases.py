@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean, median
@@ -78,6 +78,23 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnderSeeds:
+    """What a case chose, trained under each of the study's winner seeds."""
+
+    by_seed: Mapping[int, TestScore | None]
+    """The test score under each; None where there is none, or not yet."""
+    test: TestScore | None
+    """Their mean; None where one is missing."""
+    spread: float | None
+    """Their standard deviation."""
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The seeds without a score."""
+        return tuple(seed for seed, test in self.by_seed.items() if test is None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """What a model takes."""
 
@@ -124,6 +141,8 @@ class CaseResult:
     path: tuple[Step, ...]
     winner: Evaluated | None
     """What the traversal chose, by validation."""
+    winner_under_seeds: UnderSeeds | None
+    """None where the study has no winner seeds, or nothing that was chosen has a score."""
     best_on_test: TestScore | None
     """The case's own best: the highest test score of its candidates (Figures 1 and 3)."""
     stable: Evaluated | None
@@ -169,6 +188,7 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
         coinciding=view.coinciding,
         path=path,
         winner=winner,
+        winner_under_seeds=_under_seeds(agenda, view),
         best_on_test=best.mean if best else None,
         stable=_second_phase(agenda, view, phase2.stable, phase2.stable_tuned) if phase2 else None,
         lazy=_second_phase(agenda, view, phase2.lazy, phase2.lazy_tuned) if phase2 else None,
@@ -182,6 +202,19 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
             spent("outputs", (results[key] for key in trainings.outputs)),
             spent("student", (results[key] for key in trainings.students)),
         ),
+    )
+
+
+def _under_seeds(agenda: Agenda, view: CaseView) -> UnderSeeds | None:
+    trainings = agenda.winners(view.case)
+    if not trainings:
+        return None
+    found = tested(agenda, trainings)
+    outcomes = ((each.seed, agenda.results.get(each.key)) for each in trainings)
+    return UnderSeeds(
+        by_seed={seed: outcome.test if outcome else None for seed, outcome in outcomes},
+        test=found.mean if found else None,
+        spread=found.spread if found else None,
     )
 
 

@@ -92,8 +92,11 @@ class CaseTrainings:
     @cached_property
     def students(self) -> dict[str, str]:
         """Its students."""
-        every = (t for seeds in self._agenda.students(self._view.case).values() for t in seeds)
-        return {t.key: str(t) for t in every if t.key in self._agenda.results}
+        case, results = self._view.case, self._agenda.results
+        every = (t for seeds in self._agenda.students(case).values() for t in seeds)
+        found = {t.key: str(t) for t in every if t.key in results}
+        further = (t for t in self._agenda.further(case) if t.key in results)
+        return found | {t.key: f"{t} seed={t.seed}" for t in further}
 
 
 def reused(agenda: Agenda) -> int:
@@ -107,6 +110,7 @@ def reused(agenda: Agenda) -> int:
         for trials in _trials_by_choice(view):
             known = [t for t in trials if t.checkpoint is None or t.checkpoint in outputs]
             wanted += [t.key for trial in known for t in agenda.trainings(view, trial)]
+        wanted += [t.key for t in agenda.further(view.case)]
     ran = [key for key in wanted if key in agenda.results]
     return len(ran) - len(set(ran))
 

@@ -19,7 +19,7 @@ class Measured:
     """A measure of a model."""
 
     mean: float
-    """Over the seeds."""
+    """Over the seeds: the winner's where each of these has a score, else the search's."""
     spread: float | None
     """The standard deviation between the seeds; None of a single one."""
 
@@ -130,19 +130,23 @@ def _found(agenda: Agenda, view: CaseView, case: CaseResult) -> Iterator[_Found]
 def _student(agenda: Agenda, name: str, key: str) -> _Found:
     first = agenda.results[key]
     assert first is not None
-    training = first.training
+    training, study = first.training, agenda.resolved.study
     assert isinstance(training, StudentTraining)
-    keys = [
-        training.model_copy(update={"seed": seed}).key
-        for seed in agenda.resolved.study.student_seeds
-    ]
-    outcomes = [outcome for each in keys if (outcome := agenda.results.get(each)) is not None]
+    outcomes = _scored(agenda, training.under(study.winner_seeds or ()))
+    outcomes = outcomes or _scored(agenda, training.under(study.student_seeds))
     return _Found(
         model=name,
         taught=training.teaching is not None,
         validation=tuple(map(_at_best_epoch, outcomes)),
         test=tuple(outcome.measures for outcome in outcomes),
     )
+
+
+def _scored(agenda: Agenda, trainings: Sequence[StudentTraining]) -> list[Outcome]:
+    """Their outcomes; none where one has no score."""
+    outcomes = [agenda.results.get(training.key) for training in trainings]
+    scored = [o for o in outcomes if o is not None and o.state == "scored"]
+    return scored if len(scored) == len(outcomes) else []
 
 
 def _at_best_epoch(outcome: Outcome) -> Measures:

@@ -69,6 +69,8 @@ class Analysis(Figures):
     study: str
     seeds: tuple[int, ...]
     """That each student was trained under."""
+    winner_seeds: tuple[int, ...]
+    """That what each case chose is trained under; empty where the study has none."""
     status: Status
     flips: bool
     """Whether any search has figures."""
@@ -91,6 +93,7 @@ def analyse(agenda: Agenda) -> Analysis:
         **{field.name: getattr(figures, field.name) for field in fields(figures)},
         study=agenda.resolved.study.name,
         seeds=agenda.resolved.study.student_seeds,
+        winner_seeds=agenda.resolved.study.winner_seeds or (),
         status=Status(
             finished=states.count(State.FINISHED),
             unfinished=states.count(State.UNFINISHED),

@@ -250,6 +250,8 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     if facts["caches"]:
         out.print(_teachers_table(facts))
     out.print(f"students in all: {_words(facts['students'])}")
+    if further := len(study.further_seeds):
+        out.print(f"  (with what each test case chose, under {count(further, 'further seed')})")
     nested = [case["nested_epochs"] for case in facts["cases"] if case["nested_epochs"]]
     if nested:
         out.print(

@@ -16,7 +16,16 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdsearch.agenda import BLOCKED, COMPARES, DONE, LAZY, TRAINS_TEACHER, Agenda, CaseView
+from kdsearch.agenda import (
+    BLOCKED,
+    COMPARES,
+    DONE,
+    LAZY,
+    TRAINS_TEACHER,
+    WINNER,
+    Agenda,
+    CaseView,
+)
 from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
 from kdsearch.errors import shown
@@ -294,7 +303,9 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
     of_teacher = [TRAINS_TEACHER, "outputs"] if view.case.teacher else []
     flips = view.search.flips
     axes = [axis.name for axis in view.space.compared]
-    found = dict.fromkeys([*of_teacher, *([*axes, "stable", LAZY] if flips else [COMPARES])], "")
+    of_search = [*axes, "stable", LAZY] if flips else [COMPARES]
+    of_winner = [WINNER] if agenda.resolved.study.further_seeds else []
+    found = dict.fromkeys([*of_teacher, *of_search, *of_winner], "")
     if view.progress:
         found |= dict.fromkeys(of_teacher, "done")
         for decision in view.progress.decisions:
@@ -303,6 +314,8 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
         found["stable"] = "waits"
     if view.phase2:
         found["stable"] = found[LAZY] = "done"
+    if view.chosen is not None:
+        found |= dict.fromkeys(of_winner, "done")
     wanted: defaultdict[str, set[str]] = defaultdict(set)
     for request in view.wanted:  # two of them are one training where checkpoints coincide
         wanted[request.stage].add(request.training.key)

@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from kdsearch.agenda import COMPARES, Agenda, Attempt, CaseView, Outcome, StudentTraining
+from kdsearch.agenda import COMPARES, WINNER, Agenda, Attempt, CaseView, Outcome, StudentTraining
 from kdsearch.search import (
     CHECKPOINT,
     LAZY_TEMPERATURE,
@@ -52,6 +52,10 @@ def students_of(agenda: Agenda, view: CaseView) -> Iterator[Student]:
             if training.key in agenda.results and training.key not in seen:
                 seen.add(training.key)
                 yield Student(training=training, trial=trial, stage=stage, space=view.space)
+    if view.chosen is not None:
+        for training in agenda.further(view.case):
+            if training.key in agenda.results:
+                yield Student(training=training, trial=view.chosen, stage=WINNER, space=view.space)
 
 
 def state_of(outcome: Outcome | None) -> TrialState:

@@ -6,6 +6,7 @@ from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, State
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.markdown import escape, percent, score
+from kdsearch.report.under_seeds import sentence
 
 _MOST_NAMED = 5
 
@@ -29,6 +30,7 @@ def _best(analysis: Analysis) -> list[str]:
         return ["No search is finished, so there is nothing to choose yet."]
     lines = [
         f"- {escape(case.case)}: **{escape(winner.choice)}**, test {score(winner.test)}"
+        + (f". {found}" if (found := sentence(case.winner_under_seeds)) else "")
         for case, winner in best.values()
     ]
     return ["Best by validation, of each student:", "\n".join(lines)]
@@ -101,7 +103,9 @@ def _how_sure(analysis: Analysis) -> list[str]:
     tests = {e.test for case in analysis.cases for step in case.path for e in step.candidates}
     if tests <= {0.0, None}:
         found.append("every test score is 0, so that nothing was learnt")
-    if len(analysis.seeds) == 1:
+    if len(analysis.seeds) == 1 and analysis.winner_seeds:
+        found.append("every decision rests on one seed; only what each case chose has several")
+    elif len(analysis.seeds) == 1:
         found.append("there is one seed, so that nothing tells how far two runs lie apart")
     if not found:
         return [

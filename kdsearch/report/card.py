@@ -9,7 +9,8 @@ import yaml
 import kdsearch
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.analysis import CaseResult
-from kdsearch.report.markdown import escape, score, table
+from kdsearch.report.markdown import NOTHING, escape, score, table
+from kdsearch.report.under_seeds import mean, named
 from kdsearch.search import SYMBOLS
 from kdsearch.study import SPECS, TrainingSettings
 
@@ -50,7 +51,7 @@ def card(
         _use(training),
         "## Scores",
         f"Scored by {escape(outcome.metric)}.",
-        table(["model", "validation", "test"], _scores(case, outcome)),
+        table(["model", "validation", "test"], _scores(case, outcome, stable=stable)),
         *_again(outcome, again),
         "## Training",
         table(["setting", "value"], _settings(training, outcome)),
@@ -81,8 +82,11 @@ student = {spec.auto_class}.from_pretrained("PATH OF THIS FOLDER")"""
     return text
 
 
-def _scores(case: CaseResult, outcome: Outcome) -> list[tuple[str, str, str]]:
+def _scores(case: CaseResult, outcome: Outcome, *, stable: bool) -> list[tuple[str, str, str]]:
     rows = [("this student", score(outcome.validation), score(outcome.test))]
+    if (found := case.winner_under_seeds) is not None and not stable:
+        seeds = f"students like it, under the seeds {named(tuple(found.by_seed))}"
+        rows.append((seeds, NOTHING, mean(found)))
     rows += [
         (f"teacher {each.checkpoint}", score(each.validation), score(each.test))
         for each in case.teachers

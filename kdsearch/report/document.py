@@ -25,6 +25,7 @@ from kdsearch.report.markdown import duration, escape, p_value, percent, score, 
 from kdsearch.report.measures import measures_section
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_section
+from kdsearch.report.under_seeds import named, sentence
 from kdsearch.search import CHECKPOINT, OBJECTIVE, SYMBOLS, Choice, Objective, shown_value
 from kdsearch.study import ERM, Doubt, Search
 
@@ -83,7 +84,7 @@ def _how(agenda: Agenda) -> list[str]:
         f"linearly. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a comparison "
         "is left out of its row, with the reason counted.",
         *(_walked(name, each) for name, each in study.every_search.items() if name != ERM),
-        _seeds(study.student_seeds),
+        _seeds(study.student_seeds, study.winner_seeds or ()),
         "“D5, 95 %” is a bootstrap interval of the median over test cases, from 6 cases on. p is "
         "that of Wilcoxon’s signed-rank test in the figures and of an exact sign test in Table 3: "
         "how likely so much is if neither side were better. Nothing corrects for the number of "
@@ -106,17 +107,27 @@ def _walked(name: str | None, search: Search) -> str:
     )
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) == 1:
-        return (
+def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
+    if len(seeds) > 1:
+        text = (
+            f"Scores are means over the seeds {named(seeds)}. ± is the standard deviation between "
+            "them; of a row, the median over its cases. A difference smaller than that is noise."
+        )
+    elif winner_seeds:
+        text = f"The search has one run per configuration, under the seed {seeds[0]}."
+    else:
+        text = (
             f"The seed is {seeds[0]}. There is one run per configuration, so nothing tells how far "
             "two runs lie apart; `seeds: [0, 1, 2]` in the study would."
         )
-    named = ", ".join(map(str, seeds))
-    return (
-        f"Scores are means over the seeds {named}. ± is the standard deviation between them; of a "
-        "row, the median over its cases. A difference smaller than that is noise."
-    )
+    if winner_seeds:
+        text += (
+            f" What each case chose was also trained under the seeds {named(winner_seeds)}: its "
+            "test score over them stands as mean ± standard deviation, and so do its measures. No "
+            "choice and no gain depends on these trainings. Where one of them has no score there "
+            "is no mean, and the measures are those of the search."
+        )
+    return text
 
 
 def _comparisons(rows: Iterable[Comparison]) -> list[str]:
@@ -341,6 +352,8 @@ def _standing(case: CaseResult) -> str:
         text += f" Its traversal chose **{escape(case.winner.choice)}**."
         if case.winner.validation is None:
             text += " No candidate of its last stage has a score."
+    if under := sentence(case.winner_under_seeds):
+        text += f" {under}"
     if case.best_on_test is not None:
         text += f" Its best candidate has a test score of {score(case.best_on_test)}."
     return text

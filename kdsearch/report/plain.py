@@ -19,6 +19,8 @@ from kdsearch.study import Doubt
 
 FORMAT = 3
 """Of report.json. Raise it when a name in it changes."""
+_ONLY_IF_ANY = ("winner_seeds", "winner_under_seeds")
+"""Names that stand in a report.json only where there is something under them."""
 _PAPERS = ("distance", "teacher", "student_temperature", "alpha")
 
 
@@ -65,7 +67,11 @@ def plain(value: object) -> Any:
     if is_dataclass(value):
         derived = {"chance": value.chance} if isinstance(value, RewardRow) else {}
         named = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {name: plain(each) for name, each in (named | derived).items()}
+        return {
+            name: plain(each)
+            for name, each in (named | derived).items()
+            if each or name not in _ONLY_IF_ANY
+        }
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

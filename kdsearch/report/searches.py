@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, CaseResult, Figures
 from kdsearch.report.markdown import percent, score, table
+from kdsearch.report.under_seeds import mean, named
 
 
 def flipping(analysis: Analysis) -> Iterator[Figures]:
@@ -25,8 +26,10 @@ def chosen(analysis: Analysis) -> list[CaseResult]:
 
 
 def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
-    """A section of report.md for a study with several searches, or one that has no figures."""
-    if agenda.resolved.study.searches is None and analysis.flips:
+    """A section of report.md for a study with several searches, one without figures, or where
+    what was chosen is trained under further seeds."""
+    winner_seeds = analysis.winner_seeds
+    if agenda.resolved.study.searches is None and analysis.flips and not winner_seeds:
         return []
     seeds = len(analysis.seeds) > 1
     rows = []
@@ -35,16 +38,18 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
         assert winner is not None
         rate = None if winner.learning_rate is None else f"{winner.learning_rate:g}"
         test = score(winner.test) + (f" ± {score(winner.spread)}" if seeds else "")
+        under = [mean(case.winner_under_seeds)] if winner_seeds else []
         rows.append(
             (
                 *(case.case, winner.choice, rate, winner.epoch),
-                *(score(winner.validation), test, percent(case.over_erm)),
+                *(score(winner.validation), test, *under, percent(case.over_erm)),
             )
         )
-    headers = ["test case", "chosen", "learning rate", "epoch", "validation", "test", "over ERM, %"]
+    under = [f"test over the seeds {named(winner_seeds)}"] if winner_seeds else []
+    headers = ["test case", "chosen", "learning rate", "epoch", "validation", "test", *under]
     return [
         "## What each search chose",
         "By validation score, learning rate and epoch too. The gain is over the same student that "
         "learns from the labels alone (ERM), on test.",
-        table(headers, rows),
+        table([*headers, "over ERM, %"], rows),
     ]

@@ -8,7 +8,15 @@ from dataclasses import asdict
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Figures, LeftOut
+from kdsearch.analysis import (
+    Analysis,
+    CaseResult,
+    Comparison,
+    Evaluated,
+    Figures,
+    LeftOut,
+    UnderSeeds,
+)
 from kdsearch.analysis.paper import CASES
 
 SURE = ("D5_low", "D5_high", "p", "spread")
@@ -94,6 +102,7 @@ def cases(analysis: Analysis) -> pd.DataFrame:
         | {"state": str(case.state), "reason": case.reason, "metric": case.metric}
         | {"coinciding": case.coinciding}
         | _scores("winner", case.winner)
+        | (_under_seeds(case.winner_under_seeds) if analysis.winner_seeds else {})
         | {"best_test": case.best_on_test}
         | _scores("stable", case.stable)
         | _scores("lazy", case.lazy)
@@ -145,6 +154,13 @@ def _scores(name: str, result: Evaluated | None) -> dict[str, object]:
         f"{name}_validation": result.validation if result else None,
         f"{name}_test": result.test if result else None,
         f"{name}_spread": result.spread if result else None,
+    }
+
+
+def _under_seeds(found: UnderSeeds | None) -> dict[str, object]:
+    return {
+        "winner_seeds_test": found.test if found else None,
+        "winner_seeds_spread": found.spread if found else None,
     }
 
 

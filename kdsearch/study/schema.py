@@ -404,6 +404,9 @@ class Study(Section):
     """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     """Students are trained under each of these, and scores are means; `seed` is the first."""
+    winner_seeds: Annotated[tuple[Seed, ...], Field(min_length=2)] | None = None
+    """What each test case chose is trained under each of these too, for its test score as mean and
+    spread; `seed` is the first. No search sees what comes of it."""
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     models: Annotated[dict[Name, Annotated[Model, BeforeValidator(_model)]], Field(min_length=1)]
     """Each a folder, a Hub id, or a mapping."""
@@ -455,9 +458,21 @@ class Study(Section):
             distinct(self.seeds, "seeds")
             if self.seed != self.seeds[0]:
                 raise ValueError("seed is the first of seeds; remove it")
+        if self.winner_seeds is not None:
+            distinct(self.winner_seeds, "winner_seeds")
+            if self.seed != self.winner_seeds[0]:
+                raise ValueError(
+                    f"the first of winner_seeds is the search's first seed, {self.seed}, so that "
+                    "its training serves both; begin with it"
+                )
         return self
 
     @property
     def student_seeds(self) -> tuple[int, ...]:
         """The seeds that each configuration is trained under."""
         return self.seeds or (self.seed,)
+
+    @property
+    def further_seeds(self) -> tuple[int, ...]:
+        """The seeds that nothing but what a test case chose is trained under."""
+        return tuple(s for s in self.winner_seeds or () if s not in self.student_seeds)

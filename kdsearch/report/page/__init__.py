@@ -24,6 +24,7 @@ from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.report.searches import flipping
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
+from kdsearch.report.under_seeds import mean, named, sentence
 from kdsearch.study import Doubt
 
 
@@ -80,6 +81,9 @@ def page(
         smoothed=smoothing_on_page(smoothed),
         curves=curves,
         seeds=len(analysis.seeds) > 1,
+        named=named,
+        mean=mean,
+        sentence=sentence,
         erm=any(case.erm is not None for case in analysis.cases),
         data={
             "figures": {name: [_row(row) for row in rows] for name, _, _, rows in figures},
