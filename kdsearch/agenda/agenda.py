@@ -144,7 +144,8 @@ class Agenda:
     def __init__(self, resolved: Resolved, results: Results | None = None) -> None:
         self.resolved = resolved
         self.cases = test_cases(resolved.study)
-        self._graph = Graph(resolved)
+        self.graph = Graph(resolved)
+        """What makes the trainings of its cases."""
         self._results: dict[str, Outcome | None] = dict(results or {})
         study = resolved.study
         self._searches = {case: search_of(study, case) for case in self.cases}
@@ -270,7 +271,7 @@ class Agenda:
             if trial.checkpoint is not None:
                 assert view.outputs is not None
                 outputs = view.outputs[trial.checkpoint][0]
-            known[trial] = self._graph.students(view.case, trial, outputs)
+            known[trial] = self.graph.students(view.case, trial, outputs)
         return known[trial]
 
     def training(self, view: CaseView, trial: Trial) -> StudentTraining:
@@ -327,7 +328,7 @@ class Agenda:
     def _first_phase(self, case: TestCase) -> CaseView:
         space, search = space_of(self.resolved.study, case), self._searches[case]
         view = CaseView(case=case, search=search, space=space, wanted=())
-        trainings = self._graph.teachers(case)
+        trainings = self.graph.teachers(case)
         unknown = self._unknown(trainings)
         if unknown:
             rounds = max(search.walk(space, {}).wanted.values())
@@ -336,7 +337,7 @@ class Agenda:
         if trainings and chosen is None:
             return replace(view, blocked="no training of its teacher succeeded")
         checkpoints = self._checkpoints(case, space, chosen)
-        outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
+        outputs = {name: self.graph.outputs(case, c) for name, c in checkpoints.items()}
         view = replace(view, teacher_training=chosen, outputs=outputs)
         scores = _Scores(self, view)
         progress = search.walk(space, scores)
@@ -415,7 +416,7 @@ class Agenda:
             return {}
         if chosen is None:
             given = self.resolved.study.teachers[case.teacher].given
-            return {name: self._graph.given(case, given[name]) for name in space.values(CHECKPOINT)}
+            return {name: self.graph.given(case, given[name]) for name in space.values(CHECKPOINT)}
         outcome = self._results[chosen.key]
         assert outcome is not None
         epochs = {
@@ -423,7 +424,7 @@ class Agenda:
             Checkpoint.LOWEST_LOSS: outcome.lowest_loss_epoch,
         }
         return {
-            name: self._graph.checkpoint(chosen, epoch)
+            name: self.graph.checkpoint(chosen, epoch)
             for name in space.values(CHECKPOINT)
             if (epoch := epochs[name]) is not None
         }

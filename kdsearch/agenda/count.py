@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from kdsearch.agenda.agenda import Agenda, CaseView
-from kdsearch.agenda.graph import Graph
 from kdsearch.search import (
     CHECKPOINT,
     Bounds,
@@ -168,7 +167,7 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
 
 def left(agenda: Agenda) -> Bounds:
     """The fewest and the most trainings of every kind that a study still has to run."""
-    graph, views = Graph(agenda.resolved), agenda.views()
+    graph, views = agenda.graph, agenda.views()
     keys = {training.key for view in views for training in graph.teachers(view.case)}
     keys |= {t.key for view in views for pair in (view.outputs or {}).values() for t in pair}
     unknown = len(keys - agenda.results.keys())

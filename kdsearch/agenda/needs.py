@@ -15,13 +15,12 @@ from kdsearch.search import CHECKPOINT, LAZY_VALUES, Axis, Objective, Space, Tri
 
 def asked(agenda: Agenda) -> set[str]:
     """The keys of every training that the study has asked for so far."""
-    graph = Graph(agenda.resolved)
-    return {key for view in agenda.views() for key in asked_by(agenda, view, graph)}
+    return {key for view in agenda.views() for key in asked_by(agenda, view)}
 
 
-def asked_by(agenda: Agenda, view: CaseView, graph: Graph) -> Iterator[str]:
+def asked_by(agenda: Agenda, view: CaseView) -> Iterator[str]:
     """The keys of every training that a case has asked for so far, for each trial anew."""
-    yield from (training.key for training in graph.teachers(view.case))
+    yield from (training.key for training in agenda.graph.teachers(view.case))
     for splits in (view.outputs or {}).values():
         yield from (training.key for training in splits)
     for seeds in agenda.students(view.case).values():
@@ -49,7 +48,7 @@ def unneeded(agenda: Agenda) -> set[str]:
     others = agenda.results.keys() - asked(agenda)
     if settled(agenda):
         return others
-    graph, study = Graph(agenda.resolved), agenda.resolved.study
+    graph, study = agenda.graph, agenda.resolved.study
     seeds = {*study.student_seeds, *study.further_seeds}
     outputs: dict[str, list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)
     for view in agenda.views():

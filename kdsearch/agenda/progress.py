@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import fmean
 
 from kdsearch.agenda.agenda import COMPARES, LAZY, TRAINS_TEACHER, WINNER, Agenda, CaseView
-from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked_by
 from kdsearch.study import TestCase
 
@@ -56,7 +55,4 @@ def answered(agenda: Agenda) -> int:
 
     One that is asked for by several cases, or as several trials of one, counts each time.
     """
-    graph = Graph(agenda.resolved)
-    return sum(
-        key in agenda.results for view in agenda.views() for key in asked_by(agenda, view, graph)
-    )
+    return sum(key in agenda.results for view in agenda.views() for key in asked_by(agenda, view))

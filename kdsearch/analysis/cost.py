@@ -9,7 +9,7 @@ from functools import cached_property
 from math import fsum
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, Graph, Outcome, used
+from kdsearch.agenda import Agenda, CaseView, Outcome, used
 from kdsearch.search import Trial
 from kdsearch.study import TestCase
 
@@ -74,12 +74,11 @@ class CaseTrainings:
     def __init__(self, agenda: Agenda, view: CaseView) -> None:
         self._agenda = agenda
         self._view = view
-        self._graph = Graph(agenda.resolved)
 
     @cached_property
     def teachers(self) -> dict[str, str]:
         """The fine-tunings of the case's teacher."""
-        trainings = self._graph.teachers(self._view.case)
+        trainings = self._agenda.graph.teachers(self._view.case)
         return {t.key: str(t) for t in trainings if t.key in self._agenda.results}
 
     @cached_property
@@ -102,9 +101,8 @@ class CaseTrainings:
 def reused(agenda: Agenda) -> int:
     """How often a training was wanted again after it had run for another choice or test case."""
     wanted: list[str] = []
-    graph = Graph(agenda.resolved)
     for view in agenda.views():
-        wanted += [t.key for t in graph.teachers(view.case)]
+        wanted += [t.key for t in agenda.graph.teachers(view.case)]
         outputs = view.outputs or {}
         wanted += [t.key for splits in outputs.values() for t in splits]
         for trials in _trials_by_choice(view):
