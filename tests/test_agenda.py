@@ -808,3 +808,14 @@ def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
     assert simulated.trainings == len(agenda.results)
     assert simulated.busy == engine.busy
     assert simulated.makespan == pytest.approx(engine.clock, rel=0 if slots != 3 else 0.03)
+
+
+def test_a_given_pair_of_one_model_is_counted_as_the_one_checkpoint_that_it_is() -> None:
+    models = {**a_study()["models"], "tuned": {"path": "tuned"}}
+    pair = {"pair": {"t_hs": "tuned", "t_ll": "tuned"}}
+    agenda, ledger = run_to_the_end(a_study(models=models, teachers=pair), World(seed=4))
+    [case] = agenda.cases
+    counts = case_counts(agenda.resolved.study, case)
+    assert counts.outputs.fewest == counts.outputs.most == 3
+    assert counts.students.fewest <= agenda.trained(case) <= counts.students.most
+    assert sum(outcome.training.kind == "outputs" for outcome in ledger.outcomes()) == 3

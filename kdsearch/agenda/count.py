@@ -51,9 +51,11 @@ class Counts:
 def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
     """The fewest and the most trainings of `case`, with the study's inner tuning or another."""
     teacher, space = teacher_of(study, case), space_of(study, case, inner)
-    checkpoints = len(space.values(CHECKPOINT)) if teacher else 0
-    may_coincide = teacher is not None and not teacher.given and checkpoints > 1
-    coincide = None if may_coincide else False
+    names = space.values(CHECKPOINT) if teacher else ()
+    # A pair that is given may be one model; of one that is fine-tuned, only its training tells.
+    given = len(set(teacher.given.values())) if teacher else 0
+    checkpoints, may_coincide = given or len(names), not given and len(names) > 1
+    coincide = None if may_coincide else checkpoints < len(names)
     if search_of(study, case).flips:
         trials = _students(space, lazy_choice(space, f"{study.seed}/{case}"), coincide)
     else:
