@@ -3,12 +3,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from fakes import free_ports, until
 from hypothesis import HealthCheck, settings
 
 from kdsearch.study import Resources
@@ -17,6 +21,8 @@ if TYPE_CHECKING:  # what trains is tested on machines without ray too
     from kdsearch.engine.ray_tune import Cluster
 
 SLOTS = 2
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+"""Of the Rays that are not this process's own."""
 ALL = bool(os.environ.get("KDSEARCH_TEST_ALL"))
 """Whether this is `make test-all`."""
 
@@ -32,6 +38,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # What a machine that is busy with other tests takes says nothing of ours.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# Ray would have its workers come after the tests that `make test` runs beside these, niced.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Ray's workers import the made-up trainings of fakes.py, as this process does.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -55,6 +64,27 @@ def there(cluster: Cluster) -> str:
     import ray
 
     return str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray cluster that someone else has started, of one slot."""
+    output = tmp_path_factory.mktemp("ray") / "ray.log"
+    [port] = free_ports(1)
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
+    # Short, as sockets lie in it.
+    with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as scratch:
+        command += [f"--temp-dir={scratch}", "--include-dashboard=false"]
+        with output.open("wb") as log:
+            head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
+        try:
+            until(lambda: head.poll() is not None or b"will now block" in output.read_bytes())
+            assert head.poll() is None, output.read_text()
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.terminate()
+            head.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

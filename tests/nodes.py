@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from conftest import TOKEN
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 PORT = 6379
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 _BIN = Path(sys.executable).parent
 _RAY = str(_BIN / "ray")
 _UP = b"will now block"
@@ -157,6 +157,10 @@ class Machines:
         environment: Mapping[str, str] = {},
     ) -> subprocess.Popen[bytes]:
         """A command on a machine; it writes to `log`."""
+        # Without it Ray waits half a minute for a server of names that cannot be reached.
+        names = self.folder / "resolv.conf"
+        names.write_text("nameserver 127.0.0.1\n")
+        hidden = {Path("/etc/resolv.conf"): names, **hidden}
         pairs = [str(path) for place, other in hidden.items() for path in (other, place)]
         with log.open("wb") as file:
             return subprocess.Popen(
@@ -196,6 +200,8 @@ class Machines:
             (*inside, "link", "set", "lo", "up"),
             # Without one Ray cannot tell its own address.
             (*inside, "route", "add", "default", "via", f"{self.network}.254"),
+            # Where Ray asks which cloud this is.
+            (*inside, "route", "add", "unreachable", "169.254.169.254"),
         ):
             _run(*command)
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +22,6 @@ import ray
 from fakes import (
     KEY,
     SMALL_GRID,
-    FailingTraining,
     a_study,
     attempt_at,
     made_up_training,
@@ -205,7 +205,7 @@ class KilledForMemory:
             mark.touch()
             held = []
             while True:  # until the monitor of a small share of the memory sees it
-                held.append(b"x" * 2**24)
+                held.append(b"x" * 2**26)
                 time.sleep(0.02)  # as fast as may be, and the kernel could be first
         return made_up_training(training, folder)
 
@@ -426,12 +426,21 @@ def test_a_full_disk_under_tunes_notes_ends_a_search_with_words_that_name_it(
 
 @dataclass(frozen=True)
 class UnluckyTraining:
-    """Trainings of students raise an error, or their process is lost, as the key has it."""
+    """The first training of a student raises an error, and the process of the second is lost."""
 
     def __call__(self, training: Training, folder: Path) -> Outcome:
-        if training.kind == "student" and int(training.key, 16) % 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return FailingTraining(kind="student")(training, folder)
+        if training.kind == "student":
+            if self._is_first(folder / "attempts" / ".raised"):
+                raise RuntimeError("cannot train a student")
+            if self._is_first(folder / "attempts" / ".lost"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return made_up_training(training, folder)
+
+    def _is_first(self, mark: Path) -> bool:
+        with suppress(FileExistsError):
+            mark.touch(exist_ok=False)
+            return True
+        return False
 
 
 SHOWN = """

@@ -13,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from conftest import TOKEN
 from fakes import free_ports, until
-from test_ray import SHORT, TINY, TOKEN, wait_for_outcomes
+from test_ray import SHORT, TINY, wait_for_outcomes
 
 from kdsearch.cli.automatic import versions
 from kdsearch.cli.job import _MOST_SHORT_JOBS, _forget_old

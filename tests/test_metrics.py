@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from conftest import TOKEN
 from fakes import free_ports, until
 from ray.util.metrics import Counter
-from test_ray import TINY, TOKEN, launch, wait_for_outcomes
+from test_ray import TINY, launch, wait_for_outcomes
 
 from kdsearch.agenda import STAGES, Agenda, best_so_far
 from kdsearch.engine.ray_tune.metrics import METRICS, with_zeros

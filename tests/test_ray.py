@@ -7,19 +7,17 @@ import os
 import platform
 import re
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from conftest import SLOTS
+from conftest import SLOTS, TOKEN
 from fakes import SMALL_GRID, FailingTraining, a_study, listening, made_up_training, resolved_of
 
 from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
@@ -224,7 +222,6 @@ SHORT = (
 """Six students in all."""
 ONE_SLOT = f"resources: {{cpus: {os.cpu_count()}}}\n"
 """Of a Ray on this machine, whose one process imports torch."""
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
 def launch(folder: Path, *options: str, study: str = TINY) -> subprocess.Popen[str]:
@@ -316,28 +313,6 @@ def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_p
     agenda = Agenda(Ledger(tmp_path / "run").resolved(), Ledger(tmp_path / "run").results())
     assert agenda.complete
     assert not Ledger(tmp_path / "run").attempts()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Ray cluster that someone else has started, of one slot."""
-    output = tmp_path_factory.mktemp("ray") / "ray.log"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
-    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
-    command += [f"--temp-dir={tempfile.mkdtemp(prefix='ray')}", "--include-dashboard=false"]
-    with output.open("wb") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
-    deadline = time.monotonic() + 60
-    while b"will now block" not in output.read_bytes():
-        assert head.poll() is None, output.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    yield f"127.0.0.1:{port}"
-    head.terminate()
-    head.wait(timeout=30)
 
 
 def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, address: str) -> None:

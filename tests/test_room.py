@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from nodes import machines
 
-from kdsearch.engine.ray_tune.room import Needs
+from kdsearch.engine.ray_tune import Cluster
+from kdsearch.engine.ray_tune.room import Needs, _settle
 
 pytestmark = pytest.mark.undisturbed
 
@@ -20,6 +22,13 @@ pytestmark = pytest.mark.undisturbed
 def test_a_part_of_a_gpu_is_of_one_gpu(gpus: float, there: int, fit: int) -> None:
     node = {"Resources": {"CPU": 64.0, "GPU": float(there)}, "Labels": {}}
     assert Needs(resources={"CPU": 1.0, "GPU": gpus}).room(node) == fit
+
+
+def test_nodes_that_have_been_there_for_a_while_are_not_waited_for(cluster: Cluster) -> None:
+    _settle()
+    began = time.monotonic()
+    _settle()
+    assert time.monotonic() - began < 1
 
 
 CONNECT = """

@@ -25,7 +25,7 @@ from kdsearch.ledger import Ledger, driver_of
 
 pytestmark = pytest.mark.undisturbed
 
-LONG = ONE_SLOT + TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 100 for n in range(100, 0, -1)]}")
+LONG = TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 100 for n in range(100, 0, -1)]}")
 GOES_ON = "go on with the same command: kdsearch launch"
 
 
@@ -50,9 +50,9 @@ def reported(folder: Path) -> bool:
 
 
 def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and_no_more(
-    tmp_path: Path,
+    tmp_path: Path, address: str
 ) -> None:
-    first = launch(tmp_path, study=LONG)
+    first = launch(tmp_path, "--address", address, study=LONG)
     wait_for_outcomes(tmp_path, 2, first)
     driver = driver_of(tmp_path / "run")
     assert driver is not None
@@ -74,7 +74,7 @@ def test_a_second_launch_is_refused_by_name_and_a_drained_one_ends_what_runs_and
 
 
 def test_a_driver_whose_raylet_died_ends_with_the_command_that_goes_on(tmp_path: Path) -> None:
-    process = launch(tmp_path, study=LONG)
+    process = launch(tmp_path, study=LONG + ONE_SLOT)
     wait_for_outcomes(tmp_path, 2, process)
     children = psutil.Process(process.pid).children(recursive=True)
     [raylet] = [child for child in children if child.name() == "raylet"]
@@ -90,11 +90,13 @@ def test_a_driver_whose_raylet_died_ends_with_the_command_that_goes_on(tmp_path:
     assert reported(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_driver_has_left_before_what_stopped_it_would_kill_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = launch(tmp_path, study=LONG)
+    process = launch(tmp_path, study=LONG + ONE_SLOT)
     wait_for_outcomes(tmp_path, 2, process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
@@ -137,11 +139,11 @@ def test_two_signals_at_once_stop_a_launch_once_and_without_a_traceback(tmp_path
     assert ended.stdout.count("stopped; what was finished is kept") == 1
 
 
-def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path) -> None:
+def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path, address: str) -> None:
     started = time.monotonic()
-    process = launch(tmp_path, "--deadline", "60s", study=LONG)
+    process = launch(tmp_path, "--address", address, "--deadline", "40s", study=LONG)
     process.wait(timeout=120)
-    assert time.monotonic() - started < 80  # the imports come before it counts
+    assert time.monotonic() - started < 60  # the imports come before it counts
     output, _ = process.communicate(timeout=10)
     assert process.returncode in (1, 130), output
     ledger = Ledger(tmp_path / "run")

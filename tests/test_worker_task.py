@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TOKEN
 from models import LABEL_NAMES, begin, save_model, tiny, tiny_study
 from safetensors.torch import load_file, save_file
 from test_cli import kdsearch, refused
@@ -90,18 +91,22 @@ def test_what_ends_a_task_on_a_worker_is_said_in_words(
 def begun(folder: Path, tuned: Path) -> tuple[Path, Ledger]:
     """A study's file, and its folder as where the models did not fit the memory."""
     study = folder / "study.yaml"
-    study.write_text(STUDY.format(path=tuned, cpus=os.cpu_count()))
+    study.write_text(STUDY.format(path=tuned))
     ledger = Ledger(folder / "run")
     agenda = open_study(ledger, load_study(study), data_dir=None, place="study.yaml")
     ledger.write_preflight(Preflight(digest=preflight_digest(agenda.resolved)))
     return study, ledger
 
 
-def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(tmp_path: Path) -> None:
+def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(
+    tmp_path: Path, address: str
+) -> None:
     study, ledger = begun(tmp_path, save_model(tmp_path / "tuned"))
     command = [sys.executable, "-m", "kdsearch", "launch", study, "--folder", ledger.folder]
-    command += ["--address", "local"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    command += ["--address", address]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env=os.environ | TOKEN
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "running each model on two rows, on a worker" in ended.stdout
     found = ledger.preflight()
@@ -132,5 +137,4 @@ search:
   learning_rate: [1e-3]
   alpha: [1]
 training: {{epochs: 1, max_length: 32, precision: fp32}}
-resources: {{cpus: {cpus}}}
 """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kdsearch.engine.boxes import Boxes
 
 _MOST_SLOTS = 100_000
 """How many may wait at once. A waiting slot costs a coroutine."""
@@ -21,26 +21,6 @@ class MailboxError(Exception):
     """The actor has died: slots would wait for ever."""
 
 
-class _Boxes:
-    """A box per slot. A slot that asks waits here, so that its process stays and its node is held.
-
-    The driver puts and never asks; slots ask and never put. What was done comes to the driver as
-    Tune's result.
-    """
-
-    def __init__(self) -> None:
-        self._boxes: defaultdict[str, asyncio.Queue[str | None]] = defaultdict(asyncio.Queue)
-
-    def __repr__(self) -> str:
-        return "kdsearch mailbox"
-
-    async def put(self, slot: str, order: str | None) -> None:
-        self._boxes[slot].put_nowait(order)
-
-    async def take(self, slot: str) -> str | None:
-        return await self._boxes[slot].get()
-
-
 class Mailbox:
     """The driver's side of the actor, which has no name and ends with the driver."""
 
@@ -48,7 +28,7 @@ class Mailbox:
         here = NodeAffinitySchedulingStrategy(
             node_id=ray.get_runtime_context().get_node_id(), soft=False
         )
-        actor_class: Any = ray.remote(_Boxes)
+        actor_class: Any = ray.remote(Boxes)
         self.actor: Any = actor_class.options(
             num_cpus=0, max_concurrency=_MOST_SLOTS, scheduling_strategy=here
         ).remote()

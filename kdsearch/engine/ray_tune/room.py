@@ -170,7 +170,15 @@ def _settle() -> None:
     before = -1
     while before != (now := len(_alive())):
         before = now
-        time.sleep(_SETTLING_SECONDS)
+        time.sleep(min(max(_SETTLING_SECONDS - _youngest(), 0), _SETTLING_SECONDS))
+
+
+def _youngest() -> float:
+    """The seconds since the last node joined, by its own clock."""
+    worker: Any = ray._private.worker.global_worker
+    nodes = worker.gcs_client.get_all_node_info().values()
+    joined: int = max(node.start_time_ms for node in nodes)
+    return time.time() - joined / 1000
 
 
 def _gpus_to_come(needs: Needs, say: Say) -> int:
