@@ -154,6 +154,11 @@ class Agenda:
             for case in self.cases
             if self._searches[case].flips
         }
+        self._without_teacher = {
+            (case.dataset, case.student): case
+            for case in reversed(self.cases)
+            if case.teacher is None and self._searches[case].distance == (Labels.kind,)
+        }
         self._kinds = {
             case: kinds_of(study, case, resolved.datasets[case.dataset].splits["train"].digest)
             for case in self.cases
@@ -245,11 +250,10 @@ class Agenda:
 
     def without_teacher(self, case: TestCase) -> CaseView | None:
         """The case of the same student that learns from the labels alone; None where none does."""
-        for view in self.views():
-            same = (view.case.dataset, view.case.student) == (case.dataset, case.student)
-            if same and view.case.teacher is None and view.search.distance == (Labels.kind,):
-                return view
-        return None
+        other = self._without_teacher.get((case.dataset, case.student))
+        if other is not None and other not in self._views:
+            self.views()
+        return self._views[other] if other else None
 
     def rewards(self, search: str | None = None) -> tuple[Reward, ...]:
         """The rewards (Table 3) over the traversals of a search that are finished."""

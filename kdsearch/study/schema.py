@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -439,7 +440,7 @@ class Study(Section):
                 raise ValueError(f"erm is short for a search called {ERM}: there are two; keep one")
         return self
 
-    @property
+    @cached_property
     def every_search(self) -> Mapping[str | None, Search]:
         """The searches by their names; None is that of a study with a single one."""
         found: dict[str | None, Search] = {}
@@ -466,6 +467,12 @@ class Study(Section):
                     "its training serves both; begin with it"
                 )
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The same with other values; its searches are its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("every_search", None)
+        return copied
 
     @property
     def student_seeds(self) -> tuple[int, ...]:
