@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from statistics import fmean
 from typing import TypeVar
@@ -27,6 +27,7 @@ from kdsearch.agenda.training import (
 from kdsearch.search import (
     CHECKPOINT,
     LAZY_VALUES,
+    NOT_BEGUN,
     Checkpoint,
     Choice,
     Held,
@@ -99,14 +100,17 @@ class CaseView:
     wanted: tuple[Request, ...]
     blocked: str | None = None
     teacher_training: TeacherTraining | None = None
-    outputs: Mapping[Checkpoint, tuple[OutputsTraining, ...]] | None = None
-    progress: Progress | None = None
+    ready: bool = False
+    """Whether its students can be asked for: its teacher is trained, or it has none."""
+    outputs: Mapping[Checkpoint, tuple[OutputsTraining, ...]] = field(default_factory=dict)
+    """Of its teacher's checkpoints, once it is ready."""
+    progress: Progress = NOT_BEGUN
     phase2: Phase2 | None = None
 
     @property
     def traversed(self) -> bool:
         """Whether its search is finished, a second phase not yet told."""
-        return self.progress is not None and self.progress.finished
+        return self.progress.finished
 
     @property
     def finished(self) -> bool:
@@ -117,7 +121,7 @@ class CaseView:
     @property
     def chosen(self) -> Trial | None:
         """The best trial of what its search chose; None while that is unknown or has no score."""
-        if self.progress is None or not self.progress.finished:
+        if not self.traversed:
             return None
         return self.progress.winner.tuned.best
 
@@ -129,8 +133,8 @@ class CaseView:
     @property
     def coinciding(self) -> bool:
         """Whether the teacher's two checkpoints turned out to be one."""
-        pairs = self.outputs or {}
-        return len(pairs) == 2 and len({outputs[0].key for outputs in pairs.values()}) == 1
+        pairs = self.outputs.values()
+        return len(pairs) == 2 and len({outputs[0].key for outputs in pairs}) == 1
 
 
 _Some = TypeVar("_Some", bound=Training)
@@ -260,7 +264,7 @@ class Agenda:
         views = [self._views.get(case) for case in self.cases if case.search == search]
         finished = [v for v in views if v is not None and v.traversed]
         axes = [axis.name for axis in finished[0].space.compared[:-1]] if finished else ()
-        return rewards([v.progress for v in finished if v.progress], axes)
+        return rewards([v.progress for v in finished], axes)
 
     def stable(self, search: str | None = None) -> Held | None:
         """Where the stable configuration leaves the default; None before the second phase."""
@@ -273,7 +277,6 @@ class Agenda:
         if trial not in known:
             outputs = None
             if trial.checkpoint is not None:
-                assert view.outputs is not None
                 outputs = view.outputs[trial.checkpoint][0]
             known[trial] = self.graph.students(view.case, trial, outputs)
         return known[trial]
@@ -342,7 +345,7 @@ class Agenda:
             return replace(view, blocked="no training of its teacher succeeded")
         checkpoints = self._checkpoints(case, space, chosen)
         outputs = {name: self.graph.outputs(case, c) for name, c in checkpoints.items()}
-        view = replace(view, teacher_training=chosen, outputs=outputs)
+        view = replace(view, ready=True, teacher_training=chosen, outputs=outputs)
         scores = _Scores(self, view)
         progress = search.walk(space, scores)
         view = replace(view, progress=progress)
@@ -478,7 +481,6 @@ class _Scores(Mapping[Trial, ValidationScore | None]):
 
     def _outputs(self, checkpoint: Checkpoint) -> OutputsTraining | None:
         """On the training split; None of a checkpoint that the teacher's training did not keep."""
-        assert self._view.outputs is not None
         splits = self._view.outputs.get(checkpoint)
         return splits[0] if splits else None
 

@@ -153,8 +153,8 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     wanted = sum(request.training.kind == "student" for request in view.wanted)
     if view.blocked or view.finished or (view.traversed and not view.search.flips):
         return Bounds(fewest=wanted, most=wanted)
-    decisions = view.progress.decisions if view.progress else ()
-    unknown = view.outputs is None and Checkpoint.LOWEST_LOSS in view.space.values(CHECKPOINT)
+    decisions = view.progress.decisions
+    unknown = not view.ready and Checkpoint.LOWEST_LOSS in view.space.values(CHECKPOINT)
     coincide = None if unknown else view.coinciding
     if view.search.flips:
         decided = frozenset((each.axis, each.winner.value) for each in decisions if each.axis)
@@ -171,10 +171,10 @@ def left(agenda: Agenda) -> Bounds:
     """The fewest and the most trainings of every kind that a study still has to run."""
     graph, views = agenda.graph, agenda.views()
     keys = {training.key for view in views for training in graph.teachers(view.case)}
-    keys |= {t.key for view in views for pair in (view.outputs or {}).values() for t in pair}
+    keys |= {t.key for view in views for pair in view.outputs.values() for t in pair}
     unknown = len(keys - agenda.results.keys())
     total = Bounds(fewest=unknown, most=unknown)
-    waiting = (view.case for view in views if view.outputs is None and not view.blocked)
+    waiting = (view.case for view in views if not view.ready and not view.blocked)
     for case in {(case.dataset, case.teacher): case for case in waiting}.values():
         total += case_counts(agenda.resolved.study, case).outputs
     return sum((remaining(agenda, view) for view in views), total)

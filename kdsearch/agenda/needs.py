@@ -21,7 +21,7 @@ def asked(agenda: Agenda) -> set[str]:
 def asked_by(agenda: Agenda, view: CaseView) -> Iterator[str]:
     """The keys of every training that a case has asked for so far, for each trial anew."""
     yield from (training.key for training in agenda.graph.teachers(view.case))
-    for splits in (view.outputs or {}).values():
+    for splits in view.outputs.values():
         yield from (training.key for training in splits)
     for seeds in agenda.students(view.case).values():
         yield from (training.key for training in seeds)
@@ -71,7 +71,7 @@ def unneeded(agenda: Agenda) -> set[str]:
 
 def _outputs(graph: Graph, view: CaseView) -> Iterator[OutputsTraining]:
     """Those of the case's teacher that it may ask for."""
-    if view.outputs is not None:
+    if view.ready:
         yield from (training for splits in view.outputs.values() for training in splits)
         return
     for teacher in graph.teachers(view.case):

@@ -269,8 +269,7 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
 def teacher_scores(agenda: Agenda, view: CaseView) -> tuple[TeacherScore, ...]:
     """The teacher's own scores, from its outputs on the validation and the test split."""
     return tuple(
-        _teacher_score(agenda, checkpoint, outputs)
-        for checkpoint, outputs in (view.outputs or {}).items()
+        _teacher_score(agenda, checkpoint, outputs) for checkpoint, outputs in view.outputs.items()
     )
 
 
@@ -303,7 +302,7 @@ def _teacher_score(
 
 def _path(agenda: Agenda, view: CaseView) -> tuple[Step, ...]:
     steps = []
-    for decision in view.progress.decisions if view.progress else ():
+    for decision in view.progress.decisions:
         candidates = tuple(
             _candidate(agenda, view, decision.axis or "", each) for each in decision.candidates
         )
@@ -337,7 +336,7 @@ def evaluated(
         test=found.mean if found else None,
         spread=found.spread if found else None,
         tried=tuple(_tried(agenda, view, trial) for trial in tuned.trials)
-        if choice.get(CHECKPOINT) in (None, *(view.outputs or {}))
+        if choice.get(CHECKPOINT) in (None, *view.outputs)
         else (),
         temperature=best.get("temperature") if best else None,
         learning_rate=best.get("learning_rate") if best else None,

@@ -173,7 +173,7 @@ def chosen_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     erm = _erm(agenda, view)
     if view.blocked is not None:
         raise NoGainError(LeftOut.BLOCKED)
-    if view.progress is None or not view.traversed:
+    if not view.traversed:
         raise NoGainError(LeftOut.UNFINISHED)
     return gain(score_on_test(agenda, view, view.progress.winner.tuned), erm)
 
@@ -222,7 +222,7 @@ def _decision(view: CaseView, axis: str) -> Decision:
     if view.blocked is not None:
         raise NoGainError(LeftOut.BLOCKED)
     progress = view.progress
-    if progress is None:
+    if not view.ready:
         raise NoGainError(LeftOut.UNFINISHED)
     decision = progress.decision(axis)
     if decision is not None:

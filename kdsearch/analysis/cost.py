@@ -84,7 +84,7 @@ class CaseTrainings:
     @cached_property
     def outputs(self) -> dict[str, str]:
         """The outputs of its checkpoints."""
-        pairs = self._view.outputs or {}
+        pairs = self._view.outputs
         every = (t for outputs in pairs.values() for t in outputs)
         return {t.key: str(t) for t in every if t.key in self._agenda.results}
 
@@ -103,7 +103,7 @@ def reused(agenda: Agenda) -> int:
     wanted: list[str] = []
     for view in agenda.views():
         wanted += [t.key for t in agenda.graph.teachers(view.case)]
-        outputs = view.outputs or {}
+        outputs = view.outputs
         wanted += [t.key for splits in outputs.values() for t in splits]
         for trials in _trials_by_choice(view):
             known = [t for t in trials if t.checkpoint is None or t.checkpoint in outputs]
@@ -115,8 +115,6 @@ def reused(agenda: Agenda) -> int:
 
 def _trials_by_choice(view: CaseView) -> Iterable[tuple[Trial, ...]]:
     """The trials of each choice that the case evaluated: of one in several stages, once."""
-    if view.progress is None:
-        return
     yield from (candidate.tuned.trials for candidate in view.progress.candidates())
     if view.phase2 is not None:
         done = {candidate.choice for candidate in view.progress.candidates()}

@@ -36,7 +36,7 @@ class Erm:
 def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
     """The tuned student without a teacher; None while trainings of it are missing, or unwanted."""
     other = agenda.without_teacher(view.case) if view.case.teacher else None
-    if other is None or other.progress is None or not other.traversed:
+    if other is None or not other.traversed:
         return None
     tuned = other.progress.winner.tuned
     trials = len(tuned.trials) * len(agenda.resolved.study.student_seeds)

@@ -116,7 +116,7 @@ def _found(agenda: Agenda, view: CaseView, case: CaseResult) -> Iterator[_Found]
     for name, key in _students(case):
         if key is not None:
             yield _student(agenda, name, key)
-    for checkpoint, outputs in (view.outputs or {}).items():
+    for checkpoint, outputs in view.outputs.items():
         by_split = {training.split: agenda.results.get(training.key) for training in outputs}
         validation, test = by_split["validation"], by_split["test"]
         yield _Found(

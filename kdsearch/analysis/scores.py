@@ -113,7 +113,7 @@ def contenders(agenda: Agenda, view: CaseView) -> Contenders | None:
 
     The best α is that of the highest validation score. None while the traversal is unfinished.
     """
-    if view.progress is None or not view.progress.finished:
+    if not view.traversed:
         return None
     found: dict[str, Contender] = {}
     evaluated = {candidate.choice: candidate for candidate in _evaluated(view.progress)}

@@ -181,7 +181,6 @@ def _chosen(agenda: Agenda, view: CaseView, kind: Kind) -> _Chosen | None:
     """What a finished search chose; None where nothing has a score."""
     if not view.best_has_score:
         return None
-    assert view.progress is not None
     winner = view.progress.winner
     tuned = winner.tuned
     assert tuned.best is not None
@@ -248,7 +247,7 @@ def _of_all(seeds: Iterable[Measures]) -> tuple[float, ...] | None:
 def _teacher(agenda: Agenda, found: _Chosen, split: str) -> Measures:
     """What was measured on a split of the checkpoint that taught; nothing where there is none."""
     checkpoint = found.best.checkpoint
-    if checkpoint is None or found.view.outputs is None:
+    if checkpoint is None or checkpoint not in found.view.outputs:
         return {}
     [training] = [each for each in found.view.outputs[checkpoint] if each.split == split]
     outcome = agenda.results.get(training.key)

@@ -97,7 +97,7 @@ def table_3(agenda: Agenda, search: str | None = None) -> Table3:
 
 def same_student_temperature(view: CaseView) -> bool:
     """Whether the τ_s flip compared a configuration with itself: τ_t = 1 won on both sides."""
-    decision = view.progress.decision("student_temperature") if view.progress else None
+    decision = view.progress.decision("student_temperature")
     if decision is None:
         return False
     bests = [candidate.tuned.best for candidate in decision.candidates]

@@ -112,7 +112,7 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTra
     tuned: Tuned | None = None
     if stable:
         tuned = view.phase2.stable_tuned if view.phase2 else None
-    elif view.progress is not None and view.traversed:
+    elif view.traversed:
         tuned = view.progress.winner.tuned
     if tuned is None:
         why = view.blocked or "the search has not come so far"

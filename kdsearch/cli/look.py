@@ -279,7 +279,7 @@ def _stage(view: CaseView) -> str:
 
 
 def _decided(view: CaseView) -> dict[str, str]:
-    decisions = view.progress.decisions if view.progress else ()
+    decisions = view.progress.decisions
     return {d.axis or COMPARES: _value(d.winner) for d in decisions}
 
 
@@ -289,7 +289,7 @@ def _value(candidate: Candidate) -> str:
 
 
 def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
-    decisions = view.progress.decisions if view.progress else ()
+    decisions = view.progress.decisions
     return {
         "case": str(view.case),
         "stage": _stage(view),
@@ -363,7 +363,7 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
             f"  teacher: learning rate {view.teacher_training.learning_rate:g}, t_hs is epoch "
             f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
         )
-    for decision in view.progress.decisions if view.progress else ():
+    for decision in view.progress.decisions:
         title = COMPARES if decision.axis is None else SYMBOLS.get(decision.axis, decision.axis)
         out.print(f"  {title}: {_value(decision.winner)} — {_why(decision)}")
         table = Table("", "value", "validation", "τ_t", "learning rate", "trainings", box=None)

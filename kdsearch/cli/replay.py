@@ -158,7 +158,7 @@ def _problem(view: CaseView) -> Problem | None:
     if view.traversed:
         return None
     lacks = "its teacher's results"
-    if view.progress is not None:
+    if view.ready:
         lacks = f"the results of {count(len(view.progress.wanted), 'trial')}"
     return Problem(
         place=place,

@@ -306,7 +306,7 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
     of_search = [*axes, "stable", LAZY] if flips else [COMPARES]
     of_winner = [WINNER] if agenda.resolved.study.further_seeds else []
     found = dict.fromkeys([*of_teacher, *of_search, *of_winner], "")
-    if view.progress:
+    if view.ready:
         found |= dict.fromkeys(of_teacher, "done")
         for decision in view.progress.decisions:
             found[decision.axis or COMPARES] = str(decision.winner.value or DONE)

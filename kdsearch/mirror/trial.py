@@ -119,13 +119,12 @@ def _trial(
 
 def _stages(view: CaseView) -> Iterator[tuple[str, Choice]]:
     """What the case compares, in the order of asking."""
-    if view.progress is not None:
-        for decision in view.progress.decisions:
-            for candidate in decision.candidates:
-                yield decision.axis or COMPARES, candidate.choice
-        if (now := view.progress.comparing) is not None:
-            for _, choice in now.alternatives:
-                yield now.axis or COMPARES, choice
+    for decision in view.progress.decisions:
+        for candidate in decision.candidates:
+            yield decision.axis or COMPARES, candidate.choice
+    if (now := view.progress.comparing) is not None:
+        for _, choice in now.alternatives:
+            yield now.axis or COMPARES, choice
     if view.phase2 is not None:
         yield "stable", view.phase2.stable
         yield "lazy", view.phase2.lazy

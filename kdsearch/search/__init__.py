@@ -48,7 +48,15 @@ from kdsearch.search.stable import (
 from kdsearch.search.strategies.exhaustive import Exhaustive
 from kdsearch.search.strategies.greedy import Greedy, alternatives, rounds_after
 from kdsearch.search.strategies.random import Random
-from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, Strategy, best_of
+from kdsearch.search.strategy import (
+    NOT_BEGUN,
+    Candidate,
+    Comparing,
+    Decision,
+    Progress,
+    Strategy,
+    best_of,
+)
 from kdsearch.search.temperature import local_temperatures, middle
 from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, best_trial, rounds, tune
 
@@ -57,6 +65,7 @@ __all__ = [
     "LAZY_TEMPERATURE",
     "LAZY_VALUES",
     "NOTHING",
+    "NOT_BEGUN",
     "OBJECTIVE",
     "SYMBOLS",
     "TIED",

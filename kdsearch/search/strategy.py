@@ -79,6 +79,10 @@ class Progress:
         return next((c for c in self.decisions if c.axis == axis), None)
 
 
+NOT_BEGUN = Progress(decisions=(), comparing=Comparing(axis=None, alternatives=()))
+"""Of a search that nothing is known of yet."""
+
+
 class Strategy(ABC):
     """A way to walk a space, under a `name`. Its subclasses are frozen dataclasses, whose fields
     are its parameters. Raises `ValueError` for a value out of range."""
