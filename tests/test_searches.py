@@ -157,6 +157,10 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
             "temperature: exhaustive has no second stage; list the values: [1, 4]",
         ),
         ({**GRID, "strategy": "random"}, "trials: random needs it"),
+        ({**GRID, "inner": "coordinate"}, "inner: exhaustive has none; remove it"),
+        ({**GRID, "distance": "ce"}, "objective is another name of distance; keep one"),
+        ({**GRID, "axes": {"foo": [1]}}, "foo: is not an axis"),
+        ({**GRID, "learning_rate": [1e-5, 1e-5]}, "learning_rate has a value twice; keep one"),
         ({**GRID, "strategy": "random", "trials": 0}, "random: trials is at least 1"),
         (
             {**GRID, "tuned": ["alhpa"]},
@@ -198,17 +202,16 @@ def test_a_decaying_schedule_makes_epochs_an_ordinary_axis() -> None:
     assert case_counts(study, case).students.most == 2 * 2 * 2 * 2 * 2
 
 
-@pytest.mark.parametrize(
-    ("epochs", "stops"), [([1, 2, 3], None), ([1, 3], (1, 3)), (4, (4,)), ([2], (2,))]
-)
+@pytest.mark.parametrize("epochs", [[1, 2, 3], [1, 3], 4, {"from": 1, "to": 9, "count": 5}])
 def test_at_a_constant_rate_one_training_stands_for_every_number_of_epochs(
-    epochs: Any, stops: tuple[int, ...] | None
+    epochs: Any,
 ) -> None:
     raw = {**several(), "searches": {"kd": {**SEARCHES["kd"], "epochs": epochs}}}
     study = parse_study(raw, place="x.yaml")
     [case] = cases_of(study)
     settings = effective_settings(study, case, "student")
-    assert (settings.epochs, settings.stops) == (np.max(epochs), stops)
+    longest = epochs["to"] if isinstance(epochs, dict) else np.max(epochs)
+    assert (settings.epochs, settings.stops) == (longest, None)
     assert case_counts(study, case).students.most == 2 * 2 * 2 * 2
 
 
@@ -240,6 +243,41 @@ def test_searches_share_the_trainings_that_they_have_in_common() -> None:
     agenda = walked({**several(), "searches": twice})
     [a, b] = ({t.key for s in agenda.students(c).values() for t in s} for c in agenda.cases)
     assert b < a
+
+
+def test_the_axis_that_comes_last_is_voted_on_unless_it_is_alpha() -> None:
+    raw = a_study(
+        search={
+            "objective": "label_smoothing",
+            "smoothing": [0.1, 0.3],
+            "learning_rate": [1e-5],
+            "batch_size": [8, 16],
+        }
+    )
+    agenda = walked(raw)
+    assert {reward.axis for reward in agenda.rewards()} == {"smoothing", "batch_size"}
+
+
+def test_an_axis_that_one_case_lacks_has_the_rewards_of_the_others() -> None:
+    students = {
+        "nested": {"model": "small"},
+        "linear": {"model": "small", "training": {"schedule": "linear"}},
+    }
+    raw = a_study(students=students)
+    raw["search"] = {**raw["search"], "epochs": [1, 3]}
+    agenda = walked(raw)
+    assert agenda.complete
+    [reward] = [reward for reward in agenda.rewards() if reward.axis == "epochs"]
+    assert reward.better + reward.worse + reward.equal == 1
+
+
+def test_checkpoints_that_only_some_searches_ask_for_are_counted_once_for_all() -> None:
+    kd = SEARCHES["kd"]
+    searches = {"a": {**kd, "teacher": ["t_hs"]}, "b": {**kd, "teacher": ["t_hs", "t_ll"]}}
+    for order in (["a", "b"], ["b", "a"]):
+        raw = {**several(), "searches": {name: searches[name] for name in order}}
+        study = parse_study(raw, place="x.yaml")
+        assert {case_counts(study, case).outputs.most for case in cases_of(study)} == {6}
 
 
 # -- one file each ---------------------------------------------------------------------------------

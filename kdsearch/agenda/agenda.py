@@ -137,6 +137,8 @@ class CaseView:
         return len(pairs) == 2 and len({outputs[0].key for outputs in pairs}) == 1
 
 
+_LONG = 200
+"""So many students of a round that whole choices wait for are not looked through at each result."""
 _Some = TypeVar("_Some", bound=Training)
 _Alike = tuple[Role, int]
 """The role of a training and its rounds."""
@@ -191,7 +193,11 @@ class Agenda:
         self._results[key] = result
         self._learn(result)
         for case in self._waiting.pop(key, ()):
-            self._views.pop(case, None)
+            view = self._views.pop(case, None)
+            if view is not None and not view.search.flips:
+                left = tuple(r for r in view.wanted if r.training.key != key)
+                if len(left) >= _LONG and all(r.role == "student" for r in view.wanted):
+                    self._keep(replace(view, wanted=left))
 
     def durations(self) -> dict[TestCase, dict[Role, float]]:
         """The seconds that each case's trainings take, by what has ended so far."""
@@ -263,7 +269,7 @@ class Agenda:
         """The rewards (Table 3) over the traversals of a search that are finished."""
         views = [self._views.get(case) for case in self.cases if case.search == search]
         finished = [v for v in views if v is not None and v.traversed]
-        axes = [axis.name for axis in finished[0].space.compared[:-1]] if finished else ()
+        axes = dict.fromkeys(axis.name for view in finished for axis in view.space.voted)
         return rewards([v.progress for v in finished], axes)
 
     def stable(self, search: str | None = None) -> Held | None:
@@ -292,8 +298,8 @@ class Agenda:
     def winners(self, case: TestCase) -> tuple[StudentTraining, ...]:
         """The trainings of what the case chose, under each of the study's winner seeds.
 
-        None where the study has none, while its search is not finished, and where nothing that it
-        chose from has a score.
+        Nothing where the study has none, while its search is not finished, and where nothing that
+        it chose from has a score.
         """
         return self._winners.get(case, ())
 

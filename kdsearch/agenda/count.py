@@ -28,6 +28,7 @@ from kdsearch.study import (
     Teacher,
     TestCase,
     cache_bytes,
+    checkpoints_of,
     effective_settings,
     search_of,
     space_of,
@@ -53,9 +54,9 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
     teacher, space = teacher_of(study, case), space_of(study, case, inner)
     names = space.values(CHECKPOINT) if teacher else ()
     # A pair that is given may be one model; of one that is fine-tuned, only its training tells.
-    given = len(set(teacher.given.values())) if teacher else 0
-    checkpoints, may_coincide = given or len(names), not given and len(names) > 1
-    coincide = None if may_coincide else checkpoints < len(names)
+    given = {teacher.given[name] for name in names} if teacher and teacher.given else None
+    may_coincide = given is None and len(names) > 1
+    coincide = None if may_coincide else given is not None and len(given) < len(names)
     if search_of(study, case).flips:
         trials = _students(space, lazy_choice(space, f"{study.seed}/{case}"), coincide)
     else:
@@ -63,12 +64,17 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
     return Counts(
         case=case,
         teachers=len(teacher.fine_tune.learning_rate) if teacher and not teacher.given else 0,
-        outputs=Bounds(
-            fewest=len(SPLITS) * (1 if may_coincide else checkpoints),
-            most=len(SPLITS) * checkpoints,
-        ),
+        outputs=_outputs(study, case) if teacher else Bounds(fewest=0, most=0),
         students=_under_seeds(study, trials, len(study.further_seeds)),
     )
+
+
+def _outputs(study: Study, case: TestCase) -> Bounds:
+    """The passes of a case's teacher, which other cases share, over every split."""
+    teacher, names = study.teachers[case.taught], checkpoints_of(study, case)
+    most = len({teacher.given[name] for name in names}) if teacher.given else len(names)
+    fewest = most if teacher.given else min(most, 1)
+    return Bounds(fewest=len(SPLITS) * fewest, most=len(SPLITS) * most)
 
 
 def _under_seeds(study: Study, trials: Bounds, further: int) -> Bounds:

@@ -14,7 +14,6 @@ from zlib import crc32
 
 from kdsearch.agenda.speed import Kind, Speeds, kinds_of
 from kdsearch.search import (
-    CHECKPOINT,
     LAZY_VALUES,
     Candidate,
     Choice,
@@ -33,7 +32,16 @@ from kdsearch.search import (
     stable_values,
     tune,
 )
-from kdsearch.study import SPLITS, Role, Study, TestCase, search_of, space_of, test_cases
+from kdsearch.study import (
+    SPLITS,
+    Role,
+    Study,
+    TestCase,
+    checkpoints_of,
+    search_of,
+    space_of,
+    test_cases,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,8 +308,8 @@ class Simulation:
                 if self._all_done(job, len(self._rates(job.walk))):
                     self._ask_outputs(job.walk)
             case "outputs", ("train", _):
-                if self._all_done(job, len(job.walk.space.values(CHECKPOINT))):
-                    case = job.walk.case
+                case = job.walk.case
+                if self._all_done(job, len(checkpoints_of(self._study, case))):
                     for walk in self._by_teacher[case.dataset, case.teacher]:
                         self._ask_students(walk, self.with_teacher(walk))
             case "student", (Trial() as trial, seed) if seed in self._study.student_seeds:
@@ -309,11 +317,12 @@ class Simulation:
                     self._ask_students(job.walk, job.walk.scored(trial))
                     self._ask_winner(job.walk)
         search = job.walk.case.search
+        if not job.walk.finished or not job.walk.search.flips or search in self._stable:
+            return
         walks = [walk for walk in self.walks if walk.case.search == search]
-        flips = job.walk.search.flips and search not in self._stable
-        if flips and all(walk.finished for walk in walks):
+        if all(walk.finished for walk in walks):
             self._stable.add(search)
-            axes = [axis.name for axis in job.walk.space.compared[:-1]]
+            axes = dict.fromkeys(axis.name for walk in walks for axis in walk.space.voted)
             values = stable_values(rewards([walk.progress for walk in walks], axes))
             for walk in walks:
                 self._ask_students(walk, self.with_stable(walk, values))
@@ -324,7 +333,7 @@ class Simulation:
         return self._done[key] == needed
 
     def _ask_outputs(self, walk: Walk) -> None:
-        for what in product(SPLITS, walk.space.values(CHECKPOINT)):
+        for what in product(SPLITS, checkpoints_of(self._study, walk.case)):
             self._ask(Job(walk=walk, role="outputs", what=what, rounds=walk.rounds))
 
     def _ask_students(self, walk: Walk, wanted: Wanted) -> None:

@@ -22,6 +22,8 @@ from kdsearch.study import (
     TestCase,
     effective_settings,
     passed_weights,
+    setting_axes,
+    space_of,
     teacher_of,
     test_cases,
 )
@@ -71,7 +73,9 @@ def sizes(resolved: Resolved) -> dict[Kind, float]:
         data = resolved.datasets[case.dataset]
         train = data.splits["train"]
         tokens = train.rows * SPECS[data.task].tokens
-        for kind in kinds_of(study, case, train.digest).values():
+        kinds = kinds_of(study, case, train.digest)
+        cut = setting_axes(space_of(study, case)).get("layers", ())
+        for kind in (*kinds.values(), *(kinds["student"]._replace(layers=each) for each in cut)):
             found[kind] = tokens * per_token(study, case, kind)
     return found
 

@@ -60,6 +60,8 @@ class Stable:
     choice: Choice
     deviations: Held
     """Where it leaves the default."""
+    tuned: tuple[str, ...]
+    """What is tuned under it in each case."""
     provisional: bool
     """Whether traversals are still under way, so that it may change."""
     traversals: int
@@ -117,13 +119,15 @@ def stable_configuration(agenda: Agenda, search: str | None = None) -> Stable | 
     decided = agenda.stable(search)
     values = stable_values(agenda.rewards(search)) if decided is None else decided
     space = agenda.resolved.study.every_search[search].space()
-    held = space.defaults() | dict(values)
+    there = {name for view in views for name in view.space.names}
+    held = {n: value for n, value in (space.defaults() | dict(values)).items() if n in there}
     given = (Checkpoint.GIVEN,)
     if CHECKPOINT in held and all(view.space.values(CHECKPOINT) == given for view in views):
         held[CHECKPOINT] = Checkpoint.GIVEN
     return Stable(
         choice=space.choice(held),
         deviations=dict(values),
+        tuned=tuple(axis.name for axis in space.tunes(space.choice(held))),
         provisional=decided is None,
         traversals=traversals,
         cases=len(views),

@@ -110,6 +110,9 @@ def _case(agenda: Agenda, name: str) -> CaseView:
 def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTraining, Outcome]:
     """The best trial of what the traversal chose, or of the stable choice, under the first seed."""
     tuned: Tuned | None = None
+    if stable and not view.search.flips:
+        what = f"has no stable configuration: {view.search.strategy} flips nothing"
+        raise InputError.one(view.case, what, "leave --stable out")
     if stable:
         tuned = view.phase2.stable_tuned if view.phase2 else None
     elif view.traversed:

@@ -36,7 +36,7 @@ from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
-from kdsearch.search import SYMBOLS, Candidate, Decision
+from kdsearch.search import SYMBOLS, Candidate, Decision, Value
 
 _MOST_SHOWN = 20
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
@@ -280,12 +280,12 @@ def _stage(view: CaseView) -> str:
 
 def _decided(view: CaseView) -> dict[str, str]:
     decisions = view.progress.decisions
-    return {d.axis or COMPARES: _value(d.winner) for d in decisions}
+    return {d.axis or COMPARES: str(_value(d.winner)) for d in decisions}
 
 
-def _value(candidate: Candidate) -> str:
-    """What the candidate stands for: a value of an axis, or a whole choice."""
-    return str(candidate.choice if candidate.value is None else candidate.value)
+def _value(candidate: Candidate) -> Value:
+    """What the candidate stands for: a value of an axis, or a whole choice in words."""
+    return str(candidate.choice) if candidate.value is None else candidate.value
 
 
 def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:

@@ -113,7 +113,12 @@ def _facts(
     took: Durations,
     slots: int,
 ) -> dict[str, Any]:
-    students = sum((c.students for c in counts), Bounds(fewest=0, most=0))
+    # Searches of one student share the trainings that they have in common.
+    fewest: dict[tuple[str, str | None, str], int] = {}
+    for c in counts:
+        of = (c.case.dataset, c.case.teacher, c.case.student)
+        fewest[of] = max(fewest.get(of, 0), c.students.fewest)
+    students = Bounds(fewest=sum(fewest.values()), most=sum(c.students.most for c in counts))
     taught = [c for c in counts if c.case.teacher is not None]
     shared = list({(c.case.dataset, c.case.teacher): c for c in taught}.values())
     cases: list[dict[str, Any]] = []

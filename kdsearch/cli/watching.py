@@ -30,6 +30,7 @@ from kdsearch.cli.options import count, open_folder
 from kdsearch.driver import duration
 from kdsearch.errors import shown
 from kdsearch.ledger import Ledger
+from kdsearch.search import Decision
 
 Facts = dict[str, Any]
 """What `status --json` prints."""
@@ -295,6 +296,10 @@ def _took(run: dict[str, Any]) -> str:
     return duration(time.time() - run["since"])
 
 
+def _decided(decision: Decision) -> str:
+    return DONE if decision.winner.value is None else str(decision.winner.value)
+
+
 def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[str, str]:
     """What has become of each stage of a test case, in words; nothing before it begins.
 
@@ -309,7 +314,7 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
     if view.ready:
         found |= dict.fromkeys(of_teacher, "done")
         for decision in view.progress.decisions:
-            found[decision.axis or COMPARES] = str(decision.winner.value or DONE)
+            found[decision.axis or COMPARES] = _decided(decision)
     if view.traversed and flips:
         found["stable"] = "waits"
     if view.phase2:

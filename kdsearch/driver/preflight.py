@@ -12,7 +12,7 @@ from kdsearch.study import (
     Resolved,
     TestCases,
     preflight_digest,
-    taught_cases,
+    test_cases,
 )
 
 Look = Callable[[Resolved, Ledger, str, str], Preflight]
@@ -80,9 +80,14 @@ def _without(resolved: Resolved, lost: list[str]) -> Resolved:
     }
     students = {name: each for name, each in study.students.items() if each.model in models}
     cases = tuple(
-        TestCases(dataset=(case.dataset,), teacher=(case.taught,), student=(case.student,))
-        for case in taught_cases(study)
-        if case.teacher in teachers and case.student in students
+        TestCases(
+            dataset=(case.dataset,),
+            teacher=case.teacher and (case.teacher,),
+            student=(case.student,),
+            search=case.search and (case.search,),
+        )
+        for case in test_cases(study)
+        if case.teacher in (None, *teachers) and case.student in students
     )
     changed = {"models": models, "teachers": teachers, "students": students, "test_cases": cases}
     return resolved.model_copy(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, State
+from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Stable, State
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.markdown import escape, percent, score
 from kdsearch.report.under_seeds import sentence
+from kdsearch.search import ALPHA
 
 _MOST_NAMED = 5
 
@@ -42,17 +43,22 @@ def _stable(analysis: Analysis) -> list[str]:
         return ["No traversal is finished, so there is no stable configuration to name."]
     if not any(spent.scored for spent in analysis.cost if spent.kind == "student"):
         return ["No training has a score, so there is no stable configuration to name."]
-    choice = f"**{escape(stable.choice)}**, with τ_t and the learning rate tuned in each case"
+    name = f" of {escape(analysis.search)}" if analysis.search else ""
+    choice = f"**{escape(stable.choice)}**, with {_tuned(stable)} tuned in each case"
     if stable.provisional:
         of = f"{stable.traversals} of {stable.cases} traversals"
         return [
-            f"So far, over {of}, the stable configuration would be {choice}. It may still change, "
-            "and has not been measured: that is the second phase, after the last traversal."
+            f"So far, over {of}, the stable configuration{name} would be {choice}. It may still "
+            "change, and has not been measured: that is the second phase, after the last traversal."
         ]
     rests = f"It rests on {_count(stable.traversals, 'traversal')}."
-    lines = [f"The stable configuration is {choice}. {rests}"]
-    winners = [case.winner.choice for case in analysis.cases if case.winner is not None]
-    if any(choice.get("alpha") != 1 for choice in winners):
+    lines = [f"The stable configuration{name} is {choice}. {rests}"]
+    winners = [
+        case.winner.choice
+        for case in analysis.cases
+        if case.winner is not None and case.case.search == analysis.search
+    ]
+    if any(choice.get(ALPHA) != stable.choice.get(ALPHA) for choice in winners):
         lines[0] += (
             " α is not voted on and keeps its default, as in the paper, though a case of this "
             "study did better with another."
@@ -73,6 +79,11 @@ def _stable(analysis: Analysis) -> list[str]:
             f"{_count(best.n, 'case')} (paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
         )
     return lines
+
+
+def _tuned(stable: Stable) -> str:
+    names = {"temperature": "τ_t", "learning_rate": "the learning rate"}
+    return " and ".join(names.get(name, name) for name in stable.tuned) or "nothing"
 
 
 def _how_sure(analysis: Analysis) -> list[str]:

@@ -34,7 +34,7 @@ def card(
     front = {
         "library_name": "transformers",
         "pipeline_tag": SPECS[data.task].pipeline,
-        "tags": ["knowledge-distillation", "kdsearch"],
+        "tags": [*(["knowledge-distillation"] if training.teaching else []), "kdsearch"],
         "metrics": [data.metric],
     }
     source = agenda.resolved.study.models[training.model.name]
@@ -141,7 +141,7 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
 def _teacher(training: StudentTraining) -> str:
     taught = training.teaching
     if taught is None:
-        return "none: it learnt from the labels alone"
+        return "none"
     epoch = taught.teacher.epoch
     of = f", epoch {epoch}" if epoch is not None else ""
     return f"{taught.teacher.model.name}, {taught.checkpoint_name}{of}"

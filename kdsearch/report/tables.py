@@ -27,8 +27,8 @@ DECILES = tuple(f"D{k}" for k in range(11))
 def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Every table by the name of its file."""
     found = figures(analysis)
-    for further in analysis.further:
-        found |= {f"{name}_{further.search}": each for name, each in figures(further).items()}
+    for number, further in enumerate(analysis.further, start=2):  # in their order in report.json
+        found |= {f"{name}_{number}": each for name, each in figures(further).items()}
     return found | {"cases": cases(analysis), "path": path(analysis)}
 
 

@@ -21,6 +21,7 @@ from kdsearch.search.objectives import (
     significant,
 )
 from kdsearch.search.space import (
+    ALPHA,
     CHECKPOINT,
     OBJECTIVE,
     Axis,
@@ -61,6 +62,7 @@ from kdsearch.search.temperature import local_temperatures, middle
 from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, best_trial, rounds, tune
 
 __all__ = [
+    "ALPHA",
     "CHECKPOINT",
     "LAZY_TEMPERATURE",
     "LAZY_VALUES",

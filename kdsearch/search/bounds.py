@@ -96,9 +96,9 @@ def _paths(space: Space, decided: Held) -> Iterator[frozenset[Choice]]:
 
 
 def _stable_choices(space: Space) -> Iterator[Choice]:
-    axes = space.compared[:-1]
-    for values in product(*(axis.values for axis in axes)):
-        named = zip((axis.name for axis in axes), values, strict=True)
+    names = [axis.name for axis in space.voted]
+    for values in product(*map(space.values, names)):
+        named = zip(names, values, strict=True)
         yield space.choice(space.defaults() | dict(named))
 
 

@@ -22,6 +22,8 @@ ValidationScore = NewType("ValidationScore", float)
 
 OBJECTIVE = "distance"
 """The axis whose value is the kind of an objective: those parameters are active that it has."""
+ALPHA = "alpha"
+"""The axis that a greedy search flips last and does not vote on."""
 CHECKPOINT = "teacher"
 """The axis of the teacher's checkpoints, which is active under an objective with a teacher."""
 
@@ -143,6 +145,11 @@ class Space:
         """The axes."""
         return tuple(axis.name for axis in (*self.compared, *self.tuned))
 
+    @property
+    def voted(self) -> tuple[Axis, ...]:
+        """The compared axes that have rewards: all but α, which keeps its default (§4)."""
+        return tuple(axis for axis in self.compared if axis.name != ALPHA)
+
     def values(self, name: str) -> tuple[Value, ...]:
         """The values of an axis, the default first."""
         return next(axis.values for axis in (*self.compared, *self.tuned) if axis.name == name)
@@ -205,8 +212,9 @@ def is_active(name: str, kind: str) -> bool:
     """Whether an axis matters under objectives of a kind; a setting of the training always does."""
     if name == CHECKPOINT:
         return Objective.kinds[kind].taught
-    every = frozenset[str]().union(*map(parameters_of, Objective.kinds))
-    return name not in every or name in parameters_of(kind)
+    return name in parameters_of(kind) or not any(
+        name in parameters_of(other) for other in Objective.kinds
+    )
 
 
 @cache

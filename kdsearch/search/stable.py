@@ -78,15 +78,16 @@ def stable_values(found: Iterable[Reward]) -> dict[str, Value]:
 
 def stable_choice(space: Space, values: Held) -> Choice:
     """The stable choice in `space`, which may lack a value (a teacher of one checkpoint)."""
-    there = {axis: value for axis, value in values.items() if value in space.values(axis)}
+    known = {axis: value for axis, value in values.items() if axis in space.names}
+    there = {axis: value for axis, value in known.items() if value in space.values(axis)}
     return space.choice(space.defaults() | there)
 
 
 def lazy_choice(space: Space, seed: str) -> Choice:
-    """Every axis but the last (α, at its default) drawn uniformly; one draw per `seed`."""
+    """Every axis but α, which has its default, drawn uniformly; one draw per `seed`."""
     draw = random.Random(seed)
     held = space.defaults()
-    names = [axis.name for axis in space.compared[:-1]]
+    names = [axis.name for axis in space.voted]
     first = [name for name in _DRAWN_FIRST if name in names]
     for axis in dict.fromkeys((*first, *sorted(names))):
         held[axis] = draw.choice(space.values(axis))

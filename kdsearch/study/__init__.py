@@ -5,6 +5,7 @@ from kdsearch.study.catalogue import CATALOGUE, Entry
 from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
     asked_layers,
+    checkpoints_of,
     effective_settings,
     nested_epochs,
     place_of,
@@ -116,6 +117,7 @@ __all__ = [
     "asked_layers",
     "cache_bytes",
     "changed_sources",
+    "checkpoints_of",
     "columns_of",
     "differences",
     "digest_model",

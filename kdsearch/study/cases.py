@@ -65,7 +65,7 @@ def _taught(study: Study) -> Iterator[TestCase]:
         for dataset in block.dataset or study.datasets:
             for teacher in block.teacher or study.teachers:
                 for student in block.student or study.students:
-                    for name in _searches(study, block, taught=True):
+                    for name in searches_of(study, block, taught=True):
                         yield TestCase(
                             dataset=dataset, teacher=teacher, student=student, search=name
                         )
@@ -75,11 +75,12 @@ def _others(study: Study) -> Iterator[TestCase]:
     for block in study.test_cases:
         for dataset in block.dataset or study.datasets:
             for student in block.student or study.students:
-                for name in _searches(study, block, taught=False):
+                for name in searches_of(study, block, taught=False):
                     yield TestCase(dataset=dataset, teacher=None, student=student, search=name)
 
 
-def _searches(study: Study, block: TestCases, *, taught: bool) -> Iterator[str | None]:
+def searches_of(study: Study, block: TestCases, *, taught: bool) -> Iterator[str | None]:
+    """The searches of a block of test cases, with or without a teacher."""
     for name, search in study.every_search.items():
         if search.taught is taught and (block.search is None or name in block.search):
             yield name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from pydantic import ValidationError
 
 from kdsearch.errors import Problem
-from kdsearch.search import Inner, Space, Value
-from kdsearch.study.cases import TestCase, teacher_of
+from kdsearch.search import Checkpoint, Inner, Space, Value
+from kdsearch.study.cases import TestCase, searches_of, teacher_of
 from kdsearch.study.schema import Role, Study
 from kdsearch.study.search import Search
 from kdsearch.study.settings import AXES, SECTIONS, TrainingSettings
@@ -63,11 +63,28 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
     return replace(space, inner=inner) if inner else space
 
 
+def checkpoints_of(study: Study, case: TestCase) -> tuple[Checkpoint, ...]:
+    """Those of a case's teacher on its data set that any of the study's searches asks for."""
+    given = tuple(study.teachers[case.taught].given)
+    if given == (Checkpoint.GIVEN,):
+        return given
+    blocks = (
+        block
+        for block in study.test_cases
+        if case.dataset in (block.dataset or study.datasets)
+        and case.teacher in (block.teacher or study.teachers)
+    )
+    names = {name for block in blocks for name in searches_of(study, block, taught=True)}
+    asked = (study.every_search[name].teacher or () for name in study.every_search if name in names)
+    return tuple(map(Checkpoint, dict.fromkeys(chain.from_iterable(asked))))
+
+
 def nested_epochs(study: Study, case: TestCase) -> tuple[int, ...] | None:
     """The values of an axis of epochs, ascending, where one training stands for them all.
 
     At a constant rate without warm-up the first epochs of a training are a training of that many
-    epochs. None where there is no such axis, or where it is one like the others.
+    epochs, and the best epoch of the longest is the best of them all. None where there is no such
+    axis, or where it is one like the others.
     """
     axes = search_of(study, case).axes
     every = {"schedule": study.training.schedule, "warmup": study.training.warmup}
@@ -88,8 +105,7 @@ def effective_settings(study: Study, case: TestCase, role: Role) -> TrainingSett
     changes = [change for _, change in _changes(study, case, role)]
     nested = nested_epochs(study, case) if role == "student" else None
     if nested is not None:
-        every = nested == tuple(range(1, nested[-1] + 1))
-        changes.append({EPOCHS: nested[-1], "stops": None if every else nested})
+        changes.append({EPOCHS: nested[-1], "stops": None})
     return study.training.but(*changes)
 
 

@@ -65,15 +65,18 @@ def unlabelled_problems(
         teacher = teacher_of(study, case)
         search = search_of(study, case)
         if train.unlabelled and search.taught and search.learns_labels:
-            mend = f"leave only 1 in {place_of(case)}.alpha, or leave these rows out"
-            needs = "α < 1" if search.alpha else ", ".join(search.distance)
+            mixes = any(alpha < 1 for alpha in search.alpha or ())
+            only = f"leave only 1 in {place_of(case)}.alpha, or " if mixes else ""
+            mend = f"{only}leave these rows out"
+            needs = "α < 1" if mixes else " or ".join(search.distance)
             problems[where] = Problem(
                 place=where, what=f"{what}, and {needs} needs them", mend=mend
             )
         if train.unlabelled == train.rows and teacher is None:
-            mend = f"leave {case.search} out, or give labelled rows"
+            who = case.search or "a student"
+            mend = f"leave {case.search or 'it'} out, or give labelled rows"
             problem = Problem(
-                place=where, what=f"{what}, which is all that {case.search} learns from", mend=mend
+                place=where, what=f"{what}, which is all that {who} learns from", mend=mend
             )
             problems[f"{where} {case.search}"] = problem
         if train.unlabelled == train.rows and teacher is not None and not teacher.given:

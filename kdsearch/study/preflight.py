@@ -104,6 +104,7 @@ def preflight_digest(resolved: Resolved) -> str:
             **dict.fromkeys(("seed", "datasets", "models", "teachers", "students"), True),
             **dict.fromkeys(("test_cases", "training", "erm"), True),
             "search": {"alpha"},
+            "searches": {"__all__": {"distance", "alpha"}},
         },
         exclude={
             "datasets": {"__all__": {"files"}},

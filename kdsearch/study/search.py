@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from kdsearch.search import (
+    ALPHA,
     CHECKPOINT,
     OBJECTIVE,
     TIED,
@@ -50,8 +51,7 @@ _PAPER: Mapping[str, tuple[Value, ...]] = {
 }
 """Table 2: the values of what a greedy search leaves out. Another one has the first alone."""
 _KINDS = ("ce", "mse")
-_LAST = "alpha"
-"""The axis that a greedy search flips last."""
+_ORDERED = (CHECKPOINT, "student_temperature", OBJECTIVE)
 _LARGEST = 100_000
 """The most trials of a grid that is counted before anything starts."""
 _LARGEST_GREEDY = 5_000
@@ -89,7 +89,8 @@ class _Range(Section):
     @property
     def values(self) -> tuple[float, ...]:
         step = (self.last - self.first) / (self.count - 1)
-        return tuple(significant(self.first + step * i) for i in range(self.count))
+        found = (significant(self.first + step * i) for i in range(self.count))
+        return tuple(int(value) if value.is_integer() else value for value in found)
 
 
 def _student_temperature(value: object) -> float | Tied:
@@ -144,6 +145,12 @@ _Alphas = Annotated[
 ]
 
 
+_StudentTemperatures = Annotated[
+    tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...],
+    Field(min_length=1, max_length=5),
+]
+
+
 class Search(Section):
     """The axes of a search, the first value of each its default, and how it walks them.
 
@@ -160,15 +167,9 @@ class Search(Section):
     )
     """The objectives' kinds; `objective` is another name of it."""
     teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] | None = None
-    student_temperature: (
-        Annotated[
-            tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...],
-            Field(min_length=1, max_length=5),
-        ]
-        | None
-    ) = None
+    student_temperature: Annotated[_StudentTemperatures | None, LISTED] = None
     alpha: Annotated[_Alphas | None, LISTED] = None
-    order: tuple[str, ...] = ("teacher", "student_temperature", "distance")
+    order: tuple[str, ...] = _ORDERED
     """In which a greedy search flips its axes; α comes last, what is not named before it."""
     temperature: Temperature | None = None
     """Of the two-stage search. A list of values is an axis without a second stage."""
@@ -187,10 +188,15 @@ class Search(Section):
     @classmethod
     def _gather(cls, content: Any) -> Any:
         """Put further axes and the strategy's parameters where they belong, and fill in Table 2."""
-        if not isinstance(content, dict):
+        gathered = ("axes", "parameters")
+        if not isinstance(content, dict) or any(
+            not isinstance(content.get(name, {}), dict) for name in gathered
+        ):
             return content
         found = dict(content)
-        if "objective" in found and OBJECTIVE not in found:
+        if "objective" in found:
+            if OBJECTIVE in found:
+                raise ValueError(f"objective is another name of {OBJECTIVE}; keep one")
             kinds = found.pop("objective")
             found[OBJECTIVE] = (kinds,) if isinstance(kinds, str) else kinds
         strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
@@ -203,11 +209,13 @@ class Search(Section):
             if name in found["axes"]:
                 found["axes"][name] = _axis_values(found["axes"][name], adapter)
         kinds = _known_kinds(found.get(OBJECTIVE, _KINDS))
+        # Of the paper's search with one distance, what is inactive is said and without effect.
+        papers = strategy.flips and {*kinds} <= {*_KINDS}
         for name, values in _PAPER.items():
-            if found.get(name) is None and _active(name, kinds):
+            if found.get(name) is None and (_active(name, kinds) or papers):
                 found[name] = values if strategy.flips else values[:1]
         unsaid = found.get("temperature") is None and "temperature" not in found["axes"]
-        if strategy.flips and unsaid and _active("temperature", kinds):
+        if strategy.flips and unsaid and (_active("temperature", kinds) or papers):
             found["temperature"] = Temperature()
         # What comes from JSON has lists, which a strict tuple does not take from here.
         return {name: _tuples(value) for name, value in found.items()}
@@ -219,7 +227,7 @@ class Search(Section):
             problems += self._refused()
         if problems:
             raise PydanticCustomError("search", "does not go together", {"problems": problems})
-        for name, values in self._values().items():
+        for name, values in (*self._values().items(), ("learning_rate", self.learning_rate)):
             distinct(values, name)
         return self
 
@@ -237,9 +245,13 @@ class Search(Section):
             yield (name,), f"is no parameter of {self.strategy}; remove it"
         if self.temperature is not None and not kind.flips:
             yield ("temperature",), f"{self.strategy} has no second stage; list the values: [1, 4]"
-        paper = ("teacher", "student_temperature", "distance")
-        compared = {*paper, *self.axes} - {*self._tuned, _LAST}
-        if len(set(self.order)) < len(self.order) or not {*paper} <= {*self.order} <= compared:
+        default = type(self).model_fields
+        for name in ("order", "inner"):
+            if not kind.flips and getattr(self, name) != default[name].default:
+                yield (name,), f"{self.strategy} has none; remove it"
+        tuned, named = {*self._tuned}, {*self.order}
+        missing = {*default["order"].default} - tuned - named
+        if len(named) < len(self.order) or missing or named - {*_ORDERED, *self.axes}:
             yield ("order",), "order names teacher, student_temperature and distance once each"
 
     def _axis_problems(self) -> Iterator[_Problem]:
@@ -251,16 +263,21 @@ class Search(Section):
             if not _active(name, self.distance) and not papers:
                 why = "there is no teacher" if name == CHECKPOINT else f"it is no part of {kinds}"
                 yield (name,), f"{why}; remove it"
-            if name in self.axes:
+            if name in self.axes and name not in types:
+                yield (name,), "is not an axis"
+            elif name in self.axes:
                 if not values:
                     yield (name,), "needs 1 at least, has 0"
                 for i, value in enumerate(values):
                     yield from _invalid(types[name], value, (name, i))
-        if self.gradient_scale != "none" and not _active("gradient_scale", self.distance):
+        scaled = _active("gradient_scale", self.distance) or {*self.distance} <= {*_KINDS}
+        if self.gradient_scale != "none" and not scaled:
             yield ("gradient_scale",), f"it is no part of {kinds}; remove it"
         for i, name in enumerate(self.tuned or ()):
-            if name not in {*self._values(), "learning_rate"} - {OBJECTIVE, _LAST}:
+            if name not in {*self._values(), "learning_rate"} - {OBJECTIVE, ALPHA}:
                 yield ("tuned", i), f"{name} is not an axis of this search that can be tuned"
+            elif name in (self.tuned or ())[:i]:
+                yield ("tuned", i), f"{name} stands twice; keep one"
         for kind in self.distance:
             for field in dataclasses.fields(Objective.kinds[kind]):  # type: ignore[arg-type]
                 if field.default is dataclasses.MISSING and field.name not in self._values():
@@ -319,7 +336,7 @@ class Search(Section):
             OBJECTIVE: self.distance,
             "temperature": self.temperature and self.temperature.broad,
             **self.axes,
-            _LAST: self.alpha,
+            ALPHA: self.alpha,
         }
         return {
             name: tuple(map(significant, found)) if name == "temperature" else found
@@ -335,9 +352,9 @@ class Search(Section):
         if self.teacher is not None:
             own = tuple(map(Checkpoint, self.teacher))
             values[CHECKPOINT] = given if given == (Checkpoint.GIVEN,) else own
-        compared = [name for name in values if name not in self._tuned and name != _LAST]
+        compared = [name for name in values if name not in self._tuned and name != ALPHA]
         compared.sort(key=lambda name: (*self.order, name).index(name))
-        compared += [_LAST] * (_LAST in values)
+        compared += [ALPHA] * (ALPHA in values)
         refined = "temperature" if self.temperature and "temperature" in self._tuned else None
 
         def axes(names: Iterable[str]) -> tuple[Axis, ...]:

@@ -129,7 +129,7 @@ def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
     cases = [case for case in test_cases(study) if case.dataset == name]
     teachers = [teacher for case in cases if (teacher := teacher_of(study, case))]
     learners = ["a teacher is fine-tuned"] if any(not teacher.given for teacher in teachers) else []
-    learners += [f"{name} learns" for name in _untaught(cases)]
+    learners += [f"{search or 'a student'} learns" for search in _untaught(cases)]
     if train.unlabelled and learners:
         rest = train.rows - train.unlabelled
         what = f"{train.unlabelled:,} of {train.rows:,} training rows have no label"
