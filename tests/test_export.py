@@ -173,7 +173,8 @@ def test_weights_that_were_damaged_are_not_exported(
     studies: dict[str, Path], tmp_path: Path
 ) -> None:
     ledger = copied(studies, "ner", tmp_path / "study")
-    [damaged] = (ledger.folder / "students").glob("*/model.safetensors")
+    agenda = Agenda(ledger.resolved(), ledger.results())
+    damaged = ledger.folder / "students" / best(agenda).key / "model.safetensors"
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(bytes(content))

@@ -217,13 +217,16 @@ def change(tree: dict[str, Any], draw: random.Random) -> None:
 
 def covers(given: Any, found: Any) -> bool:
     """Whether `found` says all that was `given`, whose short forms may be spelt out."""
-    single = given is not None and not isinstance(given, list)
+    if given is None:  # the absence of a value, which has a default
+        return True
+    single = not isinstance(given, list)
     if single and isinstance(found, list):  # one value instead of a list of one
         return covers([given], found)
     if isinstance(given, dict):
-        return isinstance(found, dict) and all(
-            key in found and covers(value, found[key]) for key, value in given.items()
-        )
+        if not isinstance(found, dict):
+            return False
+        found = {**found, **found.get("axes", {})}  # which are written beside the rest of a search
+        return all(key in found and covers(value, found[key]) for key, value in given.items())
     if isinstance(given, list):
         return (
             isinstance(found, list) and len(given) == len(found) and all(map(covers, given, found))

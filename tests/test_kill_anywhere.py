@@ -342,7 +342,7 @@ def assert_as_undisturbed(search: KilledSearch, agenda: Agenda, calm: Undisturbe
     """The same decisions, outcomes and report; each outcome was committed once."""
     assert agenda.complete
     assert agenda.views() == calm.agenda.views()
-    assert agenda.stable == calm.agenda.stable
+    assert agenda.stable() == calm.agenda.stable()
     assert agenda.results == calm.agenda.results
     assert report_of(search.disk, search.ledger.folder) == calm.report
     assert kept_of(search.ledger) == calm.kept

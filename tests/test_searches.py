@@ -23,6 +23,7 @@ from kdsearch.distill.losses import LOSSES, Units, loss_of
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.mirror import Mirror
+from kdsearch.report import check_report, write_report
 from kdsearch.search import (
     Labels,
     Objective,
@@ -128,7 +129,7 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
         ),
         (
             {"strategy": "exhaustive", "objective": "labels", "alpha": [1, 0.5]},
-            "alpha: it is no part of labels; remove it",
+            "alpha: labels has no such parameter; remove it",
         ),
         (
             {"strategy": "exhaustive", "objective": "labels", "teacher": "t_hs"},
@@ -151,7 +152,7 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
             {**GRID, "smoothin": [0.1]},
             "smoothin: smoothin is not a key here (did you mean smoothing?)",
         ),
-        ({**GRID, "smoothing": [0.1]}, "smoothing: it is no part of ce; remove it"),
+        ({**GRID, "smoothing": [0.1]}, "smoothing: ce has no such parameter; remove it"),
         (
             {**GRID, "temperature": {"broad": [1, 2]}},
             "temperature: exhaustive has no second stage; list the values: [1, 4]",
@@ -172,8 +173,7 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
                 "alpha": {"from": 0.01, "to": 1, "count": 100},
                 "temperature": {"from": 1, "to": 64, "count": 2000},
             },
-            "is a grid of 1,400,000, more than 100,000 "
-            "(leave values out, or draw from it: strategy: random)",
+            "is a grid of 1,400,000, more than 100,000 (leave values out)",
         ),
     ],
 )
@@ -230,6 +230,21 @@ def test_every_search_of_a_study_ends_and_trains_what_was_counted() -> None:
         bounds = case_counts(agenda.resolved.study, view.case).students
         assert bounds.fewest <= agenda.trained(view.case) <= bounds.most
         assert view.finished
+
+
+def test_the_tables_of_a_search_that_the_study_has_no_more_go(tmp_path: Path) -> None:
+    greedy = SEARCHES["greedy"]
+    two = {**several(), "searches": {"one": greedy, "two": {**greedy, "inner": "coordinate"}}}
+    ledger = Ledger(tmp_path / "study")
+    ledger.prepare()
+    for raw in (two, {**two, "searches": {"one": greedy}}):
+        resolved = resolved_of(raw)
+        ledger.rewrite_resolved(resolved)
+        agenda = search_through(resolved, ledger, World(seed=4))
+        write_report(ledger, agenda)
+        tables = {path.name for path in (tmp_path / "study" / "report" / "tables").iterdir()}
+        assert ("stable_2.csv" in tables) == (raw is two)
+        assert check_report(ledger, agenda) == ([], [])
 
 
 def test_students_without_a_teacher_wait_for_none() -> None:

@@ -185,7 +185,8 @@ def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:
 
 
 def _erm(agenda: Agenda, view: CaseView) -> Tested | None:
-    if view.case.teacher is None or agenda.without_teacher(view.case) is None:
+    other = agenda.without_teacher(view.case)
+    if other is None or other.case == view.case:
         raise NoGainError(LeftOut.ABSENT)
     found = tuned_erm(agenda, view)
     if found is None:

@@ -35,8 +35,8 @@ class Erm:
 
 def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
     """The tuned student without a teacher; None while trainings of it are missing, or unwanted."""
-    other = agenda.without_teacher(view.case) if view.case.teacher else None
-    if other is None or not other.traversed:
+    other = agenda.without_teacher(view.case)
+    if other is None or other.case == view.case or not other.traversed:
         return None
     tuned = other.progress.winner.tuned
     trials = len(tuned.trials) * len(agenda.resolved.study.student_seeds)

@@ -38,4 +38,5 @@ def mirror(
     added = storage.update(agenda, ledger)
     out = console()
     out.print(f"{count(added, 'trial')} added to {storage.url}; look: optuna-dashboard URL")
-    out.print(WARNING)
+    if any(view.search.flips for view in agenda.views()):
+        out.print(WARNING)

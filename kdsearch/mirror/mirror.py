@@ -114,8 +114,9 @@ class Mirror:
                 )
             number = self._storage.get_study_id_from_name(name)
             self._storage.set_study_system_attr(number, _NOTE_VERSION, 1)
-            self._storage.set_study_system_attr(number, _NOTE, WARNING)
-            study.set_user_attr("warning", WARNING)  # the last: all of this has been said
+            warning = WARNING if view.search.flips else ""
+            self._storage.set_study_system_attr(number, _NOTE, warning)
+            study.set_user_attr("warning", warning)  # the last: all of this has been said
         return study
 
 

@@ -223,10 +223,11 @@ def _values(stable: Stable | None) -> list[str]:
     title = f"stable{f' ({when})' if when else ''}"
     choice = stable.choice
     student = choice.get("student_temperature")
+    distance = value_label("distance", choice.get("distance"))
     rows: list[tuple[object, object]] = [
         ("teacher checkpoint", choice.get("teacher")),
-        ("distance", value_label("distance", choice.get("distance"))),
-        ("τ_s", "inactive under MSE" if student is None else student),
+        ("distance", distance),
+        ("τ_s", f"inactive under {distance}" if student is None else student),
         *((SYMBOLS.get(name, name), shown_value(choice.get(name))) for name in _others(choice)),
     ]
     return [table(["parameter", title], rows)]

@@ -10,7 +10,7 @@ from kdsearch.analysis import Analysis, analyse
 from kdsearch.analysis.measures import case_measures
 from kdsearch.analysis.smoothing import smoothing
 from kdsearch.errors import shown
-from kdsearch.ledger import Ledger, layout
+from kdsearch.ledger import Ledger, files_in, is_half, is_ours, layout
 from kdsearch.report.document import document
 from kdsearch.report.latex import latex
 from kdsearch.report.measures import measures_tables
@@ -32,9 +32,16 @@ _SHORTEST_HOST = 4
 
 
 def write_report(ledger: Ledger, agenda: Agenda) -> Path:
-    """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first."""
-    for name, content in report_files(ledger, agenda).items():
+    """Write report/report.html, .md and .json, and tables/*.csv and .tex; the path of the first.
+
+    Tables that the study has no more, since it was changed, are removed.
+    """
+    files = report_files(ledger, agenda)
+    for name, content in files.items():
         ledger.write(name, content)
+    for name in files_in(ledger.disk, ledger.folder, layout.REPORT):
+        if name not in files and is_ours(name) and not is_half(name):
+            ledger.remove(name)
     return ledger.path(layout.report("html"))
 
 

@@ -81,7 +81,7 @@ def parse_study(
         Problem(
             place=f"{place}: {'search' if name is None else f'searches.{name}'}",
             what=search.too_large,
-            mend="leave values out, or draw from it: strategy: random",
+            mend="leave values out",
         )
         for name, search in study.every_search.items()
         if search.too_large

@@ -125,7 +125,8 @@ def _listed(value: Any) -> Any:
         try:
             return _Range.model_validate(value).values
         except ValidationError as error:
-            raise ValueError(f"a range is {{from, to, count}}: {_words(error)}") from None
+            wrong = (f"{d['loc'][0]}: {d['msg']}" for d in error.errors())
+            raise ValueError(f"a range is {{from, to, count}}: {'; '.join(wrong)}") from None
     # What comes from JSON has lists, which a strict tuple does not take from here.
     return tuple(value) if isinstance(value, list) else value
 
@@ -261,7 +262,8 @@ class Search(Section):
         for name, values in self._values().items():
             papers = name not in self.axes and {*self.distance} <= {*_KINDS}
             if not _active(name, self.distance) and not papers:
-                why = "there is no teacher" if name == CHECKPOINT else f"it is no part of {kinds}"
+                nothing = f"{kinds} has no such parameter"
+                why = "there is no teacher" if name == CHECKPOINT else nothing
                 yield (name,), f"{why}; remove it"
             if name in self.axes and name not in types:
                 yield (name,), "is not an axis"
@@ -272,7 +274,7 @@ class Search(Section):
                     yield from _invalid(types[name], value, (name, i))
         scaled = _active("gradient_scale", self.distance) or {*self.distance} <= {*_KINDS}
         if self.gradient_scale != "none" and not scaled:
-            yield ("gradient_scale",), f"it is no part of {kinds}; remove it"
+            yield ("gradient_scale",), f"{kinds} has no such parameter; remove it"
         for i, name in enumerate(self.tuned or ()):
             if name not in {*self._values(), "learning_rate"} - {OBJECTIVE, ALPHA}:
                 yield ("tuned", i), f"{name} is not an axis of this search that can be tuned"
@@ -339,7 +341,7 @@ class Search(Section):
             ALPHA: self.alpha,
         }
         return {
-            name: tuple(map(significant, found)) if name == "temperature" else found
+            name: tuple(map(_rounded, found)) if name == "temperature" else found
             for name, found in values.items()
             if found is not None
         }
@@ -372,12 +374,13 @@ class Search(Section):
     def too_large(self) -> str | None:
         """What is wrong with so large a grid; None where it can be counted and walked."""
         values = {name: len(v) for name, v in self._values().items()}
+        values["learning_rate"] = len(self.learning_rate)
         if self.flips:
             size = math.prod(n for name, n in values.items() if name not in self._tuned)
             if size > _LARGEST_GREEDY:
                 return f"its axes make {size:,} choices, more than {_LARGEST_GREEDY:,}"
             return None
-        size = math.prod(values.values()) * len(self.learning_rate)
+        size = math.prod(values.values())
         return f"is a grid of {size:,}, more than {_LARGEST:,}" if size > _LARGEST else None
 
 
@@ -413,6 +416,11 @@ def _invalid(
         adapter.validate_python(value)
     except ValidationError as error:
         yield place, _words(error)
+
+
+def _rounded(value: Value) -> Value:
+    """A temperature as objectives hold it, so that the best one is found again among these."""
+    return significant(value) if isinstance(value, float) else value
 
 
 def _active(name: str, kinds: Iterable[str]) -> bool:
