@@ -182,6 +182,12 @@ def test_what_a_search_cannot_be_is_said_at_its_place(search: dict[str, Any], pr
     assert [found for found in problems_of(one=search) if found in places], problems_of(one=search)
 
 
+def test_momentum_is_no_axis_beside_an_optimizer_without_it() -> None:
+    grid = {"strategy": "exhaustive", "objective": "labels", "momentum": [0.9, 0.5]}
+    [problem] = problems_of(one={**grid, "optimizer": ["adamw", "sgd"]})
+    assert problem.startswith("x.yaml: searches.one.momentum: momentum is not of every optimizer")
+
+
 def test_search_and_searches_exclude_each_other() -> None:
     raw = a_study(searches={"kd": {"alpha": 1}})
     with pytest.raises(InputError, match="search and searches exclude each other; keep one"):

@@ -203,8 +203,12 @@ def _axis_problems(settings: TrainingSettings, axes: Axes, place: str) -> Iterat
     """Axes of another optimizer than those used, and values that do not go together."""
     kinds = [SECTIONS[name][1] for name in _optimizers(settings, axes)]
     for name in axes.keys() & {"momentum", "nesterov"}:
-        if not any(name in kind.model_fields for kind in kinds):
+        having = [name in kind.model_fields for kind in kinds]
+        if not any(having):
             what, mend = f"{name} is of an optimizer that is not used", "take optimizer: sgd"
+            yield Problem(place=f"{place}.{name}", what=what, mend=mend)
+        elif not all(having):  # its values would be so many names of one training
+            what, mend = f"{name} is not of every optimizer here", "give each a search of its own"
             yield Problem(place=f"{place}.{name}", what=what, mend=mend)
     names = [name for name in _TOGETHER if name in axes]
     for point in product(*(axes[name] for name in names)):
