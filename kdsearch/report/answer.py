@@ -34,7 +34,7 @@ def _best(analysis: Analysis) -> list[str]:
         + (f". {found}" if (found := sentence(case.winner_under_seeds)) else "")
         for case, winner in best.values()
     ]
-    return ["Best by validation, of each student:", "\n".join(lines)]
+    return ["Best by validation, of each student under all of its searches:", "\n".join(lines)]
 
 
 def _stable(analysis: Analysis) -> list[str]:

@@ -26,7 +26,15 @@ from kdsearch.report.measures import measures_section
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_section
 from kdsearch.report.under_seeds import named, sentence
-from kdsearch.search import CHECKPOINT, OBJECTIVE, SYMBOLS, Choice, Objective, shown_value
+from kdsearch.search import (
+    CHECKPOINT,
+    OBJECTIVE,
+    SYMBOLS,
+    Choice,
+    Objective,
+    is_active,
+    shown_value,
+)
 from kdsearch.study import ERM, Doubt, Search
 
 _PAPER = f"paper, {CASES} cases"
@@ -97,14 +105,17 @@ def _walked(name: str | None, search: Search) -> str:
     whose = "" if name is None else f"{escape(name)}: "
     if not search.flips:
         kinds = ", ".join(Objective.kinds[kind].title for kind in search.distance)
-        return f"{whose}{kinds}, by the strategy {search.strategy}."
-    order = ", ".join(axis.name for axis in search.space().compared if axis.name != "alpha")
+        return f"{whose}{kinds}; the strategy is {search.strategy}."
+    space = search.space()
+    order = ", ".join(axis.name for axis in space.voted)
     last = ", then α" if search.alpha else ""
-    return (
-        f"{whose}Parameters were flipped in the order {order}{last}; learning rate "
-        f"and τ_t were tuned by `{search.inner}` search; gradient_scale is "
-        f"`{search.gradient_scale}`."
-    )
+    names = {"learning_rate": "learning rate", "temperature": "τ_t"}
+    tuned = " and ".join(names.get(axis.name, axis.name) for axis in reversed(space.tuned))
+    text = f"{whose}Parameters were flipped in the order {order}{last}; {tuned or 'nothing'} "
+    text += f"{'were' if len(space.tuned) > 1 else 'was'} tuned by `{search.inner}` search"
+    if any(is_active("gradient_scale", kind) for kind in search.distance):
+        text += f"; gradient_scale is `{search.gradient_scale}`"
+    return f"{text}."
 
 
 def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
@@ -205,10 +216,20 @@ def _table_3(figures: Figures) -> list[str]:
         "validation score, less those where it is worse. Finished traversals: "
         f"{found.traversals}. The stable configuration takes an alternative where R > 0.",
         table([*headers, f"R ({_PAPER})"], rows),
+        *_equal(figures),
+        *_values(figures.stable),
+    ]
+
+
+def _equal(figures: Figures) -> list[str]:
+    """Why sides of a comparison may be one, of a search with a teacher."""
+    found = figures.table_3
+    if figures.stable is None or figures.stable.choice.get(CHECKPOINT) is None:
+        return []
+    return [
         f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
         f"{found.same_student_temperature} both sides of the τ_s flip are one configuration "
-        "(τ_t = 1 won on both).",
-        *_values(figures.stable),
+        "(τ_t = 1 won on both)."
     ]
 
 
@@ -225,7 +246,7 @@ def _values(stable: Stable | None) -> list[str]:
     student = choice.get("student_temperature")
     distance = value_label("distance", choice.get("distance"))
     rows: list[tuple[object, object]] = [
-        ("teacher checkpoint", choice.get("teacher")),
+        ("teacher checkpoint", choice.get("teacher") or "none"),
         ("distance", distance),
         ("τ_s", f"inactive under {distance}" if student is None else student),
         *((SYMBOLS.get(name, name), shown_value(choice.get(name))) for name in _others(choice)),
@@ -350,13 +371,16 @@ def _standing(case: CaseResult) -> str:
     if case.metric is not None:
         text += f" Scored by {escape(case.metric)}."
     if case.winner is not None:
-        text += f" Its traversal chose **{escape(case.winner.choice)}**."
+        text += f" Its search chose **{escape(case.winner.choice)}**."
         if case.winner.validation is None:
             text += " No candidate of its last stage has a score."
     if under := sentence(case.winner_under_seeds):
         text += f" {under}"
     if case.best_on_test is not None:
-        text += f" Its best candidate has a test score of {score(case.best_on_test)}."
+        text += (
+            f" The highest test score among its candidates, which chooses nothing, is "
+            f"{score(case.best_on_test)}."
+        )
     return text
 
 

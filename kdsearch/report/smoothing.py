@@ -43,7 +43,7 @@ _TEXTS = frozenset(
     ("method", "chosen", "claim", "compared", "as chosen", "at equal rate and epochs", "verdict")
 )
 """The headers of columns of words."""
-_HOLDS = {True: "holds", False: "does not"}
+_HOLDS = {True: "holds", False: "does not hold"}
 
 
 @dataclass(frozen=True, kw_only=True)

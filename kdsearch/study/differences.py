@@ -30,8 +30,20 @@ def differences(old: Study, new: Study) -> list[str]:
         leaves(study.model_dump(mode="json", exclude={"resources", "keep_students"}), "")
         for study in (old, new)
     )
+    named = (old.searches or {}).keys() ^ (new.searches or {}).keys()
+    if old.searches and new.searches:  # of one that is there once, all differs
+        before, after = (
+            {path: value for path, value in each.items() if _search_of(path) not in named}
+            | {f"searches.{name}": "a search" for name in named if name in (study.searches or {})}
+            for each, study in ((before, old), (after, new))
+        )
     return [
         f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}"
         for path in dict.fromkeys((*before, *after))
         if before.get(path, "absent") != after.get(path, "absent")
     ]
+
+
+def _search_of(path: str) -> str | None:
+    found = re.match(r"searches\.([^.]+)\.", path)
+    return found[1] if found else None

@@ -22,7 +22,7 @@ from kdsearch.report.answer import answer
 from kdsearch.report.document import DOUBTFUL, LEFT_OUT, taught_by
 from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
-from kdsearch.report.searches import flipping
+from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.report.under_seeds import mean, named, sentence
 from kdsearch.study import Doubt
@@ -69,6 +69,9 @@ def page(
         doubts=doubts,
         doubtful=DOUBTFUL,
         figures=figures,
+        searches=Markup(
+            MarkdownIt("js-default").render("\n\n".join(searches_section(analysis, agenda)))
+        ),
         tables_3=[(each.search, each.table_3) for each in flipping(analysis)],
         paper_cases=CASES,
         left_out=LEFT_OUT,
