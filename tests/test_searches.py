@@ -259,6 +259,22 @@ def test_students_without_a_teacher_wait_for_none() -> None:
     assert wanted["sentences/small/erm"] == wanted["sentences/small/ls"] == "comparison"
 
 
+def test_a_large_grid_that_is_not_looked_through_at_each_result_is_decided_all_the_same() -> None:
+    wide = {**SEARCHES["kd"], "temperature": {"from": 1, "to": 30, "count": 30}, "alpha": 1}
+    raw = {**several(seeds=[0, 1]), "searches": {"wide": {**wide, "batch_size": [8, 16, 32, 64]}}}
+    resolved, world = resolved_of(raw), World(seed=4, diverging=0.1)
+    ledger = memory_ledger(resolved)
+    agenda = search_through(resolved, ledger, world, slots=3)
+    assert agenda.complete
+    [view] = agenda.views()
+    assert agenda.trained(view.case) == 30 * 4 * 2 * 2
+    [again] = Agenda(resolved, agenda.results).views()
+    assert view.progress == again.progress
+    scores = [trial for choice in view.space.choices() for trial in view.space.trials(choice)]
+    best = max(agenda.scores(view)[trial] or 0.0 for trial in scores)
+    assert view.progress.winner.tuned.score == best
+
+
 def test_searches_share_the_trainings_that_they_have_in_common() -> None:
     twice = {"a": SEARCHES["kd"], "b": {**SEARCHES["kd"], "alpha": [1]}}
     agenda = walked({**several(), "searches": twice})
