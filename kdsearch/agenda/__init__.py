@@ -1,16 +1,6 @@
 """Trainings, what became of them, and which come next. No torch, no ray, no disk, no clock."""
 
-from kdsearch.agenda.agenda import (
-    COMPARES,
-    LAZY,
-    TRAINS_TEACHER,
-    WINNER,
-    Agenda,
-    CaseView,
-    Phase2,
-    Request,
-    Results,
-)
+from kdsearch.agenda.agenda import Agenda, Results
 from kdsearch.agenda.count import (
     Counts,
     cached_bytes,
@@ -60,6 +50,7 @@ from kdsearch.agenda.training import (
     parse_training,
     written,
 )
+from kdsearch.agenda.view import COMPARES, LAZY, TRAINS_TEACHER, WINNER, CaseView, Phase2, Request
 
 __all__ = [
     "BLOCKED",

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from kdsearch.agenda.agenda import Agenda, CaseView
+from kdsearch.agenda.agenda import Agenda
+from kdsearch.agenda.view import CaseView
 from kdsearch.search import (
     CHECKPOINT,
     Bounds,

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from kdsearch.agenda.agenda import Agenda, CaseView, Results
+from kdsearch.agenda.agenda import Agenda, Results
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
+from kdsearch.agenda.view import CaseView
 from kdsearch.search import CHECKPOINT, LAZY_VALUES, Axis, Objective, Space, Trial
 
 

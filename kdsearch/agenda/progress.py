@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from kdsearch.agenda.agenda import COMPARES, LAZY, TRAINS_TEACHER, WINNER, Agenda, CaseView
+from kdsearch.agenda.agenda import Agenda
 from kdsearch.agenda.needs import asked_by
+from kdsearch.agenda.view import COMPARES, LAZY, TRAINS_TEACHER, WINNER, CaseView
 from kdsearch.study import TestCase
 
 AXES = ("teacher", "student_temperature", "distance", "alpha")

@@ -325,8 +325,9 @@ def _best_of(decision: Decision) -> Sequence[Candidate]:
     """The candidates to show: of many whole choices those of the highest scores, best first."""
     if decision.axis is not None:
         return decision.candidates
-    best = sorted(decision.candidates, key=lambda c: c.tuned.score or 0.0, reverse=True)
-    return best[:_MOST_SHOWN]
+    scored = [c for c in decision.candidates if c.tuned.score is not None]
+    best = sorted(scored, key=lambda c: c.tuned.score or 0.0, reverse=True)
+    return [*best, *(c for c in decision.candidates if c.tuned.score is None)][:_MOST_SHOWN]
 
 
 def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | None:

@@ -16,8 +16,9 @@ from pydantic import (
 )
 
 from kdsearch.search import Checkpoint
+from kdsearch.study.axes import LISTED
 from kdsearch.study.layers import Layers
-from kdsearch.study.search import LISTED, RATES, Rates, Search, distinct
+from kdsearch.study.search import RATES, Rates, Search, distinct
 from kdsearch.study.section import Positive, PositiveInt, Section
 from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
 from kdsearch.study.tasks import SPECS, TaskName

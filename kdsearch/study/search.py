@@ -11,11 +11,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainValidator,
     TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -37,6 +35,7 @@ from kdsearch.search import (
     parameters_of,
     significant,
 )
+from kdsearch.study.axes import LISTED, Place, axis_values, wrong
 from kdsearch.study.section import VALUES, Positive, Section
 from kdsearch.study.settings import AXES
 
@@ -79,20 +78,6 @@ class Temperature(Section):
         return self
 
 
-class _Range(Section):
-    """So many values from one to another, evenly spaced."""
-
-    first: Annotated[float, Field(alias="from")]
-    last: Annotated[float, Field(alias="to")]
-    count: Annotated[int, Field(ge=2, le=10_000)]
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        step = (self.last - self.first) / (self.count - 1)
-        found = (significant(self.first + step * i) for i in range(self.count))
-        return tuple(int(value) if value.is_integer() else value for value in found)
-
-
 def _student_temperature(value: object) -> float | Tied:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and 1e-6 <= float(value) <= 1e9:  # type: ignore[arg-type]
@@ -117,22 +102,6 @@ def _kind(value: str) -> str:
 
 def _strategy(value: str) -> str:
     return _one_of(Strategy.named, "a strategy", value)
-
-
-def _listed(value: Any) -> Any:
-    """The values of a list, of a range {from, to, count}, or of one value."""
-    if isinstance(value, dict) and value.keys() & {"from", "to", "count"}:
-        try:
-            return _Range.model_validate(value).values
-        except ValidationError as error:
-            wrong = (f"{d['loc'][0]}: {d['msg']}" for d in error.errors())
-            raise ValueError(f"a range is {{from, to, count}}: {'; '.join(wrong)}") from None
-    # What comes from JSON has lists, which a strict tuple does not take from here.
-    return tuple(value) if isinstance(value, list) else value
-
-
-LISTED = BeforeValidator(_listed)
-"""Of a field that takes a range too."""
 
 
 def distinct(values: Sequence[object], name: str) -> None:
@@ -208,7 +177,7 @@ class Search(Section):
             if name in found and (name not in _OWN or _is_listed(found[name])):
                 found["axes"][name] = found.pop(name)
             if name in found["axes"]:
-                found["axes"][name] = _axis_values(found["axes"][name], adapter)
+                found["axes"][name] = axis_values(found["axes"][name], adapter)
         kinds = _known_kinds(found.get(OBJECTIVE, _KINDS))
         # Of the paper's search with one distance, what is inactive is said and without effect.
         papers = strategy.flips and {*kinds} <= {*_KINDS}
@@ -238,7 +207,7 @@ class Search(Section):
         fields = _fields(kind)
         for name, adapter in fields.items():
             if name in self.parameters:
-                yield from _invalid(adapter, self.parameters[name], (name,))
+                yield from wrong(adapter, self.parameters[name], (name,))
         needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}  # type: ignore[arg-type]
         for name in sorted(needed - self.parameters.keys()):
             yield (name,), f"{self.strategy} needs it"
@@ -271,7 +240,7 @@ class Search(Section):
                 if not values:
                     yield (name,), "needs 1 at least, has 0"
                 for i, value in enumerate(values):
-                    yield from _invalid(types[name], value, (name, i))
+                    yield from wrong(types[name], value, (name, i))
         scaled = _active("gradient_scale", self.distance) or {*self.distance} <= {*_KINDS}
         if self.gradient_scale != "none" and not scaled:
             yield ("gradient_scale",), f"{kinds} has no such parameter; remove it"
@@ -384,7 +353,7 @@ class Search(Section):
         return f"is a grid of {size:,}, more than {_LARGEST:,}" if size > _LARGEST else None
 
 
-_Problem = tuple[tuple[str | int, ...], str]
+_Problem = tuple[Place, str]
 """A place within a search, and what is wrong there."""
 
 
@@ -407,15 +376,6 @@ def _fields(strategy: type[Strategy]) -> dict[str, TypeAdapter[Any]]:
     hints = get_type_hints(strategy)
     names = [field.name for field in dataclasses.fields(strategy)]  # type: ignore[arg-type]
     return {name: TypeAdapter(hints[name], config=VALUES) for name in names}
-
-
-def _invalid(
-    adapter: TypeAdapter[Any], value: Any, place: tuple[str | int, ...]
-) -> Iterator[_Problem]:
-    try:
-        adapter.validate_python(value)
-    except ValidationError as error:
-        yield place, _words(error)
 
 
 def _rounded(value: Value) -> Value:
@@ -443,27 +403,7 @@ def _is_listed(value: Any) -> bool:
     return value is not None and not isinstance(value, Temperature)
 
 
-def _axis_values(value: Any, adapter: TypeAdapter[Any]) -> tuple[Value, ...]:
-    """The values of an axis, in canonical form as far as they have the right type."""
-    listed = _listed(value)
-    return tuple(
-        _canonical(each, adapter)
-        for each in (listed if isinstance(listed, list | tuple) else (listed,))
-    )
-
-
-def _canonical(value: Any, adapter: TypeAdapter[Any]) -> Value:
-    try:
-        return adapter.validate_python(value)
-    except ValidationError:
-        return value  # `_axis_problems` says so
-
-
 def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _words(error: ValidationError) -> str:
-    return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
