@@ -1,4 +1,4 @@
-"""Errors a user can cause: each names the place, what is wrong there and how to mend it."""
+"""Errors a user can cause: each names the place, what is wrong there and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _HARMLESS = "\n\t\u200c\u200d"
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong: where it is, what it is, how to mend it."""
+    """One thing that is wrong: where it is, what it is, how to fix it."""
 
     place: str
     what: str
-    mend: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        mend = f" ({self.mend})" if self.mend else ""
-        return shown(f"{shown_name(self.place)}: {self.what}{mend}")
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return shown(f"{shown_name(self.place)}: {self.what}{remedy}")
 
 
 def shown(text: object) -> str:
@@ -83,9 +83,9 @@ class InputError(Exception):
         return type(self), (self.problems,)  # an exception is pickled with its message alone
 
     @classmethod
-    def one(cls, place: object, what: str, mend: str = "") -> InputError:
+    def one(cls, place: object, what: str, remedy: str = "") -> InputError:
         """An error with a single problem."""
-        return cls([Problem(place=str(place), what=what, mend=mend)])
+        return cls([Problem(place=str(place), what=what, remedy=remedy)])
 
 
 class MemoryExhaustedError(Exception):

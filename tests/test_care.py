@@ -155,8 +155,8 @@ def problems(folder: Path) -> list[str]:
     found = json_of(result)["problems"]
     assert result.code == shown.code == (1 if found else 0)
     for each in found:
-        assert f"{each['place']}: {each['what']} ({each['mend']})" in shown.out
-        assert each["mend"]
+        assert f"{each['place']}: {each['what']} ({each['remedy']})" in shown.out
+        assert each["remedy"]
     return [f"{Path(each['place']).relative_to(folder)}: {each['what']}" for each in found]
 
 

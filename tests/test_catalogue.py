@@ -14,7 +14,7 @@ from fakes import FakeHub, listening
 
 from kdsearch.errors import InputError
 from kdsearch.study import hub
-from kdsearch.study.catalogue import CATALOGUE, UNPINNED, Entry, Part, from_mrqa, mended
+from kdsearch.study.catalogue import CATALOGUE, UNPINNED, Entry, Part, corrected, from_mrqa
 from kdsearch.study.parsers import parse_rows
 from kdsearch.study.rows import DataRows, read_dataset
 from kdsearch.study.schema import SPLITS, Dataset
@@ -235,7 +235,7 @@ def test_offsets_of_a_context_that_lost_its_first_spaces_are_mended() -> None:
     assert pairs(from_mrqa(row)) == [("Ann", 17)]
     context = "Ann met Bob, and Ann won."
     answers = {"text": ["Ann", "won", "Bob"], "answer_start": [19, 21, 8]}
-    found = mended({"id": "x", "context": context, "answers": answers})
+    found = corrected({"id": "x", "context": context, "answers": answers})
     assert pairs(found) == [("Ann", 17), ("won", 21), ("Bob", 8)]
     assert found["id"] == "x"
     assert answers["answer_start"] == [19, 21, 8]
@@ -243,7 +243,7 @@ def test_offsets_of_a_context_that_lost_its_first_spaces_are_mended() -> None:
 
 def test_an_answer_that_is_nowhere_is_left_to_the_parser_to_refuse() -> None:
     row = {"context": "Ann won.", "answers": {"text": ["Eve"], "answer_start": [3]}}
-    assert mended(row) == row
+    assert corrected(row) == row
 
 
 # -- loading from the Hub ----------------------------------------------------------------------

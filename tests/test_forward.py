@@ -193,7 +193,7 @@ def test_a_classifier_that_reads_the_end_of_a_text_needs_a_tokenizer_that_writes
     path.write_text(json.dumps({**json.loads(path.read_text()), "post_processor": None}))
     _, _, (problem,) = look(tmp_path / "study", given({"tuned": folder}))
     assert "sentences" in problem.what
-    assert "ends every text" in problem.mend
+    assert "ends every text" in problem.remedy
 
 
 def test_rows_without_anything_to_say_of_them_are_no_fault_of_a_model(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_where_a_machine_does_not_tell_its_memory_there_is_no_limit(tmp_path: Pa
 
 
 def test_the_problems_of_an_error_survive_pickling() -> None:
-    problems = [Problem(place="a", what="b", mend="c"), Problem(place="d", what="e")]
+    problems = [Problem(place="a", what="b", remedy="c"), Problem(place="d", what="e")]
     error = pickle.loads(pickle.dumps(InputError(problems)))
     assert isinstance(error, InputError)
     assert error.problems == tuple(problems)

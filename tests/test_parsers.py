@@ -637,8 +637,8 @@ def test_an_answer_that_is_wrong_is_an_error_beside_those_that_are_none(unanswer
 def test_answers_of_another_form_are_refused_with_the_form_they_need(
     answers: object, what: str
 ) -> None:
-    mend = 'give {"text": [...], "answer_start": [...]}'
-    assert problems("qa", changed("qa", answers=answers)) == [f"here: row 1: {what} ({mend})"]
+    remedy = 'give {"text": [...], "answer_start": [...]}'
+    assert problems("qa", changed("qa", answers=answers)) == [f"here: row 1: {what} ({remedy})"]
 
 
 @pytest.mark.parametrize("column", ["question", "context"])

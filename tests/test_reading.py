@@ -122,7 +122,7 @@ def test_entities_beyond_the_longest_input_are_counted(tmp_path: Path) -> None:
     assert doubt.place == "study.yaml: datasets.data"
     what = "48 of 48 training rows are longer than 32 tokens; 96 of 96 entities lie beyond"
     assert doubt.what.startswith(what)
-    assert "training.max_length" in doubt.mend
+    assert "training.max_length" in doubt.remedy
 
 
 def test_an_entity_that_is_cut_in_two_lies_beyond(tmp_path: Path) -> None:

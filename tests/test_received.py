@@ -963,7 +963,7 @@ def test_no_message_controls_a_terminal(folder: Path) -> None:
     content["datasets"]["data"]["metric"] = f"f1{ESCAPE}"
     path.write_text(json.dumps(content))
     (folder / "students" / f"x{ESCAPE.replace('/', '')}").write_text("")
-    doubts = [{"place": ESCAPE, "what": ESCAPE, "mend": ""}]
+    doubts = [{"place": ESCAPE, "what": ESCAPE, "remedy": ""}]
     (folder / "preflight.json").write_text(json.dumps({"digest": "0" * 32, "doubts": doubts}))
     for command, code in {"status": 0, "explain": 0, "gc": 0, "verify": 1, "report": 0}.items():
         result = kdsearch(command, folder)
@@ -996,7 +996,7 @@ def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
         attempt = attempt_at(student["key"], message).model_copy(update={"host": "node7.lab"})
         ledger.write_attempt(attempt)
     place = "/home/alice/studies/study.yaml: models.extra"
-    doubt = Doubt(place=place, what="/home/alice/models/bert is gone", mend="see /home/alice/x")
+    doubt = Doubt(place=place, what="/home/alice/models/bert is gone", remedy="see /home/alice/x")
     ledger.write_preflight(Preflight(digest="0" * 32, doubts=(doubt,)))
     assert kdsearch("report", folder).code == 0
     assert "bert is gone" in (folder / "report" / "report.md").read_text()

@@ -232,7 +232,7 @@ def test_doubts_of_the_preflight_stand_below_the_answer_of_every_file(tmp_path: 
     text = written(ledger, agenda)
     assert text.index("**The study is") < text.index("## Doubtful") < text.index("## How to read")
     assert "- datasets.a: is &lt;small&gt;\n- models.b: is old\n" in text
-    expected = {"place": "datasets.a", "what": "is <small>", "mend": ""}
+    expected = {"place": "datasets.a", "what": "is <small>", "remedy": ""}
     assert content(ledger)["doubts"][0] == expected
     html = (tmp_path / "report" / "report.html").read_text()
     assert html.index('id="answer"') < html.index('id="doubtful"') < html.index('id="figure-1"')

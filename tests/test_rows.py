@@ -256,7 +256,7 @@ def test_an_unreachable_hub_is_said_at_once_with_what_to_do() -> None:
     [problem] = caught.value.problems
     assert problem.place == "datasets.mrpc"
     assert "the Hugging Face Hub cannot be reached" in problem.what
-    assert "--data-dir" in problem.mend
+    assert "--data-dir" in problem.remedy
 
 
 @pytest.mark.usefixtures("no_hub")

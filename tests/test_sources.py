@@ -135,7 +135,7 @@ def test_a_changed_file_stops_a_launch_that_nobody_accepts_and_nothing_changes()
         Launched()
     [problem] = stopped.value.problems
     assert (problem.place, problem.what) == tuple(CHANGED.split(" ", 1))
-    assert "--accept-changes" in problem.mend
+    assert "--accept-changes" in problem.remedy
     assert Path("runs/resolved.json").read_bytes() == before
     assert outcomes() == kept
     write(ROWS)

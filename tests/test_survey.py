@@ -191,7 +191,7 @@ def test_labels_that_no_row_has_are_to_be_left_out_of_the_study(tmp_path: Path) 
         labels=["good", "bad", *(f"x{number}" for number in range(7))],
     )
     assert found.said[0] == "no split has any row of x0, x1, x2, x3, x4 and 2 more"
-    assert found.doubts[0].mend == "leave them out of datasets.mine.labels"
+    assert found.doubts[0].remedy == "leave them out of datasets.mine.labels"
 
 
 # -- rows without a label --------------------------------------------------------------------------

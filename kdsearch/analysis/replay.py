@@ -108,8 +108,8 @@ def replay(strategy: Strategy, space: Space, table: Table) -> Replayed:
         rounds.append(tuple(progress.wanted))
         if unknown := [str(trial) for trial in progress.wanted if trial not in table]:
             what = "the strategy asks for what is outside the recorded grid"
-            mend = "refine around values whose neighbourhood the grid has"
-            raise InputError.one(shortened_list(unknown), what, mend)
+            remedy = "refine around values whose neighbourhood the grid has"
+            raise InputError.one(shortened_list(unknown), what, remedy)
         known |= {trial: table[trial].validation for trial in progress.wanted}
     best = best_trial(table, {trial: row.validation for trial, row in table.items()})
     chosen = progress.winner.tuned.best

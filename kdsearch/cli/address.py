@@ -49,8 +49,8 @@ def find_address(given: str | None, environment: Mapping[str, str]) -> Address:
 
 def _parsed(text: str, source: str) -> Address:
     if "@" in text:  # not shown: what stands before it is a password
-        mend = """give it without, and RAY_JOB_HEADERS={"Authorization": "Basic …"}"""
-        raise InputError.one(source, "holds a name or a password, which others would see", mend)
+        remedy = """give it without, and RAY_JOB_HEADERS={"Authorization": "Basic …"}"""
+        raise InputError.one(source, "holds a name or a password, which others would see", remedy)
     place = f"{source} {text}"
     if text in ("local", "auto"):
         kind: Literal["local", "cluster"] = "local" if text == "local" else "cluster"
@@ -67,21 +67,21 @@ def _parsed(text: str, source: str) -> Address:
         )
     parts = _HOST_AND_PORT.fullmatch(text)
     if parts is None:
-        raise InputError.one(place, *_what_and_mend(text))
+        raise InputError.one(place, *_what_and_remedy(text))
     port = int(parts["port"])
     if not 0 < port < 2**16:
         raise InputError.one(place, f"has no port {port}", "ports are 1 to 65535")
     if port == _DASHBOARD_PORT:
-        mend = f"give {parts['host']}:6379, which is Ray's; or, to submit a job, http://{text}"
-        raise InputError.one(place, f"{port} is the port of Ray's dashboard", mend)
+        remedy = f"give {parts['host']}:6379, which is Ray's; or, to submit a job, http://{text}"
+        raise InputError.one(place, f"{port} is the port of Ray's dashboard", remedy)
     return Address(kind="cluster", value=text, source=source)
 
 
-def _what_and_mend(text: str) -> tuple[str, str]:
+def _what_and_remedy(text: str) -> tuple[str, str]:
     """What is wrong with an address that is not HOST:PORT, and what to write instead."""
     if "://" in text:
-        mend = "give http://HEAD:8265 for a dashboard, or the HOST:PORT that `ray start` printed"
-        return "is no address of a Ray", mend
+        remedy = "give http://HEAD:8265 for a dashboard, or the HOST:PORT that `ray start` printed"
+        return "is no address of a Ray", remedy
     close = difflib.get_close_matches(text.lower(), ["auto", "local"], n=1, cutoff=0.75)
     if close:
         return f"is not HOST:PORT; is {close[0]} meant?", f"give {close[0]}"

@@ -88,9 +88,9 @@ def main() -> None:
         print(f"kdsearch: {shown(error)}", file=sys.stderr)
         sys.exit(STORAGE)
     except PermissionError as error:
-        mend = "its owner lets you: chmod -R g+rX, or o+rX"
+        remedy = "its owner lets you: chmod -R g+rX, or o+rX"
         place, what = error.filename or "a file", "may not be read or written by you"
-        print(f"kdsearch: {Problem(place=str(place), what=what, mend=mend)}", file=sys.stderr)
+        print(f"kdsearch: {Problem(place=str(place), what=what, remedy=remedy)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except OSError as error:
         if error.filename is None:

@@ -91,7 +91,7 @@ def _print_names(out: Console, names: Iterable[str]) -> None:
 def verify(folder: StudyFolder, as_json: Json = False) -> None:
     """Check every file against its digest, and every decision against the outcomes.
 
-    It mends nothing. Exit code 1: something is wrong.
+    It repairs nothing. Exit code 1: something is wrong.
     """
     ledger = _ledger(folder)
     errors = Console(stderr=True)

@@ -127,15 +127,15 @@ def _resolved(
     if changed := differences(before.study, study):
         another = "another study" if before.study.name != study.name else "another version of it"
         what = f"holds {another}: {changed[0]}"
-        mend = "give no --folder, or launch, which says what a change means"
-        raise InputError.one(f"--folder {ledger.folder}", what, mend)
+        remedy = "give no --folder, or launch, which says what a change means"
+        raise InputError.one(f"--folder {ledger.folder}", what, remedy)
     changes = changed_sources(before, study, data_dir=data_dir)
     for line in changes.said:
         say(line)
     if changes.changed:
-        mend = "launch, which says what that means; or give no --folder"
+        remedy = "launch, which says what that means; or give no --folder"
         raise InputError(
-            Problem(place=file, what=what, mend=mend)
+            Problem(place=file, what=what, remedy=remedy)
             for files in changes.changed.values()
             for file, what in files.items()
         )

@@ -34,21 +34,21 @@ def with_meant_code(resolved: Resolved, place: str) -> Resolved:
     problems, models = [], dict(resolved.models)
     for name in own_code(resolved.study):
         model, found, here = resolved.study.models[name], resolved.models[name], f"{place}: models"
-        mend = "launch into another --folder, or "
+        remedy = "launch into another --folder, or "
         if model.hub is None:
             right = os.path.realpath(found.path or "") == os.path.realpath(
                 os.path.expanduser(model.path or "")
             )
-            where, mend = found.path, f"{mend}give the path in the study file"
+            where, remedy = found.path, f"{remedy}give the path in the study file"
         else:
             said = hub_model(model.hub, model.revision, f"{here}.{name}", code=True)
             right = found.revision == said.name
             where = f"{model.hub} at {found.revision}"
-            mend += f"say `revision: {found.revision}` of it in the study file, if you mean that"
+            remedy += f"say `revision: {found.revision}` of it in the study file, if you mean that"
             models[name] = found.model_copy(update={"path": str(said)})
         if not right:
             what = f"its code would be that of {where}, as the study's folder says"
-            problems.append(Problem(place=f"{here}.{name}", what=what, mend=mend))
+            problems.append(Problem(place=f"{here}.{name}", what=what, remedy=remedy))
     if problems:
         raise InputError(problems)
     return resolved.model_copy(update={"models": models})

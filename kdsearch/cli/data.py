@@ -131,8 +131,8 @@ def fetch(
         if entry.parts:
             wanted[f"datasets.{name}"] = (target, partial(_bring_rows, entry))
         elif not target.is_dir():
-            mend = f"put its files into {target}/: {entry.note}"
-            problems.append(Problem(place=f"datasets.{name}", what="is not public", mend=mend))
+            remedy = f"put its files into {target}/: {entry.note}"
+            problems.append(Problem(place=f"datasets.{name}", what="is not public", remedy=remedy))
     for name, source in study.models.items():
         if source.hub is not None:
             model_to = partial(_bring_model, source, f"models.{name}")
@@ -141,9 +141,9 @@ def fetch(
     missing: Jobs = {what: job for what, job in wanted.items() if not job[0].exists()}
     out.print(f"{len(wanted) - len(missing)} of {len(wanted)} there already")
     if missing and not reachable():
-        mend = "run this where it can, such as a login node of the cluster"
+        remedy = "run this where it can, such as a login node of the cluster"
         what = f"{len(missing)} are missing, and the Hugging Face Hub cannot be reached from here"
-        raise InputError([*problems, Problem(place=str(study_file), what=what, mend=mend)])
+        raise InputError([*problems, Problem(place=str(study_file), what=what, remedy=remedy)])
     for number, (what, (target, bring)) in enumerate(missing.items(), start=1):
         out.print(f"{number} of {len(missing)}: {what} to {target}")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -77,10 +77,10 @@ def export(
     if not ledger.intact(outcome, layout.student(training.key)):
         if kept:
             what = "the student's weights were not kept, and this job has no room for a training"
-            mend = (
+            remedy = (
                 "on a machine with a GPU that sees the folder: kdsearch export, without --address"
             )
-            raise InputError.one(view.case, what, mend)
+            raise InputError.one(view.case, what, remedy)
         _consent(agenda, training, trust_remote_code or [], out)
         with trusting(trust_remote_code or []):
             again, digests = _train_again(ledger, training, outcome, out)
@@ -165,8 +165,8 @@ def _consent(
         where = code_place(agenda.resolved, name)
         if name not in trusted:
             what = f"would run its own Python code, of {where}, to train the student again"
-            mend = f"if you trust it with this machine: --trust-remote-code {name}"
-            raise InputError.one(f"models.{name}", what, mend)
+            remedy = f"if you trust it with this machine: --trust-remote-code {name}"
+            raise InputError.one(f"models.{name}", what, remedy)
         out.print(f"models.{name}: runs Python code of its own, of {where}")
 
 

@@ -339,8 +339,8 @@ def _dashboard(address: str) -> Address:
         where = find_address(address, {})
         if where.kind == "jobs":
             return where
-    mend = "give http://HEAD:8265; on a machine that sees the folder none is needed"
-    raise InputError.one(f"--address {address}", "is no dashboard's address", mend)
+    remedy = "give http://HEAD:8265; on a machine that sees the folder none is needed"
+    raise InputError.one(f"--address {address}", "is no dashboard's address", remedy)
 
 
 def _jobs(where: Address) -> Jobs:

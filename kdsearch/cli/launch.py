@@ -145,8 +145,8 @@ def launch(
         launch_there(where, study_file, study, there, options, detach=detach, out=console())
         return
     if detach:
-        mend = "give --address http://HEAD:8265"
-        raise InputError.one("--detach", "is for a launch that is submitted as a job", mend)
+        remedy = "give --address http://HEAD:8265"
+        raise InputError.one("--detach", "is for a launch that is submitted as a job", remedy)
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())

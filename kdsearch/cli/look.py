@@ -127,8 +127,8 @@ def report(
         typer.echo(f"brought here: {bring_report(address, folder, to)}")
         return
     if to is not None:
-        mend = "copy the folder that this prints, or give --address"
-        raise InputError.one("--to", "brings a report from a cluster", mend)
+        remedy = "copy the folder that this prints, or give --address"
+        raise InputError.one("--to", "brings a report from a cluster", remedy)
     ledger, agenda = open_folder(folder)
     path, agenda = report_so_far(ledger, agenda)
     if as_json:

@@ -111,8 +111,8 @@ def print_doubts(out: Console, doubts: Iterable[Doubt]) -> None:
 def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
     """The ledger of a study's folder, and its agenda as far as the outcomes go."""
     if not folder.is_dir():
-        mend = "give the folder that `kdsearch launch` printed"
-        raise InputError.one(folder, "is no folder", mend)
+        remedy = "give the folder that `kdsearch launch` printed"
+        raise InputError.one(folder, "is no folder", remedy)
     ledger = Ledger(folder.resolve())
     return ledger, Agenda(ledger.resolved(), ledger.results())
 

@@ -113,13 +113,13 @@ def _walks(
         ("--refine", refine, kind.flips),
     )
     problems = [
-        Problem(place=option, what=f"{kind.name} has no such option", mend="remove it")
+        Problem(place=option, what=f"{kind.name} has no such option", remedy="remove it")
         for option, value, has in options
         if value is not None and not has
     ]
     if "trials" in fields and trials is None:
-        what, mend = f"{kind.name} needs it: how many it draws", "such as --trials 20"
-        problems.append(Problem(place="--trials", what=what, mend=mend))
+        what, remedy = f"{kind.name} needs it: how many it draws", "such as --trials 20"
+        problems.append(Problem(place="--trials", what=what, remedy=remedy))
     if problems:
         raise InputError(problems)
     own: dict[str, Any] = {} if trials is None else {"trials": trials}
@@ -131,8 +131,8 @@ def _walks(
 
 def _unknown(place: str, name: str, what: str, known: Sequence[str]) -> Problem:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-    return Problem(place=place, what=f"{name!r} is not {what}", mend=mend)
+    remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return Problem(place=place, what=f"{name!r} is not {what}", remedy=remedy)
 
 
 def _complete_views(agenda: Agenda, part: str | None) -> list[CaseView]:
@@ -152,9 +152,9 @@ def _problem(view: CaseView) -> Problem | None:
     place, walk = str(view.case), view.search.walk
     if not isinstance(walk, Exhaustive):
         what = f"its search is {walk.name}: not all of its grid is trained"
-        return Problem(place=place, what=what, mend="name others with --cases")
+        return Problem(place=place, what=what, remedy="name others with --cases")
     if view.blocked:
-        return Problem(place=place, what=view.blocked, mend="name others with --cases")
+        return Problem(place=place, what=view.blocked, remedy="name others with --cases")
     if view.traversed:
         return None
     lacks = "its teacher's results"
@@ -163,7 +163,7 @@ def _problem(view: CaseView) -> Problem | None:
     return Problem(
         place=place,
         what=f"is not complete: it lacks {lacks}",
-        mend="`kdsearch launch` goes on with it",
+        remedy="`kdsearch launch` goes on with it",
     )
 
 
@@ -186,8 +186,8 @@ def _regrouped(spaces: Sequence[Space], tuned: str | None, refine: str | None) -
         try:
             refined = Axis(name=name, values=tuple(map(float, written.split(","))))
         except ValueError:
-            what, mend = f"{refine!r} is not AXIS=VALUE,...", "such as temperature=1,4,16"
-            problems.append(Problem(place="--refine", what=what, mend=mend))
+            what, remedy = f"{refine!r} is not AXIS=VALUE,...", "such as temperature=1,4,16"
+            problems.append(Problem(place="--refine", what=what, remedy=remedy))
         if name not in names:
             problems.append(_unknown("--refine", name, "an axis that is tuned", names))
     if problems:

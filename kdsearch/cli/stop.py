@@ -98,8 +98,8 @@ def parse_deadline(text: str) -> Deadline:
         try:
             seconds = datetime.fromisoformat(text).timestamp() - time.time()
         except (ValueError, OverflowError):
-            mend = "such as 90m, 11.5h, 2d or 2026-12-24T08:00"
-            raise InputError.one("--deadline", f"{text!r} is no time", mend) from None
+            remedy = "such as 90m, 11.5h, 2d or 2026-12-24T08:00"
+            raise InputError.one("--deadline", f"{text!r} is no time", remedy) from None
     if seconds <= 0:
         raise InputError.one("--deadline", f"{text} is past", "give a later time")
     return Deadline(at=time.monotonic() + seconds)

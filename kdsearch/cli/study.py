@@ -36,8 +36,8 @@ def new(
         raise InputError.one("--from", f"no shipped study {chosen}", f"one of {', '.join(shipped)}")
     target = Path(name if name.endswith(".yaml") else f"{name}.yaml")
     if not _NAME.fullmatch(target.stem):
-        mend = "letters, digits and . _ -, the first a letter or a digit"
-        raise InputError.one("NAME", f"{name!r} is no name for a study", mend)
+        remedy = "letters, digits and . _ -, the first a letter or a digit"
+        raise InputError.one("NAME", f"{name!r} is no name for a study", remedy)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(shipped[chosen].read_text(encoding="utf-8"))

@@ -96,9 +96,9 @@ def cluster_path(path: Path | None, option: str) -> str:
     """A path as the cluster sees it. Raises `InputError` for one of this machine."""
     if path is None or not path.is_absolute():
         what = "is needed" if path is None else "is a path of this machine"
-        mend = "give an absolute path on storage that every node of the cluster sees"
+        remedy = "give an absolute path on storage that every node of the cluster sees"
         place = option if path is None else f"{option} {path}"
-        raise InputError.one(place, what, mend)
+        raise InputError.one(place, what, remedy)
     return os.path.normpath(path)
 
 

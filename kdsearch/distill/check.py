@@ -76,7 +76,7 @@ def check_models(resolved: Resolved, place: str) -> None:
         try:
             problem = _problem(resolved, use)
         except InputError as error:
-            problem = "; ".join(f"{p.what} ({p.mend})" for p in error.problems)
+            problem = "; ".join(f"{p.what} ({p.remedy})" for p in error.problems)
         except Exception as error:  # whatever transformers raises for a configuration
             problem = " ".join(str(error).split())[:300] or type(error).__name__
             if "trust_remote_code" in str(error):
@@ -171,8 +171,8 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 continue
             if data.task == "classification" and problem in _OTHER_PROBLEMS:
                 what = f"{model} was fine-tuned for {_OTHER_PROBLEMS[problem]}"
-                mend = "its outputs are no distribution over labels: give one that says one label"
-                yield Problem(place=f"{place}: teachers.{case.teacher}", what=what, mend=mend)
+                remedy = "its outputs are no distribution over labels: give one that says one label"
+                yield Problem(place=f"{place}: teachers.{case.teacher}", what=what, remedy=remedy)
             if labels is not None and outputs != len(labels):
                 what = f"{model} has {outputs} outputs, for {len(labels)} labels"
                 yield Problem(place=f"{place}: teachers.{case.teacher}", what=what)
@@ -192,12 +192,12 @@ def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
         if length < shortest:
             where = f"{place}: {source_of(study, case, role, 'max_length')}"
             what = f"{name} would be read {length} tokens at a time"
-            yield Problem(place=where, what=what, mend=f"make it {shortest} at least")
+            yield Problem(place=where, what=what, remedy=f"make it {shortest} at least")
         elif stride is not None and stride > length // 2:
             where = f"{place}: {source_of(study, case, role, 'stride')}"
             what = f"windows of {length} tokens of {name} would share {stride}"
-            mend = f"make it {length // 2} at most, half of a window"
-            yield Problem(place=where, what=what, mend=mend)
+            remedy = f"make it {length // 2} at most, half of a window"
+            yield Problem(place=where, what=what, remedy=remedy)
 
 
 def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
@@ -215,8 +215,8 @@ def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             TASKS[data.task].signature(spec)
         except RuntimeError as error:
             what = f"{data.metric} cannot be computed: {' '.join(str(error).split())}"
-            mend = "install what it asks for on every node, or take metric: chrf"
-            yield Problem(place=f"{place}: datasets.{name}.metric", what=what, mend=mend)
+            remedy = "install what it asks for on every node, or take metric: chrf"
+            yield Problem(place=f"{place}: datasets.{name}.metric", what=what, remedy=remedy)
 
 
 def _unknown_fields(fields: dict[str, Any]) -> str | None:
@@ -309,14 +309,14 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                     f"{student} and the teacher {teacher} have different tokenizers; "
                     f"{task} compares their outputs token by token"
                 )
-                mend = "take models of one tokenizer; only classification can do without"
-                yield Problem(place=where, what=what, mend=mend)
+                remedy = "take models of one tokenizer; only classification can do without"
+                yield Problem(place=where, what=what, remedy=remedy)
             elif TASKS[task].wide and _width(resolved, teacher) != _width(resolved, student):
                 what = (
                     f"{student} has {_width(resolved, student)} outputs, and the teacher "
                     f"{teacher} {_width(resolved, teacher)}"
                 )
-                yield Problem(place=where, what=what, mend="take models of one vocabulary")
+                yield Problem(place=where, what=what, remedy="take models of one vocabulary")
 
 
 def _unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[Problem]:
@@ -329,8 +329,8 @@ def _unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[
                 f"its {name} is {own}, and that of the teacher {case.teacher} is {theirs}: "
                 f"their outputs on {case.dataset} are compared token by token"
             )
-            mend = f"give {name} to the data set or to all, not to one of the two"
-            yield Problem(place=where, what=what, mend=mend)
+            remedy = f"give {name} to the data set or to all, not to one of the two"
+            yield Problem(place=where, what=what, remedy=remedy)
 
 
 def config_of(resolved: Resolved, name: str) -> Any:

@@ -136,7 +136,7 @@ class _Run:
                 yield from self._look(use, model, tokenizer, place)
             except InputError as error:
                 for problem in error.problems:
-                    yield Problem(place=place, what=problem.what, mend=problem.mend)
+                    yield Problem(place=place, what=problem.what, remedy=problem.remedy)
             except Exception as error:  # whatever a model raises for its inputs
                 yield _in_words(error, place, use.dataset)
             if model is None:  # which the next data set would not change
@@ -165,22 +165,22 @@ class _Run:
         examples = self._encoded(use, model, tokenizer, rows, training=True)
         beyond = _beyond(model, tokenizer, examples)
         if beyond:
-            yield Problem(place=place, what=f"{use.dataset}: {beyond}", mend=_OWN_TOKENIZER)
+            yield Problem(place=place, what=f"{use.dataset}: {beyond}", remedy=_OWN_TOKENIZER)
             return
         by_length = examples.lengths.argsort(stable=True)
         two = by_length[[0, -1]] if len(examples) > 1 else by_length
         values = _outputs(model, task, examples, two)
         finite = torch.isfinite(values)
         if len(values) and not finite.any():
-            yield Problem(place=place, what=_NOT_FINITE, mend=_mend_of(model))
+            yield Problem(place=place, what=_NOT_FINITE, remedy=_remedy_of(model))
             return
         if not finite.all():
             what = f"says NaN or infinity to some rows of {use.dataset}"
-            yield Doubt(place=place, what=what, mend=_mend_of(model))
+            yield Doubt(place=place, what=what, remedy=_remedy_of(model))
         elif not _alike(values, _outputs(model, task, examples, two[:1])):
             what = f"what it says of a row of {use.dataset} depends on the rows beside it"
-            mend = "take a model that leaves padding out"
-            yield Doubt(place=place, what=what, mend=mend)
+            remedy = "take a model that leaves padding out"
+            yield Doubt(place=place, what=what, remedy=remedy)
         if task.wide:
             check_head(model, task, examples)
         if use.checkpoint is not None:
@@ -219,13 +219,13 @@ class _Run:
         of = f"{len(rows)} validation rows of {use.dataset}"
         if scored.score is None:
             what = f"not everything that it says of {of} is finite, so that it cannot teach it"
-            yield Doubt(place=place, what=what, mend=_mend_of(model))
+            yield Doubt(place=place, what=what, remedy=_remedy_of(model))
         elif _is_poor(scored.score, chance, data) and _tell_apart(examples.references, data):
             what = f"scores {scored.score:.4f} on {of}"
             if chance is not None:
                 what += f"; one label for all of them scores {chance:.4f}"
             labels = ", and that its labels are in the right order" if data.labels else ""
-            yield Doubt(place=place, what=what, mend=f"see that its tokenizer is its own{labels}")
+            yield Doubt(place=place, what=what, remedy=f"see that its tokenizer is its own{labels}")
 
 
 @torch.no_grad()
@@ -270,7 +270,7 @@ _NOT_FINITE = "says NaN or infinity to every row"
 _OWN_TOKENIZER = "give it the tokenizer that it was trained with, or resize its embeddings"
 
 
-def _mend_of(model: Any) -> str:
+def _remedy_of(model: Any) -> str:
     weights = model.named_parameters()
     broken = next((name for name, weight in weights if not weight.isfinite().all()), None)
     if broken is not None:
@@ -294,10 +294,10 @@ def _beyond(model: Any, tokenizer: Any, examples: Encoded) -> str | None:
 def _in_words(error: Exception, place: str, dataset: str) -> Problem:
     """What went wrong in a model, and what to do about it where that is known."""
     text = " ".join(first_line(error).split())[:_MOST_LETTERS] or type(error).__name__
-    what, mend = f"cannot be run on {dataset}: {text}", ""
+    what, remedy = f"cannot be run on {dataset}: {text}", ""
     if "<eos> token" in text:
         what = f"reads the last end-of-text token; not all rows of {dataset} have equally many"
-        mend = "give it the tokenizer that it was trained with, which ends every text with one"
+        remedy = "give it the tokenizer that it was trained with, which ends every text with one"
     elif isinstance(error, torch.OutOfMemoryError | MemoryError):
-        what, mend = f"does not fit the memory with two rows of {dataset}", "take a smaller one"
-    return Problem(place=place, what=what, mend=mend)
+        what, remedy = f"does not fit the memory with two rows of {dataset}", "take a smaller one"
+    return Problem(place=place, what=what, remedy=remedy)

@@ -53,8 +53,8 @@ def _pickled(file: Path) -> Shapes:
 
 def _unreadable(file: Path, error: Exception) -> InputError:
     if _is_cut_off(file, error):
-        mend = "fetch it again, or wait until it is written"
-        return InputError.one(file, f"{file.name} is cut off", mend)
+        remedy = "fetch it again, or wait until it is written"
+        return InputError.one(file, f"{file.name} is cut off", remedy)
     what = f"{file.name} holds no plain weights: {first_line(error)}"
     return InputError.one(file, what, "give model.safetensors")
 

@@ -80,9 +80,9 @@ def tight(
             f"{part:g} of one with {readable_size(min(small))} is less"
         )
         if len(small) == len(gpus[role]):
-            mend = "give it more of a GPU, or name larger ones by labels"
+            remedy = "give it more of a GPU, or name larger ones by labels"
             where = f"{place}: resources.{SHARES[role]}.gpus"
-            problems.append(Problem(place=where, what=what, mend=mend))
+            problems.append(Problem(place=where, what=what, remedy=remedy))
         else:
             doubts.append(f"{what}; name the larger ones by labels")
     if problems:

@@ -113,8 +113,8 @@ def load_model(folder: Path, name: str, task: Task, tokenizer: Any) -> Any:
     Raises `InputError` where any of its weights is not in the files.
     """
     model, drawn = _read(task.head, folder, trusted=trusts(name))
-    mend = "give a model that was fine-tuned for what it is to teach"
-    _refuse(folder, [text for _, text in drawn], mend)
+    remedy = "give a model that was fine-tuned for what it is to teach"
+    _refuse(folder, [text for _, text in drawn], remedy)
     _pad(model, task, tokenizer)
     return model
 
@@ -166,12 +166,12 @@ def _read(
     return model, sorted(missing + resized)
 
 
-def _refuse(place: object, weights: Sequence[str], mend: str) -> None:
+def _refuse(place: object, weights: Sequence[str], remedy: str) -> None:
     if weights:
         shown = ", ".join(weights[:_MOST_WEIGHTS])
         rest = len(weights) - _MOST_WEIGHTS
         more = f" and {rest} more" if rest > 0 else ""
-        raise InputError.one(place, f"lacks the weights {shown}{more}", mend)
+        raise InputError.one(place, f"lacks the weights {shown}{more}", remedy)
 
 
 def _of_the_head(model: Any, weight: str) -> bool:

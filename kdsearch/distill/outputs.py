@@ -72,7 +72,7 @@ class KeptOutputs:
     def __init__(self, ledger: Ledger, training: StudentTraining, device: torch.device) -> None:
         self._ledger, self._training, self._device = ledger, training, device
         self._key = training.taught.outputs
-        self._mend = f"remove {layout.outcome(self._key)} and launch again to compute it anew"
+        self._remedy = f"remove {layout.outcome(self._key)} and launch again to compute it anew"
 
     def on(self, split: str, rows: int) -> CachedOutputs | None:
         """Those on a split with so many rows; wide ones stay on the disk.
@@ -87,12 +87,12 @@ class KeptOutputs:
         # torch wants to be able to write; it stays here
         array = self._read(path, lambda: np.load(path, mmap_mode="c", allow_pickle=False))
         if len(array) != rows:
-            raise InputError.one(path, f"has {len(array)} rows, not {rows}", self._mend)
+            raise InputError.one(path, f"has {len(array)} rows, not {rows}", self._remedy)
         head = self._head if TASKS[self._training.data.task].wide else None
         width = array.shape[1] if head is None else head[0].shape[1]
         stored = _STORED[self._training.settings.hidden_dtype or "fp32"]
         if (array.dtype, array.shape[1]) != (stored, width):
-            raise InputError.one(path, f"holds {array.dtype} × {array.shape[1]}", self._mend)
+            raise InputError.one(path, f"holds {array.dtype} × {array.shape[1]}", self._remedy)
         values = torch.from_numpy(array)
         if head is None:
             values = values.to(self._device)
@@ -113,7 +113,7 @@ class KeptOutputs:
         try:
             return read()
         except (OSError, ValueError, SafetensorError) as error:
-            raise InputError.one(path, f"cannot be read: {error}", self._mend) from None
+            raise InputError.one(path, f"cannot be read: {error}", self._remedy) from None
 
 
 def _head_path(outputs: Path) -> Path:

@@ -114,8 +114,8 @@ def _embedding_problem(
             f"its tokenizer has {reader.vocabulary} tokens, its embeddings {size}: "
             f"{using} rows of {reader.dataset} use {shortened_list(list(tokens))}"
         )
-        mend = "give the tokenizer it was trained with, or resize_token_embeddings and train it"
-        yield Problem(place=f"{place}: models.{model}", what=what, mend=mend)
+        remedy = "give the tokenizer it was trained with, or resize_token_embeddings and train it"
+        yield Problem(place=f"{place}: models.{model}", what=what, remedy=remedy)
 
 
 def _unknown_words(
@@ -134,11 +134,11 @@ def _unknown_words(
         f"{share:.0%} of the tokens of the {_SPLIT[split]} split of {reader.dataset} "
         "are unknown to its tokenizer"
     )
-    mend = "take a model of the data's language, or the tokenizer that belongs to it"
+    remedy = "take a model of the data's language, or the tokenizer that belongs to it"
     if reader.of_words:
-        mend = "a model at random knows the words of train: give more rows, or another tokenizer"
+        remedy = "a model at random knows the words of train: give more rows, or another tokenizer"
     made = Problem if refused else Doubt
-    yield made(place=where, what=what, mend=mend)
+    yield made(place=where, what=what, remedy=remedy)
 
 
 def _cut_rows(
@@ -167,6 +167,6 @@ def _cut_rows(
         if count.parts is not None:
             what += f"; {count.beyond} of {count.parts} entities lie beyond"
     what += f", as {shortened_list(models)} read{'s' * (len(models) == 1)} them"
-    mend = f"raise {alike.length_of}, up to what the models have positions for"
+    remedy = f"raise {alike.length_of}, up to what the models have positions for"
     made = Problem if nothing_left else Doubt
-    yield made(place=f"{place}: datasets.{reader.dataset}", what=what, mend=mend)
+    yield made(place=f"{place}: datasets.{reader.dataset}", what=what, remedy=remedy)

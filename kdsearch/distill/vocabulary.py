@@ -29,14 +29,14 @@ def tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None
         tokenizer = tokenizer_of(*tokenizer_source(resolved, name))
     except InputError as error:
         whose = "its" if source == name else f"{source}'s"
-        return "; ".join(f"{whose} {p.what} ({p.mend})" for p in error.problems)
+        return "; ".join(f"{whose} {p.what} ({p.remedy})" for p in error.problems)
     explicit = resolved.study.datasets[dataset].languages
     if tokenizer is None:  # of the training split's words
         return None if explicit is None else f"words have no language codes; {dataset} names some"
     if tokenizer.pad_token_id is None:
         token = json.dumps(tokenizer.eos_token or "one of its tokens", ensure_ascii=False)
-        mend = f'add "pad_token": {token} to its tokenizer_config.json'
-        return f"its tokenizer has no padding token ({mend})"
+        remedy = f'add "pad_token": {token} to its tokenizer_config.json'
+        return f"its tokenizer has no padding token ({remedy})"
     task = TASKS[data.task]
     if task.per_token and not task.wide and not tokenizer.is_fast:
         return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
@@ -134,5 +134,5 @@ def _in_words(folder: Path, error: Exception) -> InputError | None:
 
 
 def _missing(folder: Path) -> InputError:
-    mend = "copy tokenizer.json from the model it was trained from"
-    return InputError.one(folder, "folder has no tokenizer", mend)
+    remedy = "copy tokenizer.json from the model it was trained from"
+    return InputError.one(folder, "folder has no tokenizer", remedy)

@@ -36,7 +36,7 @@ _LEFT_BY = {
         "save the merged model: model.merge_and_unload().save_pretrained",
     ),
 }
-"""By what stands before the names of a file's weights: who leaves it there, how to mend it."""
+"""By what stands before the names of a file's weights: who leaves it there, how to fix it."""
 
 
 def weight_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
@@ -72,8 +72,8 @@ def _problem(
         except Exception:  # said by running the model, which reads the same files
             continue
         if (said := _in_words(found, task if given else None)) is not None:
-            what, mend = said
-            yield Problem(place=f"{place}: models.{name}", what=what, mend=mend)
+            what, remedy = said
+            yield Problem(place=f"{place}: models.{name}", what=what, remedy=remedy)
             return
 
 
@@ -147,7 +147,7 @@ def _body(model: Any, *, trusted: bool) -> set[str]:
 
 
 def _in_words(found: _Compared, task: str | None) -> tuple[str, str] | None:
-    """What is wrong, and how to mend it; `task`: of a given teacher."""
+    """What is wrong, and how to fix it; `task`: of a given teacher."""
     count = f"{len(found.needed)} weights of {found.kind}"
     if found.missing:
         return _of_missing(found, count, task)
@@ -178,8 +178,8 @@ def _of_missing(found: _Compared, count: str, task: str | None) -> tuple[str, st
     whose = "all its names" if alike == len(found.file) else f"{alike} of its names"
     what = f"{what}; {whose} begin with {prefix}"
     if prefix in _LEFT_BY and not (instead and prefix == "model."):  # also the name of bodies
-        left_by, mend = _LEFT_BY[prefix]
-        return f"{what}, {left_by}", mend
+        left_by, remedy = _LEFT_BY[prefix]
+        return f"{what}, {left_by}", remedy
     return what + f" in place of {instead}" * bool(instead), "rename them"
 
 

@@ -126,7 +126,7 @@ class Dispatcher:
         """A training ended: take in the outcome, or the failed attempt, that the ledger has.
 
         Raises `StorageError` or `InputError` where the disk or the files failed the training: the
-        others would fare no better, so the search must stop until that is mended.
+        others would fare no better, so the search must stop until that is fixed.
         """
         outcome = self._ledger.outcome(key)
         attempts = self._ledger.attempts_of(key)

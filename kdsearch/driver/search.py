@@ -102,8 +102,8 @@ def open_study(
     agenda = _agenda(resolved, ledger)
     _say_of_change(agenda, edited, place, say)
     if other and not accept():
-        mend = "put it back as it was, or accept what this means: --accept-changes"
-        raise InputError(Problem(place=f, what=what, mend=mend) for f, what in other.items())
+        remedy = "put it back as it was, or accept what this means: --accept-changes"
+        raise InputError(Problem(place=f, what=what, remedy=remedy) for f, what in other.items())
     if look:
         preflight_once(resolved, ledger, place=place, look=look, say=say)
     ledger.replace_resolved(agenda.resolved)
@@ -176,8 +176,8 @@ def _check_disk(agenda: Agenda, folder: Path) -> None:
 def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:
     shown = [Problem(place=str(folder), what=line) for line in _shown(changed)]
     what = f"holds another study than {place}"
-    mend = "launch with another --folder, or undo the change of its name"
-    return InputError([*shown, Problem(place=str(folder), what=what, mend=mend)])
+    remedy = "launch with another --folder, or undo the change of its name"
+    return InputError([*shown, Problem(place=str(folder), what=what, remedy=remedy)])
 
 
 def _say_of_change(

@@ -236,10 +236,10 @@ def storage_error(path: Path, error: Exception) -> StorageError:
             f"{path}: {_FULL[number]}; make room and launch again: nothing finished is lost"
         )
     if number in _READ_ONLY:
-        mend = "give a writable folder: --folder DIR"
+        remedy = "give a writable folder: --folder DIR"
         if number == errno.EACCES:
-            mend += "; or its owner lets you write to it: chmod -R g+rwX"
-        return StorageError(f"{path}: {_READ_ONLY[number]}; {mend}")
+            remedy += "; or its owner lets you write to it: chmod -R g+rwX"
+        return StorageError(f"{path}: {_READ_ONLY[number]}; {remedy}")
     if number in _NO_LINKS:
         return StorageError(
             f"{path}: this storage has no hard links, which outcomes are committed with; use a "

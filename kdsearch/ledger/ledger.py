@@ -69,8 +69,8 @@ class Ledger(Results):
         try:
             return parse_resolved(path, self.disk.read(path))
         except FileNotFoundError:
-            mend = "give the folder that `kdsearch launch` printed"
-            raise InputError.one(self.folder, "holds no study", mend) from None
+            remedy = "give the folder that `kdsearch launch` printed"
+            raise InputError.one(self.folder, "holds no study", remedy) from None
         except UnreadableError as error:
             raise InputError.one(path, f"cannot be read: {error}", _DAMAGED) from None
 

@@ -110,10 +110,10 @@ def _check_version(path: Path, plain: Any) -> None:
     versions = plain.get("versions")
     known = versions.get("kdsearch") if isinstance(versions, dict) else None
     wrote = f"kdsearch {known or 'of another version'}"
-    mend = f"use {wrote}, which wrote it, or launch into another --folder"
+    remedy = f"use {wrote}, which wrote it, or launch into another --folder"
     if plain.get("format") not in READABLE:
-        raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", mend)
+        raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", remedy)
     version = plain.get("training_version", 2)
     if version != VERSION:
         what = f"its outcomes are of training code {version}, and this kdsearch has {VERSION}"
-        raise InputError.one(path, f"{what}, which would train them all again", mend)
+        raise InputError.one(path, f"{what}, which would train them all again", remedy)

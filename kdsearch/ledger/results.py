@@ -169,8 +169,8 @@ class Results(Storage):
         if link is not None:
             # What is trained anew could not be written in its place.
             what = f"{error}, and lies behind the link {link.name}, so that it is not set aside"
-            mend = f"move it away; or, {marker_advice(self.folder, link)}"
-            yield Problem(place=str(path), what=what, mend=mend)
+            remedy = f"move it away; or, {marker_advice(self.folder, link)}"
+            yield Problem(place=str(path), what=what, remedy=remedy)
             return
         _log.warning("%s: %s; it is set aside, and trained anew", shown(path), error)
         self.disk.replace(path, path.with_name(f".{path.name}.torn"))

@@ -130,14 +130,14 @@ def _outcome(ledger: Ledger, name: str, problems: list[Problem]) -> Outcome | No
     """The outcome in a file, if it is one and has the name that it should have."""
     path = ledger.folder / name
     if not is_ours(name):
-        problems.append(Problem(place=str(path), what="is no outcome", mend=_REMOVE))
+        problems.append(Problem(place=str(path), what="is no outcome", remedy=_REMOVE))
         return None
     try:
         outcome = ledger.read_outcome(path.stem)
     except FileNotFoundError:
         return None
     except UnreadableError as error:
-        problems.append(Problem(place=str(path), what=f"is no outcome: {error}", mend=_REPEAT))
+        problems.append(Problem(place=str(path), what=f"is no outcome: {error}", remedy=_REPEAT))
         return None
     except PermissionError:
         problems.append(_not_readable(ledger, path))
@@ -158,7 +158,7 @@ def _attempts(ledger: Ledger, names: list[str]) -> Iterator[Problem]:
             ledger.read_attempt(name)
         except (UnreadableError, FileNotFoundError) as error:
             what = f"is no attempt: {error}"
-            yield Problem(place=str(ledger.folder / name), what=what, mend=_REMOVE)
+            yield Problem(place=str(ledger.folder / name), what=what, remedy=_REMOVE)
         except PermissionError:
             yield _not_readable(ledger, ledger.folder / name)
         except InputError as error:
@@ -169,7 +169,7 @@ def _inconsistent(ledger: Ledger, outcome: Outcome) -> Iterator[Problem]:
     """Where the parts of an outcome do not go together."""
     path = ledger.path(layout.outcome(outcome.key))
     for what in _contradictions(outcome):
-        yield Problem(place=str(path), what=what, mend=_REPEAT)
+        yield Problem(place=str(path), what=what, remedy=_REPEAT)
 
 
 def _contradictions(outcome: Outcome) -> Iterator[str]:
@@ -219,19 +219,19 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
     for name, digest in {**outcome.digests, **again}.items():
         if not (name.startswith(own) and _DIGEST.fullmatch(digest) and _leads_inside(ledger, name)):
             what = f"has a digest of {shown(name)[:80]}, which is none of its files"
-            problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
+            problems.append(Problem(place=str(path), what=what, remedy=_REPEAT))
             continue
         _kept_file(ledger, name, digest, found)
     for name, digest in again.items():
         if outcome.digests.get(name) != digest:
             where = layout.digests(outcome.key)
             what = f"is not what its outcome has a digest of, but what {where} has"
-            mend = "made again on another machine, or changed: that cannot be told"
-            found.notes.append(Problem(place=str(ledger.folder / name), what=what, mend=mend))
+            remedy = "made again on another machine, or changed: that cannot be told"
+            found.notes.append(Problem(place=str(ledger.folder / name), what=what, remedy=remedy))
     for needed in _needed_files(outcome):
         if not any(name.startswith(needed) for name in outcome.digests):
             what = f"has no digest of {needed}, which its training keeps"
-            problems.append(Problem(place=str(path), what=what, mend=_REPEAT))
+            problems.append(Problem(place=str(path), what=what, remedy=_REPEAT))
     return outcome.digests.keys() | again.keys()
 
 
@@ -276,13 +276,13 @@ def _kept_file(ledger: Ledger, name: str, digest: str, found: Verified) -> None:
         and not ledger.disk.kind(ledger.folder / top / key)
     ):
         return  # superseded, and removed
-    mend = "`kdsearch export` trains it again" if top == layout.STUDENTS else _AGAIN
+    remedy = "`kdsearch export` trains it again" if top == layout.STUDENTS else _AGAIN
     if actual is None:
         what = "is no plain file" if os.path.exists(path) else "is not there"
-        found.problems.append(Problem(place=str(path), what=what, mend=mend))
+        found.problems.append(Problem(place=str(path), what=what, remedy=remedy))
     elif actual != digest:
         what = f"has the digest {actual[:12]}…, not {digest[:12]}…"
-        found.problems.append(Problem(place=str(path), what=what, mend=mend))
+        found.problems.append(Problem(place=str(path), what=what, remedy=remedy))
 
 
 def _strangers(
@@ -303,14 +303,14 @@ def _strangers(
         place = str(ledger.folder / name)
         if top in FOLDERS and rest:
             what = "is not kdsearch's: nothing is recorded of it"
-            found.problems.append(Problem(place=place, what=what, mend=_REMOVE))
+            found.problems.append(Problem(place=place, what=what, remedy=_REMOVE))
         elif not name.startswith("."):
             what = "is not kdsearch's, and is not looked at"
             found.notes.append(Problem(place=place, what=what))
     for name in sorted(unknown):
         what = "is of a training that has no outcome, and is not looked at"
-        mend = "`kdsearch gc` lists it where nothing runs that makes it"
-        found.notes.append(Problem(place=str(ledger.folder / name), what=what, mend=mend))
+        remedy = "`kdsearch gc` lists it where nothing runs that makes it"
+        found.notes.append(Problem(place=str(ledger.folder / name), what=what, remedy=remedy))
 
 
 def _progress(ledger: Ledger) -> Iterator[Problem]:
@@ -324,8 +324,8 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
                 path = progress.path
                 if not ledger.is_whole(progress) and ledger.disk.kind(path):
                     what = "has another digest than its name says"
-                    mend = "remove it: its training goes on from an earlier one, or begins anew"
-                    yield Problem(place=str(path), what=what, mend=mend)
+                    remedy = "remove it: its training goes on from an earlier one, or begins anew"
+                    yield Problem(place=str(path), what=what, remedy=remedy)
         except PermissionError:
             yield _not_readable(ledger, path)
 
@@ -337,8 +337,8 @@ def _preflight(ledger: Ledger) -> Iterator[Problem]:
     except FileNotFoundError:
         return
     except UnreadableError as error:
-        mend = "remove it: the next launch looks at the data and the models again"
-        yield Problem(place=str(path), what=f"cannot be read: {error}", mend=mend)
+        remedy = "remove it: the next launch looks at the data and the models again"
+        yield Problem(place=str(path), what=f"cannot be read: {error}", remedy=remedy)
     except PermissionError:
         yield _not_readable(ledger, path)
 
@@ -348,8 +348,8 @@ def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
     try:
         ledger.rows(digest)
     except FileNotFoundError:
-        mend = "bring it back from a copy of the folder"
-        yield Problem(place=str(path), what="is not there", mend=mend)
+        remedy = "bring it back from a copy of the folder"
+        yield Problem(place=str(path), what="is not there", remedy=remedy)
     except PermissionError:
         yield _not_readable(ledger, path)
     except InputError as error:
@@ -360,5 +360,5 @@ def _not_readable(ledger: Ledger, path: Path) -> Problem:
     """Of a file or a folder; where it is a folder above that keeps it from being read, of that."""
     above = [p for p in reversed(path.parents) if p.is_relative_to(ledger.folder)]
     barred = next((p for p in above if not os.access(p, os.R_OK | os.X_OK)), path)
-    mend = "its owner lets you: chmod -R g+rX, or o+rX"
-    return Problem(place=str(barred), what=_UNREADABLE, mend=mend)
+    remedy = "its owner lets you: chmod -R g+rX, or o+rX"
+    return Problem(place=str(barred), what=_UNREADABLE, remedy=remedy)

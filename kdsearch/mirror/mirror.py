@@ -54,12 +54,16 @@ class Mirror:
         try:
             self._storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
         except ImportError as error:
-            mend = "for PostgreSQL: pip install 'psycopg[binary]', and write postgresql+psycopg://"
-            raise InputError.one(self.url, f"needs a driver: {self._reason(error)}", mend) from None
-        except Exception as error:  # each database driver has errors of its own
-            mend = "check that the database runs, and the name and password"
+            remedy = (
+                "for PostgreSQL: pip install 'psycopg[binary]', and write postgresql+psycopg://"
+            )
             raise InputError.one(
-                self.url, f"cannot be opened: {self._reason(error)}", mend
+                self.url, f"needs a driver: {self._reason(error)}", remedy
+            ) from None
+        except Exception as error:  # each database driver has errors of its own
+            remedy = "check that the database runs, and the name and password"
+            raise InputError.one(
+                self.url, f"cannot be opened: {self._reason(error)}", remedy
             ) from None
 
     def _reason(self, error: BaseException) -> str:
@@ -76,8 +80,8 @@ class Mirror:
         try:
             return sum(self._update_case(agenda, view, ledger) for view in agenda.views())
         except (OptunaError, SQLAlchemyError) as error:
-            mend = "nothing of the study is lost: `kdsearch mirror` goes on"
-            raise InputError.one(self.url, f"was lost: {self._reason(error)}", mend) from None
+            remedy = "nothing of the study is lost: `kdsearch mirror` goes on"
+            raise InputError.one(self.url, f"was lost: {self._reason(error)}", remedy) from None
 
     def _update_case(self, agenda: Agenda, view: CaseView, ledger: Ledger) -> int:
         name = f"{agenda.resolved.study.name}/{view.case}"

@@ -34,8 +34,8 @@ def storage_url(given: str | None) -> str | None:
         return _from_file(Path(os.path.expanduser(given[1:])))
     if next(secrets_of(parsed(given)), None) is not None:
         what = "has a password, which everyone on this machine can read while the command runs"
-        mend = f"put the URL into the variable {VARIABLE}, or into a file of mode 0600: @FILE"
-        raise InputError.one("the Optuna storage", what, mend)
+        remedy = f"put the URL into the variable {VARIABLE}, or into a file of mode 0600: @FILE"
+        raise InputError.one("the Optuna storage", what, remedy)
     return given
 
 
@@ -66,8 +66,8 @@ def parsed(url: str) -> URL:
     except ImportError:
         pass  # said when it is opened
     if "@" in f"{found.host}{found.database}" and found.get_backend_name() != "sqlite":
-        what, mend = "has an @ too many", "in a password write @ as %40, / as %2F, : as %3A"
-        raise InputError.one("the Optuna storage", what, mend)
+        what, remedy = "has an @ too many", "in a password write @ as %40, / as %2F, : as %3A"
+        raise InputError.one("the Optuna storage", what, remedy)
     if found.get_backend_name() == "sqlite" and not found.database:
         raise InputError.one("the Optuna storage", "names no file", _EXAMPLE)
     return found

@@ -38,7 +38,7 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     there = {name for name in there if not is_half(name)}
     if not there:
         return [], []
-    mend = f"`kdsearch report {ledger.folder}` writes it anew"
+    remedy = f"`kdsearch report {ledger.folder}` writes it anew"
     try:
         right = report_files(ledger, agenda)
     except PermissionError as error:
@@ -49,17 +49,17 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     wrong, earlier = _against(written, json.loads(right[_REPORT]))
     place = str(ledger.folder / _REPORT)
     if wrong:
-        return [Problem(place=place, what=what, mend=mend) for what in wrong], []
+        return [Problem(place=place, what=what, remedy=remedy) for what in wrong], []
     doubt = _doubt(agenda, written)
     if doubt and differing:
         names = shortened_list([name.removeprefix(f"{layout.REPORT}/") for name in differing])
         what = f"{names}: {_DIFFERS}; which of these cannot be told, since {doubt}"
-        return [], [Problem(place=str(ledger.folder / layout.REPORT), what=what, mend=mend)]
+        return [], [Problem(place=str(ledger.folder / layout.REPORT), what=what, remedy=remedy)]
     if earlier:
         what = "is of an earlier version of the study"
-        return [Problem(place=place, what=what, mend=mend)], []
+        return [Problem(place=place, what=what, remedy=remedy)], []
     problems = (
-        Problem(place=str(ledger.folder / name), what=what, mend=mend)
+        Problem(place=str(ledger.folder / name), what=what, remedy=remedy)
         for name, what in differing.items()
     )
     return list(problems), []

@@ -95,7 +95,7 @@ def _public_doubt(doubt: Doubt) -> Doubt:
     return Doubt(
         place=_without_paths(doubt.place),
         what=_without_paths(doubt.what),
-        mend=_without_paths(doubt.mend),
+        remedy=_without_paths(doubt.remedy),
     )
 
 

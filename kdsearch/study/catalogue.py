@@ -82,7 +82,7 @@ def _nearest(context: str, text: str, start: int) -> int:
     return min(found, key=lambda at: abs(at - start), default=start)
 
 
-def mended(row: dict[str, Any]) -> dict[str, Any]:
+def corrected(row: dict[str, Any]) -> dict[str, Any]:
     """A row in SQuAD's form with offsets that hit their answers.
 
     The Hub's TyDiQA has lost the spaces before many contexts, which its offsets still count.
@@ -142,7 +142,7 @@ def _mrqa(subset: str, split: str) -> tuple[Part, ...]:
 
 
 def _mlqa(split: str) -> tuple[Part, ...]:
-    return tuple(_export("facebook/mlqa", f"mlqa.{c}.{c}", split, convert=mended) for c in _MLQA)
+    return tuple(_export("facebook/mlqa", f"mlqa.{c}.{c}", split, convert=corrected) for c in _MLQA)
 
 
 def _tydiqa(split: str) -> tuple[Part, ...]:
@@ -152,7 +152,7 @@ def _tydiqa(split: str) -> tuple[Part, ...]:
             config="secondary_task",
             split=split,
             revision="da78f23f9119363459acbaf46bf89426ff26c259",
-            convert=mended,
+            convert=corrected,
         ),
     )
 
@@ -327,7 +327,7 @@ CATALOGUE = {
         cut={"validation": 4_985},
         units=250,
         note="The gold passages of the nine languages: validation is cut off train; test is the "
-        "official validation. Offsets that miss their answer are mended.",
+        "official validation. Offsets that miss their answer are corrected.",
     ),
     # Tjong Kim Sang 2002; Tjong Kim Sang & De Meulder 2003.
     # {"id": "0", "tokens": ["Anna", "sings", "."], "ner_tags": [1, 0, 0]}

@@ -17,12 +17,12 @@ _MOST_LITERAL = 10_000_000
 
 
 class BadRowError(Exception):
-    """What is wrong with a row, and how to mend it."""
+    """What is wrong with a row, and how to fix it."""
 
-    def __init__(self, what: str, mend: str = "") -> None:
+    def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
         self.what = what
-        self.mend = mend
+        self.remedy = remedy
 
 
 def listed(value: Any) -> Any:

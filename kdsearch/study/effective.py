@@ -188,9 +188,11 @@ def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) ->
             given.setdefault(where, set()).update(change.keys() & _OPTIMIZERS.keys())
     for where, sections in given.items():
         for section in sorted(sections - used.get(where, sections)):
-            mend = f"remove it, or take optimizer: {_OPTIMIZERS[section]}"
+            remedy = f"remove it, or take optimizer: {_OPTIMIZERS[section]}"
             what = "is of an optimizer that is not used"
-            problems |= {Problem(place=f"{place}: {where}.{section}", what=what, mend=mend): None}
+            problems |= {
+                Problem(place=f"{place}: {where}.{section}", what=what, remedy=remedy): None
+            }
     return list(problems)
 
 
@@ -205,11 +207,11 @@ def _axis_problems(settings: TrainingSettings, axes: Axes, place: str) -> Iterat
     for name in axes.keys() & {"momentum", "nesterov"}:
         having = [name in kind.model_fields for kind in kinds]
         if not any(having):
-            what, mend = f"{name} is of an optimizer that is not used", "take optimizer: sgd"
-            yield Problem(place=f"{place}.{name}", what=what, mend=mend)
+            what, remedy = f"{name} is of an optimizer that is not used", "take optimizer: sgd"
+            yield Problem(place=f"{place}.{name}", what=what, remedy=remedy)
         elif not all(having):  # its values would be so many names of one training
-            what, mend = f"{name} is not of every optimizer here", "give each a search of its own"
-            yield Problem(place=f"{place}.{name}", what=what, mend=mend)
+            what, remedy = f"{name} is not of every optimizer here", "give each a search of its own"
+            yield Problem(place=f"{place}.{name}", what=what, remedy=remedy)
     names = [name for name in _TOGETHER if name in axes]
     for point in product(*(axes[name] for name in names)):
         values = dict(zip(names, point, strict=True))

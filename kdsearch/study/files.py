@@ -116,14 +116,14 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
     for path, its in its_split.items():  # what may be meant for a split that is missing
         if path.is_file() and its is None and path in known and len(found) < len(SPLITS):
             what = f"has {path.name}, which is no split"
-            mend = "name it train, validation or test, or move it away"
-            raise InputError.one(folder, what, mend)
+            remedy = "name it train, validation or test, or move it away"
+            raise InputError.one(folder, what, remedy)
         if path.is_file() and its is not None and its not in found:
-            what, mend = f"{path.name} is an unknown kind of file", f"use one of {KINDS_IN_WORDS}"
-            raise InputError.one(folder, what, mend)
+            what, remedy = f"{path.name} is an unknown kind of file", f"use one of {KINDS_IN_WORDS}"
+            raise InputError.one(folder, what, remedy)
     if SPLITS[0] not in found:
-        mend = f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}"
-        raise InputError.one(folder, f"has no {SPLITS[0]} split", mend)
+        remedy = f"put train.jsonl or train.csv there, or another of {KINDS_IN_WORDS}"
+        raise InputError.one(folder, f"has no {SPLITS[0]} split", remedy)
     return found
 
 
@@ -217,8 +217,8 @@ def _file(path: Path, columns: Columns) -> Iterator[Row]:
         return
     if kind not in KINDS:
         texts = f"{{{', '.join(f'{name}: FILE' for name in (*columns.text, columns.label))}}}"
-        mend = f"use one of {KINDS_IN_WORDS}; or lines of text by their column: {texts}"
-        raise InputError.one(path, "unknown kind of file", mend)
+        remedy = f"use one of {KINDS_IN_WORDS}; or lines of text by their column: {texts}"
+        raise InputError.one(path, "unknown kind of file", remedy)
     with _in_words(path), ExitStack() as stack:
         file = stack.enter_context(closing(_opened(path, kind, packed)))
         if kind == ".parquet":
@@ -236,8 +236,10 @@ def _parallel(files: Mapping[str, Path]) -> Iterator[Row]:
         for column, path in files.items():
             kind, packed = _kind(path)
             if kind in KINDS:
-                mend = "give files of plain text, a row a line"
-                raise InputError.one(path, "is no text that belongs line by line to another", mend)
+                remedy = "give files of plain text, a row a line"
+                raise InputError.one(
+                    path, "is no text that belongs line by line to another", remedy
+                )
             stack.enter_context(_in_words(path))
             file = stack.enter_context(closing(_opened(path, kind, packed)))
             opened[column] = (path, _decoded(path, file, newline="\n"))
@@ -310,8 +312,8 @@ def _in_words(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError.one(path, "no such file") from None
     except UnicodeDecodeError as error:
-        what, mend = _undecodable(path, error)
-        raise InputError.one(path, what, mend) from None
+        what, remedy = _undecodable(path, error)
+        raise InputError.one(path, what, remedy) from None
     except EOFError:
         what = "is cut off: its compressed content has no end"
         raise InputError.one(path, what, "fetch it again") from None

@@ -39,8 +39,8 @@ def too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) 
             each = " on a side" if named is not None and len(sides) > 1 else ""
             has = least if named is not None else len(sides) * least
             what = f"asks for {shown_layers(wanted)} of {model}, which has {has}{each}"
-            mend = f"these are 0 to {least - 1}" if named is not None else ""
-            problems.append(Problem(place=f"{place}: {where}", what=what, mend=mend))
+            remedy = f"these are 0 to {least - 1}" if named is not None else ""
+            problems.append(Problem(place=f"{place}: {where}", what=what, remedy=remedy))
     return problems
 
 
@@ -67,22 +67,22 @@ def unlabelled_problems(
         if train.unlabelled and search.taught and search.learns_labels:
             mixes = any(alpha < 1 for alpha in search.alpha or ())
             only = f"leave only 1 in {place_of(case)}.alpha, or " if mixes else ""
-            mend = f"{only}leave these rows out"
+            remedy = f"{only}leave these rows out"
             needs = "α < 1" if mixes else " or ".join(search.distance)
             problems[where] = Problem(
-                place=where, what=f"{what}, and {needs} needs them", mend=mend
+                place=where, what=f"{what}, and {needs} needs them", remedy=remedy
             )
         if train.unlabelled == train.rows and teacher is None:
             who = case.search or "a student"
-            mend = f"leave {case.search or 'it'} out, or give labelled rows"
+            remedy = f"leave {case.search or 'it'} out, or give labelled rows"
             problem = Problem(
-                place=where, what=f"{what}, which is all that {who} learns from", mend=mend
+                place=where, what=f"{what}, which is all that {who} learns from", remedy=remedy
             )
             problems[f"{where} {case.search}"] = problem
         if train.unlabelled == train.rows and teacher is not None and not teacher.given:
-            mend = "give a teacher that is fine-tuned already, or labelled rows"
+            remedy = "give a teacher that is fine-tuned already, or labelled rows"
             what = f"{what}, so that {case.teacher} cannot be fine-tuned"
-            problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, mend=mend)
+            problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, remedy=remedy)
     return list(problems.values())
 
 
@@ -97,9 +97,9 @@ def class_problems(study: Study, datasets: dict[str, ResolvedDataset], place: st
                 what = (
                     f"{kind} needs {fewest} classes at least, and {case.dataset} has {len(labels)}"
                 )
-                mend = f"leave {kind} out, or give it data sets of its own by test_cases"
+                remedy = f"leave {kind} out, or give it data sets of its own by test_cases"
                 where = f"{place}: {place_of(case)}.distance"
-                problems[Problem(place=where, what=what, mend=mend)] = None
+                problems[Problem(place=where, what=what, remedy=remedy)] = None
     return list(problems)
 
 
@@ -135,6 +135,6 @@ def equal_cases(
         )
         if same in first:
             what = f"{case} is {first[same]} under another name"
-            problems.append(Problem(place=f"{place}: test_cases", what=what, mend="keep one"))
+            problems.append(Problem(place=f"{place}: test_cases", what=what, remedy="keep one"))
         first.setdefault(same, case)
     return problems

@@ -56,12 +56,12 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[Row]:
             if line.strip() in ("{", "["):
                 what = "not JSON line by line, but over several lines"
                 wanted = "." if "{" in line else "'.[]'"
-                mend = f"jq -c {wanted} {path.name} > lines.jsonl"
-                raise InputError.one(place, what, mend) from None
+                remedy = f"jq -c {wanted} {path.name} > lines.jsonl"
+                raise InputError.one(place, what, remedy) from None
             raise InputError.one(place, f"not JSON: {error}") from None
         if not isinstance(row, dict):
-            mend = "an array of objects is called .json" if isinstance(row, list) else ""
-            raise InputError.one(place, "not a JSON object", mend)
+            remedy = "an array of objects is called .json" if isinstance(row, list) else ""
+            raise InputError.one(place, "not a JSON object", remedy)
         yield row
 
 
@@ -108,8 +108,8 @@ def _rows_in(path: Path, value: object) -> Iterator[Row]:
             value = data
         elif value and all(map(_numbered, value.values())):
             what = "has a table by its columns, as pandas writes it by default"
-            mend = f'df.to_json("{path.stem}.jsonl", orient="records", lines=True)'
-            raise InputError.one(path, what, mend)
+            remedy = f'df.to_json("{path.stem}.jsonl", orient="records", lines=True)'
+            raise InputError.one(path, what, remedy)
         else:
             value = [value]
     if not isinstance(value, list):
@@ -222,8 +222,8 @@ def _row(place: str, cells: list[str], names: list[str], separator: str) -> Row:
             raise InputError.one(place, what, "name it, or quote the cell that holds a separator")
     if separator == "\t" and any("\n" in cell for cell in cells):
         what = "has a quoted cell over several lines"
-        mend = "where quotes are plain characters, or cells have line breaks, use .jsonl"
-        raise InputError.one(place, what, mend)
+        remedy = "where quotes are plain characters, or cells have line breaks, use .jsonl"
+        raise InputError.one(place, what, remedy)
     return row
 
 
@@ -264,8 +264,8 @@ def conll(path: Path, text: TextIO, columns: Columns) -> Iterator[Row]:
         elif parts and not parts[0].startswith("#"):
             what = f"has {len(parts)} column{'s' * (len(parts) > 1)}"
             unlike = f", unlike the {width} of the others" if width > 1 else ""
-            mend = "each line has a word, perhaps more, and its tag"
-            raise InputError.one(f"{path}:{number}", what + unlike, mend)
+            remedy = "each line has a word, perhaps more, and its tag"
+            raise InputError.one(f"{path}:{number}", what + unlike, remedy)
 
 
 def _columns(path: Path, text: TextIO) -> Iterator[tuple[int, list[str]]]:

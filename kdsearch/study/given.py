@@ -55,12 +55,12 @@ def label_problems(
             model = models[model_name]
             where = f"{place}: teachers.{name}"
             if teacher.labels and (wrong := _contradiction(teacher.labels, model.labels or ())):
-                problems.append(Problem(place=f"{where}.labels", what=wrong[0], mend=wrong[1]))
+                problems.append(Problem(place=f"{where}.labels", what=wrong[0], remedy=wrong[1]))
             elif wrong := _mismatch(
                 given_labels(teacher, model, wanted), datasets[dataset], name, dataset
             ):
                 field = f"{where}.{_field(checkpoint)}"
-                problems.append(Problem(place=field, what=wrong[0], mend=wrong[1]))
+                problems.append(Problem(place=field, what=wrong[0], remedy=wrong[1]))
     return list(dict.fromkeys(problems))
 
 
@@ -69,7 +69,7 @@ def _field(checkpoint: Checkpoint) -> str:
 
 
 def _contradiction(labels: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, str] | None:
-    """Where a study names outputs in another order than the model itself does, and how to mend it.
+    """Where a study names outputs in another order than the model itself does, and how to fix it.
 
     A name that stands elsewhere in the model's list cannot be right in both.
     """
@@ -78,27 +78,27 @@ def _contradiction(labels: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, 
         moved = [name for name in ours if name in theirs and ours.index(name) != theirs.index(name)]
         if moved and len({*theirs}) == len(theirs):
             what = f"its config.json has them in another order: {', '.join(own)}"
-            mend = "leave labels out; if the model's own names are wrong, correct id2label there"
-            return what, mend
+            remedy = "leave labels out; if the model's own names are wrong, correct id2label there"
+            return what, remedy
     return None
 
 
 def _mismatch(
     labels: tuple[str, ...] | None, data: ResolvedDataset, teacher: str, dataset: str
 ) -> tuple[str, str] | None:
-    """Why a given teacher's outputs cannot be matched to the labels of its data, and a mend."""
+    """Why a given teacher's outputs cannot be matched to the labels of its data, and the remedy."""
     wanted = data.labels
-    mend = f"name its outputs in order: teachers.{teacher}.labels"
+    remedy = f"name its outputs in order: teachers.{teacher}.labels"
     if labels is None:
         what = f"its configuration does not name its outputs; {dataset} has {', '.join(wanted)}"
-        return what, mend
+        return what, remedy
     if sorted(labels) == sorted(wanted):
         return None
     what = f"its labels are {', '.join(labels)}; those of {dataset} are {', '.join(wanted)}"
     if data.task == "ner" and (theirs := scheme_of(labels)) not in (None, scheme_of(wanted)):
-        mend = f"its tags are {theirs}: write those of the data so"
+        remedy = f"its tags are {theirs}: write those of the data so"
     elif {*wanted} < {*labels}:
-        mend = f"where all its given teachers have these: datasets.{dataset}.labels names them"
+        remedy = f"where all its given teachers have these: datasets.{dataset}.labels names them"
     elif len(labels) != len(wanted):
-        mend = "take a teacher that was fine-tuned for these labels"
-    return what, mend
+        remedy = "take a teacher that was fine-tuned for these labels"
+    return what, remedy

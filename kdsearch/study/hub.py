@@ -42,7 +42,7 @@ class HubUnreachableError(InputError):
         problem = Problem(
             place=", ".join(wanted),
             what="not on this machine, and the Hugging Face Hub cannot be reached from here",
-            mend="where it can be: kdsearch fetch STUDY --data-dir DIR; then launch with "
+            remedy="where it can be: kdsearch fetch STUDY --data-dir DIR; then launch with "
             "--data-dir DIR. Or put files there: DIR/NAME/{train,validation,test}.jsonl, "
             "DIR/models/NAME/",
         )
@@ -103,8 +103,8 @@ def hub_model(
     except Exception as error:  # its errors have no common class
         if os.path.isdir(hub):
             what = "is taken for a model of the Hub, from where it cannot be had"
-            mend = f"did you mean ./{hub}?"
-            raise InputError.one(f"{place} ({hub})", what, mend) from None
+            remedy = f"did you mean ./{hub}?"
+            raise InputError.one(f"{place} ({hub})", what, remedy) from None
         if not reachable():
             raise HubUnreachableError.of([f"{place} ({hub})"]) from None
         what = f"cannot be had from the Hub: {first_line(error)}"

@@ -42,8 +42,8 @@ def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
         raw = read_yaml(path)
     except FileNotFoundError:
         shipped = ", ".join(shipped_studies())
-        mend = f"`kdsearch new NAME` copies a shipped one: {shipped}"
-        raise InputError.one(path, "no such study file", mend) from None
+        remedy = f"`kdsearch new NAME` copies a shipped one: {shipped}"
+        raise InputError.one(path, "no such study file", remedy) from None
     if not isinstance(raw, dict):
         raise InputError.one(path, "a study file is a mapping", "start with `kdsearch new NAME`")
     letters = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
@@ -81,7 +81,7 @@ def parse_study(
         Problem(
             place=f"{place}: {'search' if name is None else f'searches.{name}'}",
             what=search.too_large,
-            mend="leave values out",
+            remedy="leave values out",
         )
         for name, search in study.every_search.items()
         if search.too_large
@@ -172,7 +172,7 @@ def _problems(place: str, detail: Any, raw: Any) -> list[Problem]:
 
 def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
-        return Problem(place=place, what="cannot be read", mend="is there half a character?")
+        return Problem(place=place, what="cannot be read", remedy="is there half a character?")
     keys = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
     location = _as_in(raw, keys)
     where = f"{place}: {_path(location)}" if location else place
@@ -185,11 +185,11 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
         what = f"needs {context['min_length']} at least, has {context['actual_length']}"
         return Problem(place=where, what=what)
     if detail["type"] in ("model_type", "dict_type") and _fields_at(detail["loc"]):
-        mend = f"its keys: {', '.join(_fields_at(detail['loc']))}"
-        return Problem(place=where, what="is a section, with keys and their values", mend=mend)
+        remedy = f"its keys: {', '.join(_fields_at(detail['loc']))}"
+        return Problem(place=where, what="is a section, with keys and their values", remedy=remedy)
     if detail["type"] == "string_pattern_mismatch":
-        what, mend = PATTERNS[detail["ctx"]["pattern"]]
-        return Problem(place=where, what=f"{_quoted(detail['input'])} is {what}", mend=mend)
+        what, remedy = PATTERNS[detail["ctx"]["pattern"]]
+        return Problem(place=where, what=f"{_quoted(detail['input'])} is {what}", remedy=remedy)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
         what += f", not {_quoted(detail['input'])}"
@@ -262,8 +262,8 @@ def _fields_of(section: Any) -> dict[str, Any]:
 
 def _unknown(where: str, name: str, known: Sequence[str] | Any, what: str) -> Problem:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-    return Problem(place=where, what=f"{_short(name)} is not {what}", mend=mend)
+    remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    return Problem(place=where, what=f"{_short(name)} is not {what}", remedy=remedy)
 
 
 def _references(study: Study, place: str) -> list[Problem]:
@@ -286,9 +286,9 @@ def _references(study: Study, place: str) -> list[Problem]:
             other = study.models.get(model.tokenizer)
             if other is not None and other.config is not None:
                 where = f"{place}: models.{name}.tokenizer"
-                mend = "name a pretrained model, or words"
+                remedy = "name a pretrained model, or words"
                 problems.append(
-                    Problem(place=where, what="a model at random has no tokenizer", mend=mend)
+                    Problem(place=where, what="a model at random has no tokenizer", remedy=remedy)
                 )
     for name, teacher in study.teachers.items():
         problems += _teacher_problems(study, place, name, teacher, check)
@@ -305,17 +305,22 @@ def _references(study: Study, place: str) -> list[Problem]:
                 check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
     if case_count(study) > _MOST_CASES:
         what = f"are {case_count(study):,}, more than {_MOST_CASES:,}"
-        return [*problems, Problem(place=f"{place}: test_cases", what=what, mend="leave some out")]
+        return [
+            *problems,
+            Problem(place=f"{place}: test_cases", what=what, remedy="leave some out"),
+        ]
     seen: dict[str, TestCase] = {}
     for case in test_cases(study):
         if seen.get(str(case)) == case:
             problems.append(
-                Problem(place=f"{place}: test_cases", what=f"{case} stands twice", mend="keep one")
+                Problem(
+                    place=f"{place}: test_cases", what=f"{case} stands twice", remedy="keep one"
+                )
             )
         elif str(case) in seen:
             what = f"two have the same name, {case}: one with a teacher, one with a search"
-            mend = "rename the search, or what has its name"
-            problems.append(Problem(place=f"{place}: test_cases", what=what, mend=mend))
+            remedy = "rename the search, or what has its name"
+            problems.append(Problem(place=f"{place}: test_cases", what=what, remedy=remedy))
         seen[str(case)] = case
     return problems
 
@@ -323,7 +328,7 @@ def _references(study: Study, place: str) -> list[Problem]:
 def _catalogue_problems(where: str, entry: str, dataset: Dataset) -> list[Problem]:
     task = CATALOGUE[entry].task
     if dataset.task not in (None, task):
-        return [Problem(place=f"{where}.task", what=f"{entry} is for {task}", mend="remove task")]
+        return [Problem(place=f"{where}.task", what=f"{entry} is for {task}", remedy="remove task")]
     try:
         dataset.check_task(task)
     except ValueError as error:
@@ -340,7 +345,7 @@ def _teacher_problems(
         Problem(
             place=f"{place}: teachers.{name}",
             what=f"{model} is a configuration at random, which cannot be fine-tuned already",
-            mend="give a path or a Hub id",
+            remedy="give a path or a Hub id",
         )
         for model in teacher.given.values()
         if model in study.models and study.models[model].config is not None
@@ -349,9 +354,9 @@ def _teacher_problems(
 
 def _layer_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) -> list[Problem]:
     what = "is a configuration at random: there are no layers worth keeping"
-    mend = "give the number of layers in a model's config"
+    remedy = "give the number of layers in a model's config"
     found = (
-        Problem(place=f"{place}: {where}", what=f"{model} {what}", mend=mend)
+        Problem(place=f"{place}: {where}", what=f"{model} {what}", remedy=remedy)
         for where, model, _ in asked_layers(study, axes)
         if study.models[model].config is not None
     )

@@ -38,10 +38,10 @@ def refuse_adapter(folder: Path, place: str) -> None:
     """Raise `InputError` for a folder that holds what was added to a model, and not the model."""
     if (folder / "adapter_config.json").is_file():
         what = f"{folder} is an adapter, as LoRA makes it, and not the model it adapts"
-        mend = (
+        remedy = (
             "merge the two with peft, by merge_and_unload(), and give what save_pretrained writes"
         )
-        raise InputError.one(place, what, mend)
+        raise InputError.one(place, what, remedy)
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def parse_rows(
     """The checked rows of a split read from `place`; raises `InputError`.
 
     `labelled`: every row must have its gold label. `published`: of a data set that its reader
-    cannot mend, one bad row in a hundred is left out. Of one's own, questions without an answer
+    cannot remedy, one bad row in a hundred is left out. Of one's own, questions without an answer
     are.
     """
     pairs = parsed_rows(place, raw, columns, labelled=labelled, published=published)
@@ -65,7 +65,7 @@ def parsed_rows(
                 bad += 1
                 if bad <= _MOST_PROBLEMS:
                     where = f"{place}: row {number}"
-                    problems.append(Problem(place=where, what=found.what, mend=found.mend))
+                    problems.append(Problem(place=where, what=found.what, remedy=found.remedy))
             yield row, None
         else:
             good += 1
@@ -75,8 +75,8 @@ def parsed_rows(
     if bad and not (published and bad <= number * _BAD_SHARE):
         raise InputError(_first_of(problems, bad, place))
     if not good and not bad:
-        mend = "let the data set say unanswerable: true, if they are to be kept"
-        raise InputError.one(place, "none of its questions has an answer", mend)
+        remedy = "let the data set say unanswerable: true, if they are to be kept"
+        raise InputError.one(place, "none of its questions has an answer", remedy)
 
 
 def missing_columns(
@@ -108,15 +108,15 @@ def _no_column(
         text if name != name.strip() else text[1:-1]
         for name, text in zip(names, shown, strict=False)
     )
-    mend = f"there are: {there}{', …' * (len(names) > 20)}"
+    remedy = f"there are: {there}{', …' * (len(names) > 20)}"
     others = {_plain(name): name for name in names if name not in (*columns.text, columns.label)}
     near = difflib.get_close_matches(_plain(column), others, n=1, cutoff=0.75)
     if near and "." not in column:
         name = others[near[0]]
-        mend += f"; did you mean {name if name == name.strip() else shortened(name)}?"
+        remedy += f"; did you mean {name if name == name.strip() else shortened(name)}?"
     elif column == columns.label and not labelled and columns.task != "translation":
-        mend += "; in rows without a label it is empty"
-    return Problem(place=place, what=f"has no column {column}", mend=mend)
+        remedy += "; in rows without a label it is empty"
+    return Problem(place=place, what=f"has no column {column}", remedy=remedy)
 
 
 def _plain(name: str) -> str:
@@ -164,11 +164,11 @@ def one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem
     known = [gold for gold in golds if gold is not None]
     if columns.task == "classification" and len(known) > 1 and len(set(known)) == 1:
         what = f"every row has the label {columns.labels[known[0]]}"
-        yield Problem(place=place, what=what, mend="give more rows, or a file for this split")
+        yield Problem(place=place, what=what, remedy="give more rows, or a file for this split")
     outside = columns.labels.index(OUTSIDE) if columns.task == "ner" and known else None
     if outside is not None and all(tag == outside for tags in known for tag in tags):
-        mend = "give more rows, or a file for this split"
-        yield Problem(place=place, what=f"every word has the tag {OUTSIDE}", mend=mend)
+        remedy = "give more rows, or a file for this split"
+        yield Problem(place=place, what=f"every word has the tag {OUTSIDE}", remedy=remedy)
 
 
 def _has(raw: Iterable[Row], column: str) -> bool:

@@ -29,10 +29,10 @@ class Doubt(Record):
 
     place: Shown
     what: Shown
-    mend: Shown = ""
+    remedy: Shown = ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}" + (f" ({self.mend})" if self.mend else "")
+        return f"{self.place}: {self.what}" + (f" ({self.remedy})" if self.remedy else "")
 
 
 class SplitFacts(Record):

@@ -172,15 +172,15 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     check_files(folder, place)
     config = config_of(folder)
     if (method := quantised(config)) is not None:
-        mend = "give the model that it was made from"
-        raise InputError.one(place, f"is quantised ({method}), which is not supported", mend)
+        remedy = "give the model that it was made from"
+        raise InputError.one(place, f"is quantised ({method}), which is not supported", remedy)
     try:
         names = config.get("id2label") or {}
         labels = tuple(str(names[key]) for key in sorted(names, key=int)) or None
     except (TypeError, ValueError):
         what = "has an id2label that does not map numbers to names"
-        mend = "save the model with save_pretrained, which writes one"
-        raise InputError.one(folder / "config.json", what, mend) from None
+        remedy = "save the model with save_pretrained, which writes one"
+        raise InputError.one(folder / "config.json", what, remedy) from None
     if labels and labels == tuple(f"LABEL_{i}" for i in range(len(labels))):
         labels = None  # transformers' placeholders name nothing
     files = model_digests(folder, code=model.trust_remote_code)

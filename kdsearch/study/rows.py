@@ -106,8 +106,8 @@ def read_dataset(
         every = [_Readable(raw, problems) for raw in source.splits.values()]
         columns, wrong = settle_tags(every, columns, given)
         if wrong is not None:
-            what, mend = wrong
-            problems.append(Problem(place=f"datasets.{name}", what=what, mend=mend))
+            what, remedy = wrong
+            problems.append(Problem(place=f"datasets.{name}", what=what, remedy=remedy))
             raise InputError(dict.fromkeys(problems))
     missing = [split for split in SPLITS if split not in source.splits]
     limits = {s: getattr(dataset.limit, s) or source.limit.get(s) for s in SPLITS}
@@ -241,8 +241,8 @@ def _source(name: str, dataset: Dataset, columns: Columns, data_dir: Path | None
     assert entry is not None
     if not entry.parts:
         what = "is no public data set"
-        mend = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
-        raise InputError.one(f"datasets.{name}", what, mend)
+        remedy = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
+        raise InputError.one(f"datasets.{name}", what, remedy)
     parts = {
         split: _Made(f"{parts[0].hub}: {split}", partial(hub_rows, entry, split))
         for split, parts in entry.parts.items()

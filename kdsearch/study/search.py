@@ -91,8 +91,8 @@ def _one_of(names: Iterable[str], what: str, value: str) -> str:
     names = list(names)
     if value not in names:
         near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
-        raise ValueError(f"{value} is not {what} ({mend})")
+        remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        raise ValueError(f"{value} is not {what} ({remedy})")
     return value
 
 

@@ -50,8 +50,8 @@ def find_model(name: str, resolved: Resolved, *, fetch: bool = False) -> Path:
             if there is None:
                 raise
             return there
-    mend = "put it on storage that all nodes see"
-    raise InputError.one(f"models.{name}", f"{found.path} is not on this host", mend)
+    remedy = "put it on storage that all nodes see"
+    raise InputError.one(f"models.{name}", f"{found.path} is not on this host", remedy)
 
 
 def data_digests(paths: Iterable[Path]) -> dict[str, str]:

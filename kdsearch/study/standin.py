@@ -16,12 +16,12 @@ def stand_in(path: Path) -> Problem | None:
     with path.open("rb") as file:
         start = file.read(_LOOKED_AT)
     if start.startswith(_POINTER):
-        what, mend = "is a Git LFS pointer", "git lfs pull brings the file itself"
+        what, remedy = "is a Git LFS pointer", "git lfs pull brings the file itself"
     elif start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE):
-        what, mend = (
+        what, remedy = (
             "is a web page",
             "fetch the file itself; on the Hub, /resolve/ and not /blob/",
         )
     else:
         return None
-    return Problem(place=str(path), what=what, mend=mend)
+    return Problem(place=str(path), what=what, remedy=remedy)

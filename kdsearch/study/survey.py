@@ -49,8 +49,8 @@ def survey(
                 splits[split] = _split(data, digest, rows(digest))
             except (FileNotFoundError, ValueError):
                 what = f"the rows of {split} cannot be read from data/{digest}.jsonl"
-                mend = "bring it back from a copy of the study's folder"
-                problems.append(Problem(place=where, what=what, mend=mend))
+                remedy = "bring it back from a copy of the study's folder"
+                problems.append(Problem(place=where, what=what, remedy=remedy))
         if len(splits) < len(SPLITS):
             continue
         shared = {f"{a} in {b}": _shared(splits[a].texts, splits[b].texts) for a, b in _PAIRS}
@@ -64,7 +64,7 @@ def survey(
         )
         if resolved.study.datasets[name].grammar is None:  # whose sentences repeat themselves
             found += (*_shared_texts(splits, shared),)
-        doubts += [Doubt(place=where, what=what, mend=mend) for what, mend in found]
+        doubts += [Doubt(place=where, what=what, remedy=remedy) for what, remedy in found]
     return facts, doubts, problems
 
 
@@ -113,8 +113,8 @@ def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
     own = study.datasets[name].files is not None
     for split, rows in data.left_out.items():
         why = "they have no answer" if own else "nothing can be made of them"
-        mend = "unanswerable: true keeps them" if own else ""
-        yield f"left out of {split}, since {why}: {_number(rows, 'row')}", mend
+        remedy = "unanswerable: true keeps them" if own else ""
+        yield f"left out of {split}, since {why}: {_number(rows, 'row')}", remedy
 
 
 def _grouped(study: Study, name: str, data: ResolvedDataset) -> _Found:
@@ -154,8 +154,8 @@ def _unseen_labels(
     late = [label for label in unseen if not validation[label] and test[label]]
     untaught = [label for label in unseen if validation[label]]
     if nowhere and study.datasets[name].labels is not None:  # else a given teacher has them
-        mend = f"leave {_it(nowhere)} out of datasets.{name}.labels"
-        yield f"no split has any {row} of {_named(nowhere)}", mend
+        remedy = f"leave {_it(nowhere)} out of datasets.{name}.labels"
+        yield f"no split has any {row} of {_named(nowhere)}", remedy
     if late:
         rows = _number(sum(test[label] for label in late), row)
         what = f"only test has {_named(late)} ({rows}): neither training nor choosing sees"
@@ -202,12 +202,12 @@ def _shared_texts(splits: Mapping[str, _Split], shared: Mapping[str, int]) -> _F
             if (number := _shared(a.contexts, b.contexts)) > both:
                 contexts.append((number, rows))
         if texts:
-            mend = "leave them out of train" if earlier == "train" else "keep each in one of them"
-            yield f"{_of(texts)} {_is(texts, 'is', 'are')} in {earlier} too", mend
+            remedy = "leave them out of train" if earlier == "train" else "keep each in one of them"
+            yield f"{_of(texts)} {_is(texts, 'is', 'are')} in {earlier} too", remedy
         if contexts:
             have = f"{_of(contexts)} {_is(contexts, 'has its', 'have their')}"
-            mend = "cut between contexts, not within"
-            yield f"{have} context in {earlier} too", mend
+            remedy = "cut between contexts, not within"
+            yield f"{have} context in {earlier} too", remedy
 
 
 def _of(counts: Sequence[tuple[int, str]]) -> str:

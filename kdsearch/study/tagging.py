@@ -14,7 +14,7 @@ from kdsearch.study.tasks import Columns, Row
 def settle_tags(
     raw: Sequence[Iterable[Row]], columns: Columns, given: Sequence[tuple[str, ...]] = ()
 ) -> tuple[Columns, tuple[str, str] | None]:
-    """The columns of a data set for ner with its labels; what is wrong with its tags, and a mend.
+    """The columns of a data set for ner with its labels; what is wrong with its tags, and a remedy.
 
     Labels that the study does not name are those of the data, or of its given teachers if these
     agree and have more; `given` are theirs. For the F1 of entities, tags in another scheme than
@@ -65,6 +65,6 @@ def _labels_of_all(given: Sequence[tuple[str, ...]], columns: Columns) -> tuple[
 
 def _no_scheme(labels: Sequence[str]) -> tuple[str, str]:
     other = [tag for tag in labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
-    mend = "write O, B-X and I-X, or take metric: accuracy"
+    remedy = "write O, B-X and I-X, or take metric: accuracy"
     unlike = ", ".join(map(short_label, other[:5]))
-    return f"the F1 of entities needs tags in IOB2, unlike {unlike}", mend
+    return f"the F1 of entities needs tags in IOB2, unlike {unlike}", remedy

@@ -29,7 +29,7 @@ def travelling_files(study: Study, place: str) -> tuple[Path, ...]:
         Problem(
             place=f"{place}: models.{name}",
             what=f"{model.path} is a folder of this machine, and models do not travel",
-            mend=f"{_PUT}, or an id of the Hub",
+            remedy=f"{_PUT}, or an id of the Hub",
         )
         for name, model in study.models.items()
         if model.path is not None and not _stays(model.path)
@@ -74,8 +74,8 @@ def _files(name: str, dataset: Dataset, split: str, path: str) -> Iterator[Path]
         raise InputError.one(path, what, f"run it further up, or {_PUT}")
     for file in named_files(str(folder), split, columns_of(name, dataset)).paths:
         if not file.is_file():
-            mend = "a file that lies on the cluster is given by its absolute path"
-            raise InputError.one(file, "no such file here", mend)
+            remedy = "a file that lies on the cluster is given by its absolute path"
+            raise InputError.one(file, "no such file here", remedy)
         yield file
         if folder.is_dir():
             beside = (where / note for where in (folder, file.parent) for note in _NOTES)
@@ -91,4 +91,4 @@ def _too_large(files: set[Path]) -> list[Problem]:
         f"has {readable_size(sizes[largest])}, and all files together "
         f"{readable_size(sum(sizes.values()))}: at most {readable_size(MOST_BYTES)} travel"
     )
-    return [Problem(place=str(largest), what=what, mend=_PUT)]
+    return [Problem(place=str(largest), what=what, remedy=_PUT)]

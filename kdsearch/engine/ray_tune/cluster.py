@@ -206,8 +206,8 @@ def _too_long(name: str) -> bool:
 
 def _no_room(name: str) -> InputError:
     what = f"is too long for Ray's sockets: {os.environ[name]}"
-    mend = f"give it a folder whose path has {_LONGEST_TMPDIR} bytes at most"
-    return InputError.one(name, what, mend)
+    remedy = f"give it a folder whose path has {_LONGEST_TMPDIR} bytes at most"
+    return InputError.one(name, what, remedy)
 
 
 def _probe(address: str, place: str) -> None:

@@ -287,8 +287,8 @@ class Jobs:
         return self._cannot(text)
 
     def _cannot(self, why: str) -> InputError:
-        mend = "the dashboard's logs on the head may say more"
-        return InputError.one(self._place, f"cannot do it: {last_line(why)}", mend)
+        remedy = "the dashboard's logs on the head may say more"
+        return InputError.one(self._place, f"cannot do it: {last_line(why)}", remedy)
 
     def _silent(self, error: Exception) -> InputError:
         if isinstance(error, InputError):
@@ -322,8 +322,8 @@ def _headers() -> dict[str, str]:
             return dict(headers)
     except (ValueError, AttributeError):
         pass
-    mend = """such as {"Authorization": "Bearer …"}"""
-    raise InputError.one(_HEADERS, "holds no JSON object of texts", mend)
+    remedy = """such as {"Authorization": "Bearer …"}"""
+    raise InputError.one(_HEADERS, "holds no JSON object of texts", remedy)
 
 
 def _knock(address: str) -> None:

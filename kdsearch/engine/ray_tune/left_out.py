@@ -35,7 +35,7 @@ def it_lacks(lacks: Sequence[str]) -> str:
 
 
 class LeftOut:
-    """The nodes that are left out. One that was mended is found out by a slot that tries it.
+    """The nodes that are left out. One that was repaired is found out by a slot that tries it.
 
     `looked_at` are the ids of those that `watch_nodes` leaves out, and `told` what it has said of
     which node: both change all the time.

@@ -90,7 +90,7 @@ def local_room(resources: Resources, threads: int) -> Needed:
         Problem(
             place=_place(needed, roles),
             what=f"{_asks(needed, roles)}; this machine does not have that",
-            mend="ask for less, or give --address of a cluster that has it",
+            remedy="ask for less, or give --address of a cluster that has it",
         )
         for roles in kinds(needed).values()
         if room(needed[roles[0]]) == 0
@@ -237,17 +237,17 @@ def _refuse(needed: Needed, answers: Mapping[tuple[Role, ...], _Answer], *, late
     """Raise `InputError` for what no node can ever have, or none had when it was late."""
     problems = []
     for roles, answer in answers.items():
-        what, mend = "", ""
+        what, remedy = "", ""
         if answer.feasible is False:
             what = "no node that this cluster's autoscaler may start has that"
-            mend = "ask for less, or give the cluster such a kind of node"
+            remedy = "ask for less, or give the cluster such a kind of node"
         elif answer.feasible is None and late:
             minutes = f"{_JOINING_SECONDS / 60:.0f} minutes"
             what = f"no node of the cluster has that, and none came in {minutes}"
-            mend = "ask for less, or give --address of a cluster that has it"
+            remedy = "ask for less, or give --address of a cluster that has it"
         if what:
             asks = f"{_asks(needed, roles)}; {what}"
-            problems.append(Problem(place=_place(needed, roles), what=asks, mend=mend))
+            problems.append(Problem(place=_place(needed, roles), what=asks, remedy=remedy))
     if problems:
         raise InputError(problems)
 

@@ -99,8 +99,8 @@ def items(value: Any, column: str) -> list[Any]:
         what = f"its {column} is in brackets, but neither JSON nor a list of Python: "
         raise BadRowError(what + shortened(value), 'give ["a", "b"], or words with spaces between')
     if not isinstance(found, list | tuple):
-        mend = "give a list, or text with spaces between words"
-        raise BadRowError(f"its {column} is no list", mend)
+        remedy = "give a list, or text with spaces between words"
+        raise BadRowError(f"its {column} is no list", remedy)
     return list(found)
 
 

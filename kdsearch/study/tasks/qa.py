@@ -40,8 +40,8 @@ def _qa(columns: Columns) -> Parser:
             given = [(text, start) for text, start in given if not is_empty(text)]
         row["answers"] = [_answer(context, text, start) for text, start in given]
         if not row["answers"] and not columns.unanswerable:
-            mend = "leave the row out, or let the data set say unanswerable: true"
-            raise NoAnswerError("its context has no answer", mend)
+            remedy = "leave the row out, or let the data set say unanswerable: true"
+            raise NoAnswerError("its context has no answer", remedy)
         return row
 
     return parse
@@ -49,14 +49,14 @@ def _qa(columns: Columns) -> Parser:
 
 def _answers(value: Any) -> list[tuple[Any, Any]]:
     """SQuAD's {"text": [...], "answer_start": [...]}, or a list of one of these per answer."""
-    mend = 'give {"text": [...], "answer_start": [...]}'
+    remedy = 'give {"text": [...], "answer_start": [...]}'
     if isinstance(value, str):
         try:
             read = json.loads(value)  # as a cell of a .csv has it
         except (ValueError, RecursionError):
             read = literal(value)  # as pandas writes it there
         if read is None:
-            raise BadRowError(f"its answers are text: {value[:40]!r}", mend)
+            raise BadRowError(f"its answers are text: {value[:40]!r}", remedy)
         value = read
     if hasattr(value, "tolist"):
         value = value.tolist()  # of a .parquet
@@ -66,10 +66,10 @@ def _answers(value: Any) -> list[tuple[Any, Any]]:
         if isinstance(texts, list) and isinstance(starts, list):
             if len(texts) == len(starts):
                 return list(zip(texts, starts, strict=True))
-            raise BadRowError(f"has {len(texts)} answers and {len(starts)} offsets", mend)
+            raise BadRowError(f"has {len(texts)} answers and {len(starts)} offsets", remedy)
     if isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
         return [(answer.get("text"), answer.get("answer_start")) for answer in value]
-    raise BadRowError("its answers are not in SQuAD's form", mend)
+    raise BadRowError("its answers are not in SQuAD's form", remedy)
 
 
 def _answer(context: str, text: Any, start: Any) -> Row:
@@ -85,11 +85,11 @@ def _answer(context: str, text: Any, start: Any) -> Row:
     found = context[start : start + len(text)] if start >= 0 else ""
     if found != text:
         at = context.find(text)
-        mend = f"the context has it at {at}" if at >= 0 else _nowhere(context, text)
+        remedy = f"the context has it at {at}" if at >= 0 else _nowhere(context, text)
         raise BadRowError(
             f"its answer {shortened(text)} is not at the offset {shortened(start)}, "
             f"where {shortened(found)} is",
-            mend,
+            remedy,
         )
     return {"text": text, "start": start}
 
