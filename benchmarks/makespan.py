@@ -20,8 +20,8 @@ from zlib import crc32
 
 import yaml
 
-from kdsearch.agenda import Job, Kind, Simulated, Simulation, Walk, Wanted, kinds_of, per_token
-from kdsearch.search import Held, Inner
+from kdsearch.agenda import Job, Kind, Simulated, Simulation, Walk, kinds_of, per_token
+from kdsearch.search import Held, Inner, Wanted
 from kdsearch.study import Study, known_rows, parse_study, shipped_studies, task_of, test_cases
 
 COORDINATE = {"inner": "coordinate"}
@@ -63,8 +63,8 @@ class Before(Simulation):
         return walk.start()
 
     def with_stable(self, walk: Walk, values: Held) -> Wanted:
-        """The stable configuration and the lazy baseline."""
-        return walk.lazy() | walk.stable(values)
+        """The stable choice and the lazy baseline."""
+        return {**walk.lazy(), **walk.stable(values)}
 
 
 def noise(text: str, low: float, high: float) -> float:

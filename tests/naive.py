@@ -13,7 +13,7 @@ Score = Callable[..., float | None]
 """Of (distance, teacher, τ_t, τ_s, α, learning rate); None if that training has no score."""
 
 
-class Tuned(NamedTuple):
+class Best(NamedTuple):
     """The best model under a choice of the four parameters."""
 
     score: float
@@ -21,16 +21,16 @@ class Tuned(NamedTuple):
     rate: float
 
 
-class Stage(NamedTuple):
-    """One comparison: each value with its best model, and the value that is kept."""
+class Decision(NamedTuple):
+    """Each value with its best model, and the value that is kept."""
 
     parameter: str
-    tuned: tuple[tuple[Any, Tuned | None], ...]
+    candidates: tuple[tuple[Any, Best | None], ...]
     winner: Any
 
 
 def neighbours(broad: Sequence[float], best: float) -> list[float]:
-    """The four temperatures of the second stage."""
+    """The four temperatures of the second round."""
     values = [*broad, broad[-1] * broad[-1] / broad[-2]]
     i = values.index(best)
     above = values[i + 1]
@@ -45,9 +45,9 @@ def neighbours(broad: Sequence[float], best: float) -> list[float]:
 
 def tune(
     grid: Mapping[str, Any], score: Score, values: Mapping[str, Any], fixed: float | None = None
-) -> Tuned | None:
+) -> Best | None:
     """Find the best (τ_t, learning rate) for the four values; a tie keeps the earlier pair."""
-    best: Tuned | None = None
+    best: Best | None = None
     rates, broad = grid["learning_rate"], grid["broad"]
 
     def train(temperature: float | None, rate: float) -> None:
@@ -61,7 +61,7 @@ def tune(
             values["distance"], values["teacher"], temperature, student, values["alpha"], rate
         )
         if found is not None and (best is None or found > best.score):
-            best = Tuned(found, temperature, rate)
+            best = Best(found, temperature, rate)
 
     if values["distance"] == "mse" or fixed is not None:
         for rate in rates:
@@ -87,37 +87,37 @@ def tune(
     return best
 
 
-def traverse(grid: Mapping[str, Any], score: Score) -> list[Stage]:
-    """Flip one parameter at a time from the defaults, then try every α."""
+def traverse(grid: Mapping[str, Any], score: Score) -> list[Decision]:
+    """Flip one parameter at a time from the defaults, then every α."""
     held = {name: grid[name][0] for name in ("distance", "teacher", "student_temperature", "alpha")}
-    stages = []
+    decisions = []
     for parameter in [*grid["order"], "alpha"]:
         if parameter != "alpha" and len(grid[parameter]) == 1:
             continue
         if parameter == "student_temperature" and held["distance"] == "mse":
             continue
-        tuned = [
+        candidates = [
             (value, tune(grid, score, {**held, parameter: value})) for value in grid[parameter]
         ]
-        winner, best = tuned[0]
-        for value, found in tuned[1:]:
+        winner, best = candidates[0]
+        for value, found in candidates[1:]:
             if found is not None and (best is None or found.score > best.score):
                 winner, best = value, found
-        stages.append(Stage(parameter, tuple(tuned), winner))
+        decisions.append(Decision(parameter, tuple(candidates), winner))
         held[parameter] = winner
-    return stages
+    return decisions
 
 
-def stable_values(traversals: Sequence[Sequence[Stage]]) -> dict[str, Any]:
+def stable_values(traversals: Sequence[Sequence[Decision]]) -> dict[str, Any]:
     """The alternatives that win more cases than they lose; of several the most successful."""
     reward: dict[str, dict[Any, int]] = {}
-    for stages in traversals:
-        for stage in stages:
-            if stage.parameter == "alpha":
+    for decisions in traversals:
+        for decision in decisions:
+            if decision.parameter == "alpha":
                 continue
-            default = stage.tuned[0][1]
-            for value, found in stage.tuned[1:]:
-                by_value = reward.setdefault(stage.parameter, {})
+            default = decision.candidates[0][1]
+            for value, found in decision.candidates[1:]:
+                by_value = reward.setdefault(decision.parameter, {})
                 by_value.setdefault(value, 0)
                 if default is not None and found is not None:
                     by_value[value] += found.score > default.score

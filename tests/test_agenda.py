@@ -47,7 +47,7 @@ from kdsearch.agenda import (
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
-from kdsearch.search import Tuned
+from kdsearch.search import Candidate
 from kdsearch.study import Resolved, ResolvedSplit, TestCase
 from kdsearch.study import test_cases as cases_of
 
@@ -104,13 +104,13 @@ class Expected:
 
         return score
 
-    def choose(self, case: TestCase, stages: list[naive.Stage]) -> None:
-        """Train what the stages chose under the seeds that the search did not have."""
-        best = dict(stages[-1].tuned)[stages[-1].winner]
+    def choose(self, case: TestCase, decisions: list[naive.Decision]) -> None:
+        """Train what the decisions chose under the seeds that the search did not have."""
+        best = dict(decisions[-1].candidates)[decisions[-1].winner]
         if best is None:
             return
         values = {name: each[0] for name, each in self.grid(case).items() if name in NAMES}
-        values |= {stage.parameter: stage.winner for stage in stages}
+        values |= {each.parameter: each.winner for each in decisions}
         checkpoints = self._checkpoints(case)
         assert checkpoints is not None
         own = values["student_temperature"]
@@ -155,11 +155,11 @@ class Expected:
         return self._resolved.datasets[case.dataset].splits["train"].digest
 
 
-def in_words(tuned: Tuned | None) -> naive.Tuned | None:
-    """A tuned choice as the naive search says it."""
-    if tuned is None or tuned.best is None or tuned.score is None:
+def in_words(found: Candidate | None) -> naive.Best | None:
+    """A candidate as the naive search says it."""
+    if found is None or found.best is None or found.score is None:
         return None
-    return naive.Tuned(tuned.score, tuned.best.get("temperature"), tuned.best.get("learning_rate"))
+    return naive.Best(found.score, found.best.get("temperature"), found.best.get("learning_rate"))
 
 
 def assert_agrees(agenda: Agenda, world: World) -> None:
@@ -176,9 +176,9 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
         assert view.progress is not None
         found[view.case] = naive.traverse(expected.grid(view.case), score)
         assert [
-            naive.Stage(
+            naive.Decision(
                 decision.axis,
-                tuple((c.value, in_words(c.tuned)) for c in decision.candidates),
+                tuple((c.value, in_words(c)) for c in decision.candidates),
                 decision.winner.value,
             )
             for decision in view.progress.decisions
@@ -210,10 +210,10 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
 
 
 def _student_keys(agenda: Agenda, view: Any) -> set[str]:
-    tuned = [c.tuned for c in view.progress.candidates()] if view.progress else []
+    candidates = list(view.progress.candidates())
     if view.phase2 is not None:
-        tuned += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
-    trials = [trial for part in tuned for trial in part.trials]
+        candidates += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
+    trials = [trial for each in candidates for trial in each.trials]
     return {training.key for trial in trials for training in agenda.trainings(view, trial)}
 
 
@@ -426,7 +426,7 @@ def test_a_teacher_without_a_lowest_loss_has_one_checkpoint_and_the_other_loses(
     assert view.traversed
     assert view.progress is not None
     decision = view.progress.decisions[0]
-    assert [c.tuned.score is None for c in decision.candidates] == [False, True]
+    assert [c.score is None for c in decision.candidates] == [False, True]
 
 
 def test_a_checkpoint_without_outputs_loses_to_the_other() -> None:
@@ -443,7 +443,7 @@ def test_a_checkpoint_without_outputs_loses_to_the_other() -> None:
     [view] = search_through(resolved, ledger, world).views()
     assert view.progress is not None
     assert view.progress.decisions[0].winner.value == "t_ll"
-    assert view.progress.decisions[0].candidates[0].tuned.score is None
+    assert view.progress.decisions[0].candidates[0].score is None
 
 
 def test_coinciding_checkpoints_are_one_training_and_the_default_is_kept() -> None:
@@ -453,7 +453,7 @@ def test_coinciding_checkpoints_are_one_training_and_the_default_is_kept() -> No
     assert view.progress is not None
     decision = view.progress.decisions[0]
     highest, lowest = decision.candidates
-    assert highest.tuned.score == lowest.tuned.score
+    assert highest.score == lowest.score
     assert decision.winner is highest
     outputs = [o for o in ledger.outcomes() if o.training.kind == "outputs"]
     assert len(outputs) == 3  # one checkpoint on three splits
@@ -493,9 +493,9 @@ def test_the_second_phase_trains_no_more_than_stable_and_lazy() -> None:
     assert view.phase2.stable_tuned
     assert view.phase2.lazy_tuned
     assert view.progress is not None
-    named = [c.tuned for c in view.progress.candidates()]
-    named += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
-    keys = {agenda.training(view, trial).key for tuned in named for trial in tuned.trials}
+    candidates = list(view.progress.candidates())
+    candidates += [view.phase2.stable_tuned, view.phase2.lazy_tuned]
+    keys = {agenda.training(view, trial).key for each in candidates for trial in each.trials}
     students = {o.key for o in ledger.outcomes() if o.training.kind == "student"}
     assert students == keys
 
@@ -606,7 +606,7 @@ def test_a_score_is_the_mean_over_the_seeds() -> None:
     agenda = run_with(a_study(seeds=[3, 4]), by_seed({3: 0.5, 4: 0.8}))
     [view] = agenda.views()
     assert view.progress is not None
-    assert view.progress.winner.tuned.score == pytest.approx(0.65)
+    assert view.progress.winner.score == pytest.approx(0.65)
 
 
 def test_the_search_decides_on_means() -> None:

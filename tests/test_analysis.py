@@ -22,15 +22,14 @@ from kdsearch.agenda import (
 )
 from kdsearch.analysis import (
     Analysis,
+    CaseCandidates,
     Comparison,
-    Contender,
-    Contenders,
     LeftOut,
     Relative,
     State,
-    Tested,
+    TestScores,
     analyse,
-    contenders,
+    case_candidates,
     deciles,
     gain,
     share_not_above_zero,
@@ -40,7 +39,7 @@ from kdsearch.analysis.paper import REWARDS, ROWS, paper_row
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
-from kdsearch.search import Checkpoint, Choice, Mse, ValidationScore
+from kdsearch.search import Checkpoint, Mse, ValidationScore
 from kdsearch.study import parse_study, resolve
 from kdsearch.study.grammar import LABELS
 
@@ -230,7 +229,7 @@ def test_deciles_agree_with_the_inclusive_quantiles_of_the_standard_library() ->
     assert (found[0], found[10]) == (min(values), max(values))
 
 
-def reason(target: Tested | None, baseline: Tested | None) -> LeftOut:
+def reason(target: TestScores | None, baseline: TestScores | None) -> LeftOut:
     with pytest.raises(NoGainError) as caught:
         gain(target, baseline)
     return caught.value.reason
@@ -257,42 +256,40 @@ def test_a_share_counts_gains_of_exactly_zero() -> None:
 # -- candidates ----------------------------------------------------------------------------------
 
 
-def at(score: float) -> Tested:
-    return Tested(by_seed=(TestScore(score),))
+def at(score: float) -> TestScores:
+    return TestScores(by_seed=(TestScore(score),))
 
 
-def some_contenders(*tests: float) -> Contenders:
-    choice = Choice.of(distance="mse", teacher=Checkpoint.HIGHEST_SCORE, alpha=1.0)
-    scored = tuple(Contender(choice=choice, key=str(t), test=at(t)) for t in tests)
-    return Contenders(scored=scored, choices=len(tests), unscored=0)
+def some_candidates(*tests: float) -> CaseCandidates:
+    return CaseCandidates(scored=tuple(map(at, tests)), choices=len(tests), unscored=0)
 
 
 def test_a_draw_is_a_candidate_and_the_same_for_the_same_seed() -> None:
-    candidates = some_contenders(0.1, 0.2, 0.3)
+    candidates = some_candidates(0.1, 0.2, 0.3)
     draws = [candidates.drawn(str(seed)) for seed in range(100)]
     assert set(draws) == {at(0.1), at(0.2), at(0.3)}
     assert draws == [candidates.drawn(str(seed)) for seed in range(100)]
 
 
 def test_the_expectation_is_the_mean_over_candidates() -> None:
-    expectation = some_contenders(0.1, 0.2, 0.6).expectation
+    expectation = some_candidates(0.1, 0.2, 0.6).expectation
     assert expectation is not None
     assert expectation.mean == pytest.approx(0.3)
 
 
 def test_candidates_are_the_choices_at_the_default_alpha_and_the_best_alpha(whole: Agenda) -> None:
-    small, tiny = (contenders(whole, view) for view in whole.views())
+    small, tiny = (case_candidates(whole, view) for view in whole.views())
     assert small is not None
     assert tiny is not None
-    assert [c.test.mean for c in small.scored] == [0.80, 0.84, 0.82, 0.60]  # the best α is 1
-    assert [c.test.mean for c in tiny.scored] == [0.50, 0.55, 0.66, 0.44, 0.40]  # the best α is .5
+    assert [c.mean for c in small.scored] == [0.80, 0.84, 0.82, 0.60]  # the best α is 1
+    assert [c.mean for c in tiny.scored] == [0.50, 0.55, 0.66, 0.44, 0.40]  # the best α is .5
 
 
 def test_candidates_of_coinciding_teachers_count_once(tmp_path: Path) -> None:
     same: Scores = {("ce", HS, "tied", 1.0): (0.7, 0.8)}
     look = lambda t: by_hand(t, small=same, tiny=same, lowest=HS)  # noqa: E731
     _, agenda = searched(tmp_path, look)
-    found = contenders(agenda, agenda.views()[0])
+    found = case_candidates(agenda, agenda.views()[0])
     assert found is not None
     assert (found.choices, len(found.scored)) == (4, 3)
 
@@ -371,7 +368,7 @@ def test_stable_over_lazy_by_hand(analysis: Analysis) -> None:
 
 def test_a_path_holds_each_candidates_tuning_and_scores(analysis: Analysis) -> None:
     path = analysis.cases[1].path
-    assert [step.candidates[step.winner].value for step in path] == [
+    assert [each.candidates[each.winner].value for each in path] == [
         "t_ll",
         "τ_s = τ_t",
         "MSE",

@@ -13,9 +13,9 @@ from kdsearch.search import (
     NOTHING,
     TIED,
     Bounds,
+    Candidate,
     Checkpoint,
     Inner,
-    Missing,
     Space,
     Trial,
     ValidationScore,
@@ -69,8 +69,8 @@ def second_phase(space: Space, seed: int, score: object, known: dict[Trial, obje
         (stable_choice(space, values), NOTHING),
         (lazy_choice(space, "seed"), LAZY_VALUES),
     ):
-        while isinstance(step := tune(choice, space, scores, fixed=fixed), Missing):
-            for trial in step.trials:
+        while not isinstance(found := tune(choice, space, scores, fixed=fixed), Candidate):
+            for trial in found:
                 scores[trial] = score(trial)  # type: ignore[operator]
     return set(scores)
 

@@ -83,7 +83,7 @@ def searched(folder: Path, name: str, label: str) -> tuple[Ledger, Agenda]:
 def card_of(agenda: Agenda) -> str:
     [result], [view] = analyse(agenda).cases, agenda.views()
     assert view.progress is not None
-    best = view.progress.winner.tuned.best
+    best = view.progress.winner.best
     assert best is not None
     outcome: Any = agenda.results[agenda.training(view, best).key]
     return card(agenda, result, outcome, stable=False, again=None)

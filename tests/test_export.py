@@ -61,8 +61,8 @@ def copied(studies: dict[str, Path], task: str, folder: Path) -> Ledger:
 def best(agenda: Agenda) -> Any:
     [view] = agenda.views_of(None)
     assert view.progress is not None
-    assert view.progress.winner.tuned.best is not None
-    return agenda.results[agenda.training(view, view.progress.winner.tuned.best).key]
+    assert view.progress.winner.best is not None
+    return agenda.results[agenda.training(view, view.progress.winner.best).key]
 
 
 def agenda_of(ledger: Ledger) -> Agenda:

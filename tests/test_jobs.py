@@ -36,10 +36,10 @@ from kdsearch.cli.deliver import Delivery, delivery, packed, received
 from kdsearch.cli.job import _exit_as
 from kdsearch.cli.options import console
 from kdsearch.cli.submission import (
-    Step,
+    NextJob,
     cluster_path,
     job_names,
-    next_step,
+    next_job,
     options_there,
     package,
 )
@@ -64,18 +64,18 @@ def test_a_launch_joins_a_job_that_is_alive_and_else_submits_under_a_new_number(
     ended: dict[int, bool],
 ) -> None:
     start = job_names("/shared/runs/x")
-    step = next_step(start, {f"{start}{number}": over for number, over in ended.items()})
+    found = next_job(start, {f"{start}{number}": over for number, over in ended.items()})
     alive = {f"{start}{number}" for number, over in ended.items() if not over}
     if alive:
-        assert step.joins
-        assert step.name in alive
+        assert found.joins
+        assert found.name in alive
     else:
-        assert step == Step(f"{start}{max(ended, default=0) + 1}", joins=False)
+        assert found == NextJob(f"{start}{max(ended, default=0) + 1}", joins=False)
 
 
 def test_a_command_that_looks_at_a_folder_is_no_search_to_join() -> None:
     start = job_names("/shared/runs/x")
-    assert next_step(start, {f"{start}status-0a1b2c3d": False}) == Step(f"{start}1", joins=False)
+    assert next_job(start, {f"{start}status-0a1b2c3d": False}) == NextJob(f"{start}1", joins=False)
 
 
 def test_the_names_of_jobs_go_by_the_folder() -> None:

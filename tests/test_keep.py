@@ -59,7 +59,7 @@ def winners(agenda: Agenda) -> set[str]:
     found = set()
     for view in agenda.views():
         if view.progress is not None and view.traversed:
-            best = view.progress.winner.tuned.best
+            best = view.progress.winner.best
             if best is not None:
                 found.add(agenda.training(view, best).key)
     return found

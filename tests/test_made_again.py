@@ -162,8 +162,8 @@ def test_a_model_that_the_study_calls_differently_now_is_found_by_its_new_name(
     assert agenda.complete
     [view] = agenda.views()
     assert view.progress is not None
-    assert view.progress.winner.tuned.best is not None
-    training = agenda.training(view, view.progress.winner.tuned.best)
+    assert view.progress.winner.best is not None
+    training = agenda.training(view, view.progress.winner.best)
     recorded = agenda.results[training.key]
     assert recorded is not None
     before = files(ledger, "outputs", "checkpoints")

@@ -93,7 +93,7 @@ def test_what_a_case_chose_has_the_mean_and_the_spread_over_its_seeds() -> None:
     _, agenda = study(measured)
     [view, *_] = agenda.views()
     assert view.progress is not None
-    best = view.progress.winner.tuned.best
+    best = view.progress.winner.best
     assert best is not None
     keys = [training.key for training in agenda.trainings(view, best)]
     assert len(keys) == 3

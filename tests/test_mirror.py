@@ -138,11 +138,11 @@ def test_the_best_trial_is_the_winner_of_the_traversal(tmp_path: Path, sqlite: s
     [view] = agenda.views()
     best = optuna.load_study(study_name=f"small/{view.case}", storage=sqlite).best_trial
     assert view.progress is not None
-    tuned = [c.tuned.score for c in view.progress.candidates()]
+    scores = [c.score for c in view.progress.candidates()]
     second = view.phase2
     assert second is not None
-    tuned += [t.score for t in (second.stable_tuned, second.lazy_tuned) if t]
-    assert best.value == max(score for score in tuned if score is not None)
+    scores += [c.score for c in (second.stable_tuned, second.lazy_tuned) if c]
+    assert best.value == max(score for score in scores if score is not None)
 
 
 def test_a_training_that_diverged_is_a_failed_trial(tmp_path: Path, sqlite: str) -> None:

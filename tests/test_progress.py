@@ -35,7 +35,7 @@ def test_on_any_way_through_a_search_what_is_told_of_it_holds(seed: int) -> None
     for view in agenda.views():
         assert stage_of(view) == ("blocked" if view.blocked else DONE)
         if view.best_has_score and view.progress is not None:
-            assert best[view.case] >= (view.progress.winner.tuned.score or 0)
+            assert best[view.case] >= (view.progress.winner.score or 0)
 
 
 def test_what_two_cases_share_is_answered_twice() -> None:

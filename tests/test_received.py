@@ -137,7 +137,7 @@ def test_two_studies_with_a_teacher_and_a_student_in_common_share_a_scratch_disk
 def view_best(agenda: Agenda) -> str:
     [view] = agenda.views()
     assert view.progress is not None
-    best = view.progress.winner.tuned.best
+    best = view.progress.winner.best
     assert best is not None
     return agenda.training(view, best).key
 

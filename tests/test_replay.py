@@ -292,8 +292,8 @@ def test_greedy_in_a_folder_is_greedy_on_its_outcomes(folder: Path) -> None:
         regrouped(view.space, ("temperature", "learning_rate")), agenda.scores(view).__getitem__
     )
     [greedy] = kd["replays"]
-    assert greedy["choice"] == str(best.winner.tuned.best)
-    assert greedy["validation"] == best.winner.tuned.score
+    assert greedy["choice"] == str(best.winner.best)
+    assert greedy["validation"] == best.winner.score
     assert greedy["trainings"] == 2 * len(asked)  # two seeds
     assert sum(greedy["trials"]) == len(asked)
     assert kd["grid"]["trainings"] == 2 * 48
@@ -310,7 +310,7 @@ def test_an_exhaustive_replay_chooses_as_the_study_did_at_the_cost_of_its_grid(
     ):
         [found] = case["replays"]
         assert view.progress is not None
-        assert found["choice"] == case["grid"]["choice"] == str(view.progress.winner.tuned.best)
+        assert found["choice"] == case["grid"]["choice"] == str(view.progress.winner.best)
         students = {t.key for each in agenda.students(view.case).values() for t in each}
         assert found["trainings"] == case["grid"]["trainings"] == len(students)
         assert found["regret"] == {"validation": 0, "test": 0}

@@ -16,6 +16,7 @@ import kdsearch
 from kdsearch.search import (
     LAZY_VALUES,
     TIED,
+    Candidate,
     Ce,
     Checkpoint,
     Choice,
@@ -23,14 +24,12 @@ from kdsearch.search import (
     Exhaustive,
     Greedy,
     Inner,
-    Missing,
     Mse,
     Progress,
     Random,
     Reward,
     Space,
     Trial,
-    Tuned,
     ValidationScore,
     lazy_choice,
     local_temperatures,
@@ -59,12 +58,12 @@ def at(choice: Choice, temperature: float) -> Trial:
     return PAPER.trial(choice, {"temperature": temperature, "learning_rate": 1e-5})
 
 
-def tune_fully(choice: Choice, space: Space, score: object) -> Tuned:
+def tune_fully(choice: Choice, space: Space, score: object) -> Candidate:
     scores: dict[Trial, ValidationScore | None] = {}
-    while isinstance(step := tune(choice, space, scores), Missing):
-        for trial in step.trials:
+    while not isinstance(found := tune(choice, space, scores), Candidate):
+        for trial in found:
             scores[trial] = score(trial)  # type: ignore[operator]
-    return step
+    return found
 
 
 def made_up(seed: int, levels: int = 1000) -> object:
@@ -251,13 +250,13 @@ def test_a_failed_trial_loses_to_every_scored_one() -> None:
 
 
 def test_a_given_temperature_is_kept_and_the_rate_alone_is_tuned() -> None:
-    step = tune(START, PAPER, {}, fixed=LAZY_VALUES)
-    assert isinstance(step, Missing)
-    assert {t.get("temperature") for t in step.trials} == {1.0}
-    assert [t.get("learning_rate") for t in step.trials] == list(PAPER.values("learning_rate"))
-    scores = dict.fromkeys(step.trials, ValidationScore(1.0))
+    wanted = tune(START, PAPER, {}, fixed=LAZY_VALUES)
+    assert not isinstance(wanted, Candidate)
+    assert {t.get("temperature") for t in wanted} == {1.0}
+    assert [t.get("learning_rate") for t in wanted] == list(PAPER.values("learning_rate"))
+    scores = dict.fromkeys(wanted, ValidationScore(1.0))
     tuned = tune(START, PAPER, scores, fixed=LAZY_VALUES)
-    assert isinstance(tuned, Tuned)
+    assert isinstance(tuned, Candidate)
 
 
 # -- the traversal -----------------------------------------------------------------------------
@@ -310,11 +309,9 @@ def test_alpha_is_always_last_and_each_stage_starts_at_what_is_held(
 def test_no_winner_scores_below_its_rivals(seed: int) -> None:
     traversal, _ = walk(small(), made_up(seed, 4))  # type: ignore[arg-type]
     for decision in traversal.decisions:
-        scores = [c.tuned.score for c in decision.candidates]
-        assert decision.winner.tuned.score == max(scores)  # type: ignore[type-var]
-        assert scores.index(decision.winner.tuned.score) == decision.candidates.index(
-            decision.winner
-        )
+        scores = [c.score for c in decision.candidates]
+        assert decision.winner.score == max(scores)  # type: ignore[type-var]
+        assert scores.index(decision.winner.score) == decision.candidates.index(decision.winner)
 
 
 def test_ties_keep_the_value_held() -> None:
@@ -339,7 +336,7 @@ def test_where_everything_failed_the_held_values_are_kept_and_the_search_ends() 
     traversal, _ = walk(small(), lambda _: None)
     assert traversal.finished
     assert traversal.winner.choice == START
-    assert traversal.winner.tuned.score is None
+    assert traversal.winner.score is None
 
 
 @pytest.mark.parametrize(
@@ -560,7 +557,7 @@ def test_an_exhaustive_search_chooses_the_best_of_all_choices() -> None:
         scores |= {trial: score(trial) for trial in progress.wanted}  # type: ignore[operator]
     [decision] = progress.decisions
     assert len(decision.candidates) == len(set(space.choices())) == 2 * 2 * 2 + 2 * 2
-    assert progress.winner.tuned.score == max(score for score in scores.values() if score)
+    assert progress.winner.score == max(score for score in scores.values() if score)
 
 
 @given(trials=st.integers(1, 40), seed=st.integers(0, 99))
@@ -575,4 +572,4 @@ def test_a_random_search_takes_as_many_trials_as_it_may_and_the_best_of_them(
     scores = {trial: score(trial) for trial in wanted}  # type: ignore[operator]
     progress = search(space, scores)
     assert progress.finished
-    assert progress.winner.tuned.score == max(scores.values())
+    assert progress.winner.score == max(scores.values())

@@ -272,7 +272,7 @@ def test_a_large_grid_that_is_not_looked_through_at_each_result_is_decided_all_t
     assert view.progress == again.progress
     scores = [trial for choice in view.space.choices() for trial in view.space.trials(choice)]
     best = max(agenda.scores(view)[trial] or 0.0 for trial in scores)
-    assert view.progress.winner.tuned.score == best
+    assert view.progress.winner.score == best
 
 
 def test_searches_share_the_trainings_that_they_have_in_common() -> None:

@@ -34,7 +34,7 @@ from kdsearch.agenda.progress import (
     best_so_far,
     stage_of,
 )
-from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk, Wanted
+from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk
 from kdsearch.agenda.speed import Kind, Speeds, kind_of, kinds_of, per_token, sizes
 from kdsearch.agenda.training import (
     VERSION,
@@ -93,7 +93,6 @@ __all__ = [
     "Training",
     "TrainingCurve",
     "Walk",
-    "Wanted",
     "answered",
     "asked",
     "best_so_far",

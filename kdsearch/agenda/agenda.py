@@ -36,17 +36,17 @@ from kdsearch.agenda.view import (
 from kdsearch.search import (
     CHECKPOINT,
     LAZY_VALUES,
+    Candidate,
     Checkpoint,
     Choice,
     Held,
     Labels,
-    Missing,
     Reward,
     Scores,
     Space,
     Trial,
-    Tuned,
     ValidationScore,
+    Wanted,
     lazy_choice,
     rewards,
     stable_choice,
@@ -177,8 +177,8 @@ class Agenda:
         return tuple(dict.fromkeys(case.search for case in self._lazy))
 
     def views_of(self, search: str | None) -> tuple[CaseView, ...]:
-        """Where the cases of a search stand."""
-        return tuple(view for view in self.views() if view.case.search == search)
+        """Where the cases of a search stand that flips one axis at a time; () of another."""
+        return tuple(v for v in self.views() if v.case.search == search and v.search.flips)
 
     def without_teacher(self, case: TestCase) -> CaseView | None:
         """The case of the same student that learns from the labels alone; None where none does."""
@@ -195,7 +195,7 @@ class Agenda:
         return rewards([v.progress for v in finished], axes)
 
     def stable(self, search: str | None = None) -> Held | None:
-        """Where the stable configuration leaves the default; None before the second phase."""
+        """Where the stable choice leaves the default; None before the second phase."""
         self.views()
         return self._stable.get(search)
 
@@ -281,14 +281,14 @@ class Agenda:
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
         rounds = max(progress.wanted.values(), default=0)
         wanted = _wanted(case, "outputs", self._unknown(every.values()), rounds)
-        if progress.comparing is not None:
-            stage = progress.comparing.axis or COMPARES
+        if progress.pending is not None:
+            stage = progress.pending.axis or COMPARES
             wanted += self._ready(view, scores, stage, progress.wanted)
         if search.flips:  # the lazy baseline needs no traversal; it may meet one
             lazy = tune(self.lazy(view), space, scores, fixed=LAZY_VALUES)
-            if isinstance(lazy, Missing):
+            if not isinstance(lazy, Candidate):
                 keys = {request.training.key for request in wanted}
-                requests = self._ready(view, scores, LAZY, lazy.trials)
+                requests = self._ready(view, scores, LAZY, lazy)
                 wanted += tuple(r for r in requests if r.training.key not in keys)
         if view.chosen is not None:
             seeds = self.resolved.study.winner_seeds or ()
@@ -299,18 +299,18 @@ class Agenda:
     def _second_phase(self, view: CaseView, stable: Held) -> CaseView:
         scores = _Scores(self, view)
         choice, lazy = stable_choice(view.space, stable), self.lazy(view)
-        step = tune(choice, view.space, scores)
-        lazy_step = tune(lazy, view.space, scores, fixed=LAZY_VALUES)
+        found = tune(choice, view.space, scores)
+        lazy_found = tune(lazy, view.space, scores, fixed=LAZY_VALUES)
         wanted = view.wanted
-        if isinstance(step, Missing):
-            requests = self._ready(view, scores, "stable", step.trials)
+        if not isinstance(found, Candidate):
+            requests = self._ready(view, scores, "stable", found)
             keys = {request.training.key for request in requests}
             wanted = (*requests, *(r for r in wanted if r.training.key not in keys))
         phase2 = Phase2(
             stable=choice,
-            stable_tuned=step if isinstance(step, Tuned) else None,
+            stable_tuned=found if isinstance(found, Candidate) else None,
             lazy=lazy,
-            lazy_tuned=lazy_step if isinstance(lazy_step, Tuned) else None,
+            lazy_tuned=lazy_found if isinstance(lazy_found, Candidate) else None,
         )
         return replace(view, wanted=wanted, phase2=phase2)
 
@@ -318,7 +318,7 @@ class Agenda:
         return [training for training in trainings if training.key not in self._results]
 
     def _ready(
-        self, view: CaseView, scores: _Scores, stage: str, missing: Mapping[Trial, int]
+        self, view: CaseView, scores: _Scores, stage: str, missing: Wanted
     ) -> tuple[Request, ...]:
         """What of `missing` can run now, under every seed."""
         return tuple(

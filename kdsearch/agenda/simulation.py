@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, product
 from zlib import crc32
 
@@ -19,11 +19,10 @@ from kdsearch.search import (
     Choice,
     Decision,
     Held,
-    Missing,
     Progress,
     Trial,
-    Tuned,
     ValidationScore,
+    Wanted,
     alternatives,
     lazy_choice,
     rewards,
@@ -79,10 +78,6 @@ class Job:
         return self.walk.kinds[self.role]
 
 
-Wanted = dict[Trial, int]
-"""Trials to run, each with its rounds."""
-
-
 @dataclass(kw_only=True)
 class _Branch:
     """A choice that a walk tunes beside others."""
@@ -91,7 +86,8 @@ class _Branch:
     later: int = 0
     """The rounds of the decisions that follow."""
     lacks: int = 0
-    tuned: Tuned | None = None
+    candidate: Candidate | None = None
+    """Once it is tuned."""
 
 
 class Walk:
@@ -115,14 +111,14 @@ class Walk:
 
     def start(self) -> Wanted:
         """What can run once the teacher is ready."""
-        wanted: Wanted = {}
+        wanted: dict[Trial, int] = {}
         self._go_on(wanted)
         return wanted
 
     def scored(self, trial: Trial) -> Wanted:
         """What can run now that `trial` has a score."""
         self._scores[trial] = self.score(trial)
-        wanted: Wanted = {}
+        wanted: dict[Trial, int] = {}
         if not self.search.flips:
             if self._asked <= self._scores.keys():
                 self._go_on(wanted)
@@ -142,17 +138,17 @@ class Walk:
         """The trial that its first phase chose, once that is finished."""
         flips = self.search.flips
         progress = self.progress if flips else self.search.walk(self.space, self._scores)
-        return progress.winner.tuned.best
+        return progress.winner.best
 
     def lazy(self) -> Wanted:
         """The lazy baseline, which nothing waits for."""
         if self._lazy is None:
             return {}
-        step = tune(self._lazy, self.space, self._scores, fixed=LAZY_VALUES)
-        return dict(step.trials) if isinstance(step, Missing) else {}
+        found = tune(self._lazy, self.space, self._scores, fixed=LAZY_VALUES)
+        return {} if isinstance(found, Candidate) else found
 
     def stable(self, values: Held) -> Wanted:
-        """The stable configuration, once every case is traversed."""
+        """The stable choice, once every case is traversed."""
         branch = _Branch(choice=stable_choice(self.space, values))
         self._steps, self.finished = iter([[branch]]), False
         return self.start()
@@ -171,34 +167,34 @@ class Walk:
             branches = [_Branch(choice=choice, later=later) for _, choice in found]
             yield branches
             candidates = tuple(
-                Candidate(value=value, choice=choice, tuned=branch.tuned)
-                for (value, choice), branch in zip(found, branches, strict=True)
-                if branch.tuned
+                replace(branch.candidate, value=value)
+                for (value, _), branch in zip(found, branches, strict=True)
+                if branch.candidate
             )
-            winner = max(candidates, key=lambda candidate: candidate.tuned.score or 0.0)
+            winner = max(candidates, key=lambda candidate: candidate.score or 0.0)
             self.held[axis.name] = winner.value
             self.decisions.append(Decision(axis=axis.name, candidates=candidates, winner=winner))
 
-    def _go_on(self, wanted: Wanted) -> None:
+    def _go_on(self, wanted: dict[Trial, int]) -> None:
         if not self.search.flips:
             progress = self.search.walk(self.space, self._scores)
             self.finished = progress.finished
             self._asked |= progress.wanted.keys()
             wanted |= progress.wanted
             return
-        while not self.finished and all(branch.tuned for branch in self._branches):
+        while not self.finished and all(branch.candidate for branch in self._branches):
             self._branches = next(self._steps, [])
             self.finished = not self._branches
             for branch in self._branches:
                 self._tune(branch, wanted)
 
-    def _tune(self, branch: _Branch, wanted: Wanted) -> None:
-        step = tune(branch.choice, self.space, self._scores)
-        if isinstance(step, Tuned):
-            branch.tuned = step
+    def _tune(self, branch: _Branch, wanted: dict[Trial, int]) -> None:
+        found = tune(branch.choice, self.space, self._scores)
+        if isinstance(found, Candidate):
+            branch.candidate = found
             return
-        branch.lacks = len(step.trials)
-        for trial, rounds in step.trials.items():
+        branch.lacks = len(found)
+        for trial, rounds in found.items():
             self._waiting[trial].append(branch)
             if trial not in self._asked:
                 self._asked.add(trial)
@@ -236,7 +232,7 @@ class Simulation:
         self._chose: set[int] = set()
         """The walks whose choices are asked for under further seeds, by their identity."""
         self._stable: set[str | None] = set()
-        """The searches whose stable configurations are asked for."""
+        """The searches whose stable choices are asked for."""
 
     def run(self) -> Simulated:
         """Run it to its end."""
@@ -260,7 +256,7 @@ class Simulation:
 
     def with_teacher(self, walk: Walk) -> Wanted:
         """What a case can run once its teacher is ready."""
-        return walk.lazy() | walk.start()
+        return {**walk.lazy(), **walk.start()}
 
     def with_stable(self, walk: Walk, values: Held) -> Wanted:
         """What a case can run once all are traversed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kdsearch.agenda.training import OutputsTraining, TeacherTraining, Training
-from kdsearch.search import NOT_BEGUN, Checkpoint, Choice, Progress, Space, Trial, Tuned
+from kdsearch.search import NOT_BEGUN, Candidate, Checkpoint, Choice, Progress, Space, Trial
 from kdsearch.study import Role, Search, TestCase
 
 TRAINS_TEACHER = "teacher_training"
@@ -40,12 +40,12 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase2:
-    """The configurations that a case is measured against once every traversal is done."""
+    """The choices that a case is measured against once every traversal is done."""
 
     stable: Choice
-    stable_tuned: Tuned | None
+    stable_tuned: Candidate | None
     lazy: Choice
-    lazy_tuned: Tuned | None
+    lazy_tuned: Candidate | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class CaseView:
         """The best trial of what its search chose; None while that is unknown or has no score."""
         if not self.traversed:
             return None
-        return self.progress.winner.tuned.best
+        return self.progress.winner.best
 
     @property
     def best_has_score(self) -> bool:

@@ -1,15 +1,15 @@
 """From a study's results to the paper's figures and tables. No disk, no clock, no torch."""
 
 from kdsearch.analysis.cases import (
+    CandidateScores,
     CaseResult,
-    Evaluated,
-    Failure,
+    DecisionScores,
     Size,
     State,
-    Step,
     TeacherScore,
-    Tried,
+    TrialScores,
     UnderSeeds,
+    UnscoredTraining,
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost, students_of
@@ -17,7 +17,7 @@ from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
 from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay
-from kdsearch.analysis.scores import Contender, Contenders, Tested, contenders
+from kdsearch.analysis.scores import CaseCandidates, TestScores, case_candidates
 from kdsearch.analysis.stable import (
     RewardRow,
     Stable,
@@ -30,14 +30,13 @@ from kdsearch.analysis.summary import Analysis, Figures, Status, analyse
 
 __all__ = [
     "Analysis",
+    "CandidateScores",
+    "CaseCandidates",
     "CaseGain",
     "CaseResult",
     "Comparison",
-    "Contender",
-    "Contenders",
+    "DecisionScores",
     "Erm",
-    "Evaluated",
-    "Failure",
     "Figures",
     "LeftOut",
     "PaperRow",
@@ -50,16 +49,16 @@ __all__ = [
     "Stable",
     "State",
     "Status",
-    "Step",
     "Table",
     "Table3",
     "TeacherScore",
-    "Tested",
-    "Tried",
+    "TestScores",
+    "TrialScores",
     "UnderSeeds",
+    "UnscoredTraining",
     "analyse",
+    "case_candidates",
     "compare",
-    "contenders",
     "cost",
     "deciles",
     "figure_1",

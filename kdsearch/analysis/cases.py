@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import fmean, median
+from statistics import median
 from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScore
@@ -13,16 +13,8 @@ from kdsearch.analysis.comparisons import chosen_over_erm
 from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.gains import NoGainError
-from kdsearch.analysis.scores import contenders, score_on_test, tested, value_label
-from kdsearch.search import (
-    CHECKPOINT,
-    Candidate,
-    Checkpoint,
-    Choice,
-    Trial,
-    Tuned,
-    ValidationScore,
-)
+from kdsearch.analysis.scores import candidate_on_test, case_candidates, on_test, value_label
+from kdsearch.search import CHECKPOINT, Candidate, Checkpoint, Choice, Trial, ValidationScore
 from kdsearch.study import TestCase
 
 
@@ -35,8 +27,8 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A trial of a choice, with its scores: means over the seeds."""
+class TrialScores:
+    """A trial with its scores: means over the seeds."""
 
     temperature: float | None
     learning_rate: float
@@ -47,8 +39,8 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """A choice after its tuning: its best trial by validation, and that one's scores."""
+class CandidateScores:
+    """A candidate with the scores of its best trial by validation."""
 
     choice: Choice
     value: str
@@ -64,15 +56,16 @@ class Evaluated:
     """Of the best trial's training, under the first seed."""
     spread: float | None
     """The standard deviation of the test score between the seeds; None of a single one."""
-    tried: tuple[Tried, ...]
+    tried: tuple[TrialScores, ...]
+    """Its trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """A decision of the traversal; the first candidate is the value held before it."""
+class DecisionScores:
+    """A decision with its candidates' scores; the first has the value held before it."""
 
     parameter: str
-    candidates: tuple[Evaluated, ...]
+    candidates: tuple[CandidateScores, ...]
     winner: int
     """The position of the winner among the candidates."""
 
@@ -117,7 +110,7 @@ class TeacherScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class UnscoredTraining:
     """A training without a score."""
 
     key: str
@@ -138,15 +131,15 @@ class CaseResult:
     teachers: tuple[TeacherScore, ...]
     coinciding: bool
     """Whether the teacher's two checkpoints are one."""
-    path: tuple[Step, ...]
-    winner: Evaluated | None
+    path: tuple[DecisionScores, ...]
+    winner: CandidateScores | None
     """What the traversal chose, by validation."""
     winner_under_seeds: UnderSeeds | None
     """None where the study has no winner seeds, or nothing that was chosen has a score."""
     best_on_test: TestScore | None
     """The case's own best: the highest test score of its candidates (Figures 1 and 3)."""
-    stable: Evaluated | None
-    lazy: Evaluated | None
+    stable: CandidateScores | None
+    lazy: CandidateScores | None
     erm: Erm | None
     """The student without a teacher, where the study asks for it."""
     over_erm: float | None
@@ -156,7 +149,7 @@ class CaseResult:
     where the teacher is no better."""
     size: Size | None
     """The student's."""
-    failures: tuple[Failure, ...]
+    failures: tuple[UnscoredTraining, ...]
     cost: tuple[Spent, ...]
     """A training that cases share counts in each of them."""
 
@@ -174,7 +167,7 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
     every = trainings.teachers | trainings.outputs | trainings.students
     results = agenda.results
     phase2 = view.phase2
-    candidates = contenders(agenda, view)
+    candidates = case_candidates(agenda, view)
     best = candidates.best if candidates else None
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
     teachers = teacher_scores(agenda, view)
@@ -190,8 +183,8 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
         winner=winner,
         winner_under_seeds=_under_seeds(agenda, view),
         best_on_test=best.mean if best else None,
-        stable=_second_phase(agenda, view, phase2.stable, phase2.stable_tuned) if phase2 else None,
-        lazy=_second_phase(agenda, view, phase2.lazy, phase2.lazy_tuned) if phase2 else None,
+        stable=_second_phase(agenda, view, phase2.stable_tuned) if phase2 else None,
+        lazy=_second_phase(agenda, view, phase2.lazy_tuned) if phase2 else None,
         erm=erm,
         over_erm=_over_erm(agenda, view),
         gap_closed=gap_closed(winner, erm, teachers),
@@ -209,7 +202,7 @@ def _under_seeds(agenda: Agenda, view: CaseView) -> UnderSeeds | None:
     trainings = agenda.winners(view.case)
     if not trainings:
         return None
-    found = tested(agenda, trainings)
+    found = on_test(agenda, trainings)
     outcomes = ((each.seed, agenda.results.get(each.key)) for each in trainings)
     return UnderSeeds(
         by_seed={seed: outcome.test if outcome else None for seed, outcome in outcomes},
@@ -226,7 +219,7 @@ def _over_erm(agenda: Agenda, view: CaseView) -> float | None:
 
 
 def gap_closed(
-    winner: Evaluated | None, erm: Erm | None, teachers: Iterable[TeacherScore]
+    winner: CandidateScores | None, erm: Erm | None, teachers: Iterable[TeacherScore]
 ) -> float | None:
     """The share of the gap from the student without a teacher to the teacher that is closed."""
     if winner is None or erm is None or winner.test is None or erm.test is None:
@@ -273,17 +266,17 @@ def teacher_scores(agenda: Agenda, view: CaseView) -> tuple[TeacherScore, ...]:
     )
 
 
-def failures(agenda: Agenda, trainings: dict[str, str]) -> tuple[Failure, ...]:
+def failures(agenda: Agenda, trainings: dict[str, str]) -> tuple[UnscoredTraining, ...]:
     """Of `trainings` (their descriptions by key, each with a result), those without a score."""
     found = []
     for key, name in trainings.items():
         outcome = agenda.results[key]
         if outcome is None:
-            found.append(Failure(key=key, training=name, state="failed"))
+            found.append(UnscoredTraining(key=key, training=name, state="failed"))
         elif outcome.state == "diverged":
-            found.append(Failure(key=key, training=name, state="diverged"))
+            found.append(UnscoredTraining(key=key, training=name, state="diverged"))
     # Not in the order in which they were asked for, which depends on what ended first.
-    return tuple(sorted(found, key=lambda failure: (failure.training, failure.key)))
+    return tuple(sorted(found, key=lambda each: (each.training, each.key)))
 
 
 def _teacher_score(
@@ -300,48 +293,50 @@ def _teacher_score(
     )
 
 
-def _path(agenda: Agenda, view: CaseView) -> tuple[Step, ...]:
-    steps = []
-    for decision in view.progress.decisions:
-        candidates = tuple(
-            _candidate(agenda, view, decision.axis or "", each) for each in decision.candidates
+def _path(agenda: Agenda, view: CaseView) -> tuple[DecisionScores, ...]:
+    return tuple(
+        DecisionScores(
+            parameter=(axis := decision.axis or ""),
+            candidates=tuple(
+                candidate_scores(
+                    agenda, view, each, value_label(axis, each.value) if axis else str(each.choice)
+                )
+                for each in decision.candidates
+            ),
+            winner=decision.candidates.index(decision.winner),
         )
-        winner = decision.candidates.index(decision.winner)
-        steps.append(Step(parameter=decision.axis or "", candidates=candidates, winner=winner))
-    return tuple(steps)
-
-
-def _candidate(agenda: Agenda, view: CaseView, axis: str, candidate: Candidate) -> Evaluated:
-    value = value_label(axis, candidate.value) if axis else str(candidate.choice)
-    return evaluated(agenda, view, candidate.choice, candidate.tuned, value=value)
+        for decision in view.progress.decisions
+    )
 
 
 def _second_phase(
-    agenda: Agenda, view: CaseView, choice: Choice, tuned: Tuned | None
-) -> Evaluated | None:
-    return None if tuned is None else evaluated(agenda, view, choice, tuned, value=str(choice))
+    agenda: Agenda, view: CaseView, candidate: Candidate | None
+) -> CandidateScores | None:
+    if candidate is None:
+        return None
+    return candidate_scores(agenda, view, candidate, str(candidate.choice))
 
 
-def evaluated(
-    agenda: Agenda, view: CaseView, choice: Choice, tuned: Tuned, *, value: str
-) -> Evaluated:
-    """A tuned choice with the scores of its best trial."""
-    best = tuned.best
+def candidate_scores(
+    agenda: Agenda, view: CaseView, candidate: Candidate, value: str
+) -> CandidateScores:
+    """A candidate with the scores of its best trial; `value` is what it is called."""
+    choice, best = candidate.choice, candidate.best
     key = agenda.training(view, best).key if best else None
-    found = score_on_test(agenda, view, tuned)
-    return Evaluated(
+    found = candidate_on_test(agenda, view, candidate)
+    return CandidateScores(
         choice=choice,
         value=value,
-        validation=tuned.score,
+        validation=candidate.score,
         test=found.mean if found else None,
         spread=found.spread if found else None,
-        tried=tuple(_tried(agenda, view, trial) for trial in tuned.trials)
+        tried=tuple(_trial_scores(agenda, view, trial) for trial in candidate.trials)
         if choice.get(CHECKPOINT) in (None, *view.outputs)
         else (),
         temperature=best.get("temperature") if best else None,
         learning_rate=best.get("learning_rate") if best else None,
         epoch=_best_epoch(agenda, key),
-        trials=len(tuned.trials),
+        trials=len(candidate.trials),
         key=key,
     )
 
@@ -351,15 +346,13 @@ def _best_epoch(agenda: Agenda, key: str | None) -> int | None:
     return outcome.best_epoch if outcome else None
 
 
-def _tried(agenda: Agenda, view: CaseView, trial: Trial) -> Tried:
+def _trial_scores(agenda: Agenda, view: CaseView, trial: Trial) -> TrialScores:
     trainings = agenda.trainings(view, trial)
-    outcomes = [agenda.results.get(training.key) for training in trainings]
-    scores = [o.validation for o in outcomes if o is not None and o.validation is not None]
-    found = tested(agenda, trainings)
-    return Tried(
+    found = on_test(agenda, trainings)
+    return TrialScores(
         temperature=trial.get("temperature"),
         learning_rate=trial.get("learning_rate"),
-        validation=ValidationScore(fmean(scores)) if len(scores) == len(outcomes) else None,
+        validation=agenda.scores(view)[trial],
         test=found.mean if found else None,
         key=trainings[0].key,
     )

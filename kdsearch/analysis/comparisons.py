@@ -14,11 +14,11 @@ from kdsearch.analysis.erm import tuned_erm
 from kdsearch.analysis.gains import Comparison, LeftOut, NoGainError, Relative, compare, gain
 from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA
 from kdsearch.analysis.scores import (
-    Contenders,
-    Tested,
-    contenders,
+    CaseCandidates,
+    TestScores,
+    candidate_on_test,
+    case_candidates,
     over_label,
-    score_on_test,
     value_label,
 )
 from kdsearch.search import Decision, Value
@@ -64,8 +64,10 @@ def best_over_expectation(agenda: Agenda, view: CaseView) -> Relative:
 
 def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 2: each parameter's alternatives over its default, and α in two readings."""
-    space = agenda.resolved.study.every_search[search].space()
     views = agenda.views_of(search)
+    if not views:
+        return ()
+    space = agenda.resolved.study.every_search[search].space()
     rows: dict[str, Callable[[CaseView], Relative]] = {}
     names = [axis.name for axis in space.compared]
     if ALPHA in names and len(space.values(ALPHA)) > 1:
@@ -89,22 +91,22 @@ def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Re
     if target is None:
         raise NoGainError(LeftOut.ABSENT)
     return gain(
-        score_on_test(agenda, view, target.tuned),
-        score_on_test(agenda, view, found.candidates[0].tuned),
+        candidate_on_test(agenda, view, target),
+        candidate_on_test(agenda, view, found.candidates[0]),
     )
 
 
 def selected_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2: the α of the highest validation score, the default included, over the default."""
     decision, default, _ = _scored_alphas(agenda, view)
-    return gain(score_on_test(agenda, view, decision.winner.tuned), default)
+    return gain(candidate_on_test(agenda, view, decision.winner), default)
 
 
 def maximum_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2, as the paper's row seems to be: the maximum by test score over all α."""
     _, default, others = _scored_alphas(agenda, view)
     scored = others if default is None else [default, *others]
-    return gain(max(scored, key=lambda tested: tested.mean), default)
+    return gain(max(scored, key=lambda test: test.mean), default)
 
 
 def figure_3(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
@@ -175,7 +177,7 @@ def chosen_over_erm(agenda: Agenda, view: CaseView) -> Relative:
         raise NoGainError(LeftOut.BLOCKED)
     if not view.traversed:
         raise NoGainError(LeftOut.UNFINISHED)
-    return gain(score_on_test(agenda, view, view.progress.winner.tuned), erm)
+    return gain(candidate_on_test(agenda, view, view.progress.winner), erm)
 
 
 def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:
@@ -184,14 +186,14 @@ def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     return gain(_second_phase(agenda, view, "stable"), erm)
 
 
-def _erm(agenda: Agenda, view: CaseView) -> Tested | None:
+def _erm(agenda: Agenda, view: CaseView) -> TestScores | None:
     other = agenda.without_teacher(view.case)
     if other is None or other.case == view.case:
         raise NoGainError(LeftOut.ABSENT)
     found = tuned_erm(agenda, view)
     if found is None:
         raise NoGainError(LeftOut.UNFINISHED)
-    return found.tested
+    return found.on_test
 
 
 def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
@@ -199,16 +201,16 @@ def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
     return f"{agenda.resolved.study.seed}/{case}/random of {purpose}"
 
 
-def _traversed(agenda: Agenda, view: CaseView) -> Contenders:
+def _traversed(agenda: Agenda, view: CaseView) -> CaseCandidates:
     if view.blocked is not None:
         raise NoGainError(LeftOut.BLOCKED)
-    found = contenders(agenda, view)
+    found = case_candidates(agenda, view)
     if found is None:
         raise NoGainError(LeftOut.UNFINISHED)
     return found
 
 
-def _candidates(agenda: Agenda, view: CaseView) -> Contenders:
+def _candidates(agenda: Agenda, view: CaseView) -> CaseCandidates:
     """The candidates of a case in which at least two can be compared."""
     found = _traversed(agenda, view)
     if not found.comparable:
@@ -229,30 +231,32 @@ def _decision(view: CaseView, axis: str) -> Decision:
     if decision is not None:
         return decision
     order = [each.name for each in view.space.compared]
-    now = progress.comparing.axis if progress.comparing else None
+    now = progress.pending.axis if progress.pending else None
     ahead = now is not None and order.index(axis) >= order.index(now)
     raise NoGainError(LeftOut.UNFINISHED if ahead else LeftOut.ABSENT)
 
 
-def _scored_alphas(agenda: Agenda, view: CaseView) -> tuple[Decision, Tested | None, list[Tested]]:
+def _scored_alphas(
+    agenda: Agenda, view: CaseView
+) -> tuple[Decision, TestScores | None, list[TestScores]]:
     """The decision on α, the default's test score and those of the alternatives that have one."""
     decision = _decision(view, ALPHA)
-    default, *others = (score_on_test(agenda, view, c.tuned) for c in decision.candidates)
+    default, *others = (candidate_on_test(agenda, view, c) for c in decision.candidates)
     scored = [score for score in others if score is not None]
     if not scored:
         raise NoGainError(LeftOut.UNSCORED)
     return decision, default, scored
 
 
-def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Tested | None:
+def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScores | None:
     if view.blocked is not None:
         raise NoGainError(LeftOut.BLOCKED)
     if view.phase2 is None:
         raise NoGainError(LeftOut.UNFINISHED)
-    tuned = view.phase2.stable_tuned if name == "stable" else view.phase2.lazy_tuned
-    if tuned is None:
+    found = view.phase2.stable_tuned if name == "stable" else view.phase2.lazy_tuned
+    if found is None:
         raise NoGainError(LeftOut.UNFINISHED)
-    return score_on_test(agenda, view, tuned)
+    return candidate_on_test(agenda, view, found)
 
 
 def _over_second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Relative:

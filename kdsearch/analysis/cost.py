@@ -114,8 +114,8 @@ def reused(agenda: Agenda) -> int:
 
 
 def _trials_by_choice(view: CaseView) -> Iterable[tuple[Trial, ...]]:
-    """The trials of each choice that the case evaluated: of one in several stages, once."""
-    yield from (candidate.tuned.trials for candidate in view.progress.candidates())
+    """The trials of each choice that the case tuned: of one in several decisions, once."""
+    yield from (candidate.trials for candidate in view.progress.candidates())
     if view.phase2 is not None:
         done = {candidate.choice for candidate in view.progress.candidates()}
         if view.phase2.stable_tuned is not None and view.phase2.stable not in done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdsearch.agenda import Agenda, CaseView, TestScore
-from kdsearch.analysis.scores import Tested, score_on_test
+from kdsearch.analysis.scores import TestScores, candidate_on_test
 from kdsearch.search import ValidationScore
 
 
@@ -28,9 +28,9 @@ class Erm:
     """Of the training under the first seed."""
 
     @property
-    def tested(self) -> Tested | None:
+    def on_test(self) -> TestScores | None:
         """Its test scores, to compare with others."""
-        return Tested(by_seed=self.by_seed) if self.by_seed else None
+        return TestScores(by_seed=self.by_seed) if self.by_seed else None
 
 
 def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
@@ -38,17 +38,17 @@ def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
     other = agenda.without_teacher(view.case)
     if other is None or other.case == view.case or not other.traversed:
         return None
-    tuned = other.progress.winner.tuned
-    trials = len(tuned.trials) * len(agenda.resolved.study.student_seeds)
-    if tuned.best is None:
+    winner = other.progress.winner
+    trials = len(winner.trials) * len(agenda.resolved.study.student_seeds)
+    if winner.best is None:
         return Erm(trials=trials)
-    found = score_on_test(agenda, other, tuned)
+    found = candidate_on_test(agenda, other, winner)
     return Erm(
         trials=trials,
-        validation=tuned.score,
+        validation=winner.score,
         test=found.mean if found else None,
         by_seed=found.by_seed if found else (),
         spread=found.spread if found else None,
-        learning_rate=tuned.best.get("learning_rate"),
-        key=agenda.training(other, tuned.best).key,
+        learning_rate=winner.best.get("learning_rate"),
+        key=agenda.training(other, winner.best).key,
     )

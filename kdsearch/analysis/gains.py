@@ -13,7 +13,7 @@ from statistics import median, stdev
 
 from kdsearch.agenda import CaseView
 from kdsearch.analysis.paper import PaperRow, paper_row
-from kdsearch.analysis.scores import Tested
+from kdsearch.analysis.scores import TestScores
 from kdsearch.analysis.statistics import Interval, decile_intervals, wilcoxon
 from kdsearch.study import TestCase
 
@@ -93,7 +93,7 @@ class Comparison:
         return self.deciles[5] if self.deciles else None
 
 
-def gain(target: Tested | None, baseline: Tested | None) -> Relative:
+def gain(target: TestScores | None, baseline: TestScores | None) -> Relative:
     """(target − baseline) / baseline on the test set (§4). Raises `NoGainError`."""
     if target is None or baseline is None:
         raise NoGainError(LeftOut.UNSCORED)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from kdsearch.agenda import Agenda, CaseView, TestScore
-from kdsearch.analysis.scores import tested
+from kdsearch.analysis.scores import on_test
 from kdsearch.errors import InputError, shortened_list
 from kdsearch.search import (
     Axis,
@@ -68,7 +68,7 @@ def recorded(agenda: Agenda, view: CaseView) -> Table:
     table = {}
     for trial in trials:
         students = trainings.get(trial, ())
-        test = tested(agenda, students)
+        test = on_test(agenda, students)
         table[trial] = Recorded(
             validation=scores[trial],
             test=test.mean if test else None,
@@ -112,7 +112,7 @@ def replay(strategy: Strategy, space: Space, table: Table) -> Replayed:
             raise InputError.one(shortened_list(unknown), what, remedy)
         known |= {trial: table[trial].validation for trial in progress.wanted}
     best = best_trial(table, {trial: row.validation for trial, row in table.items()})
-    chosen = progress.winner.tuned.best
+    chosen = progress.winner.best
     ideal, found = (table[trial] if trial else _NOTHING for trial in (best, chosen))
     return Replayed(
         progress=progress,

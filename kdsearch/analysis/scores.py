@@ -1,4 +1,4 @@
-"""The test scores of what a traversal evaluated, and the candidates of a test case (Figure 1)."""
+"""Test scores: of trainings, of a candidate, and of the candidates of a test case (Figure 1)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from kdsearch.search import (
     OBJECTIVE,
     SYMBOLS,
     Candidate,
-    Choice,
     Objective,
     Progress,
-    Tuned,
     Value,
     shown_value,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
-    """A test score under each seed of the study."""
+class TestScores:
+    """The test score under each seed of the study."""
 
     by_seed: tuple[TestScore, ...]
 
@@ -41,23 +39,13 @@ class Tested:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A candidate that has a test score: a choice at its tuned τ_t and learning rate."""
+class CaseCandidates:
+    """The candidates of a finished traversal that Figures 1 and 3 compare, by their test scores."""
 
-    choice: Choice
-    key: str
-    """Of the training under the first seed."""
-    test: Tested
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contenders:
-    """The candidates of one finished traversal, in the order in which it came to them."""
-
-    scored: tuple[Contender, ...]
-    """Those with a test score; choices whose best student is the same training count once."""
+    scored: tuple[TestScores, ...]
+    """In the order of the traversal; choices whose best student is the same training count once."""
     choices: int
-    """How many choices there were, without a score or of the same training ones included."""
+    """How many choices there are, without a score or of the same training ones included."""
     unscored: int
     """How many of the choices have no score."""
 
@@ -67,68 +55,65 @@ class Contenders:
         return self.choices - self.unscored >= 2
 
     @property
-    def best(self) -> Tested | None:
+    def best(self) -> TestScores | None:
         """The highest test score: known to the analysis alone, never to a search."""
-        return max((c.test for c in self.scored), key=_mean, default=None)
+        return max(self.scored, key=_mean, default=None)
 
     @property
-    def worst(self) -> Tested | None:
+    def worst(self) -> TestScores | None:
         """The lowest test score."""
-        return min((c.test for c in self.scored), key=_mean, default=None)
+        return min(self.scored, key=_mean, default=None)
 
     @property
-    def expectation(self) -> Tested | None:
+    def expectation(self) -> TestScores | None:
         """The mean test score: what a draw gives on average."""
         if not self.scored:
             return None
-        seeds = zip(*(c.test.by_seed for c in self.scored), strict=True)
-        return Tested(by_seed=tuple(TestScore(fmean(scores)) for scores in seeds))
+        seeds = zip(*(test.by_seed for test in self.scored), strict=True)
+        return TestScores(by_seed=tuple(TestScore(fmean(scores)) for scores in seeds))
 
-    def drawn(self, seed: str) -> Tested | None:
+    def drawn(self, seed: str) -> TestScores | None:
         """The test score of a candidate drawn uniformly; one draw per `seed`."""
-        return random.Random(seed).choice(self.scored).test if self.scored else None
+        return random.Random(seed).choice(self.scored) if self.scored else None
 
 
-def _mean(tested: Tested) -> float:
-    return tested.mean
+def _mean(test: TestScores) -> float:
+    return test.mean
 
 
-def tested(agenda: Agenda, trainings: Iterable[StudentTraining]) -> Tested | None:
+def on_test(agenda: Agenda, trainings: Iterable[StudentTraining]) -> TestScores | None:
     """The test scores of trainings that differ in the seed alone; None where one has none."""
     outcomes = [agenda.results.get(training.key) for training in trainings]
     scores = [outcome.test if outcome else None for outcome in outcomes]
     scored = tuple(score for score in scores if score is not None and math.isfinite(score))
-    return Tested(by_seed=scored) if scored and len(scored) == len(scores) else None
+    return TestScores(by_seed=scored) if scored and len(scored) == len(scores) else None
 
 
-def score_on_test(agenda: Agenda, view: CaseView, tuned: Tuned | None) -> Tested | None:
-    """The test score of a choice's best trial (best by validation); None if there is none."""
-    if tuned is None or tuned.best is None:
-        return None
-    return tested(agenda, agenda.trainings(view, tuned.best))
+def candidate_on_test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScores | None:
+    """The test scores of a candidate's best trial (best by validation); None if there is none."""
+    return on_test(agenda, agenda.trainings(view, candidate.best)) if candidate.best else None
 
 
-def contenders(agenda: Agenda, view: CaseView) -> Contenders | None:
+def case_candidates(agenda: Agenda, view: CaseView) -> CaseCandidates | None:
     """The candidates of Figure 1: the choices at the default α and the one of the best α.
 
     The best α is that of the highest validation score. None while the traversal is unfinished.
     """
     if not view.traversed:
         return None
-    found: dict[str, Contender] = {}
-    evaluated = {candidate.choice: candidate for candidate in _evaluated(view.progress)}
+    scored: dict[str, TestScores] = {}
+    candidates = {candidate.choice: candidate for candidate in _of_figure_1(view.progress)}
     unscored = 0
-    for choice, candidate in evaluated.items():
-        test = score_on_test(agenda, view, candidate.tuned)
-        if test is None or candidate.tuned.best is None:
+    for candidate in candidates.values():
+        test = candidate_on_test(agenda, view, candidate)
+        if test is None or candidate.best is None:
             unscored += 1
             continue
-        key = agenda.training(view, candidate.tuned.best).key
-        found.setdefault(key, Contender(choice=choice, key=key, test=test))
-    return Contenders(scored=tuple(found.values()), choices=len(evaluated), unscored=unscored)
+        scored.setdefault(agenda.training(view, candidate.best).key, test)
+    return CaseCandidates(scored=tuple(scored.values()), choices=len(candidates), unscored=unscored)
 
 
-def _evaluated(progress: Progress) -> Iterator[Candidate]:
+def _of_figure_1(progress: Progress) -> Iterator[Candidate]:
     for decision in progress.decisions:
         if decision.axis == "alpha":
             yield decision.candidates[0]

@@ -13,7 +13,7 @@ from kdsearch.agenda import Agenda, CaseView, Epoch, Measures, Outcome, TestScor
 from kdsearch.analysis.cases import CaseResult, Size
 from kdsearch.analysis.gains import NoGainError, Relative, gain
 from kdsearch.analysis.measures import ByName, over_seeds
-from kdsearch.analysis.scores import Tested, tested
+from kdsearch.analysis.scores import TestScores, on_test
 from kdsearch.analysis.smoothing_claims import (
     TAUGHT,
     Claim,
@@ -24,7 +24,7 @@ from kdsearch.analysis.smoothing_claims import (
     claims,
 )
 from kdsearch.analysis.smoothing_paper import Published, published, published_finding
-from kdsearch.search import Ce, Choice, Labels, LabelSmoothing, Trial, Tuned, ValidationScore
+from kdsearch.search import Candidate, Ce, Choice, Labels, LabelSmoothing, Trial, ValidationScore
 from kdsearch.study import TestCase
 
 ENTROPY = "posterior_entropy"
@@ -91,11 +91,10 @@ class _Chosen:
 
     view: CaseView
     kind: Kind
-    choice: Choice
-    tuned: Tuned
+    candidate: Candidate
     best: Trial
     outcomes: tuple[Outcome, ...]
-    tested: Tested | None
+    on_test: TestScores | None
 
     @property
     def name(self) -> str:
@@ -182,18 +181,16 @@ def _chosen(agenda: Agenda, view: CaseView, kind: Kind) -> _Chosen | None:
     if not view.best_has_score:
         return None
     winner = view.progress.winner
-    tuned = winner.tuned
-    assert tuned.best is not None
-    trainings = agenda.trainings(view, tuned.best)
+    assert winner.best is not None
+    trainings = agenda.trainings(view, winner.best)
     outcomes = tuple(o for each in trainings if (o := agenda.results[each.key]) is not None)
     return _Chosen(
         view=view,
         kind=kind,
-        choice=winner.choice,
-        tuned=tuned,
-        best=tuned.best,
+        candidate=winner,
+        best=winner.best,
         outcomes=outcomes,
-        tested=tested(agenda, trainings),
+        on_test=on_test(agenda, trainings),
     )
 
 
@@ -201,7 +198,7 @@ def _on_test(agenda: Agenda, found: _Chosen) -> Seen:
     return Seen(
         kind=found.kind,
         name=found.name,
-        scores=found.tested.by_seed if found.tested else None,
+        scores=found.on_test.by_seed if found.on_test else None,
         entropies=_of_all(outcome.measures for outcome in found.outcomes),
         teacher=_teacher(agenda, found, "test").get(ENTROPY),
         taught_by=found.view.case.teacher,
@@ -228,7 +225,7 @@ def _on_validation(agenda: Agenda, found: _Chosen, erm: _Chosen | None) -> Seen:
 def _at(agenda: Agenda, found: _Chosen, erm: _Chosen) -> Iterator[Epoch | None]:
     """Under each seed the epoch that was ERM's best, of the same choice with ERM's settings."""
     trial = replace(found.best, settings=erm.best.settings)
-    if trial not in found.tuned.trials:
+    if trial not in found.candidate.trials:
         yield None
         return
     for training, of_erm in zip(agenda.trainings(found.view, trial), erm.outcomes, strict=True):
@@ -272,12 +269,12 @@ def _method(
     return Method(
         kind=kind,
         case=case,
-        choice=found.choice,
+        choice=found.candidate.choice,
         learning_rate=found.best.get("learning_rate"),
         epochs=tuple(o.best_epoch for o in found.outcomes if o.best_epoch is not None),
-        validation=found.tuned.score,
-        test=found.tested.mean if found.tested else None,
-        spread=found.tested.spread if found.tested else None,
+        validation=found.candidate.score,
+        test=found.on_test.mean if found.on_test else None,
+        spread=found.on_test.spread if found.on_test else None,
         over_erm=_over(found, erm),
         entropies=over_seeds([o.measures for o in found.outcomes], ENTROPIES, taught=False),
         teacher=over_seeds(teacher, ENTROPIES, taught=False) if teacher else None,
@@ -291,6 +288,6 @@ def _over(found: _Chosen, erm: _Chosen | None) -> Relative | None:
     if erm is None or found is erm:
         return None
     try:
-        return gain(found.tested, erm.tested)
+        return gain(found.on_test, erm.on_test)
     except NoGainError:
         return None

@@ -55,7 +55,7 @@ class Table3:
 
 @dataclass(frozen=True, kw_only=True)
 class Stable:
-    """The configuration that is stable over the test cases; its τ_t is tuned in each."""
+    """The choice that is stable over the test cases; its τ_t is tuned in each."""
 
     choice: Choice
     deviations: Held
@@ -98,11 +98,11 @@ def table_3(agenda: Agenda, search: str | None = None) -> Table3:
 
 
 def same_student_temperature(view: CaseView) -> bool:
-    """Whether the τ_s flip compared a configuration with itself: τ_t = 1 won on both sides."""
+    """Whether the τ_s flip compared a trial with itself: τ_t = 1 won on both sides."""
     decision = view.progress.decision("student_temperature")
     if decision is None:
         return False
-    bests = [candidate.tuned.best for candidate in decision.candidates]
+    bests = [candidate.best for candidate in decision.candidates]
     default, *others = (best and (best.objective, best.checkpoint) for best in bests)
     return default is not None and default in others
 
@@ -114,7 +114,7 @@ def stable_configuration(agenda: Agenda, search: str | None = None) -> Stable | 
     """
     views = agenda.views_of(search)
     traversals = sum(view.traversed for view in views)
-    if not traversals or search not in agenda.flipping:
+    if not traversals:
         return None
     decided = agenda.stable(search)
     values = stable_values(agenda.rewards(search)) if decided is None else decided

@@ -82,16 +82,12 @@ class Analysis(Figures):
     """How often a training was wanted again after it had run for another choice or test case."""
 
 
-NO_SEARCH = ""
-"""The name of none: its figures are empty."""
-
-
 def analyse(agenda: Agenda) -> Analysis:
     """Analyse the study of `agenda` as far as its results reach."""
     cases = case_results(agenda)
     taken = cost(agenda)
     states = [case.state for case in cases]
-    first, *others = agenda.flipping or (NO_SEARCH,)
+    first, *others = agenda.flipping or (None,)
     figures = figures_of(agenda, first)
     return Analysis(
         **{field.name: getattr(figures, field.name) for field in fields(figures)},
@@ -114,15 +110,15 @@ def analyse(agenda: Agenda) -> Analysis:
 
 
 def figures_of(agenda: Agenda, search: str | None) -> Figures:
-    """The figures of a search."""
+    """The figures of a search, empty of one that flips nothing."""
     third = figure_3(agenda, search)
     best_over_erm, stable_over_erm = over_erm(agenda, search)
     over_lazy, over_random = stable_over_others(agenda, search)
     return Figures(
-        search=search or None,
+        search=search,
         stable=stable_configuration(agenda, search),
         figure_1=figure_1(agenda, search),
-        figure_2=() if search == NO_SEARCH else figure_2(agenda, search),
+        figure_2=figure_2(agenda, search),
         figure_3=third,
         stable_over_lazy=over_lazy,
         stable_over_random=over_random,

@@ -26,7 +26,7 @@ from kdsearch.agenda import (
 )
 from kdsearch.analysis.comparisons import draw_seed
 from kdsearch.analysis.paper import CASES, MAXIMUM_OVER_ALPHA, paper_row
-from kdsearch.analysis.scores import Contender, Contenders, Tested
+from kdsearch.analysis.scores import CaseCandidates, TestScores
 from kdsearch.search import (
     TIED,
     Checkpoint,
@@ -360,12 +360,9 @@ def _slots(agenda: Agenda, case: TestCase, rank: Sequence[float], *, t_ll: bool)
 
 def _drawn(agenda: Agenda, case: TestCase, purpose: str) -> int:
     """Which of five candidates the analysis draws."""
-    choice = Choice.of(distance="mse", teacher=Checkpoint.HIGHEST_SCORE, alpha=1.0)
-    scored = tuple(
-        Contender(choice=choice, key=str(slot), test=Tested(by_seed=(TestScore(slot),)))
-        for slot in range(5)
-    )
-    found = Contenders(scored=scored, choices=5, unscored=0).drawn(draw_seed(agenda, case, purpose))
+    scored = tuple(TestScores(by_seed=(TestScore(slot),)) for slot in range(5))
+    candidates = CaseCandidates(scored=scored, choices=5, unscored=0)
+    found = candidates.drawn(draw_seed(agenda, case, purpose))
     assert found is not None
     return int(found.mean)
 

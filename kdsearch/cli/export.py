@@ -20,7 +20,7 @@ from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, layout, open_plain
 from kdsearch.report import Again, card
-from kdsearch.search import Tuned
+from kdsearch.search import Candidate
 from kdsearch.study import largest_score
 
 TOLERANCE = 0.02
@@ -109,20 +109,20 @@ def _case(agenda: Agenda, name: str) -> CaseView:
 
 def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTraining, Outcome]:
     """The best trial of what the traversal chose, or of the stable choice, under the first seed."""
-    tuned: Tuned | None = None
+    candidate: Candidate | None = None
     if stable and not view.search.flips:
         what = f"has no stable configuration: {view.search.strategy} flips nothing"
         raise InputError.one(view.case, what, "leave --stable out")
     if stable:
-        tuned = view.phase2.stable_tuned if view.phase2 else None
+        candidate = view.phase2.stable_tuned if view.phase2 else None
     elif view.traversed:
-        tuned = view.progress.winner.tuned
-    if tuned is None:
+        candidate = view.progress.winner
+    if candidate is None:
         why = view.blocked or "the search has not come so far"
         raise InputError.one(view.case, f"has no student to give yet: {why}", "launch it again")
-    if tuned.best is None:
+    if candidate.best is None:
         raise InputError.one(view.case, "has no student with a score")
-    training = agenda.training(view, tuned.best)
+    training = agenda.training(view, candidate.best)
     outcome = agenda.results[training.key]
     assert outcome is not None
     return training, outcome

@@ -27,7 +27,7 @@ from kdsearch.cli.submission import (
     is_search,
     job_metadata,
     job_names,
-    next_step,
+    next_job,
     package,
 )
 from kdsearch.errors import InputError, last_line, shown
@@ -124,18 +124,18 @@ def launch_there(
     known = ""
     while True:
         there = {job.name: job for job in jobs.named(start)}
-        step = next_step(start, {job.name: job.ended for job in there.values()})
-        if step.joins:
-            known = _join(jobs, there[step.name], command, files, out)
+        following = next_job(start, {job.name: job.ended for job in there.values()})
+        if following.joins:
+            known = _join(jobs, there[following.name], command, files, out)
             break
         # Not so if somebody else submits it in this moment.
-        if _submit(jobs, where, step.name, command, metadata, files, out):
+        if _submit(jobs, where, following.name, command, metadata, files, out):
             break
     if detach:
         out.print(f"it runs by itself; the same command watches it; to stop it: {stop}")
         return
     try:
-        job = _followed(jobs, step.name, _Output(begun=bool(known)), len(known))
+        job = _followed(jobs, following.name, _Output(begun=bool(known)), len(known))
     except KeyboardInterrupt:
         out.print("\nleft; it goes on, and the same command watches it again")
         out.print(f"to stop it: {stop}")

@@ -308,15 +308,15 @@ def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
 
 
 def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str, Any]:
-    best = candidate.tuned.best
+    best = candidate.best
     return {
         "value": _value(candidate),
         "choice": str(candidate.choice),
-        "validation": candidate.tuned.score,
+        "validation": candidate.score,
         "test": _test(agenda, view, candidate),
         "temperature": best.get("temperature") if best else None,
         "learning_rate": best.get("learning_rate") if best else None,
-        "trainings": len(candidate.tuned.trials),
+        "trainings": len(candidate.trials),
         "key": agenda.training(view, best).key if best else None,
     }
 
@@ -325,27 +325,27 @@ def _best_of(decision: Decision) -> Sequence[Candidate]:
     """The candidates to show: of many whole choices those of the highest scores, best first."""
     if decision.axis is not None:
         return decision.candidates
-    scored = [c for c in decision.candidates if c.tuned.score is not None]
-    best = sorted(scored, key=lambda c: c.tuned.score or 0.0, reverse=True)
-    return [*best, *(c for c in decision.candidates if c.tuned.score is None)][:_MOST_SHOWN]
+    scored = [c for c in decision.candidates if c.score is not None]
+    best = sorted(scored, key=lambda c: c.score or 0.0, reverse=True)
+    return [*best, *(c for c in decision.candidates if c.score is None)][:_MOST_SHOWN]
 
 
 def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | None:
-    if candidate.tuned.best is None:
+    if candidate.best is None:
         return None
-    outcome = agenda.results[agenda.training(view, candidate.tuned.best).key]
+    outcome = agenda.results[agenda.training(view, candidate.best).key]
     return outcome.test if outcome else None
 
 
 def _why(decision: Decision) -> str:
     held, winner = decision.candidates[0], decision.winner
-    if winner.tuned.score is None:
+    if winner.score is None:
         return "no candidate has a score; the value held is kept"
     others = [c for c in decision.candidates if c is not winner]
-    scored = [c.tuned.score for c in others if c.tuned.score is not None]
+    scored = [c.score for c in others if c.score is not None]
     if not scored:
         return "the only candidate with a score"
-    margin = winner.tuned.score - max(scored)
+    margin = winner.score - max(scored)
     if margin == 0:
         held_won = winner is held and decision.axis is not None
         return "a tie keeps the value held" if held_won else "a tie keeps the earlier one"

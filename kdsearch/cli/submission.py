@@ -20,8 +20,8 @@ _THAT_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a launch does about the jobs of its study's folder."""
+class NextJob:
+    """The job that a launch joins or submits for its study's folder."""
 
     name: str
     joins: bool
@@ -33,7 +33,7 @@ def job_names(folder: str) -> str:
     return f"kdsearch-{hashlib.sha256(os.path.normpath(folder).encode()).hexdigest()[:12]}-"
 
 
-def next_step(start: str, ended: Mapping[str, bool]) -> Step:
+def next_job(start: str, ended: Mapping[str, bool]) -> NextJob:
     """Join the search of a folder that runs or waits, else submit the next.
 
     `ended` says of each of the folder's jobs, whose names begin with `start`, whether it is over.
@@ -43,8 +43,8 @@ def next_step(start: str, ended: Mapping[str, bool]) -> Step:
     }
     alive = [number for number, over in numbers.items() if not over]
     if alive:
-        return Step(f"{start}{max(alive)}", joins=True)
-    return Step(f"{start}{max(numbers, default=0) + 1}", joins=False)
+        return NextJob(f"{start}{max(alive)}", joins=True)
+    return NextJob(f"{start}{max(numbers, default=0) + 1}", joins=False)
 
 
 def is_search(name: str) -> bool:

@@ -9,7 +9,7 @@ from statistics import fmean
 from kdsearch.agenda import Agenda, CaseView, Outcome, Request, used
 from kdsearch.driver.watch import Watch
 from kdsearch.ledger import Ledger
-from kdsearch.search import LAZY_VALUES, Missing, Trial, tune
+from kdsearch.search import LAZY_VALUES, Candidate, Trial, tune
 
 _SECONDS_BETWEEN = 30.0
 """A few students more for half a minute cost less than to look after every training."""
@@ -27,7 +27,7 @@ def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
 
 
 def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
-    """The keys that may be a case's winner or its stable configuration, of the first seed."""
+    """The keys that may be a case's winner or its stable choice, of the first seed."""
     if not view.ready:
         return
     trials = agenda.students(view.case)
@@ -36,7 +36,7 @@ def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
         yield from _leading(agenda, view, [t for t in trials if t not in lazy])
         yield from _leading(agenda, view, [t for t in trials if t in lazy])
         return
-    winner = view.progress.winner.tuned.best
+    winner = view.progress.winner.best
     if winner is not None:
         yield agenda.training(view, winner).key
     if view.phase2 is None:
@@ -52,9 +52,9 @@ def _lazy(agenda: Agenda, view: CaseView) -> Collection[Trial]:
     """Trials that the traversal may never come to, which then cannot win with any score."""
     if not view.search.flips:
         return ()
-    step = tune(agenda.lazy(view), view.space, {}, fixed=LAZY_VALUES)
-    assert isinstance(step, Missing)
-    return step.trials
+    found = tune(agenda.lazy(view), view.space, {}, fixed=LAZY_VALUES)
+    assert not isinstance(found, Candidate)
+    return found.keys()
 
 
 def _leading(agenda: Agenda, view: CaseView, trials: Iterable[Trial]) -> Iterator[str]:

@@ -118,11 +118,11 @@ def _trial(
 
 
 def _stages(view: CaseView) -> Iterator[tuple[str, Choice]]:
-    """What the case compares, in the order of asking."""
+    """The choices of the case by stage, in the order of asking."""
     for decision in view.progress.decisions:
         for candidate in decision.candidates:
             yield decision.axis or COMPARES, candidate.choice
-    if (now := view.progress.comparing) is not None:
+    if (now := view.progress.pending) is not None:
         for _, choice in now.alternatives:
             yield now.axis or COMPARES, choice
     if view.phase2 is not None:

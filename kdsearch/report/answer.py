@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Stable, State
+from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison, Stable, State
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.markdown import escape, percent, score
@@ -20,7 +20,7 @@ def answer(analysis: Analysis) -> str:
 
 def _best(analysis: Analysis) -> list[str]:
     """What a study without a stable configuration found: the best of each student."""
-    best: dict[tuple[str, str], tuple[CaseResult, Evaluated]] = {}
+    best: dict[tuple[str, str], tuple[CaseResult, CandidateScores]] = {}
     for case in analysis.cases:
         winner, of = case.winner, (case.case.dataset, case.case.student)
         if winner is None or winner.validation is None:
@@ -111,7 +111,9 @@ def _how_sure(analysis: Analysis) -> list[str]:
         )
         if row.interval is not None and (low := row.interval[0]) <= 0 <= (high := row.interval[1])
     ]
-    tests = {e.test for case in analysis.cases for step in case.path for e in step.candidates}
+    tests = {
+        e.test for case in analysis.cases for decision in case.path for e in decision.candidates
+    }
     if tests <= {0.0, None}:
         found.append("every test score is 0, so that nothing was learnt")
     if len(analysis.seeds) == 1 and analysis.winner_seeds:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import (
     Analysis,
+    CandidateScores,
     CaseResult,
     Comparison,
-    Evaluated,
     Figures,
     LeftOut,
     Size,
@@ -386,10 +386,10 @@ def _standing(case: CaseResult) -> str:
 
 def _path(case: CaseResult) -> str:
     headers = ["choice", "step", "validation", "test", "τ_t", "learning rate", "trials", "won"]
-    named: list[tuple[str, Evaluated, str]] = [
-        (step.parameter, each, "yes" if position == step.winner else "")
-        for step in case.path
-        for position, each in enumerate(step.candidates)
+    named: list[tuple[str, CandidateScores, str]] = [
+        (decision.parameter, each, "yes" if position == decision.winner else "")
+        for decision in case.path
+        for position, each in enumerate(decision.candidates)
     ]
     seeds = any(each.spread is not None for _, each, _ in named)
     second = {"stable": case.stable, "lazy": case.lazy}
@@ -397,7 +397,7 @@ def _path(case: CaseResult) -> str:
     rows: list[tuple[object, ...]] = [
         (
             each.choice,
-            step,
+            parameter,
             score(each.validation),
             score(each.test) + (f" ± {score(each.spread)}" if seeds else ""),
             None if each.temperature is None else f"{each.temperature:g}",
@@ -405,7 +405,7 @@ def _path(case: CaseResult) -> str:
             each.trials,
             won,
         )
-        for step, each, won in named
+        for parameter, each, won in named
     ]
     if case.erm is not None:
         erm = case.erm

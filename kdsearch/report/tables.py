@@ -10,9 +10,9 @@ from pandas.api.types import is_numeric_dtype
 
 from kdsearch.analysis import (
     Analysis,
+    CandidateScores,
     CaseResult,
     Comparison,
-    Evaluated,
     Figures,
     LeftOut,
     UnderSeeds,
@@ -131,14 +131,14 @@ def path(analysis: Analysis) -> pd.DataFrame:
     ]
     rows = [
         _names(case)
-        | {"step": number, "parameter": step.parameter, "value": each.value}
+        | {"step": number, "parameter": decision.parameter, "value": each.value}
         | {"choice": str(each.choice), "validation": each.validation, "test": each.test}
         | {"spread": each.spread}
         | {"temperature": each.temperature, "learning_rate": each.learning_rate}
-        | {"trials": each.trials, "won": position == step.winner, "key": each.key}
+        | {"trials": each.trials, "won": position == decision.winner, "key": each.key}
         for case in analysis.cases
-        for number, step in enumerate(case.path, start=1)
-        for position, each in enumerate(step.candidates)
+        for number, decision in enumerate(case.path, start=1)
+        for position, each in enumerate(decision.candidates)
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -148,7 +148,7 @@ def _names(case: CaseResult) -> dict[str, object]:
     return asdict(names)
 
 
-def _scores(name: str, result: Evaluated | None) -> dict[str, object]:
+def _scores(name: str, result: CandidateScores | None) -> dict[str, object]:
     return {
         name: str(result.choice) if result else None,
         f"{name}_validation": result.validation if result else None,

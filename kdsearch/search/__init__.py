@@ -49,17 +49,9 @@ from kdsearch.search.stable import (
 from kdsearch.search.strategies.exhaustive import Exhaustive
 from kdsearch.search.strategies.greedy import Greedy, alternatives, rounds_after
 from kdsearch.search.strategies.random import Random
-from kdsearch.search.strategy import (
-    NOT_BEGUN,
-    Candidate,
-    Comparing,
-    Decision,
-    Progress,
-    Strategy,
-    best_of,
-)
+from kdsearch.search.strategy import NOT_BEGUN, Decision, Pending, Progress, Strategy, best_of
 from kdsearch.search.temperature import local_temperatures, middle
-from kdsearch.search.tuning import NOTHING, Missing, Scores, Tuned, best_trial, rounds, tune
+from kdsearch.search.tuning import NOTHING, Candidate, Scores, Wanted, best_trial, rounds, tune
 
 __all__ = [
     "ALPHA",
@@ -77,7 +69,6 @@ __all__ = [
     "Ce",
     "Checkpoint",
     "Choice",
-    "Comparing",
     "Decision",
     "Dkd",
     "Exhaustive",
@@ -88,9 +79,9 @@ __all__ = [
     "Jsd",
     "LabelSmoothing",
     "Labels",
-    "Missing",
     "Mse",
     "Objective",
+    "Pending",
     "Progress",
     "Random",
     "ReverseKl",
@@ -101,9 +92,9 @@ __all__ = [
     "Strategy",
     "Tied",
     "Trial",
-    "Tuned",
     "ValidationScore",
     "Value",
+    "Wanted",
     "alternatives",
     "best_of",
     "best_trial",

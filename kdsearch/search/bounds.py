@@ -26,7 +26,7 @@ from kdsearch.search.space import (
 )
 from kdsearch.search.stable import LAZY_VALUES
 from kdsearch.search.strategies.greedy import alternatives
-from kdsearch.search.tuning import NOTHING, Missing, tune
+from kdsearch.search.tuning import NOTHING, Candidate, tune
 
 TrialSet = frozenset[Trial]
 
@@ -75,7 +75,7 @@ def _of_one_checkpoint(choice: Choice) -> Choice:
 
 
 def _paths(space: Space, decided: Held) -> Iterator[frozenset[Choice]]:
-    """The choices visited on each way through the comparisons that `decided` leaves open."""
+    """The choices visited on each way through the decisions that `decided` leaves open."""
 
     def walk(place: int, held: Held, visited: frozenset[Choice]) -> Iterator[frozenset[Choice]]:
         if place == len(space.compared):
@@ -123,9 +123,9 @@ class _Counter:
         total = Bounds(fewest=0, most=0)
         for name, members in groups.items():
             if lazy and name == lazy_group:
-                step = tune(lazy, self._space, {}, fixed=LAZY_VALUES)
-                assert isinstance(step, Missing)
-                total += _group(self._space, frozenset(members), frozenset(step.trials))
+                own = tune(lazy, self._space, {}, fixed=LAZY_VALUES)
+                assert not isinstance(own, Candidate)
+                total += _group(self._space, frozenset(members), frozenset(own))
             else:  # under any values of the other axes there are as many: count them once
                 alike = frozenset(map(self._at_defaults, members))
                 total += _group(self._space, alike, frozenset())
@@ -175,8 +175,8 @@ def _possible(choice: Choice, space: Space) -> frozenset[TrialSet]:
 def _tuned_towards(choice: Choice, space: Space, best: Held) -> TrialSet:
     """The trials of `choice` when the best values, of the broad ones, are these."""
     scores: dict[Trial, ValidationScore | None] = {}
-    while isinstance(step := tune(choice, space, scores), Missing):
-        for trial in step.trials:
+    while not isinstance(found := tune(choice, space, scores), Candidate):
+        for trial in found:
             hits = sum(trial.get(name) == value for name, value in best.items())
             scores[trial] = ValidationScore(float(hits))
-    return frozenset(step.trials)
+    return frozenset(found.trials)

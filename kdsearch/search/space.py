@@ -1,7 +1,7 @@
 """What a search chooses between: axes, the space that they span, and its points.
 
 A `Choice` has a value for each axis that is compared. A `Trial` is a choice at values of the axes
-that are tuned, in canonical form: the thing that is trained, and has a validation score.
+that are tuned, in canonical form: what is trained, and has a validation score.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Space:
 
     The compared axes stand in the order in which a greedy search flips them, one of them is
     `OBJECTIVE`. The tuned ones are tuned anew under every choice. Of these `refined`, where it is
-    active, is searched in two stages: its values, which ascend, and the neighbourhood of the best.
+    active, is tuned in two rounds: its values, which ascend, and the neighbourhood of the best.
     Raises `ValueError` for an axis without values, or a refined one that cannot be.
     """
 

@@ -1,4 +1,4 @@
-"""The configuration that is stable everywhere, and the lazy baseline (§4, Table 3 and Fig. 3)."""
+"""The choice that is stable everywhere, and the lazy baseline (§4, Table 3 and Fig. 3)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reward:
     worse: int
     equal: int
     unscored: int
-    """Comparisons left out since one side, or both, has no score."""
+    """Cases left out since one side, or both, has no score."""
 
     @property
     def reward(self) -> int:
@@ -41,12 +41,12 @@ def rewards(searches: Sequence[Progress], axes: Iterable[str]) -> tuple[Reward, 
     """The reward of each alternative to a default, over the decisions that exist."""
     found = []
     for axis in axes:
-        decisions = [c for s in searches if (c := s.decision(axis)) is not None]
+        decisions = [d for s in searches if (d := s.decision(axis)) is not None]
         pairs: dict[tuple[Value, Value], list[int | None]] = {}
         for decision in decisions:
             default = decision.candidates[0]
             for alternative in decision.candidates[1:]:
-                a, b = alternative.tuned.score, default.tuned.score
+                a, b = alternative.score, default.score
                 sign = None if a is None or b is None else (a > b) - (a < b)
                 pairs.setdefault((default.value, alternative.value), []).append(sign)
         found += [

@@ -1,35 +1,25 @@
 """How a search walks a space: pure functions of it and of validation scores.
 
-What they compared is all that is known of them outside: `Progress`.
+What they decided is all that is known of them outside: `Progress`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kdsearch.search.space import Choice, Space, Trial, Value
-from kdsearch.search.tuning import Missing, Scores, Tuned, tune
+from kdsearch.search.tuning import Candidate, Scores, Wanted, tune
 
 Alternatives = tuple[tuple[Value, Choice], ...]
 """What is compared: values of an axis, or nothing, and the choices that they stand for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A value that was considered, and the choice it stands for, tuned."""
-
-    value: Value
-    """Of the axis; None where whole choices are compared."""
-    choice: Choice
-    tuned: Tuned
-
-
-@dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Candidates that are fully scored. The first is what was held before."""
+    """Candidates, of which the first is what was held before, and the winner."""
 
     axis: str | None
     """What they differ in; None where whole choices are compared."""
@@ -38,8 +28,8 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparing:
-    """A comparison that lacks scores."""
+class Pending:
+    """A decision that lacks scores."""
 
     axis: str | None
     alternatives: Alternatives
@@ -50,15 +40,15 @@ class Progress:
     """How far a search has come."""
 
     decisions: tuple[Decision, ...]
-    comparing: Comparing | None = None
-    """What lacks scores; None once the search is finished."""
-    wanted: Mapping[Trial, int] = field(default_factory=dict)
-    """What it lacks, with how many rounds of trials follow from it on to the search's end."""
+    pending: Pending | None = None
+    """The decision that comes next; None once the search is finished."""
+    wanted: Wanted = field(default_factory=dict)
+    """What it lacks, with the rounds of trials that follow to the search's end."""
 
     @property
     def finished(self) -> bool:
-        """Whether everything is compared."""
-        return self.comparing is None
+        """Whether everything is decided."""
+        return self.pending is None
 
     @property
     def winner(self) -> Candidate:
@@ -76,10 +66,10 @@ class Progress:
 
     def decision(self, axis: str) -> Decision | None:
         """That of an axis, or None where it does not exist (yet)."""
-        return next((c for c in self.decisions if c.axis == axis), None)
+        return next((each for each in self.decisions if each.axis == axis), None)
 
 
-NOT_BEGUN = Progress(decisions=(), comparing=Comparing(axis=None, alternatives=()))
+NOT_BEGUN = Progress(decisions=(), pending=Pending(axis=None, alternatives=()))
 """Of a search that nothing is known of yet."""
 
 
@@ -106,24 +96,24 @@ class Strategy(ABC):
         """
 
 
-def compare(
+def decide(
     space: Space, scores: Scores, axis: str | None, alternatives: Alternatives
-) -> Decision | Missing:
+) -> Decision | Wanted:
     """Tune each alternative, and choose the best: ties keep the earlier one, as held before.
 
     No score loses to any score.
     """
     candidates: list[Candidate] = []
-    missing: dict[Trial, int] = {}
+    wanted: dict[Trial, int] = {}
     for value, choice in alternatives:
-        tuned = tune(choice, space, scores)
-        if isinstance(tuned, Tuned):
-            candidates.append(Candidate(value=value, choice=choice, tuned=tuned))
+        found = tune(choice, space, scores)
+        if isinstance(found, Candidate):
+            candidates.append(replace(found, value=value))
             continue
-        for trial, left in tuned.trials.items():
-            missing[trial] = max(missing.get(trial, 0), left)
-    if missing:
-        return Missing(trials=missing)
+        for trial, left in found.items():
+            wanted[trial] = max(wanted.get(trial, 0), left)
+    if wanted:
+        return wanted
     return Decision(axis=axis, candidates=tuple(candidates), winner=best_of(candidates))
 
 
@@ -131,7 +121,7 @@ def best_of(candidates: list[Candidate]) -> Candidate:
     """The candidate of the highest score, the earlier one of equals."""
     winner = candidates[0]
     for candidate in candidates[1:]:
-        score, best = candidate.tuned.score, winner.tuned.score
+        score, best = candidate.score, winner.score
         if score is not None and (best is None or score > best):
             winner = candidate
     return winner

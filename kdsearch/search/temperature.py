@@ -1,4 +1,4 @@
-"""The two-stage search of the teacher's temperature (§2): broad values, then a neighbourhood."""
+"""The two rounds of the teacher's temperature (§2): broad values, then a neighbourhood."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluating a choice: what is not compared (τ_t, the learning rate) is tuned (§3, step 1)."""
+"""Tuning a choice, over what is not compared: τ_t and the learning rate (§3, step 1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
-from kdsearch.search.space import Choice, Held, Inner, Space, Trial, ValidationScore
+from kdsearch.search.space import Choice, Held, Inner, Space, Trial, ValidationScore, Value
 from kdsearch.search.temperature import local_temperatures, middle
 
 Scores = Mapping[Trial, ValidationScore | None]
@@ -16,42 +16,54 @@ Scores = Mapping[Trial, ValidationScore | None]
 NOTHING: Held = MappingProxyType({})
 
 
+Wanted = Mapping[Trial, int]
+"""Trials whose scores are needed before anything else can be said.
+
+Each with how many rounds of trials follow one another from it on, itself included.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Missing:
-    """Trials whose scores are needed before anything else can be said."""
+class Candidate:
+    """A choice after its tuning."""
 
-    trials: Mapping[Trial, int]
-    """Each with how many rounds of trials follow one another from it on, itself included."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """A choice after its tuning. `best` is None when no trial of it has a score."""
-
+    choice: Choice
+    value: Value = None
+    """Of the axis that is decided on; None where whole choices are compared."""
     trials: tuple[Trial, ...]
     best: Trial | None
+    """The trial of the highest score; None where none has one."""
     score: ValidationScore | None
+    """Its score."""
+
+    @classmethod
+    def of(cls, choice: Choice, trials: Iterable[Trial], scores: Scores) -> Candidate:
+        """The candidate of trials that are all known."""
+        known = tuple(trials)
+        best = best_trial(known, scores)
+        return cls(choice=choice, trials=known, best=best, score=scores[best] if best else None)
 
 
-def tune(choice: Choice, space: Space, scores: Scores, *, fixed: Held = NOTHING) -> Missing | Tuned:
+def tune(
+    choice: Choice, space: Space, scores: Scores, *, fixed: Held = NOTHING
+) -> Candidate | Wanted:
     """Tune the axes that are active under `choice`, as far as `scores` reach.
 
     The values of axes in `fixed` are kept: the lazy baseline has a temperature. A round without
     any score ends the tuning: nothing says where the next round should look.
     """
-    tried: list[Trial] = []
+    known: dict[Trial, None] = {}
     count = rounds(choice, space, fixed=fixed)
     for index in range(count):
-        best = best_trial(tried, scores)
+        best = best_trial(known, scores)
         if index and best is None:
             break
         trials = _round(index, choice, space, best, fixed)
         missing = tuple(trial for trial in trials if trial not in scores)
         if missing:
-            return Missing(trials=dict.fromkeys(missing, count - index))
-        tried += [trial for trial in trials if trial not in tried]
-    best = best_trial(tried, scores)
-    return Tuned(trials=tuple(tried), best=best, score=scores[best] if best else None)
+            return dict.fromkeys(missing, count - index)
+        known |= dict.fromkeys(trials)
+    return Candidate.of(choice, known, scores)
 
 
 def rounds(choice: Choice, space: Space, *, fixed: Held = NOTHING) -> int:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from kdsearch.agenda import COMPARES, FAILURES, Agenda, Attempt, Outcome, used
-from kdsearch.analysis import Analysis, CaseResult, Comparison, Evaluated, Figures
+from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison, Figures
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
@@ -169,24 +169,24 @@ def _row(row: Comparison) -> dict[str, Any]:
 def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     """What the charts of a test case show; numbers have six digits at most."""
     second = {"stable": case.stable, "lazy": case.lazy}
-    evaluated = {str(e.choice): e for step in case.path for e in step.candidates}
+    compared = {str(e.choice): e for decision in case.path for e in decision.candidates}
     others = {f"{name}: {e.choice}": e for name, e in second.items() if e is not None}
-    runs = {name: e.key for name, e in (evaluated | others).items()}
+    runs = {name: e.key for name, e in (compared | others).items()}
     if case.erm is not None:
         runs["no teacher (ERM)"] = case.erm.key
     return {
         "path": [
             {
-                "stage": step.parameter.replace("_", " ") or COMPARES,
-                "winner": step.winner,
+                "stage": decision.parameter.replace("_", " ") or COMPARES,
+                "winner": decision.winner,
                 "candidates": [
                     [each.value, _short(each.validation), _short(each.test), _short(each.spread)]
-                    for each in step.candidates
+                    for each in decision.candidates
                 ],
             }
-            for step in case.path
+            for decision in case.path
         ],
-        "tried": [_tried(name, each) for name, each in (evaluated | others).items()],
+        "choices": [_trials(name, each) for name, each in (compared | others).items()],
         "runs": [
             {"name": name, "epochs": _epochs(agenda.results[key])}
             for name, key in runs.items()
@@ -195,10 +195,10 @@ def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     }
 
 
-def _tried(name: str, evaluated: Evaluated) -> dict[str, Any]:
+def _trials(name: str, candidate: CandidateScores) -> dict[str, Any]:
     trials = [
         [each.temperature, each.learning_rate, _short(each.validation), _short(each.test)]
-        for each in evaluated.tried
+        for each in candidate.tried
     ]
     return {"name": name, "trials": trials}
 

@@ -86,7 +86,7 @@ function drawPath(element, found) {
 
 function drawCurves(element, found, column, title, dtick = null) {
   const traces = [];
-  found.tried.forEach((choice, i) => {
+  found.choices.forEach((choice, i) => {
     const best = new Map(); // of a value, the best validation score at any value of the other one
     choice.trials.filter((t) => t[column] !== null && t[2] !== null).forEach((t) => {
       best.set(t[column], Math.max(best.get(t[column]) ?? -Infinity, t[2]));

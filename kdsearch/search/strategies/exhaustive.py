@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdsearch.search.space import Space
-from kdsearch.search.strategy import Comparing, Decision, Progress, Strategy, compare
+from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, decide
 from kdsearch.search.tuning import Scores
 
 
@@ -16,8 +16,8 @@ class Exhaustive(Strategy, name="exhaustive"):
     def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""
         every = tuple((None, choice) for choice in space.choices())
-        step = compare(space, scores, None, every)
-        if isinstance(step, Decision):
-            return Progress(decisions=(step,))
-        comparing = Comparing(axis=None, alternatives=every)
-        return Progress(decisions=(), comparing=comparing, wanted=step.trials)
+        found = decide(space, scores, None, every)
+        if isinstance(found, Decision):
+            return Progress(decisions=(found,))
+        pending = Pending(axis=None, alternatives=every)
+        return Progress(decisions=(), pending=pending, wanted=found)

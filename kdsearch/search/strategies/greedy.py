@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from kdsearch.search.space import OBJECTIVE, Axis, Held, Space, is_active
 from kdsearch.search.strategy import (
     Alternatives,
-    Comparing,
     Decision,
+    Pending,
     Progress,
     Strategy,
-    compare,
+    decide,
 )
 from kdsearch.search.tuning import Scores, rounds
 
@@ -21,7 +21,7 @@ class Greedy(Strategy, name="greedy"):
     """Flips the axes in their order; each keeps the value that won.
 
     An axis of one value, and one that is inactive under what is held, is passed over. The last
-    (the paper's α) is always compared, so that a space of one point is evaluated too.
+    (the paper's α) is always decided on, so that a space of one choice is tuned too.
     """
 
     flips = True
@@ -31,19 +31,19 @@ class Greedy(Strategy, name="greedy"):
         held = space.defaults()
         done: list[Decision] = []
         for axis in space.compared:
-            found = alternatives(space, held, axis)
-            if not found:
+            options = alternatives(space, held, axis)
+            if not options:
                 continue
-            step = compare(space, scores, axis.name, found)
-            if not isinstance(step, Decision):
+            found = decide(space, scores, axis.name, options)
+            if not isinstance(found, Decision):
                 later = rounds_after(space, held, axis)
                 return Progress(
                     decisions=tuple(done),
-                    comparing=Comparing(axis=axis.name, alternatives=found),
-                    wanted={trial: left + later for trial, left in step.trials.items()},
+                    pending=Pending(axis=axis.name, alternatives=options),
+                    wanted={trial: left + later for trial, left in found.items()},
                 )
-            done.append(step)
-            held = {**held, axis.name: step.winner.value}
+            done.append(found)
+            held = {**held, axis.name: found.winner.value}
         return Progress(decisions=tuple(done))
 
 
@@ -56,7 +56,7 @@ def alternatives(space: Space, held: Held, axis: Axis) -> Alternatives:
 
 
 def rounds_after(space: Space, held: Held, axis: Axis) -> int:
-    """How many rounds of trials follow the comparison of `axis`, if what is held stays.
+    """How many rounds of trials follow the decision on `axis`, if what is held stays.
 
     What is held was tuned before; its alternatives are tuned side by side.
     """

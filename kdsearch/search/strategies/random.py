@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from kdsearch.search.space import Choice, Space, Trial
-from kdsearch.search.strategy import Candidate, Comparing, Decision, Progress, Strategy, best_of
-from kdsearch.search.tuning import Scores, Tuned, best_trial
+from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, best_of
+from kdsearch.search.tuning import Candidate, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,9 @@ class Random(Strategy, name="random"):
             drawn[choice].append(trial)
         missing = [t for trials in drawn.values() for t in trials if t not in scores]
         if missing:
-            comparing = Comparing(axis=None, alternatives=tuple((None, c) for c in drawn))
-            wanted = dict.fromkeys(missing, 1)
-            return Progress(decisions=(), comparing=comparing, wanted=wanted)
-        candidates = []
-        for choice, trials in drawn.items():
-            best = best_trial(trials, scores)
-            tuned = Tuned(trials=tuple(trials), best=best, score=scores[best] if best else None)
-            candidates.append(Candidate(value=None, choice=choice, tuned=tuned))
+            pending = Pending(axis=None, alternatives=tuple((None, c) for c in drawn))
+            return Progress(decisions=(), pending=pending, wanted=dict.fromkeys(missing, 1))
+        candidates = [Candidate.of(choice, trials, scores) for choice, trials in drawn.items()]
         winner = best_of(candidates)
         decision = Decision(axis=None, candidates=tuple(candidates), winner=winner)
         return Progress(decisions=(decision,))
