@@ -63,7 +63,7 @@ class Before(Simulation):
         return walk.start()
 
     def with_stable(self, walk: Walk, values: Held) -> Wanted:
-        """The stable choice and the lazy baseline."""
+        """The stable configuration and the lazy baseline."""
         return {**walk.lazy(), **walk.stable(values)}
 
 

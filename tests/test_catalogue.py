@@ -89,7 +89,7 @@ def test_an_entry_fits_its_task(name: str) -> None:
     assert len(set(entry.labels)) == len(entry.labels)
     assert bool(entry.labels) == (entry.task in ("classification", "ner") and name != "klue3")
     assert (entry.languages is not None) == (entry.task == "translation")
-    assert (entry.units == 1) == (entry.task == "classification")
+    assert (entry.output_rows == 1) == (entry.task == "classification")
     assert set(entry.rows) == set(SPLITS)
     assert entry.note
 

@@ -245,7 +245,7 @@ def test_whatever_the_rows_hold_nothing_but_an_input_error_comes_of_it(
         for row in parse(task, *rows, labelled=labelled):
             assert not labelled or row[SPECS[task].gold] is not None
             json.dumps(row, ensure_ascii=False).encode()
-            assert SPECS[task].units(row, False) > 0
+            assert SPECS[task].output_rows(row, False) > 0
 
 
 PINNED: list[tuple[str, dict[str, Any], list[tuple[Any, Any]], str]] = [

@@ -70,11 +70,11 @@ def made_up(seed: int, levels: int = 1000) -> object:
     return lambda trial: round(uniform(seed, trial) * levels) / levels
 
 
-# -- configurations ----------------------------------------------------------------------------
+# -- trials ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("best", PAPER.values("temperature"))
-def test_the_papers_grid_has_440_configurations_whatever_broad_temperature_is_best(
+def test_the_papers_grid_has_440_trials_at_one_learning_rate_whatever_broad_temperature_is_best(
     best: float,
 ) -> None:
     every = {t for choice in PAPER.choices() for t in PAPER.trials(choice, best)}

@@ -155,7 +155,7 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
         ({**GRID, "smoothing": [0.1]}, "smoothing: ce has no such parameter; remove it"),
         (
             {**GRID, "temperature": {"broad": [1, 2]}},
-            "temperature: exhaustive has no second stage; list the values: [1, 4]",
+            "temperature: exhaustive has no second round; list the values: [1, 4]",
         ),
         ({**GRID, "strategy": "random"}, "trials: random needs it"),
         ({**GRID, "inner": "coordinate"}, "inner: exhaustive has none; remove it"),

@@ -195,7 +195,7 @@ class Agenda:
         return rewards([v.progress for v in finished], axes)
 
     def stable(self, search: str | None = None) -> Held | None:
-        """Where the stable choice leaves the default; None before the second phase."""
+        """Where the stable configuration leaves the default; None before the second phase."""
         self.views()
         return self._stable.get(search)
 

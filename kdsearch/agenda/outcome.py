@@ -69,7 +69,7 @@ class Cost(Finite):
     bytes_written: _Count = 0
     """Of checkpoints or outputs kept on disk."""
     examples_per_second: Annotated[float, Field(ge=0, le=1e18)] | None = None
-    """Of a model that scored the test split: rows there, over the time that scoring them took."""
+    """Of a model that scored the test split: its examples over the time that scoring them took."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of what it ran on, such as torch; `device` says on which GPU."""
 

@@ -148,7 +148,7 @@ class Walk:
         return {} if isinstance(found, Candidate) else found
 
     def stable(self, values: Held) -> Wanted:
-        """The stable choice, once every case is traversed."""
+        """The stable configuration, once every case is traversed."""
         branch = _Branch(choice=stable_choice(self.space, values))
         self._steps, self.finished = iter([[branch]]), False
         return self.start()
@@ -232,7 +232,7 @@ class Simulation:
         self._chose: set[int] = set()
         """The walks whose choices are asked for under further seeds, by their identity."""
         self._stable: set[str | None] = set()
-        """The searches whose stable choices are asked for."""
+        """The searches whose stable configurations are asked for."""
 
     def run(self) -> Simulated:
         """Run it to its end."""

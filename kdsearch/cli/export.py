@@ -108,7 +108,7 @@ def _case(agenda: Agenda, name: str) -> CaseView:
 
 
 def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTraining, Outcome]:
-    """The best trial of what the traversal chose, or of the stable choice, under the first seed."""
+    """The best trial of what was chosen, or of the stable configuration, under the first seed."""
     candidate: Candidate | None = None
     if stable and not view.search.flips:
         what = f"has no stable configuration: {view.search.strategy} flips nothing"

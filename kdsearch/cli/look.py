@@ -90,7 +90,7 @@ def explain(
     as_json: Json = False,
     address: Dashboard = None,
 ) -> None:
-    """Show why each value won: the stages of a test case with every candidate's score."""
+    """Show why each value won: the decisions of a test case with every candidate's score."""
     if address is not None:
         named = [case] if case else []
         run_there(address, "explain", folder, *named, *["--json"] * as_json)

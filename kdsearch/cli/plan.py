@@ -39,11 +39,11 @@ from kdsearch.study import (
     label_count,
     load_study,
     nested_epochs,
+    output_rows_per_row,
     readable_size,
     search_of,
     task_of,
     test_cases,
-    units_per_row,
 )
 
 Durations = Mapping[TestCase, Mapping[Role, float]]
@@ -225,16 +225,16 @@ def _cache(study: Study, resolved: Resolved | None, counts: Counts) -> dict[str,
     """A teacher's trainings on a data set, and its outputs that are kept."""
     case = counts.case
     dataset, teacher = study.datasets[case.dataset], study.teachers[case.taught]
-    units = units_per_row(case.dataset, dataset)
+    per_row = output_rows_per_row(case.dataset, dataset)
     taken: int | None = None
     if resolved is not None:
         taken = cached_bytes(resolved, case)
-    elif (rows := known_rows(case.dataset, dataset)) is not None and units is not None:
+    elif (rows := known_rows(case.dataset, dataset)) is not None and per_row is not None:
         every, names = sum(rows.values()), checkpoint_models(study, teacher)
         task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
         settings = effective_settings(study, case, "outputs")
         models = (study.models[name] for name in names)
-        taken = sum(cache_bytes(settings, task, each, every * units, labels) for each in models)
+        taken = sum(cache_bytes(settings, task, each, every * per_row, labels) for each in models)
     return {
         "dataset": case.dataset,
         "teacher": case.teacher,

@@ -213,26 +213,25 @@ def _line(text: str) -> Text:
 
 
 @dataclass(frozen=True)
-class _Either:
-    """A table where it fits in, else another, whose first column has half of the width at most."""
+class _FirstThatFits:
+    """The first table that fits in; else the last, its first column at half the width at most."""
 
-    wide: Table
-    narrow: Table
+    tables: tuple[Table, ...]
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         boundless = options.update(max_width=10 * _WIDTH)
-        if Measurement.get(console, boundless, self.wide).maximum <= options.max_width:
-            yield self.wide
-            return
-        self.narrow.columns[0].max_width = options.max_width // 2
-        needed = Measurement.get(console, boundless, self.narrow).maximum
-        self.narrow.expand = needed > options.max_width  # which has `_rest` give way
-        yield self.narrow
+        for table in self.tables:
+            if Measurement.get(console, boundless, table).maximum <= options.max_width:
+                yield table
+                return
+        table.columns[0].max_width = options.max_width // 2
+        table.expand = Measurement.get(console, boundless, table).maximum > options.max_width
+        yield table  # in which `_rest` gives way
 
 
-def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
+def _cases(facts: Facts, rows: Sequence[Facts]) -> RenderableType:
     """With a column for each stage; where that is too wide, with one for those at work."""
     stages = list(dict.fromkeys(stage for each in facts["cases"] for stage in each["stages"]))
     wide = Table("test case", "students", "best", *map(_heading, stages), **_PLAIN)
@@ -245,7 +244,7 @@ def _cases(facts: Facts, rows: Sequence[Facts]) -> _Either:
         wide.add_row(row["case"], students, best, *(known.get(stage, "") for stage in stages))
         at_work = [f"{_heading(s)} {v}" for s, v in known.items() if v.endswith((_RUN, _WAIT))]
         narrow.add_row(row["case"], students, best, "; ".join(at_work) or row["stage"])
-    return _Either(wide, narrow)
+    return _FirstThatFits((wide, narrow))
 
 
 def _rest(heading: str) -> Column:
@@ -279,7 +278,7 @@ def _slots(facts: Facts, most: int | None = None) -> RenderableType:
     if rest:
         busy = sum(slot["run"] is not None for slot in rest)
         table.add_row("…", "", f"{count(len(rest), 'more slot')}, {busy} busy", "")
-    return table if most is None else _Either(table, table)
+    return table if most is None else _FirstThatFits((table,))
 
 
 def _number(slot: str) -> tuple[int, str]:

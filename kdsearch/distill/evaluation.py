@@ -33,7 +33,7 @@ class Evaluation:
     measures: dict[str, float]
     """By name; see `measures`."""
     examples_per_second: float
-    """Rows over the time from the first batch to the last prediction, decoding included."""
+    """Examples over the time from the first batch to the last prediction, decoding included."""
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def evaluate(
     parts: int = 1,
     teacher: CachedOutputs | None = None,
 ) -> Evaluation:
-    """Score and measure a model on a split whose rows all have labels.
+    """Score and measure a model on a split whose examples all have labels.
 
     `teacher` are a teacher's outputs there. `order`, `parts`: see `predict`.
     """

@@ -27,7 +27,7 @@ def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
 
 
 def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
-    """The keys that may be a case's winner or its stable choice, of the first seed."""
+    """The keys that may be a case's winner or its stable configuration, of the first seed."""
     if not view.ready:
         return
     trials = agenda.students(view.case)

@@ -125,11 +125,11 @@ def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
             "them; of a row, the median over its cases. A difference smaller than that is noise."
         )
     elif winner_seeds:
-        text = f"The search has one run per configuration, under the seed {seeds[0]}."
+        text = f"The search has one training per trial, under the seed {seeds[0]}."
     else:
         text = (
-            f"The seed is {seeds[0]}. There is one run per configuration, so nothing tells how far "
-            "two runs lie apart; `seeds: [0, 1, 2]` in the study would."
+            f"The seed is {seeds[0]}. There is one training per trial, so nothing tells how far "
+            "two trainings lie apart; `seeds: [0, 1, 2]` in the study would."
         )
     if winner_seeds:
         text += (
@@ -185,8 +185,8 @@ def _figures(found: Figures) -> list[str]:
 def _figure_1(found: Figures) -> list[str]:
     return [
         "## The cost of a bad choice (Figure 1)",
-        "Candidates are the choices evaluated at the default α and the one of the best α by "
-        "validation; best and worst are by test score. Only part of the grid is evaluated, so "
+        "Candidates are the choices compared at the default α and the one of the best α by "
+        "validation; best and worst are by test score. Only part of the grid is trained, so "
         "the true cost may be higher. No gain here can be below 0, so that p says nothing.",
         *_comparisons(found.figure_1),
     ]
@@ -228,7 +228,7 @@ def _equal(figures: Figures) -> list[str]:
         return []
     return [
         f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
-        f"{found.same_student_temperature} both sides of the τ_s flip are one configuration "
+        f"{found.same_student_temperature} both sides of the τ_s flip are one trial "
         "(τ_t = 1 won on both)."
     ]
 
@@ -373,7 +373,7 @@ def _standing(case: CaseResult) -> str:
     if case.winner is not None:
         text += f" Its search chose **{escape(case.winner.choice)}**."
         if case.winner.validation is None:
-            text += " No candidate of its last stage has a score."
+            text += " No candidate of its last decision has a score."
     if under := sentence(case.winner_under_seeds):
         text += f" {under}"
     if case.best_on_test is not None:

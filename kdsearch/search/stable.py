@@ -77,7 +77,7 @@ def stable_values(found: Iterable[Reward]) -> dict[str, Value]:
 
 
 def stable_choice(space: Space, values: Held) -> Choice:
-    """The stable choice in `space`, which may lack a value (a teacher of one checkpoint)."""
+    """The stable configuration in `space`, which may lack a value (a teacher of one checkpoint)."""
     known = {axis: value for axis, value in values.items() if axis in space.names}
     there = {axis: value for axis, value in known.items() if value in space.values(axis)}
     return space.choice(space.defaults() | there)

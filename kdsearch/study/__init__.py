@@ -45,10 +45,10 @@ from kdsearch.study.rows import (
     digest_rows,
     known_rows,
     label_count,
+    output_rows_per_row,
     read_dataset,
     source_paths,
     task_of,
-    units_per_row,
 )
 from kdsearch.study.schema import (
     ERM,
@@ -135,6 +135,7 @@ __all__ = [
     "load_study",
     "named_layers",
     "nested_epochs",
+    "output_rows_per_row",
     "parse_study",
     "passed_weights",
     "place_of",
@@ -157,6 +158,5 @@ __all__ = [
     "teacher_of",
     "test_cases",
     "travelling_files",
-    "units_per_row",
     "weight_files",
 ]

@@ -44,8 +44,8 @@ class Entry:
     """By split. One without an entry is cut off train; none at all: bring your own files."""
     cut: Mapping[str, int] = field(default_factory=dict)
     """How many rows the study's seed draws from train for a split without parts."""
-    units: float
-    """Mean scored units per row, an estimate for the size of the teachers' outputs: words of ner,
+    output_rows: float
+    """Of a teacher's outputs, the mean per row of data; an estimate for their size: words of ner,
     tokens of qa's context, tokens of a translation."""
     label_count: int | None = None
     """Where `labels` does not say it."""
@@ -187,7 +187,7 @@ CATALOGUE = {
         metric="f1",
         rows={"train": 3_668, "validation": 408, "test": 1_725},
         parts={split: _glue("mrpc", split) for split in ("train", "validation", "test")},
-        units=1,
+        output_rows=1,
         note="GLUE's splits.",
     ),
     # Williams et al. 2018, as in GLUE.
@@ -201,7 +201,7 @@ CATALOGUE = {
         rows={"train": 382_887, "validation": 9_815, "test": 9_815},
         parts={"train": _glue("mnli", "train"), "test": _glue("mnli", "validation_matched")},
         cut={"validation": 9_815},
-        units=1,
+        output_rows=1,
         note="Validation is cut off GLUE's train; test is GLUE's matched validation.",
     ),
     # Wang et al. 2019 (GLUE), made of SQuAD.
@@ -215,7 +215,7 @@ CATALOGUE = {
         rows={"train": 99_743, "validation": 5_000, "test": 5_463},
         parts={"train": _glue("qnli", "train"), "test": _glue("qnli", "validation")},
         cut={"validation": 5_000},
-        units=1,
+        output_rows=1,
         note="Validation is cut off GLUE's train; test is GLUE's validation.",
     ),
     # Socher et al. 2013, as in GLUE.
@@ -229,7 +229,7 @@ CATALOGUE = {
         rows={"train": 65_549, "validation": 872, "test": 1_800},
         parts={"train": _glue("sst2", "train"), "validation": _glue("sst2", "validation")},
         cut={"test": 1_800},
-        units=1,
+        output_rows=1,
         note="Validation is GLUE's; test is cut off GLUE's train, parts of whose phrases stay in "
         "train.",
     ),
@@ -243,7 +243,7 @@ CATALOGUE = {
         metric="f1",
         rows={"train": 345_807, "validation": 14_000, "test": 14_000},
         parts={split: _paws_x(split) for split in ("train", "validation", "test")},
-        units=1,
+        output_rows=1,
         note="The official splits of the seven languages together.",
     ),
     # Conneau et al. 2018; train is MNLI's.
@@ -260,7 +260,7 @@ CATALOGUE = {
             "validation": _xnli("validation", _XNLI),
             "test": _xnli("test", _XNLI),
         },
-        units=1,
+        output_rows=1,
         note="Train is English; validation and test are all fifteen languages.",
     ),
     # Rajpurkar et al. 2016, in the form of MRQA 2019; so once converted:
@@ -274,7 +274,7 @@ CATALOGUE = {
         rows={"train": 76_081, "validation": 10_507, "test": 10_507},
         parts={"train": _mrqa("SQuAD", "train"), "test": _mrqa("SQuAD", "validation")},
         cut={"validation": 10_507},
-        units=165,
+        output_rows=165,
         note="SQuAD 1.1 as in MRQA 2019: validation is cut off its train; test is its dev.",
     ),
     # Kwiatkowski et al. 2019, in the form of MRQA 2019; so once converted:
@@ -291,7 +291,7 @@ CATALOGUE = {
             "test": _mrqa("NaturalQuestionsShort", "validation"),
         },
         cut={"validation": 12_836},
-        units=200,
+        output_rows=200,
         note="The short answers as in MRQA 2019: validation is cut off its train; test is its dev.",
     ),
     # Lewis et al. 2020.
@@ -309,7 +309,7 @@ CATALOGUE = {
             "test": _mlqa("test"),
         },
         limit={"train": 76_081},
-        units=190,
+        output_rows=190,
         note="Train is as many rows of MRQA's SQuAD as squad trains on; validation and test are "
         "MLQA's, with question and context in the same language, of all seven languages. The "
         "published counts include pairs of two languages; which of them is not stated.",
@@ -325,7 +325,7 @@ CATALOGUE = {
         rows={"train": 44_896, "validation": 4_985, "test": 5_077},
         parts={"train": _tydiqa("train"), "test": _tydiqa("validation")},
         cut={"validation": 4_985},
-        units=250,
+        output_rows=250,
         note="The gold passages of the nine languages: validation is cut off train; test is the "
         "official validation. Offsets that miss their answer are corrected.",
     ),
@@ -339,7 +339,7 @@ CATALOGUE = {
         metric="f1",
         rows={"train": 39_115, "validation": 8_275, "test": 10_395},
         parts={split: _conll(split) for split in ("train", "validation", "test")},
-        units=18,
+        output_rows=18,
         note="CoNLL-2003's English with CoNLL-2002's Spanish and Dutch. The published counts "
         "include the lines between documents; these do not.",
     ),
@@ -363,7 +363,7 @@ CATALOGUE = {
             split: (_export("tner/ontonotes5", "ontonotes5", split),)
             for split in ("train", "validation", "test")
         },
-        units=18,
+        output_rows=18,
         note="OntoNotes 5 as in T-NER, English: 59,924 / 8,528 / 8,262 rows. How the published "
         "splits were made is not stated; bring them as files to compare numbers.",
     ),
@@ -376,7 +376,7 @@ CATALOGUE = {
         metric="f1",
         rows={"train": 12_467, "validation": 8_785, "test": 10_816},
         parts={},
-        units=20,
+        output_rows=20,
         label_count=103,
         note='Each line {"tokens": ["Anna", "sings"], "ner_tags": ["B-PERSON", "O"]}, with tags '
         "in IOB2; the labels are those that occur.",
@@ -390,7 +390,7 @@ CATALOGUE = {
         metric="bleu",
         rows={"train": 4_490_021, "validation": 2_168, "test": 2_998},
         parts={split: _wmt16("de-en", split) for split in ("train", "validation", "test")},
-        units=27,
+        output_rows=27,
         languages=("de_DE", "en_XX"),
         limit={"train": 500_000},
         note="Validation is newstest2015, test newstest2016; 500,000 pairs of train are drawn. The "
@@ -405,7 +405,7 @@ CATALOGUE = {
         metric="bleu",
         rows={"train": 596_163, "validation": 1_998, "test": 1_996},
         parts={split: _wmt16("ro-en", split) for split in ("train", "validation", "test")},
-        units=28,
+        output_rows=28,
         languages=("ro_RO", "en_XX"),
         limit={"train": 100_000},
         note="Validation is newsdev2016, test newstest2016; 100,000 pairs of train are drawn. The "

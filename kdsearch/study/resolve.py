@@ -89,7 +89,7 @@ def _resolve_dataset(
             digest=digest_rows(rows),
             rows=len(rows),
             unlabelled=sum(row[spec.gold] is None for row in rows),
-            units=round(sum(spec.units(row, columns.unanswerable) for row in rows)),
+            units=round(sum(spec.output_rows(row, columns.unanswerable) for row in rows)),
         )
         store(splits[split].digest, rows)
     return ResolvedDataset(

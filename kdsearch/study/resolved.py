@@ -29,7 +29,7 @@ class ResolvedSplit(Record):
     unlabelled: int = 0
     """Rows of the training split without a gold label; only a teacher can say what they are."""
     units: int = 0
-    """About how many rows a teacher's outputs on the split have."""
+    """About how many rows of a teacher's outputs there are; the name is older than the word."""
 
 
 class ResolvedDataset(Record):

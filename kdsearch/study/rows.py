@@ -368,11 +368,11 @@ def known_rows(name: str, dataset: Dataset) -> dict[str, int] | None:
     return {split: min(counts[split], limits[split] or counts[split]) for split in SPLITS}
 
 
-def units_per_row(name: str, dataset: Dataset) -> float | None:
-    """About how many scored units a row has, as far as that is known without reading any."""
+def output_rows_per_row(name: str, dataset: Dataset) -> float | None:
+    """About how many rows of outputs a row of data has, where that is known without reading any."""
     if dataset.grammar is not None:
         return 1.0 if task_of(name, dataset) == "classification" else 16.0
-    return CATALOGUE[dataset.catalogue or name].units if dataset.files is None else None
+    return CATALOGUE[dataset.catalogue or name].output_rows if dataset.files is None else None
 
 
 def label_count(name: str, dataset: Dataset) -> int:

@@ -477,7 +477,7 @@ class Study(Section):
 
     @property
     def student_seeds(self) -> tuple[int, ...]:
-        """The seeds that each configuration is trained under."""
+        """The seeds that each trial is trained under."""
         return self.seeds or (self.seed,)
 
     @property

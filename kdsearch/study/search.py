@@ -58,7 +58,7 @@ _LARGEST_GREEDY = 5_000
 
 
 class Temperature(Section):
-    """τ_t of the first stage; the second adds four values around the best."""
+    """τ_t of the first round; the second adds four values around the best."""
 
     broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2, max_length=16)] = (
         1.0,
@@ -142,7 +142,7 @@ class Search(Section):
     order: tuple[str, ...] = _ORDERED
     """In which a greedy search flips its axes; α comes last, what is not named before it."""
     temperature: Temperature | None = None
-    """Of the two-stage search. A list of values is an axis without a second stage."""
+    """Of the search in two rounds. A list of values is an axis without a second round."""
     learning_rate: Annotated[Rates, LISTED] = RATES
     axes: dict[str, Any] = Field(default_factory=dict)
     """Further axes; written beside the others."""
@@ -214,7 +214,7 @@ class Search(Section):
         for name in sorted(self.parameters.keys() - fields.keys()):
             yield (name,), f"is no parameter of {self.strategy}; remove it"
         if self.temperature is not None and not kind.flips:
-            yield ("temperature",), f"{self.strategy} has no second stage; list the values: [1, 4]"
+            yield ("temperature",), f"{self.strategy} has no second round; list the values: [1, 4]"
         default = type(self).model_fields
         for name in ("order", "inner"):
             if not kind.flips and getattr(self, name) != default[name].default:
@@ -397,7 +397,7 @@ def _text(value: Any) -> str:
 
 
 def _is_listed(value: Any) -> bool:
-    """Whether these are values of an axis, not the section of the two-stage search."""
+    """Whether these are values of an axis, not the section of the search in two rounds."""
     if isinstance(value, dict):
         return bool(value.keys() & {"from", "to", "count"})
     return value is not None and not isinstance(value, Temperature)

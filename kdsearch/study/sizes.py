@@ -40,13 +40,13 @@ def cache_bytes(
     settings: TrainingSettings,
     task: str,
     model: Model,
-    units: float,
+    rows: float,
     labels: int,
     path: str | None = None,
 ) -> int:
     """About how many bytes one checkpoint's outputs on all splits take.
 
-    `units` are the splits' scored units, `model` is the teacher, `settings` are its outputs', and
+    `rows` are those of the outputs, `model` is the teacher, `settings` are its outputs', and
     `path` is its folder, where that is known. Translation keeps hidden states, and the head that
     makes logits of them; of a model of the Hub that is not known here a width of 1,024 is assumed.
     """
@@ -55,8 +55,8 @@ def cache_bytes(
         width, vocabulary = _sizes(model, path)
         dtype = settings.for_task(task).hidden_dtype
         assert dtype is not None  # `for_task` filled it in
-        return round(units * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
-    return round(units * width_of(labels) * _ITEM_BYTES["fp32"])
+        return round(rows * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
+    return round(rows * width_of(labels) * _ITEM_BYTES["fp32"])
 
 
 def _shape(config: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -126,7 +126,7 @@ def _figures_of(
         f"figure-1{number}",
         f"The cost of a bad choice (Figure 1){name}",
         "How much the best choice of a test case gains over its worst, over one drawn at "
-        "random, and over what a draw gives on average. Only part of the grid is evaluated, "
+        "random, and over what a draw gives on average. Only part of the grid is trained, "
         "so the true cost may be higher. No gain here can be below 0, so that p says nothing.",
         found.figure_1,
     )

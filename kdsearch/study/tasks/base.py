@@ -77,7 +77,7 @@ class TaskSpec:
     """Which of the columns of text that is."""
     stratum: Callable[[Any], Hashable]
     """Of what a model should say, what is spread evenly over splits that are drawn."""
-    units: Callable[[Row, bool], float]
+    output_rows: Callable[[Row, bool], float]
     """About how many rows of a teacher's outputs a row of data has; whether there may be no answer
     is told too."""
     width: Callable[[int], int] | None

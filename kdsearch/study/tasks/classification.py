@@ -42,7 +42,7 @@ CLASSIFICATION = TaskSpec(
     texts=lambda row: tuple(row["texts"]),
     group=_group,
     stratum=lambda label: label,
-    units=lambda row, unanswerable: 1,
+    output_rows=lambda row, unanswerable: 1,
     width=lambda labels: labels,
     pipeline="text-classification",
 )

@@ -69,7 +69,7 @@ NER = TaskSpec(
     texts=lambda row: tuple(row["words"]),
     group=lambda row: "\n".join(row["words"]),
     stratum=frozenset,  # of whose tags a draw takes the rarest
-    units=lambda row, unanswerable: len(row["words"]),
+    output_rows=lambda row, unanswerable: len(row["words"]),
     width=lambda labels: labels,
     pipeline="token-classification",
 )
