@@ -123,12 +123,12 @@ def _wrong_decisions(written: Any, right: Any) -> Iterator[str]:
     decided = {json.dumps(case["case"]): case["path"] for case in right["cases"]}
     for case in written["cases"]:
         name = "/".join(part for part in case["case"].values() if part is not None)
-        steps = decided.get(json.dumps(case["case"]))
-        if steps is None:
+        decisions = decided.get(json.dumps(case["case"]))
+        if decisions is None:
             yield f"has the test case {name}, which the study does not have"
             continue
-        pairs = zip_longest(case["path"], steps)
-        wrong = [step["parameter"] for step, again in pairs if step and step != again]
+        pairs = zip_longest(case["path"], decisions)
+        wrong = [each["parameter"] for each, again in pairs if each and each != again]
         if wrong:
             yield f"decides {wrong[0]} of {name} otherwise than the outcomes"
     if written["complete"] and not right["complete"]:

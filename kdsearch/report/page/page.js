@@ -63,19 +63,19 @@ function drawDeciles(element) {
 }
 
 function drawPath(element, found) {
-  const seeds = found.path.some((step) => step.candidates.some((candidate) => candidate[3] !== null));
+  const seeds = found.path.some((decision) => decision.candidates.some((candidate) => candidate[3] !== null));
   const at = (column, name, i) => ({
     x: [], y: [], text: [], name, mode: "markers", type: "scatter", hovertemplate: "%{text}<extra></extra>",
     marker: { color: COLOURS[i], symbol: [], size: [], line: { width: 1 } }, column,
     ...(column === 2 && seeds ? { error_y: { type: "data", array: [], visible: true } } : {}),
   });
   const traces = [at(1, "validation (decides)", 0), at(2, "test", 1)];
-  found.path.forEach((step) => step.candidates.forEach((candidate, k) => traces.forEach((trace) => {
+  found.path.forEach((decision) => decision.candidates.forEach((candidate, k) => traces.forEach((trace) => {
     if (candidate[trace.column] === null) return;
-    const won = k === step.winner;
-    trace.x.push([step.stage, candidate[0]]);
+    const won = k === decision.winner;
+    trace.x.push([decision.stage, candidate[0]]);
     trace.y.push(candidate[trace.column]);
-    trace.text.push(`${step.stage}: ${candidate[0]}${won ? ", chosen" : ""}<br>${trace.name}: ${candidate[trace.column]}`);
+    trace.text.push(`${decision.stage}: ${candidate[0]}${won ? ", chosen" : ""}<br>${trace.name}: ${candidate[trace.column]}`);
     trace.marker.symbol.push(won ? "star" : "circle-open");
     trace.marker.size.push(won ? 14 : 9);
     if (trace.error_y) trace.error_y.array.push(candidate[3] || 0);
