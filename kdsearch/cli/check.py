@@ -17,6 +17,7 @@ from rich.table import Table
 
 from kdsearch.cli.code import name_own_code, preflight_trusting
 from kdsearch.cli.options import (
+    DataDir,
     Json,
     Models,
     StudyFile,
@@ -57,10 +58,7 @@ def add_to(app: typer.Typer) -> None:
 
 def check(
     study_file: StudyFile,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where the data and models lie, as for `launch`.", callback=home),
-    ] = None,
+    data_dir: DataDir = None,
     folder: Annotated[
         Path | None,
         typer.Option(

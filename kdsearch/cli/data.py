@@ -27,9 +27,11 @@ from kdsearch.errors import InputError, Problem
 from kdsearch.study import (
     CATALOGUE,
     SPLITS,
+    DataRows,
     Dataset,
     Entry,
     Model,
+    Study,
     hub_model,
     hub_rows,
     load_study,
@@ -87,11 +89,15 @@ def check(
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return
+    _show(name, entry, data, seed)
+
+
+def _show(name: str, entry: Entry, data: DataRows, seed: int) -> None:
     table = Table("split", title=f"{name}: {entry.task}, {entry.metric}", box=None)
     for column in ("rows here", "published"):
         table.add_column(column, justify="right")
     for split in SPLITS:
-        table.add_row(split, f"{facts['rows'][split]:,}", f"{facts['published'][split]:,}")
+        table.add_row(split, f"{len(data.splits[split]):,}", f"{entry.rows[split]:,}")
     out = console()
     out.print(table)
     for split, limit in entry.limit.items():
@@ -99,7 +105,7 @@ def check(
     for split in data.cut:
         out.print(f"{split} is drawn from train, by the seed {seed}")
     for split, rows in data.shared.items():
-        share = f"{rows:,} of {facts['rows'][split]:,} rows"
+        share = f"{rows:,} of {len(data.splits[split]):,} rows"
         out.print(f"{share} of {split} share their text or context with train")
     for split, rows in data.left_out.items():
         out.print(f"{count(rows, 'row')} of {split} cannot be used and left out")
@@ -121,22 +127,7 @@ def fetch(
     What is there already is not fetched again.
     """
     study = load_study(study_file, models=parse_models(model))
-    wanted: Jobs = {}
-    problems: list[Problem] = []
-    for name, dataset in study.datasets.items():
-        if dataset.files is not None or dataset.grammar is not None:
-            continue
-        entry = CATALOGUE[dataset.catalogue or name]
-        target = data_dir / name
-        if entry.parts:
-            wanted[f"datasets.{name}"] = (target, partial(_bring_rows, entry))
-        elif not target.is_dir():
-            remedy = f"put its files into {target}/: {entry.note}"
-            problems.append(Problem(place=f"datasets.{name}", what="is not public", remedy=remedy))
-    for name, source in study.models.items():
-        if source.hub is not None:
-            model_to = partial(_bring_model, source, f"models.{name}")
-            wanted[f"models.{name}"] = (data_dir / "models" / name, model_to)
+    wanted, problems = _wanted(study, data_dir)
     out = console()
     missing: Jobs = {what: job for what, job in wanted.items() if not job[0].exists()}
     out.print(f"{len(wanted) - len(missing)} of {len(wanted)} there already")
@@ -155,6 +146,27 @@ def fetch(
         raise InputError(problems)
     launch = ["kdsearch", "launch", str(study_file), "--data-dir", str(data_dir)]
     out.print(f"all there; next, with or without a network: {shlex.join(launch)}")
+
+
+def _wanted(study: Study, data_dir: Path) -> tuple[Jobs, list[Problem]]:
+    """Everything of a study that is on the Hub, and what is neither there nor in `data_dir`."""
+    wanted: Jobs = {}
+    problems: list[Problem] = []
+    for name, dataset in study.datasets.items():
+        if dataset.files is not None or dataset.grammar is not None:
+            continue
+        entry = CATALOGUE[dataset.catalogue or name]
+        target = data_dir / name
+        if entry.parts:
+            wanted[f"datasets.{name}"] = (target, partial(_bring_rows, entry))
+        elif not target.is_dir():
+            remedy = f"put its files into {target}/: {entry.note}"
+            problems.append(Problem(place=f"datasets.{name}", what="is not public", remedy=remedy))
+    for name, source in study.models.items():
+        if source.hub is not None:
+            model_to = partial(_bring_model, source, f"models.{name}")
+            wanted[f"models.{name}"] = (data_dir / "models" / name, model_to)
+    return wanted, problems
 
 
 def _bring_rows(entry: Entry, target: Path) -> None:

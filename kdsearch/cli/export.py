@@ -76,11 +76,7 @@ def export(
     again, digests = None, ledger.digests(outcome)
     if not ledger.intact(outcome, layout.student(training.key)):
         if kept:
-            what = "the student's weights were not kept, and this job has no room for a training"
-            remedy = (
-                "on a machine with a GPU that sees the folder: kdsearch export, without --address"
-            )
-            raise InputError.one(view.case, what, remedy)
+            raise _not_kept(view)
         _consent(agenda, training, trust_remote_code or [], out)
         with trusting(trust_remote_code or []):
             again, digests = _train_again(ledger, training, outcome, out)
@@ -92,6 +88,12 @@ def export(
     out.print(f"  validation {outcome.validation:.4f}, test {outcome.test:.4f} ({outcome.metric})")
     if not kept:  # else it is brought from there
         out.print(f"written to {to}")
+
+
+def _not_kept(view: CaseView) -> InputError:
+    what = "the student's weights were not kept, and this job has no room for a training"
+    remedy = "on a machine with a GPU that sees the folder: kdsearch export, without --address"
+    return InputError.one(view.case, what, remedy)
 
 
 def _case(agenda: Agenda, name: str) -> CaseView:

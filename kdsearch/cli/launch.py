@@ -22,6 +22,7 @@ from kdsearch.cli.automatic import exit_code, in_job, launched_by_person
 from kdsearch.cli.code import name_own_code, preflight_trusting
 from kdsearch.cli.job import launch_there
 from kdsearch.cli.options import (
+    DataDir,
     Models,
     StudyFile,
     check_folder,
@@ -62,69 +63,71 @@ def add_to(app: typer.Typer) -> None:
     )(launch)
 
 
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        callback=home, help="The study's folder, on storage that every node sees. [runs/NAME]"
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="A running Ray: auto, or HOST:PORT; http://HEAD:8265 submits a job to it; local "
+        "starts one. [RAY_ADDRESS, else local]"
+    ),
+]
+InProcess = Annotated[
+    bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
+]
+MaxSlots = Annotated[
+    int | None,
+    typer.Option(
+        "--max-slots",
+        min=1,
+        metavar="N",
+        help="The most trainings at once, to leave room for others. Default: as many as the "
+        "cluster has room for and the search has use for; an autoscaler sees the rest.",
+    ),
+]
+OptunaStorage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …; @FILE "
+        "reads the URL from a file. [KDSEARCH_OPTUNA]",
+    ),
+]
+Ends = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Start nothing that would not end by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on, without asking, with data and model files that have changed since.",
+    ),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Leave a submitted job to itself; do not watch it.")
+]
+
+
 def launch(
     study_file: StudyFile,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            callback=home, help="The study's folder, on storage that every node sees. [runs/NAME]"
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            callback=home,
-            help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file, for data "
-            "sets, and models/NAME/ for models.",
-        ),
-    ] = None,
+    folder: Folder = None,
+    data_dir: DataDir = None,
     model: Models = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="A running Ray: auto, or HOST:PORT; http://HEAD:8265 submits a job to it; local "
-            "starts one. [RAY_ADDRESS, else local]"
-        ),
-    ] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
-    ] = False,
-    max_slots: Annotated[
-        int | None,
-        typer.Option(
-            "--max-slots",
-            min=1,
-            metavar="N",
-            help="The most trainings at once, to leave room for others. Default: as many as the "
-            "cluster has room for and the search has use for; an autoscaler sees the rest.",
-        ),
-    ] = None,
-    optuna: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …; @FILE "
-            "reads the URL from a file. [KDSEARCH_OPTUNA]",
-        ),
-    ] = None,
-    deadline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Start nothing that would not end by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
-        ),
-    ] = None,
-    accept_changes: Annotated[
-        bool,
-        typer.Option(
-            "--accept-changes",
-            help="Go on, without asking, with data and model files that have changed since.",
-        ),
-    ] = False,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", help="Leave a submitted job to itself; do not watch it."),
-    ] = False,
+    address: RayAddress = None,
+    in_process: InProcess = False,
+    max_slots: MaxSlots = None,
+    optuna: OptunaStorage = None,
+    deadline: Ends = None,
+    accept_changes: AcceptChanges = False,
+    detach: Detach = False,
 ) -> None:
     """Run a search. The same command goes on with it: nothing finished is trained again."""
     if in_process and address:

@@ -19,9 +19,23 @@ from kdsearch.ledger import Ledger
 from kdsearch.report import answer
 from kdsearch.study import Doubt, Resolved, load_study
 
+
+def home(path: Path | None) -> Path | None:
+    """A path of an option with its `~` expanded, which a shell leaves alone after `=`."""
+    return Path(os.path.expanduser(path)) if path is not None else None
+
+
 StudyFile = Annotated[Path, typer.Argument(help="A study file.", metavar="STUDY")]
 StudyFolder = Annotated[
     Path, typer.Argument(help="A study's folder, such as runs/NAME.", metavar="FOLDER")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        callback=home,
+        help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file, for data sets, "
+        "and models/NAME/ for models.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 Models = Annotated[
@@ -32,11 +46,6 @@ Models = Annotated[
         help="Take a model of the study from this folder or Hub id. May be given several times.",
     ),
 ]
-
-
-def home(path: Path | None) -> Path | None:
-    """A path of an option with its `~` expanded, which a shell leaves alone after `=`."""
-    return Path(os.path.expanduser(path)) if path is not None else None
 
 
 def say_of_data(resolved: Resolved, out: Console) -> None:

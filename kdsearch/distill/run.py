@@ -224,11 +224,7 @@ class _Worker:
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(
-            training.model,
-            task,
-            data.labels,
-            tokenizer,
-            self._resolved,
+            *(training.model, task, data.labels, tokenizer, self._resolved),
             dropout=settings.dropout,
         )
         model.to(self._device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -71,12 +71,7 @@ def open_study(
         ledger.forget()
         before = changes = None
     if before is None or changes is None:
-        resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
-        if look:
-            preflight_once(resolved, ledger, place=place, look=look, say=say)
-        agenda = _agenda(resolved, ledger)
-        ledger.write_resolved(agenda.resolved)
-        return agenda
+        return _begin(ledger, study, data_dir, place, look, say)
     lines = (f"{f} {what}" for files in changes.changed.values() for f, what in files.items())
     for line in (*changes.said, *dict.fromkeys(lines)):
         say(line)
@@ -90,12 +85,7 @@ def open_study(
         known=changes.known,
         anew=changes.changed,
     )
-    other = {
-        file: what
-        for where, files in changes.changed.items()
-        if resolved.content[where] != before.content[where]
-        for file, what in files.items()
-    }
+    other = _with_other_content(changes.changed, resolved, before)
     if not edited and not other:
         say("what was read from it is the same: nothing is new")
         return _unchanged(resolved, before, ledger, study, place, look, say)
@@ -108,6 +98,34 @@ def open_study(
         preflight_once(resolved, ledger, place=place, look=look, say=say)
     ledger.replace_resolved(agenda.resolved)
     return agenda
+
+
+def _begin(
+    ledger: Ledger,
+    study: Study,
+    data_dir: Path | None,
+    place: str,
+    look: Look | None,
+    say: Callable[[str], None],
+) -> Agenda:
+    resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
+    if look:
+        preflight_once(resolved, ledger, place=place, look=look, say=say)
+    agenda = _agenda(resolved, ledger)
+    ledger.write_resolved(agenda.resolved)
+    return agenda
+
+
+def _with_other_content(
+    changed: Mapping[str, Mapping[str, str]], resolved: Resolved, before: Resolved
+) -> dict[str, str]:
+    """The files, of all that `changed`, from which something else is read than `before`."""
+    return {
+        file: what
+        for where, files in changed.items()
+        if resolved.content[where] != before.content[where]
+        for file, what in files.items()
+    }
 
 
 def _agenda(resolved: Resolved, ledger: Ledger) -> Agenda:

@@ -41,6 +41,7 @@ from kdsearch.study.resolved import (
     ResolvedSplit,
 )
 from kdsearch.study.rows import (
+    DataRows,
     columns_of,
     digest_rows,
     known_rows,
@@ -87,6 +88,7 @@ __all__ = [
     "SPECS",
     "SPLITS",
     "Adam",
+    "DataRows",
     "Dataset",
     "DatasetFacts",
     "Doubt",

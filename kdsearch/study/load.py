@@ -285,11 +285,10 @@ def _references(study: Study, place: str) -> list[Problem]:
             check(f"models.{name}.tokenizer", model.tokenizer, study.models, "a model")
             other = study.models.get(model.tokenizer)
             if other is not None and other.config is not None:
-                where = f"{place}: models.{name}.tokenizer"
+                what = "a model at random has no tokenizer"
                 remedy = "name a pretrained model, or words"
-                problems.append(
-                    Problem(place=where, what="a model at random has no tokenizer", remedy=remedy)
-                )
+                where = f"{place}: models.{name}.tokenizer"
+                problems.append(Problem(place=where, what=what, remedy=remedy))
     for name, teacher in study.teachers.items():
         problems += _teacher_problems(study, place, name, teacher, check)
     for name, student in study.students.items():
@@ -303,24 +302,23 @@ def _references(study: Study, place: str) -> list[Problem]:
         ):
             for entry in getattr(block, field) or ():
                 check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
+    return [*problems, *_case_problems(study, f"{place}: test_cases")]
+
+
+def _case_problems(study: Study, where: str) -> list[Problem]:
+    """Too many test cases, or two of one name."""
     if case_count(study) > _MOST_CASES:
         what = f"are {case_count(study):,}, more than {_MOST_CASES:,}"
-        return [
-            *problems,
-            Problem(place=f"{place}: test_cases", what=what, remedy="leave some out"),
-        ]
+        return [Problem(place=where, what=what, remedy="leave some out")]
+    problems = []
     seen: dict[str, TestCase] = {}
     for case in test_cases(study):
         if seen.get(str(case)) == case:
-            problems.append(
-                Problem(
-                    place=f"{place}: test_cases", what=f"{case} stands twice", remedy="keep one"
-                )
-            )
+            problems.append(Problem(place=where, what=f"{case} stands twice", remedy="keep one"))
         elif str(case) in seen:
             what = f"two have the same name, {case}: one with a teacher, one with a search"
             remedy = "rename the search, or what has its name"
-            problems.append(Problem(place=f"{place}: test_cases", what=what, remedy=remedy))
+            problems.append(Problem(place=where, what=what, remedy=remedy))
         seen[str(case)] = case
     return problems
 

@@ -103,27 +103,14 @@ def read_dataset(
     fair = fair and source.fair
     problems = [*source.problems]
     if columns.task == "ner":
-        every = [_Readable(raw, problems) for raw in source.splits.values()]
-        columns, wrong = settle_tags(every, columns, given)
-        if wrong is not None:
-            what, remedy = wrong
-            problems.append(Problem(place=f"datasets.{name}", what=what, remedy=remedy))
-            raise InputError(dict.fromkeys(problems))
+        columns = _with_tags(name, source, columns, given, problems)
     missing = [split for split in SPLITS if split not in source.splits]
     limits = {s: getattr(dataset.limit, s) or source.limit.get(s) for s in SPLITS}
     drawing = Drawing(columns)
-    scans: dict[str, _Scan] = {}
-    for split, raw in source.splits.items():
-        scan = _Scan(raw, columns, labelled=split != SPLITS[0], published=source.published)
-        try:
-            scan.run(limits[split], drawing if missing and split == SPLITS[0] else None)
-            scans[split] = scan
-        except HubUnreachableError:
-            raise HubUnreachableError.of([f"datasets.{name}"]) from None
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(dict.fromkeys(problems))
+    try:
+        scans = _scans(source, columns, limits, drawing if missing else None, problems)
+    except HubUnreachableError:
+        raise HubUnreachableError.of([f"datasets.{name}"]) from None
     chosen: dict[str, Sequence[int]] = {split: range(scan.count) for split, scan in scans.items()}
     if missing and fair:
         chosen |= drawing.draw(missing, f"datasets.{name}", f"{seed}/{name}/cut")
@@ -313,6 +300,52 @@ class _Scan:
         if number != self.count:
             raise InputError.one(self.place, "changed while it was read", "launch again")
         return found
+
+
+def _with_tags(
+    name: str,
+    source: _Source,
+    columns: Columns,
+    given: Sequence[tuple[str, ...]],
+    problems: list[Problem],
+) -> Columns:
+    """`columns` with the tags and their scheme, as the rows have them.
+
+    Adds to `problems` what ends the rows; raises `InputError` with them where the tags are wrong.
+    """
+    every = [_Readable(raw, problems) for raw in source.splits.values()]
+    columns, wrong = settle_tags(every, columns, given)
+    if wrong is not None:
+        what, remedy = wrong
+        problems.append(Problem(place=f"datasets.{name}", what=what, remedy=remedy))
+        raise InputError(dict.fromkeys(problems))
+    return columns
+
+
+def _scans(
+    source: _Source,
+    columns: Columns,
+    limits: Mapping[str, int | None],
+    drawing: Drawing | None,
+    problems: Sequence[Problem],
+) -> dict[str, _Scan]:
+    """The splits, each looked at once; `drawing` sees the training rows.
+
+    Raises `InputError` with the `problems` known before and those of all splits.
+    """
+    problems = [*problems]
+    scans: dict[str, _Scan] = {}
+    for split, raw in source.splits.items():
+        trains = split == SPLITS[0]
+        scan = _Scan(raw, columns, labelled=not trains, published=source.published)
+        try:
+            scan.run(limits[split], drawing if trains else None)
+            scans[split] = scan
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return scans
 
 
 def _cut_off(

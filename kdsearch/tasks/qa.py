@@ -115,13 +115,7 @@ class QuestionAnswering:
                 counted[index, 0] = True
             labels.append(_labels(row["answers"], offsets, unanswerable=data.unanswerable))
             if not training:
-                answers = [answer["text"] for answer in row["answers"]]
-                packed = np.array(offsets, dtype=np.int32).reshape(-1, 2)
-                references.append(
-                    Window(
-                        question=question, context=row["context"], offsets=packed, answers=answers
-                    )
-                )
+                references.append(_window(question, row, offsets))
         return Encoded(
             inputs=inputs,
             lengths=torch.tensor([len(ids) for ids in encoding["input_ids"]]),
@@ -242,6 +236,12 @@ def _cut_questions(questions: list[str], tokenizer: Any, tokens: int) -> list[st
         else question
         for question, offsets in zip(questions, encoding["offset_mapping"], strict=True)
     ]
+
+
+def _window(question: int, row: Mapping[str, Any], offsets: list[tuple[int, int]]) -> Window:
+    packed = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+    answers = [answer["text"] for answer in row["answers"]]
+    return Window(question=question, context=row["context"], offsets=packed, answers=answers)
 
 
 def _see_that_windows_reach_the_end(encoding: Any, contexts: Sequence[str], tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ def order(request: Request) -> str:
     return json.dumps({"label": str(request), "training": training})
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What the slots of a search do."""
+
+    worker: Worker
+    mailbox: Any
+    seconds: float
+    check: Callable[[], Sequence[str]]
+    title: str
+
+
 def slot_class(
     worker: Worker,
     mailbox: Any,
@@ -68,64 +80,68 @@ def slot_class(
     longer than `seconds` ends with its process, as does one that fails: after an error on a GPU
     the process may be in no state for another. The dashboard shows it by `title` and its name.
     """
+    work = _Work(worker=worker, mailbox=mailbox, seconds=seconds, check=check, title=title)
+    # Tune makes each slot of a class, and tells it nothing but what a trial's configuration holds.
+    return type("Slot", (_Slot,), {"work": work})
 
-    class Slot(tune.Trainable):
-        """One slot of the cluster."""
 
-        @classmethod
-        def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            where = config["labels"]
-            labels: dict[str, Any] = {"bundle_label_selector": [where]} if where else {}
-            return tune.PlacementGroupFactory([config["resources"]], name=config["group"], **labels)
+class _Slot(tune.Trainable):
+    """One slot of the cluster; its class has its `work`."""
 
-        def setup(self, config: dict[str, Any]) -> None:
-            logging.basicConfig(
-                level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-            )
-            self._known = False
+    work: _Work
 
-        def step(self) -> dict[str, Any]:
-            if not self._known:
-                self._known = True
-                return self._introduction()
-            given = ray.get(mailbox.take.remote(self.config["slot"]))
-            return {"done": True} if given is None else self._run(json.loads(given))
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        where = config["labels"]
+        labels: dict[str, Any] = {"bundle_label_selector": [where]} if where else {}
+        return tune.PlacementGroupFactory([config["resources"]], name=config["group"], **labels)
 
-        def _introduction(self) -> dict[str, Any]:
-            # Not in `setup`: it may fetch models, and until `setup` ends the slot seems to wait.
-            lacks = list(check())
-            if not lacks:
-                worker.limit(self.config["resources"].get("GPU", 0.0))
-            return {
-                "node": socket.gethostname(),
-                "node_id": ray.get_runtime_context().get_node_id(),
-                "gpus": own_gpus(),
-                "lacks": lacks,
-                "done": bool(lacks),
-            }
+    def setup(self, config: dict[str, Any]) -> None:
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+        )
+        self._known = False
 
-        def _run(self, given: dict[str, Any]) -> dict[str, Any]:
-            training = parse_training(given["training"])
-            label = f"{given['label']} {training}"
-            logging.info("%s: started", label)
-            began = time.monotonic()
-            try:
-                with watched(Ledger(worker.folder).watchdog(training.key), seconds):
-                    worker(training)
-            except Exception as error:
-                logging.exception("%s: failed", label)
-                with _ends_after(seconds):
-                    worker.fail(training, error)
-                return {"done": True, "key": training.key, "failed": True}
-            logging.info("%s: finished in %.1f s", label, time.monotonic() - began)
-            return {"key": training.key, "failed": False}
+    def step(self) -> dict[str, Any]:
+        if not self._known:
+            self._known = True
+            return self._introduction()
+        given = ray.get(self.work.mailbox.take.remote(self.config["slot"]))
+        return {"done": True} if given is None else self._run(json.loads(given))
 
-        def __repr__(self) -> str:
-            # Of the actor, in the dashboard, for as long as it lives: it serves many trainings.
-            return f"{title} {self.config['slot']}"
+    def _introduction(self) -> dict[str, Any]:
+        # Not in `setup`: it may fetch models, and until `setup` ends the slot seems to wait.
+        lacks = list(self.work.check())
+        if not lacks:
+            self.work.worker.limit(self.config["resources"].get("GPU", 0.0))
+        return {
+            "node": socket.gethostname(),
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "gpus": own_gpus(),
+            "lacks": lacks,
+            "done": bool(lacks),
+        }
 
-    Slot.__qualname__ = "Slot"
-    return Slot
+    def _run(self, given: dict[str, Any]) -> dict[str, Any]:
+        worker, seconds = self.work.worker, self.work.seconds
+        training = parse_training(given["training"])
+        label = f"{given['label']} {training}"
+        logging.info("%s: started", label)
+        began = time.monotonic()
+        try:
+            with watched(Ledger(worker.folder).watchdog(training.key), seconds):
+                worker(training)
+        except Exception as error:
+            logging.exception("%s: failed", label)
+            with _ends_after(seconds):
+                worker.fail(training, error)
+            return {"done": True, "key": training.key, "failed": True}
+        logging.info("%s: finished in %.1f s", label, time.monotonic() - began)
+        return {"key": training.key, "failed": False}
+
+    def __repr__(self) -> str:
+        # Of the actor, in the dashboard, for as long as it lives: it serves many trainings.
+        return f"{self.work.title} {self.config['slot']}"
 
 
 @contextmanager

@@ -57,7 +57,6 @@ def page(
     scores, `smoothed` distillation beside label smoothing.
     """
     names = names_of(measured)
-    figures = _figures(analysis)
     curves = smoothing_charts(agenda, smoothed)
     environment = _environment()
     source = environment.loader
@@ -65,13 +64,11 @@ def page(
     return environment.get_template("page.html.j2").render(
         analysis=analysis,
         study=agenda.resolved.study,
-        answer=Markup(MarkdownIt("js-default").render(answer(analysis))),
+        answer=_html(answer(analysis)),
         doubts=doubts,
         doubtful=DOUBTFUL,
-        figures=figures,
-        searches=Markup(
-            MarkdownIt("js-default").render("\n\n".join(searches_section(analysis, agenda)))
-        ),
+        figures=_figures(analysis),
+        searches=_html("\n\n".join(searches_section(analysis, agenda))),
         tables_3=[(each.search, each.table_3) for each in flipping(analysis)],
         paper_cases=CASES,
         left_out=LEFT_OUT,
@@ -88,14 +85,7 @@ def page(
         mean=mean,
         sentence=sentence,
         erm=any(case.erm is not None for case in analysis.cases),
-        data={
-            "figures": {name: [_row(row) for row in rows] for name, _, _, rows in figures},
-            "cases": [
-                _case(agenda, case) | measures_charts(agenda, view, case, names)
-                for view, case in zip(agenda.views(), analysis.cases, strict=True)
-            ],
-            **({"smoothing": curves} if curves else {}),
-        },
+        data=_charts(analysis, agenda, names) | ({"smoothing": curves} if curves else {}),
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
         failures=_failures(attempts),
         devices=_devices(used(agenda).values()),
@@ -106,6 +96,21 @@ def page(
         smoothing_script=Markup(source.get_source(environment, "smoothing.js")[0]),
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _html(markdown: str) -> Markup:
+    return Markup(MarkdownIt("js-default").render(markdown))
+
+
+def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[str, Any]:
+    """The numbers that the page's script draws."""
+    return {
+        "figures": {name: [_row(row) for row in rows] for name, _, _, rows in _figures(analysis)},
+        "cases": [
+            _case(agenda, case) | measures_charts(agenda, view, case, names)
+            for view, case in zip(agenda.views(), analysis.cases, strict=True)
+        ],
+    }
 
 
 def _or_nothing(value: object) -> object:
