@@ -266,7 +266,9 @@ def searched(folder: Path, **sections: Any) -> Path:
         "learning_rate": [1e-5, 2e-5],
         **sections,
     }
-    resolved = resolved_of({**a_study(**study), "search": {}})
+    content = a_study(**study)
+    del content["search"]
+    resolved = resolved_of(content)
     ledger = Ledger(folder)
     ledger.prepare()
     ledger.write_resolved(resolved)
@@ -378,7 +380,9 @@ def test_the_axes_to_tune_and_to_refine_are_those_of_the_study(folder: Path) -> 
     )
 
 
-def test_a_folder_without_the_whole_grid_is_refused_case_by_case(tmp_path: Path) -> None:
+@pytest.fixture
+def partly(tmp_path: Path) -> Path:
+    """Of a study with a whole grid, one that lacks a trial, and a search that has none."""
     kd = {"objective": ["ce"], "temperature": [1, 2], "strategy": "exhaustive"}
     few = {"objective": ["ce"], "temperature": [1, 2], "strategy": "random", "trials": 1}
     folder = searched(tmp_path / "run", searches={"kd": kd, "few": few})
@@ -386,17 +390,41 @@ def test_a_folder_without_the_whole_grid_is_refused_case_by_case(tmp_path: Path)
     [erm] = [view for view in agenda.views() if view.case.search == "erm"]
     for training in next(iter(agenda.students(erm.case).values())):
         ledger.path(layout.outcome(training.key)).unlink()
-    result = kdsearch("replay", folder, "--strategy", "greedy")
+    return folder
+
+
+LACKING = {
+    "sentences/big/small/few": "its search is random: not all of its grid is trained",
+    "sentences/small/erm": "is not complete: it lacks the results of 1 trial",
+}
+
+
+def test_cases_without_their_whole_grid_are_left_out_and_why_is_said(partly: Path) -> None:
+    found = told(partly, "--strategy", "greedy")
+    assert [each["case"] for each in found["cases"]] == ["sentences/big/small/kd"]
+    assert {each["case"]: each["why"] for each in found["left_out"]} == LACKING
+    lines = kdsearch("replay", partly, "--strategy", "greedy").out.splitlines()
+    for case, why in LACKING.items():
+        assert f"left out: {case}: {why}" in lines
+
+
+def test_cases_are_named_whole_or_in_part_and_several_may_be(partly: Path, folder: Path) -> None:
+    def cases(run: Path, *names: str) -> list[str]:
+        options = [part for name in names for part in ("--cases", name)]
+        return [case["case"] for case in told(run, "--strategy", "greedy", *options)["cases"]]
+
+    kd, erm = "sentences/big/small/kd", "sentences/small/erm"
+    assert cases(folder, "/kd", "erm") == cases(folder, erm, kd) == [kd, erm]
+    assert cases(folder, erm) == [erm]
+    greedy = ["replay", partly, "--strategy", "greedy"]
     refused(
-        result,
-        "sentences/big/small/few: its search is random",
-        "sentences/small/erm: is not complete: it lacks the results of 1 trial",
+        kdsearch(*greedy, "--cases", "few", "--cases", "erm"),
+        *(f"{case}: {why}" for case, why in LACKING.items()),
     )
-    assert "kd" not in result.err.replace("kdsearch", "")
-    assert len(told(folder, "--strategy", "greedy", "--cases", "/kd")["cases"]) == 1
     refused(
-        kdsearch("replay", folder, "--strategy", "greedy", "--cases", "nothing"),
+        kdsearch(*greedy, "--cases", "nothing", "--cases", "kd", "--cases", "nobody"),
         "--cases: no test case matches nothing (there are: sentences/big/small/kd",
+        "--cases: no test case matches nobody",
     )
 
 
@@ -407,6 +435,6 @@ def test_a_case_whose_teacher_lacks_results_is_named(tmp_path: Path) -> None:
     assert teacher is not None
     ledger.path(layout.outcome(teacher.key)).unlink()
     refused(
-        kdsearch("replay", folder, "--strategy", "exhaustive"),
+        kdsearch("replay", folder, "--strategy", "exhaustive", "--cases", "kd"),
         "sentences/big/small/kd: is not complete: it lacks its teacher's results",
     )

@@ -12,22 +12,28 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from fakes import World, a_study, memory_ledger, resolved_of, search_through
+from fakes import World, a_study, memory_ledger, paper_space, resolved_of, search_through
+from hypothesis import given
+from hypothesis import strategies as st
 from models import begin, run_study, tiny_study
 from test_cli import kdsearch
 from torch import Tensor
 
 from kdsearch.agenda import Agenda, StudentTraining, case_counts
+from kdsearch.analysis import regrouped
 from kdsearch.distill import run_training
 from kdsearch.distill.losses import LOSSES, Units, loss_of
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.mirror import Mirror
 from kdsearch.report import check_report, write_report
+from kdsearch.report.write import report_files
 from kdsearch.search import (
+    Ce,
     Labels,
     Objective,
     Progress,
+    Random,
     Scores,
     Space,
     Strategy,
@@ -159,9 +165,9 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
         ),
         ({**GRID, "strategy": "random"}, "trials: random needs it"),
         ({**GRID, "inner": "coordinate"}, "inner: exhaustive has none; remove it"),
-        ({**GRID, "distance": "ce"}, "objective is another name of distance; keep one"),
+        ({**GRID, "distance": "ce"}, "objective: is another name of distance; keep one"),
         ({**GRID, "axes": {"foo": [1]}}, "foo: is not an axis"),
-        ({**GRID, "learning_rate": [1e-5, 1e-5]}, "learning_rate has a value twice; keep one"),
+        ({**GRID, "learning_rate": [1e-5, 1e-5]}, "learning_rate: has a value twice; keep one"),
         ({**GRID, "strategy": "random", "trials": 0}, "random: trials is at least 1"),
         (
             {**GRID, "tuned": ["alhpa"]},
@@ -182,6 +188,136 @@ def test_what_a_search_cannot_be_is_said_at_its_place(search: dict[str, Any], pr
     assert [found for found in problems_of(one=search) if found in places], problems_of(one=search)
 
 
+def test_every_problem_of_a_search_is_said_at_once_and_none_for_another() -> None:
+    wrong = {
+        **GRID,
+        "temperature": [-1, 4],
+        "alpha": [7],
+        "batch_size": ["many"],
+        "gradient_scale": "tau",
+        "epoch": [1, 2],
+    }
+    places = [problem.partition(" ")[2] for problem in problems_of(one=wrong)]
+    expected = [
+        "searches.one.batch_size[0]: Input should be a valid integer",
+        "searches.one: ce: CE needs two positive, finite temperatures",
+        "searches.one.alpha[0]: Input should be less than or equal to 1, not 7",
+        "searches.one.gradient_scale: Input should be 'none' or 'tau_squared', not \"tau\"",
+        "searches.one.epoch: epoch is not a key here (did you mean epochs?)",
+    ]
+    assert sorted(places) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("search", "problem"),
+    [
+        # Not: that exhaustive has no trials, that greedy has none, or that labels have no alpha.
+        (
+            {"strategy": "randm", "trials": 3, "objective": "ce"},
+            "strategy: randm is not a strategy (did you mean random?)",
+        ),
+        (
+            {**GRID, "objective": "cee", "smoothing": [0.1], "alpha": [1]},
+            "objective: cee is not an objective (did you mean ce?)",
+        ),
+        # Not: that ce needs a temperature, or random its trials.
+        (
+            {"strategy": "exhaustive", "objective": "ce", "temprature": [1]},
+            "temprature: temprature is not a key here (did you mean temperature?)",
+        ),
+        (
+            {**GRID, "strategy": "random", "trails": 3},
+            "trails: trails is not a key here (did you mean trials?)",
+        ),
+        # Not: that an axis which cannot be read cannot be tuned.
+        (
+            {**GRID, "clip": {"from": 1, "to": 2}, "tuned": ["clip"]},
+            "clip.count: this key is missing",
+        ),
+    ],
+)
+def test_what_follows_from_a_problem_is_no_problem_of_its_own(
+    search: dict[str, Any], problem: str
+) -> None:
+    assert problems_of(one=search) == [f"x.yaml: searches.one.{problem}"]
+
+
+@pytest.mark.parametrize("name", ["temperature", "alpha", "batch_size", "learning_rate"])
+def test_a_range_that_is_none_is_named_by_its_axis(name: str) -> None:
+    assert problems_of(one={**GRID, name: {"from": "a", "to": 2, "count": 1, "wide": 3}}) == [
+        f'x.yaml: searches.one.{name}.from: Input should be a valid number, not "a"',
+        f"x.yaml: searches.one.{name}.count: Input should be greater than or equal to 2, not 1",
+        f"x.yaml: searches.one.{name}.wide: wide is not a key here (there are: from, to, count)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "there", "absent"),
+    [
+        ("random", {"trials", "seed", "objective", "batch_size", "beta"}, {"inner", "order"}),
+        ("exhaustive", {"objective", "epochs"}, {"trials", "inner", "order"}),
+        ("greedy", {"inner", "order", "temperature"}, {"trials"}),
+    ],
+)
+def test_the_keys_that_there_are_are_those_one_may_write(
+    strategy: str, there: set[str], absent: set[str]
+) -> None:
+    found = problems_of(one={"strategy": strategy, "trials": 1, "objective": "ce", "xyzzy": 1})
+    [listed] = [p.partition("there are: ")[2][:-1] for p in found if "xyzzy" in p]
+    keys = listed.split(", ")
+    assert len(keys) == len({*keys})
+    assert there <= {*keys}
+    assert not {*keys} & (absent | {"axes", "parameters"})
+
+
+def test_trials_of_a_strategy_without_them_are_refused() -> None:
+    [problem] = problems_of(one={**GRID, "trials": 3})
+    assert problem == "x.yaml: searches.one.trials: is no parameter of exhaustive; remove it"
+
+
+WIDE = {
+    "objective": "ce",
+    "temperature": {"from": 1, "to": 64, "count": 2000},
+    "alpha": {"from": 0.01, "to": 1, "count": 100},
+}
+
+
+def test_random_draws_from_a_grid_that_is_too_large_to_train() -> None:
+    raw = {**several(), "searches": {"wide": {**WIDE, "strategy": "random", "trials": 9}}}
+    agenda = walked(raw)
+    [view] = agenda.views()
+    assert view.space.size == 2000 * 100 * 2
+    drawn = view.progress.winner, *view.progress.candidates()
+    assert all(view.space.includes(c.choice, t) for c in drawn for t in c.tuned.trials)
+    assert agenda.trained(view.case) == 9
+    [counted] = [case_counts(agenda.resolved.study, case).students for case in agenda.cases]
+    assert (counted.fewest, counted.most) == (9, 9)
+
+
+def test_what_is_refused_in_a_large_grid_is_so_before_it_is_drawn_from() -> None:
+    wide = {**WIDE, "strategy": "random", "trials": 9}
+    assert problems_of(one={**wide, "temperature": {"from": -1, "to": 64, "count": 2000}}) == [
+        "x.yaml: searches.one: ce: CE needs two positive, finite temperatures"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        (
+            {**GRID, "strategy": "random", "trials": 8},
+            "asks for 8 trials of a grid that has 7 (ask for fewer, or take strategy: exhaustive)",
+        ),
+        (
+            {**WIDE, "strategy": "random", "trials": 200_000},
+            "asks for 200,000 trials, more than 100,000 (leave values out)",
+        ),
+    ],
+)
+def test_more_trials_than_there_can_be_are_refused(search: dict[str, Any], words: str) -> None:
+    assert problems_of(one=search) == [f"x.yaml: searches.one: {words}"]
+
+
 def test_momentum_is_no_axis_beside_an_optimizer_without_it() -> None:
     grid = {"strategy": "exhaustive", "objective": "labels", "momentum": [0.9, 0.5]}
     [problem] = problems_of(one={**grid, "optimizer": ["adamw", "sgd"]})
@@ -192,6 +328,29 @@ def test_search_and_searches_exclude_each_other() -> None:
     raw = a_study(searches={"kd": {"alpha": 1}})
     with pytest.raises(InputError, match="search and searches exclude each other; keep one"):
         parse_study(raw, place="x.yaml")
+
+
+@pytest.mark.parametrize("search", [{}, {"strategy": "greedy"}])
+def test_a_search_that_says_nothing_new_is_refused_beside_searches_too(search: Any) -> None:
+    with pytest.raises(InputError, match="search: search and searches exclude each other"):
+        parse_study({**several(), "search": search}, place="x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("raw", "which"),
+    [
+        ({**several(erm=True), "searches": {"base": SEARCHES["erm"]}}, "searches.base"),
+        (a_study(erm=True, search={"objective": "labels"}), "search"),
+    ],
+)
+def test_a_search_of_labels_beside_erm_is_refused(raw: dict[str, Any], which: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_study(raw, place="x.yaml")
+    [problem] = caught.value.problems
+    assert str(problem) == (
+        f"x.yaml: erm: is short for a search of the labels alone, and {which} is one already "
+        "(keep one)"
+    )
 
 
 def test_two_searches_called_erm_are_refused() -> None:
@@ -251,6 +410,82 @@ def test_the_tables_of_a_search_that_the_study_has_no_more_go(tmp_path: Path) ->
         tables = {path.name for path in (tmp_path / "study" / "report" / "tables").iterdir()}
         assert ("stable_2.csv" in tables) == (raw is two)
         assert check_report(ledger, agenda) == ([], [])
+
+
+spaces = st.builds(
+    paper_space,
+    learning_rate=st.sampled_from([(1e-5,), (1e-5, 2e-5, 3e-5)]),
+    temperature=st.sampled_from([(1.0, 4.0), (1.0, 2.0, 8.0)]),
+    alpha=st.sampled_from([(1.0,), (1.0, 0.5, 0.25)]),
+    order=st.permutations(["teacher", "student_temperature", "distance"]).map(tuple),
+)
+
+
+@given(space=spaces, tuned=st.sets(st.sampled_from(["temperature", "learning_rate", "alpha"])))
+def test_a_point_is_found_without_those_before_it(space: Space, tuned: set[str]) -> None:
+    space = regrouped(space, tuned)
+    every = [(choice, trial) for choice in space.choices() for trial in space.trials(choice)]
+    assert [space.point(index) for index in range(space.size)] == every
+    with pytest.raises(IndexError):
+        space.point(space.size)
+
+
+def test_what_is_drawn_from_a_grid_stays_the_same() -> None:
+    space = parse_study(several(), place="x.yaml").every_search["kd"].space()
+    names = ("temperature", "alpha", "batch_size", "learning_rate")
+    drawn = {
+        seed: [tuple(map(t.get, names)) for t in Random(trials=3, seed=seed)(space, {}).wanted]
+        for seed in (0, 7)
+    }
+    assert drawn == {
+        0: [(4, 0.5, 16, 1e-5), (4, 1, 16, 2e-5), (1, 1, 16, 1e-5)],
+        7: [(4, 1, 8, 1e-5), (1, 1, 8, 1e-5), (1, 1, 16, 1e-5)],
+    }
+
+
+def test_what_distillation_brings_has_the_rows_of_each_search_under_its_name() -> None:
+    greedy = SEARCHES["greedy"]
+    two = {"one": greedy, "two": {**greedy, "alpha": [0.5, 1]}}
+    agenda = walked({**several(erm=True), "searches": two})
+    report = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
+    brings = report.partition("## What distillation brings")[2].partition("\n## ")[0]
+    _, one, other = brings.split("### ")
+    assert one.startswith("one\n")
+    assert other.startswith("two\n")
+    for rows in (one, other):
+        assert rows.count("\n| ") == 2 + 2  # the headers' lines, then chosen and stable
+
+
+def test_a_student_whose_temperatures_are_one_is_shown_as_tied() -> None:
+    tied = Ce(temperature=4, student_temperature="tied", alpha=0.5)
+    assert str(tied) == str(Ce(temperature=4, student_temperature=4, alpha=0.5))
+    assert str(tied) == "CE τ_t=4 τ_s=τ_t α=0.5"
+    assert str(Ce(temperature=4, student_temperature=1, alpha=1)) == "CE τ_t=4 τ_s=1 α=1"
+
+
+def plan(tmp_path: Path, **searches: Any) -> tuple[dict[str, int], str]:
+    """The students of a study that are planned, and what else is said of them."""
+    raw = {**several(), "searches": searches}
+    (tmp_path / "study.yaml").write_text(json.dumps(raw))
+    lines = kdsearch("plan", tmp_path / "study.yaml").out.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("students in all"))
+    found = json.loads(kdsearch("plan", tmp_path / "study.yaml", "--json").out)
+    return found["students"], lines[place + 1]
+
+
+def test_searches_that_may_share_trainings_have_a_sum_that_is_said_to_be_one(
+    tmp_path: Path,
+) -> None:
+    alone = {**GRID, "alpha": [1, 0.5]}
+    students, said = plan(tmp_path, a=alone, b={**alone, "alpha": [1]})
+    assert students == {"fewest": 4, "most": 6}
+    assert "a training that searches share is counted for each of them" in said
+
+
+def test_searches_without_an_objective_in_common_are_summed_up(tmp_path: Path) -> None:
+    students, said = plan(tmp_path, erm=SEARCHES["erm"], ls=SEARCHES["ls"])
+    assert students == {"fewest": 8, "most": 8}
+    assert "counted for each" not in said
 
 
 def test_students_without_a_teacher_wait_for_none() -> None:

@@ -459,8 +459,8 @@ def test_a_list_with_too_little_in_it_is_refused(raw: dict[str, Any], where: str
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (searching(alpha=[1, 0.5, 1.0]), "alpha has a value twice"),
-        (searching(student_temperature=[1, 1.0]), "student_temperature has a value twice"),
+        (searching(alpha=[1, 0.5, 1.0]), "alpha: has a value twice"),
+        (searching(student_temperature=[1, 1.0]), "student_temperature: has a value twice"),
         (searching(order=["teacher", "teacher", "distance"]), "once each"),
         (searching(temperature={"broad": [2, 1]}), "must ascend"),
         (searching(temperature={"broad": [1, 1.00000001]}), "must ascend"),
@@ -1060,7 +1060,10 @@ def test_a_study_with_seeds_survives_its_own_file() -> None:
         ({"winner_seeds": [1, 2]}, "the first of winner_seeds is the search's first seed, 0, so"),
         ({"seeds": [3, 0], "winner_seeds": [0, 3]}, "search's first seed, 3, so"),
         ({"winner_seeds": [0, 1, 1]}, "winner_seeds has a value twice"),
-        ({"winner_seeds": 0}, "winner_seeds: needs 2 at least, has 1"),
+        (
+            {"winner_seeds": 3},
+            "winner_seeds: is a list of seeds, two of them or more, such as [0, 1,",
+        ),
         ({"winner_seeds": [0, -1]}, "winner_seeds[1]"),
         ({"keep_students": "some"}, "keep_students"),
         ({"erm": "yes"}, "erm"),

@@ -17,10 +17,10 @@ from kdsearch.search import (
     Space,
     Strategy,
     Trial,
-    ValidationScore,
     Value,
     count_bounds,
     lazy_choice,
+    possible,
 )
 from kdsearch.study import (
     SPLITS,
@@ -87,10 +87,7 @@ def _under_seeds(study: Study, trials: Bounds, further: int) -> Bounds:
 @lru_cache(maxsize=1024)
 def _trials(space: Space, strategy: Strategy, coincide: bool | None) -> Bounds:
     """Those of a strategy that flips nothing: its first round, or up to the whole grid after it."""
-    first = tuple(strategy(space, {}).wanted)
-    every = first
-    if not strategy(space, dict.fromkeys(first, ValidationScore(0.0))).finished:
-        every = tuple(trial for choice in space.choices() for trial in space.trials(choice))
+    first, every = possible(space, strategy)
     alone, alike = len(set(every)), len(set(map(_without_checkpoint, first)))
     return Bounds(
         fewest=len(first) if coincide is False else alike,

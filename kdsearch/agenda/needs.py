@@ -11,7 +11,16 @@ from kdsearch.agenda.agenda import Agenda, Results
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
 from kdsearch.agenda.view import CaseView
-from kdsearch.search import CHECKPOINT, LAZY_VALUES, Axis, Objective, Space, Trial
+from kdsearch.search import (
+    CHECKPOINT,
+    LAZY_VALUES,
+    Axis,
+    Objective,
+    Space,
+    Strategy,
+    Trial,
+    possible,
+)
 
 
 def asked(agenda: Agenda) -> set[str]:
@@ -87,7 +96,7 @@ def _in_grid(
 
     Under whichever seed.
     """
-    alike = _grid(view.space).get(training.objective, ())
+    alike = _grid(view.space, view.search.walk).get(training.objective, ())
     return any(
         training.key == student.key
         for trial in alike
@@ -96,12 +105,15 @@ def _in_grid(
 
 
 @lru_cache(maxsize=64)
-def _grid(space: Space) -> Mapping[Objective, Sequence[Trial]]:
+def _grid(space: Space, strategy: Strategy) -> Mapping[Objective, Sequence[Trial]]:
     """Every trial that may be asked for, whichever broad temperature is the best, by objective."""
-    lazy = replace(space, tuned=tuple(_lazily(axis) for axis in space.tuned), refined=None)
-    bests = (None,) if space.refined is None else space.values(space.refined)
-    found = {t for c in space.choices() for best in bests for t in space.trials(c, best)}
-    found |= {t for c in lazy.choices() for t in lazy.trials(c)}
+    if strategy.flips:
+        lazy = replace(space, tuned=tuple(_lazily(axis) for axis in space.tuned), refined=None)
+        bests = (None,) if space.refined is None else space.values(space.refined)
+        found = {t for c in space.choices() for best in bests for t in space.trials(c, best)}
+        found |= {t for c in lazy.choices() for t in lazy.trials(c)}
+    else:
+        found = {*possible(space, strategy)[1]}
     grid = defaultdict(list)
     # A checkpoint's name is in no key: that of one will do.
     for trial in {

@@ -113,12 +113,8 @@ def _facts(
     took: Durations,
     slots: int,
 ) -> dict[str, Any]:
-    # Searches of one student share the trainings that they have in common.
-    fewest: dict[tuple[str, str | None, str], int] = {}
-    for c in counts:
-        of = (c.case.dataset, c.case.teacher, c.case.student)
-        fewest[of] = max(fewest.get(of, 0), c.students.fewest)
-    students = Bounds(fewest=sum(fewest.values()), most=sum(c.students.most for c in counts))
+    fewest, sharing = _shared(study, counts)
+    students = Bounds(fewest=fewest, most=sum(c.students.most for c in counts))
     taught = [c for c in counts if c.case.teacher is not None]
     shared = list({(c.case.dataset, c.case.teacher): c for c in taught}.values())
     cases: list[dict[str, Any]] = []
@@ -140,11 +136,32 @@ def _facts(
         "outputs": _range(sum((c.outputs for c in shared), Bounds(fewest=0, most=0))),
         "caches": [_cache(study, resolved, c) for c in shared],
         "students": _range(students),
+        "sharing": sharing,
         "slots": slots,
         "slot_seconds": None
         if None in times
         else {end: sum(t[end] for t in times) for end in ("fewest", "most")},
     }
+
+
+def _shared(study: Study, counts: list[Counts]) -> tuple[int, bool]:
+    """The fewest students of all, and whether any searches may share some.
+
+    Those of one student, taught by the same, share what trainings they have in common; they have
+    none unless they have an objective in common.
+    """
+    fewest, sharing = 0, False
+    groups: dict[tuple[str, str | None, str], list[tuple[set[str], int]]] = {}
+    for c in counts:
+        kinds, least = {*search_of(study, c.case).distance}, c.students.fewest
+        group = groups.setdefault((c.case.dataset, c.case.teacher, c.case.student), [])
+        for other in [each for each in group if each[0] & kinds]:
+            group.remove(other)
+            kinds, least, sharing = kinds | other[0], max(least, other[1]), True
+        group.append((kinds, least))
+    for group in groups.values():
+        fewest += sum(least for _, least in group)
+    return fewest, sharing
 
 
 def _other_inner(study: Study, case: TestCase) -> dict[str, Any]:
@@ -255,6 +272,8 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     if facts["caches"]:
         out.print(_teachers_table(facts))
     out.print(f"students in all: {_words(facts['students'])}")
+    if facts["sharing"]:
+        out.print("  (the most: a training that searches share is counted for each of them)")
     if further := len(study.further_seeds):
         out.print(f"  (with what each test case chose, under {count(further, 'further seed')})")
     nested = [case["nested_epochs"] for case in facts["cases"] if case["nested_epochs"]]

@@ -35,8 +35,12 @@ def replay_strategy(
     folder: StudyFolder,
     strategy: Annotated[str, typer.Option(metavar="NAME", help="greedy, exhaustive or random.")],
     cases: Annotated[
-        str | None,
-        typer.Option(metavar="PART", help="Only the test cases with this in their names."),
+        list[str] | None,
+        typer.Option(
+            metavar="CASE",
+            help="Only this test case, or those with this in their names. May be given several "
+            "times.",
+        ),
     ] = None,
     tuned: Annotated[
         str | None,
@@ -68,7 +72,7 @@ def replay_strategy(
     kind = _kind(strategy)
     walks = _walks(kind, trials=trials, seed=seed, seeds=seeds, tuned=tuned, refine=refine)
     _, agenda = open_folder(folder)
-    views = _complete_views(agenda, cases)
+    views, left_out = _complete_views(agenda, cases or [""])
     spaces = [view.space for view in views]
     if kind.flips:
         spaces = _regrouped(spaces, tuned, refine)
@@ -78,6 +82,7 @@ def replay_strategy(
         "cases": [
             _facts(agenda, view, space, walks) for view, space in zip(views, spaces, strict=True)
         ],
+        "left_out": [{"case": each.place, "why": each.what} for each in left_out],
     }
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -135,16 +140,30 @@ def _unknown(place: str, name: str, what: str, known: Sequence[str]) -> Problem:
     return Problem(place=place, what=f"{name!r} is not {what}", remedy=remedy)
 
 
-def _complete_views(agenda: Agenda, part: str | None) -> list[CaseView]:
-    """The test cases whose names have `part`. Raises `InputError` for those without their grid."""
-    views = [view for view in agenda.views() if part is None or part in str(view.case)]
+def _complete_views(agenda: Agenda, names: Sequence[str]) -> tuple[list[CaseView], list[Problem]]:
+    """Of the test cases named, or with one of `names` in theirs: those with their whole grid.
+
+    And why the others are left out. Raises `InputError` for a name that is in none, and where none
+    has its grid.
+    """
+    every = agenda.views()
+    known = {str(view.case) for view in every}
+    parts = [name for name in names if name not in known]
+    there = f"there are: {', '.join(map(str, agenda.cases))}"
+    unknown = [
+        Problem(place="--cases", what=f"no test case matches {part}", remedy=there)
+        for part in parts
+        if not any(part in name for name in known)
+    ]
+    if unknown:
+        raise InputError(unknown)
+    named = [v for v in every if str(v.case) in names or any(p in str(v.case) for p in parts)]
+    lacking = [(view, _problem(view)) for view in named]
+    left_out = [problem for _, problem in lacking if problem is not None]
+    views = [view for view, problem in lacking if problem is None]
     if not views:
-        names = ", ".join(map(str, agenda.cases))
-        raise InputError.one("--cases", f"no test case matches {part}", f"there are: {names}")
-    problems = [problem for view in views if (problem := _problem(view)) is not None]
-    if problems:
-        raise InputError(problems)
-    return views
+        raise InputError(left_out)
+    return views, left_out
 
 
 def _problem(view: CaseView) -> Problem | None:
@@ -152,9 +171,9 @@ def _problem(view: CaseView) -> Problem | None:
     place, walk = str(view.case), view.search.walk
     if not isinstance(walk, Exhaustive):
         what = f"its search is {walk.name}: not all of its grid is trained"
-        return Problem(place=place, what=what, remedy="name others with --cases")
+        return Problem(place=place, what=what, remedy="one of strategy: exhaustive has them all")
     if view.blocked:
-        return Problem(place=place, what=view.blocked, remedy="name others with --cases")
+        return Problem(place=place, what=view.blocked)
     if view.traversed:
         return None
     lacks = "its teacher's results"
@@ -278,6 +297,8 @@ def _show(found: Mapping[str, Any]) -> None:
         )
     out.print(table)
     out.print(_REGRET)
+    for each in found["left_out"]:
+        out.print(f"left out: {each['case']}: {each['why']}")
 
 
 def _written(summary: Mapping[str, Any], draws: int) -> str:

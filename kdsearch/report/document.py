@@ -294,8 +294,14 @@ def _erm(analysis: Analysis) -> list[str]:
         "from ERM to the teacher that taught; there is none where the teacher is no better. All "
         "scores are on test.",
         table(headers, rows),
-        *_comparisons((analysis.best_over_erm, analysis.stable_over_erm)),
+        *(text for each in flipping(analysis) for text in _over_erm(each)),
     ]
+
+
+def _over_erm(found: Figures) -> list[str]:
+    """The rows of a search; one that has a name stands above them."""
+    name = [] if found.search is None else [f"### {escape(found.search)}"]
+    return [*name, *_comparisons((found.best_over_erm, found.stable_over_erm))]
 
 
 def taught_by(case: CaseResult) -> TestScore | None:

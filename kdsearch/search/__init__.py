@@ -49,7 +49,15 @@ from kdsearch.search.stable import (
 from kdsearch.search.strategies.exhaustive import Exhaustive
 from kdsearch.search.strategies.greedy import Greedy, alternatives, rounds_after
 from kdsearch.search.strategies.random import Random
-from kdsearch.search.strategy import NOT_BEGUN, Decision, Pending, Progress, Strategy, best_of
+from kdsearch.search.strategy import (
+    NOT_BEGUN,
+    Decision,
+    Pending,
+    Progress,
+    Strategy,
+    best_of,
+    possible,
+)
 from kdsearch.search.temperature import local_temperatures, middle
 from kdsearch.search.tuning import NOTHING, Candidate, Scores, Wanted, best_trial, rounds, tune
 
@@ -104,6 +112,7 @@ __all__ = [
     "local_temperatures",
     "middle",
     "parameters_of",
+    "possible",
     "rewards",
     "rounds",
     "rounds_after",

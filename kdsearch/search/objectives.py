@@ -51,11 +51,14 @@ class Objective:
         """Its title, `more`, and the parameters that differ from their defaults."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         values = [
-            f"{SYMBOLS.get(name, name)}={value if isinstance(value, str) else f'{value:g}'}"
+            f"{SYMBOLS.get(name, name)}={self._shown(name, value)}"
             for name, value in self.parameters.items()
             if value != defaults[name]
         ]
         return " ".join([self.title, *more, *values])
+
+    def _shown(self, name: str, value: Any) -> str:
+        return value if isinstance(value, str) else f"{value:g}"
 
     def __str__(self) -> str:
         return self.shown()
@@ -106,6 +109,11 @@ class Softened(Objective):
         _check_alpha(self.alpha)
         object.__setattr__(self, "temperature", significant(temperature))
         object.__setattr__(self, "student_temperature", significant(student))
+
+    def _shown(self, name: str, value: Any) -> str:
+        # Tied or given as the same number: one training, shown as one.
+        equal = name == "student_temperature" and value == self.temperature
+        return SYMBOLS["temperature"] if equal else super()._shown(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ that are tuned, in canonical form: what is trained, and has a validation score.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -170,6 +171,39 @@ class Space:
         points = (dict(zip(names, values, strict=True)) for values in grid)
         yield from dict.fromkeys(map(self.choice, points))
 
+    @property
+    def size(self) -> int:
+        """How many points its grid has: each choice at each value of the axes that it tunes."""
+        axes = (*self.compared, *self.tuned)
+        return sum(_points(axes, kind) for kind in self.values(OBJECTIVE))
+
+    def point(self, index: int) -> tuple[Choice, Trial]:
+        """A point of the grid: they stand in the order of `choices`, and of each one's `trials`.
+
+        Nothing else of the grid is made, however large it is. Raises `IndexError` outside of it.
+        """
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        axes = (*self.compared, *self.tuned)
+        kinds, held = self.values(OBJECTIVE), {}
+        for i, axis in enumerate(axes):
+            behind = {kind: _points(axes[i + 1 :], kind) for kind in kinds}
+            if axis.name == OBJECTIVE:
+                for kind in kinds:
+                    held[OBJECTIVE], kinds = kind, (kind,)
+                    if index < behind[kind]:
+                        break
+                    index -= behind[kind]
+                continue
+            place, first = 0, sum(behind.values())
+            if index >= first:  # where an axis is inactive, its first value alone stands for it
+                kinds = tuple(kind for kind in kinds if is_active(axis.name, kind))
+                place, index = divmod(index - first, sum(behind[kind] for kind in kinds))
+                place += 1
+            held[axis.name] = axis.values[place]
+        choice = self.choice({axis.name: held[axis.name] for axis in self.compared})
+        return choice, self.trial(choice, {a.name: held[a.name] for a in self.tunes(choice)})
+
     def tunes(self, choice: Choice) -> tuple[Axis, ...]:
         """The tuned axes that are active under a choice."""
         kind = choice.get(OBJECTIVE)
@@ -206,6 +240,12 @@ class Space:
         grid = product(*values.values())
         points = (dict(zip(values, point, strict=True)) for point in grid)
         yield from dict.fromkeys(self.trial(choice, point) for point in points)
+
+
+def _points(axes: Iterable[Axis], kind: str) -> int:
+    """How many points axes span under objectives of a kind."""
+    active = (axis for axis in axes if axis.name != OBJECTIVE and is_active(axis.name, kind))
+    return math.prod(len(axis.values) for axis in active)
 
 
 def is_active(name: str, kind: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from kdsearch.search.space import Choice, Space, Trial, Value
+from kdsearch.search.space import Choice, Space, Trial, ValidationScore, Value
 from kdsearch.search.tuning import Candidate, Scores, Wanted, tune
 
 Alternatives = tuple[tuple[Value, Choice], ...]
@@ -94,6 +94,24 @@ class Strategy(ABC):
 
         Trials that can run side by side are wanted at once.
         """
+
+    def asks(self, size: int) -> int:
+        """How many trials it may ask for in a grid of `size` points, if it flips nothing.
+
+        More than these are its parameters' mistake, and mean all of them.
+        """
+        return size
+
+
+def possible(space: Space, strategy: Strategy) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
+    """The first round of a strategy that flips nothing, and every trial that it may ask for.
+
+    The latter is the whole grid if the first round is not its only one.
+    """
+    first = tuple(strategy(space, {}).wanted)
+    if strategy(space, dict.fromkeys(first, ValidationScore(0.0))).finished:
+        return first, first
+    return first, tuple(trial for choice in space.choices() for trial in space.trials(choice))
 
 
 def decide(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kdsearch.search import Value, significant
 from kdsearch.study.section import Section
 
 Place = tuple[str | int, ...]
 """Keys and positions within a search."""
+Problem = tuple[Place, str]
+"""A place within a search, and what is wrong there."""
 
 
 class _Range(Section):
@@ -28,14 +31,22 @@ class _Range(Section):
         return tuple(int(value) if value.is_integer() else value for value in found)
 
 
+_RANGE = ("from", "to", "count")
+
+
+def is_range(value: object) -> bool:
+    """Whether a range is meant."""
+    return isinstance(value, dict) and bool(value.keys() & {*_RANGE})
+
+
 def _listed(value: Any) -> Any:
     """The values of a list, of a range {from, to, count}, or of one value."""
-    if isinstance(value, dict) and value.keys() & {"from", "to", "count"}:
+    if is_range(value):
         try:
             return _Range.model_validate(value).values
         except ValidationError as error:
-            words = "; ".join(f"{d['loc'][0]}: {d['msg']}" for d in error.errors())
-            raise ValueError(f"a range is {{from, to, count}}: {words}") from None
+            details = again(error.errors(), _RANGE)
+            raise ValidationError.from_exception_data(error.title, details) from None
     # What comes from JSON has lists, which a strict tuple does not take from here.
     return tuple(value) if isinstance(value, list) else value
 
@@ -45,7 +56,10 @@ LISTED = BeforeValidator(_listed)
 
 
 def axis_values(value: Any, adapter: TypeAdapter[Any]) -> tuple[Value, ...]:
-    """The values of an axis, in canonical form as far as they have the right type."""
+    """The values of an axis, in canonical form as far as they have the right type.
+
+    Raises pydantic's `ValidationError` for a range that is none.
+    """
     listed = _listed(value)
     return tuple(
         _canonical(each, adapter) for each in (listed if isinstance(listed, tuple) else (listed,))
@@ -59,7 +73,7 @@ def _canonical(value: Any, adapter: TypeAdapter[Any]) -> Value:
         return value  # the search says so
 
 
-def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[Problem]:
     """What is wrong with a value, at its place within a search."""
     try:
         adapter.validate_python(value)
@@ -69,3 +83,22 @@ def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[tuple
 
 def _words(error: ValidationError) -> str:
     return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
+
+
+def detail_of(problem: Problem) -> InitErrorDetails:
+    """A problem as pydantic tells it."""
+    place, what = problem
+    return InitErrorDetails(
+        type=PydanticCustomError("search", "{what}", {"what": what}), loc=place, input={}
+    )
+
+
+def again(details: Iterable[Any], keys: Sequence[str]) -> list[InitErrorDetails]:
+    """What pydantic told, to be raised again; of an unknown key with the `keys` that there are."""
+    found = []
+    for each in details:
+        known = {"keys": tuple(keys)} if len(each["loc"]) == 1 else {}
+        words = {**known, **each.get("ctx", {}), "msg": each["msg"]}
+        kind = PydanticCustomError(each["type"], "{msg}", words)
+        found.append(InitErrorDetails(type=kind, loc=each["loc"], input=each["input"]))
+    return found

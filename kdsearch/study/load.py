@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import is_typeddict
 
 from kdsearch.errors import InputError, Problem
-from kdsearch.search import OBJECTIVE
+from kdsearch.search import OBJECTIVE, Labels
 from kdsearch.study.cases import TestCase, case_count, test_cases
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.effective import (
@@ -26,8 +26,8 @@ from kdsearch.study.effective import (
     setting_problems,
     space_of,
 )
-from kdsearch.study.schema import PATTERNS, Dataset, Study, Teacher
-from kdsearch.study.search import Search, further_axes
+from kdsearch.study.schema import ERM, PATTERNS, Dataset, Study, Teacher
+from kdsearch.study.search import Search, search_keys
 from kdsearch.study.yaml_file import read_yaml
 
 _MOST_CASES = 10_000
@@ -72,11 +72,14 @@ def parse_study(
         spelt_out = _with_rates(spelt_out)
         study = Study.model_validate_json(json.dumps(spelt_out))
     except ValidationError as error:
-        problems += [p for detail in _details(error) for p in _problems(place, detail, raw)]
+        problems += [_problem(place, detail, raw) for detail in _details(error)]
         raise InputError(problems) from None
     except (TypeError, ValueError, RecursionError) as error:  # of a mapping from elsewhere
         raise InputError.one(place, f"cannot be read: {error}") from None
     problems += _references(study, place)
+    if not problems:
+        problems += _unsuited(study, place)
+    problems += _doubled_searches(study, raw, place)
     problems += [
         Problem(
             place=f"{place}: {'search' if name is None else f'searches.{name}'}",
@@ -93,6 +96,37 @@ def parse_study(
     if problems:
         raise InputError(problems)
     return study
+
+
+def _doubled_searches(study: Study, raw: dict[str, Any], place: str) -> list[Problem]:
+    """A `search` beside `searches`, as a file has it, and students without a teacher twice."""
+    problems = []
+    resolved = isinstance(raw.get("search"), dict) and "parameters" in raw["search"]
+    if study.searches is not None and "search" in raw and not resolved:
+        what, remedy = "search and searches exclude each other", "keep one"
+        problems.append(Problem(place=f"{place}: search", what=what, remedy=remedy))
+    others = [name for name, each in study.every_search.items() if name != ERM]
+    labels = [name for name in others if study.every_search[name].distance == (Labels.kind,)]
+    if study.erm and labels:
+        which = "search" if labels[0] is None else f"searches.{labels[0]}"
+        what = f"is short for a search of the labels alone, and {which} is one already"
+        problems.append(Problem(place=f"{place}: {ERM}", what=what, remedy="keep one"))
+    return problems
+
+
+def _unsuited(study: Study, place: str) -> list[Problem]:
+    """Searches that ask for more trials than the grid of any of their test cases has."""
+    problems = []
+    for name, search in study.every_search.items():
+        cases = [case for case in test_cases(study) if case.search == name]
+        sizes = [space_of(study, case).size for case in cases if not search.flips]
+        most = max(sizes, default=0)
+        if sizes and (asked := search.walk.asks(most)) > most:
+            where = "search" if name is None else f"searches.{name}"
+            what = f"asks for {asked:,} trials of a grid that has {most:,}"
+            remedy = "ask for fewer, or take strategy: exhaustive"
+            problems.append(Problem(place=f"{place}: {where}", what=what, remedy=remedy))
+    return problems
 
 
 def _with_rates(raw: dict[str, Any]) -> dict[str, Any]:
@@ -160,16 +194,6 @@ def _details(error: ValidationError) -> list[Any]:
     ]
 
 
-def _problems(place: str, detail: Any, raw: Any) -> list[Problem]:
-    if detail["type"] != "search":
-        return [_problem(place, detail, raw)]
-    found = []
-    for within, what in detail["ctx"]["problems"]:
-        where = _path(_as_in(raw, (*detail["loc"], *within)))
-        found.append(Problem(place=f"{place}: {where}", what=what))
-    return found
-
-
 def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
         return Problem(place=place, what="cannot be read", remedy="is there half a character?")
@@ -177,7 +201,8 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
     location = _as_in(raw, keys)
     where = f"{place}: {_path(location)}" if location else place
     if detail["type"] == "extra_forbidden":
-        return _unknown(where, str(location[-1]), _fields_at(location[:-1]), "a key here")
+        known = detail.get("ctx", {}).get("keys") or _fields_at(location[:-1])
+        return _unknown(where, str(location[-1]), known, "a key here")
     if detail["type"] == "missing":
         return Problem(place=where, what="this key is missing")
     if detail["type"] == "too_short":
@@ -191,7 +216,7 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
         what, remedy = PATTERNS[detail["ctx"]["pattern"]]
         return Problem(place=where, what=f"{_quoted(detail['input'])} is {what}", remedy=remedy)
     what = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list):
+    if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list | tuple):
         what += f", not {_quoted(detail['input'])}"
     return Problem(place=where, what=what)
 
@@ -238,8 +263,9 @@ def _fields_at(location: Sequence[str | int]) -> tuple[str, ...]:
         else:  # dict[str, X] or tuple[X, ...]: the item's type
             kind = [a for a in get_args(kind) if a is not Ellipsis][-1]
         kind = _plain_kind(kind)
-    further = (*further_axes(), "objective") if kind is Search else ()
-    return (*_fields_of(kind), *further) if _is_section(kind) else ()
+    if kind is Search:
+        return search_keys()
+    return tuple(_fields_of(kind)) if _is_section(kind) else ()
 
 
 def _plain_kind(kind: Any) -> Any:

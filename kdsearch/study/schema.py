@@ -398,6 +398,12 @@ class Resources(Share):
         )
 
 
+def _several(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(seeds) < 2:
+        raise ValueError("is a list of seeds, two of them or more, such as [0, 1, 2]")
+    return seeds
+
+
 class Study(Section):
     """A study file."""
 
@@ -406,7 +412,7 @@ class Study(Section):
     """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     """Students are trained under each of these, and scores are means; `seed` is the first."""
-    winner_seeds: Annotated[tuple[Seed, ...], Field(min_length=2)] | None = None
+    winner_seeds: Annotated[tuple[Seed, ...], AfterValidator(_several)] | None = None
     """What each test case chose is trained under each of these too, for its test score as mean and
     spread; `seed` is the first. No search sees what comes of it."""
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]

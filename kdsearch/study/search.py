@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
     Field,
+    ModelWrapValidatorHandler,
     PlainValidator,
     TypeAdapter,
+    ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from kdsearch.search import (
     ALPHA,
@@ -35,7 +36,7 @@ from kdsearch.search import (
     parameters_of,
     significant,
 )
-from kdsearch.study.axes import LISTED, Place, axis_values, wrong
+from kdsearch.study.axes import LISTED, Problem, again, axis_values, detail_of, is_range, wrong
 from kdsearch.study.section import VALUES, Positive, Section
 from kdsearch.study.settings import AXES
 
@@ -51,6 +52,8 @@ _PAPER: Mapping[str, tuple[Value, ...]] = {
 """Table 2: the values of what a greedy search leaves out. Another one has the first alone."""
 _KINDS = ("ce", "mse")
 _ORDERED = (CHECKPOINT, "student_temperature", OBJECTIVE)
+_GREEDY = ("order", "inner")
+"""What only a strategy that flips axes has."""
 _LARGEST = 100_000
 """The most trials of a grid that is counted before anything starts."""
 _LARGEST_GREEDY = 5_000
@@ -154,83 +157,70 @@ class Search(Section):
     gradient_scale: Literal["none", "tau_squared"] = "none"
     """tau_squared multiplies the CE term by τ_s² (Hinton et al.); the paper prints no factor."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _gather(cls, content: Any) -> Any:
-        """Put further axes and the strategy's parameters where they belong, and fill in Table 2."""
-        gathered = ("axes", "parameters")
+    def _checked(cls, content: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Say all that is wrong at once: what cannot be read is set aside for the rest."""
         if not isinstance(content, dict) or any(
-            not isinstance(content.get(name, {}), dict) for name in gathered
+            not isinstance(content.get(name, {}), dict) for name in ("axes", "parameters")
         ):
-            return content
-        found = dict(content)
-        if "objective" in found:
-            if OBJECTIVE in found:
-                raise ValueError(f"objective is another name of {OBJECTIVE}; keep one")
-            kinds = found.pop("objective")
-            found[OBJECTIVE] = (kinds,) if isinstance(kinds, str) else kinds
-        strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
-        own = {name: found.pop(name) for name in _fields(strategy) if name in found}
-        found["parameters"] = {**found.get("parameters", {}), **own}
-        found["axes"] = {**found.get("axes", {})}
-        for name, adapter in further_axes().items():
-            if name in found and (name not in _OWN or _is_listed(found[name])):
-                found["axes"][name] = found.pop(name)
-            if name in found["axes"]:
-                found["axes"][name] = axis_values(found["axes"][name], adapter)
-        kinds = _known_kinds(found.get(OBJECTIVE, _KINDS))
-        # Of the paper's search with one distance, what is inactive is said and without effect.
-        papers = strategy.flips and {*kinds} <= {*_KINDS}
-        for name, values in _PAPER.items():
-            if found.get(name) is None and (_active(name, kinds) or papers):
-                found[name] = values if strategy.flips else values[:1]
-        unsaid = found.get("temperature") is None and "temperature" not in found["axes"]
-        if strategy.flips and unsaid and (_active("temperature", kinds) or papers):
-            found["temperature"] = Temperature()
-        # What comes from JSON has lists, which a strict tuple does not take from here.
-        return {name: _tuples(value) for name, value in found.items()}
+            return handler(content)
+        found, unread, problems = _gathered(content)
+        try:
+            search = handler(found)
+        except ValidationError as error:
+            unread += error.errors()
+            read = found.keys() - {detail["loc"][0] for detail in error.errors()}
+            search = handler({name: found[name] for name in read})
+        aside = {str(detail["loc"][0]) for detail in unread}
+        keys = search_keys(None if "strategy" in aside else search.strategy)
+        for name in aside - {*keys, OBJECTIVE}:
+            aside.update(difflib.get_close_matches(name, keys, n=1, cutoff=0.5))
+        problems += [*search._own_problems(aside), *search._axis_problems(aside)]
+        problems += search._refused(aside | {str(place[0]) for place, _ in problems if place})
+        if not unread and not problems:
+            return search
+        details = [*map(detail_of, problems), *again(unread, keys)]
+        raise ValidationError.from_exception_data(cls.__name__, details)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Search:
-        problems = [*self._own_problems(), *self._axis_problems()]
-        if not problems:
-            problems += self._refused()
-        if problems:
-            raise PydanticCustomError("search", "does not go together", {"problems": problems})
-        for name, values in (*self._values().items(), ("learning_rate", self.learning_rate)):
-            distinct(values, name)
-        return self
-
-    def _own_problems(self) -> Iterator[_Problem]:
-        """Of the strategy's parameters, and of the order."""
+    def _own_problems(self, aside: Collection[str]) -> Iterator[Problem]:
+        """Of the strategy's parameters, and of the order; none that is due to what is `aside`."""
+        if "strategy" in aside:
+            return
         kind = Strategy.named[self.strategy]
         fields = _fields(kind)
         for name, adapter in fields.items():
             if name in self.parameters:
                 yield from wrong(adapter, self.parameters[name], (name,))
-        needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}  # type: ignore[arg-type]
-        for name in sorted(needed - self.parameters.keys()):
+        for name in sorted(_needed(kind) - self.parameters.keys() - {*aside}):
             yield (name,), f"{self.strategy} needs it"
         for name in sorted(self.parameters.keys() - fields.keys()):
             yield (name,), f"is no parameter of {self.strategy}; remove it"
         if self.temperature is not None and not kind.flips:
             yield ("temperature",), f"{self.strategy} has no second round; list the values: [1, 4]"
         default = type(self).model_fields
-        for name in ("order", "inner"):
+        for name in _GREEDY:
             if not kind.flips and getattr(self, name) != default[name].default:
                 yield (name,), f"{self.strategy} has none; remove it"
         tuned, named = {*self._tuned}, {*self.order}
         missing = {*default["order"].default} - tuned - named
-        if len(named) < len(self.order) or missing or named - {*_ORDERED, *self.axes}:
+        doubled = len(named) < len(self.order)
+        if {*aside} <= _OWN - {"order", "tuned"} and (
+            doubled or missing or named - {*_ORDERED, *self.axes}
+        ):
             yield ("order",), "order names teacher, student_temperature and distance once each"
 
-    def _axis_problems(self) -> Iterator[_Problem]:
-        """Of axes that no objective has, of values of the wrong type, and of what is tuned."""
+    def _axis_problems(self, aside: Collection[str]) -> Iterator[Problem]:
+        """Of axes that no objective has, of values of the wrong type, and of what is tuned.
+
+        None that is due to what is `aside`.
+        """
         kinds = ", ".join(self.distance)
+        papers = {*self.distance} <= {*_KINDS}
         types = further_axes()
+        known = OBJECTIVE not in aside
         for name, values in self._values().items():
-            papers = name not in self.axes and {*self.distance} <= {*_KINDS}
-            if not _active(name, self.distance) and not papers:
+            if known and not _active(name, self.distance) and (name in self.axes or not papers):
                 nothing = f"{kinds} has no such parameter"
                 why = "there is no teacher" if name == CHECKPOINT else nothing
                 yield (name,), f"{why}; remove it"
@@ -241,36 +231,45 @@ class Search(Section):
                     yield (name,), "needs 1 at least, has 0"
                 for i, value in enumerate(values):
                     yield from wrong(types[name], value, (name, i))
-        scaled = _active("gradient_scale", self.distance) or {*self.distance} <= {*_KINDS}
-        if self.gradient_scale != "none" and not scaled:
+        scaled = _active("gradient_scale", self.distance) or papers
+        if known and self.gradient_scale != "none" and not scaled:
             yield ("gradient_scale",), f"{kinds} has no such parameter; remove it"
         for i, name in enumerate(self.tuned or ()):
-            if name not in {*self._values(), "learning_rate"} - {OBJECTIVE, ALPHA}:
+            if name not in {*self._values(), "learning_rate", *aside} - {OBJECTIVE, ALPHA}:
                 yield ("tuned", i), f"{name} is not an axis of this search that can be tuned"
             elif name in (self.tuned or ())[:i]:
                 yield ("tuned", i), f"{name} stands twice; keep one"
-        for kind in self.distance:
-            for field in dataclasses.fields(Objective.kinds[kind]):  # type: ignore[arg-type]
-                if field.default is dataclasses.MISSING and field.name not in self._values():
-                    yield (field.name,), f"{kind} needs it: list its values"
+        for kind in self.distance if known else ():
+            for name in sorted(_needed(Objective.kinds[kind]) - {*self._values(), *aside}):
+                yield (name,), f"{kind} needs it: list its values"
 
-    def _refused(self) -> Iterator[_Problem]:
-        """Values that the strategy or an objective refuses."""
-        found: dict[_Problem, None] = {}
-        try:
-            Strategy.named[self.strategy](**self.parameters)
-        except ValueError as error:
-            found[(), f"{self.strategy}: {error}"] = None
+    def _refused(self, aside: Collection[str]) -> list[Problem]:
+        """Values that the strategy or an objective refuses, of those that are not `aside`."""
+        found: dict[Problem, None] = {}
+        strategy = Strategy.named[self.strategy]
+        if not {*aside} & {"strategy", *_fields(strategy), *self.parameters}:
+            try:
+                strategy(**self.parameters)
+            except ValueError as error:
+                found[(), f"{self.strategy}: {error}"] = None
+        for name, listed in (*self._values().items(), ("learning_rate", self.learning_rate)):
+            if name not in aside and len({*listed}) < len(listed):
+                found[(name,), "has a value twice; keep one"] = None
         for kind in self.distance:
             own = {n: v for n, v in self._values().items() if n in parameters_of(kind)}
+            own = {n: v for n, v in own.items() if n not in aside} | {
+                n: v[:1] for n, v in _PAPER.items() if n in {*aside} & parameters_of(kind)
+            }
+            if OBJECTIVE in aside or _needed(Objective.kinds[kind]) - own.keys():
+                continue
             if math.prod(map(len, own.values())) > _LARGEST:
-                return
+                own = {name: _ends(values) for name, values in own.items()}
             for point in product(*own.values()):
                 try:
                     Objective.kinds[kind](**dict(zip(own, point, strict=True)))
                 except ValueError as error:
                     found[(), f"{kind}: {error}"] = None
-        yield from found
+        return list(found)
 
     @property
     def walk(self) -> Strategy:
@@ -350,11 +349,59 @@ class Search(Section):
                 return f"its axes make {size:,} choices, more than {_LARGEST_GREEDY:,}"
             return None
         size = math.prod(values.values())
-        return f"is a grid of {size:,}, more than {_LARGEST:,}" if size > _LARGEST else None
+        asked = self.walk.asks(size)
+        what = f"is a grid of {size:,}" if asked == size else f"asks for {asked:,} trials"
+        return f"{what}, more than {_LARGEST:,}" if asked > _LARGEST else None
 
 
-_Problem = tuple[Place, str]
-"""A place within a search, and what is wrong there."""
+def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[Problem]]:
+    """`content` with further axes and the strategy's parameters where they belong, and Table 2.
+
+    Beside it what could not be read, as pydantic tells it, and what else is wrong.
+    """
+    found, unread = dict(content), list[Any]()
+    problems: list[Problem] = []
+    if "objective" in found:
+        kinds = found.pop("objective")
+        if OBJECTIVE in found:
+            problems.append((("objective",), f"is another name of {OBJECTIVE}; keep one"))
+        else:
+            found[OBJECTIVE] = (kinds,) if isinstance(kinds, str) else kinds
+    strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
+    own = {name for each in Strategy.named.values() for name in _fields(each)} & found.keys()
+    found["parameters"] = found.get("parameters", {}) | {name: found.pop(name) for name in own}
+    found["axes"] = {**found.get("axes", {})}
+    for name, adapter in further_axes().items():
+        if name in found and (name not in _OWN or _is_listed(found[name])):
+            found["axes"][name] = found.pop(name)
+        if name in found["axes"]:
+            try:
+                found["axes"][name] = axis_values(found["axes"][name], adapter)
+            except ValidationError as error:
+                del found["axes"][name]
+                unread += [{**each, "loc": (name, *each["loc"])} for each in error.errors()]
+    kinds = _known_kinds(found.get(OBJECTIVE, _KINDS))
+    # Of the paper's search with one distance, what is inactive is said and without effect.
+    papers = strategy.flips and {*kinds} <= {*_KINDS}
+    for name, values in _PAPER.items():
+        if found.get(name) is None and (_active(name, kinds) or papers):
+            found[name] = values if strategy.flips else values[:1]
+    unsaid = found.get("temperature") is None and "temperature" not in found["axes"]
+    if strategy.flips and unsaid and (_active("temperature", kinds) or papers):
+        found["temperature"] = Temperature()
+    # What comes from JSON has lists, which a strict tuple does not take from here.
+    return {name: _tuples(value) for name, value in found.items()}, unread, problems
+
+
+def search_keys(strategy: str | None = None) -> tuple[str, ...]:
+    """What a search may say; None: under any strategy."""
+    kinds = [Strategy.named[strategy]] if strategy else list(Strategy.named.values())
+    left_out = {"axes", "parameters", OBJECTIVE}
+    if not any(kind.flips for kind in kinds):
+        left_out |= {*_GREEDY}
+    own = [name for name in Search.model_fields if name not in left_out]
+    parameters = [name for kind in kinds for name in _fields(kind)]
+    return tuple(dict.fromkeys([*own[:1], *parameters, "objective", *own[1:], *further_axes()]))
 
 
 def further_axes() -> dict[str, TypeAdapter[Any]]:
@@ -378,6 +425,18 @@ def _fields(strategy: type[Strategy]) -> dict[str, TypeAdapter[Any]]:
     return {name: TypeAdapter(hints[name], config=VALUES) for name in names}
 
 
+def _needed(kind: type[Objective | Strategy]) -> set[str]:
+    """The parameters that have no default."""
+    return {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}  # type: ignore[arg-type]
+
+
+def _ends(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The smallest number and the largest, and what is none: what lies between is alike."""
+    numbers = [value for value in values if isinstance(value, int | float)]
+    others = [value for value in values if not isinstance(value, int | float)]
+    return (*({min(numbers), max(numbers)} if numbers else ()), *others)
+
+
 def _rounded(value: Value) -> Value:
     """A temperature as objectives hold it, so that the best one is found again among these."""
     return significant(value) if isinstance(value, float) else value
@@ -399,7 +458,7 @@ def _text(value: Any) -> str:
 def _is_listed(value: Any) -> bool:
     """Whether these are values of an axis, not the section of the search in two rounds."""
     if isinstance(value, dict):
-        return bool(value.keys() & {"from", "to", "count"})
+        return is_range(value)
     return value is not None and not isinstance(value, Temperature)
 
 

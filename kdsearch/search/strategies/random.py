@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdsearch.search.space import Choice, Space, Trial
 from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, best_of
 from kdsearch.search.tuning import Candidate, Scores
+
+_WHOLE = 100_000
+"""So many points at most are all made, to draw from them; of a larger grid those that are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +28,8 @@ class Random(Strategy, name="random"):
 
     def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""
-        every = [(choice, trial) for choice in space.choices() for trial in space.trials(choice)]
         drawn: dict[Choice, list[Trial]] = defaultdict(list)
-        for choice, trial in random.Random(self.seed).sample(every, min(self.trials, len(every))):
+        for choice, trial in self._drawn(space):
             drawn[choice].append(trial)
         missing = [t for trials in drawn.values() for t in trials if t not in scores]
         if missing:
@@ -36,3 +39,17 @@ class Random(Strategy, name="random"):
         winner = best_of(candidates)
         decision = Decision(axis=None, candidates=tuple(candidates), winner=winner)
         return Progress(decisions=(decision,))
+
+    def asks(self, size: int) -> int:
+        """See `Strategy`."""
+        return self.trials
+
+    def _drawn(self, space: Space) -> Iterable[tuple[Choice, Trial]]:
+        draw, size = random.Random(self.seed), space.size
+        if size <= _WHOLE:
+            every = [(c, trial) for c in space.choices() for trial in space.trials(c)]
+            return draw.sample(every, min(self.trials, len(every)))
+        indices: dict[int, None] = {}
+        while len(indices) < min(self.trials, size):
+            indices[draw.randrange(size)] = None
+        return map(space.point, indices)
