@@ -288,7 +288,7 @@ def test_random_draws_from_a_grid_that_is_too_large_to_train() -> None:
     [view] = agenda.views()
     assert view.space.size == 2000 * 100 * 2
     drawn = view.progress.winner, *view.progress.candidates()
-    assert all(view.space.includes(c.choice, t) for c in drawn for t in c.tuned.trials)
+    assert all(view.space.includes(c.choice, t) for c in drawn for t in c.trials)
     assert agenda.trained(view.case) == 9
     [counted] = [case_counts(agenda.resolved.study, case).students for case in agenda.cases]
     assert (counted.fewest, counted.most) == (9, 9)
