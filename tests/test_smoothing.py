@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from kdsearch.analysis import analyse
 from kdsearch.analysis.measures import Measured
 from kdsearch.analysis.smoothing import Method, Smoothing, Verdict, smoothing
 from kdsearch.analysis.smoothing_claims import Claim, Group, Kind, Seen, claims
-from kdsearch.analysis.smoothing_paper import DATASETS
+from kdsearch.analysis.smoothing_paper import DATASETS, ROWS
 from kdsearch.report.smoothing import holds
 from kdsearch.report.write import report_files
 from kdsearch.search import ValidationScore
@@ -514,6 +514,27 @@ def test_what_is_not_known_of_table_7_stays_empty(whole: Smoothing) -> None:
     assert (found.entropy, found.chosen) == (0.0738, None)
 
 
+def test_the_rows_of_each_split_stand_beside_the_papers(
+    whole: Smoothing, files: dict[str, str]
+) -> None:
+    [rows] = whole.rows
+    assert rows.splits == {"train": 10, "validation": 10, "test": 10}
+    assert rows.published == {"train": 3668, "validation": 408, "test": 1725}
+    cells = ["mrpc", "10", "10", "10", "3,668", "408", "1,725"]
+    assert f"| {' | '.join(cells)} |" in files["report/report.md"]
+    assert " ".join(cells) in " ".join(Elements(files["report/report.html"]).text.split())
+    [_, row] = files["report/tables/smoothing_rows.csv"].splitlines()
+    assert row == "mrpc,10,10,10,3668,408,1725"
+
+
+def test_the_papers_rows_are_those_in_the_comment_of_the_shipped_study() -> None:
+    text = SHIPPED.read_text()
+    for name in DATASETS:
+        column = DATASETS.index(name)
+        numbers = " +".join(f"{rows[column]:,}" for rows in ROWS.values())
+        assert re.search(rf"{name}: .* # +{numbers} ", text)
+
+
 @pytest.mark.parametrize(
     ("name", "there"), [("sst-2", True), ("SST2", True), ("qnli", True), ("reviews", False)]
 )
@@ -522,6 +543,7 @@ def test_the_paper_stands_beside_a_data_set_of_its_name(name: str, there: bool) 
     found = smoothed(finished(study(datasets={name: grammar})))
     assert all((each.published is not None) is there for each in found.methods)
     assert all((each.published is not None) is there for each in found.verdicts)
+    assert [each.dataset for each in found.rows] == [name] * there
 
 
 # -- the report --------------------------------------------------------------------------------
@@ -574,7 +596,7 @@ def test_a_difference_below_the_spread_between_seeds_is_said_to_be() -> None:
     small = [abs(each.mean) < (each.spread or 0) for each in apart if each is not None]
     assert len(small) == 2
     lines = files_of(agenda)["report/report.md"].splitlines()
-    said = [line.split(" | ")[5] for line in lines if f"| {Claim.LS_RAISES} |" in line]
+    said = [line.split(" | ")[1] for line in lines if f": {Claim.LS_RAISES} |" in line]
     assert ["within ±" in verdict for verdict in said] == small
     assert True in small
 
@@ -597,25 +619,52 @@ def test_the_page_has_a_curve_of_each_method_of_a_student(files: dict[str, str])
     assert len(Elements(page).ids) == len(set(Elements(page).ids))
 
 
-def test_the_curves_are_drawn_at_once(files: dict[str, str], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
         pytest.skip("Chromium is not installed")
-    path = tmp_path / "report.html"
-    path.write_text(files["report/report.html"])
     with api.sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu"]
-        page = playwright.chromium.launch(executable_path=chromium, args=flags).new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(path.as_uri())
-        small, big = page.locator("[data-smoothing]").all()
-        # Of each method the curve of training, and that of its epochs on validation.
-        assert small.locator(".scatterlayer .trace").count() == 2 * 4
-        assert big.locator(".scatterlayer .trace").count() == 2 * 3
-        assert said == []
+        yield playwright.chromium.launch(executable_path=path, args=flags)
+
+
+def test_the_curves_are_drawn_at_once(files: dict[str, str], tmp_path: Path, chromium: Any) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(files["report/report.html"])
+    page = chromium.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    small, big = page.locator("[data-smoothing]").all()
+    # Of each method the curve of training, and that of its epochs on validation.
+    assert small.locator(".scatterlayer .trace").count() == 2 * 4
+    assert big.locator(".scatterlayer .trace").count() == 2 * 3
+    title, legend = (small.locator(each).bounding_box() for each in (".xtitle", ".legend"))
+    assert small.locator(".xtitle").text_content() == "epoch"
+    assert title["y"] + title["height"] <= legend["y"]
+    assert said == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_verdicts_are_seen_without_scrolling_a_table(
+    width: int, tmp_path: Path, chromium: Any
+) -> None:
+    path = tmp_path / "report.html"
+    agenda = finished(became=unmeasured("ls", SEEDS))
+    path.write_text(files_of(agenda)["report/report.html"])
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page.goto(path.as_uri())
+    rows = page.locator("#smoothing table.wraps tr")
+    headers = rows.first.locator("th").all_text_contents()
+    assert headers[:4] == ["claim", "as chosen", "at equal rate and epochs", "paper"]
+    texts = rows.locator("td:nth-child(-n+4)").all_text_contents()
+    assert {"holds", "does not hold", "not measured"} <= {*texts}
+    seen = page.locator("#smoothing .wide").first.bounding_box()
+    paper = rows.first.locator("th:nth-child(4)").bounding_box()
+    assert paper["x"] + paper["width"] <= seen["x"] + seen["width"]
 
 
 def test_a_study_that_is_none_of_this_has_the_report_that_it_had() -> None:

@@ -23,7 +23,12 @@ from kdsearch.analysis.smoothing_claims import (
     Seen,
     claims,
 )
-from kdsearch.analysis.smoothing_paper import Published, published, published_finding
+from kdsearch.analysis.smoothing_paper import (
+    Published,
+    published,
+    published_finding,
+    published_rows,
+)
 from kdsearch.search import Candidate, Ce, Choice, Labels, LabelSmoothing, Trial, ValidationScore
 from kdsearch.study import TestCase
 
@@ -78,11 +83,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rows:
+    """How many rows each split of a data set has."""
+
+    dataset: str
+    splits: Mapping[str, int]
+    published: Mapping[str, int]
+    """Those of the paper's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Smoothing:
     """The methods of every student that has all three, and the claims about them."""
 
     methods: tuple[Method, ...]
     verdicts: tuple[Verdict, ...]
+    rows: tuple[Rows, ...]
+    """Of the data sets that the paper has too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +153,17 @@ def smoothing(agenda: Agenda, cases: Sequence[CaseResult]) -> Smoothing | None:
     ]
     datasets, order = list(names), list(Claim)
     verdicts.sort(key=lambda each: (datasets.index(each.dataset), order.index(each.claim)))
-    return Smoothing(methods=tuple(methods), verdicts=tuple(verdicts))
+    rows = [
+        Rows(
+            dataset=dataset,
+            splits={name: split.rows for name, split in found.splits.items()},
+            published=paper_rows,
+        )
+        for dataset, found in agenda.resolved.datasets.items()
+        if dataset in {dataset for dataset, _ in students}
+        and (paper_rows := published_rows(names[dataset]))
+    ]
+    return Smoothing(methods=tuple(methods), verdicts=tuple(verdicts), rows=tuple(rows))
 
 
 def _students(

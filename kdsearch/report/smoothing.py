@@ -13,11 +13,12 @@ import pandas as pd
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis.measures import Measured
-from kdsearch.analysis.smoothing import ENTROPIES, ENTROPY, Method, Smoothing, Verdict
+from kdsearch.analysis.smoothing import ENTROPIES, ENTROPY, Method, Rows, Smoothing, Verdict
 from kdsearch.analysis.smoothing_claims import TAUGHT, Finding, Kind
 from kdsearch.analysis.smoothing_paper import SOURCE, Chosen
 from kdsearch.report.markdown import NOTHING, percent, score, table
 from kdsearch.report.measures import NOT_MEASURED, cell, run_for_chart, words
+from kdsearch.study import SPLITS
 
 TITLE = "Distillation and label smoothing"
 HOW = (
@@ -39,8 +40,17 @@ CLAIMS = (
     "self-KD raises the entropy on MNLI, reverse KD lowers it on QNLI, and label smoothing wins on "
     "SST-2."
 )
+ROWS = (
+    "The rows of each split, and the paper’s (its Table 6): what is cut off another split is drawn "
+    "by the seed, so that equal numbers need not be equal rows."
+)
+_CHOSEN, _EQUAL = "as chosen", "at equal rate and epochs"
 _TEXTS = frozenset(
-    ("method", "chosen", "claim", "compared", "as chosen", "at equal rate and epochs", "verdict")
+    (
+        *("method", "chosen", "claim", "compared", "paper"),
+        *(text for each in (_CHOSEN, _EQUAL) for text in (each, f"values {each}")),
+        "paper’s values",
+    )
 )
 """The headers of columns of words."""
 _HOLDS = {True: "holds", False: "does not hold"}
@@ -52,6 +62,8 @@ class Table:
 
     headers: list[str]
     rows: list[tuple[object, ...]]
+    wraps: bool = False
+    """Whether its cells may have several lines on the page."""
 
 
 def smoothing_section(found: Smoothing | None) -> list[str]:
@@ -86,6 +98,8 @@ def _parts(found: Smoothing) -> Iterator[tuple[str, Table]]:
     verdicts = claims_table(found)
     if verdicts.rows:
         yield CLAIMS, verdicts
+    if found.rows:
+        yield ROWS, rows_table(found)
 
 
 def methods_table(found: Smoothing) -> Table:
@@ -133,34 +147,49 @@ def _papers_choice(chosen: Chosen | None) -> str | None:
 
 
 def claims_table(found: Smoothing) -> Table:
-    """A row per claim and what it compares."""
+    """A row per claim and what it compares: first which way it went, then the values."""
     paper = any(each.published for each in found.verdicts)
-    headers = ["data set", "claim", "compared", "as chosen", "difference", "verdict"]
-    headers += ["at equal rate and epochs", "difference", "verdict"]
-    headers += ["paper’s values", "paper’s verdict"] if paper else []
+    headers = ["claim", _CHOSEN, _EQUAL, *(["paper"] if paper else []), "compared"]
+    for each in (_CHOSEN, _EQUAL):
+        headers += [f"values {each}", "difference"]
+    headers += ["paper’s values"] if paper else []
     return Table(
-        headers=headers,
-        rows=[
-            (
-                *(each.dataset, each.claim, "; ".join(each.compared)),
-                *_finding(each.chosen),
-                *_finding(each.equal),
-                *(_papers_finding(each.published) if paper else ()),
-            )
-            for each in found.verdicts
-        ],
+        headers=headers, rows=[_verdict(each, paper) for each in found.verdicts], wraps=True
     )
 
 
-def _finding(found: Finding) -> tuple[object, ...]:
+def _verdict(found: Verdict, paper: bool) -> tuple[object, ...]:
+    own, published = (found.chosen, found.equal), found.published
+    papers = [holds(published) if published else None] if paper else []
+    return (
+        f"{found.dataset}: {found.claim}",
+        *(_within(each) for each in own),
+        *papers,
+        "; ".join(found.compared),
+        *(text for each in own for text in (_values(each), _difference(each.difference))),
+        *([_values(published) if published else None] if paper else []),
+    )
+
+
+def _within(found: Finding) -> str:
+    """Which way a claim went, and whether by no more than seeds differ."""
     apart = found.difference
     noise = apart is not None and apart.spread is not None and abs(apart.mean) < apart.spread
-    verdict = f"{holds(found)}, within ±" if noise else holds(found)
-    return _values(found), _difference(apart), verdict
+    return f"{holds(found)}, within ±" if noise else holds(found)
 
 
-def _papers_finding(found: Finding | None) -> tuple[object, ...]:
-    return (None, None) if found is None else (_values(found), holds(found))
+def rows_table(found: Smoothing) -> Table:
+    """The rows of each split beside the paper's."""
+    return Table(
+        headers=["data set", *SPLITS, *(f"paper: {split}" for split in SPLITS)],
+        rows=[
+            (
+                each.dataset,
+                *(f"{rows[s]:,}" for rows in (each.splits, each.published) for s in SPLITS),
+            )
+            for each in found.rows
+        ],
+    )
 
 
 def _values(found: Finding) -> str:
@@ -190,7 +219,13 @@ def smoothing_tables(found: Smoothing | None) -> dict[str, pd.DataFrame]:
         "smoothing_claims": pd.DataFrame(
             [_claim(each) for each in found.verdicts], columns=_CLAIM_COLUMNS
         ),
+        **({"smoothing_rows": pd.DataFrame(map(_rows, found.rows))} if found.rows else {}),
     }
+
+
+def _rows(found: Rows) -> dict[str, object]:
+    papers = {f"paper_{split}": rows for split, rows in found.published.items()}
+    return {"dataset": found.dataset, **found.splits, **papers}
 
 
 def _columns(method: Method) -> dict[str, object]:

@@ -19,7 +19,7 @@ function layout(title, y, more = {}) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: text, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 50, r: 10, t: 36, b: 40 },
-    legend: { orientation: "h", y: -0.18, font: { size: 11 } },
+    legend: { orientation: "h", y: -0.18, font: { size: 11 }, ...more.legend },
     hovermode: "closest", ...(printing ? { width: PAPER } : {}),
     xaxis: { ...axis, ...more.x }, yaxis: { ...axis, title: { text: y }, ...more.y },
   };
@@ -115,7 +115,8 @@ function drawEntropy(element, found) {
     { ...points(i, "solid", run.curve, `${run.name}, training`), mode: "lines" },
     points(i, "dot", run.epochs, `${run.name}, validation`),
   ]).filter((trace) => trace.x.length);
-  single(element, traces, layout("Posterior entropy along training", "nats"));
+  single(element, traces, layout("Posterior entropy along training", "nats", {
+    x: { title: { text: "epoch", standoff: 4 } }, legend: { yref: "container", y: 0, yanchor: "bottom" } }));
 }
 
 function drawMeasure(element, found) {
