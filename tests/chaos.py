@@ -31,7 +31,7 @@ import psutil
 
 Kind = Literal["driver", "worker", "raylet", "cluster"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-HINT = "go on with the same command"
+HINT = "to resume, run the same command"
 LONGEST_END = 120.0
 """Seconds in which a driver must have ended that has lost its Ray; it promises 90."""
 _LONGEST_RUN = 600.0

@@ -43,17 +43,17 @@ def test_an_option_goes_before_the_environment_and_that_before_a_local_ray(
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("ray://head:10001", "Ray Client's address.*from elsewhere http://HOST:8265"),
-        ("tcp://head:6379", "is no address of a Ray"),
+        ("ray://head:10001", "Ray Client address.*from elsewhere, http://HOST:8265"),
+        ("tcp://head:6379", "is not the address of a Ray cluster"),
         ("htp://head:8265", "give http://HEAD:8265"),
-        ("http://", "is no address of a Ray"),
-        ("head", "names no port .*give head:6379"),
-        ("localhost", "names no port .*give localhost:6379"),
-        ("Auto", "is auto meant"),
-        ("locl", "is local meant"),
+        ("http://", "is not the address of a Ray cluster"),
+        ("head", "has no port .*give head:6379"),
+        ("localhost", "has no port .*give localhost:6379"),
+        ("Auto", "did you mean auto"),
+        ("locl", "did you mean local"),
         ("head:8265", "port of Ray's dashboard .*http://head:8265"),
-        ("head:0", "has no port 0"),
-        ("head:99999", "has no port 99999"),
+        ("head:0", "0 is not a port"),
+        ("head:99999", "99999 is not a port"),
         ("head:6379/", "is not HOST:PORT"),
         ("", "is not HOST:PORT"),
         ("fd00::1", "is not HOST:PORT"),
@@ -75,14 +75,14 @@ def test_a_password_in_an_address_is_refused_and_not_shown(address: str) -> None
 
 
 def test_a_wrong_ray_address_is_named() -> None:
-    with pytest.raises(InputError, match="RAY_ADDRESS head: names no port"):
+    with pytest.raises(InputError, match="RAY_ADDRESS head: has no port"):
         find_address(None, {"RAY_ADDRESS": "head"})
 
 
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        (Address(kind="local", value="local", source="--address"), "a local one is started"),
+        (Address(kind="local", value="local", source="--address"), "starting a local one"),
         (
             Address(kind="cluster", value="auto", source="--address"),
             "the one on this machine (--address)",
@@ -104,4 +104,4 @@ def test_a_ray_address_that_does_not_answer_is_named(
     study = tmp_path / "tiny.yaml"
     study.write_text(TINY)
     ended = kdsearch("launch", study, "--folder", tmp_path / "run")
-    refused(ended, "RAY_ADDRESS 127.0.0.1:1: no Ray could be reached", "--address local")
+    refused(ended, "RAY_ADDRESS 127.0.0.1:1: cannot reach a Ray", "--address local")

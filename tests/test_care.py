@@ -71,7 +71,7 @@ def flip(path: Path) -> None:
 def test_of_a_study_that_did_not_change_nothing_is_garbage(folder: Path) -> None:
     before = files_in(folder)
     result = kdsearch("gc", folder, "--delete")
-    assert (result.code, result.out) == (0, "nothing: the study needs all that is here\n")
+    assert (result.code, result.out) == (0, "nothing to delete: the study needs everything here\n")
     assert files_in(folder) == before
 
 
@@ -91,8 +91,8 @@ def test_what_a_change_left_behind_is_listed_and_deleted_when_asked(folder: Path
     assert {name for name in names if name.startswith("outcomes/")} == halves
 
     shown = kdsearch("gc", folder)
-    assert "of an earlier version of the study" in shown.out
-    assert f"`kdsearch gc {folder} --delete` deletes it" in shown.out
+    assert "from an earlier version of the study" in shown.out
+    assert f"`kdsearch gc {folder} --delete` deletes this" in shown.out
     assert files_in(folder) == before
 
     result = kdsearch("gc", folder, "--delete")
@@ -142,7 +142,7 @@ def test_nothing_is_deleted_while_a_driver_runs(folder: Path) -> None:
     before = files_in(folder)
     with driver_lock(folder):
         refused(kdsearch("gc", folder, "--delete"), "is being driven by process")
-        assert "a search runs here" in kdsearch("gc", folder).out
+        assert "a search is running here" in kdsearch("gc", folder).out
     assert files_in(folder) == before
 
 
@@ -166,7 +166,7 @@ def test_a_sound_folder_is_called_fine(folder: Path) -> None:
     assert result.code == 0
     outcomes = len(list((folder / "outcomes").iterdir()))
     assert f"{outcomes} outcomes and " in result.out
-    assert result.out.endswith(": all is fine\n")
+    assert result.out.endswith(": no problems\n")
     assert files_in(folder) == before
 
 
@@ -200,9 +200,9 @@ def test_an_outcome_that_was_cut_off_or_has_another_key_is_found(folder: Path) -
     third.rename(third.with_name(f"{KEY}.json"))
     found = problems(folder)
     assert len(found) == 3
-    assert any(f"outcomes/{first.name}: is no outcome" in each for each in found)
-    assert f"outcomes/{second.name}: is no outcome: is of the training {KEY}" in found
-    assert f"outcomes/{KEY}.json: is no outcome: is of the training {third.stem}" in found
+    assert any(f"outcomes/{first.name}: is not an outcome" in each for each in found)
+    assert f"outcomes/{second.name}: is not an outcome: belongs to the training {KEY}" in found
+    assert f"outcomes/{KEY}.json: is not an outcome: belongs to the training {third.stem}" in found
 
 
 def test_rows_that_were_damaged_or_are_gone_are_found(folder: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_attempt_that_is_none_is_found(folder: Path) -> None:
     assert problems(folder) == []
     (folder / "attempts" / KEY / "1.json").write_text("{}")
     [found] = problems(folder)
-    assert found.startswith(f"attempts/{KEY}/1.json: is no attempt")
+    assert found.startswith(f"attempts/{KEY}/1.json: is not an attempt")
 
 
 def test_a_checkpoint_of_a_training_that_was_stopped_is_checked_too(folder: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_checkpoint_of_a_training_that_was_stopped_is_checked_too(folder: Path
     assert problems(folder) == []
     flip(path)
     name = path.relative_to(folder)
-    assert problems(folder) == [f"{name}: has another digest than its name says"]
+    assert problems(folder) == [f"{name}: has a different digest from the one in its name"]
 
 
 def test_a_decision_of_the_report_that_does_not_follow_from_the_outcomes_is_found(
@@ -252,7 +252,7 @@ def test_a_decision_of_the_report_that_does_not_follow_from_the_outcomes_is_foun
     path.write_text(json.dumps(report))
     name = "data/big/small"
     assert problems(folder) == [
-        f"report/report.json: decides alpha of {name} otherwise than the outcomes"
+        f"report/report.json: decides alpha of {name} differently from the outcomes"
     ]
 
 
@@ -262,13 +262,13 @@ def test_an_outcome_that_is_gone_shows_in_the_report(folder: Path) -> None:
     [case] = report["cases"]
     (folder / "outcomes" / f"{case['winner']['key']}.json").unlink()
     first, *rest = problems(folder)
-    assert first.endswith("of data/big/small otherwise than the outcomes")
-    assert rest == ["report/report.json: is of a complete study, and outcomes are missing"]
+    assert first.endswith("of data/big/small differently from the outcomes")
+    assert rest == ["report/report.json: is of a complete study, but outcomes are missing"]
 
 
 def test_a_report_of_an_earlier_version_of_the_study_is_found(folder: Path) -> None:
     search_on(folder, alpha=[1])
-    assert problems(folder) == ["report/report.json: is of an earlier version of the study"]
+    assert problems(folder) == ["report/report.json: is from an earlier version of the study"]
 
 
 def test_a_report_that_is_older_than_the_outcomes_is_fine_while_there_is_more_to_come(
@@ -285,7 +285,7 @@ def test_a_report_that_is_older_than_the_outcomes_is_fine_while_there_is_more_to
     assert problems(folder) == []
     [note] = json_of(kdsearch("verify", folder, "--json"))["notes"]
     assert note["place"] == str(folder / "report")
-    assert "not what follows from the outcomes: older than they are, edited" in note["what"]
+    assert "not what the outcomes give: it is older, edited" in note["what"]
     assert "since the search is not complete" in note["what"]
 
 
@@ -293,4 +293,4 @@ def test_results_that_the_study_does_not_ask_for_are_a_note(folder: Path) -> Non
     write_report(*search_on(folder, alpha=[1]))
     result = kdsearch("verify", folder)
     assert result.code == 0, result
-    assert "the study does not ask for 6 results any more: see `kdsearch gc" in result.out
+    assert "the study no longer needs 6 results: see `kdsearch gc" in result.out

@@ -206,7 +206,7 @@ def test_a_study_of_another_name_is_refused(tmp_path: Path) -> None:
         Launched(tmp_path / "run", name="other")
     assert [problem.what for problem in refused.value.problems] == [
         "name: small → other",
-        "holds another study than study.yaml",
+        "holds a different study from study.yaml",
     ]
     assert (tmp_path / "run" / "resolved.json").read_bytes() == before
 
@@ -215,7 +215,7 @@ def test_a_changed_study_that_cannot_be_used_leaves_the_folder_as_it_is(tmp_path
     Launched(tmp_path / "run")
     before = (tmp_path / "run" / "resolved.json").read_bytes()
     models = {**a_study()["models"], "big": {"path": "/nowhere"}}
-    with pytest.raises(InputError, match="/nowhere is no folder"):
+    with pytest.raises(InputError, match="/nowhere is not a folder"):
         Launched(tmp_path / "run", models=models)
     assert (tmp_path / "run" / "resolved.json").read_bytes() == before
 
@@ -295,7 +295,7 @@ def test_the_free_disk_need_hold_only_what_is_still_to_be_written(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1, 1, 0))
     assert Launched(tmp_path / "run", run=False, **with_search(alpha=[1])).said
-    with pytest.raises(InputError, match="0 kB are free"):
+    with pytest.raises(InputError, match="0 kB is free"):
         Launched(tmp_path / "run", run=False, seed=5)
 
 

@@ -103,7 +103,7 @@ def test_models_that_cannot_be_built_are_refused_together(here: Path) -> None:
 
 def test_what_is_kept_in_a_folder_is_not_looked_for_again_by_a_launch(here: Path) -> None:
     study = study_file(here)
-    assert "looking at" in kdsearch("check", study, "--folder", "run").out
+    assert "checking the data" in kdsearch("check", study, "--folder", "run").out
     assert not Ledger(here / "run").exists
     assert "looking at" not in kdsearch("check", study, "--folder", "run").out
     result = kdsearch("launch", study, "--in-process", "--folder", "run")
@@ -118,7 +118,7 @@ def test_a_folder_that_was_launched_shows_its_own_rows(here: Path) -> None:
     for split in ("train", "validation", "test"):
         (here / f"{split}.jsonl").unlink()
     result = kdsearch("check", study, "--folder", "run")
-    assert (result.code, "looking at" in result.out) == (0, False)
+    assert (result.code, "checking the data" in result.out) == (0, False)
     assert ["rows", "12", "9", "12"] in lines(result.out)
 
 
@@ -128,9 +128,11 @@ def test_a_folder_of_another_study_is_refused_and_stays_as_it_is(here: Path) -> 
     before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
     other = study_file(here, training={"epochs": 2, "max_length": 32})
     result = kdsearch("check", other, "--folder", "run")
-    refused(result, "run: holds another version of it: ", "training.", "no --folder")
+    refused(result, "run: holds a different version: ", "training.", "no --folder")
     renamed = study.rename(here / "renamed.yaml")
-    refused(kdsearch("check", renamed, "--folder", "run"), "run: holds another study: name: tiny")
+    refused(
+        kdsearch("check", renamed, "--folder", "run"), "run: holds a different study: name: tiny"
+    )
     after = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
     assert after == before
 
@@ -177,7 +179,7 @@ def test_what_the_models_make_of_rows_fits_the_terminal(
     text = " ".join(tables.split())
     assert "< 0.1 / < 0.1 25.0 / 25.0 – / 100.0" in text
     assert ["64", "–", "0.5000"] in [row[-3:] for row in lines(tables)]
-    assert "over at most 2,000 rows of a split, drawn by the seed" in text
+    assert "in at most 2,000 rows per split, drawn by the seed" in text
 
 
 def test_a_doubt_moves_no_cursor(kept: tuple[Path, Path]) -> None:
@@ -193,7 +195,7 @@ def test_models_that_were_not_run_here_are_said_to_be_left_to_a_worker(
     found = ledger.preflight()
     assert found is not None
     ledger.write_preflight(found.model_copy(update={"forward": False}))
-    said = "too large to run here: a worker runs them first"
+    said = "too large to run here: a worker will run them first"
     assert said in kdsearch("check", kept[0], "--folder", kept[1]).out
 
 

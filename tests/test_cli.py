@@ -234,13 +234,13 @@ def test_new_copies_a_shipped_study_that_validates(
 
 def test_new_refuses_a_study_that_is_not_shipped(here: Path) -> None:
     shipped = "mrpc, paper-small, paper, quickstart"
-    refused(kdsearch("new", "mine", "--from", "mprc"), "no shipped study mprc", shipped)
+    refused(kdsearch("new", "mine", "--from", "mprc"), "mprc is not a shipped study", shipped)
     assert not list(here.iterdir())
 
 
 def test_new_writes_over_nothing(here: Path) -> None:
     written(here / "mine.yaml", "my work")
-    refused(kdsearch("new", "mine"), "mine.yaml: is there already")
+    refused(kdsearch("new", "mine"), "mine.yaml: already exists")
     assert (here / "mine.yaml").read_text() == "my work"
 
 
@@ -267,8 +267,8 @@ def test_validate_prints_json(here: Path) -> None:
     [
         (None, ["study.yaml: no such study file", "kdsearch new NAME"]),
         ("a: [1\nb: 2", ["study.yaml:2:", "not YAML"]),
-        ("- a\n- b\n", ["study.yaml: a study file is a mapping"]),
-        ("", ["study.yaml: a study file is a mapping"]),
+        ("- a\n- b\n", ["study.yaml: is not a mapping"]),
+        ("", ["study.yaml: is not a mapping"]),
         (tiny(serach={}), ["study.yaml: serach: serach is not a key here", "search"]),
         (
             tiny(search={"alhpa": [1], "distance": ["kl"]}, students={"small": {"model": "smal"}}),
@@ -326,13 +326,15 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
 
 def test_plan_counts_what_is_chosen_under_winner_seeds_too(here: Path) -> None:
     result = kdsearch("plan", written(here / "tiny.yaml", {**tiny(), "winner_seeds": [0, 1, 2]}))
-    assert "students in all: 14\n  (with what each test case chose, under 2 further" in result.out
+    assert (
+        "students in all: 14\n  (including what each test case chose, under 2 further" in result.out
+    )
 
 
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
-    assert "12 min for the students on 2 slots if none were ever idle, 0.4 hours of" in shown
+    assert "12 min for the students on 2 slots if none is ever idle, 0.4 slot hours" in shown
 
 
 def test_plan_tells_the_time_from_a_students_examples_per_second(here: Path) -> None:
@@ -373,7 +375,7 @@ def test_plan_simulates_the_study_on_its_slots(here: Path) -> None:
     assert many["seconds"] == many["longest_path_seconds"] == one["longest_path_seconds"]
     assert two["utilisation"] == pytest.approx(two["slot_seconds"] / 2 / two["seconds"])
     words = kdsearch("plan", study, "--seconds", "60", "--slots", "2").out
-    assert f"on 2 slots, which work {two['utilisation']:.0%} of that time" in words
+    assert f"on 2 slots, which are busy {two['utilisation']:.0%} of that time" in words
 
 
 def test_plan_simulates_nothing_while_no_time_is_known(here: Path) -> None:
@@ -388,7 +390,7 @@ def test_plan_needs_no_data(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny(datasets={"mine": data}))
     result = kdsearch("plan", study)
     assert result.code == 0
-    assert "outputs known when the data is read" in result.out
+    assert "outputs not known until the data is read" in result.out
 
 
 def test_plan_of_a_folder_knows_what_a_student_takes(launched: tuple[Path, Path, Ended]) -> None:
@@ -437,7 +439,7 @@ def test_a_complete_search_is_launched_again_without_its_cluster(
     study, folder, _ = launched
     result = kdsearch("launch", study, "--address", "127.0.0.1:1", "--folder", folder)
     assert result.code == 0
-    assert "nothing is left to run" in result.out
+    assert "nothing left to run" in result.out
 
 
 def test_launched_again_a_complete_search_trains_nothing(
@@ -447,8 +449,8 @@ def test_launched_again_a_complete_search_trains_nothing(
     before = contents(folder)
     result = kdsearch("launch", study, "--in-process", "--folder", folder)
     assert result.code == 0
-    assert "going on: 16 trainings done already" in result.out
-    assert "nothing is left to run" in result.out
+    assert "resuming: 16 trainings already done" in result.out
+    assert "nothing left to run" in result.out
     assert "The stable configuration is" in result.out
     assert contents(folder) == before
 
@@ -472,7 +474,7 @@ def test_the_folder_of_another_study_is_refused_with_the_difference(
     before = contents(folder)
     other = written(here / "other.yaml", tiny(seed=7))
     result = kdsearch("launch", other, "--in-process", "--folder", folder)
-    refused(result, f"{folder}: holds another study", "name: tiny → other", "seed: 0 → 7")
+    refused(result, f"{folder}: holds a different study", "name: tiny → other", "seed: 0 → 7")
     assert contents(folder) == before
 
 
@@ -512,7 +514,7 @@ ROWS = [{"t": "a word", "l": "no"}, {"t": "another", "l": "yes"}]
 @pytest.mark.parametrize(
     ("train", "words"),
     [
-        ([{"text": "a word", "l": "no"}], ["has no column t", "there are: text, l"]),
+        ([{"text": "a word", "l": "no"}], ["has no column t", "available: text, l"]),
         ([*ROWS, {"t": "a", "l": "maybe"}], ["row 3: unknown label 'maybe'", "0 no, 1 yes"]),
         ([], ["train.jsonl: has no rows"]),
         (None, ["has no train split", "train.csv"]),
@@ -548,7 +550,7 @@ def test_models_that_cannot_be_used_are_refused_together(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny(models=models, students=students))
     refused(
         kdsearch("launch", study, "--in-process"),
-        "models.big: /no/such/model is no folder (give --model NAME=PATH)",
+        "models.big: /no/such/model is not a folder (give --model NAME=PATH)",
         "students.small.layers: asks for 3 layers of donor, which has 2",
     )
 
@@ -642,8 +644,8 @@ def test_a_search_in_which_everything_diverges_names_no_configuration_and_exits_
     result = kdsearch("launch", study, "--in-process", "--folder", here / "run")
     assert result.code == 1
     assert "No training has a score" in result.out
-    assert "no training of it has a score" in result.err
-    assert "diverged and have no score" in kdsearch("status", here / "run").out
+    assert "none of its trainings has a score" in result.err
+    assert "diverged, without a score" in kdsearch("status", here / "run").out
 
 
 # -- stopping and going on ------------------------------------------------------------------------
@@ -672,7 +674,7 @@ def test_a_stopped_search_says_how_to_go_on_and_repeats_nothing(
 
     result = kdsearch(*command)
     assert result.code == 0
-    assert f"going on: {len(before)} training" in result.out
+    assert f"resuming: {len(before)} training" in result.out
     after = contents(here / "run")
     assert before.items() <= after.items()
     assert len(after) == 1 + 3 + 12

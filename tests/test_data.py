@@ -80,7 +80,7 @@ def test_check_says_how_many_rows_of_a_published_data_set_are_left_out(tmp_path:
     split_file(tmp_path, "sst2", [*good, {"sentence": " ", "label": 0}])
     split_file(tmp_path, "sst2", good, "test")
     shown = kdsearch("data", "check", "sst2", "--data-dir", tmp_path).out
-    assert "1 row of train cannot be used and left out" in shown
+    assert "1 row of train cannot be used and were left out" in shown
 
 
 def test_more_than_a_bad_row_in_a_hundred_is_refused(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_an_unknown_data_set_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.usefixtures("no_hub")
 def test_a_data_set_that_is_not_public_says_what_its_files_look_like() -> None:
-    refused(kdsearch("data", "check", "klue3"), "is no public data set", "ner_tags")
+    refused(kdsearch("data", "check", "klue3"), "is not a public data set", "ner_tags")
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -141,7 +141,7 @@ def test_fetch_does_not_fetch_again_what_is_there(tmp_path: Path, mrpc_hub: Fake
     kdsearch("fetch", study, "--data-dir", tmp_path / "hub")
     calls = len(mrpc_hub.calls)
     ended = kdsearch("fetch", study, "--data-dir", tmp_path / "hub")
-    assert "1 of 1 there already" in ended.out
+    assert "1 of 1 already there" in ended.out
     assert len(mrpc_hub.calls) == calls
 
 

@@ -415,7 +415,7 @@ def test_a_given_teacher_of_another_number_of_outputs_is_refused_before_the_sear
     tuned = save_model(tmp_path / "tuned", labels=["one", "two", "three", "four"])
     study = given_study({"checkpoint": "tuned", "labels": list(LABEL_NAMES)}, tuned=tuned)
     ledger, _ = begin(tmp_path / "study", study)
-    with pytest.raises(InputError, match="tuned has 4 outputs, for 3 labels"):
+    with pytest.raises(InputError, match="tuned has 4 outputs for 3 labels"):
         check_models(ledger.resolved(), "study.yaml")
 
 
@@ -973,7 +973,7 @@ def test_a_head_file_that_was_cut_short_is_an_input_error(tmp_path: Path) -> Non
     found = wide(tmp_path)
     found.head.write_bytes(found.head.read_bytes()[:-40])
     recorded_as_it_is(found.head)
-    with pytest.raises(InputError, match=r"cannot be read.*launch again to compute it anew"):
+    with pytest.raises(InputError, match=r"cannot be read.*launch again to recompute it"):
         run_training(found.student, found.ledger.folder)
 
 
@@ -981,7 +981,7 @@ def test_a_head_of_other_shapes_is_an_input_error(tmp_path: Path) -> None:
     found = wide(tmp_path)
     save_file({"weight": torch.zeros(3, 5)}, found.head)
     recorded_as_it_is(found.head)
-    with pytest.raises(InputError, match="launch again to compute it anew"):
+    with pytest.raises(InputError, match="launch again to recompute it"):
         run_training(found.student, found.ledger.folder)
 
 
@@ -991,7 +991,7 @@ def test_hidden_states_of_another_type_are_an_input_error(dtype: str, tmp_path: 
     path = found.ledger.folder / "outputs" / f"{found.outputs.key}.npy"
     np.save(path, bits(np.load(path)).numpy().astype({"fp32": "f4", "fp16": "f2"}[dtype]))
     recorded_as_it_is(path)
-    with pytest.raises(InputError, match="launch again to compute it anew"):
+    with pytest.raises(InputError, match="launch again to recompute it"):
         run_training(found.student, found.ledger.folder)
 
 

@@ -254,4 +254,4 @@ def test_bad_input_to_export_is_refused_in_words(studies: dict[str, Path], tmp_p
 
 def test_an_unfinished_case_has_no_student_yet(tmp_path: Path) -> None:
     ledger, _ = begin(tmp_path / "study", task_study("classification"))
-    refused(kdsearch("export", ledger.folder, "", "--to", tmp_path / "a"), "has not come so far")
+    refused(kdsearch("export", ledger.folder, "", "--to", tmp_path / "a"), "has not got that far")

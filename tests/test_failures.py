@@ -273,7 +273,7 @@ def test_worker_processes_that_die_at_their_start_end_the_search_and_are_no_trie
     tmp_path: Path, cluster: Cluster
 ) -> None:
     ledger = ready(tmp_path)
-    with pytest.raises(EngineError, match="worker processes die at their start"):
+    with pytest.raises(EngineError, match="worker processes die on start"):
         search(ledger, DeadlyTraining(os.getpid()), cluster)
     assert ledger.attempts() == {}
     assert search(ledger, made_up_training, cluster).complete
@@ -356,7 +356,7 @@ def test_a_training_whose_node_went_away_is_tried_again_and_that_is_no_try_of_it
     found = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stdout + found.stderr
     assert failures_of(Ledger(tmp_path)) == ["preempted"]
-    assert "is built anew" not in found.stderr
+    assert "is being restarted" not in found.stderr
     assert "(raylet)" not in found.stdout + found.stderr  # Ray's own words of it
 
 
@@ -406,7 +406,7 @@ def test_a_passing_error_of_rays_or_tunes_does_not_end_a_search(
     assert agenda.complete
     assert all(agenda.results.values())
     assert ledger.attempts() == {}
-    [line] = [r.getMessage() for r in caplog.records if "is built anew" in r.getMessage()]
+    [line] = [r.getMessage() for r in caplog.records if "is being restarted" in r.getMessage()]
     assert str(error) in line
 
 

@@ -190,10 +190,10 @@ def test_a_file_of_conll_has_words_first_and_tags_last(
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("a O\nb NN O\n", ":2: has 3 columns, unlike the 2 of the others"),
+        ("a O\nb NN O\n", ":2: has 3 columns, where the others have 2"),
         ("a\nb\n", ":1: has 1 column ("),
-        ("1 a O\n2 b O\n3 c O\n\n", ": has numbers of words in its first column"),
-        ("#begin document (bc/x); part 000\nbc/x 0 0 a O\n", ":1: is in the form of CoNLL-2012"),
+        ("1 a O\n2 b O\n3 c O\n\n", ": has word numbers in its first column"),
+        ("#begin document (bc/x); part 000\nbc/x 0 0 a O\n", ":1: is in the format of CoNLL-2012"),
     ],
 )
 def test_a_file_of_conll_with_other_columns_is_refused(
@@ -287,11 +287,15 @@ def test_one_row_of_json_is_a_row(tmp_path: Path) -> None:
         ("x.json", '[{"de": "a"}, 3]', "[1]: not a JSON object"),
         ("x.json", '[{"de": "a",}]', "x.json:1: not JSON"),
         ("x.json", "[" * 100_000, "not JSON"),
-        ("x.json", "3", "is no array of JSON objects"),
-        ("x.jsonl", json.dumps(PAIRS[0], indent=1), ":1: not JSON line by line"),
+        ("x.json", "3", "is not an array of JSON objects"),
+        ("x.jsonl", json.dumps(PAIRS[0], indent=1), ":1: not one JSON object per line"),
         ("x.jsonl", json.dumps(PAIRS[0], indent=1), "jq -c . x.jsonl > lines.jsonl"),
         ("x.jsonl", json.dumps(PAIRS, indent=1), "jq -c '.[]' x.jsonl > lines.jsonl"),
-        ("x.jsonl", json.dumps(PAIRS), "not a JSON object (an array of objects is called .json)"),
+        (
+            "x.jsonl",
+            json.dumps(PAIRS),
+            "not a JSON object (rename it to .json if it is an array of objects)",
+        ),
     ],
 )
 def test_json_of_another_form_is_refused_with_the_cure(
@@ -310,7 +314,7 @@ def test_a_json_array_that_is_too_large_is_refused_with_the_line_that_converts_i
     path = tmp_path / f"x.json{packed}"
     path.write_bytes(PACKED[packed](json.dumps(PAIRS).encode()))
     [problem] = problems("translation", str(path))
-    assert "only fits as lines" in problem
+    assert "must be split into lines" in problem
     assert "jq -c '.[]'" in problem
     path.write_bytes(PACKED[packed](lines(PAIRS)))
     assert len(read("translation", str(path)).splits["train"]) == len(PAIRS)
@@ -350,7 +354,7 @@ def test_parallel_files_of_unequal_length_are_refused_with_both_counts(tmp_path:
     (tmp_path / "x.en").write_text("one\ntwo")
     found = problems("translation", {"de": str(tmp_path / "x.de"), "en": str(tmp_path / "x.en")})
     assert found == [
-        f"{tmp_path}/x.de: belongs line by line to another: "
+        f"{tmp_path}/x.de: does not match line by line: "
         f"{tmp_path}/x.de has 3 lines, {tmp_path}/x.en has 2 lines"
     ]
 
@@ -383,14 +387,14 @@ def test_shards_are_read_by_a_pattern_and_by_a_list(tmp_path: Path, pairs: str, 
 
 def test_a_pattern_that_no_file_has_is_refused(tmp_path: Path) -> None:
     assert problems("translation", str(tmp_path / "x-*.csv")) == [
-        f"{tmp_path}/x-*.csv: no file has a name of this form"
+        f"{tmp_path}/x-*.csv: no file matches this pattern"
     ]
 
 
 def test_a_file_that_stands_twice_in_a_list_is_refused(tmp_path: Path) -> None:
     name = shards(tmp_path / "data")[2]
     [problem] = problems("translation", [str(tmp_path / "data" / "train-*"), name])
-    assert problem.startswith(f"{name}: stands twice among the files of a split")
+    assert problem.startswith(f"{name}: appears twice among the files of a split")
 
 
 def test_the_problems_of_every_split_are_said_at_once(tmp_path: Path) -> None:
@@ -429,7 +433,7 @@ def test_a_saved_folder_without_the_split_names_it(tmp_path: Path) -> None:
 
 def test_a_folder_that_nothing_saved_is_refused(tmp_path: Path) -> None:
     [problem] = problems("translation", str(tmp_path))
-    assert problem.startswith(f"{tmp_path}: is a folder, and none that save_to_disk")
+    assert problem.startswith(f"{tmp_path}: is a folder that save_to_disk")
 
 
 def test_questions_that_datasets_saved_are_read(tmp_path: Path) -> None:
@@ -473,12 +477,15 @@ def test_a_validation_file_may_have_any_of_its_usual_names(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["train.jsonl", "dev.jsonl", "val.jsonl"], "has dev.jsonl and val.jsonl, which are one"),
-        (["train.jsonl", "devel.jsonl"], "has devel.jsonl, which is no split (name it train, "),
+        (
+            ["train.jsonl", "dev.jsonl", "val.jsonl"],
+            "has dev.jsonl and val.jsonl, which name the same",
+        ),
+        (["train.jsonl", "devel.jsonl"], "has devel.jsonl, which is not a split (rename it to "),
         (["train.jsonl", "dev.xlsx"], "dev.xlsx is an unknown kind of file (use one of .jsonl"),
         (["train-00000-of-00002.jsonl"], "1 of 2 shards are missing, 00001 among them"),
         (["test.jsonl"], "has no train split"),
-        (["train.jsonl", "train-00000-of-00001.jsonl"], "which are one split"),
+        (["train.jsonl", "train-00000-of-00001.jsonl"], "which name the same split"),
     ],
 )
 def test_a_folder_whose_files_are_not_clear_is_refused(
@@ -559,7 +566,7 @@ def test_a_misspelt_header_with_semicolons_is_shown_by_its_names(tmp_path: Path)
     path.write_text("First;Label\nbad;no\n")
     found = problems("classification", str(path), **FIELDS)
     assert found[0] == (
-        f"{path}: has no column first (there are: First, Label; did you mean First?)"
+        f"{path}: has no column first (available: First, Label; did you mean First?)"
     )
 
 
@@ -567,7 +574,7 @@ def test_a_csv_of_one_column_is_read_as_such(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text('first\nbad\n"good, or not"\n')
     [problem] = problems("classification", str(path), **FIELDS)
-    assert problem.startswith(f"{path}: has no column y (there are: first; ")
+    assert problem.startswith(f"{path}: has no column y (available: first; ")
 
 
 def test_columns_without_name_and_cells_are_none(tmp_path: Path) -> None:
@@ -591,7 +598,7 @@ def test_a_name_with_a_blank_is_shown_with_it(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text('first, y\n"bad", no\n')
     assert problems("classification", str(path), **FIELDS) == [
-        f"{path}: has no column y (there are: first, ' y'; did you mean ' y'?)"
+        f"{path}: has no column y (available: first, ' y'; did you mean ' y'?)"
     ]
 
 
@@ -602,8 +609,8 @@ def test_quotes_that_are_not_doubled_are_refused_with_the_line(tmp_path: Path, l
     path = tmp_path / "train.csv"
     path.write_text(f'first,y\n"bad\nor not",no\n{line}\n"good",None\n')
     [problem] = problems("classification", str(path), **FIELDS)
-    assert problem.startswith(f"{path}:4: has a quoted cell that does not end where its quotes do")
-    assert 'quotes within a cell are doubled: ""' in problem
+    assert problem.startswith(f"{path}:4: has a quoted cell that does not end at its closing quote")
+    assert 'double the quotes within a cell: ""' in problem
     assert ('not \\"' in problem) == ("\\" in line)
 
 
@@ -670,7 +677,7 @@ def test_what_is_no_data_is_named(tmp_path: Path, kind: str, content: bytes, wor
 def test_a_folder_with_the_name_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.csv").mkdir()
     [problem] = problems("ner", str(tmp_path / "train.csv"))
-    assert problem.startswith(f"{tmp_path}/train.csv: is a folder, and none that save_to_disk")
+    assert problem.startswith(f"{tmp_path}/train.csv: is a folder that save_to_disk")
 
 
 @pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
@@ -680,7 +687,7 @@ def test_a_compressed_file_that_is_cut_off_says_so(tmp_path: Path, packed: str, 
     whole = PACKED[packed](FORMS[form](PAIRS))
     path.write_bytes(whole[: len(whole) * 2 // 3])
     [problem] = problems("translation", str(path))
-    assert problem == f"{path}: is cut off: its compressed content has no end (fetch it again)"
+    assert problem == f"{path}: is cut off: its compressed content is incomplete (fetch it again)"
 
 
 @pytest.mark.parametrize(
@@ -693,7 +700,7 @@ def test_a_compressed_file_that_is_cut_off_says_so(tmp_path: Path, packed: str, 
         ("x.csv", to_parquet(PAIRS), "holds parquet, unlike its name"),
         ("x.parquet", lines(PAIRS), "cannot be read as parquet"),
         ("x.parquet", to_parquet(PAIRS)[:-9], "cannot be read as parquet"),
-        ("x.csv.gz", b"de,en\n", "is not compressed as its name says"),
+        ("x.csv.gz", b"de,en\n", "is not compressed the way its name says"),
     ],
 )
 def test_a_file_that_holds_something_else_than_its_name_says_is_refused(

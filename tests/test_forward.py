@@ -146,7 +146,7 @@ def test_a_teacher_with_nan_among_its_weights_is_refused(tmp_path: Path) -> None
     samples, doubts, (problem,) = look(tmp_path / "study", given({"tuned": folder}))
     assert (samples, doubts) == ([], [])
     assert str(problem) == (
-        "study.yaml: models.tuned: says NaN or infinity to every row (not all of its "
+        "study.yaml: models.tuned: outputs NaN or infinity for every row (not all of its "
         "classifier.bias is finite: fetch it again, or take an earlier checkpoint)"
     )
 
@@ -159,7 +159,7 @@ def test_a_token_beyond_the_embeddings_is_named(tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     _, _, (problem,) = look(tmp_path / "study", given({"tuned": folder}))
     embeddings = len(tokenizer) - 1
-    assert f"has {embeddings} embeddings, and the token {word} " in problem.what
+    assert f"has {embeddings} embeddings, but the token {word} " in problem.what
     assert f"is number {embeddings}" in problem.what
 
 
@@ -182,7 +182,7 @@ def test_a_model_whose_padding_is_not_left_out_is_doubted(tmp_path: Path) -> Non
     study["models"]["big"] = str(save_model(tmp_path / "fnet", "fnet"))
     _, (doubt,), problems = look(tmp_path / "study", study)
     assert problems == []
-    assert "depends on the rows beside it" in doubt.what
+    assert "depends on the other rows of the batch" in doubt.what
 
 
 def test_a_classifier_that_reads_the_end_of_a_text_needs_a_tokenizer_that_writes_one(

@@ -105,11 +105,11 @@ def laptop(tmp_path: Path, dashboard: str) -> Laptop:
 def test_a_search_is_submitted_and_followed_and_its_report_brought_home(laptop: Laptop) -> None:
     (laptop.folder / "tiny.yaml").write_text(SHORT.replace(GENERATED, READ))
     output = laptop.kdsearch(*laptop.launch())
-    assert f"submits {job_names(laptop.run)}1" in output
+    assert f"submitting {job_names(laptop.run)}1" in output
     assert "data/rows.csv" in output
     assert "other.csv" not in output
     assert "The study is complete" in output
-    assert "brought here: home/report.html" in laptop.kdsearch("report", laptop.run, "--to", "home")
+    assert "downloaded: home/report.html" in laptop.kdsearch("report", laptop.run, "--to", "home")
     for name in ("report.html", "report.json"):
         there = (laptop.folder / "run" / "report" / name).read_bytes()
         assert (laptop.folder / "home" / name).read_bytes() == there
@@ -123,7 +123,7 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
     start = job_names(laptop.run)
 
     said = laptop.kdsearch(*laptop.launch("--detach", "--max-slots", "1"))
-    assert f"submits {start}1" in said
+    assert f"submitting {start}1" in said
     assert "data/rows.csv" in said
     assert "other.csv" not in said
     assert f"kdsearch stop {laptop.run} --address {laptop.dashboard}" in said
@@ -133,14 +133,14 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
     assert "asked process" in laptop.kdsearch("stop", laptop.run, "--drain")
     output, _ = joined.communicate(timeout=120)
     assert joined.returncode == 0, output  # to try it again would change nothing
-    assert f"joins {start}1" in output
-    assert "not with the study, data and options given now" in output  # --max-slots
+    assert f"joining {start}1" in output
+    assert "its study, data or options differ from those given now" in output  # --max-slots
     assert "it was asked to stop" in output
     assert "stopped; launch it again to go on" in laptop.kdsearch("status", laptop.run)
 
     output = laptop.kdsearch(*laptop.launch())
-    assert f"submits {start}2" in output
-    assert re.search(r"going on: \d+ trainings done already", output)
+    assert f"submitting {start}2" in output
+    assert re.search(r"resuming: \d+ trainings already done", output)
     assert "The study is complete" in output
     assert "Running entrypoint" not in output
 
@@ -154,13 +154,13 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
         assert TOKEN["RAY_AUTH_TOKEN"] not in repr(job)
 
     assert "The study is complete" in laptop.kdsearch("logs", laptop.run)
-    assert "brought here: home/report.html" in laptop.kdsearch("report", laptop.run, "--to", "home")
+    assert "downloaded: home/report.html" in laptop.kdsearch("report", laptop.run, "--to", "home")
     for name in ("report.html", "report.json"):
         there = (laptop.folder / "run" / "report" / name).read_bytes()
         assert (laptop.folder / "home" / name).read_bytes() == there
 
     output = laptop.kdsearch("export", laptop.run, "grammar", "--to", "student")
-    assert output.endswith("brought to student\n")
+    assert output.endswith("downloaded to student\n")
     assert "written to" not in output  # where it was for a moment, on the cluster
     kept = (laptop.folder / "run" / "students").glob("*/model.safetensors")
     exported = (laptop.folder / "student" / "model.safetensors").read_bytes()
@@ -189,7 +189,7 @@ def test_a_command_that_fails_on_the_cluster_fails_here_with_its_words(laptop: L
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     assert output == (
-        "kdsearch: /nowhere: is no folder (give the folder that `kdsearch launch` printed)\n"
+        "kdsearch: /nowhere: is not a folder (give the folder that `kdsearch launch` printed)\n"
     )
 
 

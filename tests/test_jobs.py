@@ -143,7 +143,7 @@ def test_a_saved_folder_takes_nothing_along_that_is_not_its_own(here: Path, name
     saved = here / "data" / "saved"
     saved.mkdir()
     (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    with pytest.raises(InputError, match=f"state.json: names {name}, which is no file of this"):
+    with pytest.raises(InputError, match=f"state.json: names {name}, which is not a file in this"):
         travelling_files(study_of({"train": "data/saved"}), "x.yaml")
 
 
@@ -157,10 +157,10 @@ def test_what_cannot_go_along_is_said_all_at_once_with_what_to_give(here: Path) 
     words = [str(problem) for problem in error.value.problems]
     assert len(words) == 4
     for place, what in (
-        ("models.big", "models do not travel"),
+        ("models.big", "models are not sent along"),
         ("gone.csv", "no such file here"),
         ("../test.csv", "lies outside"),
-        ("data/large.csv", "has 51 MB.*at most 50 MB travel.*give its absolute path"),
+        ("data/large.csv", "has 51 MB.*at most 50 MB is sent along.*give its absolute path"),
     ):
         with pytest.raises(InputError, match=f"{place}.*{what}"):
             raise error.value
@@ -207,10 +207,10 @@ def test_the_options_of_a_launch_are_those_of_its_job() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"data_dir": Path("data")}, "--data-dir data: is a path of this machine"),
+        ({"data_dir": Path("data")}, "--data-dir data: is a path on this machine"),
         ({"optuna": "postgresql://me:hush@host/db"}, "has a password"),
-        ({"optuna": "sqlite:///x.db"}, "--optuna x.db: is a path of this machine"),
-        ({"optuna": "@url.txt"}, "--optuna url.txt: is a path of this machine"),
+        ({"optuna": "sqlite:///x.db"}, "--optuna x.db: is a path on this machine"),
+        ({"optuna": "@url.txt"}, "--optuna url.txt: is a path on this machine"),
         ({"models": ["a"]}, "is not NAME=PATH"),
     ],
 )
@@ -364,7 +364,7 @@ def test_what_has_seen_enough_of_a_log_is_told_no_more() -> None:
 def test_a_job_that_the_cluster_has_forgotten_is_not_followed_any_more() -> None:
     with FakeDashboard(gone=True).serving() as address:
         jobs = Jobs(address, "--address")
-        with pytest.raises(InputError, match="does not know this job any more"):
+        with pytest.raises(InputError, match="no longer knows this job"):
             jobs.follow("x", lambda text: True)
 
 
@@ -390,7 +390,7 @@ def test_a_character_that_is_half_written_is_waited_for(tmp_path: Path) -> None:
 def test_a_dashboard_that_does_not_answer_is_named(command: tuple[str, ...], here: Path) -> None:
     name, *rest = command
     result = kdsearch(name, "/shared/runs/x", *rest, "--address", DASHBOARD)
-    refused(result, f"--address {DASHBOARD}: does not answer as the dashboard of a Ray cluster")
+    refused(result, f"--address {DASHBOARD}: does not answer like the dashboard of a Ray cluster")
     assert not (here / "new").exists()
 
 
@@ -409,7 +409,7 @@ def test_a_server_that_speaks_no_http_is_named_without_what_it_says() -> None:
                 connection.sendall(b"\x00\x00\x12\x04\x00\xff\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(InputError, match="cluster: what answers speaks no HTTP "):
+        with pytest.raises(InputError, match="cluster: what answers does not speak HTTP "):
             Jobs(f"http://127.0.0.1:{server.getsockname()[1]}", "--address")
 
 
@@ -423,7 +423,7 @@ def test_a_server_that_answers_no_more_is_not_waited_for() -> None:
 def test_what_a_cluster_cannot_do_is_said_in_the_last_line_of_its_words() -> None:
     with FakeDashboard().serving() as address:
         jobs = Jobs(address, "--address")
-        with pytest.raises(InputError, match="cannot do it: RuntimeError: no agent is there ") as e:
+        with pytest.raises(InputError, match="failed: RuntimeError: no agent is there ") as e:
             jobs.stop("x")
     assert "Traceback" not in str(e.value)
 
@@ -480,7 +480,7 @@ def test_a_command_exits_as_its_job_did(
 @pytest.mark.parametrize("address", ["auto", "head", "head:6379"])
 def test_a_command_that_runs_on_a_cluster_wants_its_dashboard(address: str) -> None:
     result = kdsearch("status", "/x", "--address", address)
-    refused(result, f"--address {address}: is no dashboard's address", "give http://HEAD:8265")
+    refused(result, f"--address {address}: is not a dashboard's address", "give http://HEAD:8265")
 
 
 def test_a_student_is_not_trained_by_a_job_that_brings_it(here: Path) -> None:
@@ -607,5 +607,5 @@ def test_a_job_of_another_kdsearch_is_refused_in_words(
     refused(
         kdsearch("status", tmp_path),
         "submitted by kdsearch 9.9 with training code 99",
-        "install the same on both",
+        "install the same version on both",
     )

@@ -67,12 +67,12 @@ def test_a_role_takes_what_all_take_but_for_what_is_said_of_it() -> None:
 @pytest.mark.parametrize(
     ("resources", "problem"),
     [
-        ({"gpus": 1.5}, "resources.gpus: above 1 these are whole GPUs"),
+        ({"gpus": 1.5}, "resources.gpus: GPUs above 1 must be a whole number"),
         ({"students": {"gpu": 1}}, "resources.students.gpu: gpu is not a key here"),
         ({"students": {"hours": 1}}, "resources.students.hours: hours is not a key here"),
-        ({"teachers": {"custom": {"GPU": 1}}}, "GPU is no custom resource"),
+        ({"teachers": {"custom": {"GPU": 1}}}, "GPU is not a custom resource"),
         ({"labels": {"zone": "!east"}}, "resources.labels.zone: "),
-        ({"labels": {"zone": []}}, "resources.labels.zone: needs 1 at least"),
+        ({"labels": {"zone": []}}, "resources.labels.zone: needs at least 1"),
         ({"labels": {"ray.io/node-id": "a0"}}, "nodes come and go"),
         ({"cpus": 0.00001}, "resources.cpus: "),
     ],
@@ -150,7 +150,7 @@ def test_a_part_of_a_gpu_that_cannot_hold_a_training_is_refused(tmp_path: Path) 
     [problem] = error.value.problems
     assert problem.place == "study.yaml: resources.students.gpus"
     assert problem.what == (
-        "student one takes 16 GB of a GPU at the least, and 0.25 of one with 24 GB is less"
+        "student one takes at least 16 GB of a GPU, and 0.25 of one with 24 GB is less"
     )
 
 

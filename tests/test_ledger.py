@@ -268,10 +268,10 @@ def test_an_outcome_of_another_kdsearch_is_named_and_no_launch_goes_on_without_i
     path = tmp_path / "outcomes" / f"{KEY}.json"
     path.write_text("{}")
     assert list(ledger.outcomes()) == []
-    assert f"outcomes/{KEY}.json: has another shape: key: Field required" in caplog.text
+    assert f"outcomes/{KEY}.json: has an unknown form: key: Field required" in caplog.text
     path.write_text('{"of_tomorrow": 1}')
     for read in (lambda: list(ledger.outcomes()), ledger.sweep):
-        with pytest.raises(InputError, match=rf"outcomes/{KEY}\.json: is no outcome of this"):
+        with pytest.raises(InputError, match=rf"outcomes/{KEY}\.json: is not an outcome of this"):
             read()
 
 

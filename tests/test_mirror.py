@@ -312,7 +312,7 @@ def test_a_mirror_that_is_lost_does_not_stop_the_search_and_is_told_once(tmp_pat
     watch = MirrorWatch(mirror, Agenda(agenda.resolved), ledger, said.append)
     follow(watch, agenda)
     watch.close()
-    assert ["the search goes on" in line for line in said] == [True, False]
+    assert ["the search continues" in line for line in said] == [True, False]
     assert "catches up" in said[1]
     database.write_bytes(content)
     assert Mirror(f"sqlite:///{database}").update(agenda, ledger) == agenda.trained(agenda.cases[0])
@@ -342,12 +342,12 @@ def test_a_server_that_says_nothing_is_refused_after_a_while() -> None:
 @pytest.mark.parametrize(
     ("url", "what"),
     [
-        ("nonsense", "is no database URL"),
+        ("nonsense", "is not a database URL"),
         ("sqlite:////no/such/folder/mirror.db", "cannot be opened"),
         ("postgresql+psycopg://me:secret@127.0.0.1:1/x", "cannot be opened"),
         ("mysql://me:secret@127.0.0.1:1/x", "needs a driver"),
-        ("postgresql://me:secret@host:port/x", "is no database URL"),
-        ("postgres://me:secret@host/x", "is no database URL"),
+        ("postgresql://me:secret@host:port/x", "is not a database URL"),
+        ("postgres://me:secret@host/x", "is not a database URL"),
         ("sqlite://", "names no file"),
     ],
 )

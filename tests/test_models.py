@@ -400,7 +400,7 @@ def test_an_odd_number_of_layers_of_an_encoder_decoder_is_refused(
     donors: dict[str, tuple[Path, Ledger]], layers: int
 ) -> None:
     _, ledger = donors["bart"]
-    with pytest.raises(InputError, match=f"{layers} layers cannot be halved") as error:
+    with pytest.raises(InputError, match=f"{layers} layers cannot be split evenly") as error:
         seq2seq(ledger, layers)
     assert "give an even number" in str(error.value)
 
@@ -515,7 +515,7 @@ def test_a_model_whose_logits_are_not_linear_in_its_hidden_states_is_refused(
     folder, _ = donors["bart"]
     examples = encode("translation", PAIRS, AutoTokenizer.from_pretrained(folder))
     squashed = Squashed.from_pretrained(folder)
-    with pytest.raises(InputError, match="Squashed: its logits are no linear map") as error:
+    with pytest.raises(InputError, match="Squashed: its logits are not a linear map") as error:
         check_head(squashed, TRANSLATION, examples)
     assert "such as BART" in str(error.value)
 
@@ -733,7 +733,7 @@ def test_an_adapter_in_place_of_a_model_is_refused_with_what_to_do(tmp_path: Pat
     folder.mkdir()
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (folder / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"is an adapter, as LoRA makes it.*merge_and_unload"):
+    with pytest.raises(InputError, match=r"is an adapter, such as LoRA makes.*merge_and_unload"):
         study_of(tmp_path / "study", folder)
 
 

@@ -78,7 +78,7 @@ def test_how_a_package_was_built_and_other_packages_do_not_count() -> None:
 def test_a_torch_for_cpus_is_a_lack_where_trainings_take_gpus_alone() -> None:
     there = {name: version for name, version in VERSIONS.items() if name != "cuda"}
     facts = replace(SOUND, versions=there)
-    assert lacks(facts, EXPECTED) == ["has a torch that was built for CPUs only"]
+    assert lacks(facts, EXPECTED) == ["has a torch built only for CPUs"]
     assert lacks(facts, replace(EXPECTED, gpu=False)) == []
 
 
@@ -136,7 +136,7 @@ def test_a_node_that_does_not_see_the_folder_says_so_and_does_not_make_it(
 def test_a_node_with_another_folder_at_that_place_is_told_apart(expected: Expected) -> None:
     (expected.folder / expected.mark).unlink()
     [found] = lacks_here(expected)
-    assert found.startswith(f"sees another folder at {expected.folder}")
+    assert found.startswith(f"sees a different folder at {expected.folder}")
 
 
 def test_a_folder_that_cannot_be_read_is_a_lack_in_words(

@@ -177,7 +177,7 @@ def test_a_reward_that_chance_does_not_explain_is_not_marked() -> None:
 
 def test_one_test_case_is_said_to_be_too_few() -> None:
     found = Elements(page_of(whole())).text
-    assert "1 traversal, too few to tell what is stable from what is luck" in found
+    assert "1 traversal, too few to tell stability from luck" in found
 
 
 def test_what_distillation_brings_is_shown_if_the_study_asks_for_it() -> None:

@@ -99,7 +99,7 @@ def test_a_split_without_rows_is_refused(task: str) -> None:
 def test_every_missing_column_is_named_beside_those_that_are_there(task: str) -> None:
     columns = COLUMNS[task]
     assert problems(task, {"x": 1, "y": 2}) == [
-        f"here: has no column {column} (there are: x, y)"
+        f"here: has no column {column} (available: x, y)"
         for column in (*columns.text, columns.label)
     ]
 
@@ -112,21 +112,21 @@ def test_every_missing_column_is_named_beside_those_that_are_there(task: str) ->
 def test_a_column_of_nearly_the_name_is_suggested(there: str, near: str, labelled: bool) -> None:
     row = {"first": "a", "second": "b", there: 1}
     assert problems("classification", row, labelled=labelled) == [
-        f"here: has no column class (there are: first, second, {near}; did you mean {near}?)"
+        f"here: has no column class (available: first, second, {near}; did you mean {near}?)"
     ]
 
 
 def test_a_column_that_the_study_names_otherwise_is_not_suggested() -> None:
     row = {"translation": {"de": "Ja .", "fr": "Oui ."}}
     assert problems("translation", row) == [
-        "here: has no column translation.en (there are: translation)"
+        "here: has no column translation.en (available: translation)"
     ]
 
 
 def test_a_missing_field_of_a_column_is_named() -> None:
     row = {"translation": {"fr": "Il le dit .", "en": "He said so ."}}
     assert problems("translation", row) == [
-        "here: has no column translation.de (there are: translation)"
+        "here: has no column translation.de (available: translation)"
     ]
 
 
@@ -159,7 +159,7 @@ def test_a_training_split_needs_no_labels_at_all_but_their_column(task: str) -> 
     assert f"has no column {label}" in problems(task, *rows)[0]
     [problem] = problems(task, *rows, labelled=False)
     assert f"has no column {label}" in problem
-    assert "; in rows without a label it is empty)" in problem
+    assert "; leave it empty in rows without a label)" in problem
 
 
 @pytest.mark.parametrize("task", ["classification", "ner", "qa"])
@@ -186,7 +186,7 @@ def test_a_translation_is_needed_in_training_too(target: object) -> None:
 def test_a_text_with_half_a_character_is_refused(task: str, column: str) -> None:
     text = "half \ud83d"
     row = changed(task, **{column: [text, text] if task == "ner" else text})
-    assert f"here: row 1: its {column} holds half a character" in problems(task, row)
+    assert f"here: row 1: its {column} holds half a surrogate pair" in problems(task, row)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -354,13 +354,13 @@ def test_other_labels_are_matched_as_they_are_written(value: object) -> None:
 
 @pytest.mark.parametrize("value", [[0, 1, 0], ["no"], np.array([0, 1]), "[0, 1]", "['no']", []])
 def test_several_labels_of_a_row_are_told_to_be_no_task(value: object) -> None:
-    with pytest.raises(InputError, match="is a list: multi-label data is no task of kdsearch"):
+    with pytest.raises(InputError, match="is a list: kdsearch does not handle multi-label data"):
         labelled("no yes", value)
 
 
 @pytest.mark.parametrize("value", [0.37, "0.37", " -1.5 ", "2.5e-3"])
 def test_a_number_with_a_fraction_is_told_to_be_no_task(value: object) -> None:
-    with pytest.raises(InputError, match="regression is no task of kdsearch"):
+    with pytest.raises(InputError, match="kdsearch does not do regression"):
         labelled("no yes", value)
 
 
@@ -400,13 +400,13 @@ def test_tags_that_do_not_match_the_words_are_counted(tags: list[str]) -> None:
 @pytest.mark.parametrize("tag", ["B-LOC", 3, -1, None, ["O"], True, 0.5])
 def test_a_tag_outside_the_list_is_named_beside_the_known_ones(tag: object) -> None:
     assert problems("ner", changed("ner", tags=["B-PER", tag])) == [
-        f"here: row 1: unknown tag {tag!r} (there are: 0 O, 1 B-PER, 2 I-PER)"
+        f"here: row 1: unknown tag {tag!r} (available: 0 O, 1 B-PER, 2 I-PER)"
     ]
 
 
 def test_tags_that_are_no_list_are_refused() -> None:
     assert problems("ner", changed("ner", tags={"B-PER": 1})) == [
-        "here: row 1: its tags is no list (give a list, or text with spaces between words)"
+        "here: row 1: its tags is not a list (give a list, or text with spaces between words)"
     ]
 
 
@@ -502,7 +502,7 @@ def test_brackets_among_words_are_words(text: str) -> None:
 @pytest.mark.parametrize("column", ["words", "tags"])
 def test_what_only_looks_like_a_list_is_refused_with_its_row(text: str, column: str) -> None:
     [problem] = problems("ner", *GOOD["ner"], changed("ner", **{column: text}))
-    what = f"here: row 2: its {column} is in brackets, but neither JSON nor a list of Python: "
+    what = f"here: row 2: its {column} is in brackets, but neither JSON nor a Python list: "
     assert problem.startswith(what)
     assert len(problem) < 300
 
@@ -594,8 +594,7 @@ def test_a_question_without_an_answer_is_kept_where_questions_are_unanswerable(
 
 def test_a_split_none_of_whose_questions_has_an_answer_is_refused() -> None:
     assert problems("qa", changed("qa", answers=[]), changed("qa", answers=[])) == [
-        "here: none of its questions has an answer "
-        "(let the data set say unanswerable: true, if they are to be kept)"
+        "here: none of its questions has an answer (set unanswerable: true to keep them)"
     ]
 
 
@@ -652,7 +651,7 @@ def test_an_answer_in_another_unicode_form_is_told() -> None:
     row = {**changed("qa"), "context": "Jose\u0301 wrote it", "answers": None}
     row["answers"] = {"text": ["Jos\u00e9"], "answer_start": [0]}
     assert (
-        "(the context has it in another Unicode form (NFD): write both in one)"
+        "(the context has it in another Unicode form (NFD): write both in the same one)"
         in (problems("qa", row)[0])
     )
 

@@ -77,7 +77,7 @@ def test_what_is_found_is_kept_and_not_looked_for_again(tmp_path: Path) -> None:
     kept = Ledger(tmp_path).preflight()
     assert kept is not None
     assert kept.doubts == (DOUBT,)
-    assert looks.said == ["looking at the data and the models…"]
+    assert looks.said == ["checking the data and the models…"]
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_a_tmpdir_too_long_for_sockets_is_gone_around(long: Path) -> None:
     environment = os.environ | {"TMPDIR": str(long)}
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert found.stdout.splitlines() == [
-        "TMPDIR is too long for Ray's sockets: /tmp in its place",
+        "TMPDIR is too long for Ray's sockets: using /tmp instead",
         "connected",
     ]
 
@@ -306,7 +306,7 @@ def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_p
     second = launch(tmp_path, study=SHORT + ONE_SLOT)
     output, _ = second.communicate(timeout=400)
     assert second.returncode == 0, output
-    found = re.search(r"going on: (\d+) trainings done already", output)
+    found = re.search(r"resuming: (\d+) trainings already done", output)
     assert found is not None
     assert int(found[1]) >= len(kept)  # a worker may have outlived its driver by a moment
     assert kept.items() <= contents(tmp_path).items()
@@ -357,7 +357,7 @@ def test_a_token_that_a_cluster_does_not_take_is_said_in_words(
     process = launch_with_token(tmp_path, address, token, **more)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
-    assert f"RAY_ADDRESS {address}: asks for a token, and does not take what" in output
+    assert f"RAY_ADDRESS {address}: asks for a token, and rejects" in output
     assert "InvalidAuthToken" not in output
 
 
@@ -402,7 +402,7 @@ def test_a_launch_that_was_killed_while_it_waits_leaves_no_demand(
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
 def test_an_address_without_a_ray_is_refused_in_words(wrong: str) -> None:
     with (
-        pytest.raises(InputError, match="no Ray could be reached"),
+        pytest.raises(InputError, match="cannot reach a Ray"),
         connect(wrong, resources=Resources(cpus=1, gpus=0), threads=1),
     ):
         pass
@@ -438,9 +438,9 @@ def test_a_ray_that_says_it_is_of_another_version_or_on_another_python_is_refuse
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     ray_line, python_line = found.stdout.splitlines()
     here = platform.python_version()
-    assert f": runs Ray 1.2.3, and this machine Ray {ray.__version__} " in ray_line
-    assert f": runs Python 3.0.1, and this machine Python {here} " in python_line
-    assert found.stdout.count("(install the same Ray and the same Python on both") == 2
+    assert f": runs Ray 1.2.3, but this machine has Ray {ray.__version__} " in ray_line
+    assert f": runs Python 3.0.1, but this machine has Python {here} " in python_line
+    assert found.stdout.count("(install exactly the same versions of Ray and Python on both") == 2
 
 
 def test_a_ray_that_takes_connections_and_never_answers_is_not_waited_for(
@@ -450,7 +450,7 @@ def test_a_ray_that_takes_connections_and_never_answers_is_not_waited_for(
     with listening() as url:
         address = url.removeprefix("http://")
         connection = connect(address, resources=Resources(cpus=1, gpus=0), threads=1)
-        with pytest.raises(InputError, match=r"no Ray could be reached: .*Timed out"), connection:
+        with pytest.raises(InputError, match=r"cannot reach a Ray: .*Timed out"), connection:
             pass
 
 

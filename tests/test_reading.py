@@ -120,7 +120,7 @@ def test_entities_beyond_the_longest_input_are_counted(tmp_path: Path) -> None:
     assert (of(found, "validation").cut, of(found, "validation").beyond) == (0.0, 0.0)
     (doubt,) = found[1]
     assert doubt.place == "study.yaml: datasets.data"
-    what = "48 of 48 training rows are longer than 32 tokens; 96 of 96 entities lie beyond"
+    what = "48 of 48 training rows are longer than 32 tokens; 96 of 96 entities are beyond the cut"
     assert doubt.what.startswith(what)
     assert "training.max_length" in doubt.remedy
 
@@ -151,7 +151,7 @@ def test_answers_that_no_window_holds_are_counted(tmp_path: Path) -> None:
     training = {"max_length": 32, "stride": 8}
     found = read(tmp_path / "study", "qa", data, training=training)
     assert of(found, "train").beyond == 0.25
-    assert "5 of 20 answers stand in no window whole" in found[1][0].what
+    assert "5 of 20 answers are in no window as a whole" in found[1][0].what
 
 
 def test_answers_of_any_length_and_place_are_counted_as_their_windows_have_it(
@@ -309,7 +309,10 @@ def test_a_tokenizer_that_is_newer_or_cut_off_is_said(tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     models = {"big": str(folder), "small": {"config": tiny()}}
     for text, what in (
-        (json.dumps({**content, "model": {"type": "Next", "vocab": {}}}), "by a newer tokenizers"),
+        (
+            json.dumps({**content, "model": {"type": "Next", "vocab": {}}}),
+            "by a newer version of tokenizers",
+        ),
         (file.read_text()[:-100], r"its tokenizer\.json is cut off or damaged \(fetch it again"),
     ):
         file.write_text(text)

@@ -33,9 +33,7 @@ from kdsearch.report import write_report
 from kdsearch.report.tables import to_csv
 from kdsearch.study import Doubt, Preflight
 
-EDITED = (
-    "is not what follows from the outcomes: older than they are, edited, or of another kdsearch"
-)
+EDITED = "is not what the outcomes give: it is older, edited, or from a different kdsearch"
 SEARCH = task_study("classification")["search"]
 LINKED = ("checkpoints", "outputs", "students", "progress")
 
@@ -263,7 +261,7 @@ def test_a_folder_of_another_training_code_is_refused_as_it_is(folder: Path) -> 
     path.write_text(json.dumps({**json.loads(path.read_text()), "training_version": 99}))
     (folder / "outcomes" / f"{KEY}.json").write_text("{")
     before = contents(folder / "outcomes")
-    with pytest.raises(InputError, match="of training code 99"):
+    with pytest.raises(InputError, match="from training code 99"):
         begin(folder, task_study("classification"))
     assert contents(folder / "outcomes") == before
 
@@ -318,7 +316,7 @@ def test_a_key_that_is_none_leads_nowhere(folder: Path, tmp_path: Path, key: str
         ledger.remove_student,
         lambda key: ledger.write_outcome(outcome),
     ):
-        with pytest.raises(InputError, match=r"no key|no name"):
+        with pytest.raises(InputError, match=r"has no key|is not a name"):
             use(key)
     path = folder / "outcomes" / f"{KEY}.json"
     path.write_text(json.dumps(written_outcome(outcome)))
@@ -334,7 +332,10 @@ def test_no_log_and_no_lock_is_written_through_a_link(folder: Path, name: str) -
     private.write_text("private")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(private)
-    with pytest.raises(StorageError, match="is a link or no plain file"), ExitStack() as stack:
+    with (
+        pytest.raises(StorageError, match="is a link, or not a regular file"),
+        ExitStack() as stack,
+    ):
         Log(folder) if name == "launch.log" else stack.enter_context(driver_lock(folder))
     assert private.read_text() == "private"
 
@@ -417,7 +418,7 @@ def verified(folder: Path) -> tuple[list[str], list[str]]:
     found = json.loads(kdsearch("verify", folder, "--json").out)
     shown = kdsearch("verify", folder)
     assert shown.code == (1 if found["problems"] else 0)
-    assert "not known: whether scores, epochs and costs are those that were measured" in shown.out
+    assert "not checked: whether scores, epochs and costs are as measured" in shown.out
     problems, notes = (
         [f"{Path(each['place']).relative_to(folder)}: {each['what']}" for each in found[kind]]
         for kind in ("problems", "notes")
@@ -433,25 +434,28 @@ def test_a_changed_score_does_not_go_with_its_epochs_even_if_the_report_is_writt
     assert kdsearch("report", folder).code == 0
     problems, _ = verified(folder)
     name = str(path.relative_to(folder))
-    assert problems == [f"{name}: has another validation score than its best epoch"]
+    assert problems == [f"{name}: has a different validation score from its best epoch"]
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"epochs": []}, "has not the 2 epochs of its training"),
-        ({"best_epoch": 7}, "says that epoch 7 is the best, and it is not"),
+        ({"epochs": []}, "does not have the 2 epochs of its training"),
+        ({"best_epoch": 7}, "says that epoch 7 is the best, which it is not"),
         ({"test": 1.5}, "has a score that is not between 0 and 1"),
         ({"test": None}, "has no test score"),
         (
             {"digests": {f"students/{KEY}/{'x' * 300}": "0" * 64}},
-            f"has a digest of students/{KEY}/{'x' * 46}, which is none of its files",
+            f"has a digest of students/{KEY}/{'x' * 46}, which is not one of its files",
         ),
-        ({"state": "diverged"}, "diverged, and has a score"),
-        ({"digests": {"../../x": "0" * 64}}, "has a digest of ../../x, which is none of its files"),
+        ({"state": "diverged"}, "diverged, but has a score"),
+        (
+            {"digests": {"../../x": "0" * 64}},
+            "has a digest of ../../x, which is not one of its files",
+        ),
         (
             {"digests": {"data/x": "0" * 64}},
-            "has a digest of data/x, which is none of its files",
+            "has a digest of data/x, which is not one of its files",
         ),
     ],
 )
@@ -467,7 +471,9 @@ def test_a_cost_that_was_changed_shows_beside_the_report(folder: Path) -> None:
     path = a_student(folder)
     rewrite(path, cost={**json.loads(path.read_text())["cost"], "seconds": 1e6})
     problems, _ = verified(folder)
-    assert any(each.startswith("report/report.json: is not what follows") for each in problems)
+    assert any(
+        each.startswith("report/report.json: is not what the outcomes give") for each in problems
+    )
 
 
 def test_a_perfect_score_that_was_rounded_up_is_fine(tmp_path: Path) -> None:
@@ -488,7 +494,7 @@ def test_a_teacher_none_of_whose_epochs_has_a_loss_is_found(folder: Path) -> Non
     epochs = json.loads(path.read_text())["epochs"]
     rewrite(path, epochs=[{**epoch, "validation_loss": None} for epoch in epochs])
     lowest = json.loads(path.read_text())["lowest_loss_epoch"]
-    what = f"says that epoch {lowest} has the lowest loss, and it has not"
+    what = f"says that epoch {lowest} has the lowest loss, which it does not"
     assert f"outcomes/{path.name}: {what}" in verified(folder)[0]
 
 
@@ -519,7 +525,7 @@ def test_weights_with_a_digest_of_what_was_made_again_are_said_to_be_unknown(
     Ledger(folder).write_digests(path.stem, {name: digest})
     problems, notes = verified(folder)
     assert problems == []
-    start = f"{name}: is not what its outcome has a digest of"
+    start = f"{name}: matches the digest in "
     assert any(each.startswith(start) for each in notes)
 
 
@@ -538,7 +544,7 @@ def test_an_edited_page_is_found_whatever_is_said_in_the_report_json(
     page.write_text(page.read_text().replace("0.", "0.9", 1))
     if hidden:
         facts.unlink()
-        what = "is not there, and other files of the report are"
+        what = "is not there, unlike other files of the report"
     else:
         rewrite(facts, complete=False)
         what = EDITED
@@ -548,7 +554,7 @@ def test_an_edited_page_is_found_whatever_is_said_in_the_report_json(
 def test_a_table_that_no_report_has_is_found(folder: Path) -> None:
     (folder / "report" / "tables" / "more.csv").write_text("a,b\n")
     problems, _ = verified(folder)
-    assert problems == ["report/tables/more.csv: is no file of the report"]
+    assert problems == ["report/tables/more.csv: is not a file of the report"]
 
 
 def test_a_report_of_an_earlier_kdsearch_is_a_note(folder: Path) -> None:
@@ -560,7 +566,7 @@ def test_a_report_of_an_earlier_kdsearch_is_a_note(folder: Path) -> None:
     rewrite(folder / "report" / "report.json", format=1)
     problems, [note] = verified(folder)
     assert problems == []
-    assert note.startswith("report: report.html, report.json: not what follows")
+    assert note.startswith("report: report.html, report.json: not what the outcomes give")
     assert "since the study was begun by kdsearch 0.0.9" in note
 
 
@@ -592,7 +598,7 @@ def test_an_attempt_of_another_training_is_found_and_does_not_count(folder: Path
     Ledger(folder).write_attempt(attempt_at(other))
     (folder / "attempts" / other).rename(folder / "attempts" / KEY)
     problems, _ = verified(folder)
-    what = f"is no attempt: is of the training {other}"
+    what = f"is not an attempt: belongs to the training {other}"
     assert problems == [f"attempts/{KEY}/1.json: {what}"]
     assert Ledger(folder).attempts() == {}
 
@@ -612,7 +618,7 @@ def test_files_that_nothing_is_recorded_of_are_found(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     problems, notes = verified(folder)
     assert {each.partition(":")[0] for each in problems} == set(extra)
-    assert notes == ["notes.txt: is not kdsearch's, and is not looked at"]
+    assert notes == ["notes.txt: is not kdsearch's, and is not checked"]
 
 
 def test_files_of_trainings_that_have_no_outcome_are_a_note(folder: Path) -> None:
@@ -624,7 +630,7 @@ def test_files_of_trainings_that_have_no_outcome_are_a_note(folder: Path) -> Non
     problems, notes = verified(folder)
     assert problems == []
     places = (f"digests/{KEY}.json", f"outputs/{KEY}.npy", f"students/{KEY}")
-    what = "is of a training that has no outcome, and is not looked at"
+    what = "is from a training that has no outcome, and is not checked"
     assert notes == [f"{place}: {what}" for place in places]
 
 
@@ -745,7 +751,7 @@ def test_numbers_that_nothing_can_have_do_not_break_a_report(folder: Path) -> No
         assert kdsearch(command, folder).code == 0
     problems, _ = verified(folder)
     for key in keys:
-        assert any(each.startswith(f"outcomes/{key}.json: is no outcome") for each in problems)
+        assert any(each.startswith(f"outcomes/{key}.json: is not an outcome") for each in problems)
 
 
 def test_an_outcome_of_a_kdsearch_that_was_never_released_is_refused_and_not_set_aside(
@@ -756,8 +762,8 @@ def test_an_outcome_of_a_kdsearch_that_was_never_released_is_refused_and_not_set
     del training["learning_rate"]
     rewrite(path, training=training)
     for command in ("status", "report"):
-        refused(kdsearch(command, folder), f"{path}: is no outcome of this kdsearch")
-    with pytest.raises(InputError, match=f"{path}: is no outcome of this kdsearch"):
+        refused(kdsearch(command, folder), f"{path}: is not an outcome of this kdsearch")
+    with pytest.raises(InputError, match=f"{path}: is not an outcome of this kdsearch"):
         begin(folder, task_study("classification"))
     assert path.exists()
 
@@ -897,18 +903,18 @@ def test_what_another_user_may_not_read_or_write_is_said_in_words(
     weights.chmod(0o600)
     found = as_another_user("verify", run)
     assert found.code == 1, found
-    assert f"{weights}: may not be read by you (its owner lets you" in found.out
+    assert f"{weights}: you have no permission to read it (its owner can allow it" in found.out
     private = a_student(run)
     private.chmod(0o600)
     for command in (["status"], ["explain"], ["report"], ["gc"]):
         found = as_another_user(*command, run)
         assert found.code == 2, found
-        assert "may not be read or written by you" in found.err
+        assert "you have no permission to read or write it" in found.err
         assert "Traceback" not in found.err
     private.chmod(0o644)
     found = as_another_user("report", run)
     assert found.code == 3, found
-    assert "you may not write it" in found.err
+    assert "you have no permission to write to it" in found.err
 
 
 @pytest.mark.parametrize(
@@ -926,7 +932,7 @@ def test_a_folder_that_another_user_may_not_read_is_one_problem(
     assert found.code == 1, found
     [problem] = json.loads(found.out)["problems"]
     assert problem["place"] == str(barred)
-    assert problem["what"] == "may not be read by you"
+    assert problem["what"] == "you have no permission to read it"
 
 
 @pytest.mark.parametrize("name", ["outcomes", "attempts", f"attempts/{KEY}"])
@@ -950,10 +956,10 @@ ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"
 
 
 def test_a_name_cannot_look_like_a_line_of_ours(folder: Path) -> None:
-    (folder / "students" / "x\n37 outcomes: all is fine").touch()
+    (folder / "students" / "x\n37 outcomes: no problems").touch()
     for command in ("verify", "gc"):
-        assert "all is fine" not in kdsearch(command, folder).out.splitlines()
-        assert "x\\n37 outcomes: all is fine" in kdsearch(command, folder).out
+        assert "no problems" not in kdsearch(command, folder).out.splitlines()
+        assert "x\\n37 outcomes: no problems" in kdsearch(command, folder).out
 
 
 def test_no_message_controls_a_terminal(folder: Path) -> None:
@@ -1040,7 +1046,7 @@ def test_a_password_is_taken_from_the_environment_or_a_file_and_shown_nowhere(
     file = tmp_path / "url"
     file.write_text(f"{url}\n")
     file.chmod(0o644)
-    refused(kdsearch("mirror", folder, f"@{file}"), "may be read by others", f"chmod 600 {file}")
+    refused(kdsearch("mirror", folder, f"@{file}"), "can be read by others", f"chmod 600 {file}")
     file.chmod(0o600)
     by_file = kdsearch("mirror", folder, f"@{file}")
     for result in (by_environment, by_file):
@@ -1052,7 +1058,7 @@ def test_a_password_is_taken_from_the_environment_or_a_file_and_shown_nowhere(
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql+psycopg://me:p@ss/word@host/x", "has an @ too many"),
+        ("postgresql+psycopg://me:p@ss/word@host/x", "has one @ too many"),
         ("postgresql+psycopg://me:p@ss:1/word@host/x", "has a"),
     ],
 )

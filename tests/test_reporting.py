@@ -57,7 +57,7 @@ def test_that_it_cannot_be_written_is_said_once_and_the_search_goes_on(tmp_path:
             return len(more) == 2
 
         until(tried_twice_more)  # and one of them has failed, else there were no other
-    assert said == [f"the report cannot be written; why: kdsearch report {ledger.folder}"]
+    assert said == [f"the report cannot be written; to see why: kdsearch report {ledger.folder}"]
 
 
 def test_an_error_that_ends_a_search_leaves_a_report(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_a_report_that_cannot_be_written_is_a_line_and_the_exit_code_is_that_of_
 
     ended = kdsearch(*command)
     assert ended.code == 0
-    assert "nothing is left to run" in ended.out
+    assert "nothing left to run" in ended.out
     [line] = ended.err.splitlines()
     assert line.startswith("kdsearch: the report could not be written: ")
-    assert line.endswith(f"; try again: kdsearch report {folder}")
+    assert line.endswith(f"; to try again: kdsearch report {folder}")
 
     (folder / "report" / "report.html" / "in its place").unlink()
     (folder / "report" / "report.html").rmdir()

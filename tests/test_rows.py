@@ -123,8 +123,8 @@ def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path: Path) -
     write_all(tmp_path)
     found = problems(dataset_of(tmp_path, text=["first", "third"], label="klass"))
     assert len(found) == 6
-    assert "has no column third (there are: first, second, class)" in found[0]
-    klass = "has no column klass (there are: first, second, class; did you mean class?)"
+    assert "has no column third (available: first, second, class)" in found[0]
+    klass = "has no column klass (available: first, second, class; did you mean class?)"
     assert all(any(f"{split}.jsonl: {klass}" in text for text in found) for split in SPLITS)
 
 
@@ -134,7 +134,7 @@ def test_an_unknown_label_is_named_with_its_row(tmp_path: Path, label: object) -
     write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": label}])
     [problem] = problems(dataset)
     assert problem == (
-        f"{tmp_path}/test.jsonl: row 2: unknown label {label!r} (there are: 0 no, 1 yes)"
+        f"{tmp_path}/test.jsonl: row 2: unknown label {label!r} (available: 0 no, 1 yes)"
     )
 
 
@@ -143,7 +143,7 @@ def test_a_text_that_is_none_is_named_with_its_row(tmp_path: Path, text: object)
     dataset = write_all(tmp_path)
     write(tmp_path, "test", "jsonl", [{**ROWS[0], "second": text}])
     [problem] = problems(dataset)
-    what = "holds half a character" if isinstance(text, str) else "is missing or not text"
+    what = "holds half a surrogate pair" if isinstance(text, str) else "is missing or not text"
     assert problem == f"{tmp_path}/test.jsonl: row 1: its second {what}"
 
 
@@ -190,7 +190,7 @@ def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     assert len(found) == 3
     assert "unknown kind of file (use one of .jsonl, .json, .csv, .tsv, " in found[0]
     assert "each also as .gz, .bz2 or .xz; " in found[0]
-    assert "or lines of text by their column: {first: FILE, second: FILE, class: FILE}" in found[0]
+    assert "or a text file per column: {first: FILE, second: FILE, class: FILE}" in found[0]
 
 
 def test_the_problems_of_all_splits_are_reported_at_once(tmp_path: Path) -> None:
@@ -272,7 +272,8 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
         write(tmp_path / "mine", "train", kind, ROWS)
     write(tmp_path / "mine", "test", "jsonl", ROWS)
     assert problems(dataset_of(tmp_path), tmp_path) == [
-        f"{tmp_path}/mine: has train.csv and train.jsonl, which are one split (keep one of them)"
+        f"{tmp_path}/mine: has train.csv and train.jsonl, which name the same split "
+        "(keep one of them)"
     ]
 
 
@@ -393,7 +394,7 @@ def test_too_few_labelled_rows_to_cut_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "train", "jsonl", numbered(2))
     assert problems(only(tmp_path, "train")) == [
         "datasets.mine: 2 labelled rows with 2 values of first are too few "
-        "to cut validation and test off (give a validation split)"
+        "to draw validation and test from (give a validation split)"
     ]
 
 
@@ -544,7 +545,7 @@ def test_numbers_of_tags_without_names_are_refused(tmp_path: Path, kind: str) ->
     found = problems(write_task(tmp_path, kind, rows, **NER_FIELDS))
     assert len(found) == 1
     assert found[0].startswith("datasets.mine: ")
-    assert "name them in their order: labels: [O, B-PER, ...]" in found[0]
+    assert "name them in order: labels: [O, B-PER, ...]" in found[0]
 
 
 def test_tags_of_another_scheme_are_read_as_iob2_and_that_is_said(tmp_path: Path) -> None:
@@ -560,8 +561,8 @@ def test_tags_of_no_scheme_are_refused(tmp_path: Path) -> None:
     rows = [{"words": ["a", "b"], "tags": ["X-PER", "O"]}, {"words": ["a"], "tags": ["B-PER"]}]
     dataset = write_task(tmp_path, "jsonl", rows, **NER_FIELDS)
     assert problems(dataset) == [
-        "datasets.mine: the F1 of entities needs tags in IOB2, unlike X-PER "
-        "(write O, B-X and I-X, or take metric: accuracy)"
+        "datasets.mine: the F1 of entities needs tags in IOB2, and these are not: X-PER "
+        "(write O, B-X and I-X, or set metric: accuracy)"
     ]
     accurate = write_task(tmp_path, "jsonl", rows, **NER_FIELDS, metric="accuracy")
     assert read_all(accurate).labels == ("O", "B-PER", "X-PER")
@@ -600,7 +601,7 @@ def test_a_missing_column_of_tags_without_names_is_named(tmp_path: Path) -> None
     assert len(found) == 3
     assert found[0] == (
         f"{tmp_path}/train.jsonl: has no column ner "
-        "(there are: words, tags; in rows without a label it is empty)"
+        "(available: words, tags; leave it empty in rows without a label)"
     )
 
 
@@ -646,7 +647,7 @@ def test_a_training_split_may_lack_labels_and_no_other(tmp_path: Path) -> None:
     write(tmp_path, "validation", "jsonl", unlabelled)
     write(tmp_path, "test", "jsonl", [ROWS[0], {**ROWS[1], "class": None}, ROWS[2]])
     assert problems(dataset) == [
-        f"{tmp_path}/validation.jsonl: has no column class (there are: first, second)",
+        f"{tmp_path}/validation.jsonl: has no column class (available: first, second)",
         f"{tmp_path}/test.jsonl: row 2: its class is missing",
     ]
 
@@ -753,7 +754,7 @@ def test_a_line_of_a_csv_with_more_or_fewer_fields_is_refused_with_its_number(
     dataset = Dataset(
         files=Files(train=str(file)), text=("first", "second"), label="class", labels=("no", "yes")
     )
-    with pytest.raises(InputError, match=r"train\.csv:4: has more or fewer fields than the 3"):
+    with pytest.raises(InputError, match=r"train\.csv:4: does not have the 3 fields"):
         read_dataset("mine", dataset, data_dir=None, seed=0)
 
 

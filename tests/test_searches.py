@@ -321,7 +321,9 @@ def test_more_trials_than_there_can_be_are_refused(search: dict[str, Any], words
 def test_momentum_is_no_axis_beside_an_optimizer_without_it() -> None:
     grid = {"strategy": "exhaustive", "objective": "labels", "momentum": [0.9, 0.5]}
     [problem] = problems_of(one={**grid, "optimizer": ["adamw", "sgd"]})
-    assert problem.startswith("x.yaml: searches.one.momentum: momentum is not of every optimizer")
+    assert problem.startswith(
+        "x.yaml: searches.one.momentum: not every optimizer here has momentum"
+    )
 
 
 def test_search_and_searches_exclude_each_other() -> None:
@@ -355,7 +357,9 @@ def test_a_search_of_labels_beside_erm_is_refused(raw: dict[str, Any], which: st
 
 def test_two_searches_called_erm_are_refused() -> None:
     raw = several(erm=True)
-    with pytest.raises(InputError, match="erm is short for a search called erm: there are two"):
+    with pytest.raises(
+        InputError, match="erm is short for a search called erm, which is there already"
+    ):
         parse_study(raw, place="x.yaml")
 
 

@@ -171,17 +171,18 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
     [
         (
             {"training": {"sgd": {"momentum": 0.9}}},
-            "training.sgd: is of an optimizer that is not used (remove it, or take optimizer: sgd)",
+            "training.sgd: belongs to an optimizer that is not used (remove it, or set "
+            "optimizer: sgd)",
         ),
         (
             {"training": {"optimizer": "sgd", "adam": {"epsilon": 1e-6}}},
-            "training.adam: is of an optimizer that is not used (remove it, or take "
-            "optimizer: adamw)",
+            "training.adam: belongs to an optimizer that is not used (remove it, or "
+            "set optimizer: adamw)",
         ),
         (
             part("students", training={"sgd": {"nesterov": True}}),
-            "students.small.training.sgd: is of an optimizer that is not used (remove it, or take "
-            "optimizer: sgd)",
+            "students.small.training.sgd: belongs to an optimizer that is not used (remove it, or "
+            "set optimizer: sgd)",
         ),
         (
             {"training": {"optimizer": "sgd", "sgd": {"momentum": 0, "nesterov": True}}},
@@ -189,9 +190,12 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
         ),
         (
             {"training": {"epochs": 3, "stops": [1, 5]}},
-            "training: the last of stops is 5, and epochs 3",
+            "training: the last of stops is 5, but epochs is 3",
         ),
-        ({"training": {"epochs": 3, "stops": [3, 2, 3]}}, "training: stops ascend, each once"),
+        (
+            {"training": {"epochs": 3, "stops": [3, 2, 3]}},
+            "training: stops must ascend, without repeats",
+        ),
         (
             {"training": {"epochs": 3, "stops": [1, 3], "schedule": "linear"}},
             "training: stops need a constant schedule without warmup",
@@ -205,7 +209,7 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
                 "training": {"epochs": 3, "stops": [1, 3]},
                 **part("students", training={"epochs": 5}),
             },
-            "students.small.training: the last of stops is 3, and epochs 5",
+            "students.small.training: the last of stops is 3, but epochs is 5",
         ),
         ({"training": {"dropout": 1.0}}, "training.dropout: Input should be less than 1"),
         (
@@ -220,10 +224,10 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
             part("students", training={"batch_size": 0}),
             "students.small.training.batch_size: Input should be greater than 0",
         ),
-        (part("students", training=3), "students.small.training: is a section, with keys"),
+        (part("students", training=3), "students.small.training: must be a section of keys"),
         (
             part("datasets", training={"max_length": 9}, max_length=8),
-            "datasets.sentences: max_length stands here and in training; keep one",
+            "datasets.sentences: max_length is given here and in training; keep one",
         ),
         (
             {"teachers": {"big": {"checkpoint": "big", "training": {"epochs": 3}}}},
@@ -231,17 +235,17 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
         ),
         (
             part("teachers", training={"epochs": 3}, fine_tune={"epochs": 3}),
-            "teachers.big: epochs stand in fine_tune and in training; keep one",
+            "teachers.big: epochs is given in fine_tune and in training; keep one",
         ),
         (
             part("students", learning_rate=[1e-3, 1e-3]),
             "students.small: learning_rate has a value twice",
         ),
-        (part("students", layers="0+0"), "students.small.layers: expected how many"),
-        (part("students", layers="4+2"), "students.small.layers: expected how many"),
-        (part("students", layers="last 3"), "students.small.layers: expected how many"),
-        (part("students", layers="first 0"), "students.small.layers: expected how many"),
-        (part("students", layers=0), "students.small.layers: expected how many"),
+        (part("students", layers="0+0"), "students.small.layers: expected a number"),
+        (part("students", layers="4+2"), "students.small.layers: expected a number"),
+        (part("students", layers="last 3"), "students.small.layers: expected a number"),
+        (part("students", layers="first 0"), "students.small.layers: expected a number"),
+        (part("students", layers=0), "students.small.layers: expected a number"),
         (
             {"teachers": {"big": {"checkpoint": "big", "layers": 3}}},
             "teachers.big: a given teacher is used whole; remove layers",
@@ -375,7 +379,10 @@ def replace_axis(usual: StudentTraining, name: str, value: Any) -> StudentTraini
 @pytest.mark.parametrize(
     ("axes", "problem"),
     [
-        ({"momentum": (0.5, 0.9)}, "search.momentum: momentum is of an optimizer that is not used"),
+        (
+            {"momentum": (0.5, 0.9)},
+            "search.momentum: momentum belongs to an optimizer that is not used",
+        ),
         (
             {"optimizer": ("sgd",), "momentum": (0.9, 0.0), "nesterov": (True,)},
             "search: optimizer sgd, momentum 0.0, nesterov True: nesterov needs a momentum above 0",

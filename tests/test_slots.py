@@ -371,7 +371,7 @@ def test_a_node_that_a_slot_has_named_is_named_again_only_once_it_was_sound_mean
         watch._enter("id1", node(1), None, lacking)
         assert found.ids == (("id1",) if lacking else ())
     assert said == [
-        "node host1 (10.0.0.1) lacks nothing any more, and works",
+        "node host1 (10.0.0.1) is complete now, and used",
         "node host1 (10.0.0.1) is left out: it has no room",
     ]
 
@@ -427,7 +427,7 @@ def test_processes_that_die_at_their_start_leave_their_node_out_and_not_another(
         [trial] = world.grow()
         world.pool.gone(trial, DEAD.replace("10.0.0.1", "10.0.0.2"))
     assert isinstance(world.pool.error, EngineError)
-    assert "worker processes die at their start" in str(world.pool.error)
+    assert "worker processes die on start" in str(world.pool.error)
     assert world.pool.over
 
 

@@ -182,7 +182,7 @@ def test_only_the_data_set_that_changed_is_read_anew() -> None:
     write(FLIPPED)
     again = Launched(study, accept=True)
     assert again.said[:2] == [
-        "other: data/other.jsonl cannot be read any more; its rows stay as they were",
+        "other: data/other.jsonl can no longer be read; its rows stay as they were",
         CHANGED,
     ]
     assert not again.said[2].startswith("kept 0")
@@ -239,7 +239,7 @@ def test_the_same_rows_in_another_form_are_nothing_new() -> None:
     again = Launched(study, data_dir="dir")
     assert again.said == [
         "dir/own/train.csv is new since this folder was launched",
-        "what was read from it is the same: nothing is new",
+        "its content is the same: nothing is new",
     ]
     assert again.runs == []
     assert Launched(study, data_dir="dir").said == []
@@ -275,9 +275,7 @@ def test_the_rows_of_the_first_launch_serve_on_where_the_file_is_gone() -> None:
     Launched()
     Path("data/train.jsonl").unlink()
     again = Launched()
-    assert again.said == [
-        "own: data/train.jsonl cannot be read any more; its rows stay as they were"
-    ]
+    assert again.said == ["own: data/train.jsonl can no longer be read; its rows stay as they were"]
     assert (again.train, again.runs) == (train, [])
     write(ROWS)
     assert Launched().said == []
@@ -306,8 +304,8 @@ def test_an_older_folder_goes_on_and_notices_changes_from_then_on() -> None:
     as_the_first_format()
     again = Launched()
     assert again.said == [
-        "from this launch on a change of data/train.jsonl is noticed; what was read before, "
-        "this folder does not say"
+        "from this launch on, changes to data/train.jsonl are noticed; "
+        "this folder does not record what was read before"
     ]
     assert again.runs == []
     assert json.loads(Path("runs/resolved.json").read_text())["format"] == FORMAT
@@ -335,7 +333,7 @@ def test_an_older_folder_keeps_the_rows_it_drew_where_its_file_has_the_same_rows
     with write(ROWS).open("a") as file:
         file.write("\n\n")
     again = Launched()
-    assert again.said == [CHANGED, "what was read from it is the same: nothing is new"]
+    assert again.said == [CHANGED, "its content is the same: nothing is new"]
     assert again.runs == []
 
 
@@ -351,10 +349,10 @@ def test_an_older_folder_whose_data_are_gone_says_so_and_learns_nothing() -> Non
     Launched()
     as_the_first_format()
     path = Path("data/train.jsonl").rename("elsewhere")
-    said = ["own: data/train.jsonl cannot be read any more; its rows stay as they were"]
+    said = ["own: data/train.jsonl can no longer be read; its rows stay as they were"]
     assert Launched().said == said
     path.rename("data/train.jsonl")
-    assert Launched().said[0].startswith("from this launch on a change of data/train.jsonl is")
+    assert Launched().said[0].startswith("from this launch on, changes to data/train.jsonl are")
 
 
 # -- a model that has changed ---------------------------------------------------------------------
@@ -404,7 +402,7 @@ def test_a_model_that_is_gone_is_said_and_nothing_that_is_done_needs_it() -> Non
     Launched()
     Path("models/base").rename("base")
     again = Launched()
-    assert again.said == ["base: ./models/base is gone; what needs it cannot be trained"]
+    assert again.said == ["base: ./models/base is gone; nothing that needs it can be trained"]
     assert again.runs == []
 
 
@@ -458,7 +456,7 @@ def test_the_command_stops_where_there_is_no_terminal_and_goes_on_when_told(
 def test_a_person_at_a_terminal_is_asked(launched: Path, answer: str, code: int) -> None:
     write(FLIPPED)
     ended, shown = at_a_terminal(["launch", str(launched), "--in-process"], f"{answer}\n")
-    assert "go on with what has changed? [y/N]" in shown
+    assert "continue with these changes? [y/N]" in shown
     assert ended == code
     assert "Traceback" not in shown
 

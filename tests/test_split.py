@@ -211,7 +211,7 @@ def test_rows_of_too_few_groups_are_refused(tmp_path: Path, groups: int) -> None
         draw(tmp_path, "qa", rows)
     assert str(caught.value) == (
         f"datasets.mine: 60 labelled rows with {groups} value{'s' * (groups > 1)} of context are "
-        "too few to cut validation and test off (give a validation split)"
+        "too few to draw validation and test from (give a validation split)"
     )
 
 

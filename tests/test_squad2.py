@@ -527,7 +527,7 @@ def test_a_tokenizer_that_does_not_begin_with_cls_is_refused(tmp_path: Path) -> 
         name: str(save_model(tmp_path / name, task="qa", tokenizer=tokenizer))
         for name in ("big", "small")
     }
-    assert "models.big: its tokenizer begins no input with [CLS]" in refusal(tmp_path, models)
+    assert "models.big: its tokenizer does not begin inputs with [CLS]" in refusal(tmp_path, models)
 
 
 def test_an_encoder_is_accepted(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from kdsearch.ledger import Ledger, driver_of
 pytestmark = pytest.mark.undisturbed
 
 LONG = TINY.replace("alpha: [1, 0.5]", f"alpha: {[n / 100 for n in range(100, 0, -1)]}")
-GOES_ON = "go on with the same command: kdsearch launch"
+GOES_ON = "to resume, run the same command: kdsearch launch"
 
 
 def kdsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -159,7 +159,12 @@ def test_a_deadline_is_a_time_from_now(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("soon", "is no time"), ("5", "is no time"), ("2001-01-01", "is past"), ("0s", "is past")],
+    [
+        ("soon", "is not a time"),
+        ("5", "is not a time"),
+        ("2001-01-01", "is in the past"),
+        ("0s", "is in the past"),
+    ],
 )
 def test_a_deadline_that_is_none_is_refused(text: str, why: str) -> None:
     with pytest.raises(InputError, match=rf"--deadline: .*{why}"):

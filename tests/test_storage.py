@@ -184,14 +184,14 @@ def test_a_torn_outcome_is_absent_for_readers_and_trained_again_by_a_driver(
     result = kdsearch("status", run)
     assert result.code == 0
     assert "11 students trained" in result.out
-    assert f"{path}: is no JSON" in caplog.text
+    assert f"{path}: is not JSON" in caplog.text
     assert path.exists()  # a reader moves nothing
 
     caplog.clear()
     result = launch(study, run)
     assert result.code == 0
-    assert f"{path}: is no JSON" in caplog.text
-    assert "it is set aside, and trained anew" in caplog.text
+    assert f"{path}: is not JSON" in caplog.text
+    assert "it is set aside and retrained" in caplog.text
     assert (run / "outcomes" / f".{path.name}.torn").exists()
     names = [name for name in contents(run) if not name.startswith(".")]
     assert sorted(names) == sorted(before)
@@ -219,7 +219,7 @@ def test_an_outcome_of_another_kdsearch_is_refused_and_not_set_aside(
     path = sorted((run / "outcomes").iterdir())[0]
     path.write_text(json.dumps({**json.loads(path.read_text()), "of_tomorrow": 1}))
     for result in (launch(study, run), kdsearch("status", run)):
-        refused(result, f"{path}: is no outcome of this kdsearch", "use the one that wrote it")
+        refused(result, f"{path}: is not an outcome of this kdsearch", "use the one that wrote it")
     assert path.exists()
 
 
@@ -248,7 +248,7 @@ def test_a_clock_that_jumped_changes_neither_a_status_nor_who_may_drive(
     with driver_lock(run, lease=0.5):
         assert 0.5 <= time.monotonic() - start < 30
     before = contents(run)
-    assert "nothing is left to run" in launch(study, run).out
+    assert "nothing left to run" in launch(study, run).out
     assert contents(run) == before
 
 
@@ -267,7 +267,7 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(
     shutil.move(tmp_path / "there", tmp_path / "here")
     result = launch(study, tmp_path / "here")
     assert result.code == 0
-    assert "going on: 10 trainings done already" in result.out
+    assert "resuming: 10 trainings already done" in result.out
     after = contents(tmp_path / "here")
     assert before.items() <= after.items()
     assert len(after) == len(contents(folder))
@@ -284,7 +284,7 @@ def test_a_folder_that_was_copied_while_a_search_ran_is_not_held_by_that_search(
         assert (tmp_path / "copy" / "driver.json").exists()
         result = launch(study, tmp_path / "copy")
     assert result.code == 0
-    assert "nothing is left to run" in result.out
+    assert "nothing left to run" in result.out
 
 
 def test_a_folder_whose_models_were_moved_too_keeps_every_outcome(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_folder_of_another_training_code_is_refused_and_not_trained_again(
     for result in (launch(study, run), *(kdsearch(command, run) for command in COMMANDS)):
         refused(
             result,
-            f"its outcomes are of training code {VERSION + 1}, and this kdsearch has {VERSION}",
+            f"its outcomes are from training code {VERSION + 1}, but this kdsearch has {VERSION}",
             "use kdsearch 9.0.0, which wrote it, or launch into another --folder",
         )
     assert contents(run) == before
@@ -353,7 +353,7 @@ def test_a_folder_from_before_the_version_was_recorded_goes_on(copy: tuple[Path,
     before = contents(run)
     rewritten(run, training_version=None)
     result = launch(study, run)
-    assert "nothing is left to run" in result.out
+    assert "nothing left to run" in result.out
     assert contents(run) == before
 
 

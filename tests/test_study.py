@@ -237,7 +237,7 @@ def test_a_problem_of_one_value_has_the_place_where_it_is_written(
 
 def test_a_list_where_a_section_is_wanted_is_refused_with_the_keys() -> None:
     assert the_problem(a_study(resources=[1, 8])).startswith(
-        "x.yaml: resources: is a section, with keys and their values (its keys: cpus, gpus, "
+        "x.yaml: resources: must be a section of keys and values (its keys: cpus, gpus, "
     )
 
 
@@ -246,7 +246,7 @@ def test_a_date_is_text(tmp_path: Path) -> None:
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"x\.yaml:4:1: .*'seed' stands twice"):
+    with pytest.raises(InputError, match=r"x\.yaml:4:1: .*'seed' appears twice"):
         load(tmp_path, "name: a\nseed: 1\ntries: 2\nseed: 2\n")
 
 
@@ -262,7 +262,7 @@ def test_broken_yaml_is_refused_with_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text\n", "42\n"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"x\.yaml: a study file is a mapping"):
+    with pytest.raises(InputError, match=r"x\.yaml: is not a mapping of keys"):
         load(tmp_path, text)
 
 
@@ -356,7 +356,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(
 def test_an_unknown_key_like_no_other_comes_with_all_the_known_ones() -> None:
     assert the_problem(a_study(test_cases=[{"qqq": "a"}])) == (
         "x.yaml: test_cases[0].qqq: qqq is not a key here "
-        "(there are: dataset, teacher, student, search)"
+        "(available: dataset, teacher, student, search)"
     )
 
 
@@ -400,21 +400,22 @@ def test_a_wrong_value_is_named_by_its_path(raw: dict[str, Any], where: str) -> 
     [
         (
             a_study(name="a b"),
-            'name: "a b" is no name of a study '
-            "(letters, digits and . _ -, the first a letter or a digit)",
+            'name: "a b" is not a name for a study '
+            "(use letters, digits and . _ -, beginning with a letter or a digit)",
         ),
         (
             a_study(datasets={"a/b": {"grammar": {"train": 2, "validation": 1, "test": 1}}}),
-            'datasets.a/b: "a/b" is no name (without / and \\, not of dots and spaces alone)',
+            'datasets.a/b: "a/b" is not a valid name '
+            "(use no / or \\, and not only dots and spaces)",
         ),
         (
             a_study(students={"s": {"model": "big"}, "..": {"model": "big"}}),
-            'students...: ".." is no name (without / and \\, not of dots and spaces alone)',
+            'students...: ".." is not a valid name (use no / or \\, and not only dots and spaces)',
         ),
         (
             a_study(resources={"labels": {"rack": ["a b"]}}),
-            'resources.labels.rack[0]: "a b" is no value of a label '
-            "(letters, digits and . _ -, up to 63, a letter or a digit at both ends)",
+            'resources.labels.rack[0]: "a b" is not a label value '
+            "(use up to 63 letters, digits and . _ -, with a letter or a digit at both ends)",
         ),
     ],
 )
@@ -485,14 +486,17 @@ def test_a_list_with_too_little_in_it_is_refused(raw: dict[str, Any], where: str
             "text, label, labels",
         ),
         (a_study(datasets={"mrpc": {"labels": ["a", "a"]}}), "same name"),
-        (a_study(datasets={"a": files_of("classification", labels=["a"])}), "needs 2 labels"),
-        (a_study(datasets={"a": files_of(None, labels=["a"])}), "needs 2 labels"),
+        (
+            a_study(datasets={"a": files_of("classification", labels=["a"])}),
+            "needs at least 2 labels",
+        ),
+        (a_study(datasets={"a": files_of(None, labels=["a"])}), "needs at least 2 labels"),
         (a_study(datasets={"a": files_of("qa", labels=["a"])}), "qa has no labels"),
         (a_study(models={"big": {"path": "/a", "hub": "b"}, "small": "/s"}), "exactly one of path"),
         (a_study(models={"big": {"config": {}}, "small": "/s"}), "model_type"),
         (a_study(teachers={"t": {}}), "exactly one of model"),
         (a_study(teachers={"t": {"model": "big", "checkpoint": "big"}}), "exactly one of model"),
-        (a_study(teachers={"t": {"t_hs": "big"}}), "come together"),
+        (a_study(teachers={"t": {"t_hs": "big"}}), "go together"),
         (
             a_study(teachers={"t": {"checkpoint": "big", "fine_tune": {"epochs": 3}}}),
             "remove fine_tune",
@@ -541,7 +545,7 @@ def test_a_wrong_item_does_not_also_make_its_list_too_short() -> None:
         ),
         (
             a_study(datasets={"mprc": {}}),
-            "x.yaml: datasets.mprc: mprc is not in the catalogue, and has no files "
+            "x.yaml: datasets.mprc: mprc is not in the catalogue and has no files "
             "(did you mean mrpc?)",
         ),
     ],
@@ -552,7 +556,7 @@ def test_a_name_that_stands_for_nothing_is_refused(raw: dict[str, Any], problem:
 
 def test_a_test_case_that_stands_twice_is_refused() -> None:
     raw = a_study(test_cases=[{}, {"student": "small"}])
-    assert "sentences/big/small stands twice" in the_problem(raw)
+    assert "sentences/big/small appears twice" in the_problem(raw)
 
 
 def test_a_given_teacher_at_random_is_refused() -> None:
@@ -569,7 +573,7 @@ def test_layers_of_a_model_at_random_are_refused() -> None:
 def test_a_tokenizer_must_be_that_of_a_pretrained_model() -> None:
     small = {"config": {"model_type": "bert"}, "tokenizer": "big"}
     raw = a_study(models={"big": {"config": {"model_type": "bert"}}, "small": small})
-    assert "a model at random has no tokenizer" in the_problem(raw)
+    assert "a randomly initialised model has no tokenizer" in the_problem(raw)
     assert parse_study(a_study(models={"big": "/b", "small": small}), place="x.yaml")
 
 
@@ -847,7 +851,7 @@ def test_an_order_that_contradicts_the_models_own_names_is_refused(
         resolve_here(with_models(folder, teachers={"t": teacher}))
     assert [str(problem) for problem in caught.value.problems] == [
         f"x.yaml: teachers.t.labels: its config.json has them in another order: {', '.join(own)} "
-        "(leave labels out; if the model's own names are wrong, correct id2label there)"
+        "(leave labels out; if the model's own names are wrong, correct its id2label)"
     ]
 
 
@@ -916,7 +920,7 @@ def test_labels_that_two_given_taggers_have_in_other_orders_are_taken(tmp_path: 
 
 
 def test_given_taggers_of_other_labels_than_each_other_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"datasets\.names\.labels names them"):
+    with pytest.raises(InputError, match=r"name them in datasets\.names\.labels"):
         resolve_here(tagging(tmp_path, ["O", *NINE], ["O", *NINE[:4]]))
 
 
@@ -934,7 +938,7 @@ def test_a_given_tagger_that_lacks_a_label_is_refused(tmp_path: Path) -> None:
 
 def test_a_given_tagger_of_another_scheme_is_refused_with_its_scheme(tmp_path: Path) -> None:
     bilou = ["O", *(f"{p}-{kind}" for kind in ("PER", "LOC") for p in "BILU")]
-    with pytest.raises(InputError, match="its tags are BILOU: write those of the data so"):
+    with pytest.raises(InputError, match="its tags are BILOU: write the data's tags that way too"):
         resolve_here(tagging(tmp_path, bilou))
 
 
@@ -970,7 +974,7 @@ def test_problems_of_data_and_models_are_reported_at_once(tmp_path: Path) -> Non
         resolve_here(raw)
     text = str(caught.value)
     assert len(caught.value.problems) == 5
-    assert "none is no folder" in text
+    assert "none is not a folder" in text
     assert "holds no model" in text
 
 
@@ -979,8 +983,8 @@ def test_problems_of_data_and_models_are_reported_at_once(tmp_path: Path) -> Non
     ("layers", "what"),
     [
         (3, "asks for 3 layers of big, which has 2"),
-        ("first 9", "asks for the first 9 layers of big, which has 2 (these are 0 to 1)"),
-        ("0+2", "asks for the layers 0+2 of big, which has 2 (these are 0 to 1)"),
+        ("first 9", "asks for the first 9 layers of big, which has 2 (use 0 to 1)"),
+        ("0+2", "asks for the layers 0+2 of big, which has 2 (use 0 to 1)"),
     ],
 )
 def test_layers_that_a_model_does_not_have_cannot_be_kept(
@@ -1000,7 +1004,7 @@ def test_layers_that_a_model_does_not_have_cannot_be_kept(
 def test_layers_that_are_named_are_of_each_side_of_an_encoder_decoder(tmp_path: Path) -> None:
     model = save_model(tmp_path / "m", is_encoder_decoder=True, encoder_layers=4, decoder_layers=2)
     raw = with_models(model, students={"s": {"model": "big", "layers": "0+2"}})
-    with pytest.raises(InputError, match=r"the layers 0\+2 of big, which has 2 on a side"):
+    with pytest.raises(InputError, match=r"the layers 0\+2 of big, which has 2 on each side"):
         resolve_here(raw)
 
 

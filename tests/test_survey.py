@@ -113,7 +113,7 @@ def test_a_label_that_a_split_lacks_is_named_with_what_it_costs_in_macro_f1(
         sentences("test", good=2, bad=2, neutral=2),
     )
     assert found.said == [
-        "validation has no row of neutral: its F1 is 0 there, so that the macro F1 is at most 0.667"
+        "validation has no row of neutral: its F1 is 0 there, so the macro F1 is at most 0.667"
     ]
     assert found.doubts[0].place == "study.yaml: datasets.mine"
 
@@ -215,8 +215,7 @@ def test_training_rows_without_a_label_are_counted_where_a_teacher_learns_from_l
     assert found.facts is not None
     assert found.facts.splits["train"].unlabelled == 3
     assert found.said == [
-        "3 of 9 training rows have no label; a teacher is fine-tuned and erm learns on the other "
-        "6 alone"
+        "3 of 9 training rows have no label; a teacher is fine-tuned and erm learns on the other 6"
     ]
 
 
@@ -236,7 +235,7 @@ def test_a_group_of_which_nothing_is_drawn_is_doubted(tmp_path: Path) -> None:
     splits = {s: [{"text": f"{s} {n}", "label": n % 3, "who": n} for n in range(6)] for s in FILES}
     dataset = {"text": "text", "label": "label", "labels": list(CLASSES), "group": "who"}
     found = Surveyed(tmp_path, splits, dataset)
-    assert found.said == ["its group, who, says how splits are drawn, and none is: all are given"]
+    assert found.said == ["its group, who, says how splits are drawn, but all are given"]
 
 
 # -- texts in two splits ---------------------------------------------------------------------------
@@ -283,7 +282,7 @@ def test_one_file_given_as_two_splits_is_said_so(tmp_path: Path) -> None:
     rows = sentences("any", good=2, bad=2, neutral=2)
     found = classes(tmp_path, rows, sentences("validation", good=1, bad=1, neutral=1), rows)
     assert found.said == [
-        "train and test are the same rows, so that test scores tell only what was learnt by heart"
+        "train and test are the same rows, so test scores only measure memorisation"
     ]
 
 

@@ -231,7 +231,7 @@ def test_plain_tags_are_made_into_entities_by_their_runs(labels: str) -> None:
 
 def test_a_kind_that_the_study_does_not_name_is_told() -> None:
     columns, _ = settle_tags([rows_of("U-ORG O")], columns_of("PER"))
-    with pytest.raises(Exception, match=r"its tags make B-ORG in IOB2 \(there are: O, B-PER"):
+    with pytest.raises(Exception, match=r"its tags make B-ORG in IOB2 \(available: O, B-PER"):
         parse_rows("here", rows_of("U-ORG O"), columns, labelled=True)
 
 
@@ -247,7 +247,7 @@ def test_a_kind_that_the_study_does_not_name_is_told() -> None:
 def test_tags_of_no_scheme_are_named(tags: str, unlike: str) -> None:
     _, wrong = settle_tags([rows_of(tags)], columns_of())
     assert wrong is not None
-    named = wrong[0].removeprefix("the F1 of entities needs tags in IOB2, unlike ")
+    named = wrong[0].removeprefix("the F1 of entities needs tags in IOB2, and these are not: ")
     assert sorted(named.split(", ")) == sorted(unlike.split(", "))
 
 
@@ -327,4 +327,4 @@ def test_tags_are_collected_from_all_splits_with_that_of_no_entity_first() -> No
 def test_numbers_name_no_tags(tags: object) -> None:
     columns, wrong = settle_tags([[{"t": tags}, {"t": None}]], columns_of())
     assert columns.labels == ()
-    assert wrong == ("its tags have no names", "name them in their order: labels: [O, B-PER, ...]")
+    assert wrong == ("its tags have no names", "name them in order: labels: [O, B-PER, ...]")

@@ -285,7 +285,7 @@ def test_training_pairs_that_are_all_too_long_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         encode(LENGTHS, max_length=4, training=True)
     assert str(caught.value) == (
-        "max_length: every training pair has more than 4 tokens (make it more)"
+        "max_length: every training pair has more than 4 tokens (raise it)"
     )
 
 

@@ -118,12 +118,12 @@ def test_a_folder_that_says_that_a_models_code_is_trusted_is_not_believed(tmp_pa
     shutil.rmtree(ledger.folder / "students")
     marker.unlink()
     asked = ("export", ledger.folder, "", "--to", tmp_path / "student")
-    refused(kdsearch(*asked), f"models.big: would run its own Python code, of {folder}")
-    refused(kdsearch(*asked, "--trust-remote-code", "small"), "small is no model of the study")
+    refused(kdsearch(*asked), f"models.big: would run its own Python code, from {folder}")
+    refused(kdsearch(*asked, "--trust-remote-code", "small"), "small is not a model of the study")
     assert not marker.exists()
     result = kdsearch(*asked, "--trust-remote-code", "big")
     assert result.code == 0, result
-    assert f"models.big: runs Python code of its own, of {folder}" in result.out
+    assert f"models.big: runs its own Python code, from {folder}" in result.out
 
 
 def test_code_does_not_run_from_where_a_folder_says_that_a_model_lies(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_code_does_not_run_from_where_a_folder_says_that_a_model_lies(tmp_path: 
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study))
     result = kdsearch("launch", file, "--folder", ledger.folder, "--in-process")
-    refused(result, f"its code would be that of {theirs}")
-    assert f"models.big: runs Python code of its own, of {mine}" in result.out
+    refused(result, f"its code would come from {theirs}")
+    assert f"models.big: runs its own Python code, from {mine}" in result.out
     assert not marker.exists()
 
 
@@ -198,7 +198,7 @@ def test_code_of_a_model_of_the_hub_is_that_of_the_revision_that_is_meant(tmp_pa
     for found in ({"path": str(theirs)}, {"path": around}, {"path": None, "revision": other}):
         result = check(**found)
         assert result.returncode == 2, result
-        assert "its code would be that of" in result.stderr
+        assert "its code would come from" in result.stderr
     digest = digest_model(mine, code=True)
     result = check(path=str(theirs), revision=meant, digest=digest)
     assert result.returncode == 0, result
@@ -225,7 +225,7 @@ def test_check_names_a_model_with_code_and_launch_runs_it(tmp_path: Path) -> Non
     folder = with_code(tmp_path / "own", tmp_path / "ran")
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study_of({"path": str(folder), "trust_remote_code": True})))
-    named = f"models.big: runs Python code of its own, of {folder}: {file} says so"
+    named = f"models.big: runs its own Python code, from {folder}, as {file} allows"
     run = ("--folder", tmp_path / "run")
     assert kdsearch("check", file, *run).out.startswith(named)
     result = kdsearch("check", file, *run, "--json")
@@ -259,7 +259,7 @@ def test_check_takes_code_from_where_the_study_file_says(tmp_path: Path) -> None
             result = kdsearch("check", file, "--folder", ledger.folder)
             refused(result, "models.")
             assert not marker.exists()
-    assert f"its code would be that of {theirs}" in result.err
+    assert f"its code would come from {theirs}" in result.err
 
 
 def test_the_code_that_runs_is_part_of_a_models_digest_and_other_code_is_not(

@@ -290,10 +290,10 @@ def test_what_a_launch_waits_for_is_shown_until_its_search_begins(search: Search
     note_launch(search.ledger, waits)
     with driver_lock(search.ledger.folder):
         facts = _status(search.ledger, search.agenda)
-        assert f"not begun yet: {waits}\n" in first_frame(facts, 100, 20)
+        assert f"not started yet: {waits}\n" in first_frame(facts, 100, 20)
         search.note(running=1)
         facts = _status(search.ledger, search.agenda)
-        assert "not begun yet" not in first_frame(facts, 100, 20)
+        assert "not started yet" not in first_frame(facts, 100, 20)
 
 
 @settings(max_examples=10)

@@ -240,7 +240,7 @@ def test_weights_of_another_kind_of_model_are_refused(tmp_path: Path) -> None:
     (said,) = problems(tmp_path, model, "classification")
     assert "models.big: its file" in said
     assert "of the 37 weights of bert" in said
-    assert "take config.json and weights of one model" in said
+    assert "take config.json and the weights from the same model" in said
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_checkpoint_of_a_training_is_no_file_of_weights(tmp_path: Path) -> Non
     model = save_model(tmp_path / "model")
     weights: Any = {"state_dict": load_file(model / "model.safetensors"), "epoch": 3}
     in_torchs_own_format(model, weights)
-    assert "pytorch_model.bin is a checkpoint of a training" in refusal(tmp_path, model)
+    assert "pytorch_model.bin is a training checkpoint" in refusal(tmp_path, model)
 
 
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     shards = sorted(model.glob("*.safetensors"))
     shards[1].unlink()
     said = refusal(tmp_path, model)
-    assert f"lacks {shards[1].name}, of {len(shards)} files of weights (fetch them, or wait" in said
+    assert f"lacks {shards[1].name}, of {len(shards)} weight files (fetch them, or wait" in said
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])

@@ -58,7 +58,7 @@ def test_the_problems_that_a_worker_found_are_raised_here(tmp_path: Path, cluste
         run_on_worker(cluster, forward_preflight, BEFORE, agenda.resolved, ledger, "s.yaml")
     [problem] = error.value.problems
     assert problem.place == "s.yaml: models.tuned"
-    assert "says NaN or infinity to every row" in problem.what
+    assert "outputs NaN or infinity for every row" in problem.what
 
 
 def full() -> None:
@@ -118,7 +118,7 @@ def test_a_launch_whose_models_were_not_run_has_a_worker_run_them_first(
 def test_a_launch_ends_with_what_running_the_models_found(tmp_path: Path) -> None:
     study, ledger = begun(tmp_path, with_nan(tmp_path / "tuned"))
     ended = kdsearch("launch", study, "--folder", ledger.folder, "--in-process")
-    refused(ended, f"{study}: models.tuned: says NaN or infinity to every row")
+    refused(ended, f"{study}: models.tuned: outputs NaN or infinity for every row")
     assert not ledger.begun
 
 

@@ -128,9 +128,9 @@ disk or the files failed it.
 
 FAILURES: dict[Failure, str] = {
     "error": "an error",
-    "gpu_oom": "its GPU's memory ran out",
-    "host_oom": "its host's memory ran out",
-    "timeout": "it took longer than it may",
+    "gpu_oom": "its GPU ran out of memory",
+    "host_oom": "its host ran out of memory",
+    "timeout": "it exceeded its time limit",
     "preempted": "its node went away",
     "worker_lost": "its worker was lost",
     "storage": "the disk could not be written",

@@ -168,7 +168,7 @@ def _objective(content: Any) -> Objective:
         kind = Objective.kinds[content["kind"]]
         return kind(**{name: value for name, value in content.items() if name != "kind"})
     except (KeyError, TypeError) as error:
-        raise ValueError(f"is no objective: {error}") from None
+        raise ValueError(f"is not an objective: {error}") from None
 
 
 class Teaching(Record):

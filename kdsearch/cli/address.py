@@ -29,7 +29,7 @@ class Address:
 
     def __str__(self) -> str:
         if self.kind == "local":
-            return "a local one is started"
+            return "starting a local one"
         what = "the one on this machine" if self.value == "auto" else f"the cluster at {self.value}"
         return f"{what} ({self.source})"
 
@@ -49,8 +49,10 @@ def find_address(given: str | None, environment: Mapping[str, str]) -> Address:
 
 def _parsed(text: str, source: str) -> Address:
     if "@" in text:  # not shown: what stands before it is a password
-        remedy = """give it without, and RAY_JOB_HEADERS={"Authorization": "Basic …"}"""
-        raise InputError.one(source, "holds a name or a password, which others would see", remedy)
+        remedy = """leave them out, and set RAY_JOB_HEADERS={"Authorization": "Basic …"}"""
+        raise InputError.one(
+            source, "holds a user name or a password, which others would see", remedy
+        )
     place = f"{source} {text}"
     if text in ("local", "auto"):
         kind: Literal["local", "cluster"] = "local" if text == "local" else "cluster"
@@ -62,15 +64,15 @@ def _parsed(text: str, source: str) -> Address:
     if slashes and scheme == "ray":
         raise InputError.one(
             place,
-            "is a Ray Client's address, through which no search can run",
-            f"on a machine of the cluster give auto or HOST:6379; from elsewhere {_SUBMIT}",
+            "is a Ray Client address; a search cannot run through it",
+            f"on a machine of the cluster, give auto or HOST:6379; from elsewhere, {_SUBMIT}",
         )
     parts = _HOST_AND_PORT.fullmatch(text)
     if parts is None:
         raise InputError.one(place, *_what_and_remedy(text))
     port = int(parts["port"])
     if not 0 < port < 2**16:
-        raise InputError.one(place, f"has no port {port}", "ports are 1 to 65535")
+        raise InputError.one(place, f"{port} is not a port", "ports run from 1 to 65535")
     if port == _DASHBOARD_PORT:
         remedy = f"give {parts['host']}:6379, which is Ray's; or, to submit a job, http://{text}"
         raise InputError.one(place, f"{port} is the port of Ray's dashboard", remedy)
@@ -81,10 +83,10 @@ def _what_and_remedy(text: str) -> tuple[str, str]:
     """What is wrong with an address that is not HOST:PORT, and what to write instead."""
     if "://" in text:
         remedy = "give http://HEAD:8265 for a dashboard, or the HOST:PORT that `ray start` printed"
-        return "is no address of a Ray", remedy
+        return "is not the address of a Ray cluster", remedy
     close = difflib.get_close_matches(text.lower(), ["auto", "local"], n=1, cutoff=0.75)
     if close:
-        return f"is not HOST:PORT; is {close[0]} meant?", f"give {close[0]}"
+        return "is not HOST:PORT", f"did you mean {close[0]}?"
     if re.fullmatch(r"[\w.-]+", text):
-        return "names no port", f"give {text}:6379, if that is what `ray start --head` printed"
+        return "has no port", f"give {text}:6379, if that is what `ray start --head` printed"
     return "is not HOST:PORT", "give auto, local, or the HOST:PORT that `ray start --head` printed"

@@ -88,8 +88,8 @@ def main() -> None:
         print(f"kdsearch: {shown(error)}", file=sys.stderr)
         sys.exit(STORAGE)
     except PermissionError as error:
-        remedy = "its owner lets you: chmod -R g+rX, or o+rX"
-        place, what = error.filename or "a file", "may not be read or written by you"
+        remedy = "its owner can allow it: chmod -R g+rX, or o+rX"
+        place, what = error.filename or "a file", "you have no permission to read or write it"
         print(f"kdsearch: {Problem(place=str(place), what=what, remedy=remedy)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except OSError as error:

@@ -35,7 +35,7 @@ def check_versions(environment: Environment) -> None:
         raise InputError.one(
             "this cluster",
             f"has {_words(versions())}; the job was submitted by {_words(wanted)}",
-            "install the same on both",
+            "install the same version on both",
         )
 
 

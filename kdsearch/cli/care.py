@@ -36,9 +36,10 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List what the study does not need any more, such as outcomes that a change left behind.
+    """List what the study no longer needs, such as outcomes left behind by an edit.
 
-    What kdsearch did not write stays, and so does what another study may use behind a link.
+    Files that kdsearch did not write stay, and so does anything behind a link, which another
+    study may use.
     """
     ledger, agenda = open_folder(folder)
     if delete:
@@ -58,13 +59,15 @@ def gc(
         return
     out = console()
     if not gone:
-        out.print("nothing: the study needs all that is here" if not left else "nothing to delete")
+        out.print(
+            "nothing to delete" if left else "nothing to delete: the study needs everything here"
+        )
     for why, names in _by_reason((each.why, each.name) for each in gone):
         size = readable_size(sum(each.bytes for each in gone if each.why == why))
         out.print(f"{why}, {size}:")
         _print_names(out, names)
     for why, names in _by_reason((each.why, each.name) for each in left):
-        out.print(f"left, {why}:")
+        out.print(f"left in place ({why}):")
         _print_names(out, names)
     if not gone:
         return
@@ -72,8 +75,8 @@ def gc(
         out.print(f"deleted: {readable_size(total)}")
         return
     if driver_of(ledger.folder):
-        out.print("a search runs here: what it is about to finish may be among these")
-    out.print(f"{readable_size(total)} in all; `kdsearch gc {folder} --delete` deletes it")
+        out.print("a search is running here: these may include what it is about to finish")
+    out.print(f"{readable_size(total)} in all; `kdsearch gc {folder} --delete` deletes this")
 
 
 def _by_reason(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
@@ -91,7 +94,7 @@ def _print_names(out: Console, names: Iterable[str]) -> None:
 def verify(folder: StudyFolder, as_json: Json = False) -> None:
     """Check every file against its digest, and every decision against the outcomes.
 
-    It repairs nothing. Exit code 1: something is wrong.
+    Repairs nothing. Exits with 1 if something is wrong.
     """
     ledger = _ledger(folder)
     errors = Console(stderr=True)
@@ -114,8 +117,8 @@ def verify(folder: StudyFolder, as_json: Json = False) -> None:
             out.print(f"note: {note}")
         if found.unneeded:
             what = count(found.unneeded, "result")
-            out.print(f"the study does not ask for {what} any more: see `kdsearch gc {folder}`")
-        verdict = count(len(found.problems), "problem") if found.problems else "all is fine"
+            out.print(f"the study no longer needs {what}: see `kdsearch gc {folder}`")
+        verdict = count(len(found.problems), "problem") if found.problems else "no problems"
         kept = f"{count(found.files, 'kept file')} of {readable_size(found.bytes)}"
         out.print(f"{CANNOT_KNOW}.")
         out.print(f"{count(found.outcomes, 'outcome')} and {kept}: {verdict}")
@@ -125,7 +128,9 @@ def verify(folder: StudyFolder, as_json: Json = False) -> None:
 
 def _ledger(folder: Path) -> Ledger:
     if not folder.is_dir():
-        raise InputError.one(folder, "is no folder", "give the one that `kdsearch launch` printed")
+        raise InputError.one(
+            folder, "is not a folder", "give the one that `kdsearch launch` printed"
+        )
     return Ledger(folder.resolve())
 
 

@@ -62,7 +62,7 @@ def check(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="The study's folder, to keep the result there for `launch`. Default: nothing is "
+            help="The study's folder, where the result is kept for `launch`. Default: nothing is "
             "kept.",
             callback=home,
         ),
@@ -70,7 +70,7 @@ def check(
     model: Models = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a study's data and models, as `launch` does first. Trains nothing.
+    """Check a study's data and models, as `launch` does first. Trains nothing.
 
     Needs the data and the models; `validate` checks the file alone.
     """
@@ -123,15 +123,15 @@ def _resolved(
         return resolve(study, data_dir=data_dir, store=ledger.write_rows, place=str(place))
     before = ledger.resolved()
     if changed := differences(before.study, study):
-        another = "another study" if before.study.name != study.name else "another version of it"
-        what = f"holds {another}: {changed[0]}"
-        remedy = "give no --folder, or launch, which says what a change means"
+        other = "a different study" if before.study.name != study.name else "a different version"
+        what = f"holds {other}: {changed[0]}"
+        remedy = "leave out --folder, or launch, which says what the change means"
         raise InputError.one(f"--folder {ledger.folder}", what, remedy)
     changes = changed_sources(before, study, data_dir=data_dir)
     for line in changes.said:
         say(line)
     if changes.changed:
-        remedy = "launch, which says what that means; or give no --folder"
+        remedy = "leave out --folder, or launch, which says what the change means"
         raise InputError(
             Problem(place=file, what=what, remedy=remedy)
             for files in changes.changed.values()
@@ -159,7 +159,7 @@ def _show(out: Console, resolved: Resolved, found: Preflight) -> None:
         out.print(_samples_table(found))
         out.print()
     if not found.forward:
-        out.print("the models are too large to run here: a worker runs them first, once launched")
+        out.print("the models are too large to run here: a worker will run them first after launch")
     print_doubts(out, found.doubts)
 
 
@@ -187,7 +187,7 @@ def _data_table(name: str, data: ResolvedDataset, facts: DatasetFacts) -> Table:
     for label in (label for label in counts if label in shown):
         _add(table, label, counts[label])
     if len(counts) > len(shown):
-        table.add_row(f"and {len(counts) - len(shown)} more, which each split has")
+        table.add_row(f"and {len(counts) - len(shown)} more, present in every split")
     return table
 
 
@@ -199,7 +199,7 @@ def _readings_table(found: Preflight) -> Table:
     """A row for the models that read a data set alike."""
     title = (
         "Tokenizers: % in train / validation / test,\n"
-        f"over at most {SAMPLE:,} rows of a split, drawn by the seed"
+        f"in at most {SAMPLE:,} rows per split, drawn by the seed"
     )
     table = Table(title=title, box=None, title_justify="left")
     for column in ("data set", "models"):

@@ -22,7 +22,7 @@ def own_code(study: Study) -> dict[str, str]:
 def name_own_code(study: Study, place: str, say: Callable[[str], None]) -> None:
     """Say which models of the study file `place` run code of their own, before any of it runs."""
     for name, where in own_code(study).items():
-        say(f"models.{name}: runs Python code of its own, of {where}: {place} says so")
+        say(f"models.{name}: runs its own Python code, from {where}, as {place} allows")
 
 
 def with_meant_code(resolved: Resolved, place: str) -> Resolved:
@@ -39,15 +39,17 @@ def with_meant_code(resolved: Resolved, place: str) -> Resolved:
             right = os.path.realpath(found.path or "") == os.path.realpath(
                 os.path.expanduser(model.path or "")
             )
-            where, remedy = found.path, f"{remedy}give the path in the study file"
+            where, remedy = found.path, f"{remedy}give this path in the study file"
         else:
             said = hub_model(model.hub, model.revision, f"{here}.{name}", code=True)
             right = found.revision == said.name
             where = f"{model.hub} at {found.revision}"
-            remedy += f"say `revision: {found.revision}` of it in the study file, if you mean that"
+            remedy += (
+                f"set `revision: {found.revision}` in the study file, if that is the one you mean"
+            )
             models[name] = found.model_copy(update={"path": str(said)})
         if not right:
-            what = f"its code would be that of {where}, as the study's folder says"
+            what = f"its code would come from {where}, as the study's folder says"
             problems.append(Problem(place=f"{here}.{name}", what=what, remedy=remedy))
     if problems:
         raise InputError(problems)
@@ -63,8 +65,8 @@ def code_place(resolved: Resolved, name: str) -> str:
     if hub is None:
         return str(found.path)
     if re.fullmatch("[0-9a-f]{40}", found.revision or "") is None:
-        what = f"its code would be that of {hub} at {found.revision}, which is no commit"
-        raise InputError.one(f"models.{name}", what, "launch the study again, which names one")
+        what = f"its code would come from {hub} at {found.revision}, which is not a commit"
+        raise InputError.one(f"models.{name}", what, "launch the study again, which pins one")
     return f"{hub} at {found.revision}"
 
 

@@ -42,7 +42,8 @@ from kdsearch.study import (
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        callback=home, help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file."
+        callback=home,
+        help="A folder with NAME/{train,validation,test}.jsonl, or files of other kinds.",
     ),
 ]
 
@@ -64,13 +65,13 @@ def check(
         str, typer.Argument(metavar="NAME", help=f"One of {', '.join(sorted(CATALOGUE))}.")
     ],
     data_dir: DataDir = None,
-    seed: Annotated[int, typer.Option(help="Of the splits that are cut off another.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the splits that are drawn from another.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Read a data set as a study does, and show its counts beside the published ones."""
+    """Read a data set as a study does, and show its counts next to the published ones."""
     if name not in CATALOGUE:
         known = ", ".join(sorted(CATALOGUE))
-        raise InputError.one("NAME", f"{name} is not in the catalogue", f"there are: {known}")
+        raise InputError.one("NAME", f"{name} is not in the catalogue", f"available: {known}")
     entry = CATALOGUE[name]
     data = read_dataset(name, Dataset(), data_dir=data_dir, seed=seed)
     facts: dict[str, Any] = {
@@ -108,7 +109,7 @@ def _show(name: str, entry: Entry, data: DataRows, seed: int) -> None:
         share = f"{rows:,} of {len(data.splits[split]):,} rows"
         out.print(f"{share} of {split} share their text or context with train")
     for split, rows in data.left_out.items():
-        out.print(f"{count(rows, 'row')} of {split} cannot be used and left out")
+        out.print(f"{count(rows, 'row')} of {split} cannot be used and were left out")
     if data.labels:
         out.print(f"{len(data.labels)} labels: {', '.join(data.labels)}")
     out.print(entry.note)
@@ -118,21 +119,23 @@ def fetch(
     study_file: StudyFile,
     data_dir: Annotated[
         Path,
-        typer.Option(callback=home, help="Where to: NAME/ for data sets, models/NAME/ for models."),
+        typer.Option(
+            callback=home, help="Destination: NAME/ for data sets, models/NAME/ for models."
+        ),
     ],
     model: Models = None,
 ) -> None:
-    """Bring a study's data and models from the Hub to a folder, for machines without a network.
+    """Download a study's data and models from the Hub, for machines without a network.
 
-    What is there already is not fetched again.
+    What is already there is not downloaded again.
     """
     study = load_study(study_file, models=parse_models(model))
     wanted, problems = _wanted(study, data_dir)
     out = console()
     missing: Jobs = {what: job for what, job in wanted.items() if not job[0].exists()}
-    out.print(f"{len(wanted) - len(missing)} of {len(wanted)} there already")
+    out.print(f"{len(wanted) - len(missing)} of {len(wanted)} already there")
     if missing and not reachable():
-        remedy = "run this where it can, such as a login node of the cluster"
+        remedy = "run this where it can be reached, such as on a login node of the cluster"
         what = f"{len(missing)} are missing, and the Hugging Face Hub cannot be reached from here"
         raise InputError([*problems, Problem(place=str(study_file), what=what, remedy=remedy)])
     for number, (what, (target, bring)) in enumerate(missing.items(), start=1):

@@ -51,8 +51,8 @@ def delivery(line: str) -> Delivery | None:
     return Delivery(**json.loads(line.removeprefix(MARK))) if line.startswith(MARK) else None
 
 
-def deliver(folder: Annotated[Path, typer.Argument(help="What to bring.")]) -> None:
-    """In a job: lay a folder ready for who submitted it, until that stops the job."""
+def deliver(folder: Annotated[Path, typer.Argument(help="The folder to offer.")]) -> None:
+    """In a job: offer a folder to whoever submitted it, until they stop the job."""
     log = Path(os.readlink(_LOG))
     if not log.is_file():
         raise InputError.one("deliver", "is for jobs, whose output is a file of Ray's")
@@ -91,7 +91,7 @@ def received(
             _fetched(name, fetch, whole, between)
         whole.seek(0)
         if hashlib.file_digest(whole, "sha256").hexdigest() != found.sha256:
-            raise InputError.one(to, "was damaged on its way here", "try it again")
+            raise InputError.one(to, "was damaged on its way here", "try again")
         with zipfile.ZipFile(whole) as file:
             file.extractall(to)
 

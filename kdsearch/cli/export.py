@@ -47,8 +47,8 @@ def export(
         typer.Option(
             "--trust-remote-code",
             metavar="MODEL",
-            help="Let Python code that comes with this model of the study run, where the student "
-            "is trained again. May be given several times.",
+            help="Allow this model's own Python code to run if the student is trained again. May "
+            "be given several times.",
         ),
     ] = None,
     address: Dashboard = None,
@@ -58,16 +58,16 @@ def export(
 ) -> None:
     """Write a student as a Hugging Face folder: the best by validation, or the stable one.
 
-    Where its weights were not kept it is trained again, but for --address.
+    If its weights were not kept, it is trained again, except with --address.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError.one(f"--to {to}", "exists", "give a new or an empty folder")
+        raise InputError.one(f"--to {to}", "already exists", "give a new or empty folder")
     if address is not None:
         if trust_remote_code:
-            what = "does not go with --address: nothing is trained there, and no such code runs"
+            what = "does not go with --address: nothing is trained there, and no such code is run"
             raise InputError.one("--trust-remote-code", what, "leave it out")
         bring_student(address, folder, case, to, ["--stable"] * stable)
-        console().print(f"brought to {to}")
+        console().print(f"downloaded to {to}")
         return
     ledger, agenda = open_folder(folder)
     view = _case(agenda, case)
@@ -91,8 +91,8 @@ def export(
 
 
 def _not_kept(view: CaseView) -> InputError:
-    what = "the student's weights were not kept, and this job has no room for a training"
-    remedy = "on a machine with a GPU that sees the folder: kdsearch export, without --address"
+    what = "the student's weights were not kept, and this job cannot train it again"
+    remedy = "run kdsearch export without --address, on a machine with a GPU that sees the folder"
     return InputError.one(view.case, what, remedy)
 
 
@@ -106,22 +106,22 @@ def _case(agenda: Agenda, name: str) -> CaseView:
         return found[0]
     what = f"{name} matches {len(found)} test cases" if found else f"no test case matches {name}"
     names = ", ".join(str(view.case) for view in found or agenda.views())
-    raise InputError.one("CASE", what, f"there are: {names}")
+    raise InputError.one("CASE", what, f"available: {names}")
 
 
 def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTraining, Outcome]:
     """The best trial of what was chosen, or of the stable configuration, under the first seed."""
     candidate: Candidate | None = None
     if stable and not view.search.flips:
-        what = f"has no stable configuration: {view.search.strategy} flips nothing"
+        what = f"has no stable configuration: {view.search.strategy} flips no axes"
         raise InputError.one(view.case, what, "leave --stable out")
     if stable:
         candidate = view.phase2.stable_tuned if view.phase2 else None
     elif view.traversed:
         candidate = view.progress.winner
     if candidate is None:
-        why = view.blocked or "the search has not come so far"
-        raise InputError.one(view.case, f"has no student to give yet: {why}", "launch it again")
+        why = view.blocked or "the search has not got that far"
+        raise InputError.one(view.case, f"has no student to export yet: {why}", "launch it again")
     if candidate.best is None:
         raise InputError.one(view.case, "has no student with a score")
     training = agenda.training(view, candidate.best)
@@ -138,7 +138,9 @@ def _copy(ledger: Ledger, digests: Mapping[str, str], key: str, to: Path) -> Non
             continue
         source, target = ledger.path(name), to / name.removeprefix(start)
         if source.is_symlink():
-            raise InputError.one(source, "is a link, which is not followed", "put the file there")
+            raise InputError.one(
+                source, "is a link, which is not followed", "replace it with the file"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_plain(source) as read, target.open("wb") as written:
             shutil.copyfileobj(read, written)
@@ -157,8 +159,8 @@ def _consent(
     code = own_code(agenda.resolved.study)
     unknown = [name for name in trusted if name not in code]
     if unknown:
-        what = f"{unknown[0]} is no model of the study with code of its own"
-        raise InputError.one("--trust-remote-code", what, f"there are: {', '.join(code) or 'none'}")
+        what = f"{unknown[0]} is not a model of the study with its own code"
+        raise InputError.one("--trust-remote-code", what, f"available: {', '.join(code) or 'none'}")
     taught = training.teaching
     specs = (training.model, *([taught.teacher.model] if taught else []))
     for name in dict.fromkeys(n for s in specs for n in (s.name, s.tokenizer_name)):
@@ -166,10 +168,10 @@ def _consent(
             continue
         where = code_place(agenda.resolved, name)
         if name not in trusted:
-            what = f"would run its own Python code, of {where}, to train the student again"
+            what = f"would run its own Python code, from {where}, to train the student again"
             remedy = f"if you trust it with this machine: --trust-remote-code {name}"
             raise InputError.one(f"models.{name}", what, remedy)
-        out.print(f"models.{name}: runs Python code of its own, of {where}")
+        out.print(f"models.{name}: runs its own Python code, from {where}")
 
 
 def _train_again(
@@ -182,7 +184,7 @@ def _train_again(
     if not ledger.intact(outcome, layout.student(training.key)):
         ledger.write_digests(training.key, {**ledger.digests_again(training.key), **found.digests})
     if found.test is None or outcome.test is None or found.validation is None:
-        raise InputError.one(training, "diverges on this machine", "export it on another one")
+        raise InputError.one(training, "diverges on this machine", "export it on another")
     difference = abs(found.test - outcome.test)
     allowed = TOLERANCE * largest_score(training.data.metric)
     if difference == 0:

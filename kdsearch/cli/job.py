@@ -43,7 +43,7 @@ Dashboard = Annotated[
         "--address",
         metavar="URL",
         help="Run this as a job on the cluster with this dashboard, http://HEAD:8265; FOLDER is "
-        "then as the cluster sees it.",
+        "then a path on the cluster.",
     ),
 ]
 _SECRET = "KDSEARCH_OPTUNA"
@@ -66,12 +66,12 @@ def logs(
     folder: StudyFolder,
     address: Dashboard = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the search ends; Ctrl-C leaves it.")
+        bool, typer.Option("--follow", "-f", help="Keep printing until the search ends or Ctrl-C.")
     ] = False,
 ) -> None:
-    """Print what a search has said: a line for each training that began, ended or failed.
+    """Print a search's log: a line for each training that began, ended or failed.
 
-    With --address it is all that the newest job for the folder has printed.
+    With --address: everything that the folder's newest job has printed.
     """
     if address is not None:
         _job_log(address, folder, follow=follow)
@@ -81,7 +81,9 @@ def logs(
     try:
         opened = open_plain(log)
     except (FileNotFoundError, UnreadableError):
-        raise InputError.one(log, "is not there, or no file", "has a search begun?") from None
+        raise InputError.one(
+            log, "does not exist, or is not a file", "has a search started?"
+        ) from None
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with opened as file:
         while True:
@@ -117,7 +119,7 @@ def launch_there(
         "kdsearch_files": files.digest,
     }
     if _SECRET in os.environ:
-        out.print(f"{_SECRET} stays here: no secret goes along; on the cluster it may be in a file")
+        out.print(f"{_SECRET} is not sent along, as it may hold a password; give --optuna @FILE")
     stop = f"kdsearch stop {shlex.quote(folder)} --address {where.value}"
     jobs = _jobs(where)
     start = job_names(folder)
@@ -132,12 +134,12 @@ def launch_there(
         if _submit(jobs, where, following.name, command, metadata, files, out):
             break
     if detach:
-        out.print(f"it runs by itself; the same command watches it; to stop it: {stop}")
+        out.print(f"it runs on its own; the same command watches it; to stop it: {stop}")
         return
     try:
         job = _followed(jobs, following.name, _Output(begun=bool(known)), len(known))
     except KeyboardInterrupt:
-        out.print("\nleft; it goes on, and the same command watches it again")
+        out.print("\nleft; it keeps running, and the same command watches it again")
         out.print(f"to stop it: {stop}")
         raise typer.Exit(INTERRUPTED) from None
     except InputError as error:  # not of what was given: the cluster has gone
@@ -155,10 +157,10 @@ def _submit(
     files: Package,
     out: Console,
 ) -> bool:
-    out.print(f"submits {name} to {where.value}, with {count(len(files.files), 'file')}:")
+    out.print(f"submitting {name} to {where.value}, with {count(len(files.files), 'file')}:")
     for file, path in files.files.items():
         out.print(f"  {file}  {readable_size(path.stat().st_size)}")
-    out.print(f"it runs there: {command}")
+    out.print(f"it runs: {command}")
     with tempfile.TemporaryDirectory() as scratch:
         packed = Path(scratch) / "package.zip"
         files.write(packed)
@@ -167,9 +169,11 @@ def _submit(
 
 def _join(jobs: Jobs, job: Job, command: str, files: Package, out: Console) -> str:
     """Say which job is joined, and how its log ends; that log, once its command has begun."""
-    out.print(f"joins {job.name}, which runs already: {job.entrypoint}")
+    out.print(f"joining {job.name}, which is already running: {job.entrypoint}")
     if job.entrypoint != command or job.metadata.get("kdsearch_files") != files.digest:
-        out.print("  not with the study, data and options given now: to use these, stop it first")
+        out.print(
+            "  its study, data or options differ from those given now; to use these, stop it first"
+        )
     known = jobs.log(job.name)
     _, begins, said = known.partition(_BEGINS)
     lines = said.splitlines(keepends=True)[1:]
@@ -230,7 +234,7 @@ def _bring(address: str, command: str, there: str, words: str, to: Path) -> None
             jobs.follow(name, lambda text: True)  # to its end
         return
     _exit_as(job, console())
-    raise InputError.one(name, "brought nothing", "try it again")
+    raise InputError.one(name, "returned nothing", "try again")
 
 
 @contextmanager
@@ -267,8 +271,10 @@ def _job_log(address: str, folder: Path, *, follow: bool) -> None:
     jobs, start = _jobs(where), job_names(there)
     searches = [job.name for job in jobs.named(start) if is_search(job.name)]
     if not searches:
-        what = f"no job of {where.value} has searched there"
-        raise InputError.one(there, what, "its launch.log may: kdsearch logs, on the cluster")
+        what = f"no job of {where.value} has run a search there"
+        raise InputError.one(
+            there, what, "if one was launched on the cluster itself, run kdsearch logs there"
+        )
     newest = max(searches, key=lambda name: int(name.removeprefix(start)))
     if not follow:
         output = _Output()
@@ -324,7 +330,7 @@ def _exit_as(job: Job, out: Console) -> None:
         raise InputError.one(
             job.name,
             "found no kdsearch on the head of the cluster",
-            "install it there, and have its folder in the PATH of `ray start`",
+            "install it there, and put its folder on the PATH of `ray start`",
         )
     if job.state == "FAILED" and job.code is None:
         what = "ended without an exit code" if job.node else "did not run"
@@ -339,8 +345,8 @@ def _dashboard(address: str) -> Address:
         where = find_address(address, {})
         if where.kind == "jobs":
             return where
-    remedy = "give http://HEAD:8265; on a machine that sees the folder none is needed"
-    raise InputError.one(f"--address {address}", "is no dashboard's address", remedy)
+    remedy = "give http://HEAD:8265; on a machine that sees the folder, leave it out"
+    raise InputError.one(f"--address {address}", "is not a dashboard's address", remedy)
 
 
 def _jobs(where: Address) -> Jobs:

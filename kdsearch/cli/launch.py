@@ -1,4 +1,4 @@
-"""`launch`: run a search, or go on with it."""
+"""`launch`: run a search, or resume it."""
 
 from __future__ import annotations
 
@@ -66,18 +66,19 @@ def add_to(app: typer.Typer) -> None:
 Folder = Annotated[
     Path | None,
     typer.Option(
-        callback=home, help="The study's folder, on storage that every node sees. [runs/NAME]"
+        callback=home,
+        help="The study's folder, on storage that every node sees. Default: runs/NAME.",
     ),
 ]
 RayAddress = Annotated[
     str | None,
     typer.Option(
         help="A running Ray: auto, or HOST:PORT; http://HEAD:8265 submits a job to it; local "
-        "starts one. [RAY_ADDRESS, else local]"
+        "starts one. Default: RAY_ADDRESS, else local."
     ),
 ]
 InProcess = Annotated[
-    bool, typer.Option("--in-process", help="Without Ray, one training at a time: to debug.")
+    bool, typer.Option("--in-process", help="Run without Ray, one training at a time: to debug.")
 ]
 MaxSlots = Annotated[
     int | None,
@@ -85,35 +86,33 @@ MaxSlots = Annotated[
         "--max-slots",
         min=1,
         metavar="N",
-        help="The most trainings at once, to leave room for others. Default: as many as the "
-        "cluster has room for and the search has use for; an autoscaler sees the rest.",
+        help="At most this many trainings at once, to leave room for others. Default: as many as "
+        "the cluster has room for and the search can use; an autoscaler sees the rest.",
     ),
 ]
 OptunaStorage = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Keep an Optuna storage in step, for optuna-dashboard: sqlite:///FILE, …; @FILE "
-        "reads the URL from a file. [KDSEARCH_OPTUNA]",
+        help="Keep an Optuna storage up to date, for optuna-dashboard: sqlite:///FILE, …; @FILE "
+        "reads the URL from a file. Default: KDSEARCH_OPTUNA.",
     ),
 ]
 Ends = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Start nothing that would not end by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
+        help="Start nothing that would not finish by then: 90m, 11.5h, 2d or 2026-12-24T08:00.",
     ),
 ]
 AcceptChanges = Annotated[
     bool,
     typer.Option(
         "--accept-changes",
-        help="Go on, without asking, with data and model files that have changed since.",
+        help="Continue without asking if data or model files have changed.",
     ),
 ]
-Detach = Annotated[
-    bool, typer.Option("--detach", help="Leave a submitted job to itself; do not watch it.")
-]
+Detach = Annotated[bool, typer.Option("--detach", help="Submit the job without watching it.")]
 
 
 def launch(
@@ -129,9 +128,9 @@ def launch(
     accept_changes: AcceptChanges = False,
     detach: Detach = False,
 ) -> None:
-    """Run a search. The same command goes on with it: nothing finished is trained again."""
+    """Run a search. The same command resumes it: nothing finished is trained again."""
     if in_process and address:
-        raise InputError.one("--in-process", "does not go with --address", "give one of them")
+        raise InputError.one("--in-process", "does not go with --address", "give only one of them")
     where = None if in_process else find_address(address, os.environ)
     ends = parse_deadline(deadline) if deadline else None
     if where and where.kind == "jobs":
@@ -149,7 +148,7 @@ def launch(
         return
     if detach:
         remedy = "give --address http://HEAD:8265"
-        raise InputError.one("--detach", "is for a launch that is submitted as a job", remedy)
+        raise InputError.one("--detach", "only applies to a launch submitted as a job", remedy)
     storage = _storage(optuna) if optuna or "KDSEARCH_OPTUNA" in os.environ else None
     study = load_study(study_file, models=study_models(study_file, data_dir, model))
     ledger = Ledger((folder or Path("runs") / study.name).resolve())
@@ -209,7 +208,7 @@ def _search(
                 deadline=deadline,
             )
             if agenda.complete:
-                out.print("nothing is left to run")
+                out.print("nothing left to run")
             elif where is None:
                 run.in_process()
             else:
@@ -236,13 +235,13 @@ def _tell_what_is_known(agenda: Agenda, ledger: Ledger, out: Console) -> None:
         for line in version_changes(installed_versions(), results, was):
             out.print(f"warning: {line}")
     if known:
-        out.print(f"going on: {count(known, 'training')} done already")
+        out.print(f"resuming: {count(known, 'training')} already done")
 
 
 def _asked() -> bool:
     """Whether the person at the terminal, if there is one, goes on with files that have changed."""
     there = sys.stdin is not None and sys.stdin.isatty()
-    return there and typer.confirm("go on with what has changed?", err=True)
+    return there and typer.confirm("continue with these changes?", err=True)
 
 
 def _storage(given: str | None) -> Mirror | None:
@@ -277,14 +276,14 @@ def _mirrored(
 
 def _stays_stopped(ledger: Ledger) -> str:
     return (
-        f"kdsearch: {ledger.folder} was asked to stop, and nobody has launched it since: nothing "
-        "is done\n  to go on: launch it outside of a job or with --address http://HEAD:8265, or "
+        f"kdsearch: {ledger.folder} was asked to stop, and nobody has launched it since: doing "
+        "nothing\n  to resume: launch it outside a job or with --address http://HEAD:8265, or "
         f"remove {ledger.path(layout.STOP)}"
     )
 
 
 def _taken_over() -> None:
-    print("kdsearch: another host took this search over; stopping", file=sys.stderr)
+    print("kdsearch: another host has taken over this search; stopping", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -317,13 +316,13 @@ def _exit(agenda: Agenda, ledger: Ledger, deadline: Deadline | None) -> NoReturn
         )
     if not agenda.complete:
         if deadline is None or ledger.stopped_by_person():
-            how = "it was asked to stop; run the same command again to continue"
+            how = "it was asked to stop; run the same command again to resume"
         else:
-            how = "what is left would not end before the deadline; a later one goes on with it"
+            how = "what is left would not finish before the deadline; give a later one to continue"
         print(f"kdsearch: {how}", file=sys.stderr)
     unscored = [v for v in agenda.views() if v.traversed and not v.best_has_score]
     for view in unscored:
-        print(f"kdsearch: {view.case}: no training of it has a score", file=sys.stderr)
+        print(f"kdsearch: {view.case}: none of its trainings has a score", file=sys.stderr)
     raise typer.Exit(
         exit_code(
             complete=agenda.complete,

@@ -56,12 +56,12 @@ def status(
     watch: Annotated[
         bool,
         typer.Option(
-            "--watch", help="Go on showing it while the search runs; in a pipe, what has changed."
+            "--watch", help="Keep showing it while the search runs; in a pipe, what has changed."
         ),
     ] = False,
     address: Dashboard = None,
 ) -> None:
-    """Show how far a search is, from its files alone, while it runs or after."""
+    """Show how far a search has got, from its files alone, while it runs or afterwards."""
     if address is not None:
         run_there(address, "status", folder, *["--json"] * as_json, *["--watch"] * watch)
         return
@@ -99,7 +99,7 @@ def explain(
     views = [view for view in agenda.views() if case is None or case in str(view.case)]
     if not views:
         names = ", ".join(map(str, agenda.cases))
-        raise InputError.one("CASE", f"no test case matches {case}", f"there are: {names}")
+        raise InputError.one("CASE", f"no test case matches {case}", f"available: {names}")
     if as_json:
         typer.echo(json.dumps([_explained(agenda, view) for view in views], indent=1))
         return
@@ -115,7 +115,8 @@ def report(
     to: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="With --address: where the report is brought to. [NAME-report]"
+            metavar="PATH",
+            help="With --address: where to download the report to. Default: NAME-report.",
         ),
     ] = None,
 ) -> None:
@@ -124,11 +125,11 @@ def report(
         run_there(address, "report", folder, "--json")
         return
     if address is not None:
-        typer.echo(f"brought here: {bring_report(address, folder, to)}")
+        typer.echo(f"downloaded: {bring_report(address, folder, to)}")
         return
     if to is not None:
-        remedy = "copy the folder that this prints, or give --address"
-        raise InputError.one("--to", "brings a report from a cluster", remedy)
+        remedy = "copy the folder that this command prints, or give --address"
+        raise InputError.one("--to", "is for a report that is downloaded from a cluster", remedy)
     ledger, agenda = open_folder(folder)
     path, agenda = report_so_far(ledger, agenda)
     if as_json:
@@ -340,7 +341,7 @@ def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | N
 def _why(decision: Decision) -> str:
     held, winner = decision.candidates[0], decision.winner
     if winner.score is None:
-        return "no candidate has a score; the value held is kept"
+        return "no candidate has a score; the current value is kept"
     others = [c for c in decision.candidates if c is not winner]
     scored = [c.score for c in others if c.score is not None]
     if not scored:
@@ -348,7 +349,7 @@ def _why(decision: Decision) -> str:
     margin = winner.score - max(scored)
     if margin == 0:
         held_won = winner is held and decision.axis is not None
-        return "a tie keeps the value held" if held_won else "a tie keeps the earlier one"
+        return "a tie keeps the current value" if held_won else "a tie keeps the earlier one"
     return f"highest validation score, by {margin:.4f}"
 
 

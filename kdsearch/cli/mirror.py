@@ -21,12 +21,12 @@ def mirror(
         str | None,
         typer.Argument(
             help="sqlite:///FILE, or postgresql+psycopg://USER@HOST/NAME; @FILE reads it from a "
-            "file. [KDSEARCH_OPTUNA]",
+            "file. Default: KDSEARCH_OPTUNA.",
             metavar="[URL]",
         ),
     ] = None,
 ) -> None:
-    """Bring an Optuna storage in step with a study, for optuna-dashboard."""
+    """Bring an Optuna storage up to date with a study, for optuna-dashboard."""
     # Optuna takes a second to import, which other commands do not need.
     from kdsearch.mirror import VARIABLE, WARNING, Mirror, storage_url
 
@@ -37,6 +37,6 @@ def mirror(
     storage = Mirror(found)
     added = storage.update(agenda, ledger)
     out = console()
-    out.print(f"{count(added, 'trial')} added to {storage.url}; look: optuna-dashboard URL")
+    out.print(f"{count(added, 'trial')} added to {storage.url}; to see them: optuna-dashboard URL")
     if any(view.search.flips for view in agenda.views()):
         out.print(WARNING)

@@ -33,8 +33,8 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         callback=home,
-        help="Holds NAME/{train,validation,test}.jsonl, or other kinds of file, for data sets, "
-        "and models/NAME/ for models.",
+        help="A folder with NAME/{train,validation,test}.jsonl, or files of other kinds, for data "
+        "sets, and models/NAME/ for models.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
@@ -53,12 +53,14 @@ def say_of_data(resolved: Resolved, out: Console) -> None:
     for name, data in resolved.datasets.items():
         for split, rows in data.cut.items():
             how = f", {data.drawn}" if data.drawn else ""
-            out.print(f"{name}: no {split} split; cut off train: {count(rows, 'row')}{how}")
+            out.print(f"{name}: no {split} split; drawn from train: {count(rows, 'row')}{how}")
         for split, rows in data.shared.items():
             what = f"{count(rows, 'row')} of {split} share their text or context with train"
             out.print(f"{name}: {what}, of {data.splits[split].rows}")
         if data.converted:
-            out.print(f"{name}: its tags are {data.converted}; read as IOB2, the same entities")
+            out.print(
+                f"{name}: its tags are {data.converted}; read as IOB2, with the same entities"
+            )
         train = data.splits["train"]
         if train.unlabelled:
             out.print(f"{name}: {train.unlabelled} of {train.rows} rows of train have no label")
@@ -108,7 +110,7 @@ def check_folder(ledger: Ledger) -> None:
     strangers = ledger.strangers() if ledger.folder.is_dir() and not ledger.exists else []
     if strangers:
         what = f"holds other files, such as {strangers[0]}"
-        raise InputError.one(f"--folder {ledger.folder}", what, "give an empty or a new folder")
+        raise InputError.one(f"--folder {ledger.folder}", what, "give a new or empty folder")
 
 
 def print_doubts(out: Console, doubts: Iterable[Doubt]) -> None:
@@ -121,7 +123,7 @@ def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
     """The ledger of a study's folder, and its agenda as far as the outcomes go."""
     if not folder.is_dir():
         remedy = "give the folder that `kdsearch launch` printed"
-        raise InputError.one(folder, "is no folder", remedy)
+        raise InputError.one(folder, "is not a folder", remedy)
     ledger = Ledger(folder.resolve())
     return ledger, Agenda(ledger.resolved(), ledger.results())
 

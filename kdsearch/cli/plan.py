@@ -69,15 +69,17 @@ def plan(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.001, help="What one student takes; of a folder, its mean is known."),
+        typer.Option(
+            min=0.001, help="Seconds that one student takes. Default for a folder: its mean."
+        ),
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Trainings that run at once.")] = 1,
     model: Models = None,
     as_json: Json = False,
 ) -> None:
     """Count the trainings of each test case: the fewest and the most. Trains and reads nothing."""
     if speed is not None and seconds is not None:
-        raise InputError.one("--seconds", "does not go with --speed", "give one of them")
+        raise InputError.one("--seconds", "does not go with --speed", "give only one of them")
     resolved, teacher_bytes, largest = None, None, None
     took: Durations = {}
     if study_file.is_dir():
@@ -275,11 +277,13 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     if facts["sharing"]:
         out.print("  (the most: a training that searches share is counted for each of them)")
     if further := len(study.further_seeds):
-        out.print(f"  (with what each test case chose, under {count(further, 'further seed')})")
+        out.print(
+            f"  (including what each test case chose, under {count(further, 'further seed')})"
+        )
     nested = [case["nested_epochs"] for case in facts["cases"] if case["nested_epochs"]]
     if nested:
         out.print(
-            f"  (at a constant rate one training stands for all of its epochs: without that, up to "
+            f"  (at a constant rate, one training covers all of its epochs; otherwise up to "
             f"{max(map(len, nested))} times as many)"
         )
     out.print(f"teachers to fine-tune: {facts['teachers']}, shared by the cases of a data set")
@@ -287,31 +291,37 @@ def _show(study: Study, facts: Mapping[str, Any]) -> None:
     lowest = Checkpoint.LOWEST_LOSS.value
     asked = any(lowest in (each.teacher or ()) for each in study.every_search.values())
     if asked and facts["teachers"]:
-        out.print("  (the fewest: where a teacher's two checkpoints turn out to be one)")
+        out.print("  (the fewest if a teacher's two checkpoints turn out to be the same)")
     unknown = [cache["dataset"] for cache in facts["caches"] if cache["train_rows"] is None]
     if facts["slot_seconds"] is None and facts["speed"] is not None:
         names = ", ".join(dict.fromkeys(unknown))
-        out.print(f"time: the rows of {names} are known when they are read; give --seconds instead")
+        out.print(
+            f"time: the rows of {names} are not known until they are read; give --seconds instead"
+        )
     elif facts["slot_seconds"] is None:
         out.print(
             "time: give --speed, the training examples per second of a student, "
-            "or --seconds, what one takes"
+            "or --seconds, how long one takes"
         )
     else:
         slots = facts["slots"]
         out.print(
             f"time: {_span(facts['slot_seconds'], slots)} for the students on "
-            f"{count(slots, 'slot')} if none were ever idle, {_hours(facts['slot_seconds'])} hours "
-            "of a slot in all; the teachers' own comes on top"
+            f"{count(slots, 'slot')} if none is ever idle, {_hours(facts['slot_seconds'])} slot "
+            "hours in all; the teachers' time comes on top"
         )
         out.print(_simulated_words(facts["simulated"], slots))
     sizes = [cache["bytes"] for cache in facts["caches"]]
-    known = "known when the data is read" if None in sizes else f"about {readable_size(sum(sizes))}"
+    known = (
+        "not known until the data is read"
+        if None in sizes
+        else f"about {readable_size(sum(sizes))}"
+    )
     out.print(f"disk: teachers' outputs {known}; {_checkpoint_words(facts)}")
     out.print(
         f"  and while it runs, for each of {count(facts['slots'], 'slot')}, up to "
-        f"{_TRAINING_STATE} times its model in full precision: where a training goes on after a "
-        "crash" + _state_words(facts)
+        f"{_TRAINING_STATE} times its model in full precision: what a training resumes from after "
+        "a crash" + _state_words(facts)
     )
 
 
@@ -319,9 +329,9 @@ def _simulated_words(simulated: Mapping[str, Any], slots: int) -> str:
     path = simulated["longest_path_seconds"]
     enough = math.ceil(simulated["slot_seconds"] / path)
     return (
-        f"in simulation, with teachers and made-up scores: {duration(simulated['seconds'])} on "
-        f"{count(slots, 'slot')}, which work {simulated['utilisation']:.0%} of that time; "
-        f"{duration(path)} at the least, which takes {count(enough, 'slot')} or more"
+        f"simulated, with teachers and made-up scores: {duration(simulated['seconds'])} on "
+        f"{count(slots, 'slot')}, which are busy {simulated['utilisation']:.0%} of that time; "
+        f"at least {duration(path)}, with {count(enough, 'slot')} or more"
     )
 
 
@@ -341,7 +351,7 @@ def _students_table(study: Study, facts: Mapping[str, Any]) -> Table:
         table.add_column(compared, justify="right")
     timed = any(row["seconds"] for row in facts["cases"])
     if timed:
-        table.add_column("hours of a slot", justify="right")
+        table.add_column("slot hours", justify="right")
     for row in facts["cases"]:
         cells = [row["case"], _words(row["students"])]
         if compared:

@@ -53,7 +53,7 @@ def reporting(
                 process.wait()
             elif process.returncode and not told:
                 told = True
-                say(f"the report cannot be written; why: kdsearch report {ledger.folder}")
+                say(f"the report cannot be written; to see why: kdsearch report {ledger.folder}")
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
@@ -90,7 +90,7 @@ def last_report(ledger: Ledger, agenda: Agenda) -> Path | None:
     except Exception as error:
         print(
             f"kdsearch: the report could not be written: {shown(first_line(error))}; "
-            f"try again: kdsearch report {ledger.folder}",
+            f"to try again: kdsearch report {ledger.folder}",
             file=sys.stderr,
         )
         return None

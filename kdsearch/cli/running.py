@@ -134,7 +134,7 @@ class Run:
 
         note_launch(self.ledger, "connecting to Ray")
         # Ray ends this process without a word if it dies while we connect.
-        self.out.print(f"Ray: {where}; should it die, go on with the same command")
+        self.out.print(f"Ray: {where}; if it dies, run the same command again")
         connection = connect(
             None if where.kind == "local" else where.value,
             resources=self.study.resources,
@@ -147,7 +147,7 @@ class Run:
             cluster = stack.enter_context(connection)
             stack.enter_context(watch_health(lambda what: give_up(self.ledger, self.out, what)))
             if where.kind == "cluster":
-                note_launch(self.ledger, "looking at the nodes")
+                note_launch(self.ledger, "checking the nodes")
                 watching = watch_nodes(cluster, self._resolved, self.ledger, self.out.print)
                 cluster = stack.enter_context(watching)
             else:
@@ -168,7 +168,7 @@ class Run:
             slots = count(room(needs, cluster.left_out), "training")
             of = "" if len(roles) == len(cluster.needed) else f" of {words(roles)}"
             self.out.print(f"{slots}{of} at once, each on {needs}")
-        self.out.print(f"`kdsearch status {shlex.quote(str(self.ledger.folder))} --watch` watches")
+        self.out.print(f"to watch: kdsearch status {shlex.quote(str(self.ledger.folder))} --watch")
         taken = {role: needs.gpus for role, needs in cluster.needed.items()}
         found = tight(present(self.agenda.resolved), self.place, taken, gpu_memory(cluster))
         for line in found:

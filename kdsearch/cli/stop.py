@@ -41,35 +41,37 @@ def add_to(app: typer.Typer) -> None:
 def stop(
     folder: StudyFolder,
     drain: Annotated[
-        bool, typer.Option("--drain", help="Let finish what runs, and start nothing new.")
+        bool, typer.Option("--drain", help="Let running trainings finish, and start nothing new.")
     ] = False,
     address: Dashboard = None,
 ) -> None:
-    """Stop the search that drives a folder, on whatever machine it runs."""
+    """Stop the search that is running in a folder, on whatever machine."""
     if address is not None:
         run_there(address, "stop", folder, *["--drain"] * drain)
         return
     ledger, _ = open_folder(folder)
     driver = driver_of(ledger.folder)
     if driver is None:
-        raise InputError.one(folder, "is not being driven", "there is nothing to stop")
+        raise InputError.one(folder, "has no running search", "there is nothing to stop")
     ledger.ask_to_stop(drain=drain, person=stopped_by_person(os.environ))
     who = f"process {driver['pid']} on {driver['host']}"
-    console().print(f"asked {who} to stop{' when what runs has ended' if drain else ''}")
+    console().print(f"asked {who} to stop{' once what is running has finished' if drain else ''}")
 
 
 def retry(
     folder: StudyFolder,
     kind: Annotated[
         str | None,
-        typer.Option("--class", metavar="CLASS", help="Those only whose last try failed so."),
+        typer.Option(
+            "--class", metavar="CLASS", help="Only those whose last try failed in this way."
+        ),
     ] = None,
     address: Dashboard = None,
 ) -> None:
-    """Have the trainings that failed for good tried again, at the next launch."""
+    """Have the trainings that failed for good tried again at the next launch."""
     if kind is not None and kind not in get_args(Failure):
         raise InputError.one(
-            "--class", f"no class {kind}", f"one of {', '.join(get_args(Failure))}"
+            "--class", f"{kind} is not a class", f"available: {', '.join(get_args(Failure))}"
         )
     if address is not None:
         run_there(address, "retry", folder, *[f"--class={kind}"] * (kind is not None))
@@ -87,7 +89,7 @@ def retry(
     out = console()
     out.print(f"{count(len(failed), 'training')} will be tried again")
     if failed:
-        out.print("go on with the command that launched the search")
+        out.print("to resume, run the command that launched the search")
 
 
 def parse_deadline(text: str) -> Deadline:
@@ -98,10 +100,10 @@ def parse_deadline(text: str) -> Deadline:
         try:
             seconds = datetime.fromisoformat(text).timestamp() - time.time()
         except (ValueError, OverflowError):
-            remedy = "such as 90m, 11.5h, 2d or 2026-12-24T08:00"
-            raise InputError.one("--deadline", f"{text!r} is no time", remedy) from None
+            remedy = "give one such as 90m, 11.5h, 2d or 2026-12-24T08:00"
+            raise InputError.one("--deadline", f"{text!r} is not a time", remedy) from None
     if seconds <= 0:
-        raise InputError.one("--deadline", f"{text} is past", "give a later time")
+        raise InputError.one("--deadline", f"{text} is in the past", "give a later time")
     return Deadline(at=time.monotonic() + seconds)
 
 
@@ -116,7 +118,7 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
         while not over.wait(_SECONDS_BETWEEN):
             late = deadline is not None and time.monotonic() >= deadline.at
             if late:
-                out.print("the deadline is here")
+                out.print("the deadline has been reached")
             if late or ledger.stop_asked() == "now":
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -185,7 +187,7 @@ def resume_hint(out: Console) -> None:
     """Say how to go on. There is no password in it: `storage_url` refused it."""
     how = f": kdsearch {shlex.join(sys.argv[1:])}"
     # In a job it is the command that submitted it, which is not known here.
-    out.print(f"go on with the same command{'' if in_job(os.environ) else how}")
+    out.print(f"to resume, run the same command{'' if in_job(os.environ) else how}")
 
 
 def _end(ledger: Ledger, code: int) -> None:

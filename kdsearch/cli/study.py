@@ -26,23 +26,25 @@ def new(
     name: Annotated[str, typer.Argument(help="Writes NAME.yaml here.", metavar="NAME")],
     source: Annotated[
         str | None,
-        typer.Option("--from", help="The shipped study to copy; default NAME, else quickstart."),
+        typer.Option("--from", help="The shipped study to copy. Default: NAME, else quickstart."),
     ] = None,
 ) -> None:
     """Copy a shipped study file to start from."""
     shipped = shipped_studies()
     chosen = source or (name if name in shipped else "quickstart")
     if chosen not in shipped:
-        raise InputError.one("--from", f"no shipped study {chosen}", f"one of {', '.join(shipped)}")
+        raise InputError.one(
+            "--from", f"{chosen} is not a shipped study", f"available: {', '.join(shipped)}"
+        )
     target = Path(name if name.endswith(".yaml") else f"{name}.yaml")
     if not _NAME.fullmatch(target.stem):
-        remedy = "letters, digits and . _ -, the first a letter or a digit"
-        raise InputError.one("NAME", f"{name!r} is no name for a study", remedy)
+        remedy = "use letters, digits and . _ -, beginning with a letter or a digit"
+        raise InputError.one("NAME", f"{name!r} is not a name for a study", remedy)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(shipped[chosen].read_text(encoding="utf-8"))
     except FileExistsError:
-        raise InputError.one(target, "is there already", "choose another name") from None
+        raise InputError.one(target, "already exists", "choose another name") from None
     except OSError as error:
         raise InputError.one(target, f"cannot be written: {error.strerror}") from None
     typer.echo(f"wrote {target}, a copy of {chosen}; next: kdsearch validate {target}")

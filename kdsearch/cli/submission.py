@@ -95,7 +95,7 @@ def package(study_file: Path, study: Study) -> Package:
 def cluster_path(path: Path | None, option: str) -> str:
     """A path as the cluster sees it. Raises `InputError` for one of this machine."""
     if path is None or not path.is_absolute():
-        what = "is needed" if path is None else "is a path of this machine"
+        what = "is needed" if path is None else "is a path on this machine"
         remedy = "give an absolute path on storage that every node of the cluster sees"
         place = option if path is None else f"{option} {path}"
         raise InputError.one(place, what, remedy)

@@ -161,7 +161,7 @@ def _parts(facts: Facts) -> Iterator[RenderableType]:
 def _summary(facts: Facts) -> Iterator[Text]:
     yield _line(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
     if facts["launching"]:
-        yield _line(f"not begun yet: {facts['launching']}")
+        yield _line(f"not started yet: {facts['launching']}")
     elif not facts["state"].startswith("complete"):
         yield _line(facts["left"])
     if driver := facts["driver"]:
@@ -187,7 +187,7 @@ def _troubles(facts: Facts, most: int | None = None) -> Iterator[Text]:
     nodes = [f"node {name} is left out: {why}" for name, why in facts["left_out"].items()]
     yield from _first(nodes, most, "node", "left out")
     if facts["diverged"]:
-        yield _line(f"{count(facts['diverged'], 'training')} diverged and have no score")
+        yield _line(f"{count(facts['diverged'], 'training')} diverged, without a score")
     if facts["doubts"]:
         yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
     failed = [

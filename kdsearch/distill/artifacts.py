@@ -92,7 +92,7 @@ def ensure(
     if not ledger.intact(outcome, where):  # another epoch was the best this time
         raise InputError.one(
             ledger.folder / where,
-            "is damaged or gone, and training it again did not give it back",
-            f"bring it back from a copy of the folder; or remove {layout.outcome(key)} and "
-            "launch again, to train it and what learns from it anew",
+            "is damaged or gone, and training it again did not restore it",
+            f"restore it from a copy of the folder; or remove {layout.outcome(key)} and "
+            "launch again, to retrain it and what learns from it",
         )

@@ -170,11 +170,12 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             except Exception:  # which is said of the model itself
                 continue
             if data.task == "classification" and problem in _OTHER_PROBLEMS:
-                what = f"{model} was fine-tuned for {_OTHER_PROBLEMS[problem]}"
-                remedy = "its outputs are no distribution over labels: give one that says one label"
+                other = _OTHER_PROBLEMS[problem]
+                what = f"{model} was fine-tuned for {other}, so its outputs are not a distribution"
+                remedy = "give one that predicts a single label"
                 yield Problem(place=f"{place}: teachers.{case.teacher}", what=what, remedy=remedy)
             if labels is not None and outputs != len(labels):
-                what = f"{model} has {outputs} outputs, for {len(labels)} labels"
+                what = f"{model} has {outputs} outputs for {len(labels)} labels"
                 yield Problem(place=f"{place}: teachers.{case.teacher}", what=what)
 
 
@@ -192,11 +193,11 @@ def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
         if length < shortest:
             where = f"{place}: {source_of(study, case, role, 'max_length')}"
             what = f"{name} would be read {length} tokens at a time"
-            yield Problem(place=where, what=what, remedy=f"make it {shortest} at least")
+            yield Problem(place=where, what=what, remedy=f"make it at least {shortest}")
         elif stride is not None and stride > length // 2:
             where = f"{place}: {source_of(study, case, role, 'stride')}"
             what = f"windows of {length} tokens of {name} would share {stride}"
-            remedy = f"make it {length // 2} at most, half of a window"
+            remedy = f"make it at most {length // 2}, half of a window"
             yield Problem(place=where, what=what, remedy=remedy)
 
 
@@ -215,7 +216,7 @@ def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             TASKS[data.task].signature(spec)
         except RuntimeError as error:
             what = f"{data.metric} cannot be computed: {' '.join(str(error).split())}"
-            remedy = "install what it asks for on every node, or take metric: chrf"
+            remedy = "install what it asks for on every node, or set metric: chrf"
             yield Problem(place=f"{place}: datasets.{name}.metric", what=what, remedy=remedy)
 
 
@@ -227,7 +228,8 @@ def _unknown_fields(fields: dict[str, Any]) -> str | None:
     for name in fields.keys() - known:
         near = difflib.get_close_matches(name, known, n=1)
         texts.append(
-            f"config.{name} is no field of it" + (f"; did you mean {near[0]}?" if near else "")
+            f"config.{name} is not one of its fields"
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     return ", ".join(sorted(texts)) or None
 
@@ -240,7 +242,7 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
     if kind is not None and kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(kind, CONFIG_MAPPING.keys(), n=1)
         advice = f"; did you mean {near[0]}?" if near else ""
-        return f"transformers knows no model_type {kind}{advice}"
+        return f"{kind} is not a model_type of transformers{advice}"
     if fields is not None and (unknown := _unknown_fields(fields)):
         return unknown
     config = config_of(resolved, name)
@@ -258,8 +260,9 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
         return f"{config.model_type} is not an encoder-decoder model, which {wanted} needs"
     if resolved.datasets[dataset].unanswerable and _reads_forward(config):
         return (
-            f"{config.model_type} reads from left to right, so that [CLS], which stands for no "
-            f"answer, knows no question: remove datasets.{dataset}.unanswerable, or take an encoder"
+            f"{config.model_type} reads from left to right, so [CLS], which stands for no "
+            f"answer, cannot see the question: remove datasets.{dataset}.unanswerable, or take "
+            "an encoder"
         )
     with torch.device("meta"):
         model = task.head.from_config(config, trust_remote_code=trusts(name))
@@ -289,7 +292,7 @@ def _too_long(config: Any, use: _Use) -> str | None:
     if isinstance(positions, int) and 0 < positions < use.length:
         return (
             f"has {positions} positions; {use.dataset} is read {use.length} tokens at a time: "
-            f"make {use.length_of} no more than {positions}"
+            f"make {use.length_of} at most {positions}"
         )
     return None
 
@@ -309,14 +312,14 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                     f"{student} and the teacher {teacher} have different tokenizers; "
                     f"{task} compares their outputs token by token"
                 )
-                remedy = "take models of one tokenizer; only classification can do without"
+                remedy = "take models with the same tokenizer; only classification can do without"
                 yield Problem(place=where, what=what, remedy=remedy)
             elif TASKS[task].wide and _width(resolved, teacher) != _width(resolved, student):
                 what = (
                     f"{student} has {_width(resolved, student)} outputs, and the teacher "
                     f"{teacher} {_width(resolved, teacher)}"
                 )
-                yield Problem(place=where, what=what, remedy="take models of one vocabulary")
+                yield Problem(place=where, what=what, remedy="take models with the same vocabulary")
 
 
 def _unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[Problem]:
@@ -329,7 +332,7 @@ def _unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[
                 f"its {name} is {own}, and that of the teacher {case.teacher} is {theirs}: "
                 f"their outputs on {case.dataset} are compared token by token"
             )
-            remedy = f"give {name} to the data set or to all, not to one of the two"
+            remedy = f"set {name} for the data set or the study, not for one of the two"
             yield Problem(place=where, what=what, remedy=remedy)
 
 

@@ -175,11 +175,11 @@ class _Run:
             yield Problem(place=place, what=_NOT_FINITE, remedy=_remedy_of(model))
             return
         if not finite.all():
-            what = f"says NaN or infinity to some rows of {use.dataset}"
+            what = f"outputs NaN or infinity for some rows of {use.dataset}"
             yield Doubt(place=place, what=what, remedy=_remedy_of(model))
         elif not _alike(values, _outputs(model, task, examples, two[:1])):
-            what = f"what it says of a row of {use.dataset} depends on the rows beside it"
-            remedy = "take a model that leaves padding out"
+            what = f"its output for a row of {use.dataset} depends on the other rows of the batch"
+            remedy = "take a model that ignores padding"
             yield Doubt(place=place, what=what, remedy=remedy)
         if task.wide:
             check_head(model, task, examples)
@@ -218,14 +218,16 @@ class _Run:
         )
         of = f"{len(rows)} validation rows of {use.dataset}"
         if scored.score is None:
-            what = f"not everything that it says of {of} is finite, so that it cannot teach it"
+            what = f"not all of its outputs for {of} are finite, so it cannot teach them"
             yield Doubt(place=place, what=what, remedy=_remedy_of(model))
         elif _is_poor(scored.score, chance, data) and _tell_apart(examples.references, data):
             what = f"scores {scored.score:.4f} on {of}"
             if chance is not None:
                 what += f"; one label for all of them scores {chance:.4f}"
             labels = ", and that its labels are in the right order" if data.labels else ""
-            yield Doubt(place=place, what=what, remedy=f"see that its tokenizer is its own{labels}")
+            yield Doubt(
+                place=place, what=what, remedy=f"check that its tokenizer is its own{labels}"
+            )
 
 
 @torch.no_grad()
@@ -266,8 +268,8 @@ def _chance(task: Task, references: Sequence[Any], data: DataSpec) -> float | No
     )
 
 
-_NOT_FINITE = "says NaN or infinity to every row"
-_OWN_TOKENIZER = "give it the tokenizer that it was trained with, or resize its embeddings"
+_NOT_FINITE = "outputs NaN or infinity for every row"
+_OWN_TOKENIZER = "give it the tokenizer it was trained with, or resize its embeddings"
 
 
 def _remedy_of(model: Any) -> str:
@@ -288,7 +290,7 @@ def _beyond(model: Any, tokenizer: Any, examples: Encoded) -> str | None:
     if largest < size:
         return None
     token = tokenizer.convert_ids_to_tokens(largest)
-    return f"has {size} embeddings, and the token {token} of its tokenizer is number {largest}"
+    return f"has {size} embeddings, but the token {token} of its tokenizer is number {largest}"
 
 
 def _in_words(error: Exception, place: str, dataset: str) -> Problem:
@@ -296,8 +298,10 @@ def _in_words(error: Exception, place: str, dataset: str) -> Problem:
     text = " ".join(first_line(error).split())[:_MOST_LETTERS] or type(error).__name__
     what, remedy = f"cannot be run on {dataset}: {text}", ""
     if "<eos> token" in text:
-        what = f"reads the last end-of-text token; not all rows of {dataset} have equally many"
-        remedy = "give it the tokenizer that it was trained with, which ends every text with one"
+        what = (
+            f"reads the last end-of-text token, and rows of {dataset} differ in how many they have"
+        )
+        remedy = "give it the tokenizer it was trained with, which ends every text with one"
     elif isinstance(error, torch.OutOfMemoryError | MemoryError):
-        what, remedy = f"does not fit the memory with two rows of {dataset}", "take a smaller one"
+        what, remedy = f"does not fit into memory with two rows of {dataset}", "take a smaller one"
     return Problem(place=place, what=what, remedy=remedy)

@@ -46,14 +46,14 @@ def _pickled(file: Path) -> Shapes:
         name: tuple(value.shape) for name, value in found.items() if isinstance(value, Tensor)
     }
     if not shapes and isinstance(found.get("state_dict"), dict):
-        what = f"{file.name} is a checkpoint of a training: its weights are within, as state_dict"
+        what = f"{file.name} is a training checkpoint: its weights are inside, as state_dict"
         raise InputError.one(file, what, "save the model with save_pretrained")
     return shapes
 
 
 def _unreadable(file: Path, error: Exception) -> InputError:
     if _is_cut_off(file, error):
-        remedy = "fetch it again, or wait until it is written"
+        remedy = "fetch it again, or wait until it is complete"
         return InputError.one(file, f"{file.name} is cut off", remedy)
     what = f"{file.name} holds no plain weights: {first_line(error)}"
     return InputError.one(file, what, "give model.safetensors")

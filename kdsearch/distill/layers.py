@@ -25,7 +25,7 @@ def truncate(model: Any, layers: int | str) -> None:
     if isinstance(layers, int) and layers % 2:
         raise InputError.one(
             type(model).__name__,
-            f"{layers} layers cannot be halved between its encoder and its decoder",
+            f"{layers} layers cannot be split evenly between its encoder and its decoder",
             "give an even number: 6 is 3 of each",
         )
     fields = _depth(model.config, _ENCODER_DEPTHS), _depth(model.config, _DECODER_DEPTHS)
@@ -51,7 +51,7 @@ def _depth(config: Any, fields: Sequence[str]) -> str:
 def _truncate_stack(stack: Any, config: Any, field: str, total: int, layers: int | str) -> None:
     kept = kept_layers(layers, total)
     if kept[-1] >= total:
-        what = f"has {total} layers, 0 to {total - 1}, and {shown_layers(layers)} are asked for"
+        what = f"has {total} layers, 0 to {total - 1}, but {shown_layers(layers)} are asked for"
         raise InputError.one(type(stack).__name__, what)
     holder, name = _layer_list(stack, total)
     every = getattr(holder, name)
@@ -105,7 +105,7 @@ def _layer_list(stack: nn.Module, total: int) -> tuple[nn.Module, str]:
     if len(found) != 1:
         raise InputError.one(
             type(stack).__name__,
-            f"has {len(found)} lists of {total} layers; which to cut cannot be told",
+            f"has {len(found)} lists of {total} layers; it is unclear which to cut",
             "use the whole model, or a smaller pretrained one",
         )
     return found[0]

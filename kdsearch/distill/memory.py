@@ -76,15 +76,15 @@ def tight(
         if not small or not part:
             continue
         what = (
-            f"{role} {name} takes {readable_size(least)} of a GPU at the least, and "
+            f"{role} {name} takes at least {readable_size(least)} of a GPU, and "
             f"{part:g} of one with {readable_size(min(small))} is less"
         )
         if len(small) == len(gpus[role]):
-            remedy = "give it more of a GPU, or name larger ones by labels"
+            remedy = "give it a larger share of a GPU, or select larger GPUs with labels"
             where = f"{place}: resources.{SHARES[role]}.gpus"
             problems.append(Problem(place=where, what=what, remedy=remedy))
         else:
-            doubts.append(f"{what}; name the larger ones by labels")
+            doubts.append(f"{what}; select the larger ones with labels")
     if problems:
         raise InputError(problems)
     return doubts

@@ -102,7 +102,7 @@ def _dropouts(spec: ModelSpec, config: Any, dropout: float | None) -> dict[str, 
         return {}
     fields = dropout_fields(config)
     if not fields:
-        what = f"the configuration of {config.model_type} has no dropout to set"
+        what = f"the configuration of {config.model_type} has no dropout"
         raise InputError.one(f"models.{spec.name}", what, "leave training.dropout out")
     return dict.fromkeys(fields, dropout)
 
@@ -221,7 +221,7 @@ def check_head(model: Any, task: Task, examples: Encoded) -> None:
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
         raise InputError.one(
             type(model).__name__,
-            "its logits are no linear map of its last hidden states, which the cache keeps",
+            "its logits are not a linear map of its last hidden states, which are what is cached",
             "use a model whose head is one linear layer, such as BART, Marian, mBART or T5",
         )
 
@@ -268,7 +268,7 @@ def model_folder(name: str, digest: str | None, resolved: Resolved) -> Path:
         raise InputError.one(
             f"models.{name}",
             f"{folder} has changed since the study began",
-            "put the files back, or launch again to train with them as they are",
+            "restore the files, or launch again to train with them as they are",
         )
     return folder
 

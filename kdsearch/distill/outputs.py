@@ -72,7 +72,7 @@ class KeptOutputs:
     def __init__(self, ledger: Ledger, training: StudentTraining, device: torch.device) -> None:
         self._ledger, self._training, self._device = ledger, training, device
         self._key = training.taught.outputs
-        self._remedy = f"remove {layout.outcome(self._key)} and launch again to compute it anew"
+        self._remedy = f"remove {layout.outcome(self._key)} and launch again to recompute it"
 
     def on(self, split: str, rows: int) -> CachedOutputs | None:
         """Those on a split with so many rows; wide ones stay on the disk.

@@ -114,7 +114,9 @@ def _embedding_problem(
             f"its tokenizer has {reader.vocabulary} tokens, its embeddings {size}: "
             f"{using} rows of {reader.dataset} use {shortened_list(list(tokens))}"
         )
-        remedy = "give the tokenizer it was trained with, or resize_token_embeddings and train it"
+        remedy = (
+            "give the tokenizer it was trained with, or call resize_token_embeddings and train it"
+        )
         yield Problem(place=f"{place}: models.{model}", what=what, remedy=remedy)
 
 
@@ -134,9 +136,9 @@ def _unknown_words(
         f"{share:.0%} of the tokens of the {_SPLIT[split]} split of {reader.dataset} "
         "are unknown to its tokenizer"
     )
-    remedy = "take a model of the data's language, or the tokenizer that belongs to it"
+    remedy = "take a model for the data's language, or the tokenizer that belongs to it"
     if reader.of_words:
-        remedy = "a model at random knows the words of train: give more rows, or another tokenizer"
+        remedy = "its tokenizer has the words of train: give more rows, or another tokenizer"
     made = Problem if refused else Doubt
     yield made(place=where, what=what, remedy=remedy)
 
@@ -158,15 +160,15 @@ def _cut_rows(
     rows = f"{count.cut} of {count.rows} {_SPLIT[split]}"
     if reader.task == "qa":
         what = f"{rows} questions are longer than {length // 4} tokens, a quarter of max_length"
-        what += f"; {count.beyond} of {count.parts} answers stand in no window whole"
+        what += f"; {count.beyond} of {count.parts} answers are in no window as a whole"
     elif reader.task == "translation":
         lost = "left out" if split == "train" else "cut"
         what = f"{rows} pairs have a side of more than {length} tokens and are {lost}"
     else:
         what = f"{rows} rows are longer than {length} tokens"
         if count.parts is not None:
-            what += f"; {count.beyond} of {count.parts} entities lie beyond"
+            what += f"; {count.beyond} of {count.parts} entities are beyond the cut"
     what += f", as {shortened_list(models)} read{'s' * (len(models) == 1)} them"
-    remedy = f"raise {alike.length_of}, up to what the models have positions for"
+    remedy = f"raise {alike.length_of}, as far as the models have positions"
     made = Problem if nothing_left else Doubt
     yield made(place=f"{place}: datasets.{reader.dataset}", what=what, remedy=remedy)

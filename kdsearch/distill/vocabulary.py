@@ -39,10 +39,10 @@ def tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None
         return f"its tokenizer has no padding token ({remedy})"
     task = TASKS[data.task]
     if task.per_token and not task.wide and not tokenizer.is_fast:
-        return f"its tokenizer does not say where a token stands in its text; {data.task} needs it"
+        return f"its tokenizer does not say where a token is in its text; {data.task} needs it"
     if data.unanswerable and tokenizer("?", "a")["input_ids"][0] != tokenizer.cls_token_id:
         return (
-            "its tokenizer begins no input with [CLS], which stands for no answer: "
+            "its tokenizer does not begin inputs with [CLS], which stands for no answer: "
             f"remove datasets.{dataset}.unanswerable, or take another model"
         )
     if not task.wide:
@@ -59,7 +59,7 @@ def tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None
         if code not in known:
             near = difflib.get_close_matches(code, known, n=3, cutoff=0.3)
             advice = f"; did you mean {' or '.join(near)}?" if near else ""
-            return f"its tokenizer knows no language {code} of {dataset}{advice}"
+            return f"its tokenizer has no language {code}, which {dataset} names{advice}"
     return None
 
 
@@ -128,7 +128,7 @@ def _in_words(folder: Path, error: Exception) -> InputError | None:
             return InputError.one(file, "tokenizer.json is cut off or damaged", "fetch it again")
     if "untagged enum" in str(error):  # of Rust's deserialiser: a kind it does not know
         here = version("tokenizers")
-        what = f"tokenizer.json was written by a newer tokenizers than the {here} here"
+        what = f"tokenizer.json was written by a newer version of tokenizers than {here}"
         return InputError.one(file, what, "pip install -U tokenizers transformers, on every node")
     return None
 

@@ -157,7 +157,7 @@ def _in_words(found: _Compared, task: str | None) -> tuple[str, str] | None:
             f"its file has {len(found.other_shape)} of the {count} in another shape than its "
             f"config.json says, such as {weight}: {list(there)}, not {list(here)}"
         )
-        return what, "take config.json and weights of one model"
+        return what, "take config.json and the weights from the same model"
     return None
 
 
@@ -173,7 +173,7 @@ def _of_missing(found: _Compared, count: str, task: str | None) -> tuple[str, st
     prefix, instead = _prefix(found)
     if not prefix:
         there = f"it has {shortened_list(sorted(found.file), 2)}" if found.file else "it is empty"
-        return f"{what}; {there}", "take config.json and weights of one model"
+        return f"{what}; {there}", "take config.json and the weights from the same model"
     alike = sum(name.startswith(prefix) for name in found.file)
     whose = "all its names" if alike == len(found.file) else f"{alike} of its names"
     what = f"{what}; {whose} begin with {prefix}"

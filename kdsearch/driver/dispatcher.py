@@ -169,7 +169,7 @@ class Dispatcher:
         """Record a try whose worker could not. Its watchdog, if it ended it, says where it hung."""
         hung = self._ledger.hung(key)
         if hung:
-            failure, message = "timeout", "it took longer than resources.hours, and was ended"
+            failure, message = "timeout", "it took longer than resources.hours and was ended"
         self._ledger.write_attempt(
             Attempt(key=key, number=0, failure=failure, message=message, traceback=hung, host=node)
         )

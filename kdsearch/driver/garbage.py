@@ -10,10 +10,10 @@ from kdsearch.agenda import Agenda, asked, settled, unneeded
 from kdsearch.driver.keep import superseded
 from kdsearch.ledger import MARKER, Ledger, files_in, is_half, is_ours, layout
 
-EARLIER = "of an earlier version of the study"
-SUPERSEDED = "weights of students that cannot win any more"
-NO_OUTCOME = "of a training that has no outcome"
-HALF = "left by a process that was killed"
+EARLIER = "from an earlier version of the study"
+SUPERSEDED = "weights of students that can no longer win"
+NO_OUTCOME = "from a training that has no outcome"
+HALF = "left behind by a process that was killed"
 
 _FOLDERS = (*layout.KEPT, layout.ATTEMPTS, layout.PROGRESS, layout.DIGESTS)
 

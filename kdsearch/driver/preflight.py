@@ -39,12 +39,12 @@ def preflight_once(
     digest = preflight_digest(there)
     if kept and kept.digest in (digest, preflight_digest(resolved)):
         return kept
-    say("looking at the data and the models…")
+    say("checking the data and the models…")
     found = look(there, ledger, place, digest)
     gone = (
         Doubt(
             place=f"{place}: models.{name}",
-            what=f"{resolved.models[name].path} is gone, so that it was not looked at",
+            what=f"{resolved.models[name].path} is gone, so it was not checked",
         )
         for name in lost
     )

@@ -87,12 +87,12 @@ def open_study(
     )
     other = _with_other_content(changes.changed, resolved, before)
     if not edited and not other:
-        say("what was read from it is the same: nothing is new")
+        say("its content is the same: nothing is new")
         return _unchanged(resolved, before, ledger, study, place, look, say)
     agenda = _agenda(resolved, ledger)
     _say_of_change(agenda, edited, place, say)
     if other and not accept():
-        remedy = "put it back as it was, or accept what this means: --accept-changes"
+        remedy = "restore it, or accept the change: --accept-changes"
         raise InputError(Problem(place=f, what=what, remedy=remedy) for f, what in other.items())
     if look:
         preflight_once(resolved, ledger, place=place, look=look, say=say)
@@ -186,15 +186,15 @@ def _check_disk(agenda: Agenda, folder: Path) -> None:
         raise InputError.one(
             folder,
             f"the teachers' outputs need about {readable_size(max(outputs, 0))} and their "
-            f"checkpoints {readable_size(max(checkpoints, 0))}, and {readable_size(free)} are free",
+            f"checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is free",
             "give a --folder with more room, limit the training rows, or drop data sets",
         )
 
 
 def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:
     shown = [Problem(place=str(folder), what=line) for line in _shown(changed)]
-    what = f"holds another study than {place}"
-    remedy = "launch with another --folder, or undo the change of its name"
+    what = f"holds a different study from {place}"
+    remedy = "launch with another --folder, or change its name back"
     return InputError([*shown, Problem(place=str(folder), what=what, remedy=remedy)])
 
 

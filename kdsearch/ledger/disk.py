@@ -19,7 +19,10 @@ from kdsearch.errors import StorageError
 from kdsearch.ledger.reading import open_plain, read_plain
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-_READ_ONLY = {errno.EROFS: "the disk is read-only", errno.EACCES: "you may not write it"}
+_READ_ONLY = {
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "you have no permission to write to it",
+}
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of the operating system that say that there is no such file, nor could be."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -206,7 +209,9 @@ def open_own(path: Path, mode: str) -> IO[str]:
     flags = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     flags |= {"w": os.O_WRONLY | os.O_TRUNC, "a": os.O_RDWR | os.O_APPEND}[mode]
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise StorageError(f"{path}: is a link or no plain file; move it away and launch again")
+        raise StorageError(
+            f"{path}: is a link, or not a regular file; move it away and launch again"
+        )
     return os.fdopen(os.open(path, flags, 0o666), mode, encoding="utf-8", errors="replace")
 
 
@@ -238,11 +243,11 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     if number in _READ_ONLY:
         remedy = "give a writable folder: --folder DIR"
         if number == errno.EACCES:
-            remedy += "; or its owner lets you write to it: chmod -R g+rwX"
+            remedy += "; or its owner can allow it: chmod -R g+rwX"
         return StorageError(f"{path}: {_READ_ONLY[number]}; {remedy}")
     if number in _NO_LINKS:
         return StorageError(
-            f"{path}: this storage has no hard links, which outcomes are committed with; use a "
+            f"{path}: this storage has no hard links, with which outcomes are committed; use a "
             "local disk, NFS, Lustre or another POSIX file system instead of an object-store mount"
         )
     what = getattr(error, "strerror", None) or error

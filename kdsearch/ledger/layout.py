@@ -213,7 +213,9 @@ def is_key(text: str) -> bool:
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in a study's folder; `InputError` for a name that leads out of it."""
     if "\0" in name or not all(part.strip(".") for part in name.split("/")):
-        raise InputError.one(folder, f"{shown(name)!r} is no name in it", "a file in it is damaged")
+        raise InputError.one(
+            folder, f"{shown(name)!r} is not a name in it", "a file in it is damaged"
+        )
     return folder / name
 
 

@@ -22,7 +22,7 @@ from kdsearch.ledger.removal import sweep_halves
 from kdsearch.ledger.results import Results
 from kdsearch.study import Preflight, Resolved, Row, digest_rows
 
-_COPY = "bring it back from a copy of the folder"
+_COPY = "restore it from a copy of the folder"
 _DAMAGED = f"{_COPY}, or give another --folder"
 
 

@@ -35,7 +35,7 @@ def open_plain(path: Path) -> BufferedReader:
         raise UnreadableError(f"cannot be opened: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UnreadableError("is no plain file")
+        raise UnreadableError("is not a regular file")
     return open(descriptor, "rb")
 
 
@@ -60,7 +60,7 @@ def parse_json(content: bytes) -> Any:
     except UnreadableError:
         raise
     except ValueError as error:
-        raise UnreadableError(f"is no JSON: {error}") from None
+        raise UnreadableError(f"is not JSON: {error}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise UnreadableError(f"holds {name}, which is no number of JSON")
+    raise UnreadableError(f"holds {name}, which is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -41,7 +41,7 @@ def parse_preflight(content: bytes) -> Preflight:
     try:
         return Preflight.model_validate_json(content)
     except ValidationError as error:
-        what = f"is none of this kdsearch: {error.errors()[0]['msg']}"
+        what = f"is not one of this kdsearch: {error.errors()[0]['msg']}"
         raise UnreadableError(what) from None
 
 
@@ -68,9 +68,9 @@ def parse_result(path: Path, content: bytes, kind: type[Result]) -> Result:
         raise _damage(content, error) or _of_another(path, error) from None
     named = path.stem if isinstance(found, Outcome) else path.parent.name
     if found.key != named:
-        raise UnreadableError(f"is of the training {shown(found.key[:40])}")
+        raise UnreadableError(f"belongs to the training {shown(found.key[:40])}")
     if isinstance(found, Outcome) and found.training.key != named:
-        raise UnreadableError(f"is of the training {found.training.key}")
+        raise UnreadableError(f"belongs to the training {found.training.key}")
     return found
 
 
@@ -89,7 +89,7 @@ def _damage(content: bytes, error: ValidationError) -> UnreadableError | None:
     for each in detail:
         if len(each["loc"]) <= 1 or each["type"] in _IMPOSSIBLE:
             where = ".".join(map(str, each["loc"]))
-            return UnreadableError(f"has another shape: {shown(where[:60])}: {each['msg']}")
+            return UnreadableError(f"has an unknown form: {shown(where[:60])}: {each['msg']}")
     return None
 
 
@@ -98,8 +98,8 @@ def _of_another(path: Path, error: ValidationError) -> InputError:
     kind = "outcome" if path.parent.name == OUTCOMES else "attempt"
     return InputError.one(
         path,
-        f"is no {kind} of this kdsearch: {error.errors()[0]['msg']}",
-        "use the one that wrote it, or move it away and launch again to train it anew",
+        f"is not an {kind} of this kdsearch: {error.errors()[0]['msg']}",
+        "use the one that wrote it, or move it away and launch again to retrain it",
     )
 
 
@@ -115,5 +115,5 @@ def _check_version(path: Path, plain: Any) -> None:
         raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", remedy)
     version = plain.get("training_version", 2)
     if version != VERSION:
-        what = f"its outcomes are of training code {version}, and this kdsearch has {VERSION}"
+        what = f"its outcomes are from training code {version}, but this kdsearch has {VERSION}"
         raise InputError.one(path, f"{what}, which would train them all again", remedy)

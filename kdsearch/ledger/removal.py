@@ -140,7 +140,7 @@ def _add(disk: Disk, folder: Path, written: Path, final: Path, link: Path) -> No
     """Give what was written its name, unless there is something of that name already."""
     if not _named(disk, written, final) and _content(disk, written) != _content(disk, final):
         raise StorageError(
-            f"{final}: lies behind the link {link.name}, with another content than was made "
+            f"{final}: lies behind the link {link.name}, with other content than was made "
             f"now; it is not replaced, since it may be another study's; "
             f"{marker_advice(folder, link)}"
         )

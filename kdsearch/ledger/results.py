@@ -168,11 +168,11 @@ class Results(Storage):
         link = shared_link(self.disk, self.folder, path)
         if link is not None:
             # What is trained anew could not be written in its place.
-            what = f"{error}, and lies behind the link {link.name}, so that it is not set aside"
+            what = f"{error}, and lies behind the link {link.name}, so it is not set aside"
             remedy = f"move it away; or, {marker_advice(self.folder, link)}"
             yield Problem(place=str(path), what=what, remedy=remedy)
             return
-        _log.warning("%s: %s; it is set aside, and trained anew", shown(path), error)
+        _log.warning("%s: %s; it is set aside and retrained", shown(path), error)
         self.disk.replace(path, path.with_name(f".{path.name}.torn"))
 
     def _result(self, path: Path) -> Outcome | Attempt | None:

@@ -105,5 +105,5 @@ class Storage:
         """Raise `InputError` for a file that must not be replaced: see `shared_link`."""
         link = shared_link(self.disk, self.folder, path)
         if link is not None:
-            what = f"would be replaced, and lies behind the link {link}: it may be another study's"
+            what = f"would be replaced, but lies behind the link {link}: it may be another study's"
             raise InputError.one(path, what, marker_advice(self.folder, link))

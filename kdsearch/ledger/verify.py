@@ -26,14 +26,14 @@ from kdsearch.ledger.reading import UnreadableError
 from kdsearch.study import largest_score
 
 CANNOT_KNOW = (
-    "not known: whether scores, epochs and costs are those that were measured; nothing is signed, "
-    "and who changes a record with care leaves no trace. To know, train again"
+    "not checked: whether scores, epochs and costs are as measured; nothing is signed, and a "
+    "careful change of a record leaves no trace. To be sure, train again"
 )
-_AGAIN = "the next launch makes it again where it needs it"
+_AGAIN = "the next launch recreates it if needed"
 _REPEAT = "move it away and launch again: its training is repeated"
-_REMOVE = "move it away, unless you know it"
+_REMOVE = "move it away, unless you know what it is"
 _DIGEST = re.compile("[0-9a-f]{64}")
-_UNREADABLE = "may not be read by you"
+_UNREADABLE = "you have no permission to read it"
 _ROUNDING = 1e-9
 """Of a perfect score, which may be a little above the largest: sacrebleu's 100.00000000000004."""
 
@@ -130,14 +130,16 @@ def _outcome(ledger: Ledger, name: str, problems: list[Problem]) -> Outcome | No
     """The outcome in a file, if it is one and has the name that it should have."""
     path = ledger.folder / name
     if not is_ours(name):
-        problems.append(Problem(place=str(path), what="is no outcome", remedy=_REMOVE))
+        problems.append(Problem(place=str(path), what="is not an outcome", remedy=_REMOVE))
         return None
     try:
         outcome = ledger.read_outcome(path.stem)
     except FileNotFoundError:
         return None
     except UnreadableError as error:
-        problems.append(Problem(place=str(path), what=f"is no outcome: {error}", remedy=_REPEAT))
+        problems.append(
+            Problem(place=str(path), what=f"is not an outcome: {error}", remedy=_REPEAT)
+        )
         return None
     except PermissionError:
         problems.append(_not_readable(ledger, path))
@@ -157,7 +159,7 @@ def _attempts(ledger: Ledger, names: list[str]) -> Iterator[Problem]:
         try:
             ledger.read_attempt(name)
         except (UnreadableError, FileNotFoundError) as error:
-            what = f"is no attempt: {error}"
+            what = f"is not an attempt: {error}"
             yield Problem(place=str(ledger.folder / name), what=what, remedy=_REMOVE)
         except PermissionError:
             yield _not_readable(ledger, ledger.folder / name)
@@ -180,22 +182,22 @@ def _contradictions(outcome: Outcome) -> Iterator[str]:
         yield f"has a score that is not between 0 and {largest:g}"
     if outcome.state == "diverged":
         if outcome.validation is not None or outcome.test is not None:
-            yield "diverged, and has a score"
+            yield "diverged, but has a score"
         return
     if isinstance(training, OutputsTraining):
         wanted = {"train": (False, False), "validation": (True, False), "test": (False, True)}
         has = (outcome.validation is not None, outcome.test is not None)
         if has != wanted[training.split]:
-            yield f"has not the score that outputs on {training.split} have"
+            yield f"does not have the score that outputs on {training.split} have"
         return
     if [epoch.epoch for epoch in epochs] != list(range(1, training.settings.epochs + 1)):
-        yield f"has not the {training.settings.epochs} epochs of its training"
+        yield f"does not have the {training.settings.epochs} epochs of its training"
         return
     scored = {epoch.epoch: epoch.validation for epoch in epochs if epoch.validation is not None}
     if not scored or outcome.validation != max(scored.values()):
-        yield "has another validation score than its best epoch"
+        yield "has a different validation score from its best epoch"
     elif scored.get(outcome.best_epoch or 0) != outcome.validation:
-        yield f"says that epoch {outcome.best_epoch} is the best, and it is not"
+        yield f"says that epoch {outcome.best_epoch} is the best, which it is not"
     if not isinstance(training, TeacherTraining):
         if outcome.test is None:
             yield "has no test score"
@@ -203,7 +205,7 @@ def _contradictions(outcome: Outcome) -> Iterator[str]:
     losses = {e.epoch: e.validation_loss for e in epochs if e.validation_loss is not None}
     lowest = outcome.lowest_loss_epoch
     if not losses or losses.get(lowest or 0) != min(losses.values()):
-        yield f"says that epoch {lowest} has the lowest loss, and it has not"
+        yield f"says that epoch {lowest} has the lowest loss, which it does not"
 
 
 def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
@@ -218,15 +220,15 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
         again = {}
     for name, digest in {**outcome.digests, **again}.items():
         if not (name.startswith(own) and _DIGEST.fullmatch(digest) and _leads_inside(ledger, name)):
-            what = f"has a digest of {shown(name)[:80]}, which is none of its files"
+            what = f"has a digest of {shown(name)[:80]}, which is not one of its files"
             problems.append(Problem(place=str(path), what=what, remedy=_REPEAT))
             continue
         _kept_file(ledger, name, digest, found)
     for name, digest in again.items():
         if outcome.digests.get(name) != digest:
             where = layout.digests(outcome.key)
-            what = f"is not what its outcome has a digest of, but what {where} has"
-            remedy = "made again on another machine, or changed: that cannot be told"
+            what = f"matches the digest in {where}, not that in its outcome"
+            remedy = "either made again on another machine, or changed"
             found.notes.append(Problem(place=str(ledger.folder / name), what=what, remedy=remedy))
     for needed in _needed_files(outcome):
         if not any(name.startswith(needed) for name in outcome.digests):
@@ -278,7 +280,7 @@ def _kept_file(ledger: Ledger, name: str, digest: str, found: Verified) -> None:
         return  # superseded, and removed
     remedy = "`kdsearch export` trains it again" if top == layout.STUDENTS else _AGAIN
     if actual is None:
-        what = "is no plain file" if os.path.exists(path) else "is not there"
+        what = "is not a regular file" if os.path.exists(path) else "is not there"
         found.problems.append(Problem(place=str(path), what=what, remedy=remedy))
     elif actual != digest:
         what = f"has the digest {actual[:12]}…, not {digest[:12]}…"
@@ -305,11 +307,11 @@ def _strangers(
             what = "is not kdsearch's: nothing is recorded of it"
             found.problems.append(Problem(place=place, what=what, remedy=_REMOVE))
         elif not name.startswith("."):
-            what = "is not kdsearch's, and is not looked at"
+            what = "is not kdsearch's, and is not checked"
             found.notes.append(Problem(place=place, what=what))
     for name in sorted(unknown):
-        what = "is of a training that has no outcome, and is not looked at"
-        remedy = "`kdsearch gc` lists it where nothing runs that makes it"
+        what = "is from a training that has no outcome, and is not checked"
+        remedy = "`kdsearch gc` lists it, unless a search is writing it"
         found.notes.append(Problem(place=str(ledger.folder / name), what=what, remedy=remedy))
 
 
@@ -323,8 +325,8 @@ def _progress(ledger: Ledger) -> Iterator[Problem]:
             for progress in ledger.progress(key):
                 path = progress.path
                 if not ledger.is_whole(progress) and ledger.disk.kind(path):
-                    what = "has another digest than its name says"
-                    remedy = "remove it: its training goes on from an earlier one, or begins anew"
+                    what = "has a different digest from the one in its name"
+                    remedy = "remove it: its training resumes from an earlier one, or restarts"
                     yield Problem(place=str(path), what=what, remedy=remedy)
         except PermissionError:
             yield _not_readable(ledger, path)
@@ -337,7 +339,7 @@ def _preflight(ledger: Ledger) -> Iterator[Problem]:
     except FileNotFoundError:
         return
     except UnreadableError as error:
-        remedy = "remove it: the next launch looks at the data and the models again"
+        remedy = "remove it: the next launch checks the data and the models again"
         yield Problem(place=str(path), what=f"cannot be read: {error}", remedy=remedy)
     except PermissionError:
         yield _not_readable(ledger, path)
@@ -348,7 +350,7 @@ def _rows(ledger: Ledger, digest: str) -> Iterator[Problem]:
     try:
         ledger.rows(digest)
     except FileNotFoundError:
-        remedy = "bring it back from a copy of the folder"
+        remedy = "restore it from a copy of the folder"
         yield Problem(place=str(path), what="is not there", remedy=remedy)
     except PermissionError:
         yield _not_readable(ledger, path)
@@ -360,5 +362,5 @@ def _not_readable(ledger: Ledger, path: Path) -> Problem:
     """Of a file or a folder; where it is a folder above that keeps it from being read, of that."""
     above = [p for p in reversed(path.parents) if p.is_relative_to(ledger.folder)]
     barred = next((p for p in above if not os.access(p, os.R_OK | os.X_OK)), path)
-    remedy = "its owner lets you: chmod -R g+rX, or o+rX"
+    remedy = "its owner can allow it: chmod -R g+rX, or o+rX"
     return Problem(place=str(barred), what=_UNREADABLE, remedy=remedy)

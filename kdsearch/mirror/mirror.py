@@ -61,7 +61,7 @@ class Mirror:
                 self.url, f"needs a driver: {self._reason(error)}", remedy
             ) from None
         except Exception as error:  # each database driver has errors of its own
-            remedy = "check that the database runs, and the name and password"
+            remedy = "check that the database is running, and the name and password"
             raise InputError.one(
                 self.url, f"cannot be opened: {self._reason(error)}", remedy
             ) from None
@@ -80,7 +80,7 @@ class Mirror:
         try:
             return sum(self._update_case(agenda, view, ledger) for view in agenda.views())
         except (OptunaError, SQLAlchemyError) as error:
-            remedy = "nothing of the study is lost: `kdsearch mirror` goes on"
+            remedy = "nothing of the study is lost: `kdsearch mirror` catches up"
             raise InputError.one(self.url, f"was lost: {self._reason(error)}", remedy) from None
 
     def _update_case(self, agenda: Agenda, view: CaseView, ledger: Ledger) -> int:
@@ -108,7 +108,7 @@ class Mirror:
         )
         attributes = study.user_attrs
         if attributes.get("study", identity) != identity:
-            what = f"holds another study whose test case is called {name}"
+            what = f"holds a different study with a test case {name}"
             raise InputError.one(self.url, what, "give another URL, or rename one of the studies")
         if "warning" not in attributes:
             study.set_user_attr("study", identity)

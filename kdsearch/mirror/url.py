@@ -43,7 +43,7 @@ def _from_file(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         if mode & 0o077:
-            raise InputError.one(path, "may be read by others", f"chmod 600 {path}")
+            raise InputError.one(path, "can be read by others", f"chmod 600 {path}")
         url = read_plain(path).decode().strip()
     except (OSError, UnreadableError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "holds no URL"
@@ -62,11 +62,11 @@ def parsed(url: str) -> URL:
         found = make_url(url)
         found.get_dialect()
     except (ArgumentError, ValueError):  # a port that is no number is a ValueError
-        raise InputError.one("the Optuna storage", "is no database URL", _EXAMPLE) from None
+        raise InputError.one("the Optuna storage", "is not a database URL", _EXAMPLE) from None
     except ImportError:
         pass  # said when it is opened
     if "@" in f"{found.host}{found.database}" and found.get_backend_name() != "sqlite":
-        what, remedy = "has an @ too many", "in a password write @ as %40, / as %2F, : as %3A"
+        what, remedy = "has one @ too many", "in a password, write @ as %40, / as %2F, : as %3A"
         raise InputError.one("the Optuna storage", what, remedy)
     if found.get_backend_name() == "sqlite" and not found.database:
         raise InputError.one("the Optuna storage", "names no file", _EXAMPLE)

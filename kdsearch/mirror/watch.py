@@ -84,5 +84,7 @@ class MirrorWatch:
             self._behind = False
         except (InputError, OSError) as error:
             if not self._warned:
-                self._say(f"the mirror {error}; the search goes on, and the mirror is tried again")
+                self._say(
+                    f"the mirror {error}; the search continues, and the mirror will be tried again"
+                )
             self._warned = True

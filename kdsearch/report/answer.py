@@ -49,7 +49,7 @@ def _stable(analysis: Analysis) -> list[str]:
         of = f"{stable.traversals} of {stable.cases} traversals"
         return [
             f"So far, over {of}, the stable configuration{name} would be {choice}. It may still "
-            "change, and has not been measured: that is the second phase, after the last traversal."
+            "change, and is only measured in the second phase, after the last traversal."
         ]
     rests = f"It rests on {_count(stable.traversals, 'traversal')}."
     lines = [f"The stable configuration{name} is {choice}. {rests}"]
@@ -60,7 +60,7 @@ def _stable(analysis: Analysis) -> list[str]:
     ]
     if any(choice.get(ALPHA) != stable.choice.get(ALPHA) for choice in winners):
         lines[0] += (
-            " α is not voted on and keeps its default, as in the paper, though a case of this "
+            " α is not voted on and keeps its default, as in the paper, although a case of this "
             "study did better with another."
         )
     over = [
@@ -70,11 +70,11 @@ def _stable(analysis: Analysis) -> list[str]:
             (analysis.stable_over_random, "a random candidate"),
         )
     ]
-    lines.append(f"On the test set and in the median it {over[0]}, and {over[1]}.")
+    lines.append(f"On the test set, in the median, it {over[0]} and {over[1]}.")
     best = analysis.figure_3[-1]
     if best.median is not None and analysis.at_least_as_good is not None:
         lines.append(
-            f"A case's own best lies {percent(best.median)} % above it in the median. It is at "
+            f"A case's own best is {percent(best.median)} % above it in the median. It is at "
             f"least as good as that best in {100 * analysis.at_least_as_good:.0f} % of "
             f"{_count(best.n, 'case')} (paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
         )
@@ -95,8 +95,8 @@ def _how_sure(analysis: Analysis) -> list[str]:
     found = []
     if stable.traversals < FEWEST:
         found.append(
-            f"it rests on {_count(stable.traversals, 'traversal')}, too few to tell what is stable "
-            f"from what is luck ({FEWEST} at least)"
+            f"it rests on {_count(stable.traversals, 'traversal')}, too few to tell stability "
+            f"from luck (at least {FEWEST})"
         )
     chance = [row.label for row in analysis.table_3.rows if row.chance]
     if chance:
@@ -115,11 +115,11 @@ def _how_sure(analysis: Analysis) -> list[str]:
         e.test for case in analysis.cases for decision in case.path for e in decision.candidates
     }
     if tests <= {0.0, None}:
-        found.append("every test score is 0, so that nothing was learnt")
+        found.append("every test score is 0, so nothing was learnt")
     if len(analysis.seeds) == 1 and analysis.winner_seeds:
         found.append("every decision rests on one seed; only what each case chose has several")
     elif len(analysis.seeds) == 1:
-        found.append("there is one seed, so that nothing tells how far two runs lie apart")
+        found.append("there is one seed, so nothing shows how much two runs differ")
     if not found:
         return [
             "**How sure**: no reward is explained by chance, and the gains’ intervals exclude 0."
@@ -153,7 +153,7 @@ def _status(analysis: Analysis) -> list[str]:
     missing = [_why(case) for case in analysis.cases if case.state is not State.FINISHED]
     if len(missing) > _MOST_NAMED:
         rest = len(missing) - _MOST_NAMED
-        missing = [*missing[:_MOST_NAMED], f"- and {rest} more, each in the table of cases"]
+        missing = [*missing[:_MOST_NAMED], f"- and {rest} more, all in the table of test cases"]
     return [text, "\n".join(missing)] if missing else [text]
 
 

@@ -24,7 +24,7 @@ from kdsearch.report.plain import FORMAT
 from kdsearch.report.write import report_files
 
 _REPORT = layout.report("json")
-_DIFFERS = "not what follows from the outcomes: older than they are, edited, or of another kdsearch"
+_DIFFERS = "not what the outcomes give: it is older, edited, or from a different kdsearch"
 
 
 def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Problem]]:
@@ -38,11 +38,11 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     there = {name for name in there if not is_half(name)}
     if not there:
         return [], []
-    remedy = f"`kdsearch report {ledger.folder}` writes it anew"
+    remedy = f"`kdsearch report {ledger.folder}` rewrites it"
     try:
         right = report_files(ledger, agenda)
     except PermissionError as error:
-        what = f"is not compared with the outcomes, since {error.filename} may not be read by you"
+        what = f"is not compared with the outcomes, as you may not read {error.filename}"
         return [], [Problem(place=str(ledger.folder / layout.REPORT), what=what)]
     differing = _differing(ledger, right, there)
     written = _written(ledger) if _REPORT in differing else None
@@ -53,10 +53,10 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     doubt = _doubt(agenda, written)
     if doubt and differing:
         names = shortened_list([name.removeprefix(f"{layout.REPORT}/") for name in differing])
-        what = f"{names}: {_DIFFERS}; which of these cannot be told, since {doubt}"
+        what = f"{names}: {_DIFFERS}; it is not clear which, since {doubt}"
         return [], [Problem(place=str(ledger.folder / layout.REPORT), what=what, remedy=remedy)]
     if earlier:
-        what = "is of an earlier version of the study"
+        what = "is from an earlier version of the study"
         return [Problem(place=place, what=what, remedy=remedy)], []
     problems = (
         Problem(place=str(ledger.folder / name), what=what, remedy=remedy)
@@ -73,7 +73,7 @@ def _doubt(agenda: Agenda, written: Any) -> str | None:
     if began != kdsearch.__version__:
         return f"the study was begun by kdsearch {began}"
     if isinstance(written, dict) and written.get("format") in range(1, FORMAT):
-        return f"report.json has the format {written['format']}, and now that is {FORMAT}"
+        return f"report.json has format {written['format']}, which is now {FORMAT}"
     return None
 
 
@@ -82,9 +82,9 @@ def _differing(ledger: Ledger, right: dict[str, str], there: set[str]) -> dict[s
     found = {}
     for name in sorted(right.keys() | there):
         if name not in right:
-            found[name] = "is no file of the report"
+            found[name] = "is not a file of the report"
         elif name not in there:
-            found[name] = "is not there, and other files of the report are"
+            found[name] = "is not there, unlike other files of the report"
         else:
             try:
                 if read_plain(ledger.folder / name) != right[name].encode():
@@ -92,7 +92,7 @@ def _differing(ledger: Ledger, right: dict[str, str], there: set[str]) -> dict[s
             except UnreadableError as error:
                 found[name] = str(error)
             except PermissionError:
-                found[name] = "may not be read by you"
+                found[name] = "you have no permission to read it"
             except OSError as error:  # such as a link to nothing
                 found[name] = f"cannot be read: {error.strerror}"
     return found
@@ -115,7 +115,7 @@ def _against(written: Any, right: Any) -> tuple[list[str], bool]:
             return [], True
         return list(_wrong_decisions(written, right)), False
     except (AttributeError, IndexError, KeyError, TypeError):
-        return ["has another shape than a report"], False
+        return ["does not have the form of a report"], False
 
 
 def _wrong_decisions(written: Any, right: Any) -> Iterator[str]:
@@ -130,8 +130,8 @@ def _wrong_decisions(written: Any, right: Any) -> Iterator[str]:
         pairs = zip_longest(case["path"], decisions)
         wrong = [each["parameter"] for each, again in pairs if each and each != again]
         if wrong:
-            yield f"decides {wrong[0]} of {name} otherwise than the outcomes"
+            yield f"decides {wrong[0]} of {name} differently from the outcomes"
     if written["complete"] and not right["complete"]:
-        yield "is of a complete study, and outcomes are missing"
+        yield "is of a complete study, but outcomes are missing"
     elif written["complete"] and written["stable"] != right["stable"]:
-        yield "has another stable configuration than the outcomes"
+        yield "has a different stable configuration from the outcomes"

@@ -88,15 +88,15 @@ def _how(agenda: Agenda) -> list[str]:
     return [
         "## How to read this",
         "A gain is (target − baseline) / baseline on the test set, in percent, one per test case; "
-        "a row gives the deciles of the gains, D0 the minimum and D10 the maximum, interpolated "
-        f"linearly. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a comparison "
-        "is left out of its row, with the reason counted.",
+        "a row gives the deciles of the gains, from D0, the minimum, to D10, the maximum, with "
+        f"linear interpolation. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a "
+        "comparison is left out of the row, and counted by reason.",
         *(_walked(name, each) for name, each in study.every_search.items() if name != ERM),
         _seeds(study.student_seeds, study.winner_seeds or ()),
         "“D5, 95 %” is a bootstrap interval of the median over test cases, from 6 cases on. p is "
         "that of Wilcoxon’s signed-rank test in the figures and of an exact sign test in Table 3: "
-        "how likely so much is if neither side were better. Nothing corrects for the number of "
-        "tests.",
+        "how likely a result this strong would be if neither side were better. There is no "
+        "correction for the number of tests.",
     ]
 
 
@@ -122,20 +122,20 @@ def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
     if len(seeds) > 1:
         text = (
             f"Scores are means over the seeds {named(seeds)}. ± is the standard deviation between "
-            "them; of a row, the median over its cases. A difference smaller than that is noise."
+            "them; for a row, the median over its cases. A difference smaller than that is noise."
         )
     elif winner_seeds:
         text = f"The search has one training per trial, under the seed {seeds[0]}."
     else:
         text = (
-            f"The seed is {seeds[0]}. There is one training per trial, so nothing tells how far "
-            "two trainings lie apart; `seeds: [0, 1, 2]` in the study would."
+            f"The seed is {seeds[0]}. There is one training per trial, so nothing shows how "
+            "much two trainings differ; `seeds: [0, 1, 2]` in the study would."
         )
     if winner_seeds:
         text += (
             f" What each case chose was also trained under the seeds {named(winner_seeds)}: its "
-            "test score over them stands as mean ± standard deviation, and so do its measures. No "
-            "choice and no gain depends on these trainings. Where one of them has no score there "
+            "test score over them is given as mean ± standard deviation, and so are its measures. "
+            "No choice and no gain depends on these trainings. If one of them has no score, there "
             "is no mean, and the measures are those of the search."
         )
     return text
@@ -160,8 +160,8 @@ def _comparisons(rows: Iterable[Comparison]) -> list[str]:
     few = [row.n for row in rows if 0 < row.n <= 2]
     if few:
         found.append(
-            "With n = 1 every decile is the one value; with n = 2 the deciles lie evenly between "
-            "the two. They say nothing about a distribution."
+            "With n = 1 every decile is the single value; with n = 2 the deciles are evenly spaced "
+            "between the two. They say nothing about a distribution."
         )
     return found
 
@@ -187,15 +187,15 @@ def _figure_1(found: Figures) -> list[str]:
         "## The cost of a bad choice (Figure 1)",
         "Candidates are the choices compared at the default α and the one of the best α by "
         "validation; best and worst are by test score. Only part of the grid is trained, so "
-        "the true cost may be higher. No gain here can be below 0, so that p says nothing.",
+        "the true cost may be higher. No gain here can be below 0, so p says nothing.",
         *_comparisons(found.figure_1),
     ]
 
 
 def _figure_2(found: Figures) -> list[str]:
     note = (
-        "α stands twice: the value that validation chose, and the best by test score with the "
-        "default among them, a maximum, as the paper's row seems to be."
+        "α appears twice: the value that validation chose, and the best by test score, the default "
+        "included: a maximum, as the paper's row seems to be."
     )
     return ["## Each parameter (Figure 2)", note, *_comparisons(found.figure_2)]
 
@@ -213,7 +213,7 @@ def _table_3(figures: Figures) -> list[str]:
     return [
         "## Rewards (Table 3)",
         "R is the number of test cases where the alternative is better than the default by "
-        "validation score, less those where it is worse. Finished traversals: "
+        "validation score, minus those where it is worse. Finished traversals: "
         f"{found.traversals}. The stable configuration takes an alternative where R > 0.",
         table([*headers, f"R ({_PAPER})"], rows),
         *_equal(figures),
@@ -228,7 +228,7 @@ def _equal(figures: Figures) -> list[str]:
         return []
     return [
         f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
-        f"{found.same_student_temperature} both sides of the τ_s flip are one trial "
+        f"{found.same_student_temperature} both sides of the τ_s flip are the same trial "
         "(τ_t = 1 won on both)."
     ]
 
@@ -264,9 +264,9 @@ def _figure_3(found: Figures) -> list[str]:
     rows = (*found.figure_3, found.stable_over_lazy, found.stable_over_random)
     return [
         "## The stable configuration against a case's own best (Figure 3)",
-        "The best is that of the traversal's candidates by test score, fixed before the second "
-        "phase, so it can be worse than what it is compared with. Random is a draw of its own. "
-        "The last two rows are not the paper's.",
+        "The best is the traversal's best candidate by test score, fixed before the second phase, "
+        "so it can be worse than what it is compared with. Random is a separate draw. The last two "
+        "rows are not in the paper.",
         *_comparisons(rows),
     ]
 
@@ -290,8 +290,8 @@ def _erm(analysis: Analysis) -> list[str]:
     return [
         "## What distillation brings",
         "ERM is the same student trained on the labels alone, its learning rate tuned by "
-        "validation. Chosen is what the case's traversal chose, by validation too. The gap is that "
-        "from ERM to the teacher that taught; there is none where the teacher is no better. All "
+        "validation. Chosen is what the case's traversal chose, also by validation. The gap is the "
+        "one from ERM to the teacher that taught; there is none if the teacher is no better. All "
         "scores are on test.",
         table(headers, rows),
         *(text for each in flipping(analysis) for text in _over_erm(each)),
@@ -330,8 +330,8 @@ def _cost(analysis: Analysis) -> list[str]:
         "## Cost",
         f"{trainings} trainings took {duration(total)} in all, summed over workers; tries that "
         "failed are not timed. "
-        f"{analysis.reused} times a training was wanted again after it had run for another choice "
-        "or test case, and was not repeated.",
+        f"{analysis.reused} times, a training that had already run for another choice or test case "
+        "was needed again, and was not repeated.",
         _spent(analysis.cost),
     ]
 
@@ -341,13 +341,13 @@ def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
     if case.teachers:
         sections.append(_teachers(case))
     if case.coinciding:
-        sections.append("The two checkpoints are one.")
+        sections.append("The two checkpoints are the same.")
     if case.path:
         sections.append(_path(case))
     if case.failures:
         sections.append("Without a score:")
         sections.append("\n".join(_failure(case, messages)))
-    sections.append("Cost, with what it shares with other cases:")
+    sections.append("Cost, including what it shares with other cases:")
     sections.append(_spent(case.cost))
     return sections
 

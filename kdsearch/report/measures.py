@@ -19,11 +19,11 @@ from kdsearch.report.markdown import NOTHING, score, table
 NOT_MEASURED = "not measured"
 MEASURES = (
     "Beside the scores, on test. Posterior entropy is how undecided a model is, in nats; relative "
-    "entropy is its share of ln C, the highest with C classes; without top it is that of the "
-    "classes but the most probable one, as a share of ln(C − 1), which two classes do not have. "
+    "entropy is its share of ln C, the highest with C classes; “without top” leaves out "
+    "the most probable class and is a share of ln(C − 1), undefined for two classes. "
     "The calibration error is the mean gap between how sure a model is and how often it is right, "
     "over 15 bins. Agreement is how often student and teacher predict the same. “Not measured” "
-    "stands where a training ran before this was measured."
+    "marks trainings that ran before this was measured."
 )
 
 

@@ -49,7 +49,7 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
     headers = ["test case", "chosen", "learning rate", "epoch", "validation", "test", *under]
     return [
         "## What each search chose",
-        "By validation score, learning rate and epoch too. The gain is over the same student that "
-        "learns from the labels alone (ERM), on test.",
+        "Chosen by validation score, as are learning rate and epoch. The gain is over the same "
+        "student trained on the labels alone (ERM), on test.",
         table([*headers, "over ERM, %"], rows),
     ]

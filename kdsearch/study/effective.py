@@ -188,8 +188,8 @@ def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) ->
             given.setdefault(where, set()).update(change.keys() & _OPTIMIZERS.keys())
     for where, sections in given.items():
         for section in sorted(sections - used.get(where, sections)):
-            remedy = f"remove it, or take optimizer: {_OPTIMIZERS[section]}"
-            what = "is of an optimizer that is not used"
+            remedy = f"remove it, or set optimizer: {_OPTIMIZERS[section]}"
+            what = "belongs to an optimizer that is not used"
             problems |= {
                 Problem(place=f"{place}: {where}.{section}", what=what, remedy=remedy): None
             }
@@ -207,10 +207,10 @@ def _axis_problems(settings: TrainingSettings, axes: Axes, place: str) -> Iterat
     for name in axes.keys() & {"momentum", "nesterov"}:
         having = [name in kind.model_fields for kind in kinds]
         if not any(having):
-            what, remedy = f"{name} is of an optimizer that is not used", "take optimizer: sgd"
+            what, remedy = f"{name} belongs to an optimizer that is not used", "set optimizer: sgd"
             yield Problem(place=f"{place}.{name}", what=what, remedy=remedy)
         elif not all(having):  # its values would be so many names of one training
-            what, remedy = f"{name} is not of every optimizer here", "give each a search of its own"
+            what, remedy = f"not every optimizer here has {name}", "give each its own search"
             yield Problem(place=f"{place}.{name}", what=what, remedy=remedy)
     names = [name for name in _TOGETHER if name in axes]
     for point in product(*(axes[name] for name in names)):

@@ -91,7 +91,7 @@ def named_files(source: FileSource, split: str, columns: Columns) -> RawFiles:
     found = [path for name in names for path in _matching(name, split)]
     for path, times in Counter(found).items():
         if times > 1:
-            raise InputError.one(path, "stands twice among the files of a split", "name it once")
+            raise InputError.one(path, "appears twice among the files of a split", "name it once")
     place = str(expanded(names[0])) if len(names) == 1 else f"{names[0]} … {names[-1]}"
     return RawFiles(place=place, paths=tuple(found), columns=columns)
 
@@ -106,7 +106,7 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
         paths = [path for path, its in its_split.items() if its == split and path in known]
         names = dict.fromkeys(_shard_name(path) for path in paths)
         if len(names) > 1:
-            what = f"has {' and '.join(names)}, which are one split"
+            what = f"has {' and '.join(names)}, which name the same split"
             raise InputError.one(folder, what, "keep one of them")
         if paths:
             _all_shards(paths)
@@ -115,8 +115,8 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
             found[split] = RawFiles(place=place, paths=every, columns=columns)
     for path, its in its_split.items():  # what may be meant for a split that is missing
         if path.is_file() and its is None and path in known and len(found) < len(SPLITS):
-            what = f"has {path.name}, which is no split"
-            remedy = "name it train, validation or test, or move it away"
+            what = f"has {path.name}, which is not a split"
+            remedy = "rename it to train, validation or test, or move it away"
             raise InputError.one(folder, what, remedy)
         if path.is_file() and its is not None and its not in found:
             what, remedy = f"{path.name} is an unknown kind of file", f"use one of {KINDS_IN_WORDS}"
@@ -140,7 +140,7 @@ def _matching(name: str, split: str) -> Iterator[Path]:
     if glob.has_magic(str(path)) and not path.exists():
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not found:
-            raise InputError.one(path, "no file has a name of this form")
+            raise InputError.one(path, "no file matches this pattern")
         _all_shards(found)
     else:
         found = [path]
@@ -156,19 +156,19 @@ def _parts(path: Path, split: str) -> list[Path]:
         inner = [path / name for name in _NAMES[split] if (path / name).is_dir()]
         if len(inner) != 1:
             what = f"has {' and '.join(p.name for p in inner) or f'no {split} split'}"
-            raise InputError.one(path, what, f"name the folder of one: {path}/…")
+            raise InputError.one(path, what, f"name the folder of one split: {path}/…")
         path = inner[0]
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         names = [str(part["filename"]) for part in state["_data_files"]]
     except FileNotFoundError:
-        what = "is a folder, and none that save_to_disk of datasets wrote"
+        what = "is a folder that save_to_disk of datasets did not write"
         raise InputError.one(path, what, f"name its files: {path}/*.jsonl") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError.one(path / "state.json", f"cannot be read: {first_line(error)}") from None
     for name in names:
         if Path(name).name != name:  # it may come from someone else, and would be sent along
-            what = f"names {name}, which is no file of this folder"
+            what = f"names {name}, which is not a file in this folder"
             raise InputError.one(path / "state.json", what, "have save_to_disk write it again")
     return [path / name for name in names]
 
@@ -204,7 +204,7 @@ def _all_shards(paths: Sequence[Path]) -> None:
         every = int(name.name.partition("-of-")[2][:5])
         if missing := sorted({*range(every)} - numbers):
             what = f"{len(missing)} of {every} shards are missing, {missing[0]:05} among them"
-            raise InputError.one(name, what, "fetch them, or list those that are meant")
+            raise InputError.one(name, what, "fetch them, or list the ones to use")
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def _file(path: Path, columns: Columns) -> Iterator[Row]:
         return
     if kind not in KINDS:
         texts = f"{{{', '.join(f'{name}: FILE' for name in (*columns.text, columns.label))}}}"
-        remedy = f"use one of {KINDS_IN_WORDS}; or lines of text by their column: {texts}"
+        remedy = f"use one of {KINDS_IN_WORDS}; or a text file per column: {texts}"
         raise InputError.one(path, "unknown kind of file", remedy)
     with _in_words(path), ExitStack() as stack:
         file = stack.enter_context(closing(_opened(path, kind, packed)))
@@ -236,9 +236,9 @@ def _parallel(files: Mapping[str, Path]) -> Iterator[Row]:
         for column, path in files.items():
             kind, packed = _kind(path)
             if kind in KINDS:
-                remedy = "give files of plain text, a row a line"
+                remedy = "give plain text files with one row per line"
                 raise InputError.one(
-                    path, "is no text that belongs line by line to another", remedy
+                    path, "is not a plain text file that can be paired line by line", remedy
                 )
             stack.enter_context(_in_words(path))
             file = stack.enter_context(closing(_opened(path, kind, packed)))
@@ -249,7 +249,7 @@ def _parallel(files: Mapping[str, Path]) -> Iterator[Row]:
 def _opened(path: Path, kind: str, packed: str) -> Any:
     """The bytes of a file, decompressed. Raises `InputError` where it is not what its name says."""
     if path.exists() and not path.is_file():
-        raise InputError.one(path, "is no regular file", "name a file")
+        raise InputError.one(path, "is not a regular file", "name a file")
     if (problem := stand_in(path)) is not None:
         raise InputError([problem])
     with path.open("rb") as file:
@@ -257,13 +257,15 @@ def _opened(path: Path, kind: str, packed: str) -> Any:
     held = (match := _PACKED.match(start)) and match.lastgroup
     if packed:
         if start and held != _HELD[packed]:
-            what = "is not compressed as its name says"
-            raise InputError.one(path, what, "give it the name that fits")
+            what = "is not compressed the way its name says"
+            raise InputError.one(path, what, "rename it to match its content")
         return _OPENERS[packed](path)
     if start.startswith(b"PAR1") and kind != ".parquet":
         held = "parquet"
     if held:
-        raise InputError.one(path, f"holds {held}, unlike its name", "give it the name that fits")
+        raise InputError.one(
+            path, f"holds {held}, unlike its name", "rename it to match its content"
+        )
     return path.open("rb")
 
 
@@ -294,7 +296,9 @@ class _Text(io.TextIOWrapper):
         self._number += 1
         if len(line) == formats.MOST_LINE:
             what = f"is a line of more than {formats.MOST_LINE // 10**6} million characters"
-            raise InputError.one(f"{self._path}:{self._number}", what, "give each row its own line")
+            raise InputError.one(
+                f"{self._path}:{self._number}", what, "put each row on its own line"
+            )
         return line
 
 
@@ -315,7 +319,7 @@ def _in_words(path: Path) -> Iterator[None]:
         what, remedy = _undecodable(path, error)
         raise InputError.one(path, what, remedy) from None
     except EOFError:
-        what = "is cut off: its compressed content has no end"
+        what = "is cut off: its compressed content is incomplete"
         raise InputError.one(path, what, "fetch it again") from None
     except _DAMAGED as error:
         what = f"is damaged: {first_line(error)}"
@@ -326,7 +330,7 @@ def _in_words(path: Path) -> Iterator[None]:
 
 def _undecodable(path: Path, error: UnicodeDecodeError) -> tuple[str, str]:
     if error.encoding != "utf-8":
-        return f"is no whole text in {error.encoding}", "is the file whole?"
+        return f"is not valid {error.encoding}", "is the file complete?"
     with suppress(OSError, EOFError, *_DAMAGED), closing(_raw_lines(path)) as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -334,7 +338,7 @@ def _undecodable(path: Path, error: UnicodeDecodeError) -> tuple[str, str]:
             except UnicodeDecodeError as found:
                 byte = f"the byte 0x{line[found.start]:02x} in line {number}"
                 if b"\0" in line:
-                    return f"is no text: it has {byte}", "is it what its name says?"
+                    return f"is not text: it has {byte}", "is it what its name says?"
                 windows = f"if it is from Windows: {_iconv(path, 'cp1252')}"
                 return f"is not UTF-8: it has {byte}", windows
     return f"is not UTF-8: {first_line(error)}", ""

@@ -36,10 +36,10 @@ def too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) 
             continue
         named, least = named_layers(wanted), min(sides)
         if (wanted > len(sides) * least) if named is None else (named[-1] >= least):
-            each = " on a side" if named is not None and len(sides) > 1 else ""
+            each = " on each side" if named is not None and len(sides) > 1 else ""
             has = least if named is not None else len(sides) * least
             what = f"asks for {shown_layers(wanted)} of {model}, which has {has}{each}"
-            remedy = f"these are 0 to {least - 1}" if named is not None else ""
+            remedy = f"use 0 to {least - 1}" if named is not None else ""
             problems.append(Problem(place=f"{place}: {where}", what=what, remedy=remedy))
     return problems
 
@@ -80,8 +80,8 @@ def unlabelled_problems(
             )
             problems[f"{where} {case.search}"] = problem
         if train.unlabelled == train.rows and teacher is not None and not teacher.given:
-            remedy = "give a teacher that is fine-tuned already, or labelled rows"
-            what = f"{what}, so that {case.teacher} cannot be fine-tuned"
+            remedy = "give a teacher that is already fine-tuned, or labelled rows"
+            what = f"{what}, so {case.teacher} cannot be fine-tuned"
             problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, remedy=remedy)
     return list(problems.values())
 
@@ -95,9 +95,9 @@ def class_problems(study: Study, datasets: dict[str, ResolvedDataset], place: st
             fewest = Objective.kinds[kind].fewest_classes
             if labels and len(labels) < fewest:
                 what = (
-                    f"{kind} needs {fewest} classes at least, and {case.dataset} has {len(labels)}"
+                    f"{kind} needs at least {fewest} classes, and {case.dataset} has {len(labels)}"
                 )
-                remedy = f"leave {kind} out, or give it data sets of its own by test_cases"
+                remedy = f"leave {kind} out, or give it other data sets by test_cases"
                 where = f"{place}: {place_of(case)}.distance"
                 problems[Problem(place=where, what=what, remedy=remedy)] = None
     return list(problems)

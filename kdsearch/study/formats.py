@@ -36,7 +36,7 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return found
 
 
@@ -54,13 +54,15 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[Row]:
             row = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             if line.strip() in ("{", "["):
-                what = "not JSON line by line, but over several lines"
+                what = "not one JSON object per line, but JSON over several lines"
                 wanted = "." if "{" in line else "'.[]'"
                 remedy = f"jq -c {wanted} {path.name} > lines.jsonl"
                 raise InputError.one(place, what, remedy) from None
             raise InputError.one(place, f"not JSON: {error}") from None
         if not isinstance(row, dict):
-            remedy = "an array of objects is called .json" if isinstance(row, list) else ""
+            remedy = (
+                "rename it to .json if it is an array of objects" if isinstance(row, list) else ""
+            )
             raise InputError.one(place, "not a JSON object", remedy)
         yield row
 
@@ -83,7 +85,7 @@ def json_file(path: Path, text: TextIO, columns: Columns) -> Iterator[Row]:
             return
     content = first + text.read(max(0, MOST_JSON - len(first)))
     if text.read(1):
-        what = f"is one JSON value of more than {MOST_JSON // 10**6} MB, which only fits as lines"
+        what = f"is one JSON value of over {MOST_JSON // 10**6} MB, which must be split into lines"
         raise InputError.one(path, what, f"jq -c '.[]' {path.name} > {path.stem}.jsonl")
     if not content.strip():
         return
@@ -107,13 +109,13 @@ def _rows_in(path: Path, value: object) -> Iterator[Row]:
                 return
             value = data
         elif value and all(map(_numbered, value.values())):
-            what = "has a table by its columns, as pandas writes it by default"
+            what = "holds a table column by column, as pandas writes it by default"
             remedy = f'df.to_json("{path.stem}.jsonl", orient="records", lines=True)'
             raise InputError.one(path, what, remedy)
         else:
             value = [value]
     if not isinstance(value, list):
-        raise InputError.one(path, "is no array of JSON objects")
+        raise InputError.one(path, "is not an array of JSON objects")
     for number, row in enumerate(value):
         if not isinstance(row, dict):
             raise InputError.one(f"{path}: [{number}]", "not a JSON object")
@@ -211,8 +213,8 @@ def _header(place: str, cells: list[str]) -> list[str]:
 
 def _row(place: str, cells: list[str], names: list[str], separator: str) -> Row:
     if len(cells) != len(names):
-        what = f"has more or fewer fields than the {len(names)} of the first line"
-        raise InputError.one(place, what, "is the file whole?")
+        what = f"does not have the {len(names)} fields of the first line"
+        raise InputError.one(place, what, "is the file complete?")
     row = {}
     for number, (name, cell) in enumerate(zip(names, cells, strict=True)):
         if name.strip():
@@ -221,8 +223,8 @@ def _row(place: str, cells: list[str], names: list[str], separator: str) -> Row:
             what = f"has {shortened(cell)} in a column without a name"
             raise InputError.one(place, what, "name it, or quote the cell that holds a separator")
     if separator == "\t" and any("\n" in cell for cell in cells):
-        what = "has a quoted cell over several lines"
-        remedy = "where quotes are plain characters, or cells have line breaks, use .jsonl"
+        what = "has a quoted cell that spans several lines"
+        remedy = "use .jsonl if quotes are plain characters or cells have line breaks"
         raise InputError.one(place, what, remedy)
     return row
 
@@ -230,9 +232,9 @@ def _row(place: str, cells: list[str], names: list[str], separator: str) -> Row:
 def _bad_quotes(path: Path, start: int, lines: _Lines, error: csv.Error) -> InputError:
     place = f"{path}:{start}"
     if any(words in str(error) for words in ("expected after", "unexpected end", "field limit")):
-        what = "has a quoted cell that does not end where its quotes do"
+        what = "has a quoted cell that does not end at its closing quote"
         slash = ', not \\"' if '\\"' in lines.held else ""
-        return InputError.one(place, what, f'quotes within a cell are doubled: ""{slash}')
+        return InputError.one(place, what, f'double the quotes within a cell: ""{slash}')
     return InputError.one(place, f"cannot be read: {error}")
 
 
@@ -263,8 +265,8 @@ def conll(path: Path, text: TextIO, columns: Columns) -> Iterator[Row]:
             tags.append(parts[-1])
         elif parts and not parts[0].startswith("#"):
             what = f"has {len(parts)} column{'s' * (len(parts) > 1)}"
-            unlike = f", unlike the {width} of the others" if width > 1 else ""
-            remedy = "each line has a word, perhaps more, and its tag"
+            unlike = f", where the others have {width}" if width > 1 else ""
+            remedy = "give each line a word and its tag, with or without columns in between"
             raise InputError.one(f"{path}:{number}", what + unlike, remedy)
 
 
@@ -273,8 +275,10 @@ def _columns(path: Path, text: TextIO) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(text, start=1):
         bare = line.strip(" \t\n")
         if bare.startswith("#begin document"):
-            what = "is in the form of CoNLL-2012, whose first column is no word"
-            raise InputError.one(f"{path}:{number}", what, "keep the columns of words and tags")
+            what = "is in the format of CoNLL-2012, whose first column is not the word"
+            raise InputError.one(
+                f"{path}:{number}", what, "keep only the columns of words and tags"
+            )
         if not bare or bare.startswith("-DOCSTART-"):
             yield number, []
         else:
@@ -285,8 +289,8 @@ def _not_numbered(path: Path, words: Sequence[str]) -> None:
     if len(words) > 2 and all(
         word == str(i) for i, word in enumerate(words, start=words[0] == "1")
     ):
-        what = "has numbers of words in its first column, where the words should be"
-        raise InputError.one(path, what, "cut -f2- drops the first column")
+        what = "has word numbers in its first column, where the words should be"
+        raise InputError.one(path, what, "drop it with cut -f2-")
 
 
 def parallel(files: dict[str, tuple[Path, TextIO]]) -> Iterator[Row]:
@@ -305,7 +309,7 @@ def parallel(files: dict[str, tuple[Path, TextIO]]) -> Iterator[Row]:
     if not whole:
         sizes = ", ".join(f"{files[column][0]} has {n:,} lines" for column, n in counts.items())
         place = next(iter(files.values()))[0]
-        raise InputError.one(place, f"belongs line by line to another: {sizes}")
+        raise InputError.one(place, f"does not match line by line: {sizes}")
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -324,7 +328,7 @@ def parquet(path: Path, file: IO[bytes], columns: Columns) -> Iterator[Row]:
                 yield from batch.to_pylist()
     except Exception as error:  # pyarrow raises whatever its readers raise
         what = f"cannot be read as parquet: {first_line(error)}"
-        raise InputError.one(path, what, "is the file whole?") from None
+        raise InputError.one(path, what, "is the file complete?") from None
     if twice:
         what = f"has the column {', '.join(twice)} twice"
         raise InputError.one(path, what, "rename one of them")
@@ -352,4 +356,4 @@ def arrow(path: Path) -> Iterator[Row]:
         raise InputError.one(path, "no such file") from None
     except Exception as error:  # as above
         what = f"cannot be read as Arrow: {first_line(error)}"
-        raise InputError.one(path, what, "is the file whole?") from None
+        raise InputError.one(path, what, "is the file complete?") from None

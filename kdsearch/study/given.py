@@ -78,7 +78,7 @@ def _contradiction(labels: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, 
         moved = [name for name in ours if name in theirs and ours.index(name) != theirs.index(name)]
         if moved and len({*theirs}) == len(theirs):
             what = f"its config.json has them in another order: {', '.join(own)}"
-            remedy = "leave labels out; if the model's own names are wrong, correct id2label there"
+            remedy = "leave labels out; if the model's own names are wrong, correct its id2label"
             return what, remedy
     return None
 
@@ -96,9 +96,9 @@ def _mismatch(
         return None
     what = f"its labels are {', '.join(labels)}; those of {dataset} are {', '.join(wanted)}"
     if data.task == "ner" and (theirs := scheme_of(labels)) not in (None, scheme_of(wanted)):
-        remedy = f"its tags are {theirs}: write those of the data so"
+        remedy = f"its tags are {theirs}: write the data's tags that way too"
     elif {*wanted} < {*labels}:
-        remedy = f"where all its given teachers have these: datasets.{dataset}.labels names them"
+        remedy = f"if all its given teachers have these, name them in datasets.{dataset}.labels"
     elif len(labels) != len(wanted):
         remedy = "take a teacher that was fine-tuned for these labels"
     return what, remedy

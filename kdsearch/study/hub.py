@@ -102,10 +102,10 @@ def hub_model(
         return folder if any(folder.glob("*.safetensors")) else download("pytorch_model*.bin")
     except Exception as error:  # its errors have no common class
         if os.path.isdir(hub):
-            what = "is taken for a model of the Hub, from where it cannot be had"
+            what = "is taken for a model of the Hub, and cannot be fetched from there"
             remedy = f"did you mean ./{hub}?"
             raise InputError.one(f"{place} ({hub})", what, remedy) from None
         if not reachable():
             raise HubUnreachableError.of([f"{place} ({hub})"]) from None
-        what = f"cannot be had from the Hub: {first_line(error)}"
+        what = f"cannot be fetched from the Hub: {first_line(error)}"
         raise InputError.one(f"{place} ({hub})", what, "give a folder: --model NAME=PATH") from None

@@ -39,7 +39,7 @@ def numbers_of(
         if found is None:
             known = ", ".join(f"{i} {short_label(name)}" for i, name in enumerate(labels[:50]))
             known += ", …" if len(labels) > 50 else ""
-            raise BadRowError(f"unknown {noun} {shortened(value)}", f"there are: {known}")
+            raise BadRowError(f"unknown {noun} {shortened(value)}", f"available: {known}")
         return found
 
     return number_of
@@ -55,12 +55,12 @@ def _other_task(value: Any) -> str | None:
     """What a label that is none of the study's belongs to instead."""
     fraction = isinstance(value, float) and not value.is_integer()
     if fraction or (isinstance(value, str) and _FRACTION.fullmatch(value.strip())):
-        return "is a number with a fraction: regression is no task of kdsearch"
+        return "is a fractional number: kdsearch does not do regression"
     in_brackets = isinstance(value, str) and value.lstrip().startswith("[")
     if not isinstance(value, str) or in_brackets:
         value = listed(value)
     if isinstance(value, list | tuple):
-        return "is a list: multi-label data is no task of kdsearch"
+        return "is a list: kdsearch does not handle multi-label data"
     return None
 
 

@@ -27,8 +27,8 @@ def _canonical(value: object) -> int | str:
         if list(numbers) == sorted(set(numbers)):
             return "+".join(map(str, numbers))
     raise ValueError(
-        "expected how many (3: evenly spaced), first 3, or 0+2+4: those layers, counted from 0, "
-        "which ascend"
+        "expected a number (3: evenly spaced), first 3, or 0+2+4: these layers, counted from 0, "
+        "in ascending order"
     )
 
 

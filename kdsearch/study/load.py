@@ -45,7 +45,9 @@ def load_study(path: Path, *, models: Mapping[str, str] | None = None) -> Study:
         remedy = f"`kdsearch new NAME` copies a shipped one: {shipped}"
         raise InputError.one(path, "no such study file", remedy) from None
     if not isinstance(raw, dict):
-        raise InputError.one(path, "a study file is a mapping", "start with `kdsearch new NAME`")
+        raise InputError.one(
+            path, "is not a mapping of keys to values", "start with `kdsearch new NAME`"
+        )
     letters = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
     if name := re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+", "-", letters).strip("-"):
         raw.setdefault("name", name)
@@ -196,7 +198,9 @@ def _details(error: ValidationError) -> list[Any]:
 
 def _problem(place: str, detail: Any, raw: Any) -> Problem:
     if detail["type"] == "json_invalid":
-        return Problem(place=place, what="cannot be read", remedy="is there half a character?")
+        return Problem(
+            place=place, what="cannot be read", remedy="does it have half a surrogate pair?"
+        )
     keys = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
     location = _as_in(raw, keys)
     where = f"{place}: {_path(location)}" if location else place
@@ -207,11 +211,11 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
         return Problem(place=where, what="this key is missing")
     if detail["type"] == "too_short":
         context = detail["ctx"]
-        what = f"needs {context['min_length']} at least, has {context['actual_length']}"
+        what = f"needs at least {context['min_length']}, has {context['actual_length']}"
         return Problem(place=where, what=what)
     if detail["type"] in ("model_type", "dict_type") and _fields_at(detail["loc"]):
         remedy = f"its keys: {', '.join(_fields_at(detail['loc']))}"
-        return Problem(place=where, what="is a section, with keys and their values", remedy=remedy)
+        return Problem(place=where, what="must be a section of keys and values", remedy=remedy)
     if detail["type"] == "string_pattern_mismatch":
         what, remedy = PATTERNS[detail["ctx"]["pattern"]]
         return Problem(place=where, what=f"{_quoted(detail['input'])} is {what}", remedy=remedy)
@@ -288,7 +292,7 @@ def _fields_of(section: Any) -> dict[str, Any]:
 
 def _unknown(where: str, name: str, known: Sequence[str] | Any, what: str) -> Problem:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    remedy = f"did you mean {near[0]}?" if near else f"available: {', '.join(known) or 'none'}"
     return Problem(place=where, what=f"{_short(name)} is not {what}", remedy=remedy)
 
 
@@ -303,7 +307,7 @@ def _references(study: Study, place: str) -> list[Problem]:
     for name, dataset in study.datasets.items():
         if dataset.files is None and dataset.grammar is None:
             entry = dataset.catalogue or name
-            check(f"datasets.{name}", entry, CATALOGUE, "in the catalogue, and has no files")
+            check(f"datasets.{name}", entry, CATALOGUE, "in the catalogue and has no files")
             if entry in CATALOGUE:
                 problems += _catalogue_problems(f"{place}: datasets.{name}", entry, dataset)
     for name, model in study.models.items():
@@ -311,7 +315,7 @@ def _references(study: Study, place: str) -> list[Problem]:
             check(f"models.{name}.tokenizer", model.tokenizer, study.models, "a model")
             other = study.models.get(model.tokenizer)
             if other is not None and other.config is not None:
-                what = "a model at random has no tokenizer"
+                what = "a randomly initialised model has no tokenizer"
                 remedy = "name a pretrained model, or words"
                 where = f"{place}: models.{name}.tokenizer"
                 problems.append(Problem(place=where, what=what, remedy=remedy))
@@ -334,16 +338,22 @@ def _references(study: Study, place: str) -> list[Problem]:
 def _case_problems(study: Study, where: str) -> list[Problem]:
     """Too many test cases, or two of one name."""
     if case_count(study) > _MOST_CASES:
-        what = f"are {case_count(study):,}, more than {_MOST_CASES:,}"
-        return [Problem(place=where, what=what, remedy="leave some out")]
+        what = f"{case_count(study):,} test cases are more than {_MOST_CASES:,}"
+        return [
+            Problem(
+                place=where,
+                what=what,
+                remedy="name fewer data sets, teachers, students or searches",
+            )
+        ]
     problems = []
     seen: dict[str, TestCase] = {}
     for case in test_cases(study):
         if seen.get(str(case)) == case:
-            problems.append(Problem(place=where, what=f"{case} stands twice", remedy="keep one"))
+            problems.append(Problem(place=where, what=f"{case} appears twice", remedy="keep one"))
         elif str(case) in seen:
             what = f"two have the same name, {case}: one with a teacher, one with a search"
-            remedy = "rename the search, or what has its name"
+            remedy = "rename the search, or the teacher or student of that name"
             problems.append(Problem(place=where, what=what, remedy=remedy))
         seen[str(case)] = case
     return problems
@@ -368,7 +378,7 @@ def _teacher_problems(
     return [
         Problem(
             place=f"{place}: teachers.{name}",
-            what=f"{model} is a configuration at random, which cannot be fine-tuned already",
+            what=f"{model} is randomly initialised, so it cannot be fine-tuned already",
             remedy="give a path or a Hub id",
         )
         for model in teacher.given.values()
@@ -377,7 +387,7 @@ def _teacher_problems(
 
 
 def _layer_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) -> list[Problem]:
-    what = "is a configuration at random: there are no layers worth keeping"
+    what = "is randomly initialised: it has no layers worth keeping"
     remedy = "give the number of layers in a model's config"
     found = (
         Problem(place=f"{place}: {where}", what=f"{model} {what}", remedy=remedy)

@@ -21,11 +21,11 @@ def check_files(folder: Path, place: str) -> None:
         raise InputError.one(
             place,
             f"{folder} holds no model",
-            "a folder as save_pretrained writes it: config.json and model.safetensors",
+            "give a folder as save_pretrained writes it: config.json and model.safetensors",
         )
     if missing := [file.name for file in weights if not file.is_file()]:
-        what = f"{folder} lacks {shortened_list(missing)}, of {len(weights)} files of weights"
-        raise InputError.one(place, what, "fetch them, or wait until the folder is written")
+        what = f"{folder} lacks {shortened_list(missing)}, of {len(weights)} weight files"
+        raise InputError.one(place, what, "fetch them, or wait until the folder is complete")
     for name in _SMALL_JSON:
         if (folder / name).is_file():
             _json_object(folder / name)
@@ -37,9 +37,9 @@ def check_files(folder: Path, place: str) -> None:
 def refuse_adapter(folder: Path, place: str) -> None:
     """Raise `InputError` for a folder that holds what was added to a model, and not the model."""
     if (folder / "adapter_config.json").is_file():
-        what = f"{folder} is an adapter, as LoRA makes it, and not the model it adapts"
+        what = f"{folder} is an adapter, such as LoRA makes, without the model it adapts"
         remedy = (
-            "merge the two with peft, by merge_and_unload(), and give what save_pretrained writes"
+            "merge the two with merge_and_unload() of peft, and give what save_pretrained writes"
         )
         raise InputError.one(place, what, remedy)
 

@@ -75,7 +75,7 @@ def parsed_rows(
     if bad and not (published and bad <= number * _BAD_SHARE):
         raise InputError(_first_of(problems, bad, place))
     if not good and not bad:
-        remedy = "let the data set say unanswerable: true, if they are to be kept"
+        remedy = "set unanswerable: true to keep them"
         raise InputError.one(place, "none of its questions has an answer", remedy)
 
 
@@ -108,14 +108,14 @@ def _no_column(
         text if name != name.strip() else text[1:-1]
         for name, text in zip(names, shown, strict=False)
     )
-    remedy = f"there are: {there}{', …' * (len(names) > 20)}"
+    remedy = f"available: {there}{', …' * (len(names) > 20)}"
     others = {_plain(name): name for name in names if name not in (*columns.text, columns.label)}
     near = difflib.get_close_matches(_plain(column), others, n=1, cutoff=0.75)
     if near and "." not in column:
         name = others[near[0]]
         remedy += f"; did you mean {name if name == name.strip() else shortened(name)}?"
     elif column == columns.label and not labelled and columns.task != "translation":
-        remedy += "; in rows without a label it is empty"
+        remedy += "; leave it empty in rows without a label"
     return Problem(place=place, what=f"has no column {column}", remedy=remedy)
 
 
@@ -148,7 +148,7 @@ def nameless(raw: Sequence[Iterable[Row]], columns: Columns) -> tuple[str, str] 
     cells = (_get(row, columns.label) for rows in raw for row in rows)
     if any(isinstance(cell, str) and listed(cell) is None for cell in cells):
         return None
-    return "its tags have no names", "name them in their order: labels: [O, B-PER, ...]"
+    return "its tags have no names", "name them in order: labels: [O, B-PER, ...]"
 
 
 def _first_of(problems: list[Problem], count: int, place: str) -> Iterator[Problem]:

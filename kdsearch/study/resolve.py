@@ -167,12 +167,12 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
     else:
         folder = Path(os.path.expanduser(model.path or ""))  # Path's own raises for ~nobody
         if not os.path.isdir(folder):
-            raise InputError.one(place, f"{folder} is no folder", "give --model NAME=PATH")
+            raise InputError.one(place, f"{folder} is not a folder", "give --model NAME=PATH")
     refuse_adapter(folder, place)
     check_files(folder, place)
     config = config_of(folder)
     if (method := quantised(config)) is not None:
-        remedy = "give the model that it was made from"
+        remedy = "give the model it was made from"
         raise InputError.one(place, f"is quantised ({method}), which is not supported", remedy)
     try:
         names = config.get("id2label") or {}

@@ -107,10 +107,7 @@ def read_dataset(
     missing = [split for split in SPLITS if split not in source.splits]
     limits = {s: getattr(dataset.limit, s) or source.limit.get(s) for s in SPLITS}
     drawing = Drawing(columns)
-    try:
-        scans = _scans(source, columns, limits, drawing if missing else None, problems)
-    except HubUnreachableError:
-        raise HubUnreachableError.of([f"datasets.{name}"]) from None
+    scans = _scans(name, source, columns, limits, drawing if missing else None, problems)
     chosen: dict[str, Sequence[int]] = {split: range(scan.count) for split, scan in scans.items()}
     if missing and fair:
         chosen |= drawing.draw(missing, f"datasets.{name}", f"{seed}/{name}/cut")
@@ -227,7 +224,7 @@ def _source(name: str, dataset: Dataset, columns: Columns, data_dir: Path | None
         return _own_files(dataset.files, columns)
     assert entry is not None
     if not entry.parts:
-        what = "is no public data set"
+        what = "is not a public data set"
         remedy = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
         raise InputError.one(f"datasets.{name}", what, remedy)
     parts = {
@@ -323,6 +320,7 @@ def _with_tags(
 
 
 def _scans(
+    name: str,
     source: _Source,
     columns: Columns,
     limits: Mapping[str, int | None],
@@ -341,6 +339,8 @@ def _scans(
         try:
             scan.run(limits[split], drawing if trains else None)
             scans[split] = scan
+        except HubUnreachableError:
+            raise HubUnreachableError.of([f"datasets.{name}"]) from None
         except InputError as error:
             problems += error.problems
     if problems:
@@ -359,7 +359,7 @@ def _cut_off(
         size = sizes.get(split, tenth)
         may = [place for place, number in enumerate(train) if labelled[number]]
         if size >= len(may):
-            what = f"{len(may)} labelled rows are too few to cut {size} off for {split}"
+            what = f"{len(may)} labelled rows are too few to draw {size} for {split}"
             raise InputError.one(f"datasets.{name}", what, f"give a {split} split")
         drawn = set(random.Random(f"{seed}/{name}/cut/{split}").sample(may, size))
         chosen[split] = [train[place] for place in sorted(drawn)]

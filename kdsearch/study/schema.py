@@ -37,17 +37,20 @@ _WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 """Of a node's label."""
 _LABEL = rf"^([A-Za-z0-9.-]{{1,253}}/)?{_WORD}$"
 _VALUE = rf"^{_WORD}$"
-_LABEL_WORDS = "letters, digits and . _ -, up to 63, a letter or a digit at both ends"
+_LABEL_WORDS = "use up to 63 letters, digits and . _ -, with a letter or a digit at both ends"
 PATTERNS = {
-    _NAME: ("no name", "without / and \\, not of dots and spaces alone"),
-    _STUDY: ("no name of a study", "letters, digits and . _ -, the first a letter or a digit"),
-    _HUB: (
-        "no id on the Hugging Face Hub",
-        "NAME or OWNER/NAME, of letters, digits and . _ -; a folder begins with / or ./",
+    _NAME: ("not a valid name", "use no / or \\, and not only dots and spaces"),
+    _STUDY: (
+        "not a name for a study",
+        "use letters, digits and . _ -, beginning with a letter or a digit",
     ),
-    _REVISION: ("no revision on the Hub", "letters, digits and . _ - /"),
-    _LABEL: ("no name of a label", f"{_LABEL_WORDS}; PREFIX/ may stand before it"),
-    _VALUE: ("no value of a label", _LABEL_WORDS),
+    _HUB: (
+        "not an id of the Hugging Face Hub",
+        "use NAME or OWNER/NAME, of letters, digits and . _ -; a folder begins with / or ./",
+    ),
+    _REVISION: ("not a revision of the Hub", "use letters, digits and . _ - /"),
+    _LABEL: ("not a label name", f"{_LABEL_WORDS}; PREFIX/ may come before it"),
+    _VALUE: ("not a label value", _LABEL_WORDS),
 }
 """What a text that does not match is not, and what would."""
 SPLITS = ("train", "validation", "test")
@@ -180,14 +183,14 @@ class Dataset(Section):
         if self.grammar and (self.text or self.label or self.labels):
             raise ValueError("a grammar has its own columns and labels; remove text, label, labels")
         if self.group is not None and self.files is None:
-            raise ValueError("group says how the splits of one's own files are drawn; remove it")
+            raise ValueError("group says how splits are drawn from your own files; remove it")
         task = self.task or ("classification" if self.files or self.grammar else None)
         if self.files:
             missing = [name for name in SPECS[task or ""].needed if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"files of {task} need {', '.join(missing)}")
         if self.max_length is not None and "max_length" in self.training:
-            raise ValueError("max_length stands here and in training; keep one")
+            raise ValueError("max_length is given here and in training; keep one")
         if self.learning_rate is not None:
             distinct(self.learning_rate, "learning_rate")
         if self.labels and len(set(self.labels)) < len(self.labels):
@@ -200,14 +203,14 @@ class Dataset(Section):
         """Raise `ValueError` where a key does not go with `task`."""
         spec = SPECS[task]
         if self.metric is not None and self.metric not in spec.metrics:
-            raise ValueError(f"metric of {task} is one of {', '.join(spec.metrics)}")
+            raise ValueError(f"the metric of {task} is one of {', '.join(spec.metrics)}")
         if self.text is not None and len(self.text) not in spec.columns:
             counts = " or ".join(map(str, spec.columns))
-            raise ValueError(f"text of {task} names {counts} column{'s' * (counts != '1')}")
+            raise ValueError(f"the text of {task} names {counts} column{'s' * (counts != '1')}")
         if self.labels is not None and spec.fewest_labels == 0:
             raise ValueError(f"{task} has no labels; remove them")
         if self.labels is not None and len(self.labels) < spec.fewest_labels:
-            raise ValueError(f"{task} needs {spec.fewest_labels} labels at least")
+            raise ValueError(f"{task} needs at least {spec.fewest_labels} labels")
         if self.languages is not None and not spec.has_languages:
             raise ValueError(f"{task} has no languages; remove them")
         if self.unanswerable and not spec.has_unanswerable:
@@ -281,7 +284,7 @@ class Teacher(Section):
         forms = (self.model is not None, self.checkpoint is not None)
         pair = (self.t_hs is not None, self.t_ll is not None)
         if any(pair) and not all(pair):
-            raise ValueError("t_hs and t_ll come together; a single one is called checkpoint")
+            raise ValueError("t_hs and t_ll go together; call a single one checkpoint")
         if (*forms, all(pair)).count(True) != 1:
             raise ValueError("give exactly one of model, checkpoint, and the pair t_hs and t_ll")
         if self.model is not None and self.labels is not None:
@@ -295,7 +298,7 @@ class Teacher(Section):
             names = ", ".join(sorted(unused))
             raise ValueError(f"a given teacher is not trained; remove {names} from training")
         if self.fine_tune.epochs is not None and "epochs" in self.training:
-            raise ValueError("epochs stand in fine_tune and in training; keep one")
+            raise ValueError("epochs is given in fine_tune and in training; keep one")
         return self
 
     @property
@@ -339,7 +342,7 @@ class TestCases(Section):
 
 def _gpus(value: float) -> float:
     if value > 1 and not value.is_integer():
-        raise ValueError("above 1 these are whole GPUs")
+        raise ValueError("GPUs above 1 must be a whole number")
     return value
 
 
@@ -351,7 +354,7 @@ def _label(name: str) -> str:
 
 def _custom(name: str) -> str:
     if name.lower() in ("cpu", "gpu", "object_store_memory"):
-        raise ValueError(f"{name} is no custom resource; there are cpus and gpus")
+        raise ValueError(f"{name} is not a custom resource; use cpus and gpus")
     return name
 
 
@@ -444,7 +447,9 @@ class Study(Section):
             if not self.searches:
                 raise ValueError("searches is empty; name one, or remove it")
             if self.erm and ERM in self.searches:
-                raise ValueError(f"erm is short for a search called {ERM}: there are two; keep one")
+                raise ValueError(
+                    f"erm is short for a search called {ERM}, which is there already; keep one"
+                )
         return self
 
     @cached_property

@@ -96,12 +96,12 @@ class TrainingSettings(Section):
         if self.stops is None:
             return self
         if list(self.stops) != sorted(set(self.stops)):
-            raise ValueError("stops ascend, each once")
+            raise ValueError("stops must ascend, without repeats")
         if self.stops[-1] != self.epochs:
-            raise ValueError(f"the last of stops is {self.stops[-1]}, and epochs {self.epochs}")
+            raise ValueError(f"the last of stops is {self.stops[-1]}, but epochs is {self.epochs}")
         if self.schedule != "constant" or self.warmup:
             raise ValueError(
-                "stops need a constant schedule without warmup: else the first epochs of a "
+                "stops need a constant schedule without warmup: otherwise the first epochs of a "
                 "training are not a training of that many epochs"
             )
         return self

@@ -134,9 +134,7 @@ def changed_sources(known: Resolved, study: Study, *, data_dir: Path | None) -> 
         if found:
             changed[f"datasets.{name}"] = found
         elif gone:
-            said.append(
-                f"{name}: {_some(gone)} cannot be read any more; its rows stay as they were"
-            )
+            said.append(f"{name}: {_some(gone)} can no longer be read; its rows stay as they were")
         elif same_study:
             adopted += today if before.files is None else ()
             datasets[name] = before.model_copy(update={"files": today})
@@ -145,15 +143,15 @@ def changed_sources(known: Resolved, study: Study, *, data_dir: Path | None) -> 
             continue
         there, different = _compare_model(model, models[name])
         if there is None:
-            said.append(f"{name}: {model.path} is gone; what needs it cannot be trained")
+            said.append(f"{name}: {model.path} is gone; nothing that needs it can be trained")
         elif different:
             changed[f"models.{name}"] = different
         else:
             models[name] = there
     if adopted:
         said.append(
-            f"from this launch on a change of {_some(adopted)} is noticed; what was read before, "
-            "this folder does not say"
+            f"from this launch on, changes to {_some(adopted)} are noticed; this folder does not "
+            "record what was read before"
         )
     update = {"datasets": datasets, "models": models}
     return Changes(known=known.model_copy(update=update), changed=changed, said=tuple(said))

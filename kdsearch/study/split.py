@@ -100,7 +100,7 @@ class Drawing:
         if len(np.unique(fold_of)) <= len(missing):
             values = f"{different} value{'s' * (different != 1)} of {group_name(self._columns)}"
             what = f"{len(free)} labelled rows with {values} are too few"
-            what = f"{what} to cut {' and '.join(missing)} off"
+            what = f"{what} to draw {' and '.join(missing)} from"
             raise InputError.one(place, what, f"give a {missing[0]} split")
         chosen = _best(strata[free], fold_of, len(missing), tenth)
         drawn = {split: free[fold_of == fold] for split, fold in zip(missing, chosen, strict=True)}

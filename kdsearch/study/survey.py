@@ -112,7 +112,7 @@ def _shared(texts: list[int], other: list[int]) -> int:
 def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
     own = study.datasets[name].files is not None
     for split, rows in data.left_out.items():
-        why = "they have no answer" if own else "nothing can be made of them"
+        why = "they have no answer" if own else "they cannot be used"
         remedy = "unanswerable: true keeps them" if own else ""
         yield f"left out of {split}, since {why}: {_number(rows, 'row')}", remedy
 
@@ -120,8 +120,8 @@ def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
 def _grouped(study: Study, name: str, data: ResolvedDataset) -> _Found:
     group = study.datasets[name].group
     if group is not None and not data.cut:
-        what = f"its group, {group}, says how splits are drawn, and none is: all are given"
-        yield what, "see that no group is in two of them, and remove group"
+        what = f"its group, {group}, says how splits are drawn, but all are given"
+        yield what, "check that no group is in two of them, and remove group"
 
 
 def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
@@ -133,7 +133,7 @@ def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
     if train.unlabelled and learners:
         rest = train.rows - train.unlabelled
         what = f"{train.unlabelled:,} of {train.rows:,} training rows have no label"
-        yield f"{what}; {' and '.join(learners)} on the other {rest:,} alone", ""
+        yield f"{what}; {' and '.join(learners)} only on the other {rest:,}", ""
 
 
 def _untaught(cases: Iterable[TestCase]) -> Iterable[str | None]:
@@ -158,7 +158,7 @@ def _unseen_labels(
         yield f"no split has any {row} of {_named(nowhere)}", remedy
     if late:
         rows = _number(sum(test[label] for label in late), row)
-        what = f"only test has {_named(late)} ({rows}): neither training nor choosing sees"
+        what = f"only test has {_named(late)} ({rows}): neither training nor selection sees"
         yield f"{what} {_it(late)}", "give train and validation some"
     if untaught:
         counts = {s: sum(splits[s].labels[label] for label in untaught) for s in SPLITS[1:]}
@@ -183,7 +183,7 @@ def _unscored_labels(data: ResolvedDataset, splits: Mapping[str, SplitFacts]) ->
         if data.metric == "f1" and every > 2:
             most = (every - len(labels)) / every
             its = "its" if len(labels) == 1 else "their"
-            what += f": {its} F1 is 0 there, so that the macro F1 is at most {most:.3f}"
+            what += f": {its} F1 is 0 there, so the macro F1 is at most {most:.3f}"
         yield what, f"give {' and '.join(of)} some"
 
 
@@ -206,7 +206,7 @@ def _shared_texts(splits: Mapping[str, _Split], shared: Mapping[str, int]) -> _F
             yield f"{_of(texts)} {_is(texts, 'is', 'are')} in {earlier} too", remedy
         if contexts:
             have = f"{_of(contexts)} {_is(contexts, 'has its', 'have their')}"
-            remedy = "cut between contexts, not within"
+            remedy = "split between contexts, not within them"
             yield f"{have} context in {earlier} too", remedy
 
 
@@ -219,11 +219,10 @@ def _is(counts: Sequence[tuple[int, str]], one: str, many: str) -> str:
 
 
 _SAME = {
-    ("validation", "train"): "train and validation are the same rows, so that what was learnt by "
-    "heart is chosen",
-    ("test", "train"): "train and test are the same rows, so that test scores tell only what was "
-    "learnt by heart",
-    ("test", "validation"): "validation and test are the same rows, so that the test scores are "
+    ("validation", "train"): "train and validation are the same rows, so selection favours what "
+    "memorises them",
+    ("test", "train"): "train and test are the same rows, so test scores only measure memorisation",
+    ("test", "validation"): "validation and test are the same rows, so the test scores are "
     "those by which everything was chosen",
 }
 

@@ -65,6 +65,6 @@ def _labels_of_all(given: Sequence[tuple[str, ...]], columns: Columns) -> tuple[
 
 def _no_scheme(labels: Sequence[str]) -> tuple[str, str]:
     other = [tag for tag in labels if tag != OUTSIDE and tag[:2] not in ("B-", "I-")]
-    remedy = "write O, B-X and I-X, or take metric: accuracy"
+    remedy = "write O, B-X and I-X, or set metric: accuracy"
     unlike = ", ".join(map(short_label, other[:5]))
-    return f"the F1 of entities needs tags in IOB2, unlike {unlike}", remedy
+    return f"the F1 of entities needs tags in IOB2, and these are not: {unlike}", remedy

@@ -28,8 +28,8 @@ def travelling_files(study: Study, place: str) -> tuple[Path, ...]:
     problems = [
         Problem(
             place=f"{place}: models.{name}",
-            what=f"{model.path} is a folder of this machine, and models do not travel",
-            remedy=f"{_PUT}, or an id of the Hub",
+            what=f"{model.path} is a folder on this machine, and models are not sent along",
+            remedy=f"{_PUT}, or give an id of the Hub",
         )
         for name, model in study.models.items()
         if model.path is not None and not _stays(model.path)
@@ -70,11 +70,11 @@ def _stays(path: str) -> bool:
 def _files(name: str, dataset: Dataset, split: str, path: str) -> Iterator[Path]:
     folder = Path(os.path.normpath(path))
     if folder.parts[:1] == ("..",):
-        what = "lies outside of the folder that this command runs in, which the job is to find"
-        raise InputError.one(path, what, f"run it further up, or {_PUT}")
+        what = "lies outside the folder in which this command runs, which is all the job gets"
+        raise InputError.one(path, what, f"run it from a folder above, or {_PUT}")
     for file in named_files(str(folder), split, columns_of(name, dataset)).paths:
         if not file.is_file():
-            remedy = "a file that lies on the cluster is given by its absolute path"
+            remedy = "give the absolute path of a file that is on the cluster"
             raise InputError.one(file, "no such file here", remedy)
         yield file
         if folder.is_dir():
@@ -89,6 +89,6 @@ def _too_large(files: set[Path]) -> list[Problem]:
     largest = max(sizes, key=lambda file: sizes[file])
     what = (
         f"has {readable_size(sizes[largest])}, and all files together "
-        f"{readable_size(sum(sizes.values()))}: at most {readable_size(MOST_BYTES)} travel"
+        f"{readable_size(sum(sizes.values()))}: at most {readable_size(MOST_BYTES)} is sent along"
     )
     return [Problem(place=str(largest), what=what, remedy=_PUT)]

@@ -33,12 +33,14 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
-            raise _marked(f"the tag {event.tag} is not for a study; remove it", event.start_mark)
+            raise _marked(
+                f"the tag {event.tag} is not allowed in a study; remove it", event.start_mark
+            )
         node = super().compose_node(parent, index)
         if node in self._values:  # by an alias
             return node
         if isinstance(event, yaml.AliasEvent):
-            raise _marked("an alias stands within what it stands for", event.start_mark)
+            raise _marked("an alias is inside what it refers to", event.start_mark)
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
         assert node is not None
@@ -63,7 +65,7 @@ class _Loader(yaml.SafeLoader):
                 what = f"the key {shortened(key)} is not text; put it in quotes"
                 raise _marked(what, key_node.start_mark)
             if key in seen:
-                raise _marked(f"the key {shortened(key)} stands twice", key_node.start_mark)
+                raise _marked(f"the key {shortened(key)} appears twice", key_node.start_mark)
             seen.add(key)
         self.flatten_mapping(node)
         node.value = [
@@ -126,7 +128,7 @@ def read_yaml(path: Path) -> Any:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            what = f"is larger than {readable_size(_MOST_BYTES)}, so hardly a study file"
+            what = f"is larger than {readable_size(_MOST_BYTES)}, so it is hardly a study file"
             raise InputError.one(path, what)
         text = content.decode()
     except FileNotFoundError:
@@ -141,7 +143,7 @@ def read_yaml(path: Path) -> Any:
         raise InputError.one(place, f"not YAML: {error.problem}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        what = f"not YAML: has the character {text[error.position]!r}, which no text has"
+        what = f"not YAML: it has the character {text[error.position]!r}, which text cannot have"
         raise InputError.one(f"{path}:{line}", what) from None
     except RecursionError:
         raise InputError.one(path, "not a study: it is nested too deeply") from None

@@ -259,7 +259,7 @@ def _see_that_windows_reach_the_end(encoding: Any, contexts: Sequence[str], toke
     offsets = zip(encoding["offset_mapping"][last], encoding.sequence_ids(last), strict=True)
     reached = max((end for (_, end), sequence in offsets if sequence == 1), default=0)
     if reached < max((end for _, end in whole["offset_mapping"]), default=0):
-        what = f"{version('tokenizers')} gives the first windows of a long context alone"
+        what = f"{version('tokenizers')} only gives the first windows of a long context"
         raise InputError.one("tokenizers", what, "pip install -U tokenizers, on every node")
 
 

@@ -66,7 +66,7 @@ class Translation:
             sources, targets = list(compress(sources, fits)), list(compress(targets, fits))
             if not sources:
                 what = f"every training pair has more than {longest} tokens"
-                raise InputError.one("max_length", what, "make it more")
+                raise InputError.one("max_length", what, "raise it")
         targets_NT = padded(targets, IGNORED)
         counted = targets_NT != IGNORED
         return Encoded(

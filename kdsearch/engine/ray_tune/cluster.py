@@ -28,9 +28,9 @@ from kdsearch.errors import InputError, first_line, last_line
 from kdsearch.study import Resolved, Resources
 
 WRONG_TOKEN = (
-    "asks for a token, and does not take what there is here",
-    "put the cluster's into ~/.ray/auth_token; `ray get-auth-token` prints it on the head. Where "
-    "RAY_AUTH_MODE is set, it must be token",
+    "asks for a token, and rejects the one found here",
+    "put the cluster's token into ~/.ray/auth_token; `ray get-auth-token` prints it on the head. "
+    "Where RAY_AUTH_MODE is set, it must be token",
 )
 """What is wrong, and what to do."""
 _OTHER_RAY = re.compile(r"cluster has Ray version (\S+)")
@@ -164,16 +164,16 @@ def _found(source: str, say: Callable[[str], None]) -> str:
         address = str(canonicalize_bootstrap_address("auto"))
     except ConnectionError as error:
         raise _unreachable(f"{source} auto", first_line(error)) from None
-    say(f"connecting to the one at {address}")
+    say(f"connecting to the Ray at {address}")
     return address
 
 
 def _unreachable(place: str, why: str) -> InputError:
     return InputError.one(
         place,
-        f"no Ray could be reached: {why}",
-        "start one with `ray start --head` and give the HOST:PORT that it prints; for one of this "
-        "launch's own: --address local; a cluster that asks for a token wants RAY_AUTH_MODE=token "
+        f"cannot reach a Ray: {why}",
+        "start one with `ray start --head` and give the HOST:PORT that it prints; for a local "
+        "one: --address local; a cluster that asks for a token needs RAY_AUTH_MODE=token "
         "and the token in ~/.ray/auth_token",
     )
 
@@ -181,8 +181,8 @@ def _unreachable(place: str, why: str) -> InputError:
 def _other(place: str, name: str, there: str, here: str) -> InputError:
     return InputError.one(
         place,
-        f"runs {name} {there}, and this machine {name} {here}",
-        "install the same Ray and the same Python on both, to the last digit",
+        f"runs {name} {there}, but this machine has {name} {here}",
+        "install exactly the same versions of Ray and Python on both",
     )
 
 
@@ -196,7 +196,7 @@ def _shorten_tmpdir(say: Callable[[str], None]) -> None:
     if _too_long("TMPDIR"):
         if not os.access(_TMP, os.W_OK | os.X_OK):
             raise _no_room("TMPDIR")
-        say(f"TMPDIR is too long for Ray's sockets: {_TMP} in its place")
+        say(f"TMPDIR is too long for Ray's sockets: using {_TMP} instead")
         os.environ["TMPDIR"] = _TMP
 
 
@@ -206,7 +206,7 @@ def _too_long(name: str) -> bool:
 
 def _no_room(name: str) -> InputError:
     what = f"is too long for Ray's sockets: {os.environ[name]}"
-    remedy = f"give it a folder whose path has {_LONGEST_TMPDIR} bytes at most"
+    remedy = f"give it a folder whose path has at most {_LONGEST_TMPDIR} bytes"
     return InputError.one(name, what, remedy)
 
 

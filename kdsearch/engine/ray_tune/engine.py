@@ -104,11 +104,11 @@ class RayTuneEngine:
                 raise pool.error
             if queue.complete:
                 return
-            _log.warning("Ray Tune died and is built anew: %s", reason)
+            _log.warning("Ray Tune died and is being restarted: %s", reason)
             deaths = 1 if queue.finished > before else deaths + 1
             if deaths >= _MOST_REBUILDS:
                 _log.error("why it died the last time:", exc_info=cause)
-                raise EngineError(f"Ray Tune dies again and again: {reason}") from cause
+                raise EngineError(f"Ray Tune keeps dying: {reason}") from cause
             time.sleep(_SECONDS_BETWEEN)  # what ended it may pass
 
     def _begun(self, key: str) -> bool:

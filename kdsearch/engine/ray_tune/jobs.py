@@ -281,25 +281,25 @@ class Jobs:
         if code == "404" and "does not exist" in text:
             return JobUnknownError.one(
                 self._place,
-                "does not know this job any more: the cluster was started anew, or it was deleted",
-                "the same command submits the next one",
+                "no longer knows this job: the cluster was restarted, or the job deleted",
+                "run the same command to submit the next one",
             )
         return self._cannot(text)
 
     def _cannot(self, why: str) -> InputError:
         remedy = "the dashboard's logs on the head may say more"
-        return InputError.one(self._place, f"cannot do it: {last_line(why)}", remedy)
+        return InputError.one(self._place, f"failed: {last_line(why)}", remedy)
 
     def _silent(self, error: Exception) -> InputError:
         if isinstance(error, InputError):
             return error
         foreign = isinstance(error, http.client.BadStatusLine)  # its text may be no text at all
-        why = "what answers speaks no HTTP" if foreign else first_line(error)
+        why = "what answers does not speak HTTP" if foreign else first_line(error)
         return InputError.one(
             self._place,
-            f"does not answer as the dashboard of a Ray cluster: {why}",
+            f"does not answer like the dashboard of a Ray cluster: {why}",
             "give the address of the dashboard, which `ray start --head` prints; its port is 8265 "
-            "unless said otherwise",
+            "by default",
         )
 
 
@@ -323,7 +323,7 @@ def _headers() -> dict[str, str]:
     except (ValueError, AttributeError):
         pass
     remedy = """such as {"Authorization": "Bearer …"}"""
-    raise InputError.one(_HEADERS, "holds no JSON object of texts", remedy)
+    raise InputError.one(_HEADERS, "is not a JSON object of strings", remedy)
 
 
 def _knock(address: str) -> None:

@@ -86,7 +86,7 @@ class LeftOut:
         self._stillborn[address] += 1
         if self._stillborn[address] < _MOST_STILLBORN:
             return
-        why = f"worker processes die at their start: {reason}"
+        why = f"worker processes die on start: {reason}"
         if address is None:  # it cannot be said which node to avoid
             raise EngineError(why)
         self._leave_out("NodeManagerAddress", address, f"its {why}")
@@ -105,7 +105,9 @@ class LeftOut:
         for needs in self._needed.values():
             fitting = {node["NodeID"] for node in alive if needs.room(node)}
             if fitting and fitting <= set(self.ids):  # with none, some may be on their way
-                raise EngineError(f"no node is left to train on; the last was left out since {why}")
+                raise EngineError(
+                    f"no node is left to train on; the last was left out because {why}"
+                )
 
     def _enter(self, node: Mapping[str, Any], why: str) -> None:
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

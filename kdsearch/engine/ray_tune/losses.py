@@ -16,9 +16,9 @@ _NODE_LOST = (
 """Whole phrases: a traceback holds the names of folders too."""
 _ADDRESS = re.compile(r"\bip[:=]\s*([0-9a-fA-F.:]+)")
 MESSAGES: dict[Failure, str] = {
-    "worker_lost": "its worker process ended without a word",
+    "worker_lost": "its worker process ended without a message",
     "host_oom": "its node ran low on memory, and Ray ended it",
-    "preempted": "its node went away, or cannot be reached",
+    "preempted": "its node went away or cannot be reached",
 }
 
 

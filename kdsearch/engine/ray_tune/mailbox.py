@@ -42,7 +42,7 @@ class Mailbox:
     def check(self) -> None:
         """Raise `MailboxError` if the actor has died."""
         if ray.wait([self._watch], timeout=0)[0]:
-            raise MailboxError("the process that gives out trainings has died")
+            raise MailboxError("the process that hands out trainings has died")
 
     def close(self) -> None:
         """End the actor."""

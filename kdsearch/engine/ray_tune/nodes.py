@@ -71,7 +71,7 @@ def lacks(facts: Facts, expected: Expected) -> list[str]:
             what = "training code" if name == "training" else name
             found.append(f"has {what} {here} (the driver has {there})")
     if expected.gpu and "torch" in facts.versions and "cuda" not in facts.versions:
-        found.append("has a torch that was built for CPUs only")
+        found.append("has a torch built only for CPUs")
     return found
 
 
@@ -145,7 +145,7 @@ def _trouble(folder: Path, mark: str) -> str:
         while not _is_there(folder / mark):
             if time.monotonic() >= deadline:
                 if _is_there(folder):
-                    return f"sees another folder at {folder}, which does not hold this search"
+                    return f"sees a different folder at {folder}, without this search"
                 return f"does not see {folder}"
             time.sleep(0.5)
     except OSError as error:
@@ -347,7 +347,7 @@ class _Nodes:
             if before:
                 told = {each for each in self._cluster.told if each[0] == name}
                 self._cluster.told.difference_update(told)
-                self._say(f"node {name} lacks nothing any more, and works")
+                self._say(f"node {name} is complete now, and used")
 
     def _write(self) -> None:
         nodes = sorted(self._known.values(), key=lambda node: str(node["name"]))
@@ -384,7 +384,10 @@ def _look_at(
         if key not in alive:
             continue
         if task in waiting:
-            found[key] = None, [f"gave no answer in {_LONGEST_LOOK:.0f} s: its storage may hang"]
+            found[key] = (
+                None,
+                [f"did not answer within {_LONGEST_LOOK:.0f} s: its storage may hang"],
+            )
             continue
         try:
             facts = ray.get(task)
@@ -401,11 +404,11 @@ def _failed(error: RayError) -> str:
     if missing and missing[1] == "kdsearch":
         return "has no kdsearch"
     if missing and missing[1].startswith("kdsearch."):
-        return "has another kdsearch than the driver"
+        return "has a different kdsearch from the driver"
     if missing:
         return f"has no Python package {missing[1]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"could not be looked at: {lines[-1] if lines else first_line(error)}"
+    return f"could not be checked: {lines[-1] if lines else first_line(error)}"
 
 
 def _and(lacking: list[str]) -> str:

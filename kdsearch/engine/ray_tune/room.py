@@ -186,7 +186,7 @@ def _gpus_to_come(needs: Needs, say: Say) -> int:
     if not _autoscaled():
         say(
             "this cluster has no GPU: trainings run on CPUs "
-            "(resources.gpus in the study: 1 waits for one, 0 wants none)"
+            "(resources.gpus in the study: 1 waits for one, 0 uses none)"
         )
         return 0
     say("this cluster has no GPU now: asking its autoscaler for one")
@@ -203,7 +203,7 @@ def _gpus_to_come(needs: Needs, say: Say) -> int:
     raise InputError.one(
         "resources.gpus",
         "this cluster has no GPU now, and its autoscaler does not say whether it can bring one",
-        "say it in the study: gpus: 1 waits for GPUs, gpus: 0 trains on CPUs",
+        "set it in the study: gpus: 1 waits for GPUs, gpus: 0 trains on CPUs",
     )
 
 
@@ -239,11 +239,11 @@ def _refuse(needed: Needed, answers: Mapping[tuple[Role, ...], _Answer], *, late
     for roles, answer in answers.items():
         what, remedy = "", ""
         if answer.feasible is False:
-            what = "no node that this cluster's autoscaler may start has that"
-            remedy = "ask for less, or give the cluster such a kind of node"
+            what = "no node that this cluster's autoscaler can start has that"
+            remedy = "ask for less, or add such a kind of node to the cluster"
         elif answer.feasible is None and late:
             minutes = f"{_JOINING_SECONDS / 60:.0f} minutes"
-            what = f"no node of the cluster has that, and none came in {minutes}"
+            what = f"no node of the cluster has that, and none joined within {minutes}"
             remedy = "ask for less, or give --address of a cluster that has it"
         if what:
             asks = f"{_asks(needed, roles)}; {what}"
@@ -254,7 +254,7 @@ def _refuse(needed: Needed, answers: Mapping[tuple[Role, ...], _Answer], *, late
 
 def _nodes_there() -> str:
     number = len(_alive())
-    return f"{number} node{' is' if number == 1 else 's are'} there, none has it"
+    return f"{number} node{'' if number == 1 else 's'} so far, without that room"
 
 
 def _autoscaled() -> bool:

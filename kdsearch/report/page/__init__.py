@@ -132,20 +132,20 @@ def _figures_of(
         f"The cost of a bad choice (Figure 1){name}",
         "How much the best choice of a test case gains over its worst, over one drawn at "
         "random, and over what a draw gives on average. Only part of the grid is trained, "
-        "so the true cost may be higher. No gain here can be below 0, so that p says nothing.",
+        "so the true cost may be higher. No gain here can be below 0, so p says nothing.",
         found.figure_1,
     )
     yield (
         f"figure-2{number}",
         f"Each parameter (Figure 2){name}",
         "What an alternative gains over the default, as the traversals met them. Below 0 the "
-        "default is better. α stands twice: what validation chose, and the maximum by test.",
+        "default is better. α appears twice: what validation chose, and the maximum by test.",
         found.figure_2,
     )
     yield (
         f"figure-3{number}",
         f"The stable configuration against a case’s own best (Figure 3){name}",
-        "How far each way to choose lags behind the best of the test case: lower is better. "
+        "How far each way of choosing lags behind the best of the test case: lower is better. "
         "The last two rows, which the paper does not have, are what the stable configuration "
         "gains over the other two.",
         (*found.figure_3, found.stable_over_lazy, found.stable_over_random),

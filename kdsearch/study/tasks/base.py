@@ -96,11 +96,11 @@ def items(value: Any, column: str) -> list[Any]:
     """The parts of a list, in any of the forms it may have."""
     found = listed(value)
     if found is None and isinstance(value, str):
-        what = f"its {column} is in brackets, but neither JSON nor a list of Python: "
+        what = f"its {column} is in brackets, but neither JSON nor a Python list: "
         raise BadRowError(what + shortened(value), 'give ["a", "b"], or words with spaces between')
     if not isinstance(found, list | tuple):
         remedy = "give a list, or text with spaces between words"
-        raise BadRowError(f"its {column} is no list", remedy)
+        raise BadRowError(f"its {column} is not a list", remedy)
     return list(found)
 
 
@@ -109,7 +109,7 @@ def check_text(value: Any, column: str) -> None:
     if not isinstance(value, str):
         raise BadRowError(f"its {column} is missing or not text")
     if not encodable(value):
-        raise BadRowError(f"its {column} holds half a character")
+        raise BadRowError(f"its {column} holds half a surrogate pair")
 
 
 def encodable(text: str) -> bool:

@@ -30,13 +30,13 @@ def _ner(columns: Columns) -> Parser:
         if not columns.written:
             if not follows(names, columns.scheme):
                 what = f"its tags are not in {columns.scheme}: {shortened(names)}"
-                raise BadRowError(what, "write them as its given teacher has them")
+                raise BadRowError(what, "write them as in its given teacher")
             return found
         converted = to_iob2(names)
         missing = next((tag for tag in converted if tag not in columns.labels), None)
         if missing is not None:
             there = ", ".join(map(short_label, columns.labels[:50]))
-            raise BadRowError(f"its tags make {missing} in IOB2", f"there are: {there}")
+            raise BadRowError(f"its tags make {missing} in IOB2", f"available: {there}")
         return [columns.labels.index(tag) for tag in converted]
 
     def parse(texts: list[Any], tags: Any) -> Row:

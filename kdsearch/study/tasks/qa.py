@@ -40,7 +40,7 @@ def _qa(columns: Columns) -> Parser:
             given = [(text, start) for text, start in given if not is_empty(text)]
         row["answers"] = [_answer(context, text, start) for text, start in given]
         if not row["answers"] and not columns.unanswerable:
-            remedy = "leave the row out, or let the data set say unanswerable: true"
+            remedy = "leave the row out, or set unanswerable: true"
             raise NoAnswerError("its context has no answer", remedy)
         return row
 
@@ -100,7 +100,7 @@ def _nowhere(context: str, text: str) -> str:
         if unicodedata.normalize(form, text) in unicodedata.normalize(form, context):
             written = next((f for f in ("NFC", "NFD") if unicodedata.is_normalized(f, context)), "")
             other = f" ({written})" if written else ""
-            return f"the context has it in another Unicode form{other}: write both in one"
+            return f"the context has it in another Unicode form{other}: write both in the same one"
     return "it is nowhere in the context"
 
 
