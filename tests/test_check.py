@@ -344,18 +344,18 @@ def test_languages_that_a_tokenizer_knows_are_accepted(
 
 
 def test_an_unknown_language_is_named_with_what_is_like_it(tmp_path: Path) -> None:
-    what = r"has no language de of data; did you mean .*de_DE"
+    what = r"has no language de, which data names; did you mean .*de_DE"
     with pytest.raises(InputError, match=what):
         languages_study(tmp_path, multilingual("mbart", tmp_path), ["de", "en_XX"])
 
 
 def test_a_word_is_no_language(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no language ▁dog of data"):
+    with pytest.raises(InputError, match="has no language ▁dog, which data names"):
         languages_study(tmp_path, multilingual("mbart", tmp_path), ["▁dog", "en_XX"])
 
 
 def test_the_token_of_a_language_is_not_its_code(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no language __de__ of data; did you mean .*de"):
+    with pytest.raises(InputError, match=r"has no language __de__, which data names; did you mean .*de"):
         languages_study(tmp_path, multilingual("m2m_100", tmp_path), ["__de__", "en"])
 
 

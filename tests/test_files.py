@@ -288,7 +288,7 @@ def test_one_row_of_json_is_a_row(tmp_path: Path) -> None:
         ("x.json", '[{"de": "a",}]', "x.json:1: not JSON"),
         ("x.json", "[" * 100_000, "not JSON"),
         ("x.json", "3", "is not an array of JSON objects"),
-        ("x.jsonl", json.dumps(PAIRS[0], indent=1), ":1: not one JSON object per line"),
+        ("x.jsonl", json.dumps(PAIRS[0], indent=1), ":1: not JSON line by line"),
         ("x.jsonl", json.dumps(PAIRS[0], indent=1), "jq -c . x.jsonl > lines.jsonl"),
         ("x.jsonl", json.dumps(PAIRS, indent=1), "jq -c '.[]' x.jsonl > lines.jsonl"),
         (

@@ -173,7 +173,7 @@ def test_sgd_holds_the_momentum_beside_weights_and_gradients_and_less_without(
         ({"optimizer": "sgd"}, "12 GB"),
         ({"optimizer": "sgd", "sgd": {"momentum": 0}}, "8 GB"),
     ):
-        with pytest.raises(InputError, match=f"student one takes {least} of a GPU"):
+        with pytest.raises(InputError, match=f"student one takes at least {least} of a GPU"):
             tight(with_models(tmp_path, **training), "s", TAKEN, sizes(24, 30))
 
 

@@ -1059,7 +1059,7 @@ def test_a_password_is_taken_from_the_environment_or_a_file_and_shown_nowhere(
     ("url", "says"),
     [
         ("postgresql+psycopg://me:p@ss/word@host/x", "has one @ too many"),
-        ("postgresql+psycopg://me:p@ss:1/word@host/x", "has a"),
+        ("postgresql+psycopg://me:p@ss:1/word@host/x", "has one @"),
     ],
 )
 def test_of_a_password_that_was_not_written_for_a_url_nothing_is_shown(

@@ -215,7 +215,8 @@ def test_training_rows_without_a_label_are_counted_where_a_teacher_learns_from_l
     assert found.facts is not None
     assert found.facts.splits["train"].unlabelled == 3
     assert found.said == [
-        "3 of 9 training rows have no label; a teacher is fine-tuned and erm learns on the other 6"
+        "3 of 9 training rows have no label; a teacher is fine-tuned and erm learns only on the "
+        "other 6"
     ]
 
 

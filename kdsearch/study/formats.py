@@ -54,7 +54,7 @@ def _objects(path: Path, lines: Iterator[str]) -> Iterator[Row]:
             row = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             if line.strip() in ("{", "["):
-                what = "not one JSON object per line, but JSON over several lines"
+                what = "not JSON line by line: an object spans several lines"
                 wanted = "." if "{" in line else "'.[]'"
                 remedy = f"jq -c {wanted} {path.name} > lines.jsonl"
                 raise InputError.one(place, what, remedy) from None
