@@ -230,7 +230,7 @@ def random_world(seed: int) -> tuple[Resolved, World]:
     return resolved, world
 
 
-@settings(max_examples=portion(2000, 100))
+@settings(max_examples=portion(2000, 40))
 @given(seed=seeds, slots=st.integers(1, 8))
 def test_a_search_in_any_order_decides_as_the_naive_one(seed: int, slots: int) -> None:
     resolved, world = random_world(seed)
@@ -264,7 +264,7 @@ class Follower:
     def tick(self) -> None: ...
 
 
-@settings(max_examples=portion(50, 20))
+@settings(max_examples=portion(50, 10))
 @given(seed=seeds, slots=st.integers(1, 8))
 def test_no_training_runs_twice_but_to_try_again(seed: int, slots: int) -> None:
     resolved, world = random_world(seed)
@@ -281,7 +281,7 @@ def test_no_training_runs_twice_but_to_try_again(seed: int, slots: int) -> None:
         assert times == (1 if results[key] else resolved.study.tries)
 
 
-@settings(max_examples=portion(25, 8))
+@settings(max_examples=portion(25, 6))
 @given(seed=seeds, chance=st.randoms(use_true_random=False))
 def test_the_incremental_agenda_equals_one_built_from_scratch(
     seed: int, chance: random.Random
@@ -306,7 +306,7 @@ class Stopped(BaseException):
     """The driver's process ends here."""
 
 
-@settings(max_examples=portion(50, 20))
+@settings(max_examples=portion(50, 10))
 @given(seed=seeds, stops=st.lists(st.integers(1, 40), max_size=4), slots=st.integers(1, 8))
 def test_where_a_search_was_stopped_and_resumed_changes_nothing(
     seed: int, stops: list[int], slots: int

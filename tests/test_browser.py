@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from fakes import World, a_study, memory_ledger, resolved_of, search_through
+from test_measures_report import measured, study
+from test_smoothing import SEEDS, files_of, finished, unmeasured
 
 from kdsearch.analysis import analyse
 from kdsearch.report.page import page as page_of
+from kdsearch.report.write import report_files
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -48,12 +52,11 @@ def browser() -> Iterator[sync_api.Browser]:
         found.close()
 
 
-@pytest.fixture(params=["desktop, light", "phone, dark"])
-def page(
-    request: pytest.FixtureRequest, browser: sync_api.Browser, report: Path
+@contextmanager
+def opened(
+    browser: sync_api.Browser, page: Path, *, phone: bool = False
 ) -> Iterator[sync_api.Page]:
-    """The page, open; at the end nothing was complained of, and nothing was asked of a network."""
-    phone = request.param == "phone, dark"
+    """A page, open; at the end nothing was complained of, and nothing was asked of a network."""
     size = sync_api.ViewportSize(width=390 if phone else 1280, height=844)
     context = browser.new_context(viewport=size, color_scheme="dark" if phone else "light")
     found = context.new_page()
@@ -62,11 +65,26 @@ def page(
     found.on("console", lambda message: said.append(message.text))
     found.on("pageerror", lambda error: said.append(str(error)))
     found.on("request", lambda each: asked.append(each.url))
-    found.goto(report.as_uri())
+    found.goto(page.as_uri())
     yield found
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     context.close()
+
+
+@pytest.fixture
+def page(browser: sync_api.Browser, report: Path) -> Iterator[sync_api.Page]:
+    with opened(browser, report) as found:
+        yield found
+
+
+@pytest.fixture(params=["desktop, light", "phone, dark"])
+def shown(
+    request: pytest.FixtureRequest, browser: sync_api.Browser, report: Path
+) -> Iterator[sync_api.Page]:
+    """The page where it may look different."""
+    with opened(browser, report, phone=request.param == "phone, dark") as found:
+        yield found
 
 
 def column(page: sync_api.Page, number: int) -> list[str]:
@@ -119,20 +137,20 @@ def test_a_link_to_a_case_opens_it(page: sync_api.Page) -> None:
     assert "pears/big/small" in page.locator("details[open] summary").inner_text()
 
 
-def test_nothing_is_wider_than_the_screen(page: sync_api.Page) -> None:
-    page.locator("#case-1 summary").click()
-    page.locator("#case-1 [data-drawn]").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_nothing_is_wider_than_the_screen(shown: sync_api.Page) -> None:
+    shown.locator("#case-1 summary").click()
+    shown.locator("#case-1 [data-drawn]").first.wait_for()
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_text_follows_the_colour_scheme(page: sync_api.Page) -> None:
+def test_text_follows_the_colour_scheme(shown: sync_api.Page) -> None:
     luminance = """() => {
       const rgb = (name) => getComputedStyle(document.body)[name].match(/[0-9]+/g).map(Number);
       const sum = (values) => values.slice(0, 3).reduce((a, b) => a + b);
       return [sum(rgb('color')), sum(rgb('backgroundColor'))];
     }"""
-    text, back = page.evaluate(luminance)
-    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    text, back = shown.evaluate(luminance)
+    dark = shown.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     assert (text > back) == dark
     assert abs(text - back) > 450
 
@@ -144,14 +162,14 @@ def test_printing_shows_every_case(page: sync_api.Page) -> None:
     assert page.locator("#controls").is_hidden()
 
 
-def test_charts_are_printed_in_black_and_fit_the_paper(page: sync_api.Page) -> None:
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    chart = page.locator(".decile .main-svg").first
+def test_charts_are_printed_in_black_and_fit_the_paper(shown: sync_api.Page) -> None:
+    shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+    chart = shown.locator(".decile .main-svg").first
     assert chart.evaluate("svg => svg.getBoundingClientRect().width") == 680
-    text = page.locator(".decile .xtick text").first
+    text = shown.locator(".decile .xtick text").first
     assert text.evaluate("text => getComputedStyle(text).fill") == "rgb(0, 0, 0)"
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    shown.evaluate("dispatchEvent(new Event('afterprint'))")
+    dark = shown.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     assert (text.evaluate("text => getComputedStyle(text).fill") != "rgb(0, 0, 0)") or not dark
 
 
@@ -161,3 +179,58 @@ def test_the_header_of_a_column_stands_as_its_cells_do(page: sync_api.Page) -> N
     for table in page.locator("table:has(tbody tr)").all():
         for head, cell in table.evaluate(aligned):
             assert head == cell
+
+
+def written(folder: Path, files: dict[str, str]) -> Path:
+    path = folder / "report.html"
+    path.write_text(files["report/report.html"])
+    return path
+
+
+def test_the_measures_of_a_case_are_drawn_when_it_is_opened(
+    browser: sync_api.Browser, tmp_path: Path
+) -> None:
+    with opened(browser, written(tmp_path, report_files(*study(measured)))) as page:
+        case = page.locator("details[data-case]").first
+        if not case.get_attribute("open"):
+            case.evaluate("each => { each.open = true; }")
+        case.locator("[data-chart=entropy] svg .point").first.wait_for()
+        assert case.locator("[data-chart=entropy] .scatterlayer .trace").count() == 6
+        # Two epochs of each of three runs; of agreement those of the taught student alone.
+        counts = [
+            each.locator(".point").count() for each in case.locator("[data-chart=measure]").all()
+        ]
+        assert sorted(counts) == [2, 6, 6]
+
+
+def test_the_curves_of_label_smoothing_are_drawn_at_once(
+    browser: sync_api.Browser, tmp_path: Path
+) -> None:
+    with opened(browser, written(tmp_path, files_of(finished()))) as page:
+        small, big = page.locator("[data-smoothing]").all()
+        # Of each method the curve of training, and that of its epochs on validation.
+        assert small.locator(".scatterlayer .trace").count() == 2 * 4
+        assert big.locator(".scatterlayer .trace").count() == 2 * 3
+        title, legend = (small.locator(each).bounding_box() for each in (".xtitle", ".legend"))
+        assert title is not None
+        assert legend is not None
+        assert small.locator(".xtitle").text_content() == "epoch"
+        assert title["y"] + title["height"] <= legend["y"]
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_the_verdicts_on_label_smoothing_are_seen_without_scrolling(
+    browser: sync_api.Browser, tmp_path: Path, phone: bool
+) -> None:
+    files = files_of(finished(became=unmeasured("ls", SEEDS)))
+    with opened(browser, written(tmp_path, files), phone=phone) as page:
+        rows = page.locator("#smoothing table.wraps tr")
+        headers = rows.first.locator("th").all_text_contents()
+        assert headers[:4] == ["claim", "as chosen", "at equal rate and epochs", "paper"]
+        texts = rows.locator("td:nth-child(-n+4)").all_text_contents()
+        assert {"holds", "does not hold", "not measured"} <= {*texts}
+        seen = page.locator("#smoothing .wide").first.bounding_box()
+        paper = rows.first.locator("th:nth-child(4)").bounding_box()
+        assert seen is not None
+        assert paper is not None
+        assert paper["x"] + paper["width"] <= seen["x"] + seen["width"]

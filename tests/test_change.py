@@ -302,7 +302,7 @@ def test_the_free_disk_need_hold_only_what_is_still_to_be_written(
 # -- what a study asks for ------------------------------------------------------------------------
 
 
-@settings(max_examples=portion(60, 20))
+@settings(max_examples=portion(60, 10))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_whatever_a_study_will_ask_for_is_never_called_unneeded(seed: int) -> None:
     draw = random.Random(seed)

@@ -355,7 +355,9 @@ def test_a_word_is_no_language(tmp_path: Path) -> None:
 
 
 def test_the_token_of_a_language_is_not_its_code(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no language __de__, which data names; did you mean .*de"):
+    with pytest.raises(
+        InputError, match=r"has no language __de__, which data names; did you mean .*de"
+    ):
         languages_study(tmp_path, multilingual("m2m_100", tmp_path), ["__de__", "en"])
 
 

@@ -147,12 +147,20 @@ def test_a_folder_of_other_files_is_refused(here: Path) -> None:
 # -- what models make of rows ----------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study, beside which a folder has what was found."""
+    study = study_file(tmp_path_factory.mktemp("looked at"))
+    kdsearch("check", study, "--folder", study.parent / "run")
+    return study
+
+
 @pytest.fixture
-def kept(here: Path) -> tuple[Path, Path]:
+def kept(looked_at: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A study and a folder with a kept result that has readings and a teacher's sample."""
-    study, long = study_file(here), "a-model-with-a-name-of-more-than-thirty-letters"
-    kdsearch("check", study, "--folder", "run")
-    ledger = Ledger(here / "run")
+    long = "a-model-with-a-name-of-more-than-thirty-letters"
+    shutil.copytree(looked_at.parent / "run", tmp_path / "run")
+    ledger = Ledger(tmp_path / "run")
     found = ledger.preflight()
     assert found is not None
     reading = Reading(
@@ -165,7 +173,7 @@ def kept(here: Path) -> tuple[Path, Path]:
     doubt = Doubt(place="models.big", what="says \x1b[31mnothing")
     changed = {"readings": (reading, entities), "samples": (sample,), "doubts": (doubt,)}
     ledger.write_preflight(Preflight.model_validate(found.model_copy(update=changed).model_dump()))
-    return study, here / "run"
+    return looked_at, ledger.folder
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -530,7 +530,7 @@ def test_bad_data_is_refused_with_its_place(here: Path, train: Any, words: list[
     absent = dict.fromkeys(("train", "validation", "test"), "absent.csv")
     data = {"files": absent, "text": "t", "label": "l", "labels": ["no", "yes"]}
     study = written(here / "tiny.yaml", tiny(datasets={"mine": data}))
-    result = ended(started("launch", study, "--in-process", "--data-dir", "data"))
+    result = kdsearch("launch", study, "--in-process", "--data-dir", "data")
     refused(result, str(Path("data/mine")), *words)
 
 
@@ -786,6 +786,19 @@ def test_a_folder_without_a_study_is_refused(here: Path, command: str) -> None:
 
 # -- terminals ------------------------------------------------------------------------------------
 
+ONE_AFTER_ANOTHER = """
+import json, sys
+from kdsearch.cli import main
+for command in json.load(sys.stdin):
+    sys.argv = ["kdsearch", *command]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, command
+    print(end="\\0", flush=True)
+"""
+"""Commands in one process, since each would import torch anew; a NUL ends what each shows."""
+
 
 @pytest.mark.parametrize(
     ("name", "encoding"),
@@ -800,23 +813,32 @@ def test_a_folder_without_a_study_is_refused(here: Path, command: str) -> None:
 def test_a_terminal_without_greek_changes_nothing_but_how_greek_is_shown(
     here: Path, name: str, encoding: dict[str, str]
 ) -> None:
-    def shown(*arguments: str) -> str:
-        command = [sys.executable, "-m", "kdsearch", *arguments]
-        found = subprocess.run(command, capture_output=True, env=os.environ | encoding)
-        assert b"Traceback" not in found.stderr
-        assert found.returncode == 0, found
-        return found.stdout.decode("latin-1")
-
     datasets = {name: {"grammar": {"train": 48, "validation": 24, "test": 24}}}
     study = yaml.safe_dump(tiny(datasets=datasets), allow_unicode=True)
     (here / "s.yaml").write_text(study, encoding="utf-8")
+    commands = [
+        ["launch", "s.yaml", "--in-process"],
+        ["explain", "runs/s"],
+        ["status", "runs/s"],
+        ["report", "runs/s"],
+        ["report", "runs/s", "--json"],
+        ["export", "runs/s", f"{name}/big/small", "--to", "student"],
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_ANOTHER],
+        input=json.dumps(commands).encode(),
+        capture_output=True,
+        env=os.environ | encoding,
+    )
+    assert b"Traceback" not in result.stderr
+    assert result.returncode == 0, result
+    shown = result.stdout.decode("latin-1").split("\0")
     escaped = name.encode("ascii", "backslashreplace").decode()
-    assert "search ended" in shown("launch", "s.yaml", "--in-process")
-    assert "\\u03c4" in shown("explain", "runs/s")
-    assert f"{escaped}/big/small" in shown("status", "runs/s")
-    assert "report: " in shown("report", "runs/s")
-    assert json.loads(shown("report", "runs/s", "--json"))["cases"][0]["case"]["dataset"] == name
-    shown("export", "runs/s", f"{name}/big/small", "--to", "student")
+    assert "search ended" in shown[0]
+    assert "\\u03c4" in shown[1]
+    assert f"{escaped}/big/small" in shown[2]
+    assert "report: " in shown[3]
+    assert json.loads(shown[4])["cases"][0]["case"]["dataset"] == name
     assert "τ" in (here / "student" / "README.md").read_text(encoding="utf-8")
 
 

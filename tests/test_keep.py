@@ -65,7 +65,7 @@ def winners(agenda: Agenda) -> set[str]:
     return found
 
 
-@settings(max_examples=portion(150, 30))
+@settings(max_examples=portion(150, 15))
 @given(seed=st.integers(0, 2**32 - 1), slots=st.integers(1, 8))
 def test_a_winner_is_never_removed_and_little_else_is_left(seed: int, slots: int) -> None:
     draw = random.Random(seed)

@@ -34,10 +34,10 @@ from kdsearch.ledger import Disk, Ledger, discard, driver_lock, files_in, is_hal
 from kdsearch.report import write_report
 from kdsearch.study import Study, parse_study
 
-EACH_STEP = portion(10_000, 200)
+EACH_STEP = portion(10_000, 120)
 MOST_TRAININGS = portion(40, 20)
 
-AT_RANDOM = portion(1_000, 60)
+AT_RANDOM = portion(1_000, 40)
 CRASHES = 30
 MOST_AT_RANDOM = portion(120, 60)
 

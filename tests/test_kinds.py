@@ -676,6 +676,7 @@ KINDS = """
 import sys
 from pathlib import Path
 import ray
+from fakes import SMALL_GRID
 from ray.cluster_utils import Cluster as Nodes
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import Worker
@@ -688,13 +689,14 @@ nodes.add_node(num_cpus=4, num_gpus=1)
 east = nodes.add_node(num_cpus=4, num_gpus=1, labels={"zone": "east"})
 ledger = Ledger(folder)
 ledger.prepare()
-ledger.write_resolved(resolved_of(a_study(erm=True, students={"one": {"model": "small"}})))
+ledger.write_resolved(resolved_of(a_study(search=SMALL_GRID, erm=True)))
 zone = {"zone": ("east",)}
 needed = {role: Needs(resources=needs.resources, labels=zone) for role, needs in NEEDED.items()}
 cluster = Cluster(dashboard=None, token=None, needed=needed, slots=4)
 agenda = Agenda(ledger.resolved())
 worker = Worker(folder=folder, run_training=PlacedTraining(), limit=NotedLimit(folder))
-RayTuneEngine(worker=worker, cluster=cluster).run(Dispatcher(agenda, ledger))
+engine = RayTuneEngine(worker=worker, cluster=cluster, max_slots=2)
+engine.run(Dispatcher(agenda, ledger))
 assert agenda.complete and all(agenda.results.values())
 print(east.node_id)
 """
@@ -713,15 +715,14 @@ def test_each_role_runs_on_its_part_of_a_gpu_of_a_node_with_the_label(tmp_path: 
     assert Ledger(tmp_path).attempts() == {}
 
 
-def test_a_launch_says_what_each_kind_takes(tmp_path: Path) -> None:
-    whole = os.cpu_count() or 1
-    resources = f"resources: {{cpus: {whole}, gpus: 0, students: {{cpus: {whole / 2}}}}}\n"
-    process = launch(tmp_path, study=SHORT + resources)
+def test_a_launch_says_what_each_kind_takes(tmp_path: Path, address: str) -> None:
+    resources = "resources: {cpus: 1, gpus: 0, students: {cpus: 0.5}}\n"
+    process = launch(tmp_path, "--address", address, study=SHORT + resources)
     teachers, students = lines_until(process, "of students at once")[-2:]
     process.terminate()
     process.communicate(timeout=60)
-    assert teachers == f"1 training of teachers and outputs at once, each on {whole} CPU\n"
-    assert students == f"2 trainings of students at once, each on {whole / 2:g} CPU\n"
+    assert teachers == "1 training of teachers and outputs at once, each on 1 CPU\n"
+    assert students == "2 trainings of students at once, each on 0.5 CPU\n"
 
 
 @pytest.mark.slow

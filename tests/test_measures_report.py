@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -208,30 +206,3 @@ def test_the_page_has_the_entropy_along_training_in_epochs(files: dict[str, str]
         assert places == pytest.approx([places[0] * n for n in (1, 3, 4.5)])
         assert [entropy for _, entropy in run["curve"]] == [1.5, None, 0.5]
         assert [row[0] for row in run["epochs"]] == [1, 2]
-
-
-def test_the_charts_are_drawn_when_a_case_is_opened(files: dict[str, str], tmp_path: Path) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    path = tmp_path / "report.html"
-    path.write_text(files["report/report.html"])
-    with api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        page = playwright.chromium.launch(executable_path=chromium, args=flags).new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(path.as_uri())
-        case = page.locator("details[data-case]").first
-        if not case.get_attribute("open"):
-            case.evaluate("each => { each.open = true; }")
-        case.locator("[data-chart=entropy] svg .point").first.wait_for()
-        assert case.locator("[data-chart=entropy] .scatterlayer .trace").count() == 6
-        # Two epochs of each of three runs; of agreement those of the taught student alone.
-        counts = [
-            each.locator(".point").count() for each in case.locator("[data-chart=measure]").all()
-        ]
-        assert sorted(counts) == [2, 6, 6]
-        assert said == []

@@ -389,7 +389,8 @@ def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -
 
 def test_launch_keeps_a_mirror_in_step(tmp_path: Path, sqlite: str) -> None:
     study = tmp_path / "tiny.yaml"
-    study.write_text(json.dumps(tiny_study()))
+    search = {**tiny_study()["search"], "distance": ["mse"], "teacher": ["t_hs"]}
+    study.write_text(json.dumps(tiny_study(search=search)))
     folder = tmp_path / "run"
     found = kdsearch("launch", study, "--in-process", "--folder", folder, "--optuna", sqlite)
     assert found.code == 0, found

@@ -297,68 +297,93 @@ def test_a_tmpdir_too_long_for_sockets_is_gone_around(long: Path) -> None:
     ]
 
 
-def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(tmp_path: Path) -> None:
-    first = launch(tmp_path, study=SHORT + ONE_SLOT)
-    wait_for_outcomes(tmp_path, 4, first)
+@dataclass(frozen=True)
+class Killed:
+    """A search that was killed on a Ray of its own, and went on to its end on one at an address."""
+
+    folder: Path
+    kept: dict[str, bytes]
+    output: str
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, address: str) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    first = launch(folder, study=SHORT + ONE_SLOT)
+    wait_for_outcomes(folder, 4, first)
     first.kill()
     first.communicate(timeout=60)
-    kept = contents(tmp_path)
-    second = launch(tmp_path, study=SHORT + ONE_SLOT)
+    kept = contents(folder)
+    second = launch(folder, "--address", address, study=SHORT)
     output, _ = second.communicate(timeout=400)
     assert second.returncode == 0, output
-    found = re.search(r"resuming: (\d+) trainings already done", output)
+    return Killed(folder, kept, output)
+
+
+def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(killed: Killed) -> None:
+    found = re.search(r"resuming: (\d+) trainings already done", killed.output)
     assert found is not None
-    assert int(found[1]) >= len(kept)  # a worker may have outlived its driver by a moment
-    assert kept.items() <= contents(tmp_path).items()
-    agenda = Agenda(Ledger(tmp_path / "run").resolved(), Ledger(tmp_path / "run").results())
-    assert agenda.complete
-    assert not Ledger(tmp_path / "run").attempts()
+    assert int(found[1]) >= len(killed.kept)  # a worker may have outlived its driver by a moment
+    assert killed.kept.items() <= contents(killed.folder).items()
+    ledger = Ledger(killed.folder / "run")
+    assert Agenda(ledger.resolved(), ledger.results()).complete
+    assert not ledger.attempts()
 
 
-def test_a_search_uses_the_ray_at_the_address_it_is_given(tmp_path: Path, address: str) -> None:
-    process = launch(tmp_path, "--address", address, study=SHORT)
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    assert "1 training at once" in output
-    assert "The study is complete" in output
-    assert "Trial" not in output  # Tune tells nobody of its own affairs
+def test_a_search_uses_the_ray_at_the_address_it_is_given(killed: Killed) -> None:
+    assert "1 training at once" in killed.output
+    assert "The study is complete" in killed.output
+    assert "Trial" not in killed.output  # Tune tells nobody of its own affairs
 
 
-def launch_with_token(folder: Path, address: str, token: str, **more: str) -> subprocess.Popen[str]:
-    """A launch of someone who has that token in their home, and the address in RAY_ADDRESS."""
+def home_with_token(folder: Path, token: str) -> dict[str, str]:
+    """The environment of someone who has that token in their home."""
     (folder / ".ray").mkdir()
     (folder / ".ray" / "auth_token").write_text(token)
-    (folder / "tiny.yaml").write_text(TINY)
-    command = [sys.executable, "-m", "kdsearch", "launch", "tiny.yaml"]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | {"RAY_ADDRESS": address, "HOME": str(folder), **more},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return os.environ | {"HOME": str(folder)}
 
 
 def test_without_an_address_ray_address_decides_and_a_token_that_lies_ready_is_used(
     tmp_path: Path, address: str
 ) -> None:
-    process = launch_with_token(tmp_path, address, TOKEN["RAY_AUTH_TOKEN"])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdsearch", "launch", "tiny.yaml"],
+        cwd=tmp_path,
+        env=home_with_token(tmp_path, TOKEN["RAY_AUTH_TOKEN"]) | {"RAY_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     lines = lines_until(process, f"Ray: the cluster at {address} (RAY_ADDRESS);")
     assert "InvalidAuthToken" not in "".join(lines)
     process.terminate()
     process.communicate(timeout=20)
 
 
+CONNECT = """
+import sys
+from kdsearch.engine.ray_tune import connect
+from kdsearch.errors import InputError
+from kdsearch.study import Resources
+try:
+    with connect(sys.argv[1], resources=Resources(gpus=0), threads=1, source="RAY_ADDRESS"):
+        pass
+except InputError as error:
+    print(error)
+"""
+
+
 @pytest.mark.parametrize(("token", "more"), [("f" * 64, {}), ("", {"RAY_AUTH_MODE": "token"})])
 def test_a_token_that_a_cluster_does_not_take_is_said_in_words(
     tmp_path: Path, address: str, token: str, more: dict[str, str]
 ) -> None:
-    process = launch_with_token(tmp_path, address, token, **more)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, output
-    assert f"RAY_ADDRESS {address}: asks for a token, and rejects" in output
-    assert "InvalidAuthToken" not in output
+    environment = home_with_token(tmp_path, token) | more
+    command = [sys.executable, "-c", CONNECT, address]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    words = f"RAY_ADDRESS {address}: asks for a token, and rejects"
+    assert found.stdout.startswith(words), found
+    assert "InvalidAuthToken" not in found.stdout + found.stderr
 
 
 def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
@@ -446,7 +471,8 @@ def test_a_ray_that_says_it_is_of_another_version_or_on_another_python_is_refuse
 def test_a_ray_that_takes_connections_and_never_answers_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RAY_py_gcs_connect_timeout_s", "2")
+    for name in ("RAY_py_gcs_connect_timeout_s", "RAY_gcs_rpc_server_connect_timeout_s"):
+        monkeypatch.setenv(name, "1")
     with listening() as url:
         address = url.removeprefix("http://")
         connection = connect(address, resources=Resources(cpus=1, gpus=0), threads=1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -617,54 +616,6 @@ def test_the_page_has_a_curve_of_each_method_of_a_student(files: dict[str, str])
     page = files["report/report.html"]
     assert len(re.findall(r'data-smoothing="\d"', page)) == 2
     assert len(Elements(page).ids) == len(set(Elements(page).ids))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("Chromium is not installed")
-    with api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu"]
-        yield playwright.chromium.launch(executable_path=path, args=flags)
-
-
-def test_the_curves_are_drawn_at_once(files: dict[str, str], tmp_path: Path, chromium: Any) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(files["report/report.html"])
-    page = chromium.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(path.as_uri())
-    small, big = page.locator("[data-smoothing]").all()
-    # Of each method the curve of training, and that of its epochs on validation.
-    assert small.locator(".scatterlayer .trace").count() == 2 * 4
-    assert big.locator(".scatterlayer .trace").count() == 2 * 3
-    title, legend = (small.locator(each).bounding_box() for each in (".xtitle", ".legend"))
-    assert small.locator(".xtitle").text_content() == "epoch"
-    assert title["y"] + title["height"] <= legend["y"]
-    assert said == []
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_verdicts_are_seen_without_scrolling_a_table(
-    width: int, tmp_path: Path, chromium: Any
-) -> None:
-    path = tmp_path / "report.html"
-    agenda = finished(became=unmeasured("ls", SEEDS))
-    path.write_text(files_of(agenda)["report/report.html"])
-    page = chromium.new_page(viewport={"width": width, "height": 900})
-    page.goto(path.as_uri())
-    rows = page.locator("#smoothing table.wraps tr")
-    headers = rows.first.locator("th").all_text_contents()
-    assert headers[:4] == ["claim", "as chosen", "at equal rate and epochs", "paper"]
-    texts = rows.locator("td:nth-child(-n+4)").all_text_contents()
-    assert {"holds", "does not hold", "not measured"} <= {*texts}
-    seen = page.locator("#smoothing .wide").first.bounding_box()
-    paper = rows.first.locator("th:nth-child(4)").bounding_box()
-    assert paper["x"] + paper["width"] <= seen["x"] + seen["width"]
 
 
 def test_a_study_that_is_none_of_this_has_the_report_that_it_had() -> None:

@@ -140,11 +140,11 @@ def test_two_signals_at_once_stop_a_launch_once_and_without_a_traceback(tmp_path
 
 
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path, address: str) -> None:
-    process = launch(tmp_path, "--address", address, "--deadline", "60s", study=LONG)
+    process = launch(tmp_path, "--address", address, "--deadline", "40s", study=LONG)
     until(lambda: driver_of(tmp_path / "run") is not None)  # the imports come before it counts
     started = time.monotonic()
     process.wait(timeout=120)
-    assert time.monotonic() - started < 75
+    assert time.monotonic() - started < 55
     output, _ = process.communicate(timeout=10)
     assert process.returncode in (1, 130), output
     ledger = Ledger(tmp_path / "run")

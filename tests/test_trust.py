@@ -173,6 +173,23 @@ def test_code_that_lies_in_a_folders_checkpoints_does_not_run(tmp_path: Path) ->
     assert not marker.exists()
 
 
+CHECKS = """
+import json, sys
+from pathlib import Path
+from kdsearch.cli import main
+path, each = json.load(sys.stdin)
+codes = []
+for content in each:
+    Path(path).write_text(content)
+    try:
+        main()
+    except SystemExit as ended:
+        codes.append(ended.code)
+print(*codes, sep="\\n")
+"""
+"""A command on one content of a file after another, in a process with a cache of its own."""
+
+
 def test_code_of_a_model_of_the_hub_is_that_of_the_revision_that_is_meant(tmp_path: Path) -> None:
     marker, cache = tmp_path / "ran theirs", tmp_path / "hub" / "models--good--model"
     meant, other = "a" * 40, "b" * 40
@@ -186,22 +203,27 @@ def test_code_of_a_model_of_the_hub_is_that_of_the_revision_that_is_meant(tmp_pa
     file.write_text(yaml.safe_dump(study_of(source)))
     sent = json.loads(path.read_text())
     sent["study"]["models"]["big"] |= {"path": None, **source}
-    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "kdsearch", "check", str(file), "--folder", ledger.folder]
-
-    def check(**found: object) -> subprocess.CompletedProcess[str]:
-        sent["models"]["big"] |= {"digest": digest_model(theirs, code=True), **found}
-        path.write_text(json.dumps(sent))
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
-
     around = f"{tmp_path}/hub/../hub/models--good--model/snapshots/{other}"
-    for found in ({"path": str(theirs)}, {"path": around}, {"path": None, "revision": other}):
-        result = check(**found)
-        assert result.returncode == 2, result
-        assert "its code would come from" in result.stderr
-    digest = digest_model(mine, code=True)
-    result = check(path=str(theirs), revision=meant, digest=digest)
+    digest = digest_model(theirs, code=True)
+    each: list[str] = []
+    for found in (
+        {"path": str(theirs)},
+        {"path": around},
+        {"path": None, "revision": other},
+        {"path": str(theirs), "revision": meant, "digest": digest_model(mine, code=True)},
+    ):
+        sent["models"]["big"] |= {"digest": digest, **found}
+        each.append(json.dumps(sent))
+    result = subprocess.run(
+        [sys.executable, "-c", CHECKS, "check", str(file), "--folder", ledger.folder],
+        input=json.dumps([str(path), each]),
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result
+    assert result.stdout.splitlines()[-4:] == ["2", "2", "2", "0"]
+    assert result.stderr.count("its code would come from") == 3
     assert not marker.exists()
 
 

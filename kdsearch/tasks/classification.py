@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
@@ -81,6 +80,9 @@ class Classification:
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """F1 (binary of the second of two labels, else macro over all of them) or accuracy."""
+        # It takes a second to import, which only what trains should.
+        from sklearn.metrics import accuracy_score, f1_score
+
         if data.metric == "accuracy":
             return float(accuracy_score(references, predictions))
         if len(data.labels) == 2:
