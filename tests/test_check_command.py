@@ -128,7 +128,7 @@ def test_a_folder_of_another_study_is_refused_and_stays_as_it_is(here: Path) -> 
     before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
     other = study_file(here, training={"epochs": 2, "max_length": 32})
     result = kdsearch("check", other, "--folder", "run")
-    refused(result, "run: holds a different version: ", "training.", "no --folder")
+    refused(result, "run: holds a different version: ", "training.", "leave out --folder")
     renamed = study.rename(here / "renamed.yaml")
     refused(
         kdsearch("check", renamed, "--folder", "run"), "run: holds a different study: name: tiny"
