@@ -225,7 +225,7 @@ def test_broad_values_that_do_not_ascend_are_refused() -> None:
     ("options", "words"),
     [
         (["gredy"], ["--strategy: 'gredy' is not a strategy (did you mean greedy?)"]),
-        (["bayes"], ["there are: exhaustive, greedy, random"]),
+        (["bayes"], ["available: exhaustive, greedy, random"]),
         (["random"], ["--trials: random needs it"]),
         (
             ["random", "--tuned", "alpha"],
@@ -370,7 +370,7 @@ def test_the_axes_to_tune_and_to_refine_are_those_of_the_study(folder: Path) -> 
     )
     refused(
         kdsearch(*greedy, "--refine", "temperature=0,2,nan"),
-        "--refine: 0, nan is not among the recorded values of temperature (there are: 1, 2, 4)",
+        "--refine: 0, nan is not among the recorded values of temperature (available: 1, 2, 4)",
     )
     refused(kdsearch(*greedy, "--refine", "temperature=4,1"), "--refine", "ascend")
     refused(
@@ -423,7 +423,7 @@ def test_cases_are_named_whole_or_in_part_and_several_may_be(partly: Path, folde
     )
     refused(
         kdsearch(*greedy, "--cases", "nothing", "--cases", "kd", "--cases", "nobody"),
-        "--cases: no test case matches nothing (there are: sentences/big/small/kd",
+        "--cases: no test case matches nothing (available: sentences/big/small/kd",
         "--cases: no test case matches nobody",
     )
 

@@ -247,7 +247,7 @@ def test_a_range_that_is_none_is_named_by_its_axis(name: str) -> None:
     assert problems_of(one={**GRID, name: {"from": "a", "to": 2, "count": 1, "wide": 3}}) == [
         f'x.yaml: searches.one.{name}.from: Input should be a valid number, not "a"',
         f"x.yaml: searches.one.{name}.count: Input should be greater than or equal to 2, not 1",
-        f"x.yaml: searches.one.{name}.wide: wide is not a key here (there are: from, to, count)",
+        f"x.yaml: searches.one.{name}.wide: wide is not a key here (available: from, to, count)",
     ]
 
 
@@ -263,7 +263,7 @@ def test_the_keys_that_there_are_are_those_one_may_write(
     strategy: str, there: set[str], absent: set[str]
 ) -> None:
     found = problems_of(one={"strategy": strategy, "trials": 1, "objective": "ce", "xyzzy": 1})
-    [listed] = [p.partition("there are: ")[2][:-1] for p in found if "xyzzy" in p]
+    [listed] = [p.partition("available: ")[2][:-1] for p in found if "xyzzy" in p]
     keys = listed.split(", ")
     assert len(keys) == len({*keys})
     assert there <= {*keys}
@@ -272,7 +272,7 @@ def test_the_keys_that_there_are_are_those_one_may_write(
 
 def test_trials_of_a_strategy_without_them_are_refused() -> None:
     [problem] = problems_of(one={**GRID, "trials": 3})
-    assert problem == "x.yaml: searches.one.trials: is no parameter of exhaustive; remove it"
+    assert problem == "x.yaml: searches.one.trials: is not a parameter of exhaustive; remove it"
 
 
 WIDE = {

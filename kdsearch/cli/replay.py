@@ -136,7 +136,7 @@ def _walks(
 
 def _unknown(place: str, name: str, what: str, known: Sequence[str]) -> Problem:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    remedy = f"did you mean {near[0]}?" if near else f"available: {', '.join(known) or 'none'}"
     return Problem(place=place, what=f"{name!r} is not {what}", remedy=remedy)
 
 
@@ -149,7 +149,7 @@ def _complete_views(agenda: Agenda, names: Sequence[str]) -> tuple[list[CaseView
     every = agenda.views()
     known = {str(view.case) for view in every}
     parts = [name for name in names if name not in known]
-    there = f"there are: {', '.join(map(str, agenda.cases))}"
+    there = f"available: {', '.join(map(str, agenda.cases))}"
     unknown = [
         Problem(place="--cases", what=f"no test case matches {part}", remedy=there)
         for part in parts
@@ -223,7 +223,7 @@ def _space(space: Space, tuned: Sequence[str], refined: Axis | None) -> Space:
         if others := [f"{value:g}" for value in refined.values if value not in recorded_values]:
             there = ", ".join(map(shown_value, recorded_values))
             what = f"{', '.join(others)} is not among the recorded values of {refined.name}"
-            raise InputError.one("--refine", what, f"there are: {there}")
+            raise InputError.one("--refine", what, f"available: {there}")
     try:
         return regrouped(space, tuned, refined)
     except ValueError as error:

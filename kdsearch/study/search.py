@@ -36,7 +36,7 @@ from kdsearch.search import (
     parameters_of,
     significant,
 )
-from kdsearch.study.axes import LISTED, Problem, again, axis_values, detail_of, is_range, wrong
+from kdsearch.study.axes import LISTED, Fault, again, axis_values, detail_of, is_range, wrong
 from kdsearch.study.section import VALUES, Positive, Section
 from kdsearch.study.settings import AXES
 
@@ -94,7 +94,7 @@ def _one_of(names: Iterable[str], what: str, value: str) -> str:
     names = list(names)
     if value not in names:
         near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        remedy = f"did you mean {near[0]}?" if near else f"available: {', '.join(names)}"
         raise ValueError(f"{value} is not {what} ({remedy})")
     return value
 
@@ -108,7 +108,7 @@ def _strategy(value: str) -> str:
 
 
 def distinct(values: Sequence[object], name: str) -> None:
-    """Raise `ValueError` where a value stands twice."""
+    """Raise `ValueError` where a value appears twice."""
     if len(set(values)) < len(values):
         raise ValueError(f"{name} has a value twice; keep one")
 
@@ -183,7 +183,7 @@ class Search(Section):
         details = [*map(detail_of, problems), *again(unread, keys)]
         raise ValidationError.from_exception_data(cls.__name__, details)
 
-    def _own_problems(self, aside: Collection[str]) -> Iterator[Problem]:
+    def _own_problems(self, aside: Collection[str]) -> Iterator[Fault]:
         """Of the strategy's parameters, and of the order; none that is due to what is `aside`."""
         if "strategy" in aside:
             return
@@ -195,7 +195,7 @@ class Search(Section):
         for name in sorted(_needed(kind) - self.parameters.keys() - {*aside}):
             yield (name,), f"{self.strategy} needs it"
         for name in sorted(self.parameters.keys() - fields.keys()):
-            yield (name,), f"is no parameter of {self.strategy}; remove it"
+            yield (name,), f"is not a parameter of {self.strategy}; remove it"
         if self.temperature is not None and not kind.flips:
             yield ("temperature",), f"{self.strategy} has no second round; list the values: [1, 4]"
         default = type(self).model_fields
@@ -210,7 +210,7 @@ class Search(Section):
         ):
             yield ("order",), "order names teacher, student_temperature and distance once each"
 
-    def _axis_problems(self, aside: Collection[str]) -> Iterator[Problem]:
+    def _axis_problems(self, aside: Collection[str]) -> Iterator[Fault]:
         """Of axes that no objective has, of values of the wrong type, and of what is tuned.
 
         None that is due to what is `aside`.
@@ -228,7 +228,7 @@ class Search(Section):
                 yield (name,), "is not an axis"
             elif name in self.axes:
                 if not values:
-                    yield (name,), "needs 1 at least, has 0"
+                    yield (name,), "needs at least 1, has 0"
                 for i, value in enumerate(values):
                     yield from wrong(types[name], value, (name, i))
         scaled = _active("gradient_scale", self.distance) or papers
@@ -238,14 +238,14 @@ class Search(Section):
             if name not in {*self._values(), "learning_rate", *aside} - {OBJECTIVE, ALPHA}:
                 yield ("tuned", i), f"{name} is not an axis of this search that can be tuned"
             elif name in (self.tuned or ())[:i]:
-                yield ("tuned", i), f"{name} stands twice; keep one"
+                yield ("tuned", i), f"{name} appears twice; keep one"
         for kind in self.distance if known else ():
             for name in sorted(_needed(Objective.kinds[kind]) - {*self._values(), *aside}):
                 yield (name,), f"{kind} needs it: list its values"
 
-    def _refused(self, aside: Collection[str]) -> list[Problem]:
+    def _refused(self, aside: Collection[str]) -> list[Fault]:
         """Values that the strategy or an objective refuses, of those that are not `aside`."""
-        found: dict[Problem, None] = {}
+        found: dict[Fault, None] = {}
         strategy = Strategy.named[self.strategy]
         if not {*aside} & {"strategy", *_fields(strategy), *self.parameters}:
             try:
@@ -354,13 +354,13 @@ class Search(Section):
         return f"{what}, more than {_LARGEST:,}" if asked > _LARGEST else None
 
 
-def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[Problem]]:
+def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[Fault]]:
     """`content` with further axes and the strategy's parameters where they belong, and Table 2.
 
     Beside it what could not be read, as pydantic tells it, and what else is wrong.
     """
     found, unread = dict(content), list[Any]()
-    problems: list[Problem] = []
+    problems: list[Fault] = []
     if "objective" in found:
         kinds = found.pop("objective")
         if OBJECTIVE in found:
