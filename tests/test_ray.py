@@ -390,7 +390,7 @@ def test_a_launch_that_waits_for_room_says_so_once_and_stops_in_words(
     tmp_path: Path, address: str
 ) -> None:
     process = launch(tmp_path, "--address", address, study=TINY + "resources: {cpus: 7}\n")
-    lines_until(process, "waiting for a node with room for 7 CPU: 1 node is there")
+    lines_until(process, "waiting for a node with room for 7 CPU: 1 node so far")
     time.sleep(2.5)  # looked at again and again
     process.terminate()
     rest, _ = process.communicate(timeout=20)
