@@ -105,10 +105,10 @@ def test_what_is_kept_in_a_folder_is_not_looked_for_again_by_a_launch(here: Path
     study = study_file(here)
     assert "checking the data" in kdsearch("check", study, "--folder", "run").out
     assert not Ledger(here / "run").exists
-    assert "looking at" not in kdsearch("check", study, "--folder", "run").out
+    assert "checking the data" not in kdsearch("check", study, "--folder", "run").out
     result = kdsearch("launch", study, "--in-process", "--folder", "run")
     assert result.code == 0
-    assert "looking at" not in result.out
+    assert "checking the data" not in result.out
     assert "doubtful: " in result.out
 
 

@@ -381,7 +381,7 @@ def test_plan_simulates_the_study_on_its_slots(here: Path) -> None:
 def test_plan_simulates_nothing_while_no_time_is_known(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     assert json.loads(kdsearch("plan", study, "--json").out)["simulated"] is None
-    assert "simulation" not in kdsearch("plan", study).out
+    assert "simulated" not in kdsearch("plan", study).out
 
 
 def test_plan_needs_no_data(here: Path) -> None:

@@ -434,7 +434,10 @@ def test_a_file_too_large_for_a_study_is_not_read_to_its_end() -> None:
 
 def test_test_cases_without_end_are_refused() -> None:
     block = {"dataset": ["sentences"] * 300, "teacher": ["big"] * 300, "student": ["small"] * 300}
-    with no_hang(), pytest.raises(InputError, match="test_cases: are 27,000,000, more than 10,000"):
+    with (
+        no_hang(),
+        pytest.raises(InputError, match="test_cases: 27,000,000 test cases are more than 10,000"),
+    ):
         parse_study(a_study(test_cases=[block]), place="x.yaml")
 
 

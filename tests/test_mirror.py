@@ -221,7 +221,7 @@ def test_another_study_of_the_same_name_is_refused(tmp_path: Path, sqlite: str) 
     ledger, agenda = study_in(tmp_path / "study")
     added = Mirror(sqlite).update(agenda, ledger)
     other, other_agenda = study_in(tmp_path / "other", seed=8)
-    with pytest.raises(InputError, match="holds another study"):
+    with pytest.raises(InputError, match="holds a different study"):
         Mirror(sqlite).update(other_agenda, other)
     [summary] = optuna.get_all_study_summaries(sqlite)
     assert summary.n_trials == added

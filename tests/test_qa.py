@@ -272,7 +272,9 @@ class Forgetful:
 def test_a_tokenizer_that_loses_the_end_of_a_context_is_refused(kind: str) -> None:
     settings = TrainingSettings(max_length=32, stride=8)
     rows = [row("ada did"), row(LONG)]
-    with pytest.raises(InputError, match=r"^tokenizers: \S+ gives the first windows of a long"):
+    with pytest.raises(
+        InputError, match=r"^tokenizers: \S+ only gives the first windows of a long"
+    ):
         TASK.encode(rows, Forgetful(tokenizer_of(kind)), data_of(), settings, training=True)
 
 

@@ -381,7 +381,7 @@ def test_a_token_that_a_cluster_does_not_take_is_said_in_words(
     environment = home_with_token(tmp_path, token) | more
     command = [sys.executable, "-c", CONNECT, address]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    words = f"RAY_ADDRESS {address}: asks for a token, and rejects"
+    words = f"RAY_ADDRESS {address}: asks for a token, and accepts none"
     assert found.stdout.startswith(words), found
     assert "InvalidAuthToken" not in found.stdout + found.stderr
 

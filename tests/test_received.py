@@ -981,6 +981,14 @@ def test_no_message_controls_a_terminal(folder: Path) -> None:
         assert not set(path.read_text()) & set("\x1b\x07\u202e\x9b"), path
 
 
+def test_doubts_that_an_earlier_version_kept_are_shown(folder: Path) -> None:
+    doubt = {"place": "datasets.data", "what": "is small", "mend": "take more rows"}
+    (folder / "preflight.json").write_text(json.dumps({"digest": "0" * 32, "doubts": [doubt]}))
+    assert kdsearch("report", folder).code == 0
+    assert "is small (take more rows)" in (folder / "report" / "report.md").read_text()
+    assert kdsearch("verify", folder).code == 0
+
+
 def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ def test_a_study_whose_outputs_no_disk_can_hold_is_refused_before_anything_is_tr
     tmp_path: Path,
 ) -> None:
     with pytest.raises(
-        InputError, match=r"outputs need about .* TB and their checkpoints 0 kB, and"
+        InputError, match=r"outputs need about .* TB and their checkpoints 0 kB, but"
     ):
         begin(tmp_path, study_of("translation", d_model=10**12))
     assert not (tmp_path / "resolved.json").exists()
@@ -98,7 +98,7 @@ def test_a_study_whose_checkpoints_the_disk_cannot_hold_is_refused(
     free = usual._replace(free=needed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     size, there = readable_size(needed), readable_size(needed)
-    what = rf"need about .* kB and their checkpoints {size}, and {there} are free"
+    what = rf"need about .* kB and their checkpoints {size}, but {there} is free"
     with pytest.raises(InputError, match=what):
         begin(tmp_path / "run", study)
     assert not (tmp_path / "run" / "resolved.json").exists()

@@ -371,7 +371,7 @@ def test_a_node_that_a_slot_has_named_is_named_again_only_once_it_was_sound_mean
         watch._enter("id1", node(1), None, lacking)
         assert found.ids == (("id1",) if lacking else ())
     assert said == [
-        "node host1 (10.0.0.1) is complete now, and used",
+        "node host1 (10.0.0.1) lacks nothing now and is in use again",
         "node host1 (10.0.0.1) is left out: it has no room",
     ]
 

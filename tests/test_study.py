@@ -1066,7 +1066,7 @@ def test_a_study_with_seeds_survives_its_own_file() -> None:
         ({"winner_seeds": [0, 1, 1]}, "winner_seeds has a value twice"),
         (
             {"winner_seeds": 3},
-            "winner_seeds: is a list of seeds, two of them or more, such as [0, 1,",
+            "winner_seeds: must be a list of at least two seeds, such as [0, 1, 2]",
         ),
         ({"winner_seeds": [0, -1]}, "winner_seeds[1]"),
         ({"keep_students": "some"}, "keep_students"),

@@ -182,7 +182,7 @@ def _problem(view: CaseView) -> Problem | None:
     return Problem(
         place=place,
         what=f"is not complete: it lacks {lacks}",
-        remedy="`kdsearch launch` goes on with it",
+        remedy="`kdsearch launch` resumes it",
     )
 
 

@@ -41,7 +41,7 @@ def parse_preflight(content: bytes) -> Preflight:
     try:
         return Preflight.model_validate_json(content)
     except ValidationError as error:
-        what = f"is not one of this kdsearch: {error.errors()[0]['msg']}"
+        what = f"was not written by this kdsearch: {error.errors()[0]['msg']}"
         raise UnreadableError(what) from None
 
 

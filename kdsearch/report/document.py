@@ -391,7 +391,7 @@ def _standing(case: CaseResult) -> str:
 
 
 def _path(case: CaseResult) -> str:
-    headers = ["choice", "step", "validation", "test", "τ_t", "learning rate", "trials", "won"]
+    headers = ["choice", "decision", "validation", "test", "τ_t", "learning rate", "trials", "won"]
     named: list[tuple[str, CandidateScores, str]] = [
         (decision.parameter, each, "yes" if position == decision.winner else "")
         for decision in case.path

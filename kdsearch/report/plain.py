@@ -17,7 +17,7 @@ from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
-FORMAT = 3
+FORMAT = 4
 """Of report.json. Raise it when a name in it changes."""
 _ONLY_IF_ANY = ("winner_seeds", "winner_under_seeds")
 """Names that stand in a report.json only where there is something under them."""

@@ -13,7 +13,7 @@ from kdsearch.study.section import Section
 
 Place = tuple[str | int, ...]
 """Keys and positions within a search."""
-Fault = tuple[Place, str]
+SearchProblem = tuple[Place, str]
 """A place within a search, and what is wrong there."""
 
 
@@ -73,7 +73,7 @@ def _canonical(value: Any, adapter: TypeAdapter[Any]) -> Value:
         return value  # the search says so
 
 
-def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[Fault]:
+def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[SearchProblem]:
     """What is wrong with a value, at its place within a search."""
     try:
         adapter.validate_python(value)
@@ -85,7 +85,7 @@ def _words(error: ValidationError) -> str:
     return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
 
 
-def detail_of(problem: Fault) -> InitErrorDetails:
+def detail_of(problem: SearchProblem) -> InitErrorDetails:
     """A problem as pydantic tells it."""
     place, what = problem
     return InitErrorDetails(

@@ -11,7 +11,7 @@ import json
 from importlib.metadata import version
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 import kdsearch
 from kdsearch.errors import shown_name
@@ -29,7 +29,8 @@ class Doubt(Record):
 
     place: Shown
     what: Shown
-    remedy: Shown = ""
+    remedy: Annotated[Shown, Field(validation_alias=AliasChoices("remedy", "mend"))] = ""
+    """Was `mend` in the files of earlier versions."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}" + (f" ({self.remedy})" if self.remedy else "")

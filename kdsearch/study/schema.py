@@ -403,7 +403,7 @@ class Resources(Share):
 
 def _several(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(seeds) < 2:
-        raise ValueError("is a list of seeds, two of them or more, such as [0, 1, 2]")
+        raise ValueError("must be a list of at least two seeds, such as [0, 1, 2]")
     return seeds
 
 

@@ -36,7 +36,15 @@ from kdsearch.search import (
     parameters_of,
     significant,
 )
-from kdsearch.study.axes import LISTED, Fault, again, axis_values, detail_of, is_range, wrong
+from kdsearch.study.axes import (
+    LISTED,
+    SearchProblem,
+    again,
+    axis_values,
+    detail_of,
+    is_range,
+    wrong,
+)
 from kdsearch.study.section import VALUES, Positive, Section
 from kdsearch.study.settings import AXES
 
@@ -183,7 +191,7 @@ class Search(Section):
         details = [*map(detail_of, problems), *again(unread, keys)]
         raise ValidationError.from_exception_data(cls.__name__, details)
 
-    def _own_problems(self, aside: Collection[str]) -> Iterator[Fault]:
+    def _own_problems(self, aside: Collection[str]) -> Iterator[SearchProblem]:
         """Of the strategy's parameters, and of the order; none that is due to what is `aside`."""
         if "strategy" in aside:
             return
@@ -210,7 +218,7 @@ class Search(Section):
         ):
             yield ("order",), "order names teacher, student_temperature and distance once each"
 
-    def _axis_problems(self, aside: Collection[str]) -> Iterator[Fault]:
+    def _axis_problems(self, aside: Collection[str]) -> Iterator[SearchProblem]:
         """Of axes that no objective has, of values of the wrong type, and of what is tuned.
 
         None that is due to what is `aside`.
@@ -243,9 +251,9 @@ class Search(Section):
             for name in sorted(_needed(Objective.kinds[kind]) - {*self._values(), *aside}):
                 yield (name,), f"{kind} needs it: list its values"
 
-    def _refused(self, aside: Collection[str]) -> list[Fault]:
+    def _refused(self, aside: Collection[str]) -> list[SearchProblem]:
         """Values that the strategy or an objective refuses, of those that are not `aside`."""
-        found: dict[Fault, None] = {}
+        found: dict[SearchProblem, None] = {}
         strategy = Strategy.named[self.strategy]
         if not {*aside} & {"strategy", *_fields(strategy), *self.parameters}:
             try:
@@ -354,13 +362,13 @@ class Search(Section):
         return f"{what}, more than {_LARGEST:,}" if asked > _LARGEST else None
 
 
-def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[Fault]]:
+def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[SearchProblem]]:
     """`content` with further axes and the strategy's parameters where they belong, and Table 2.
 
     Beside it what could not be read, as pydantic tells it, and what else is wrong.
     """
     found, unread = dict(content), list[Any]()
-    problems: list[Fault] = []
+    problems: list[SearchProblem] = []
     if "objective" in found:
         kinds = found.pop("objective")
         if OBJECTIVE in found:
@@ -396,7 +404,7 @@ def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[
 def search_keys(strategy: str | None = None) -> tuple[str, ...]:
     """What a search may say; None: under any strategy."""
     kinds = [Strategy.named[strategy]] if strategy else list(Strategy.named.values())
-    left_out = {"axes", "parameters", OBJECTIVE}
+    left_out = {"axes", "parameters"}
     if not any(kind.flips for kind in kinds):
         left_out |= {*_GREEDY}
     own = [name for name in Search.model_fields if name not in left_out]

@@ -28,7 +28,7 @@ from kdsearch.errors import InputError, first_line, last_line
 from kdsearch.study import Resolved, Resources
 
 WRONG_TOKEN = (
-    "asks for a token, and rejects the one found here",
+    "asks for a token, and accepts none found here",
     "put the cluster's token into ~/.ray/auth_token; `ray get-auth-token` prints it on the head. "
     "Where RAY_AUTH_MODE is set, it must be token",
 )

@@ -347,7 +347,7 @@ class _Nodes:
             if before:
                 told = {each for each in self._cluster.told if each[0] == name}
                 self._cluster.told.difference_update(told)
-                self._say(f"node {name} is complete now, and used")
+                self._say(f"node {name} lacks nothing now and is in use again")
 
     def _write(self) -> None:
         nodes = sorted(self._known.values(), key=lambda node: str(node["name"]))

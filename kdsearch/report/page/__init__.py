@@ -182,7 +182,7 @@ def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     return {
         "path": [
             {
-                "stage": decision.parameter.replace("_", " ") or COMPARES,
+                "name": decision.parameter.replace("_", " ") or COMPARES,
                 "winner": decision.winner,
                 "candidates": [
                     [each.value, _short(each.validation), _short(each.test), _short(each.spread)]

@@ -73,9 +73,9 @@ function drawPath(element, found) {
   found.path.forEach((decision) => decision.candidates.forEach((candidate, k) => traces.forEach((trace) => {
     if (candidate[trace.column] === null) return;
     const won = k === decision.winner;
-    trace.x.push([decision.stage, candidate[0]]);
+    trace.x.push([decision.name, candidate[0]]);
     trace.y.push(candidate[trace.column]);
-    trace.text.push(`${decision.stage}: ${candidate[0]}${won ? ", chosen" : ""}<br>${trace.name}: ${candidate[trace.column]}`);
+    trace.text.push(`${decision.name}: ${candidate[0]}${won ? ", chosen" : ""}<br>${trace.name}: ${candidate[trace.column]}`);
     trace.marker.symbol.push(won ? "star" : "circle-open");
     trace.marker.size.push(won ? 14 : 9);
     if (trace.error_y) trace.error_y.array.push(candidate[3] || 0);
