@@ -25,7 +25,6 @@ from kdsearch.analysis import (
     CaseCandidates,
     Comparison,
     LeftOut,
-    Relative,
     State,
     TestScores,
     analyse,
@@ -39,6 +38,7 @@ from kdsearch.analysis.paper import REWARDS, ROWS, paper_row
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
+from kdsearch.report.write import report_files
 from kdsearch.search import Checkpoint, Mse, ValidationScore
 from kdsearch.study import parse_study, resolve
 from kdsearch.study.grammar import LABELS
@@ -236,7 +236,7 @@ def reason(target: TestScores | None, baseline: TestScores | None) -> LeftOut:
 
 
 def test_a_gain_is_relative_to_the_baseline() -> None:
-    assert gain(at(0.75), at(0.5)) == Relative(gain=0.5, spread=None)
+    assert gain(at(0.75), at(0.5)).gain == 0.5
 
 
 def test_a_gain_without_a_score_on_a_side_is_left_out() -> None:
@@ -307,8 +307,11 @@ def test_best_over_worst_and_expectation_by_hand(analysis: Analysis) -> None:
 
 
 def test_best_over_random_is_a_gain_over_some_candidate(analysis: Analysis) -> None:
-    for rows in (analysis.figure_1, analysis.figure_3):
-        small, tiny = gains(rows, "best over random")
+    for rows, label in (
+        (analysis.figure_1, "best over random (first draw)"),
+        (analysis.figure_3, "best over random (second draw)"),
+    ):
+        small, tiny = gains(rows, label)
         assert any(small == pytest.approx(0.84 / t - 1) for t in (0.80, 0.84, 0.82, 0.60))
         assert any(tiny == pytest.approx(0.66 / t - 1) for t in (0.50, 0.55, 0.66, 0.44, 0.40))
 
@@ -409,6 +412,38 @@ def test_a_flip_of_a_configuration_to_itself_is_counted(tmp_path: Path) -> None:
     look = lambda t: by_hand(t, small={}, tiny={})  # noqa: E731  # all τ_t tie, so the first, 1
     found = analyse(searched(tmp_path, look)[1])
     assert found.table_3.same_student_temperature == 2
+
+
+def test_how_many_trainings_shared_the_best_score_is_counted(tmp_path: Path) -> None:
+    look = lambda t: by_hand(t, small={}, tiny={})  # noqa: E731  # everything ties
+    _, agenda = searched(tmp_path, look)
+    [small, _] = analyse(agenda).cases
+    for step in small.path:
+        assert step.tied == len({each.key for each in step.candidates})
+        for each in step.candidates:
+            assert each.tied == len({tried.key for tried in each.tried})
+    # The τ_s flip has one training on both sides: that is no tie.
+    assert [step.tied for step in small.path] == [2, 1, 2, 2]
+    assert small.path[0].candidates[0].tied > 1
+
+
+def test_a_best_score_of_its_own_is_no_tie(analysis: Analysis) -> None:
+    small, _ = analysis.cases
+    assert {step.tied for step in small.path} == {1}
+    assert small.winner is not None
+    assert small.winner.tied == 1
+
+
+def test_a_report_says_what_a_tie_decided(tmp_path: Path) -> None:
+    look = lambda t: by_hand(t, small={}, tiny={})  # noqa: E731
+    ledger, agenda = searched(tmp_path, look)
+    files = report_files(ledger, agenda)
+    [small, _] = analyse(agenda).cases
+    step = next(step for step in small.path if step.tied > 1)
+    trials = f"{step.candidates[step.winner].trials}, by a tie of"
+    assert trials in files["report/report.md"]
+    assert f"| yes, by a tie of {step.tied} |" in files["report/report.md"]
+    assert f"✓, by a tie of {step.tied}" in files["report/report.html"]
 
 
 # -- studies that are not whole ------------------------------------------------------------------

@@ -283,7 +283,8 @@ def test_a_report_that_is_older_than_the_outcomes_is_fine_while_there_is_more_to
     assert kdsearch("report", folder).code == 0
     ledger.write_outcome(first)
     assert problems(folder) == []
-    [note] = json_of(kdsearch("verify", folder, "--json"))["notes"]
+    rows, note = json_of(kdsearch("verify", folder, "--json"))["notes"]
+    assert rows["place"].startswith(str(folder / "tested" / second.key))
     assert note["place"] == str(folder / "report")
     assert "not what the outcomes give: it is older, edited" in note["what"]
     assert "since the search is not complete" in note["what"]

@@ -144,13 +144,14 @@ def test_every_file_that_is_kept_is_in_an_outcome_with_its_size(ran: Ran) -> Non
     named = {name for o in ran.ledger.outcomes() for name in o.digests}
     there = {
         str(path.relative_to(folder))
-        for kind in ("checkpoints", "outputs", "students")
+        for kind in ("checkpoints", "outputs", "students", "tested")
         for path in (folder / kind).rglob("*")
         if path.is_file()
     }
     assert named == there
     for outcome in ran.ledger.outcomes():
-        sizes = [(folder / name).stat().st_size for name in outcome.digests]
+        kept = [name for name in outcome.digests if not name.startswith("tested/")]
+        sizes = [(folder / name).stat().st_size for name in kept]
         assert outcome.cost.bytes_written == sum(sizes)
 
 

@@ -26,6 +26,7 @@ from test_analysis import (
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import analyse
+from kdsearch.analysis.statistics import sign_test
 from kdsearch.report import write_report
 from kdsearch.report.page import page
 from kdsearch.study import load_study
@@ -159,25 +160,26 @@ def test_the_data_holds_the_deciles_of_the_analysis_in_percent() -> None:
         assert row["deciles"] == pytest.approx([100 * value for value in comparison.deciles])
 
 
-def test_a_reward_that_chance_explains_is_marked() -> None:
+def test_a_reward_that_cannot_be_told_from_chance_is_marked() -> None:
     found = Elements(page_of(whole())).text
-    assert "chance explains it" in found
-    assert "more than chance" not in found  # one case proves nothing
+    assert "cannot be told from chance with 1 untied block of cases" in found
+    assert "can be told from chance" not in found  # one case proves nothing
 
 
-def test_a_reward_that_chance_does_not_explain_is_not_marked() -> None:
+def test_a_reward_that_can_be_told_from_chance_is_not_marked() -> None:
     agenda = whole()
     analysis = analyse(agenda)
-    sure = tuple(replace(row, better=9, worse=0, p=2 / 2**9) for row in analysis.table_3.rows)
+    chance = sign_test([1] * 9)
+    sure = tuple(replace(row, chance=chance) for row in analysis.table_3.rows)
     analysis = replace(analysis, table_3=replace(analysis.table_3, rows=sure))
     found = Elements(page(analysis, agenda, {})).text
-    assert "more than chance" in found
-    assert "chance explains it" not in found
+    assert "can be told from chance" in found
+    assert "cannot be told from chance" not in found
 
 
-def test_one_test_case_is_said_to_be_too_few() -> None:
+def test_one_block_of_cases_is_said_to_be_too_few() -> None:
     found = Elements(page_of(whole())).text
-    assert "1 traversal, too few to tell stability from luck" in found
+    assert "1 block of cases (those of one data set and teacher), too few to tell" in found
 
 
 def test_what_distillation_brings_is_shown_if_the_study_asks_for_it() -> None:
@@ -186,8 +188,8 @@ def test_what_distillation_brings_is_shown_if_the_study_asks_for_it() -> None:
 
 
 def test_the_spread_between_seeds_stands_beside_the_scores() -> None:
-    assert "±" in Elements(page_of(whole(seeds=[0, 1]))).text
-    assert "±" not in Elements(page_of(whole())).text
+    assert "± seeds" in Elements(page_of(whole(seeds=[0, 1]))).text
+    assert "± seeds" not in Elements(page_of(whole())).text
 
 
 def test_the_study_file_and_the_fingerprints_are_shown() -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScore
-from kdsearch.analysis.comparisons import chosen_over_erm
+from kdsearch.analysis.comparisons import chosen_over_erm, chosen_over_teacher
 from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
-from kdsearch.analysis.gains import NoGainError
-from kdsearch.analysis.scores import candidate_on_test, case_candidates, on_test, value_label
+from kdsearch.analysis.gains import NoGainError, Relative
+from kdsearch.analysis.noise import Noise, Noises
+from kdsearch.analysis.scores import (
+    candidate_on_test,
+    case_candidates,
+    on_test,
+    tied_candidates,
+    tied_trials,
+    value_label,
+)
 from kdsearch.search import CHECKPOINT, Candidate, Checkpoint, Choice, Trial, ValidationScore
 from kdsearch.study import TestCase
 
@@ -52,6 +60,9 @@ class CandidateScores:
     epoch: int | None
     """Of the best trial under the first seed, the best one by validation."""
     trials: int
+    tied: int
+    """How many trainings of these share the best validation score; 0 without one. Where it is more
+    than one, their order decided."""
     key: str | None
     """Of the best trial's training, under the first seed."""
     spread: float | None
@@ -68,6 +79,8 @@ class DecisionScores:
     candidates: tuple[CandidateScores, ...]
     winner: int
     """The position of the winner among the candidates."""
+    tied: int
+    """How many trainings of the candidates share the winner's validation score; as above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +157,10 @@ class CaseResult:
     """The student without a teacher, where the study asks for it."""
     over_erm: float | None
     """The relative gain of the winner over it, on test."""
+    over_erm_noise: Noise | None
+    over_teacher: float | None
+    """The relative gain of the winner over the checkpoint that taught it, on test."""
+    over_teacher_noise: Noise | None
     gap_closed: float | None
     """The share of the gap from it to the winner's teacher that the winner closes, on test; None
     where the teacher is no better."""
@@ -154,12 +171,12 @@ class CaseResult:
     """A training that cases share counts in each of them."""
 
 
-def case_results(agenda: Agenda) -> tuple[CaseResult, ...]:
+def case_results(agenda: Agenda, noises: Noises) -> tuple[CaseResult, ...]:
     """Every test case, in the order of the study file."""
-    return tuple(case_result(agenda, view) for view in agenda.views())
+    return tuple(case_result(agenda, view, noises) for view in agenda.views())
 
 
-def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
+def case_result(agenda: Agenda, view: CaseView, noises: Noises) -> CaseResult:
     """The test case of `view`."""
     state, reason = state_of(view)
     path = _path(agenda, view)
@@ -172,6 +189,8 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
     teachers = teacher_scores(agenda, view)
     erm = tuned_erm(agenda, view)
+    over_erm = _relative(chosen_over_erm, agenda, view)
+    over_teacher = _relative(chosen_over_teacher, agenda, view)
     return CaseResult(
         case=view.case,
         state=state,
@@ -186,7 +205,10 @@ def case_result(agenda: Agenda, view: CaseView) -> CaseResult:
         stable=_second_phase(agenda, view, phase2.stable_tuned) if phase2 else None,
         lazy=_second_phase(agenda, view, phase2.lazy_tuned) if phase2 else None,
         erm=erm,
-        over_erm=_over_erm(agenda, view),
+        over_erm=over_erm.gain if over_erm else None,
+        over_erm_noise=_noise(noises, over_erm),
+        over_teacher=over_teacher.gain if over_teacher else None,
+        over_teacher_noise=_noise(noises, over_teacher),
         gap_closed=gap_closed(winner, erm, teachers),
         size=size_of([results[key] for key in trainings.students]),
         failures=failures(agenda, every),
@@ -211,11 +233,17 @@ def _under_seeds(agenda: Agenda, view: CaseView) -> UnderSeeds | None:
     )
 
 
-def _over_erm(agenda: Agenda, view: CaseView) -> float | None:
+def _relative(
+    in_case: Callable[[Agenda, CaseView], Relative], agenda: Agenda, view: CaseView
+) -> Relative | None:
     try:
-        return chosen_over_erm(agenda, view).gain
+        return in_case(agenda, view)
     except NoGainError:
         return None
+
+
+def _noise(noises: Noises, found: Relative | None) -> Noise | None:
+    return noises.of_gain(found.target, found.baseline) if found else None
 
 
 def gap_closed(
@@ -304,6 +332,7 @@ def _path(agenda: Agenda, view: CaseView) -> tuple[DecisionScores, ...]:
                 for each in decision.candidates
             ),
             winner=decision.candidates.index(decision.winner),
+            tied=tied_candidates(agenda, view, decision),
         )
         for decision in view.progress.decisions
     )
@@ -337,6 +366,7 @@ def candidate_scores(
         learning_rate=best.get("learning_rate") if best else None,
         epoch=_best_epoch(agenda, key),
         trials=len(candidate.trials),
+        tied=tied_trials(agenda, view, candidate),
         key=key,
     )
 

@@ -12,16 +12,18 @@ from typing import Literal
 from kdsearch.agenda import Agenda, CaseView
 from kdsearch.analysis.erm import tuned_erm
 from kdsearch.analysis.gains import Comparison, LeftOut, NoGainError, Relative, compare, gain
-from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA
+from kdsearch.analysis.noise import Noises
+from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA, OVER_ANOTHER_RANDOM, OVER_RANDOM
 from kdsearch.analysis.scores import (
     CaseCandidates,
     TestScores,
     candidate_on_test,
     case_candidates,
+    on_test,
     over_label,
     value_label,
 )
-from kdsearch.search import Decision, Value
+from kdsearch.search import CHECKPOINT, Decision, Value
 from kdsearch.study import TestCase
 
 ALPHA = "alpha"
@@ -31,15 +33,19 @@ FIGURE_2 = ("distance", "teacher", "student_temperature")
 SecondPhase = Literal["stable", "lazy"]
 
 
-def figure_1(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
+def figure_1(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 1: the cost of a bad choice, and beside the paper's draw its expectation."""
     rows = {
         "best over worst": best_over_worst,
-        "best over random": best_over_random,
+        OVER_RANDOM: best_over_random,
         "best over the expectation": best_over_expectation,
     }
     return tuple(
-        compare(label, agenda.views_of(search), partial(in_case, agenda), figure=1)
+        compare(
+            *(label, agenda.views_of(search), partial(in_case, agenda), noises),
+            figure=1,
+            maximum=True,
+        )
         for label, in_case in rows.items()
     )
 
@@ -62,7 +68,7 @@ def best_over_expectation(agenda: Agenda, view: CaseView) -> Relative:
     return gain(found.best, found.expectation)
 
 
-def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
+def figure_2(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 2: each parameter's alternatives over its default, and α in two readings."""
     views = agenda.views_of(search)
     if not views:
@@ -70,6 +76,7 @@ def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...
     space = agenda.resolved.study.every_search[search].space()
     rows: dict[str, Callable[[CaseView], Relative]] = {}
     names = [axis.name for axis in space.compared]
+    maximum = None
     if ALPHA in names and len(space.values(ALPHA)) > 1:
         alpha = value_label(ALPHA, space.values(ALPHA)[0])
         rows[f"best α by validation over {alpha}"] = partial(selected_alpha, agenda)
@@ -81,7 +88,10 @@ def figure_2(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...
         for value in alternatives:
             label = over_label(axis, value, default)
             rows[label] = partial(flip, agenda, axis=axis, alternative=value)
-    return tuple(compare(label, views, in_case, figure=2) for label, in_case in rows.items())
+    return tuple(
+        compare(label, views, in_case, noises, figure=2, maximum=label == maximum)
+        for label, in_case in rows.items()
+    )
 
 
 def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Relative:
@@ -109,15 +119,19 @@ def maximum_alpha(agenda: Agenda, view: CaseView) -> Relative:
     return gain(max(scored, key=lambda test: test.mean), default)
 
 
-def figure_3(agenda: Agenda, search: str | None = None) -> tuple[Comparison, ...]:
+def figure_3(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
     """Figure 3: how far each way to choose lags behind the test case's own best."""
     rows = {
         "best over lazy": best_over_lazy,
-        "best over random": best_over_another_random,
+        OVER_ANOTHER_RANDOM: best_over_another_random,
         "best over stable": best_over_stable,
     }
     return tuple(
-        compare(label, agenda.views_of(search), partial(in_case, agenda), figure=3)
+        compare(
+            *(label, agenda.views_of(search), partial(in_case, agenda), noises),
+            figure=3,
+            maximum=in_case is best_over_another_random,
+        )
         for label, in_case in rows.items()
     )
 
@@ -138,12 +152,16 @@ def best_over_stable(agenda: Agenda, view: CaseView) -> Relative:
     return _over_second_phase(agenda, view, "stable")
 
 
-def stable_over_others(agenda: Agenda, search: str | None = None) -> tuple[Comparison, Comparison]:
+def stable_over_others(
+    agenda: Agenda, noises: Noises, search: str | None = None
+) -> tuple[Comparison, Comparison]:
     """What the stable configuration gains over the lazy baseline, and over Figure 3's draw."""
     views = agenda.views_of(search)
     return (
-        compare("stable over lazy", views, partial(stable_over_lazy, agenda)),
-        compare("stable over random", views, partial(stable_over_random, agenda)),
+        compare("stable over lazy", views, partial(stable_over_lazy, agenda), noises),
+        compare(
+            "stable over random (second draw)", views, partial(stable_over_random, agenda), noises
+        ),
     )
 
 
@@ -158,15 +176,17 @@ def stable_over_random(agenda: Agenda, view: CaseView) -> Relative:
     return gain(stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
-def over_erm(agenda: Agenda, search: str | None = None) -> tuple[Comparison, Comparison]:
+def over_erm(
+    agenda: Agenda, noises: Noises, search: str | None = None
+) -> tuple[Comparison, Comparison]:
     """What distillation brings: over the same student without a teacher.
 
     The first row has what each case's traversal chose by validation.
     """
     views = agenda.views_of(search)
     return (
-        compare("chosen over ERM", views, partial(chosen_over_erm, agenda)),
-        compare("stable over ERM", views, partial(stable_over_erm, agenda)),
+        compare("chosen over ERM", views, partial(chosen_over_erm, agenda), noises),
+        compare("stable over ERM", views, partial(stable_over_erm, agenda), noises),
     )
 
 
@@ -178,6 +198,23 @@ def chosen_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     if not view.traversed:
         raise NoGainError(LeftOut.UNFINISHED)
     return gain(candidate_on_test(agenda, view, view.progress.winner), erm)
+
+
+def chosen_over_teacher(agenda: Agenda, view: CaseView) -> Relative:
+    """What the traversal chose over the checkpoint that taught it."""
+    if view.blocked is not None:
+        raise NoGainError(LeftOut.BLOCKED)
+    if not view.traversed:
+        raise NoGainError(LeftOut.UNFINISHED)
+    winner = view.progress.winner
+    outputs = view.outputs.get(winner.choice.get(CHECKPOINT))
+    if outputs is None:
+        raise NoGainError(LeftOut.ABSENT)
+    of_test = [training for training in outputs if training.split == "test"]
+    taught = candidate_on_test(agenda, view, winner)
+    # A teacher has one seed, which is that of every student's.
+    seeds = len(taught.by_seed) if taught else 0
+    return gain(taught, on_test(agenda, of_test * seeds))
 
 
 def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:

@@ -21,6 +21,8 @@ class Erm:
     test: TestScore | None = None
     by_seed: tuple[TestScore, ...] = ()
     """The test score under each seed."""
+    keys: tuple[tuple[str, ...], ...] = ()
+    """Of the trainings that these are of."""
     spread: float | None = None
     """The standard deviation of these; None of a single one."""
     learning_rate: float | None = None
@@ -30,7 +32,7 @@ class Erm:
     @property
     def on_test(self) -> TestScores | None:
         """Its test scores, to compare with others."""
-        return TestScores(by_seed=self.by_seed) if self.by_seed else None
+        return TestScores(by_seed=self.by_seed, keys=self.keys) if self.by_seed else None
 
 
 def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
@@ -48,6 +50,7 @@ def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
         validation=winner.score,
         test=found.mean if found else None,
         by_seed=found.by_seed if found else (),
+        keys=found.keys if found else (),
         spread=found.spread if found else None,
         learning_rate=winner.best.get("learning_rate"),
         key=agenda.training(other, winner.best).key,

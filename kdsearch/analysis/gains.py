@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median, stdev
+from statistics import median
 
 from kdsearch.agenda import CaseView
+from kdsearch.analysis.noise import Noise, Noises
 from kdsearch.analysis.paper import PaperRow, paper_row
-from kdsearch.analysis.scores import TestScores
-from kdsearch.analysis.statistics import Interval, decile_intervals, wilcoxon
+from kdsearch.analysis.scores import TestScores, gain_spread
+from kdsearch.analysis.statistics import (
+    Chance,
+    Interval,
+    block_of,
+    decile_intervals,
+    wilcoxon,
+)
 from kdsearch.study import TestCase
 
 
@@ -43,11 +50,16 @@ class NoGainError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Relative:
-    """A relative gain: that of the mean scores, and how far the seeds lie apart."""
+    """A relative gain: that of the mean scores, and what it compares."""
 
     gain: float
-    spread: float | None
-    """The standard deviation of the gains under each seed; None of a single seed."""
+    target: TestScores
+    baseline: TestScores
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the gains under each seed; None of a single seed."""
+        return gain_spread(self.target, self.baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +70,8 @@ class CaseGain:
     gain: float
     spread: float | None
     """The standard deviation of the gain between the seeds; None of a single seed."""
+    noise: Noise | None
+    """Over test rows, and over seeds where there are several; None where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +88,9 @@ class Comparison:
     left_out: dict[LeftOut, int]
     """How many cases are not in the row, by reason; reasons that do not occur are absent."""
     intervals: tuple[Interval, ...] | None
-    """A 95 % bootstrap interval of each decile; None of too few cases."""
-    p: float | None
-    """Of Wilcoxon's signed-rank test that the gains lie around 0; None where all are 0."""
+    """A 95 % bootstrap interval of each decile; None of too few blocks of cases."""
+    chance: Chance | None
+    """Wilcoxon's signed-rank test that the gains lie around 0; None where none can be below."""
     spread: float | None
     """The median over the cases of the gain's standard deviation between seeds."""
     paper: PaperRow | None
@@ -99,11 +113,8 @@ def gain(target: TestScores | None, baseline: TestScores | None) -> Relative:
         raise NoGainError(LeftOut.UNSCORED)
     if float(baseline.mean) == 0:
         raise NoGainError(LeftOut.ZERO_BASELINE)
-    pairs = list(zip(target.by_seed, baseline.by_seed, strict=True))
-    several = len(pairs) > 1 and all(baseline.by_seed)
     return Relative(
-        gain=(target.mean - baseline.mean) / baseline.mean,
-        spread=stdev((t - b) / b for t, b in pairs) if several else None,
+        gain=(target.mean - baseline.mean) / baseline.mean, target=target, baseline=baseline
     )
 
 
@@ -125,10 +136,15 @@ def compare(
     label: str,
     views: Iterable[CaseView],
     in_case: Callable[[CaseView], Relative],
+    noises: Noises,
     *,
     figure: int | None = None,
+    maximum: bool = False,
 ) -> Comparison:
-    """The row of the comparison that `in_case` makes in each test case, or raises why not."""
+    """The row of the comparison that `in_case` makes in each test case, or raises why not.
+
+    Of a `maximum` over what it is compared with no gain can be below 0.
+    """
     gains = []
     left_out: dict[LeftOut, int] = {}
     for view in views:
@@ -137,8 +153,16 @@ def compare(
         except NoGainError as error:
             left_out[error.reason] = left_out.get(error.reason, 0) + 1
         else:
-            gains.append(CaseGain(case=view.case, gain=found.gain, spread=found.spread))
+            gains.append(
+                CaseGain(
+                    case=view.case,
+                    gain=found.gain,
+                    spread=found.spread,
+                    noise=noises.of_gain(found.target, found.baseline),
+                )
+            )
     values = [each.gain for each in gains]
+    blocks = [block_of(each.case) for each in gains]
     spreads = [each.spread for each in gains if each.spread is not None]
     return Comparison(
         figure=figure,
@@ -147,8 +171,8 @@ def compare(
         deciles=deciles(values),
         gains=tuple(gains),
         left_out=left_out,
-        intervals=decile_intervals(values),
-        p=wilcoxon(values),
+        intervals=decile_intervals(values, blocks),
+        chance=None if maximum else wilcoxon(values, blocks),
         spread=median(spreads) if spreads else None,
         paper=paper_row(figure, label),
     )

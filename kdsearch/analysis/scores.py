@@ -6,14 +6,16 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, stdev
 
-from kdsearch.agenda import Agenda, CaseView, StudentTraining, TestScore
+from kdsearch.agenda import Agenda, CaseView, TestScore, Training
 from kdsearch.search import (
     CHECKPOINT,
     OBJECTIVE,
     SYMBOLS,
     Candidate,
+    Decision,
     Objective,
     Progress,
     Value,
@@ -26,6 +28,9 @@ class TestScores:
     """The test score under each seed of the study."""
 
     by_seed: tuple[TestScore, ...]
+    keys: tuple[tuple[str, ...], ...] = ()
+    """Of the trainings whose mean it is under each seed: one, but for an expectation; () where
+    there are none."""
 
     @property
     def mean(self) -> TestScore:
@@ -70,7 +75,11 @@ class CaseCandidates:
         if not self.scored:
             return None
         seeds = zip(*(test.by_seed for test in self.scored), strict=True)
-        return TestScores(by_seed=tuple(TestScore(fmean(scores)) for scores in seeds))
+        keys = zip(*(test.keys for test in self.scored), strict=True)
+        return TestScores(
+            by_seed=tuple(TestScore(fmean(scores)) for scores in seeds),
+            keys=tuple(tuple(chain(*each)) for each in keys),
+        )
 
     def drawn(self, seed: str) -> TestScores | None:
         """The test score of a candidate drawn uniformly; one draw per `seed`."""
@@ -81,17 +90,51 @@ def _mean(test: TestScores) -> float:
     return test.mean
 
 
-def on_test(agenda: Agenda, trainings: Iterable[StudentTraining]) -> TestScores | None:
+def gain_spread(target: TestScores, baseline: TestScores) -> float | None:
+    """The standard deviation of the gains under each seed; None of a single one, or over 0."""
+    pairs = list(zip(target.by_seed, baseline.by_seed, strict=True))
+    several = len(pairs) > 1 and all(baseline.by_seed)
+    return stdev((t - b) / b for t, b in pairs) if several else None
+
+
+def on_test(agenda: Agenda, trainings: Iterable[Training]) -> TestScores | None:
     """The test scores of trainings that differ in the seed alone; None where one has none."""
-    outcomes = [agenda.results.get(training.key) for training in trainings]
+    keys = [training.key for training in trainings]
+    outcomes = [agenda.results.get(key) for key in keys]
     scores = [outcome.test if outcome else None for outcome in outcomes]
     scored = tuple(score for score in scores if score is not None and math.isfinite(score))
-    return TestScores(by_seed=scored) if scored and len(scored) == len(scores) else None
+    if not scored or len(scored) < len(scores):
+        return None
+    return TestScores(by_seed=scored, keys=tuple((key,) for key in keys))
 
 
 def candidate_on_test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScores | None:
     """The test scores of a candidate's best trial (best by validation); None if there is none."""
     return on_test(agenda, agenda.trainings(view, candidate.best)) if candidate.best else None
+
+
+def tied_trials(agenda: Agenda, view: CaseView, candidate: Candidate) -> int:
+    """How many trainings of a candidate share its validation score; 0 without one.
+
+    More than one were told apart by their order alone.
+    """
+    if candidate.score is None:
+        return 0
+    found = set()
+    for trial in candidate.trials:
+        first, *_ = trainings = agenda.trainings(view, trial)
+        outcomes = [agenda.results.get(training.key) for training in trainings]
+        scores = [o.validation for o in outcomes if o is not None and o.validation is not None]
+        if len(scores) == len(outcomes) and fmean(scores) == candidate.score:
+            found.add(first.key)
+    return len(found)
+
+
+def tied_candidates(agenda: Agenda, view: CaseView, decision: Decision) -> int:
+    """How many trainings of a decision's candidates share its winner's score; 0 without one."""
+    score = decision.winner.score
+    bests = [c.best for c in decision.candidates if c.score == score]
+    return len({agenda.training(view, best).key for best in bests if best is not None})
 
 
 def case_candidates(agenda: Agenda, view: CaseView) -> CaseCandidates | None:

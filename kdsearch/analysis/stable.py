@@ -9,12 +9,14 @@ from kdsearch.agenda import Agenda, CaseView
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.paper import REWARDS
 from kdsearch.analysis.scores import over_label
-from kdsearch.analysis.statistics import CHANCE, sign_test
+from kdsearch.analysis.statistics import Chance, block_of, sign_test
 from kdsearch.search import (
     CHECKPOINT,
     Checkpoint,
     Choice,
     Held,
+    Progress,
+    rewards,
     stable_values,
 )
 
@@ -30,15 +32,10 @@ class RewardRow:
     worse: int
     equal: int
     unscored: int
-    p: float
-    """Of the exact two-sided sign test: how likely such a reward is if nothing is better."""
+    chance: Chance
+    """The exact sign test: how likely such a reward is if nothing is better."""
     paper: int | None
     """The paper's R, of the same comparison."""
-
-    @property
-    def chance(self) -> bool:
-        """Whether chance explains the reward."""
-        return self.p > CHANCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +43,8 @@ class Table3:
     """The rewards over the traversals that are finished, and why some comparisons are equal."""
 
     traversals: int
+    blocks: int
+    """How many blocks of cases these are of; see `statistics`."""
     rows: tuple[RewardRow, ...]
     coinciding: int
     """Cases whose teacher's two checkpoints are one."""
@@ -73,8 +72,18 @@ class Stable:
 def table_3(agenda: Agenda, search: str | None = None) -> Table3:
     """Table 3: how often an alternative was better than its default, less how often worse."""
     traversed = [view for view in agenda.views_of(search) if view.traversed]
+    found_in_all = agenda.rewards(search)
+    axes = dict.fromkeys(found.axis for found in found_in_all)
+    blocks: dict[object, list[Progress]] = {}
+    for view in traversed:
+        blocks.setdefault(block_of(view.case), []).append(view.progress)
+    by_block = [
+        {(each.axis, each.default, each.alternative): each.reward for each in rewards(of, axes)}
+        for of in blocks.values()
+    ]
     rows = []
-    for found in agenda.rewards(search):
+    for found in found_in_all:
+        what = (found.axis, found.default, found.alternative)
         label = over_label(found.axis, found.alternative, found.default)
         rows.append(
             RewardRow(
@@ -85,12 +94,13 @@ def table_3(agenda: Agenda, search: str | None = None) -> Table3:
                 worse=found.worse,
                 equal=found.equal,
                 unscored=found.unscored,
-                p=sign_test(found.better, found.worse),
+                chance=sign_test(block.get(what, 0) for block in by_block),
                 paper=REWARDS.get(label),
             )
         )
     return Table3(
         traversals=len(traversed),
+        blocks=len(blocks),
         rows=tuple(rows),
         coinciding=sum(view.coinciding for view in traversed),
         same_student_temperature=sum(map(same_student_temperature, traversed)),

@@ -1,46 +1,126 @@
-"""How sure a study's numbers are: what the paper does not give. No correction for many tests."""
+"""How sure a study's numbers are: what the paper does not give. No correction for many tests.
+
+Test cases that share a data set and a teacher are not independent: what is easy for one student of
+a teacher is for the next. Such a *block* of cases is resampled, and has its signs flipped, as one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+
+from kdsearch.study import TestCase
 
 Interval = tuple[float, float]
 FEWEST = 6
-"""Of fewer values even their whole range covers the median with less than 95 %: 1 − 2^(1−n)."""
+"""Of fewer blocks even their whole range covers the median with less than 95 %: 1 − 2^(1−n)."""
 CHANCE = 0.05
-"""A p above this: chance explains the difference."""
+"""A p above this cannot be told from chance."""
 _DECILES = np.arange(11) / 10
 _RESAMPLES = 10_000
 
 
-def decile_intervals(values: Sequence[float]) -> tuple[Interval, ...] | None:
-    """The 95 % bootstrap interval (percentile) of each decile; None of fewer than 6 values.
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """A test of whether wins and losses are more than chance would give."""
 
-    The resampling is seeded, so that equal values have equal intervals.
+    p: float | None
+    """Two-sided; None where no outcome could have had one of at most 0.05."""
+    least_p: float
+    """The least that so many blocks can have."""
+    blocks: int
+    """Those that are not tied."""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether it can be told from chance."""
+        return self.p is not None and self.p <= CHANCE
+
+
+def block_of(case: TestCase) -> tuple[str, str | None]:
+    """What the cases of a block have in common."""
+    return case.dataset, case.teacher
+
+
+def decile_intervals(
+    values: Sequence[float], blocks: Sequence[Hashable]
+) -> tuple[Interval, ...] | None:
+    """The 95 % bootstrap interval (percentile) of each decile; None of fewer than 6 blocks.
+
+    `blocks` has the block of each value. The resampling is seeded, so that equal values have equal
+    intervals.
     """
-    if len(values) < FEWEST:
+    number_of = _numbers(blocks)
+    count = len(set(number_of))
+    if count < FEWEST:
         return None
-    draw = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
-    resampled = np.quantile(np.asarray(values)[draw], _DECILES, axis=1)
-    low, high = np.quantile(resampled, (0.025, 0.975), axis=1)
+    members = [np.flatnonzero(np.asarray(number_of) == block) for block in range(count)]
+    # [blocks, most cases in one], filled up with what is sorted behind all values.
+    padded = np.full((count, max(map(len, members))), np.inf)
+    for block, cases in zip(padded, members, strict=True):
+        block[: len(cases)] = np.asarray(values)[cases]
+    draw = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+    resampled = np.sort(padded[draw].reshape(_RESAMPLES, -1), axis=1)
+    last = np.asarray([len(cases) for cases in members])[draw].sum(axis=1) - 1
+    deciles = np.stack([_quantiles(resampled, last, share) for share in _DECILES])
+    low, high = np.quantile(deciles, (0.025, 0.975), axis=1)
     return tuple(zip(low.tolist(), high.tolist(), strict=True))
 
 
-def sign_test(better: int, worse: int) -> float:
-    """The two-sided p of so many wins and losses if both were as likely; exact, ties left out."""
-    from scipy import stats  # it takes a second to import, which only a report should
+def _quantiles(
+    ordered: npt.NDArray[np.float64], last: npt.NDArray[np.int64], share: float
+) -> npt.NDArray[np.float64]:
+    """Of each row, whose values end at `last`, a quantile with linear interpolation."""
+    place = share * last
+    below = np.floor(place).astype(np.int64)
+    rows = np.arange(len(ordered))
+    low, high = ordered[rows, below], ordered[rows, np.minimum(below + 1, last)]
+    found: npt.NDArray[np.float64] = low + (high - low) * (place - below)
+    return found
 
-    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
+def sign_test(rewards: Iterable[int]) -> Chance:
+    """Of the wins less the losses in each block: exact, with the signs of a block flipped as one.
 
-def wilcoxon(gains: Sequence[float]) -> float | None:
-    """The two-sided p of Wilcoxon's signed-rank test that gains lie around 0.
-
-    Gains of 0 are left out (Wilcoxon's own way); None where no others are.
+    Where each block is one case it is the binomial sign test, with ties left out.
     """
-    from scipy import stats
+    return _flipped(rewards)
 
-    found = [gain for gain in gains if gain]
-    return float(stats.wilcoxon(found).pvalue) if found else None
+
+def wilcoxon(gains: Sequence[float], blocks: Sequence[Hashable]) -> Chance:
+    """Wilcoxon's signed-rank test that gains lie around 0: exact, blocks flipped as one.
+
+    Gains of 0 are left out (Wilcoxon's own way); equal ones share their mean rank.
+    """
+    found = [(gain, block) for gain, block in zip(gains, blocks, strict=True) if gain]
+    sizes = [abs(gain) for gain, _ in found]
+    _, number_of, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    doubled = (2 * counts.cumsum() - counts + 1)[number_of]  # so that a mean rank is whole
+    sums: dict[Hashable, int] = {}
+    for (gain, block), rank in zip(found, doubled.tolist(), strict=True):
+        sums[block] = sums.get(block, 0) + (rank if gain > 0 else -rank)
+    return _flipped(sums.values())
+
+
+def _flipped(sums: Iterable[int]) -> Chance:
+    """How often the total is as far from 0 where each of `sums` has either sign as likely."""
+    untied = [each for each in sums if each]
+    most = sum(map(abs, untied))
+    # The share of all ways to flip that come to each total, from -most to most; exact.
+    shares = np.zeros(2 * most + 1)
+    shares[most] = 1
+    for each in untied:
+        shares = (np.roll(shares, each) + np.roll(shares, -each)) / 2
+    distances = np.abs(np.arange(-most, most + 1))
+    p = float(shares[distances >= abs(sum(untied))].sum())
+    least_p = min(1.0, 2.0 ** (1 - len(untied)))  # all for one side, or all for the other
+    return Chance(p=p if least_p <= CHANCE else None, least_p=least_p, blocks=len(untied))
+
+
+def _numbers(blocks: Sequence[Hashable]) -> list[int]:
+    """The number of each block, in the order in which they come first."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(block, len(numbers)) for block in blocks]

@@ -9,6 +9,7 @@ from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
 from kdsearch.analysis.cost import Spent, cost, reused
 from kdsearch.analysis.gains import Comparison
+from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.stable import (
     Stable,
     Table3,
@@ -58,6 +59,17 @@ class Figures:
     """The share of cases in which the stable configuration is at least as good as the best."""
     table_3: Table3
 
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every row of gains."""
+        return (
+            *self.figure_1,
+            *self.figure_2,
+            *self.figure_3,
+            *(self.stable_over_lazy, self.stable_over_random),
+            *(self.best_over_erm, self.stable_over_erm),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis(Figures):
@@ -82,13 +94,17 @@ class Analysis(Figures):
     """How often a training was wanted again after it had run for another choice or test case."""
 
 
-def analyse(agenda: Agenda) -> Analysis:
-    """Analyse the study of `agenda` as far as its results reach."""
-    cases = case_results(agenda)
+def analyse(agenda: Agenda, noises: Noises | None = None) -> Analysis:
+    """Analyse the study of `agenda` as far as its results reach.
+
+    Without `noises` nothing is known of test rows.
+    """
+    noises = noises or Noises(agenda)
+    cases = case_results(agenda, noises)
     taken = cost(agenda)
     states = [case.state for case in cases]
     first, *others = agenda.flipping or (None,)
-    figures = figures_of(agenda, first)
+    figures = figures_of(agenda, noises, first)
     return Analysis(
         **{field.name: getattr(figures, field.name) for field in fields(figures)},
         study=agenda.resolved.study.name,
@@ -102,23 +118,23 @@ def analyse(agenda: Agenda) -> Analysis:
             failed=sum(each.failed for each in taken),
         ),
         flips=bool(agenda.flipping),
-        further=tuple(figures_of(agenda, search) for search in others),
+        further=tuple(figures_of(agenda, noises, search) for search in others),
         cases=cases,
         cost=taken,
         reused=reused(agenda),
     )
 
 
-def figures_of(agenda: Agenda, search: str | None) -> Figures:
+def figures_of(agenda: Agenda, noises: Noises, search: str | None) -> Figures:
     """The figures of a search, empty of one that flips nothing."""
-    third = figure_3(agenda, search)
-    best_over_erm, stable_over_erm = over_erm(agenda, search)
-    over_lazy, over_random = stable_over_others(agenda, search)
+    third = figure_3(agenda, noises, search)
+    best_over_erm, stable_over_erm = over_erm(agenda, noises, search)
+    over_lazy, over_random = stable_over_others(agenda, noises, search)
     return Figures(
         search=search,
         stable=stable_configuration(agenda, search),
-        figure_1=figure_1(agenda, search),
-        figure_2=figure_2(agenda, search),
+        figure_1=figure_1(agenda, noises, search),
+        figure_2=figure_2(agenda, noises, search),
         figure_3=third,
         stable_over_lazy=over_lazy,
         stable_over_random=over_random,

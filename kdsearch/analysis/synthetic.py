@@ -25,7 +25,13 @@ from kdsearch.agenda import (
     Training,
 )
 from kdsearch.analysis.comparisons import draw_seed
-from kdsearch.analysis.paper import CASES, MAXIMUM_OVER_ALPHA, paper_row
+from kdsearch.analysis.paper import (
+    CASES,
+    MAXIMUM_OVER_ALPHA,
+    OVER_ANOTHER_RANDOM,
+    OVER_RANDOM,
+    paper_row,
+)
 from kdsearch.analysis.scores import CaseCandidates, TestScores
 from kdsearch.search import (
     TIED,
@@ -300,8 +306,8 @@ def _assign(agenda: Agenda) -> dict[TestCase, _Slots] | None:
         values_with(_percent(figure, label))
         for figure, label in (
             (1, "best over worst"),
-            (1, "best over random"),
-            (3, "best over random"),
+            (1, OVER_RANDOM),
+            (3, OVER_ANOTHER_RANDOM),
             (3, "best over stable"),
             (3, "best over lazy"),
         )

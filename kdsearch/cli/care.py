@@ -104,7 +104,7 @@ def verify(folder: StudyFolder, as_json: Json = False) -> None:
             ledger, lambda done, total: progress.update(task, completed=done, total=total)
         )
     if not found.blind:
-        problems, notes = check_report(ledger, found.agenda)
+        problems, notes = check_report(ledger, found.agenda, whole=not found.problems)
         found.problems += problems
         found.notes += notes
     if as_json:

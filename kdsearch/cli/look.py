@@ -22,6 +22,7 @@ from kdsearch.agenda import (
     remaining,
     used,
 )
+from kdsearch.analysis.scores import tied_candidates, tied_trials
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
@@ -36,6 +37,7 @@ from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
+from kdsearch.report.markdown import tie
 from kdsearch.search import SYMBOLS, Candidate, Decision, Value
 
 _MOST_SHOWN = 20
@@ -300,7 +302,8 @@ def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
             {
                 "parameter": decision.axis,
                 "winner": _value(decision.winner),
-                "why": _why(decision),
+                "why": _why(decision, tied_candidates(agenda, view, decision)),
+                "tied": tied_candidates(agenda, view, decision),
                 "candidates": [_candidate(agenda, view, c) for c in decision.candidates],
             }
             for decision in decisions
@@ -318,6 +321,7 @@ def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str
         "temperature": best.get("temperature") if best else None,
         "learning_rate": best.get("learning_rate") if best else None,
         "trainings": len(candidate.trials),
+        "tied": tied_trials(agenda, view, candidate),
         "key": agenda.training(view, best).key if best else None,
     }
 
@@ -338,7 +342,8 @@ def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | N
     return outcome.test if outcome else None
 
 
-def _why(decision: Decision) -> str:
+def _why(decision: Decision, tied: int) -> str:
+    """Why a value won; `tied` trainings have its score."""
     held, winner = decision.candidates[0], decision.winner
     if winner.score is None:
         return "no candidate has a score; the current value is kept"
@@ -349,7 +354,8 @@ def _why(decision: Decision) -> str:
     margin = winner.score - max(scored)
     if margin == 0:
         held_won = winner is held and decision.axis is not None
-        return "a tie keeps the current value" if held_won else "a tie keeps the earlier one"
+        won = f"won by a tie of {tied}" if tied > 1 else "one training under several names"
+        return f"{won}: {'the current value' if held_won else 'the earlier one'} is kept"
     return f"highest validation score, by {margin:.4f}"
 
 
@@ -366,8 +372,9 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
             f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
         )
     for decision in view.progress.decisions:
+        tied = tied_candidates(agenda, view, decision)
         title = COMPARES if decision.axis is None else SYMBOLS.get(decision.axis, decision.axis)
-        out.print(f"  {title}: {_value(decision.winner)} — {_why(decision)}")
+        out.print(f"  {title}: {_value(decision.winner)} — {_why(decision, tied)}")
         table = Table("", "value", "validation", "τ_t", "learning rate", "trainings", box=None)
         shown = _best_of(decision)
         for candidate in shown:
@@ -378,7 +385,7 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
                 "no score" if facts["validation"] is None else f"{facts['validation']:.4f}",
                 "—" if facts["temperature"] is None else f"{facts['temperature']:g}",
                 "—" if facts["learning_rate"] is None else f"{facts['learning_rate']:g}",
-                str(facts["trainings"]),
+                str(facts["trainings"]) + tie(facts["tied"]),
             )
         out.print(table)
         if rest := len(decision.candidates) - len(shown):

@@ -32,6 +32,8 @@ class Evaluation:
     """Cross-entropy on the labels, the mean over the units that have one."""
     measures: dict[str, float]
     """By name; see `measures`."""
+    predictions: Sequence[Any]
+    """Of each example, as `Task.decode` has them."""
     examples_per_second: float
     """Examples over the time from the first batch to the last prediction, decoding included."""
 
@@ -78,6 +80,7 @@ def evaluate(
         score=task.score(predictions, examples.references, data) if finite else None,
         loss=mean,
         measures=tally.values() if finite else {},
+        predictions=predictions,
         examples_per_second=round(speed, 1),
     )
 

@@ -29,7 +29,7 @@ from kdsearch.agenda import (
 from kdsearch.distill.artifacts import ensure, save_models
 from kdsearch.distill.batch_loss import batch_loss
 from kdsearch.distill.caches import Split, encoded, tokenizer_of
-from kdsearch.distill.evaluation import evaluate
+from kdsearch.distill.evaluation import Evaluation, evaluate
 from kdsearch.distill.models import (
     build_model,
     check_head,
@@ -43,6 +43,7 @@ from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, TrainingState, train
 from kdsearch.errors import MemoryExhaustedError, first_line
 from kdsearch.ledger import Ledger, layout
+from kdsearch.ledger.tested import Tested
 from kdsearch.search import Labels, Objective, ValidationScore
 from kdsearch.study import SPLITS, installed_versions
 from kdsearch.tasks import TASKS, Encoded, Settings, Task
@@ -51,8 +52,8 @@ from kdsearch.tasks import TASKS, Encoded, Settings, Task
 def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     """Run a training with the files of the study's `folder`; its outcome is not yet committed.
 
-    Kept on disk: a teacher's checkpoints, a checkpoint's outputs, and a student where the study
-    says so, or `keep`. Raises what the work raises.
+    Kept on disk: a teacher's checkpoints, a checkpoint's outputs, what was made of each test row,
+    and a student where the study says so, or `keep`. Raises what the work raises.
     """
     started = time.monotonic()
     torch.set_num_threads(training.settings.cpu_threads)
@@ -131,8 +132,11 @@ class _Worker:
         if training.split == "validation":
             score: dict[str, Any] = {"validation": ValidationScore(scored.score)}
         else:
-            cost = self._cost(0, speed=scored.examples_per_second)
-            score = {"test": TestScore(scored.score), "cost": cost}
+            score = {
+                "test": TestScore(scored.score),
+                "digests": self._keep_rows(training, scored, examples),
+                "cost": self._cost(0, speed=scored.examples_per_second),
+            }
         return outcome.model_copy(update={"measures": scored.measures, **score})
 
     def _keep_outputs(self, training: OutputsTraining, model: Any, order: Sequence[int]) -> Outcome:
@@ -197,10 +201,19 @@ class _Worker:
                 "test": TestScore(found.score),
                 "measures": found.measures,
                 "best_epoch": epoch.epoch,
-                "digests": digests,
+                "digests": digests | self._keep_rows(training, found, test),
                 "cost": self._cost(size, speed=found.examples_per_second),
             }
         )
+
+    def _keep_rows(
+        self, training: Training, found: Evaluation, examples: Encoded
+    ) -> dict[str, str]:
+        """Keep what was made of each test row; the digest of that, by its file's name."""
+        data = training.data
+        rows = TASKS[data.task].statistics(found.predictions, examples.references, data)
+        recorded = self._ledger.outcome(training.key)
+        return Tested(self._ledger.folder).keep(training.key, rows, recorded)
 
     def _is_kept(self, training: StudentTraining) -> bool:
         """Whether the study keeps the student; `best` is for export, which gives the first seed."""

@@ -13,6 +13,7 @@ from kdsearch.ledger import MARKER, Ledger, files_in, is_half, is_ours, layout
 EARLIER = "from an earlier version of the study"
 SUPERSEDED = "weights of students that can no longer win"
 NO_OUTCOME = "from a training that has no outcome"
+OTHER_TRY = "from a try that another try of the same training was ahead of"
 HALF = "left behind by a process that was killed"
 
 _FOLDERS = (*layout.KEPT, layout.ATTEMPTS, layout.PROGRESS, layout.DIGESTS)
@@ -84,6 +85,8 @@ def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
                 yield EARLIER, name
             elif folder in layout.KEPT and not _has_outcome(ledger, key):
                 yield NO_OUTCOME, name
+            elif folder == layout.TESTED and _of_another_try(ledger, agenda, name):
+                yield OTHER_TRY, name
     if resolved.study.keep_students != "all":
         for key in sorted(superseded(agenda, ledger.kept_students())):
             yield SUPERSEDED, layout.student(key)
@@ -101,6 +104,11 @@ def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
 
 def _has_outcome(ledger: Ledger, key: str) -> bool:
     return ledger.disk.kind(ledger.folder / layout.outcome(key)) is not None
+
+
+def _of_another_try(ledger: Ledger, agenda: Agenda, name: str) -> bool:
+    known = _known(ledger, agenda, name)  # nothing where the outcome cannot be read
+    return bool(known) and name not in known
 
 
 def _half(name: str) -> str:

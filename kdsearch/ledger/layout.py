@@ -20,6 +20,7 @@ outputs/<key>.npy     a checkpoint's outputs on the training split; of translati
                       with the head that makes logits of them in <key>.head.safetensors; beside
                       it those on validation and test, <key>.validation.npy and <key>.test.npy
 students/<key>/       a student's best epoch, as a Hugging Face folder
+tested/<key>.<digest>.json.gz   what a model made of each row of the test split
 report/               what `kdsearch report` wrote
 """
 
@@ -40,11 +41,12 @@ DATA = "data"
 CHECKPOINTS = "checkpoints"
 OUTPUTS = "outputs"
 STUDENTS = "students"
+TESTED = "tested"
 PROGRESS = "progress"
 REPORT = "report"
-FOLDERS = (OUTCOMES, ATTEMPTS, DIGESTS, DATA, CHECKPOINTS, OUTPUTS, STUDENTS, PROGRESS, REPORT)
-KEPT = (CHECKPOINTS, OUTPUTS, STUDENTS)
+KEPT = (CHECKPOINTS, OUTPUTS, STUDENTS, TESTED)
 """Of files that outcomes have digests of."""
+FOLDERS = (OUTCOMES, ATTEMPTS, DIGESTS, DATA, *KEPT, PROGRESS, REPORT)
 
 RESOLVED = "resolved.json"
 PREFLIGHT = "preflight.json"
@@ -87,6 +89,7 @@ _OURS = re.compile(
             rf"checkpoints/{_ASIDE}/epoch-\d+/{_SAVED}",
             rf"students/{_ASIDE}/{_SAVED}",
             rf"outputs/(?:{_KEY}\.(?:(?:validation\.|test\.)?npy|head\.safetensors)|\.[0-9a-f]{{32}}(?:\.head)?\.tmp)",
+            rf"tested/{_KEY}\.[0-9a-f]{{64}}\.json\.gz",
             rf"progress/{_ASIDE}/(?:\d+-[0-9a-f]{{64}}\.pt|\.[0-9a-f]{{32}}\.tmp)",
             r"report/report\.(?:html|md|json)",
             r"report/tables/[a-z_0-9]+\.(?:csv|tex)",
@@ -98,7 +101,7 @@ _OURS = re.compile(
 
 
 _WRITTEN = re.compile(
-    r"(?P<folder>(?:[^/]+/)*)\.(?P<name>[^/]+?\.(?:jsonl?|txt|html|md|csv|tex))"
+    r"(?P<folder>(?:[^/]+/)*)\.(?P<name>[^/]+?\.(?:jsonl?|json\.gz|txt|html|md|csv|tex))"
     r"\.[^/]+-\d+-[0-9a-f]{8}\.tmp",
     re.ASCII,
 )
@@ -178,6 +181,11 @@ def head(key: str) -> str:
 def student(key: str) -> str:
     """The Hugging Face folder of a student."""
     return f"{STUDENTS}/{key}"
+
+
+def tested(key: str, digest: str) -> str:
+    """What a model made of the rows of the test split; a file with this SHA-256."""
+    return f"{TESTED}/{key}.{digest}.json.gz"
 
 
 def report(kind: Literal["html", "md", "json"]) -> str:

@@ -15,6 +15,7 @@ from kdsearch.ledger.layout import (
     OUTPUTS,
     PROGRESS,
     STUDENTS,
+    TESTED,
     aside,
     inside,
     is_aside,
@@ -26,7 +27,7 @@ from kdsearch.ledger.links import files_in, marker_advice, shared_link
 from kdsearch.ledger.reading import UnreadableError
 
 _log = logging.getLogger(__name__)
-_SWEPT = (OUTPUTS, ATTEMPTS, CHECKPOINTS, STUDENTS, PROGRESS)
+_SWEPT = (OUTPUTS, ATTEMPTS, CHECKPOINTS, STUDENTS, TESTED, PROGRESS)
 """Where workers write."""
 
 

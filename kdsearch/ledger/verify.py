@@ -32,6 +32,7 @@ CANNOT_KNOW = (
 _AGAIN = "the next launch recreates it if needed"
 _REPEAT = "move it away and launch again: its training is repeated"
 _REMOVE = "move it away, unless you know what it is"
+_DO_WITHOUT = "restore it from a copy of the folder; the report does without it"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _UNREADABLE = "you have no permission to read it"
 _ROUNDING = 1e-9
@@ -212,7 +213,7 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
     """Check the files that a training kept against their digests; the names that have one."""
     problems = found.problems
     path = ledger.path(layout.outcome(outcome.key))
-    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(KEPT, "/./", strict=True))
+    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(KEPT, "/./.", strict=True))
     try:
         again = ledger.digests_again(outcome.key)
     except PermissionError:
@@ -278,7 +279,8 @@ def _kept_file(ledger: Ledger, name: str, digest: str, found: Verified) -> None:
         and not ledger.disk.kind(ledger.folder / top / key)
     ):
         return  # superseded, and removed
-    remedy = "`kdsearch export` trains it again" if top == layout.STUDENTS else _AGAIN
+    remedies = {layout.STUDENTS: "`kdsearch export` trains it again", layout.TESTED: _DO_WITHOUT}
+    remedy = remedies.get(top, _AGAIN)
     if actual is None:
         what = "is not a regular file" if os.path.exists(path) else "is not there"
         found.problems.append(Problem(place=str(path), what=what, remedy=remedy))
@@ -303,7 +305,10 @@ def _strangers(
                 unknown.add(f"{top}/{entry}")
             continue
         place = str(ledger.folder / name)
-        if top in FOLDERS and rest:
+        if top == layout.TESTED and is_ours(name):
+            what = "is of a try that another one of the same training was ahead of"
+            found.notes.append(Problem(place=place, what=what, remedy="`kdsearch gc` lists it"))
+        elif top in FOLDERS and rest:
             what = "is not kdsearch's: nothing is recorded of it"
             found.problems.append(Problem(place=place, what=what, remedy=_REMOVE))
         elif not name.startswith("."):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison, Stable, State
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
-from kdsearch.report.markdown import escape, percent, score
+from kdsearch.report.markdown import escape, percent, reading, score
 from kdsearch.report.under_seeds import sentence
 from kdsearch.search import ALPHA
 
@@ -93,15 +93,18 @@ def _how_sure(analysis: Analysis) -> list[str]:
     if stable is None or not any(spent.scored for spent in students):
         return []
     found = []
-    if stable.traversals < FEWEST:
+    blocks = analysis.table_3.blocks
+    few = blocks < FEWEST
+    if few:
         found.append(
-            f"it rests on {_count(stable.traversals, 'traversal')}, too few to tell stability "
-            f"from luck (at least {FEWEST})"
+            f"it rests on {_count(blocks, 'block')} of cases (those of one data set and teacher), "
+            f"too few to tell stability from luck (at least {FEWEST})"
         )
-    chance = [row.label for row in analysis.table_3.rows if row.chance]
-    if chance:
-        named = ", ".join(map(escape, chance))
-        found.append(f"chance explains the reward{'s' * (len(chance) > 1)} of {named} (sign test)")
+    found += [
+        f"the reward of {escape(row.label)} {reading(row.chance)} (sign test)"
+        for row in analysis.table_3.rows
+        if not row.chance.told_apart
+    ]
     found += [
         f"the 95 % interval of its gain over {other}, {percent(low)} to {percent(high)} %, "
         "includes 0"
@@ -122,9 +125,8 @@ def _how_sure(analysis: Analysis) -> list[str]:
         found.append("there is one seed, so nothing shows how much two runs differ")
     if not found:
         return [
-            "**How sure**: no reward is explained by chance, and the gains’ intervals exclude 0."
+            "**How sure**: each reward can be told from chance, and the gains’ intervals exclude 0."
         ]
-    few = stable.traversals < FEWEST
     text = "; ".join(found)
     return [
         f"**How sure**: {'not sure' if few else 'with reservations'}. {text[0].upper()}{text[1:]}."

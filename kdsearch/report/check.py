@@ -27,12 +27,15 @@ _REPORT = layout.report("json")
 _DIFFERS = "not what the outcomes give: it is older, edited, or from a different kdsearch"
 
 
-def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Problem]]:
+def check_report(
+    ledger: Ledger, agenda: Agenda, *, whole: bool = True
+) -> tuple[list[Problem], list[Problem]]:
     """The problems and the notes of the report's files, which there need not be.
 
     A decision that contradicts the outcomes is a problem. Any other difference is one where the
     report must be what this kdsearch writes: a search that is not complete goes on after its
-    report was written, and what an earlier kdsearch wrote looks otherwise.
+    report was written, and what an earlier kdsearch wrote looks otherwise. So does one of a folder
+    that is not `whole`, where the noise is not known.
     """
     there = {name for name in files_in(ledger.disk, ledger.folder, layout.REPORT) if is_ours(name)}
     there = {name for name in there if not is_half(name)}
@@ -50,7 +53,7 @@ def check_report(ledger: Ledger, agenda: Agenda) -> tuple[list[Problem], list[Pr
     place = str(ledger.folder / _REPORT)
     if wrong:
         return [Problem(place=place, what=what, remedy=remedy) for what in wrong], []
-    doubt = _doubt(agenda, written)
+    doubt = _doubt(agenda, written) if whole else "other files of the folder are damaged or gone"
     if doubt and differing:
         names = shortened_list([name.removeprefix(f"{layout.REPORT}/") for name in differing])
         what = f"{names}: {_DIFFERS}; it is not clear which, since {doubt}"

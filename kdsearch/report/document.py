@@ -17,11 +17,23 @@ from kdsearch.analysis import (
     Stable,
 )
 from kdsearch.analysis.measures import CaseMeasures
+from kdsearch.analysis.noise import Noise
 from kdsearch.analysis.paper import CASES, SOURCE
 from kdsearch.analysis.scores import value_label
 from kdsearch.analysis.smoothing import Smoothing
+from kdsearch.analysis.statistics import Chance
 from kdsearch.report.answer import answer
-from kdsearch.report.markdown import duration, escape, p_value, percent, score, table
+from kdsearch.report.markdown import (
+    NOTHING,
+    duration,
+    escape,
+    p_value,
+    percent,
+    reading,
+    score,
+    table,
+    tie,
+)
 from kdsearch.report.measures import measures_section
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_section
@@ -70,12 +82,29 @@ def document(
         *smoothing_section(smoothed),
         *_cost(analysis),
         "## Test cases",
-        *(section for case in analysis.cases for section in _case(case, messages)),
+        *(section for case in analysis.cases for section in _case(analysis, case, messages)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 DOUBTFUL = "Seen in the data and the models before anything was trained; it may explain a score."
+
+
+TESTS = (
+    "“D5, 95 %” is a bootstrap interval of the median over test cases. p is that of Wilcoxon’s "
+    "signed-rank test in the figures and of a sign test in Table 3, both exact: how likely so much "
+    "is if neither side were better. Cases with one data set and teacher go together: such a block "
+    "of cases is drawn, or flipped, as one. An interval needs 6 blocks; “least p” is the least "
+    "that so many untied blocks can have, and where that is above 0.05 there is no p (–). Nothing "
+    "corrects for the number of tests."
+)
+NOISE = (
+    "“± noise” of a gain in one test case is its standard deviation over 1,000 draws of the test "
+    "rows with replacement, the same for both sides; rows with one context, premise or source are "
+    "drawn together, and where there are several seeds these too. Of a single seed it does not "
+    "say how far another training would lie away. It is not known where an earlier version "
+    "trained, which kept nothing of the rows."
+)
 
 
 def _doubtful(doubts: Iterable[Doubt]) -> list[str]:
@@ -93,10 +122,8 @@ def _how(agenda: Agenda) -> list[str]:
         "comparison is left out of the row, and counted by reason.",
         *(_walked(name, each) for name, each in study.every_search.items() if name != ERM),
         _seeds(study.student_seeds, study.winner_seeds or ()),
-        "“D5, 95 %” is a bootstrap interval of the median over test cases, from 6 cases on. p is "
-        "that of Wilcoxon’s signed-rank test in the figures and of an exact sign test in Table 3: "
-        "how likely a result this strong would be if neither side were better. There is no "
-        "correction for the number of tests.",
+        TESTS,
+        NOISE,
     ]
 
 
@@ -149,13 +176,13 @@ def _comparisons(rows: Iterable[Comparison]) -> list[str]:
         deciles = map(percent, row.deciles or (None,) * 11)
         left_out = ", ".join(f"{n} {LEFT_OUT[reason]}" for reason, n in row.left_out.items())
         spread = [percent(row.spread)] if seeds else []
-        sure = [_interval(row), p_value(row.p), *spread]
+        sure = [_interval(row), *p_cells(row.chance), *spread]
         lines.append([row.label, row.n, *deciles, *sure, left_out or None])
         if row.paper is not None:
             printed = [f"{value:.1f}" for value in row.paper.percent]
             nothing = [None] * (len(sure) + 1)
             lines.append([f"{row.label} ({_PAPER})", CASES, *printed, *nothing])
-    sure_headers = ["D5, 95 %", "p", *(["±"] if seeds else [])]
+    sure_headers = ["D5, 95 %", "p", "least p", *(["±"] if seeds else [])]
     found = [table(["comparison, %", "n", *_DECILES, *sure_headers, "left out"], lines)]
     few = [row.n for row in rows if 0 < row.n <= 2]
     if few:
@@ -164,6 +191,11 @@ def _comparisons(rows: Iterable[Comparison]) -> list[str]:
             "between the two. They say nothing about a distribution."
         )
     return found
+
+
+def p_cells(chance: Chance | None) -> tuple[str, str]:
+    """The p of a test, and the least that it could have."""
+    return (p_value(chance.p), p_value(chance.least_p)) if chance else (NOTHING, NOTHING)
 
 
 def _interval(row: Comparison) -> str | None:
@@ -202,11 +234,21 @@ def _figure_2(found: Figures) -> list[str]:
 
 def _table_3(figures: Figures) -> list[str]:
     found = figures.table_3
-    headers = ["alternative", "R", "better", "worse", "equal", "unscored", "p", "chance explains"]
+    headers = [
+        "alternative",
+        "R",
+        "better",
+        "worse",
+        "equal",
+        "unscored",
+        "p",
+        "least p",
+        "reading",
+    ]
     rows = [
         (
             *(r.label, _signed(r.reward), r.better, r.worse, r.equal, r.unscored),
-            *(p_value(r.p), "yes" if r.chance else "no", _signed(r.paper)),
+            *(*p_cells(r.chance), reading(r.chance), _signed(r.paper)),
         )
         for r in found.rows
     ]
@@ -274,13 +316,14 @@ def _figure_3(found: Figures) -> list[str]:
 def _erm(analysis: Analysis) -> list[str]:
     if not analysis.flips or all(case.erm is None for case in analysis.cases):
         return []
-    headers = ["test case", "ERM", "chosen", "gain, %", "teacher", "gap closed, %"]
+    headers = ["test case", "ERM", "chosen", "gain, %", "± noise", "teacher", "gap closed, %"]
     rows = [
         (
             case.case,
             score(case.erm.test),
             score(case.winner.test) if case.winner else None,
             percent(case.over_erm),
+            None if case.over_erm is None else noise_cells(case.over_erm_noise)[0],
             score(taught_by(case)),
             percent(case.gap_closed),
         )
@@ -336,7 +379,7 @@ def _cost(analysis: Analysis) -> list[str]:
     ]
 
 
-def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
+def _case(analysis: Analysis, case: CaseResult, messages: Mapping[str, str]) -> list[str]:
     sections = [f"### {escape(case.case)}", _standing(case)]
     if case.teachers:
         sections.append(_teachers(case))
@@ -344,6 +387,9 @@ def _case(case: CaseResult, messages: Mapping[str, str]) -> list[str]:
         sections.append("The two checkpoints are the same.")
     if case.path:
         sections.append(_path(case))
+    if gains := gains_of(analysis, case):
+        rows = [(label, percent(gain), *noise_cells(noise)) for label, gain, noise in gains]
+        sections.append(table(["gain on test, %", "gain", "± noise", "noise over"], rows))
     if case.failures:
         sections.append("Without a score:")
         sections.append("\n".join(_failure(case, messages)))
@@ -393,7 +439,11 @@ def _standing(case: CaseResult) -> str:
 def _path(case: CaseResult) -> str:
     headers = ["choice", "decision", "validation", "test", "τ_t", "learning rate", "trials", "won"]
     named: list[tuple[str, CandidateScores, str]] = [
-        (decision.parameter, each, "yes" if position == decision.winner else "")
+        (
+            decision.parameter,
+            each,
+            f"yes{tie(decision.tied)}" if position == decision.winner else "",
+        )
         for decision in case.path
         for position, each in enumerate(decision.candidates)
     ]
@@ -408,7 +458,7 @@ def _path(case: CaseResult) -> str:
             score(each.test) + (f" ± {score(each.spread)}" if seeds else ""),
             None if each.temperature is None else f"{each.temperature:g}",
             None if each.learning_rate is None else f"{each.learning_rate:g}",
-            each.trials,
+            f"{each.trials}{tie(each.tied)}",
             won,
         )
         for parameter, each, won in named
@@ -420,6 +470,25 @@ def _path(case: CaseResult) -> str:
         scores = (score(erm.validation), score(erm.test) + spread)
         rows.append(("no teacher (ERM)", "erm", *scores, None, rate, erm.trials, ""))
     return table(headers, rows)
+
+
+def gains_of(analysis: Analysis, case: CaseResult) -> list[tuple[str, float, Noise | None]]:
+    """The gains on test in one test case, with their names and noise."""
+    found = [
+        (row.label, gain.gain, gain.noise)
+        for figures in (analysis, *analysis.further)
+        for row in figures.comparisons
+        for gain in row.gains
+        if gain.case == case.case
+    ]
+    if case.over_teacher is not None:
+        found.append(("chosen over its teacher", case.over_teacher, case.over_teacher_noise))
+    return found
+
+
+def noise_cells(noise: Noise | None) -> tuple[str, str | None]:
+    """The noise of a gain in percent, and what it was drawn over."""
+    return (percent(noise.deviation), str(noise.of)) if noise else ("not known", None)
 
 
 def _failure(case: CaseResult, messages: Mapping[str, str]) -> Iterable[str]:

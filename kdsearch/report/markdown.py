@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from kdsearch.analysis.statistics import Chance
 from kdsearch.errors import shown
 
 NOTHING = "–"
@@ -40,6 +41,19 @@ def p_value(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def tie(tied: int) -> str:
+    """What stands behind a choice among so many of one score; nothing where there was no tie."""
+    return f", by a tie of {tied}" if tied > 1 else ""
+
+
+def reading(chance: Chance) -> str:
+    """What a test says, in words."""
+    if chance.told_apart:
+        return "can be told from chance"
+    blocks = f"{chance.blocks} untied block{'' if chance.blocks == 1 else 's'}"
+    return f"cannot be told from chance with {blocks} of cases"
 
 
 def duration(seconds: float) -> str:

@@ -10,10 +10,11 @@ from enum import Enum
 from typing import Any
 
 from kdsearch.agenda import Agenda
-from kdsearch.analysis import Analysis, RewardRow
+from kdsearch.analysis import Analysis
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
 from kdsearch.analysis.smoothing import Smoothing
+from kdsearch.analysis.statistics import Chance
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
@@ -65,7 +66,7 @@ def plain(value: object) -> Any:
         # With nothing for an axis of the paper's that is inactive.
         return {name: plain(value.get(name)) for name in dict.fromkeys((*_PAPERS, *value.names))}
     if is_dataclass(value):
-        derived = {"chance": value.chance} if isinstance(value, RewardRow) else {}
+        derived = {"told_apart": value.told_apart} if isinstance(value, Chance) else {}
         named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {
             name: plain(each)

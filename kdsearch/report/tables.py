@@ -18,9 +18,10 @@ from kdsearch.analysis import (
     UnderSeeds,
 )
 from kdsearch.analysis.paper import CASES
+from kdsearch.analysis.statistics import Chance
 
-SURE = ("D5_low", "D5_high", "p", "spread")
-"""The median's 95 % interval, Wilcoxon's p, and the spread between seeds."""
+SURE = ("D5_low", "D5_high", "p", "least_p", "blocks", "spread")
+"""The median's 95 % interval, Wilcoxon's test, and the spread between seeds."""
 DECILES = tuple(f"D{k}" for k in range(11))
 
 
@@ -68,7 +69,8 @@ def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
             | {"source": "this study", "n": row.n}
             | dict(zip(DECILES, row.deciles or (None,) * 11, strict=True))
             | dict(zip(("D5_low", "D5_high"), row.interval or (None, None), strict=True))
-            | {"p": row.p, "spread": row.spread}
+            | _chance(row.chance)
+            | {"spread": row.spread}
             | {f"left_out_{reason}": row.left_out.get(reason, 0) for reason in LeftOut}
         )
         if row.paper is not None:
@@ -77,18 +79,28 @@ def comparisons(rows: Iterable[Comparison]) -> pd.DataFrame:
             found.append(name | paper | dict(zip(DECILES, fractions, strict=True)))
     columns = ["figure", "comparison", "source", "n", *DECILES, *SURE]
     columns += [f"left_out_{reason}" for reason in LeftOut]
-    whole = {name: "Int64" for name in columns if name.startswith("left_out_")}
+    whole = {"blocks": "Int64"} | {
+        name: "Int64" for name in columns if name.startswith("left_out_")
+    }
     return pd.DataFrame(found, columns=columns).astype({"figure": "Int64", **whole})
+
+
+def _chance(chance: Chance | None) -> dict[str, object]:
+    return {
+        "p": chance.p if chance else None,
+        "least_p": chance.least_p if chance else None,
+        "blocks": chance.blocks if chance else None,
+    }
 
 
 def rewards(found: Figures) -> pd.DataFrame:
     """Table 3."""
     columns = ["parameter", "comparison", "R", "better", "worse", "equal", "unscored"]
-    columns += ["p", "chance", "paper_R"]
+    columns += ["p", "least_p", "blocks", "told_from_chance", "paper_R"]
     rows = [
         (
             *(r.parameter, r.label, r.reward, r.better, r.worse, r.equal, r.unscored),
-            *(r.p, r.chance, r.paper),
+            *(*_chance(r.chance).values(), r.chance.told_apart, r.paper),
         )
         for r in found.table_3.rows
     ]
@@ -170,6 +182,7 @@ def _erm(case: CaseResult) -> dict[str, object]:
         "erm_validation": erm.validation if erm else None,
         "erm_test": erm.test if erm else None,
         "over_erm": case.over_erm,
+        "over_erm_noise": case.over_erm_noise.deviation if case.over_erm_noise else None,
         "gap_closed": case.gap_closed,
     }
 

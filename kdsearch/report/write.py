@@ -8,9 +8,11 @@ from pathlib import Path
 from kdsearch.agenda import Agenda, Attempt, asked
 from kdsearch.analysis import Analysis, analyse
 from kdsearch.analysis.measures import case_measures
+from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.smoothing import smoothing
 from kdsearch.errors import shown
 from kdsearch.ledger import Ledger, files_in, is_half, is_ours, layout
+from kdsearch.ledger.tested import Tested
 from kdsearch.report.document import document
 from kdsearch.report.latex import latex
 from kdsearch.report.measures import measures_tables
@@ -47,7 +49,8 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
 
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     """The files of a report, by their names in the study's folder; the page is the last."""
-    analysis = analyse(agenda)
+    tested = Tested(ledger.folder, ledger.disk)
+    analysis = analyse(agenda, Noises(agenda, tested.rows, ledger.rows))
     messages = failure_messages(ledger, analysis)
     preflight = ledger.preflight()
     doubts = tuple(map(_public_doubt, preflight.doubts)) if preflight else ()

@@ -163,6 +163,14 @@ class Task(Protocol):
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """The score of all the predictions for a split, higher is better."""
 
+    def statistics(
+        self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
+    ) -> dict[str, list[float]]:
+        """What the score follows from, of each row of data: a column by name, N numbers each.
+
+        `analysis.row_scores` has the score of their sums.
+        """
+
     def signature(self, data: DataSpec) -> str:
         """How exactly the score is computed, as a publication would state it."""
 

@@ -92,6 +92,12 @@ class Classification:
             f1_score(references, predictions, labels=every, average="macro", zero_division=0.0)
         )
 
+    def statistics(
+        self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
+    ) -> dict[str, list[float]]:
+        """The number of the label that is right, and of the one predicted."""
+        return {"label": list(references), "predicted": list(predictions)}
+
     def signature(self, data: DataSpec) -> str:
         """Such as: binary F1 of `equivalent`."""
         if data.metric == "accuracy":

@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from typing import Any
 
 import torch
@@ -112,15 +113,23 @@ class Ner:
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """Entities' micro F1, or the accuracy over words."""
-        pairs = []
-        outside = data.labels.index(OUTSIDE)
-        for predicted, sentence in zip(predictions, references, strict=True):
-            tags = [outside] * len(sentence.tags)
-            for word, tag in zip(sentence.words, predicted, strict=True):
-                tags[word] = tag
-            gold = [data.labels[tag] for tag in sentence.tags]
-            pairs.append(([data.labels[tag] for tag in tags], gold))
+        pairs = _tagged(predictions, references, data)
         return accuracy(pairs) if data.metric == "accuracy" else entity_f1(pairs, _scheme(data))
+
+    def statistics(
+        self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
+    ) -> dict[str, list[float]]:
+        """Entities that were hit, false ones and misses; or words and those that are right."""
+        pairs = _tagged(predictions, references, data)
+        if data.metric == "accuracy":
+            right = [sum(map(eq, predicted, gold)) for predicted, gold in pairs]
+            return {"right": [*right], "words": [len(gold) for _, gold in pairs]}
+        counts = [_counts(predicted, gold, _scheme(data)) for predicted, gold in pairs]
+        return {
+            "hits": [hits for hits, _, _ in counts],
+            "false": [found - hits for hits, found, _ in counts],
+            "missed": [wanted - hits for hits, _, wanted in counts],
+        }
 
     def signature(self, data: DataSpec) -> str:
         """Which of the two."""
@@ -129,8 +138,22 @@ class Ner:
         return f"micro F1 of entities, {_scheme(data)}"
 
 
-Tagged = Iterable[tuple[Sequence[str], Sequence[str]]]
+Tagged = Sequence[tuple[Sequence[str], Sequence[str]]]
 """Of each sentence the predicted tags and the gold ones."""
+
+
+def _tagged(
+    predictions: Sequence[Sequence[int]], references: Sequence[Sentence], data: DataSpec
+) -> Tagged:
+    pairs = []
+    outside = data.labels.index(OUTSIDE)
+    for predicted, sentence in zip(predictions, references, strict=True):
+        tags = [outside] * len(sentence.tags)
+        for word, tag in zip(sentence.words, predicted, strict=True):
+            tags[word] = tag
+        gold = [data.labels[tag] for tag in sentence.tags]
+        pairs.append(([data.labels[tag] for tag in tags], gold))
+    return pairs
 
 
 def _scheme(data: DataSpec) -> Scheme:
@@ -143,10 +166,16 @@ def entity_f1(sentences: Tagged, scheme: Scheme = "IOB2") -> float:
     """2·hits / (predicted + gold entities); a hit has the same kind, start and end."""
     hits = total = 0
     for predicted, gold in sentences:
-        found, wanted = (set(scored_entities(tags, scheme)) for tags in (predicted, gold))
-        hits += len(found & wanted)
-        total += len(found) + len(wanted)
+        hit, found, wanted = _counts(predicted, gold, scheme)
+        hits += hit
+        total += found + wanted
     return 2 * hits / total if total else 0.0
+
+
+def _counts(predicted: Sequence[str], gold: Sequence[str], scheme: Scheme) -> tuple[int, int, int]:
+    """The entities of a sentence that are in both, in the prediction, and in the gold tags."""
+    found, wanted = (set(scored_entities(tags, scheme)) for tags in (predicted, gold))
+    return len(found & wanted), len(found), len(wanted)
 
 
 def accuracy(sentences: Tagged) -> float:

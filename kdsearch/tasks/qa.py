@@ -171,6 +171,14 @@ class QuestionAnswering:
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """The mean over the questions."""
+        name = "exact_match" if data.metric == "exact_match" else "f1"
+        scores = self.statistics(predictions, references, data)[name]
+        return sum(scores) / len(scores)
+
+    def statistics(
+        self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
+    ) -> dict[str, list[float]]:
+        """The exact match and the F1 of each question, the best over its answers."""
         best: dict[int, tuple[Span, Window]] = {}
         nulls: dict[int, float] = {}
         for span, window in zip(predictions, references, strict=True):
@@ -178,18 +186,19 @@ class QuestionAnswering:
             nulls[question] = min(span.null, nulls.get(question, span.null))
             if question not in best or span.score > best[question][0].score:
                 best[question] = (span, window)
-        measure = exact_match if data.metric == "exact_match" else token_f1
-        scores = []
+        scores: dict[str, list[float]] = {"exact_match": [], "f1": []}
+        measures = ((scores["exact_match"], exact_match), (scores["f1"], token_f1))
         for question, (span, window) in best.items():
             text = "" if nulls[question] > span.score else _text(span, window)
             answers = window.answers
             if data.unanswerable:  # as SQuAD 2's script has it: "the" is no answer
                 answers = [answer for answer in answers if _normalised(answer)]
-            if answers:
-                scores.append(max(measure(text, answer) for answer in answers))
-            else:
-                scores.append(float(not _normalised(text)))
-        return sum(scores) / len(scores)
+            for found, measure in measures:
+                if answers:
+                    found.append(max(measure(text, answer) for answer in answers))
+                else:
+                    found.append(float(not _normalised(text)))
+        return scores
 
     def signature(self, data: DataSpec) -> str:
         """Which of the two, of SQuAD 1 or 2."""

@@ -26,6 +26,17 @@ from kdsearch.agenda import DataSpec
 from kdsearch.errors import InputError
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, padded
 
+_COUNTS = {
+    "bleu": (
+        *("words", "reference_words"),
+        *(f"{what}_{n}" for what in ("matches", "ngrams") for n in range(1, 5)),
+    ),
+    "chrf": tuple(
+        f"{what}_{n}" for n in range(1, 7) for what in ("ngrams", "reference_ngrams", "matches")
+    ),
+}
+"""What sacrebleu counts for a sentence, in its order."""
+
 
 class Translation:
     """See `Task`."""
@@ -138,6 +149,16 @@ class Translation:
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """BLEU or chrF of the whole split, from 0 to 100."""
         return float(_metric(data).corpus_score(list(predictions), [list(references)]).score)
+
+    def statistics(
+        self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
+    ) -> dict[str, list[float]]:
+        """Sacrebleu's own counts, whose sums over a split it makes the score of."""
+        # The public calls give a score, but of chrF no counts.
+        metric = _metric(data)
+        counts = metric._extract_corpus_statistics(list(predictions), [list(references)])
+        columns = map(list, zip(*counts, strict=True))
+        return dict(zip(_COUNTS[data.metric], columns, strict=True))
 
     def signature(self, data: DataSpec) -> str:
         """Sacrebleu's own."""

@@ -19,8 +19,17 @@ from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import answer
-from kdsearch.report.document import DOUBTFUL, LEFT_OUT, taught_by
-from kdsearch.report.markdown import NOTHING, duration, p_value, percent, score
+from kdsearch.report.document import (
+    DOUBTFUL,
+    LEFT_OUT,
+    NOISE,
+    TESTS,
+    gains_of,
+    noise_cells,
+    p_cells,
+    taught_by,
+)
+from kdsearch.report.markdown import NOTHING, duration, percent, reading, score, tie
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
@@ -38,7 +47,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "score": score, "p_value": p_value}
+    environment.filters |= {"percent": percent, "score": score}
     environment.filters |= {"duration": duration, "or_nothing": _or_nothing}
     return environment
 
@@ -73,6 +82,13 @@ def page(
         paper_cases=CASES,
         left_out=LEFT_OUT,
         taught_by=taught_by,
+        gains_of=gains_of,
+        noise_cells=noise_cells,
+        noise=NOISE,
+        tests=TESTS,
+        p_cells=p_cells,
+        reading=reading,
+        tie=tie,
         measured=[case.models for case in measured],
         measures=MEASURES,
         names=names,
@@ -132,7 +148,7 @@ def _figures_of(
         f"The cost of a bad choice (Figure 1){name}",
         "How much the best choice of a test case gains over its worst, over one drawn at "
         "random, and over what a draw gives on average. Only part of the grid is trained, "
-        "so the true cost may be higher. No gain here can be below 0, so p says nothing.",
+        "so the true cost may be higher. No gain here can be below 0, so there is no p.",
         found.figure_1,
     )
     yield (

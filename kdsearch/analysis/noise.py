@@ -1,0 +1,162 @@
+"""How far a difference of two test scores may lie from what other test rows and seeds would give.
+
+A paired bootstrap: both sides of a difference are scored on the same draws of the test rows, so
+that what is hard for both cancels out (Efron & Tibshirani 1993; Berg-Kirkpatrick et al. 2012). Rows
+that belong together, such as the questions about one context, are drawn together. Where each side
+is a mean over seeds these are drawn too, the same for both sides: one fewer than there are, with
+which the variance of a mean over few of them is that of its estimate (Rao & Wu 1988).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdsearch.agenda import Agenda, Outcome
+from kdsearch.analysis.row_scores import Columns, Floats, RowScores, row_scores
+from kdsearch.analysis.scores import TestScores, gain_spread
+from kdsearch.errors import InputError
+from kdsearch.study import SPECS, Row, largest_score
+
+DRAWS = 1_000
+_AT_ONCE = 25
+"""So many draws' weights are held as floats."""
+_ROUNDING = 1e-9
+"""Of a score, as a share of the largest: rows that give another one are not its own."""
+
+
+class NoiseOf(StrEnum):
+    """What a difference was drawn over."""
+
+    ROWS = "rows"
+    """Of the test split."""
+    BOTH = "rows and seeds"
+    SEEDS = "seeds"
+    """The rows are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """The standard deviation of a gain over what it was drawn over."""
+
+    deviation: float
+    of: NoiseOf
+
+
+class Noises:
+    """The noise of gains in a study, as far as its test rows are known.
+
+    `columns` gives what is kept of the rows behind an outcome's test score, None where nothing is;
+    `rows` gives the data of a split by its digest, from which follows what belongs together. It
+    raises `InputError` or `OSError` where they cannot be read.
+    """
+
+    def __init__(
+        self,
+        agenda: Agenda,
+        columns: Callable[[Outcome], Columns | None] = lambda outcome: None,
+        rows: Callable[[str], Sequence[Row]] = lambda digest: (),
+    ) -> None:
+        self._agenda, self._columns, self._rows = agenda, columns, rows
+        self._groups = cache(self._group)
+        self._weights = lru_cache(maxsize=2)(draw_weights)  # a case's rows are met together
+        self._drawn = cache(self._draw)
+
+    def of_gain(self, target: TestScores, baseline: TestScores) -> Noise | None:
+        """That of (target − baseline) / baseline, of a baseline above 0; None where not known.
+
+        It is not guessed from the scores alone: how the errors of two models go together can only
+        be seen row by row.
+        """
+        drawn = [self._by_seed(tested) for tested in (target, baseline)]
+        seeds = len(target.by_seed)
+        if any(len(side) < seeds for side in drawn):
+            spread = gain_spread(target, baseline)
+            if spread is None:
+                return None
+            return Noise(deviation=spread / math.sqrt(seeds), of=NoiseOf.SEEDS)
+        t, b = (mean_under_draws(side) for side in drawn)
+        # To first order, since a draw may have a baseline of 0.
+        differences = t - float(target.mean / baseline.mean) * b
+        of = NoiseOf.BOTH if seeds > 1 else NoiseOf.ROWS
+        return Noise(deviation=float(np.std(differences) / baseline.mean), of=of)
+
+    def _by_seed(self, tested: TestScores) -> list[Floats]:
+        """The score under each seed on each draw of the rows, [D]; of those that are known."""
+        known = []
+        for keys in tested.keys:
+            drawn = [found for key in keys if (found := self._drawn(key)) is not None]
+            if len(drawn) == len(keys):
+                known.append(np.mean(drawn, axis=0))
+        return known
+
+    def _draw(self, key: str) -> Floats | None:
+        """[D]: the test score of a training on each draw of the rows; None if not known."""
+        outcome = self._agenda.results.get(key)
+        columns = self._columns(outcome) if outcome else None
+        if outcome is None or outcome.test is None or columns is None:
+            return None
+        data = outcome.training.data
+        groups = self._groups(data.task, data.test)
+        try:
+            found = row_scores(columns, data)
+            if groups is None or found.terms.shape[0] != len(groups):
+                return None
+            # Of other rows than the outcome's score they would be someone else's.
+            score = float(found.of_sums(np.ones(len(groups))))
+        except (KeyError, TypeError, ValueError):  # a folder may come from anyone
+            return None
+        if abs(score - outcome.test) > _ROUNDING * largest_score(data.metric):
+            return None
+        by_group = RowScores(terms=_summed(found.terms, groups), score=found.score)
+        weights = self._weights(by_group.terms.shape[0])
+        parts = np.array_split(weights, DRAWS // _AT_ONCE)
+        return np.concatenate([by_group.of_sums(part.astype(np.float64)) for part in parts])
+
+    def _group(self, task: str, digest: str) -> npt.NDArray[np.int64] | None:
+        """[N]: the number of each test row's group; None where the rows cannot be read."""
+        try:
+            rows = self._rows(digest)
+        except (InputError, OSError):
+            return None
+        numbers: dict[str, int] = {}
+        group_of = SPECS[task].group
+        return np.array([numbers.setdefault(group_of(row), len(numbers)) for row in rows])
+
+
+def draw_weights(groups: int) -> npt.NDArray[np.uint8]:
+    """[D, groups]: how often each is drawn where as many as there are are drawn with replacement.
+
+    Seeded: the same for all that is compared.
+    """
+    draw = np.random.default_rng(0)
+    weights = np.empty((DRAWS, groups), dtype=np.uint8)
+    for row in weights:
+        row[:] = np.bincount(draw.integers(groups, size=groups), minlength=groups)
+    return weights
+
+
+def mean_under_draws(by_seed: Sequence[Floats]) -> Floats:
+    """[D]: the mean over the seeds that are drawn, of scores [D] under each; see the module."""
+    scores = np.stack(by_seed, axis=1)
+    if len(by_seed) == 1:
+        return scores[:, 0]
+    # Other numbers than those that drew the rows; the same for both sides of a difference.
+    drawn = np.random.default_rng(1).integers(len(by_seed), size=(DRAWS, len(by_seed) - 1))
+    mean: Floats = np.take_along_axis(scores, drawn, axis=1).mean(axis=1)
+    return mean
+
+
+def _summed(terms: Any, groups: npt.NDArray[np.int64]) -> Any:
+    """[groups, K]: terms summed over the rows of each group."""
+    from scipy.sparse import csr_array
+
+    where = (groups, np.arange(len(groups)))
+    return csr_array((np.ones(len(groups)), where), shape=(groups.max() + 1, len(groups))) @ terms
