@@ -15,6 +15,7 @@ from kdsearch.analysis.gains import LeftOut
 from kdsearch.distill import memory
 from kdsearch.distill.outputs import _STORED
 from kdsearch.report.document import LEFT_OUT
+from kdsearch.report.hub import METRICS
 from kdsearch.study import SPECS, TrainingSettings, largest_score, settings
 from kdsearch.study.grammar import GRAMMARS
 from kdsearch.study.sizes import _ITEM_BYTES
@@ -32,6 +33,10 @@ def test_a_map_by_task_has_every_task(name: str) -> None:
 def test_a_metric_has_one_largest_score_whatever_the_task() -> None:
     for spec in SPECS.values():
         assert {largest_score(metric) for metric in spec.metrics} == {spec.largest_score}
+
+
+def test_the_hub_has_a_name_of_every_metric() -> None:
+    assert set(METRICS) == {(task, metric) for task in SPECS for metric in SPECS[task].metrics}
 
 
 def test_every_class_of_failure_has_words() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,21 @@ def test_the_kept_weights_are_exported_as_they_are(
     outcome = best(agenda_of(Ledger(studies[task])))
     name = f"students/{outcome.key}/model.safetensors"
     assert sha(path / "model.safetensors") == outcome.digests[name]
+
+
+def test_exported_files_have_the_modes_of_the_umask(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    ledger = copied(studies, "ner", tmp_path / "study")
+    for path in ledger.folder.glob("students/*/*"):
+        path.chmod(0o600)
+    mask = os.umask(0)
+    os.umask(mask)
+    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "student")
+    assert result.code == 0, result
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "student").iterdir()} == {
+        0o666 & ~mask
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)

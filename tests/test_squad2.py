@@ -453,7 +453,7 @@ def test_an_exported_student_says_how_no_answer_is_told(
         assert result.code == 0, result
         card = (tmp_path / case / "README.md").read_text()
         assert ("no-answer threshold 0" in card) == said
-        assert ("A question has no answer where" in card) == said
+        assert ("A question has no answer, " in card) == said
 
 
 def test_a_study_with_unanswerable_questions_can_be_verified(

@@ -124,6 +124,7 @@ def test_a_folder_that_says_that_a_models_code_is_trusted_is_not_believed(tmp_pa
     result = kdsearch(*asked, "--trust-remote-code", "big")
     assert result.code == 0, result
     assert f"models.big: runs its own Python code, from {folder}" in result.out
+    assert 'model=".", trust_remote_code=True)' in (tmp_path / "student" / "README.md").read_text()
 
 
 def test_code_does_not_run_from_where_a_folder_says_that_a_model_lies(tmp_path: Path) -> None:

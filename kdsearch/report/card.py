@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import yaml
@@ -9,10 +10,13 @@ import yaml
 import kdsearch
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.analysis import CaseResult
-from kdsearch.report.markdown import NOTHING, escape, score, table
+from kdsearch.analysis.cases import gap_closed
+from kdsearch.report.hub import metadata
+from kdsearch.report.markdown import NOTHING, escape, percent, score, table
+from kdsearch.report.snippets import reproduce, use
 from kdsearch.report.under_seeds import mean, named
 from kdsearch.search import SYMBOLS
-from kdsearch.study import SPECS, TrainingSettings
+from kdsearch.study import TrainingSettings, largest_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +34,9 @@ def card(
     """The content of README.md in the folder of the student that `outcome` is about."""
     training = outcome.training
     assert isinstance(training, StudentTraining)
-    data = training.data
-    front = {
-        "library_name": "transformers",
-        "pipeline_tag": SPECS[data.task].pipeline,
-        "tags": [*(["knowledge-distillation"] if training.teaching else []), "kdsearch"],
-        "metrics": [data.metric],
-    }
-    source = agenda.resolved.study.models[training.model.name]
-    if source.hub is not None:
-        front["base_model"] = source.hub
+    test = again.test if again else outcome.test
+    assert test is not None
+    front = metadata(agenda, case.case, outcome, test)
     which = "stable configuration" if stable else "best configuration by validation"
     how = "distilled" if training.teaching else "trained"
     sections = [
@@ -48,53 +45,67 @@ def card(
         f"A student {how} by kdsearch {kdsearch.__version__} in the study "
         f"“{escape(agenda.resolved.study.name)}”, with the {which}.",
         "## Use",
-        _use(training),
+        use(agenda, case.case.dataset, outcome),
         "## Scores",
         f"Scored by {escape(outcome.metric)}.",
-        table(["model", "validation", "test"], _scores(case, outcome, stable=stable)),
+        table(["model", "validation", "test", "parameters"], _scores(case, outcome, stable=stable)),
+        *_gap_closed(agenda, case, training, stable=stable),
         *_again(outcome, again),
         "## Training",
         table(["setting", "value"], _settings(training, outcome)),
         "## Data",
         _data(agenda, case, training),
+        "## Reproduce the score",
+        reproduce(agenda, case.case.dataset, outcome, test),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _use(training: StudentTraining) -> str:
-    spec = SPECS[training.data.task]
-    if spec.auto_class is None:
-        code = f"""from transformers import pipeline
-
-student = pipeline("{spec.pipeline}", model="PATH OF THIS FOLDER")"""
-    else:
-        code = f"""from transformers import AutoTokenizer, {spec.auto_class}
-
-tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
-student = {spec.auto_class}.from_pretrained("PATH OF THIS FOLDER")"""
-    text = f"```python\n{code}\n```"
-    if training.data.unanswerable:
-        text += (
-            "\n\nA question has no answer where start_logits + end_logits of the first token "
-            "(of a context read in several windows, the lowest such sum) are above those of the "
-            "best span of the context."
-        )
-    return text
-
-
-def _scores(case: CaseResult, outcome: Outcome, *, stable: bool) -> list[tuple[str, str, str]]:
-    rows = [("this student", score(outcome.validation), score(outcome.test))]
+def _scores(case: CaseResult, outcome: Outcome, *, stable: bool) -> list[tuple[str, ...]]:
+    size = _count(outcome.parameters)
+    rows: list[tuple[str, ...]] = [
+        ("this student", score(outcome.validation), score(outcome.test), size)
+    ]
     if (found := case.winner_under_seeds) is not None and not stable:
         seeds = f"students like it, under the seeds {named(tuple(found.by_seed))}"
-        rows.append((seeds, NOTHING, mean(found)))
-    rows += [
-        (f"teacher {each.checkpoint}", score(each.validation), score(each.test))
-        for each in case.teachers
-    ]
-    if case.erm is not None:
-        erm = case.erm
-        rows.append(("the same student without a teacher", score(erm.validation), score(erm.test)))
+        rows.append((seeds, NOTHING, mean(found), size))
+    for each in case.teachers:
+        of_teacher = _count(each.size.parameters if each.size else None)
+        name = f"teacher {each.checkpoint}"
+        rows.append((name, score(each.validation), score(each.test), of_teacher))
+    if (erm := case.erm) is not None:
+        name = "the same student without a teacher"
+        rows.append((name, score(erm.validation), score(erm.test), size))
     return rows
+
+
+def _gap_closed(
+    agenda: Agenda, case: CaseResult, training: StudentTraining, *, stable: bool
+) -> list[str]:
+    """How far the student comes from the one without a teacher to its teacher, on test.
+
+    Not said where the teacher is ahead by no more than the baseline's standard error, taking its
+    score for a share of the test rows.
+    """
+    if training.teaching is None or case.erm is None or case.erm.test is None:
+        return []
+    name, baseline = training.teaching.checkpoint_name, case.erm.test
+    teacher = next((each.test for each in case.teachers if each.checkpoint is name), None)
+    if teacher is None:
+        return []
+    closed = gap_closed(case.stable if stable else case.winner, case.erm, case.teachers)
+    largest = largest_score(training.data.metric)
+    rows = agenda.resolved.datasets[case.case.dataset].splits["test"].rows
+    error = math.sqrt(baseline * (largest - baseline) / rows)
+    if closed is not None and teacher - baseline > error:
+        return [
+            f"Gap closed: {percent(closed)} % of the way from the same student without a teacher "
+            f"to the teacher {name}, on test."
+        ]
+    return [
+        f"Gap closed: {NOTHING}. The teacher {name} is not clearly better than the same student "
+        f"without a teacher: not on {rows:,} test rows."
+    ]
 
 
 def _again(outcome: Outcome, again: Again | None) -> list[str]:
@@ -113,13 +124,12 @@ def _again(outcome: Outcome, again: Again | None) -> list[str]:
 
 def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, object]]:
     settings = training.settings
-    parameters = None if outcome.parameters is None else f"{outcome.parameters:,}"
     layers = training.model.layers
     kept = f"{layers}, evenly spaced" if isinstance(layers, int) else layers or "all"
     return [
         ("student", training.model.name),
         ("layers kept of it", kept),
-        ("parameters", parameters),
+        ("parameters", _count(outcome.parameters)),
         ("teacher", _teacher(training)),
         ("distance", training.objective.title),
         *(
@@ -136,6 +146,10 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
         ("seed", training.seed),
         ("key of the training", training.key),
     ]
+
+
+def _count(parameters: int | None) -> str:
+    return NOTHING if parameters is None else f"{parameters:,}"
 
 
 def _teacher(training: StudentTraining) -> str:

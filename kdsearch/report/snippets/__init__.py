@@ -1,0 +1,75 @@
+"""The code of a model card: how a student is used, and how its test score is had from it."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
+from kdsearch.ledger import layout
+from kdsearch.report.markdown import score
+from kdsearch.study import columns_of
+from kdsearch.study.tags import scheme_of
+
+_DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("kdsearch.report", "snippets"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def use(agenda: Agenda, dataset: str, outcome: Outcome) -> str:
+    """The section that says how the student of `outcome`, trained on `dataset`, is used."""
+    return _rendered("use", agenda, dataset, outcome)
+
+
+def reproduce(agenda: Agenda, dataset: str, outcome: Outcome, test: TestScore) -> str:
+    """The section whose code, behind that of `use`, computes the student's score `test`."""
+    data, settings = outcome.training.data, outcome.training.settings
+    text = (
+        "In the folder of this card these lines, behind those under “Use”, print the student's "
+        f"test score, {score(test)}. They read the test rows as they were scored: copy "
+        f"`{layout.rows(data.test)}` of the study's folder beside the card."
+    )
+    if settings.precision != "fp32":
+        text += (
+            f" They compute in {settings.precision}, as the search did; on another kind of "
+            "processor the last digits may differ."
+        )
+    return f"{text}\n\n{_rendered('score', agenda, dataset, outcome)}"
+
+
+def _rendered(name: str, agenda: Agenda, dataset: str, outcome: Outcome) -> str:
+    training = outcome.training
+    assert isinstance(training, StudentTraining)
+    data, settings = training.data, training.settings
+    models = agenda.resolved.study.models
+    sources = (training.model.name, training.model.tokenizer_name)
+    own_code = any(models[each].trust_remote_code for each in sources if each is not None)
+    tokenization = re.search(r"\btok:([\w-]+)", outcome.metric)
+    context: dict[str, Any] = {
+        "trust": ", trust_remote_code=True" if own_code else "",
+        "pair": len(columns_of(dataset, agenda.resolved.study.datasets[dataset]).text) == 2,
+        "labels": len(data.labels),
+        "scheme": scheme_of(data.labels),
+        "metric": data.metric,
+        "unanswerable": data.unanswerable,
+        "max_length": settings.max_length,
+        "stride": settings.stride,
+        "beams": settings.beams,
+        "dtype": _DTYPES.get(settings.precision),
+        "bleu": tokenization[1] if tokenization else "13a",
+        "rows": PurePosixPath(layout.rows(data.test)).name,
+    }
+    template = _environment().get_template(f"{data.task}.{name}.md.j2")
+    return template.render(context).strip()
