@@ -1,6 +1,7 @@
 # make quickstart   a whole search in miniature, on this machine
 # make test         what CI runs
 # make test-all     slow tests too, all that is drawn, and nothing skipped for want of a program
+# make notebooks    runs the notebooks, on what `make quickstart` made, and stores their output
 # make chaos        kills a real search 27 times and compares it with an undisturbed one; half an hour
 
 PYTHON ?= python3
@@ -8,11 +9,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 FOLDER ?= runs/quickstart
 
-.PHONY: help quickstart test test-all chaos check format clean
+.PHONY: help quickstart test test-all notebooks chaos check format clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 # Two marks: someone who only runs a search needs no test tools.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -46,6 +47,9 @@ test: check
 
 test-all: export KDSEARCH_TEST_ALL = 1
 test-all: test
+
+notebooks: $(VENV)/.installed-dev
+	KDSEARCH_STUDY=$(abspath $(FOLDER)) $(BIN)/python notebooks/store.py
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python tests/chaos.py --kills 27

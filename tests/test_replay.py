@@ -15,7 +15,7 @@ from test_cli import kdsearch, refused
 
 from kdsearch.agenda import TestScore
 from kdsearch.analysis import Recorded, Table, regrouped, replay
-from kdsearch.cli.options import open_folder
+from kdsearch.api import open_folder
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, layout
 from kdsearch.search import (

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, Request
+from kdsearch.api import open_folder
 from kdsearch.cli.look import _status
-from kdsearch.cli.options import open_folder
 from kdsearch.cli.watching import Reader, follow, stages_of
 from kdsearch.driver import note_launch
 from kdsearch.driver.watch import Note

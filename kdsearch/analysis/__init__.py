@@ -27,6 +27,7 @@ from kdsearch.analysis.stable import (
     table_3,
 )
 from kdsearch.analysis.summary import Analysis, Figures, Status, analyse
+from kdsearch.analysis.trials import TrialResult, trial_results
 
 __all__ = [
     "Analysis",
@@ -53,6 +54,7 @@ __all__ = [
     "Table3",
     "TeacherScore",
     "TestScores",
+    "TrialResult",
     "TrialScores",
     "UnderSeeds",
     "UnscoredTraining",
@@ -72,4 +74,5 @@ __all__ = [
     "stable_configuration",
     "students_of",
     "table_3",
+    "trial_results",
 ]

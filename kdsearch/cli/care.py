@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from kdsearch.agenda import Agenda
-from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
+from kdsearch.api import open_folder
+from kdsearch.cli.options import Json, StudyFolder, console, count, example
 from kdsearch.driver import Left, garbage
 from kdsearch.errors import InputError, shown_name
 from kdsearch.ledger import CANNOT_KNOW, Ledger, Verified, driver_lock, driver_of

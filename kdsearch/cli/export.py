@@ -13,9 +13,10 @@ from rich.console import Console
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
 from kdsearch.analysis import analyse
+from kdsearch.api import open_folder
 from kdsearch.cli.code import code_place, own_code
 from kdsearch.cli.job import Dashboard, bring_student
-from kdsearch.cli.options import StudyFolder, console, example, open_folder
+from kdsearch.cli.options import StudyFolder, console, example
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, layout, open_plain

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from kdsearch.api import open_folder
 from kdsearch.cli.address import Address, find_address
 from kdsearch.cli.automatic import INCOMPLETE, INTERRUPTED, versions
 from kdsearch.cli.deliver import Delivery, deliver, delivery, received
-from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.cli.options import StudyFolder, console, count, example
 from kdsearch.cli.submission import (
     Package,
     cluster_path,

@@ -23,13 +23,13 @@ from kdsearch.agenda import (
     used,
 )
 from kdsearch.analysis.scores import tied_candidates, tied_trials
+from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
     console,
     example,
-    open_folder,
     print_answer,
 )
 from kdsearch.cli.reporting import report_so_far

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.api import open_folder
+from kdsearch.cli.options import StudyFolder, console, count, example
 from kdsearch.errors import InputError
 
 

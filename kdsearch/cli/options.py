@@ -119,15 +119,6 @@ def print_doubts(out: Console, doubts: Iterable[Doubt]) -> None:
         out.print(f"doubtful: {doubt}")
 
 
-def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
-    """The ledger of a study's folder, and its agenda as far as the outcomes go."""
-    if not folder.is_dir():
-        remedy = "give the folder that `kdsearch launch` printed"
-        raise InputError.one(folder, "is not a folder", remedy)
-    ledger = Ledger(folder.resolve())
-    return ledger, Agenda(ledger.resolved(), ledger.results())
-
-
 def count(number: int, noun: str) -> str:
     """Such as `1 test case`, `2 test cases`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

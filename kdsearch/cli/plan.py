@@ -24,7 +24,8 @@ from kdsearch.agenda import (
     kinds_of,
     per_token,
 )
-from kdsearch.cli.options import Json, Models, console, count, example, open_folder, parse_models
+from kdsearch.api import open_folder
+from kdsearch.cli.options import Json, Models, console, count, example, parse_models
 from kdsearch.driver import duration
 from kdsearch.errors import InputError
 from kdsearch.search import Bounds, Checkpoint, Inner

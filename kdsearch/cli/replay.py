@@ -14,7 +14,8 @@ from rich.table import Table
 
 from kdsearch.agenda import Agenda, CaseView
 from kdsearch.analysis import Replayed, recorded, regrouped, replay
-from kdsearch.cli.options import Json, StudyFolder, console, count, example, open_folder
+from kdsearch.api import open_folder
+from kdsearch.cli.options import Json, StudyFolder, console, count, example
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import OBJECTIVE, Axis, Exhaustive, Space, Strategy, shown_value
 

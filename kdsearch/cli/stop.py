@@ -18,9 +18,10 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Failure, used
+from kdsearch.api import open_folder
 from kdsearch.cli.automatic import INCOMPLETE, INTERRUPTED, in_job, stopped_by_person
 from kdsearch.cli.job import Dashboard, run_there
-from kdsearch.cli.options import StudyFolder, console, count, example, open_folder
+from kdsearch.cli.options import StudyFolder, console, count, example
 from kdsearch.cli.reporting import start_report
 from kdsearch.driver import Deadline
 from kdsearch.errors import InputError

@@ -26,7 +26,8 @@ from kdsearch.agenda import (
     Agenda,
     CaseView,
 )
-from kdsearch.cli.options import count, open_folder
+from kdsearch.api import open_folder
+from kdsearch.cli.options import count
 from kdsearch.driver import duration
 from kdsearch.errors import shown
 from kdsearch.ledger import Ledger

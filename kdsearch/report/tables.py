@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -15,6 +15,7 @@ from kdsearch.analysis import (
     Comparison,
     Figures,
     LeftOut,
+    TrialResult,
     UnderSeeds,
 )
 from kdsearch.analysis.paper import CASES
@@ -93,6 +94,17 @@ def _chance(chance: Chance | None) -> dict[str, object]:
     }
 
 
+def gains(rows: Iterable[Comparison]) -> pd.DataFrame:
+    """A row per test case of each comparison."""
+    found = [
+        (row.figure, row.label, str(each.case), each.gain, each.spread)
+        for row in rows
+        for each in row.gains
+    ]
+    columns = ["figure", "comparison", "case", "gain", "spread"]
+    return pd.DataFrame(found, columns=columns).astype({"figure": "Int64", "spread": float})
+
+
 def rewards(found: Figures) -> pd.DataFrame:
     """Table 3."""
     columns = ["parameter", "comparison", "R", "better", "worse", "equal", "unscored"]
@@ -153,6 +165,23 @@ def path(analysis: Analysis) -> pd.DataFrame:
         for position, each in enumerate(decision.candidates)
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def trials(found: Sequence[TrialResult]) -> pd.DataFrame:
+    """A row per trial of each test case; a parameter that is inactive in it is empty."""
+    names = ["case", "dataset", "teacher", "student", "search", "state", "objective", "checkpoint"]
+    axes = [each.trial.objective.parameters | dict(each.trial.settings) for each in found]
+    columns = [*names, *dict.fromkeys(name for values in axes for name in values)]
+    columns += ["validation", "test", "spread", "epoch", "seconds", "key"]
+    rows = [
+        {"case": str(each.case), **asdict(each.case), "state": each.state}
+        | {"objective": each.trial.objective.kind, "checkpoint": each.trial.checkpoint}
+        | values
+        | {"validation": each.validation, "test": each.test, "spread": each.spread}
+        | {"epoch": each.epoch, "seconds": each.seconds, "key": each.key}
+        for each, values in zip(found, axes, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"epoch": "Int64", "spread": float})
 
 
 def _names(case: CaseResult) -> dict[str, object]:
