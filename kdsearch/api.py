@@ -28,6 +28,7 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.report import tables as frames
 from kdsearch.report.searches import flipping
+from kdsearch.report.write import analyse_folder
 
 
 def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
@@ -47,8 +48,8 @@ def open(folder: str | PathLike[str]) -> StudyResults:
 
     Raises `InputError` for a folder without a study, or with one of another kdsearch.
     """
-    _, agenda = open_folder(Path(folder).expanduser())
-    return StudyResults(agenda)
+    ledger, agenda = open_folder(Path(folder).expanduser())
+    return StudyResults(agenda, lambda: analyse_folder(ledger, agenda))
 
 
 class StudyResults:
@@ -57,13 +58,14 @@ class StudyResults:
     Test scores are for the reader alone: no search sees one.
     """
 
-    def __init__(self, agenda: Agenda) -> None:
+    def __init__(self, agenda: Agenda, analysis: Callable[[], Analysis]) -> None:
         self._agenda = agenda
+        self._analysis = analysis
 
     @cached_property
     def analysis(self) -> Analysis:
         """Everything below, and what is not: costs, seeds."""
-        return analyse(self._agenda)
+        return self._analysis()
 
     @property
     def name(self) -> str:
@@ -183,4 +185,8 @@ def made_up_studies() -> tuple[StudyResults, StudyResults]:
     """
     from kdsearch.analysis.synthetic import figure_2, figures_1_and_3
 
-    return StudyResults(figures_1_and_3()), StudyResults(figure_2())
+    first, second = figures_1_and_3(), figure_2()
+    return (
+        StudyResults(first, lambda: analyse(first)),
+        StudyResults(second, lambda: analyse(second)),
+    )

@@ -97,12 +97,20 @@ def _chance(chance: Chance | None) -> dict[str, object]:
 def gains(rows: Iterable[Comparison]) -> pd.DataFrame:
     """A row per test case of each comparison."""
     found = [
-        (row.figure, row.label, str(each.case), each.gain, each.spread)
+        (
+            row.figure,
+            row.label,
+            str(each.case),
+            each.gain,
+            each.spread,
+            each.noise.deviation if each.noise else None,
+        )
         for row in rows
         for each in row.gains
     ]
-    columns = ["figure", "comparison", "case", "gain", "spread"]
-    return pd.DataFrame(found, columns=columns).astype({"figure": "Int64", "spread": float})
+    columns = ["figure", "comparison", "case", "gain", "spread", "noise"]
+    frame = pd.DataFrame(found, columns=columns)
+    return frame.astype({"figure": "Int64", "spread": float, "noise": float})
 
 
 def rewards(found: Figures) -> pd.DataFrame:

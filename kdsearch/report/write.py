@@ -47,10 +47,15 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
     return ledger.path(layout.report("html"))
 
 
+def analyse_folder(ledger: Ledger, agenda: Agenda) -> Analysis:
+    """The analysis of a study, with the noise of its gains as far as its folder has test rows."""
+    tested = Tested(ledger.folder, ledger.disk)
+    return analyse(agenda, Noises(agenda, tested.rows, ledger.rows))
+
+
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     """The files of a report, by their names in the study's folder; the page is the last."""
-    tested = Tested(ledger.folder, ledger.disk)
-    analysis = analyse(agenda, Noises(agenda, tested.rows, ledger.rows))
+    analysis = analyse_folder(ledger, agenda)
     messages = failure_messages(ledger, analysis)
     preflight = ledger.preflight()
     doubts = tuple(map(_public_doubt, preflight.doubts)) if preflight else ()
