@@ -248,6 +248,13 @@ def test_a_gain_over_zero_is_left_out() -> None:
     assert reason(at(0.5), at(0.0)) is LeftOut.ZERO_BASELINE
 
 
+def test_a_gain_over_less_than_the_least_baseline_is_left_out() -> None:
+    assert gain(at(0.2), at(0.1), least=0.1).gain == pytest.approx(1.0)
+    with pytest.raises(NoGainError) as caught:
+        gain(at(0.2), at(0.09), least=0.1)
+    assert caught.value.reason is LeftOut.SMALL_BASELINE
+
+
 def test_a_share_counts_gains_of_exactly_zero() -> None:
     assert share_not_above_zero([-0.1, 0.0, 0.1, 0.2]) == 0.5
     assert share_not_above_zero([]) is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from test_analysis import (
+    LL,
+    TINY,
     before_tiny_met_mse,
     blocked_study,
     by_hand,
@@ -17,12 +20,16 @@ from test_analysis import (
     two_cases,
     without,
 )
+from test_edges import study
 
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore, Training
-from kdsearch.analysis import Analysis, analyse
+from kdsearch.analysis import Analysis, LeftOut, analyse
 from kdsearch.ledger import Ledger
 from kdsearch.report import card, write_report
+from kdsearch.report.document import document
 from kdsearch.report.markdown import duration, escape, percent, score, table
+from kdsearch.report.markdown import points as signed
+from kdsearch.report.page import page
 from kdsearch.report.plain import plain
 from kdsearch.study import Doubt, Preflight
 
@@ -123,7 +130,8 @@ def test_the_report_starts_with_the_stable_configuration_and_its_gains(whole: St
     top = markdown(whole).split("##")[0]
     assert "The stable configuration is **CE t_ll τ_s=τ_t α=1**" in top
     # (.84 / .30 − 1 and .55 / .44 − 1: the median of two is their mean)
-    assert "gains 102.5 % against the lazy baseline over 2 cases" in top
+    assert "gains 102.5 % against the lazy baseline over 2 cases (at worst 25.0 %: g/t/tiny)" in top
+    assert "above it in the median (at worst 20.0 %: g/t/tiny)" in top
     assert "50 % of 2 cases (paper: 40 % of 39)" in top
 
 
@@ -256,6 +264,101 @@ def test_a_level_median_is_called_level(analysis: Analysis) -> None:
 
     none = replace(analysis.stable_over_lazy, deciles=(0.0,) * 11)
     assert "is level with the lazy baseline" in answer(replace(analysis, stable_over_lazy=none))
+
+
+def losing(training: Training) -> Outcome:
+    """As by hand, but that t_ll, which both cases vote for, is bad for tiny on test."""
+    tiny = {**TINY, ("ce", LL, "tied", 1.0): (0.65, 0.352)}
+    return by_hand(training, tiny=tiny)
+
+
+def test_a_case_in_which_stable_is_below_the_default_is_named_and_marked(tmp_path: Path) -> None:
+    ledger, agenda = searched(tmp_path, losing)
+    text = written(ledger, agenda)
+    lost = "In 1 of 2 cases its test score is below that of the default, in points of 100: "
+    assert f"{lost}g/t/tiny (−14.8)." in text.split("##")[0]
+    assert "The stable configuration scores 14.8 points of 100 less than the default." in text
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert html.count("<td>0.3520 ▼14.8</td>") == 1
+    assert html.count("▼: by so many points") == 1
+    found = frame(ledger, "cases").stable_over_default_points
+    assert list(found) == pytest.approx([4.0, -14.8])
+
+
+def test_where_stable_is_nowhere_below_the_default_nothing_is_marked(whole: Study) -> None:
+    html = (whole[0].folder / "report" / "report.html").read_text()
+    assert not re.search(r"▼\d|▼: by", html)
+    assert "below that of the default" not in markdown(whole)
+
+
+def test_where_the_student_without_a_teacher_is_better_the_answer_begins_with_that(
+    tmp_path: Path,
+) -> None:
+    _, agenda = searched(tmp_path, by_hand, two_cases(erm=True))
+    first = written(Ledger(tmp_path), agenda).split("\n\n")[1]
+    assert first == (
+        "**Without a teacher the student is better in 1 of 2 cases**, by test score: g/t/tiny "
+        "(0.8000 against 0.4000)."
+    )
+    html = (tmp_path / "report" / "report.html").read_text()
+    state = "complete, better without a teacher in 1 case"
+    assert f'<span class="badge warn" id="state">{state}</span>' in html
+
+
+def test_where_distillation_is_better_the_answer_begins_with_what_it_chose(tmp_path: Path) -> None:
+    def worse(training: Training) -> Outcome:
+        plain = isinstance(training, StudentTraining) and training.teaching is None
+        outcome = by_hand(training)
+        return outcome.model_copy(update={"test": TestScore(0.1)}) if plain else outcome
+
+    _, agenda = searched(tmp_path, worse, two_cases(erm=True))
+    assert written(Ledger(tmp_path), agenda).split("\n\n")[1].startswith("The stable config")
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert '<span class="badge good" id="state">complete</span>' in html
+
+
+def over_plain(plain: float) -> Agenda:
+    """A study with ten rows to test on; the teacher has 0.9, taught students 0.8."""
+    return study(lambda t: 0.8 if t.teaching else plain, erm=True)
+
+
+@pytest.mark.parametrize(
+    ("plain", "gain", "points", "gap", "why"),
+    [
+        (0.5, 0.6, 30, 0.75, []),
+        (
+            *(0.85, -1 / 17, -5, None),
+            ["the gap, since the teacher is no better: 0.9000 against 0.8500"],
+        ),
+        (
+            *(0.05, None, 75, 15 / 17),
+            ["the gain over ERM, whose 0.0500 is less than one row is worth"],
+        ),
+    ],
+)
+def test_a_ratio_has_at_least_one_rows_worth_below_it_and_points_beside_it(
+    plain: float, gain: float | None, points: float, gap: float | None, why: list[str]
+) -> None:
+    agenda = over_plain(plain)
+    analysis = analyse(agenda)
+    case = analysis.cases[0]
+    found = (case.over_erm, case.over_erm_points, case.gap_closed)
+    assert found == pytest.approx((gain, points, gap))
+    text = document(analysis, agenda, {})
+    row = next(line for line in text.splitlines() if line.startswith("| sentences/big/small |"))
+    cells = [score(plain), "0.8000", percent(gain), signed(points), "0.9000", percent(gap)]
+    assert row == f"| sentences/big/small | {' | '.join(cells)} |"
+    for line in why:
+        assert f"- sentences/big/small: {line}\n" in text
+    assert ("Left blank:" in text) == bool(why)
+    html = page(analysis, agenda, {})
+    assert [f"<p>Left blank: {line}.</p>" in html for line in why] == [True] * len(why)
+
+
+def test_a_gain_over_less_than_a_row_is_counted_among_what_is_left_out() -> None:
+    analysis = analyse(over_plain(0.05))
+    assert analysis.best_over_erm.left_out == {LeftOut.SMALL_BASELINE: 1}
+    assert "1 over less than a row’s worth" in document(analysis, over_plain(0.05), {})
 
 
 # -- what was chosen, under winner seeds -----------------------------------------------------------

@@ -13,7 +13,9 @@ from kdsearch.analysis.cases import (
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost, students_of
+from kdsearch.analysis.edges import Edge, Unconverged, edges, unconverged
 from kdsearch.analysis.erm import Erm
+from kdsearch.analysis.floor import AtFloor, Facts, Without, at_floor, floor_of
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
 from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay
@@ -31,13 +33,16 @@ from kdsearch.analysis.trials import TrialResult, trial_results
 
 __all__ = [
     "Analysis",
+    "AtFloor",
     "CandidateScores",
     "CaseCandidates",
     "CaseGain",
     "CaseResult",
     "Comparison",
     "DecisionScores",
+    "Edge",
     "Erm",
+    "Facts",
     "Figures",
     "LeftOut",
     "PaperRow",
@@ -56,16 +61,21 @@ __all__ = [
     "TestScores",
     "TrialResult",
     "TrialScores",
+    "Unconverged",
     "UnderSeeds",
     "UnscoredTraining",
+    "Without",
     "analyse",
+    "at_floor",
     "case_candidates",
     "compare",
     "cost",
     "deciles",
+    "edges",
     "figure_1",
     "figure_2",
     "figure_3",
+    "floor_of",
     "gain",
     "recorded",
     "regrouped",
@@ -75,4 +85,5 @@ __all__ = [
     "students_of",
     "table_3",
     "trial_results",
+    "unconverged",
 ]

@@ -12,12 +12,15 @@ from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScor
 from kdsearch.analysis.comparisons import chosen_over_erm, chosen_over_teacher
 from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
+from kdsearch.analysis.floor import AtFloor, Facts, at_floor
 from kdsearch.analysis.gains import NoGainError, Relative
 from kdsearch.analysis.noise import Noise, Noises
 from kdsearch.analysis.scores import (
     candidate_on_test,
     case_candidates,
     on_test,
+    points,
+    row_worth,
     tied_candidates,
     tied_trials,
     value_label,
@@ -139,6 +142,8 @@ class CaseResult:
     state: State
     reason: str | None
     """Why it is unfinished or blocked."""
+    at_floor: AtFloor | None
+    """What all of its students score, where that takes no learning."""
     metric: str | None
     """How exactly its scores are computed; None before there is any."""
     teachers: tuple[TeacherScore, ...]
@@ -153,30 +158,39 @@ class CaseResult:
     """The case's own best: the highest test score of its candidates (Figures 1 and 3)."""
     stable: CandidateScores | None
     lazy: CandidateScores | None
+    stable_over_default: float | None
+    """What the stable configuration has more than the default one, in points on test."""
     erm: Erm | None
     """The student without a teacher, where the study asks for it."""
     over_erm: float | None
     """The relative gain of the winner over it, on test."""
+    over_erm_points: float | None
+    """The same in points."""
     over_erm_noise: Noise | None
     over_teacher: float | None
     """The relative gain of the winner over the checkpoint that taught it, on test."""
     over_teacher_noise: Noise | None
     gap_closed: float | None
     """The share of the gap from it to the winner's teacher that the winner closes, on test; None
-    where the teacher is no better."""
+    where the teacher is not better by what one row of the split is worth."""
     size: Size | None
     """The student's."""
     failures: tuple[UnscoredTraining, ...]
     cost: tuple[Spent, ...]
     """A training that cases share counts in each of them."""
 
+    @property
+    def better_without(self) -> bool:
+        """Whether the student without a teacher has a higher test score than the one with."""
+        return self.case.teacher is not None and (self.over_erm_points or 0.0) < 0
 
-def case_results(agenda: Agenda, noises: Noises) -> tuple[CaseResult, ...]:
+
+def case_results(agenda: Agenda, noises: Noises, facts: Facts) -> tuple[CaseResult, ...]:
     """Every test case, in the order of the study file."""
-    return tuple(case_result(agenda, view, noises) for view in agenda.views())
+    return tuple(case_result(agenda, view, noises, facts) for view in agenda.views())
 
 
-def case_result(agenda: Agenda, view: CaseView, noises: Noises) -> CaseResult:
+def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) -> CaseResult:
     """The test case of `view`."""
     state, reason = state_of(view)
     path = _path(agenda, view)
@@ -184,6 +198,8 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises) -> CaseResult:
     every = trainings.teachers | trainings.outputs | trainings.students
     results = agenda.results
     phase2 = view.phase2
+    stable = _second_phase(agenda, view, phase2.stable_tuned) if phase2 else None
+    metric = agenda.resolved.datasets[view.case.dataset].metric
     candidates = case_candidates(agenda, view)
     best = candidates.best if candidates else None
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
@@ -195,6 +211,7 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises) -> CaseResult:
         case=view.case,
         state=state,
         reason=reason,
+        at_floor=at_floor(agenda, view, facts),
         metric=next((o.metric for key in every if (o := results[key]) is not None), None),
         teachers=teachers,
         coinciding=view.coinciding,
@@ -202,14 +219,16 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises) -> CaseResult:
         winner=winner,
         winner_under_seeds=_under_seeds(agenda, view),
         best_on_test=best.mean if best else None,
-        stable=_second_phase(agenda, view, phase2.stable_tuned) if phase2 else None,
+        stable=stable,
         lazy=_second_phase(agenda, view, phase2.lazy_tuned) if phase2 else None,
+        stable_over_default=_points(metric, stable, path[0].candidates[0] if path else None),
         erm=erm,
         over_erm=over_erm.gain if over_erm else None,
+        over_erm_points=_points(metric, winner, erm),
         over_erm_noise=_noise(noises, over_erm),
         over_teacher=over_teacher.gain if over_teacher else None,
         over_teacher_noise=_noise(noises, over_teacher),
-        gap_closed=gap_closed(winner, erm, teachers),
+        gap_closed=gap_closed(winner, erm, teachers, least=row_worth(agenda, view)),
         size=size_of([results[key] for key in trainings.students]),
         failures=failures(agenda, every),
         cost=(
@@ -233,6 +252,15 @@ def _under_seeds(agenda: Agenda, view: CaseView) -> UnderSeeds | None:
     )
 
 
+def _points(
+    metric: str, target: CandidateScores | None, baseline: CandidateScores | Erm | None
+) -> float | None:
+    """On test; None where a side has no score."""
+    if target is None or baseline is None or target.test is None or baseline.test is None:
+        return None
+    return points(metric, target.test, baseline.test)
+
+
 def _relative(
     in_case: Callable[[Agenda, CaseView], Relative], agenda: Agenda, view: CaseView
 ) -> Relative | None:
@@ -247,15 +275,22 @@ def _noise(noises: Noises, found: Relative | None) -> Noise | None:
 
 
 def gap_closed(
-    winner: CandidateScores | None, erm: Erm | None, teachers: Iterable[TeacherScore]
+    winner: CandidateScores | None,
+    erm: Erm | None,
+    teachers: Iterable[TeacherScore],
+    *,
+    least: float,
 ) -> float | None:
-    """The share of the gap from the student without a teacher to the teacher that is closed."""
+    """The share of the gap from the student without a teacher to the teacher that is closed.
+
+    None of a gap below `least`.
+    """
     if winner is None or erm is None or winner.test is None or erm.test is None:
         return None
     teacher = next(
         (t.test for t in teachers if t.checkpoint is winner.choice.get(CHECKPOINT)), None
     )
-    if teacher is None or teacher <= erm.test:
+    if teacher is None or teacher - erm.test < least * (1 - 1e-9):
         return None
     return (winner.test - erm.test) / (teacher - erm.test)
 

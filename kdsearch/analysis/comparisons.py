@@ -21,6 +21,7 @@ from kdsearch.analysis.scores import (
     case_candidates,
     on_test,
     over_label,
+    row_worth,
     value_label,
 )
 from kdsearch.search import CHECKPOINT, Decision, Value
@@ -53,19 +54,19 @@ def figure_1(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple
 def best_over_worst(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 1: the best candidate over the worst, both by test score."""
     found = _candidates(agenda, view)
-    return gain(found.best, found.worst)
+    return _gain(agenda, view, found.best, found.worst)
 
 
 def best_over_random(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 1: the best candidate over one drawn from the candidates."""
     found = _candidates(agenda, view)
-    return gain(found.best, found.drawn(draw_seed(agenda, view.case, "figure 1")))
+    return _gain(agenda, view, found.best, found.drawn(draw_seed(agenda, view.case, "figure 1")))
 
 
 def best_over_expectation(agenda: Agenda, view: CaseView) -> Relative:
     """Beside Figure 1: the best candidate over the mean of all, free of the draw's luck."""
     found = _candidates(agenda, view)
-    return gain(found.best, found.expectation)
+    return _gain(agenda, view, found.best, found.expectation)
 
 
 def figure_2(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
@@ -100,7 +101,9 @@ def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Re
     target = next((c for c in found.candidates if c.value == alternative), None)
     if target is None:
         raise NoGainError(LeftOut.ABSENT)
-    return gain(
+    return _gain(
+        agenda,
+        view,
         candidate_on_test(agenda, view, target),
         candidate_on_test(agenda, view, found.candidates[0]),
     )
@@ -109,14 +112,14 @@ def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Re
 def selected_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2: the α of the highest validation score, the default included, over the default."""
     decision, default, _ = _scored_alphas(agenda, view)
-    return gain(candidate_on_test(agenda, view, decision.winner), default)
+    return _gain(agenda, view, candidate_on_test(agenda, view, decision.winner), default)
 
 
 def maximum_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2, as the paper's row seems to be: the maximum by test score over all α."""
     _, default, others = _scored_alphas(agenda, view)
     scored = others if default is None else [default, *others]
-    return gain(max(scored, key=lambda test: test.mean), default)
+    return _gain(agenda, view, max(scored, key=lambda test: test.mean), default)
 
 
 def figure_3(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
@@ -144,7 +147,7 @@ def best_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
 def best_over_another_random(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 3: the best candidate over a draw of its own, not that of Figure 1."""
     found = _traversed(agenda, view)
-    return gain(found.best, found.drawn(draw_seed(agenda, view.case, "figure 3")))
+    return _gain(agenda, view, found.best, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
 def best_over_stable(agenda: Agenda, view: CaseView) -> Relative:
@@ -167,13 +170,15 @@ def stable_over_others(
 
 def stable_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the lazy baseline."""
-    return gain(_second_phase(agenda, view, "stable"), _second_phase(agenda, view, "lazy"))
+    return _gain(
+        agenda, view, _second_phase(agenda, view, "stable"), _second_phase(agenda, view, "lazy")
+    )
 
 
 def stable_over_random(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the draw of Figure 3."""
     stable, found = _second_phase(agenda, view, "stable"), _traversed(agenda, view)
-    return gain(stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
+    return _gain(agenda, view, stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
 def over_erm(
@@ -197,7 +202,7 @@ def chosen_over_erm(agenda: Agenda, view: CaseView) -> Relative:
         raise NoGainError(LeftOut.BLOCKED)
     if not view.traversed:
         raise NoGainError(LeftOut.UNFINISHED)
-    return gain(candidate_on_test(agenda, view, view.progress.winner), erm)
+    return _gain(agenda, view, candidate_on_test(agenda, view, view.progress.winner), erm)
 
 
 def chosen_over_teacher(agenda: Agenda, view: CaseView) -> Relative:
@@ -220,7 +225,7 @@ def chosen_over_teacher(agenda: Agenda, view: CaseView) -> Relative:
 def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the student without a teacher."""
     erm = _erm(agenda, view)
-    return gain(_second_phase(agenda, view, "stable"), erm)
+    return _gain(agenda, view, _second_phase(agenda, view, "stable"), erm)
 
 
 def _erm(agenda: Agenda, view: CaseView) -> TestScores | None:
@@ -236,6 +241,12 @@ def _erm(agenda: Agenda, view: CaseView) -> TestScores | None:
 def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
     """The seed of a draw among the candidates of a case."""
     return f"{agenda.resolved.study.seed}/{case}/random of {purpose}"
+
+
+def _gain(
+    agenda: Agenda, view: CaseView, target: TestScores | None, baseline: TestScores | None
+) -> Relative:
+    return gain(target, baseline, least=row_worth(agenda, view))
 
 
 def _traversed(agenda: Agenda, view: CaseView) -> CaseCandidates:
@@ -298,4 +309,4 @@ def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScor
 
 def _over_second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Relative:
     found = _traversed(agenda, view)
-    return gain(found.best, _second_phase(agenda, view, name))
+    return _gain(agenda, view, found.best, _second_phase(agenda, view, name))

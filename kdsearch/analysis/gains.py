@@ -38,6 +38,8 @@ class LeftOut(StrEnum):
     """A side has no score: its trainings diverged or failed."""
     ZERO_BASELINE = "zero_baseline"
     """A gain over 0 is not defined."""
+    SMALL_BASELINE = "small_baseline"
+    """A gain over less than one row of the test split is worth says nothing."""
 
 
 class NoGainError(Exception):
@@ -107,12 +109,17 @@ class Comparison:
         return self.deciles[5] if self.deciles else None
 
 
-def gain(target: TestScores | None, baseline: TestScores | None) -> Relative:
-    """(target − baseline) / baseline on the test set (§4). Raises `NoGainError`."""
+def gain(target: TestScores | None, baseline: TestScores | None, *, least: float = 0.0) -> Relative:
+    """(target − baseline) / baseline on the test set (§4). Raises `NoGainError`.
+
+    So it does for a baseline below `least`, over which a gain would have no ground.
+    """
     if target is None or baseline is None:
         raise NoGainError(LeftOut.UNSCORED)
     if float(baseline.mean) == 0:
         raise NoGainError(LeftOut.ZERO_BASELINE)
+    if baseline.mean < least:
+        raise NoGainError(LeftOut.SMALL_BASELINE)
     return Relative(
         gain=(target.mean - baseline.mean) / baseline.mean, target=target, baseline=baseline
     )

@@ -21,6 +21,7 @@ from kdsearch.search import (
     Value,
     shown_value,
 )
+from kdsearch.study import largest_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +164,21 @@ def _of_figure_1(progress: Progress) -> Iterator[Candidate]:
             yield decision.winner
         else:
             yield from decision.candidates
+
+
+def points(metric: str, target: float, baseline: float) -> float:
+    """What a score has more than another, in points of which the largest score has 100."""
+    return 100 * (target - baseline) / largest_score(metric)
+
+
+def row_worth(agenda: Agenda, view: CaseView) -> float:
+    """What one row of a case's test split is worth: the largest score over the number of rows.
+
+    So it is of accuracy and exact match. Of the other metrics it is a yardstick: what lies within
+    it is no difference that the split can tell.
+    """
+    data = agenda.resolved.datasets[view.case.dataset]
+    return largest_score(data.metric) / data.splits["test"].rows
 
 
 def value_label(axis: str, value: Value) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
 from kdsearch.analysis.cost import Spent, cost, reused
+from kdsearch.analysis.edges import Edge, Unconverged, edges, unconverged
+from kdsearch.analysis.floor import Facts, Without, medians_without, rewards_without
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.stable import (
@@ -17,6 +21,9 @@ from kdsearch.analysis.stable import (
     stable_configuration,
     table_3,
 )
+from kdsearch.study import TestCase
+
+NO_FACTS: Facts = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,8 @@ class Figures:
     at_least_as_good: float | None
     """The share of cases in which the stable configuration is at least as good as the best."""
     table_3: Table3
+    without_floor: tuple[Without, ...]
+    """Rewards and medians without the cases at the floor; empty where there are none."""
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -85,22 +94,26 @@ class Analysis(Figures):
     further: tuple[Figures, ...]
     """Of its other searches."""
     cases: tuple[CaseResult, ...]
+    edges: tuple[Edge, ...]
+    unconverged: tuple[Unconverged, ...]
     cost: tuple[Spent, ...]
     reused: int
     """How often a training was wanted again after it had run for another choice or test case."""
 
 
-def analyse(agenda: Agenda, noises: Noises | None = None) -> Analysis:
+def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACTS) -> Analysis:
     """Analyse the study of `agenda` as far as its results reach.
 
-    Without `noises` nothing is known of test rows.
+    Without `noises` nothing is known of test rows; `facts` are the preflight's about the data sets,
+    which say what takes no learning.
     """
     noises = noises or Noises(agenda)
-    cases = case_results(agenda, noises)
+    cases = case_results(agenda, noises, facts)
+    floor = {case.case for case in cases if case.at_floor}
     taken = cost(agenda)
     states = [case.state for case in cases]
     first, *others = agenda.flipping or (None,)
-    figures = figures_of(agenda, noises, first)
+    figures = figures_of(agenda, noises, first, floor)
     return Analysis(
         **{field.name: getattr(figures, field.name) for field in fields(figures)},
         study=agenda.resolved.study.name,
@@ -114,23 +127,34 @@ def analyse(agenda: Agenda, noises: Noises | None = None) -> Analysis:
             failed=sum(each.failed for each in taken),
         ),
         flips=bool(agenda.flipping),
-        further=tuple(figures_of(agenda, noises, search) for search in others),
+        further=tuple(figures_of(agenda, noises, search, floor) for search in others),
         cases=cases,
+        edges=edges(agenda),
+        unconverged=unconverged(agenda),
         cost=taken,
         reused=reused(agenda),
     )
 
 
-def figures_of(agenda: Agenda, noises: Noises, search: str | None) -> Figures:
-    """The figures of a search, empty of one that flips nothing."""
-    third = figure_3(agenda, noises, search)
+def figures_of(
+    agenda: Agenda, noises: Noises, search: str | None, floor: Collection[TestCase]
+) -> Figures:
+    """The figures of a search, empty of one that flips nothing; these cases are at the `floor`."""
+    first, second, third = (
+        figure(agenda, noises, search) for figure in (figure_1, figure_2, figure_3)
+    )
     best_over_erm, stable_over_erm = over_erm(agenda, noises, search)
     over_lazy, over_random = stable_over_others(agenda, noises, search)
+    without: tuple[Without, ...] = ()
+    if any(view.case in floor for view in agenda.views_of(search)):
+        others = (over_lazy, over_random, best_over_erm, stable_over_erm)
+        without = rewards_without(agenda, search, floor)
+        without += medians_without((*first, *second, *third, *others), floor)
     return Figures(
         search=search,
         stable=stable_configuration(agenda, search),
-        figure_1=figure_1(agenda, noises, search),
-        figure_2=figure_2(agenda, noises, search),
+        figure_1=first,
+        figure_2=second,
         figure_3=third,
         stable_over_lazy=over_lazy,
         stable_over_random=over_random,
@@ -138,4 +162,5 @@ def figures_of(agenda: Agenda, noises: Noises, search: str | None) -> Figures:
         stable_over_erm=stable_over_erm,
         at_least_as_good=at_least_as_good(third[-1]),
         table_3=table_3(agenda, search),
+        without_floor=without,
     )

@@ -159,7 +159,7 @@ def _study(seed: int) -> Agenda:
             metric="f1",
             labels=("no", "yes"),
             splits={
-                split: ResolvedSplit(digest=f"{name}/{split}", rows=1)
+                split: ResolvedSplit(digest=f"{name}/{split}", rows=1000)
                 for split in ("train", "validation", "test")
             },
         )

@@ -216,7 +216,7 @@ def _search(
         report = last_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
     if report:
-        print_answer(agenda)
+        print_answer(agenda, ledger)
         out.print(f"report: {report}")
     _exit(agenda, ledger, deadline)
 

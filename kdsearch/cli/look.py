@@ -22,6 +22,7 @@ from kdsearch.agenda import (
     remaining,
     used,
 )
+from kdsearch.analysis import at_floor, edges, unconverged
 from kdsearch.analysis.scores import tied_candidates, tied_trials
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, bring_report, run_there
@@ -37,6 +38,7 @@ from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view
 from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
+from kdsearch.report import hints
 from kdsearch.report.markdown import tie
 from kdsearch.search import SYMBOLS, Candidate, Decision, Value
 
@@ -138,7 +140,7 @@ def report(
         content = ledger.path(layout.report("json")).read_text(encoding="utf-8")
         typer.echo(json.dumps(json.loads(content), indent=1))  # escaped: it suits every terminal
         return
-    print_answer(agenda)
+    print_answer(agenda, ledger)
     typer.echo(f"report: {path}")
 
 
@@ -151,6 +153,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
     results = used(agenda)
     nodes = _nodes(ledger) if driver else []
     preflight = ledger.preflight()
+    facts = preflight.datasets if preflight else {}
     failed = [key for key, result in results.items() if result is None]
     if agenda.complete:
         state = "complete" if not failed else "complete, with failures"
@@ -188,6 +191,10 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             result is not None and result.state == "diverged" for result in results.values()
         ),
         "doubts": len(preflight.doubts) if preflight else 0,
+        "hints": [
+            *(str(found) for view in agenda.views() if (found := at_floor(agenda, view, facts))),
+            *hints(edges(agenda), unconverged(agenda)),
+        ],
         "failed": [_failed(attempts[key]) for key in failed],
     }
 

@@ -137,6 +137,6 @@ def console(*, soft_wrap: bool = True) -> Console:
     return _Console(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
 
 
-def print_answer(agenda: Agenda) -> None:
+def print_answer(agenda: Agenda, ledger: Ledger) -> None:
     """Print what a report has on top: the stable configuration, and how far the study has come."""
-    Console().print(Markdown(shown(answer(analyse(agenda)))))
+    Console().print(Markdown(shown(answer(analyse(agenda, facts=ledger.facts)))))

@@ -191,6 +191,7 @@ def _troubles(facts: Facts, most: int | None = None) -> Iterator[Text]:
         yield _line(f"{count(facts['diverged'], 'training')} diverged, without a score")
     if facts["doubts"]:
         yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
+    yield from _first(facts["hints"], most, "hint", "to change the study")
     failed = [
         f"failed {failure['tries']}×: {failure['key']}: {failure['message']} "
         f"({failure['what']}; see {failure['file']})"

@@ -24,7 +24,7 @@ from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.keep import Keep
 from kdsearch.driver.preflight import Look, preflight_once
-from kdsearch.driver.watch import Display, Log, Note, Watch
+from kdsearch.driver.watch import Display, FloorWatch, Log, Note, Watch
 from kdsearch.engine import Engine
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
@@ -244,6 +244,7 @@ def run_search(
         note = Note(ledger, engine)
         stack.callback(note.close)
         keep = Keep(ledger, agenda)
-        every: tuple[Watch, ...] = (log, note, display, keep, *watches)
+        floors = FloorWatch(agenda, ledger.facts, (log.warn, display.warn))
+        every: tuple[Watch, ...] = (log, note, display, keep, floors, *watches)
         engine.run(Dispatcher(agenda, ledger, every, deadline))
         keep.remove()

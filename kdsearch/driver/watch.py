@@ -7,6 +7,7 @@ import json
 import logging
 import textwrap
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
@@ -15,10 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.analysis import Facts, at_floor, floor_of
 from kdsearch.driver.estimate import estimate
 from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
 from kdsearch.ledger import Ledger, layout, open_own
+from kdsearch.study import TestCase
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -87,6 +90,38 @@ class Log(Watch):
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """See `Watch`."""
         self._log.error("%s %s", request, _failure(attempt, for_good=for_good))
+
+    def warn(self, line: str) -> None:
+        """Write a line about what is perhaps wrong."""
+        self._log.warning("%s", line)
+
+
+class FloorWatch(Watch):
+    """Warns, once, of each test case whose first students are all at the floor."""
+
+    def __init__(self, agenda: Agenda, facts: Facts, warn: Iterable[Callable[[str], None]]) -> None:
+        self._agenda = agenda
+        self._facts = facts
+        self._warn = tuple(warn)
+        self._known: set[TestCase] = set()
+        """Those that were warned of, or have left the floor."""
+
+    def finished(self, request: Request, outcome: Outcome) -> None:
+        """See `Watch`."""
+        case, name = request.case, request.case.dataset
+        if request.role != "student" or outcome.validation is None or case in self._known:
+            return
+        if outcome.validation > floor_of(
+            self._agenda.resolved.datasets[name], self._facts.get(name)
+        ):
+            self._known.add(case)
+            return
+        view = next(view for view in self._agenda.views() if view.case == case)
+        found = at_floor(self._agenda, view, self._facts)
+        if found is not None:
+            self._known.add(case)
+            for warn in self._warn:
+                warn(str(found))
 
 
 class Note(Watch):
@@ -218,6 +253,12 @@ class Display(Watch):
             highlight=False,
             markup=False,
             soft_wrap=True,
+        )
+
+    def warn(self, line: str) -> None:
+        """Print a line about what is perhaps wrong."""
+        self._bar.console.print(
+            shown(f"warning: {line}"), style="yellow", highlight=False, markup=False, soft_wrap=True
         )
 
     def _show(self, doing: str) -> None:

@@ -6,7 +6,7 @@ What the folder holds stands in `layout.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from kdsearch.ledger.reading import UnreadableError, parse_json
 from kdsearch.ledger.records import parse_digests, parse_preflight, parse_resolved
 from kdsearch.ledger.removal import sweep_halves
 from kdsearch.ledger.results import Results
-from kdsearch.study import Preflight, Resolved, Row, digest_rows
+from kdsearch.study import DatasetFacts, Preflight, Resolved, Row, digest_rows
 
 _COPY = "restore it from a copy of the folder"
 _DAMAGED = f"{_COPY}, or give another --folder"
@@ -96,6 +96,12 @@ class Ledger(Results):
         except UnreadableError as error:
             self._ignore(self.path(layout.PREFLIGHT), f"cannot be read: {error}")
         return None
+
+    @property
+    def facts(self) -> Mapping[str, DatasetFacts]:
+        """What the last preflight found in each data set."""
+        found = self.preflight()
+        return found.datasets if found else {}
 
     def read_preflight(self) -> Preflight:
         """The same; raises `UnreadableError` for a damaged one, and `FileNotFoundError`."""

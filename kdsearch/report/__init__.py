@@ -1,8 +1,8 @@
 """The report of a study: a page and Markdown to read, tables for other programs; model cards."""
 
-from kdsearch.report.answer import answer
+from kdsearch.report.answer import answer, hints
 from kdsearch.report.card import Again, card
 from kdsearch.report.check import check_report
 from kdsearch.report.write import write_report
 
-__all__ = ["Again", "answer", "card", "check_report", "write_report"]
+__all__ = ["Again", "answer", "card", "check_report", "hints", "write_report"]

@@ -2,20 +2,103 @@
 
 from __future__ import annotations
 
-from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison, Stable, State
+from collections.abc import Callable, Iterable, Iterator
+
+from kdsearch.analysis import (
+    Analysis,
+    CandidateScores,
+    CaseGain,
+    CaseResult,
+    Comparison,
+    Edge,
+    Stable,
+    State,
+    Unconverged,
+)
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
-from kdsearch.report.markdown import escape, percent, reading, score
+from kdsearch.report.markdown import escape, percent, points, reading, score
 from kdsearch.report.under_seeds import sentence
-from kdsearch.search import ALPHA
+from kdsearch.search import ALPHA, SYMBOLS
 
 _MOST_NAMED = 5
+_BEYOND = {"largest": "larger", "smallest": "smaller"}
 
 
 def answer(analysis: Analysis) -> str:
     """The answer, the study's state, and the cases that are missing from it."""
     found = [*_stable(analysis), *_how_sure(analysis)] if analysis.flips else _best(analysis)
-    return "\n\n".join([*found, *_status(analysis)])
+    sections = [
+        *_better_without(analysis),
+        *found,
+        *_at_floor(analysis),
+        *_to_change(analysis),
+        *_status(analysis),
+    ]
+    return "\n\n".join(sections)
+
+
+def _better_without(analysis: Analysis) -> list[str]:
+    """The cases in which distillation loses to plain training, which is said before all else."""
+    taught = [case for case in analysis.cases if case.case.teacher is not None]
+    compared = [case for case in taught if case.over_erm_points is not None]
+    lost = [case for case in compared if case.better_without]
+    if not lost:
+        return []
+    named = [
+        f"{escape(case.case)} ({score(case.erm.test)} against {score(case.winner.test)})"
+        for case in lost[:_MOST_NAMED]
+        if case.erm and case.winner
+    ]
+    if more := len(lost) - len(named):
+        named.append(f"and {more} more")
+    return [
+        f"**Without a teacher the student is better in {len(lost)} of "
+        f"{_count(len(compared), 'case')}**, by test score: {', '.join(named)}."
+    ]
+
+
+def hints(edges: Iterable[Edge], unconverged: Iterable[Unconverged]) -> Iterator[str]:
+    """What of the study file should be changed, and why: a line each."""
+    for edge in edges:
+        name = SYMBOLS.get(edge.axis, edge.axis.replace("_", " "))
+        yield (
+            f"the chosen {name} is the {edge.end} that was tried in {len(edge.cases)} of "
+            f"{_count(edge.of, 'case')}: try {_BEYOND[edge.end]} values in {edge.key}"
+        )
+    for each in unconverged:
+        named = [str(case) for case in each.cases[:_MOST_NAMED]]
+        if more := len(each.cases) - len(named):
+            named.append(f"{more} more")
+        yield (
+            ("" if each.every else f"in {', '.join(named)} ")
+            + f"{each.last} of {_count(each.students, 'student')} were best at their last epoch: "
+            f"train longer, with a higher {each.key}"
+        )
+
+
+def _at_floor(analysis: Analysis) -> list[str]:
+    found = [str(case.at_floor) for case in analysis.cases if case.at_floor]
+    if not found:
+        return []
+    lines = [f"- {escape(line)}" for line in found[:_MOST_NAMED]]
+    if more := len(found) - len(lines):
+        lines.append(f"- and {more} more, each marked in the table of cases")
+    text = f"**At the floor**: {_count(len(found), 'test case')} of {len(analysis.cases)}"
+    without = {row.label: row.without for row in analysis.without_floor if row.figure is None}
+    gains = [
+        f"{percent(median)} % against {other}"
+        for label, other in (("stable over lazy", "lazy"), ("stable over random", "random"))
+        if (median := without.get(label)) is not None
+    ]
+    if gains:
+        text += f". Without them the stable configuration’s median gain is {' and '.join(gains)}"
+    return [f"{text}.", "\n".join(lines)]
+
+
+def _to_change(analysis: Analysis) -> list[str]:
+    lines = [f"- {escape(line)}" for line in hints(analysis.edges, analysis.unconverged)]
+    return ["**The search may have ended too early**:", "\n".join(lines)] if lines else []
 
 
 def _best(analysis: Analysis) -> list[str]:
@@ -71,12 +154,15 @@ def _stable(analysis: Analysis) -> list[str]:
         )
     ]
     lines.append(f"On the test set, in the median, it {over[0]} and {over[1]}.")
+    if losers := _losers(analysis):
+        lines.append(losers)
     best = analysis.figure_3[-1]
     if best.median is not None and analysis.at_least_as_good is not None:
         lines.append(
-            f"A case's own best is {percent(best.median)} % above it in the median. It is at "
-            f"least as good as that best in {100 * analysis.at_least_as_good:.0f} % of "
-            f"{_count(best.n, 'case')} (paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
+            f"A case's own best is {percent(best.median)} % above it in the median"
+            f"{_extreme(best, max)}. It is at least as good as that best in "
+            f"{100 * analysis.at_least_as_good:.0f} % of {_count(best.n, 'case')} "
+            f"(paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
         )
     return lines
 
@@ -139,8 +225,36 @@ def _versus(row: Comparison, other: str) -> str:
     cases = f"over {_count(row.n, 'case')}"
     size = percent(abs(row.median))
     if size == "0.0":
-        return f"is level with {other} {cases}"
-    return f"{'gains' if row.median > 0 else 'loses'} {size} % against {other} {cases}"
+        return f"is level with {other} {cases}{_extreme(row, min)}"
+    gains = "gains" if row.median > 0 else "loses"
+    return f"{gains} {size} % against {other} {cases}{_extreme(row, min)}"
+
+
+def _extreme(row: Comparison, worst: Callable[..., CaseGain]) -> str:
+    """The case that lies furthest to the worse side of a median, by name."""
+    if row.n < 2:
+        return ""
+    found = worst(row.gains, key=lambda each: each.gain)
+    return f" (at worst {percent(found.gain)} %: {escape(found.case)})"
+
+
+def _losers(analysis: Analysis) -> str | None:
+    """The cases in which the stable configuration is worse than the default, the worst first."""
+    found = {
+        str(case.case): case.stable_over_default
+        for case in analysis.cases
+        if case.case.search == analysis.search and case.stable_over_default is not None
+    }
+    worse = sorted((lost, name) for name, lost in found.items() if lost < 0)
+    if not worse:
+        return None
+    named = [f"{escape(name)} ({points(lost)})" for lost, name in worse[:_MOST_NAMED]]
+    if more := len(worse) - len(named):
+        named.append(f"and {more} more")
+    return (
+        f"In {len(worse)} of {_count(len(found), 'case')} its test score is below that of the "
+        f"default, in points of 100: {', '.join(named)}."
+    )
 
 
 def _status(analysis: Analysis) -> list[str]:

@@ -84,20 +84,20 @@ def _gap_closed(
 ) -> list[str]:
     """How far the student comes from the one without a teacher to its teacher, on test.
 
-    Not said where the teacher is ahead by no more than the baseline's standard error, taking its
-    score for a share of the test rows.
+    Not said where the teacher is ahead by less than the baseline's standard error, taking its
+    score for a share of the test rows, or than one of them is worth.
     """
     if training.teaching is None or case.erm is None or case.erm.test is None:
         return []
     name, baseline = training.teaching.checkpoint_name, case.erm.test
-    teacher = next((each.test for each in case.teachers if each.checkpoint is name), None)
-    if teacher is None:
+    if all(each.test is None for each in case.teachers if each.checkpoint is name):
         return []
-    closed = gap_closed(case.stable if stable else case.winner, case.erm, case.teachers)
     largest = largest_score(training.data.metric)
     rows = agenda.resolved.datasets[case.case.dataset].splits["test"].rows
     error = math.sqrt(baseline * (largest - baseline) / rows)
-    if closed is not None and teacher - baseline > error:
+    chosen = case.stable if stable else case.winner
+    closed = gap_closed(chosen, case.erm, case.teachers, least=max(error, largest / rows))
+    if closed is not None:
         return [
             f"Gap closed: {percent(closed)} % of the way from the same student without a teacher "
             f"to the teacher {name}, on test."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import (
@@ -23,12 +23,14 @@ from kdsearch.analysis.scores import value_label
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.analysis.statistics import Chance
 from kdsearch.report.answer import answer
+from kdsearch.report.floor import floor_section
 from kdsearch.report.markdown import (
     NOTHING,
     duration,
     escape,
     p_value,
     percent,
+    points,
     reading,
     score,
     table,
@@ -53,6 +55,7 @@ _PAPER = f"paper, {CASES} cases"
 LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
     LeftOut.ABSENT: "without it",
     LeftOut.ZERO_BASELINE: "over 0",
+    LeftOut.SMALL_BASELINE: "over less than a row’s worth",
 }
 _DECILES = [f"D{k}" for k in range(11)]
 
@@ -78,6 +81,7 @@ def document(
         *searches_section(analysis, agenda),
         *(section for each in flipping(analysis) for section in _figures(each)),
         *_erm(analysis),
+        *floor_section(analysis),
         *measures_section(measured),
         *smoothing_section(smoothed),
         *_cost(analysis),
@@ -119,7 +123,8 @@ def _how(agenda: Agenda) -> list[str]:
         "A gain is (target − baseline) / baseline on the test set, in percent, one per test case; "
         "a row gives the deciles of the gains, from D0, the minimum, to D10, the maximum, with "
         f"linear interpolation. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a "
-        "comparison is left out of the row, and counted by reason.",
+        "comparison is left out of the row, and counted by reason; so is a gain over less than one "
+        "row of the test split is worth, which is the largest score over the number of rows.",
         *(_walked(name, each) for name, each in study.every_search.items() if name != ERM),
         _seeds(study.student_seeds, study.winner_seeds or ()),
         TESTS,
@@ -316,7 +321,10 @@ def _figure_3(found: Figures) -> list[str]:
 def _erm(analysis: Analysis) -> list[str]:
     if not analysis.flips or all(case.erm is None for case in analysis.cases):
         return []
-    headers = ["test case", "ERM", "chosen", "gain, %", "± noise", "teacher", "gap closed, %"]
+    headers = [
+        *("test case", "ERM", "chosen", "gain, %", "± noise", "points"),
+        *("teacher", "gap closed, %"),
+    ]
     rows = [
         (
             case.case,
@@ -324,6 +332,7 @@ def _erm(analysis: Analysis) -> list[str]:
             score(case.winner.test) if case.winner else None,
             percent(case.over_erm),
             None if case.over_erm is None else noise_cells(case.over_erm_noise)[0],
+            points(case.over_erm_points),
             score(taught_by(case)),
             percent(case.gap_closed),
         )
@@ -334,11 +343,29 @@ def _erm(analysis: Analysis) -> list[str]:
         "## What distillation brings",
         "ERM is the same student trained on the labels alone, its learning rate tuned by "
         "validation. Chosen is what the case's traversal chose, also by validation. The gap is the "
-        "one from ERM to the teacher that taught; there is none if the teacher is no better. All "
-        "scores are on test.",
+        "one from ERM to the teacher that taught; there is none where that is less than one row of "
+        "the test split is worth. All scores are on test; points are their differences, the "
+        "largest score being 100.",
         table(headers, rows),
+        *_left_blank(analysis),
         *(text for each in flipping(analysis) for text in _over_erm(each)),
     ]
+
+
+def _left_blank(analysis: Analysis) -> list[str]:
+    lines = [f"- {escape(case.case)}: {why}" for case in analysis.cases for why in left_blank(case)]
+    return ["Left blank:", "\n".join(lines)] if lines else []
+
+
+def left_blank(case: CaseResult) -> Iterator[str]:
+    """Why a case has no gain over ERM, or no gap that is closed, where both scores are known."""
+    teacher, erm = taught_by(case), case.erm
+    if erm is None or erm.test is None or case.over_erm_points is None:
+        return
+    if case.over_erm is None:
+        yield f"the gain over ERM, whose {score(erm.test)} is less than one row is worth"
+    if teacher is not None and case.gap_closed is None:
+        yield f"the gap, since the teacher is no better: {score(teacher)} against {score(erm.test)}"
 
 
 def _over_erm(found: Figures) -> list[str]:
@@ -420,12 +447,17 @@ def _size(size: Size | None) -> tuple[object, object, object]:
 
 def _standing(case: CaseResult) -> str:
     text = str(case.state).capitalize() + (f": {escape(case.reason)}" if case.reason else "") + "."
+    if case.at_floor:
+        text += f" At the floor: {escape(case.at_floor)}."
     if case.metric is not None:
         text += f" Scored by {escape(case.metric)}."
     if case.winner is not None:
         text += f" Its search chose **{escape(case.winner.choice)}**."
         if case.winner.validation is None:
             text += " No candidate of its last decision has a score."
+    if case.stable_over_default is not None and case.stable_over_default < 0:
+        lost = points(-case.stable_over_default)[1:]
+        text += f" The stable configuration scores {lost} points of 100 less than the default."
     if under := sentence(case.winner_under_seeds):
         text += f" {under}"
     if case.best_on_test is not None:

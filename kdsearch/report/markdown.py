@@ -36,6 +36,11 @@ def score(value: float | None) -> str:
     return NOTHING if value is None else _no_negative_zero(f"{value:.4f}")
 
 
+def points(value: float | None) -> str:
+    """A difference of scores in points, with its sign and one decimal."""
+    return NOTHING if value is None else f"{value:+.1f}".replace("-", "−")
+
+
 def p_value(p: float | None) -> str:
     """A p with three decimals."""
     if p is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import Analysis, CaseResult, Figures
-from kdsearch.report.markdown import percent, score, table
+from kdsearch.report.markdown import percent, points, score, table
 from kdsearch.report.under_seeds import mean, named
 
 
@@ -42,7 +42,13 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
         rows.append(
             (
                 *(case.case, winner.choice, rate, winner.epoch),
-                *(score(winner.validation), test, *under, percent(case.over_erm)),
+                *(
+                    score(winner.validation),
+                    test,
+                    *under,
+                    percent(case.over_erm),
+                    points(case.over_erm_points),
+                ),
             )
         )
     under = [f"test over the seeds {named(winner_seeds)}"] if winner_seeds else []
@@ -50,6 +56,7 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
     return [
         "## What each search chose",
         "Chosen by validation score, as are learning rate and epoch. The gain is over the same "
-        "student trained on the labels alone (ERM), on test.",
-        table([*headers, "over ERM, %"], rows),
+        "student trained on the labels alone (ERM), on test; points are the difference of the "
+        "scores, the largest score being 100.",
+        table([*headers, "over ERM, %", "points"], rows),
     ]

@@ -132,11 +132,12 @@ def cases(analysis: Analysis) -> pd.DataFrame:
     rows = [
         _names(case)
         | {"state": str(case.state), "reason": case.reason, "metric": case.metric}
-        | {"coinciding": case.coinciding}
+        | {"coinciding": case.coinciding, "at_floor": case.at_floor is not None}
         | _scores("winner", case.winner)
         | (_under_seeds(case.winner_under_seeds) if analysis.winner_seeds else {})
         | {"best_test": case.best_on_test}
         | _scores("stable", case.stable)
+        | {"stable_over_default_points": case.stable_over_default}
         | _scores("lazy", case.lazy)
         | _teacher(case)
         | _erm(case)
@@ -219,6 +220,7 @@ def _erm(case: CaseResult) -> dict[str, object]:
         "erm_validation": erm.validation if erm else None,
         "erm_test": erm.test if erm else None,
         "over_erm": case.over_erm,
+        "over_erm_points": case.over_erm_points,
         "over_erm_noise": case.over_erm_noise.deviation if case.over_erm_noise else None,
         "gap_closed": case.gap_closed,
     }

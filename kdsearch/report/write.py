@@ -50,7 +50,7 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
 def analyse_folder(ledger: Ledger, agenda: Agenda) -> Analysis:
     """The analysis of a study, with the noise of its gains as far as its folder has test rows."""
     tested = Tested(ledger.folder, ledger.disk)
-    return analyse(agenda, Noises(agenda, tested.rows, ledger.rows))
+    return analyse(agenda, Noises(agenda, tested.rows, ledger.rows), ledger.facts)
 
 
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:

@@ -5,8 +5,10 @@ from kdsearch.study.catalogue import CATALOGUE, Entry
 from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
     asked_layers,
+    axis_key,
     checkpoints_of,
     effective_settings,
+    epochs_key,
     nested_epochs,
     place_of,
     rates,
@@ -117,6 +119,7 @@ __all__ = [
     "TestCases",
     "TrainingSettings",
     "asked_layers",
+    "axis_key",
     "cache_bytes",
     "changed_sources",
     "checkpoints_of",
@@ -125,6 +128,7 @@ __all__ = [
     "digest_model",
     "digest_rows",
     "effective_settings",
+    "epochs_key",
     "find_model",
     "given_labels",
     "hub_model",

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from kdsearch.errors import Problem
 from kdsearch.search import Checkpoint, Inner, Space, Value
 from kdsearch.study.cases import TestCase, searches_of, teacher_of
-from kdsearch.study.schema import Role, Study
+from kdsearch.study.schema import ERM, Role, Study
 from kdsearch.study.search import Search
 from kdsearch.study.settings import AXES, SECTIONS, TrainingSettings
 
@@ -115,6 +115,28 @@ def source_of(study: Study, case: TestCase, role: Role, setting: str) -> str:
         if setting in change:
             return f"{where}.{setting}"
     return f"training.{setting}"
+
+
+def axis_key(study: Study, case: TestCase, axis: str) -> str:
+    """Where a study file has the values of an axis of a case: `search.temperature.broad`."""
+    search, own = search_of(study, case), place_of(case)
+    if axis == "learning_rate":
+        if study.students[case.student].learning_rate:
+            return f"students.{case.student}.{axis}"
+        if study.datasets[case.dataset].learning_rate:
+            return f"datasets.{case.dataset}.{axis}"
+        of_erm = study.erm and case.search == ERM
+        if study.learning_rate == search.learning_rate or (of_erm and study.searches):
+            return axis
+        return f"search.{axis}" if of_erm else f"{own}.{axis}"
+    return f"{own}.temperature.broad" if axis == search.space().refined else f"{own}.{axis}"
+
+
+def epochs_key(study: Study, case: TestCase) -> str:
+    """Where a study file has the epochs of a case's students."""
+    if nested_epochs(study, case) is not None:
+        return f"{place_of(case)}.{EPOCHS}"
+    return source_of(study, case, "student", EPOCHS)
 
 
 def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mapping[str, Any]]]:

@@ -25,11 +25,13 @@ from kdsearch.report.document import (
     NOISE,
     TESTS,
     gains_of,
+    left_blank,
     noise_cells,
     p_cells,
     taught_by,
 )
-from kdsearch.report.markdown import NOTHING, duration, percent, reading, score, tie
+from kdsearch.report.floor import floor_section
+from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, tie
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
@@ -47,7 +49,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "score": score}
+    environment.filters |= {"percent": percent, "score": score, "points": points}
     environment.filters |= {"duration": duration, "or_nothing": _or_nothing}
     return environment
 
@@ -78,11 +80,13 @@ def page(
         doubtful=DOUBTFUL,
         figures=_figures(analysis),
         searches=_html("\n\n".join(searches_section(analysis, agenda))),
+        without_floor=_html("\n\n".join(floor_section(analysis))),
         tables_3=[(each.search, each.table_3) for each in flipping(analysis)],
         paper_cases=CASES,
         left_out=LEFT_OUT,
         taught_by=taught_by,
         gains_of=gains_of,
+        left_blank=left_blank,
         noise_cells=noise_cells,
         noise=NOISE,
         tests=TESTS,
