@@ -149,7 +149,7 @@ def test_medians_and_rewards_without_the_cases_at_the_floor_stand_beside_those_o
         return poor(training)
 
     agenda = study(worse, **with_a_poor_one())
-    found = analyse(agenda, {"sentences": facts(no=10, yes=10)}).without_floor
+    found = analyse(agenda, facts={"sentences": facts(no=10, yes=10)}).without_floor
     reward, *_ = (row for row in found if row.label == "MSE over CE" and row.reward)
     assert (reward.value, reward.without) == (0, 1)
     median, *_ = (row for row in found if row.label == "MSE over CE" and not row.reward)

@@ -25,7 +25,7 @@ from kdsearch.agenda import (
     StudentTraining,
     TestScore,
 )
-from kdsearch.analysis import Tested, analyse
+from kdsearch.analysis import TestScores, analyse
 from kdsearch.analysis.noise import Noise, NoiseOf, Noises
 from kdsearch.analysis.row_scores import Columns, row_scores
 from kdsearch.distill import run_training
@@ -293,7 +293,7 @@ class Study:
         """`rights`: by name, of each seed of a student and each row whether it is right."""
         data = data_of(metric="accuracy", labels=("no", "yes"), test="rows")
         self.columns: dict[str, Columns] = {}
-        self.tested: dict[str, Tested] = {}
+        self.tested: dict[str, TestScores] = {}
         results = {}
         for name, by_seed in rights.items():
             outcomes = [
@@ -303,7 +303,7 @@ class Study:
             for outcome, right in zip(outcomes, by_seed, strict=True):
                 self.columns[outcome.key] = {"label": [1] * len(right), "predicted": right}
                 results[outcome.key] = outcome
-            self.tested[name] = Tested(
+            self.tested[name] = TestScores(
                 by_seed=tuple(o.test for o in outcomes if o.test is not None),
                 keys=tuple((o.key,) for o in outcomes),
             )
@@ -412,7 +412,7 @@ def test_the_noise_of_an_expectation_is_that_of_the_mean_of_its_students() -> No
     a, b, c = coins(0.8, 500, 1), coins(0.6, 500, 2), coins(0.7, 500, 3)
     study = Study({"a": [a], "b": [b], "c": [c]})
     parts = [study.tested[name] for name in "bc"]
-    study.tested["mean"] = Tested(
+    study.tested["mean"] = TestScores(
         by_seed=(TestScore(sum(part.mean for part in parts) / 2),),
         keys=(tuple(key for part in parts for keys in part.keys for key in keys),),
     )

@@ -151,8 +151,8 @@ def test_failed_tries_are_counted_by_class() -> None:
     assert '<th scope="row">an error</th><td>3</td>' in text
 
 
-def test_the_data_holds_the_deciles_of_the_analysis_in_percent() -> None:
-    agenda = whole()
+def test_the_data_holds_the_deciles_of_the_analysis_in_percent(tmp_path: Path) -> None:
+    _, agenda = searched(tmp_path)
     analysis = analyse(agenda)
     rows = data_of(page_of(agenda))["figures"]["figure-1"]
     for row, comparison in zip(rows, analysis.figure_1, strict=True):

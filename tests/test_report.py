@@ -346,7 +346,8 @@ def test_a_ratio_has_at_least_one_rows_worth_below_it_and_points_beside_it(
     assert found == pytest.approx((gain, points, gap))
     text = document(analysis, agenda, {})
     row = next(line for line in text.splitlines() if line.startswith("| sentences/big/small |"))
-    cells = [score(plain), "0.8000", percent(gain), signed(points), "0.9000", percent(gap)]
+    noise = "–" if gain is None else "not known"
+    cells = [score(plain), "0.8000", percent(gain), noise, signed(points), "0.9000", percent(gap)]
     assert row == f"| sentences/big/small | {' | '.join(cells)} |"
     for line in why:
         assert f"- sentences/big/small: {line}\n" in text
