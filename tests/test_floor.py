@@ -115,7 +115,7 @@ def test_a_score_that_one_label_for_all_has_is_at_the_floor() -> None:
     [view] = agenda.views()
     found = at_floor(agenda, view, {"sentences": facts(no=10, yes=10)})
     assert found is not None
-    assert "no student so far scores above 0.6500, and 0.6667 takes no learning" in str(found)
+    assert "the best student so far scores 0.6500, and up to 0.6667 takes no learning" in str(found)
     assert at_floor(agenda, view, {}) is None
 
 

@@ -199,7 +199,7 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) ->
     results = agenda.results
     phase2 = view.phase2
     stable = _second_phase(agenda, view, phase2.stable_tuned) if phase2 else None
-    metric = agenda.resolved.datasets[view.case.dataset].metric
+    task = agenda.resolved.datasets[view.case.dataset].task
     candidates = case_candidates(agenda, view)
     best = candidates.best if candidates else None
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
@@ -221,10 +221,10 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) ->
         best_on_test=best.mean if best else None,
         stable=stable,
         lazy=_second_phase(agenda, view, phase2.lazy_tuned) if phase2 else None,
-        stable_over_default=_points(metric, stable, path[0].candidates[0] if path else None),
+        stable_over_default=_points(task, stable, path[0].candidates[0] if path else None),
         erm=erm,
         over_erm=over_erm.gain if over_erm else None,
-        over_erm_points=_points(metric, winner, erm),
+        over_erm_points=_points(task, winner, erm),
         over_erm_noise=_noise(noises, over_erm),
         over_teacher=over_teacher.gain if over_teacher else None,
         over_teacher_noise=_noise(noises, over_teacher),
@@ -253,12 +253,12 @@ def _under_seeds(agenda: Agenda, view: CaseView) -> UnderSeeds | None:
 
 
 def _points(
-    metric: str, target: CandidateScores | None, baseline: CandidateScores | Erm | None
+    task: str, target: CandidateScores | None, baseline: CandidateScores | Erm | None
 ) -> float | None:
     """On test; None where a side has no score."""
     if target is None or baseline is None or target.test is None or baseline.test is None:
         return None
-    return points(metric, target.test, baseline.test)
+    return points(task, target.test, baseline.test)
 
 
 def _relative(

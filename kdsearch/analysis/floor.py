@@ -11,12 +11,12 @@ from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.scores import over_label
 from kdsearch.search import rewards
 from kdsearch.study import (
+    SPECS,
     DatasetFacts,
     ResolvedDataset,
     TestCase,
     axis_key,
     epochs_key,
-    largest_score,
 )
 
 Facts = Mapping[str, DatasetFacts]
@@ -41,8 +41,8 @@ class AtFloor:
         found = f"{self.case}: every student so far scores {self.best:.4f}"
         if self.best:
             found = (
-                f"{self.case}: no student so far scores above {self.best:.4f}, and {self.floor:.4f}"
-                " takes no learning"
+                f"{self.case}: the best student so far scores {self.best:.4f}, and up to "
+                f"{self.floor:.4f} takes no learning"
             )
         if self.teacher is not None:
             found += f"; its teacher has {self.teacher:.4f}"
@@ -56,8 +56,9 @@ def floor_of(data: ResolvedDataset, facts: DatasetFacts | None) -> float:
     counts are known: the majority's share in accuracy, 2 s / (1 + s) in F1 for the label of the
     share s. Of all else, and at least, a hundredth of the largest score.
     """
-    least = largest_score(data.metric) / 100
-    counts = facts.splits["validation"].labels if facts else {}
+    least = SPECS[data.task].largest_score / 100
+    split = facts.splits.get("validation") if facts else None
+    counts = split.labels if split else {}
     total = sum(counts.values())
     if data.task != "classification" or not total:
         return least

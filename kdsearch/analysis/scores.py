@@ -21,7 +21,7 @@ from kdsearch.search import (
     Value,
     shown_value,
 )
-from kdsearch.study import largest_score
+from kdsearch.study import SPECS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +166,9 @@ def _of_figure_1(progress: Progress) -> Iterator[Candidate]:
             yield from decision.candidates
 
 
-def points(metric: str, target: float, baseline: float) -> float:
+def points(task: str, target: float, baseline: float) -> float:
     """What a score has more than another, in points of which the largest score has 100."""
-    return 100 * (target - baseline) / largest_score(metric)
+    return 100 * (target - baseline) / SPECS[task].largest_score
 
 
 def row_worth(agenda: Agenda, view: CaseView) -> float:
@@ -178,7 +178,7 @@ def row_worth(agenda: Agenda, view: CaseView) -> float:
     it is no difference that the split can tell.
     """
     data = agenda.resolved.datasets[view.case.dataset]
-    return largest_score(data.metric) / data.splits["test"].rows
+    return SPECS[data.task].largest_score / max(data.splits["test"].rows, 1)
 
 
 def value_label(axis: str, value: Value) -> str:

@@ -41,7 +41,7 @@ class SplitFacts(Record):
 
     rows: int
     unlabelled: int
-    labels: dict[str, int]
+    labels: dict[str, Annotated[int, Field(ge=0)]]
     """How often each label occurs; of ner each kind of entity. Empty for the other tasks."""
 
 
