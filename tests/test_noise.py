@@ -375,6 +375,18 @@ def test_over_seeds_the_noise_holds_that_between_the_seeds_too() -> None:
     assert study.noise() == Noise(deviation=pytest.approx(between, rel=0.1), of=NoiseOf.BOTH)
 
 
+def test_what_rows_and_seeds_have_together_counts_once() -> None:
+    # Rows are right or wrong by a coin of their own under each seed: S · N coins in all.
+    seeds, count = 4, 500
+    a = [coins(0.7, count, seed) for seed in range(seeds)]
+    b = [coins(0.5, count, seed) for seed in range(seeds, 2 * seeds)]
+    study = Study({"a": a, "b": b})
+    base = float(np.mean(b))
+    ratio = float(np.mean(a)) / base
+    one = 0.7 * 0.3 + ratio**2 * 0.5 * 0.5
+    assert study.deviation() == pytest.approx(math.sqrt(one / (seeds * count)) / base, rel=0.25)
+
+
 def test_without_rows_the_noise_is_that_between_seeds() -> None:
     study = Study({"a": [[1, 1, 0], [1, 1, 1]], "b": [[1, 0, 0], [1, 1, 0]]})
     study.columns.clear()

@@ -328,7 +328,10 @@ def over_plain(plain: float) -> Agenda:
         (0.5, 0.6, 30, 0.75, []),
         (
             *(0.85, -1 / 17, -5, None),
-            ["the gap, since the teacher is no better: 0.9000 against 0.8500"],
+            [
+                "the gap, since the teacher is not better by what one row is worth: "
+                "0.9000 against 0.8500"
+            ],
         ),
         (
             *(0.05, None, 75, 15 / 17),

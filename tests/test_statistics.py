@@ -158,7 +158,10 @@ def test_equal_gains_share_their_rank_and_blocks_their_sign() -> None:
 def test_wilcoxon_leaves_zeros_out_and_says_nothing_of_zeros_alone() -> None:
     assert wilcoxon([0.0, 0.0]) == Chance(p=None, least_p=1.0, blocks=0)
     assert wilcoxon([]) == Chance(p=None, least_p=1.0, blocks=0)
-    assert wilcoxon([0.3, 0.0, -0.1, 0.2, 0.0]) == wilcoxon([0.3, -0.1, 0.2])
+    gains = [0.3, -0.1, 0.2, 0.5, 0.4, 0.7, 0.6, 0.8]
+    found = wilcoxon([0.0, *gains, 0.0])
+    assert found == wilcoxon(gains)
+    assert found.p is not None
 
 
 def test_the_papers_own_best_over_worst_would_lie_clearly_above_zero() -> None:

@@ -31,6 +31,9 @@ ALPHA = "alpha"
 FIGURE_2 = ("distance", "teacher", "student_temperature")
 """The parameters of Figure 2 but α, in its order."""
 
+STABLE_OVER_LAZY = "stable over lazy"
+STABLE_OVER_RANDOM = "stable over random (second draw)"
+
 SecondPhase = Literal["stable", "lazy"]
 
 
@@ -161,10 +164,8 @@ def stable_over_others(
     """What the stable configuration gains over the lazy baseline, and over Figure 3's draw."""
     views = agenda.views_of(search)
     return (
-        compare("stable over lazy", views, partial(stable_over_lazy, agenda), noises),
-        compare(
-            "stable over random (second draw)", views, partial(stable_over_random, agenda), noises
-        ),
+        compare(STABLE_OVER_LAZY, views, partial(stable_over_lazy, agenda), noises),
+        compare(STABLE_OVER_RANDOM, views, partial(stable_over_random, agenda), noises),
     )
 
 
@@ -219,7 +220,7 @@ def chosen_over_teacher(agenda: Agenda, view: CaseView) -> Relative:
     taught = candidate_on_test(agenda, view, winner)
     # A teacher has one seed, which is that of every student's.
     seeds = len(taught.by_seed) if taught else 0
-    return gain(taught, on_test(agenda, of_test * seeds))
+    return _gain(agenda, view, taught, on_test(agenda, of_test * seeds))
 
 
 def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:

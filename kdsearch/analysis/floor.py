@@ -21,7 +21,8 @@ from kdsearch.study import (
 
 Facts = Mapping[str, DatasetFacts]
 """What the preflight found in each data set; nothing is known of one that is absent."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""Of a score above the floor, by which it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def at_floor(agenda: Agenda, view: CaseView, facts: Facts) -> AtFloor | None:
     case, study = view.case, agenda.resolved.study
     floor = floor_of(agenda.resolved.datasets[case.dataset], facts.get(case.dataset))
     best = best_so_far(agenda, case)
-    if best is None or best > floor + _ROUNDING:
+    if best is None or best > floor + ROUNDING:
         return None
     if not view.progress.decisions:
         rates = {

@@ -3,8 +3,8 @@
 A paired bootstrap: both sides of a difference are scored on the same draws of the test rows, so
 that what is hard for both cancels out (Efron & Tibshirani 1993; Berg-Kirkpatrick et al. 2012). Rows
 that belong together, such as the questions about one context, are drawn together. Where each side
-is a mean over seeds these are drawn too, the same for both sides: one fewer than there are, with
-which the variance of a mean over few of them is that of its estimate (Rao & Wu 1988).
+is a mean over seeds, the variance between these is added, less what the draws of rows have of it:
+the variance components of rows crossed with seeds.
 """
 
 from __future__ import annotations
@@ -82,11 +82,13 @@ class Noises:
             if spread is None:
                 return None
             return Noise(deviation=spread / math.sqrt(seeds), of=NoiseOf.SEEDS)
-        t, b = (mean_under_draws(side) for side in drawn)
         # To first order, since a draw may have a baseline of 0.
-        differences = t - float(target.mean / baseline.mean) * b
+        ratio = float(target.mean / baseline.mean)
+        t, b = (np.stack(side, axis=1) for side in drawn)
+        observed = np.array(target.by_seed) - ratio * np.array(baseline.by_seed)
+        variance = difference_variance(t - ratio * b, observed)
         of = NoiseOf.BOTH if seeds > 1 else NoiseOf.ROWS
-        return Noise(deviation=float(np.std(differences) / baseline.mean), of=of)
+        return Noise(deviation=math.sqrt(variance) / float(baseline.mean), of=of)
 
     def _by_seed(self, tested: TestScores) -> list[Floats]:
         """The score under each seed on each draw of the rows, [D]; of those that are known."""
@@ -111,9 +113,9 @@ class Noises:
                 return None
             # Of other rows than the outcome's score they would be someone else's.
             score = float(found.of_sums(np.ones(len(groups))))
-        except (KeyError, TypeError, ValueError):  # a folder may come from anyone
+        except (KeyError, TypeError, ValueError, OverflowError):  # a folder may come from anyone
             return None
-        if abs(score - outcome.test) > _ROUNDING * largest_score(data.metric):
+        if not abs(score - outcome.test) <= _ROUNDING * largest_score(data.metric):
             return None
         by_group = RowScores(terms=_summed(found.terms, groups), score=found.score)
         weights = self._weights(by_group.terms.shape[0])
@@ -143,15 +145,18 @@ def draw_weights(groups: int) -> npt.NDArray[np.uint8]:
     return weights
 
 
-def mean_under_draws(by_seed: Sequence[Floats]) -> Floats:
-    """[D]: the mean over the seeds that are drawn, of scores [D] under each; see the module."""
-    scores = np.stack(by_seed, axis=1)
-    if len(by_seed) == 1:
-        return scores[:, 0]
-    # Other numbers than those that drew the rows; the same for both sides of a difference.
-    drawn = np.random.default_rng(1).integers(len(by_seed), size=(DRAWS, len(by_seed) - 1))
-    mean: Floats = np.take_along_axis(scores, drawn, axis=1).mean(axis=1)
-    return mean
+def difference_variance(drawn: Floats, observed: Floats) -> float:
+    """The variance of a mean over seeds: `drawn` [D, S] on draws of the rows, `observed` [S].
+
+    What rows and seeds have together is in the variance over the draws already, so that it is taken
+    out of that between the seeds.
+    """
+    seeds = len(observed)
+    variance = float(np.var(drawn.mean(axis=1)))
+    if seeds > 1:
+        together = float(np.var(drawn - observed, axis=1, ddof=1).mean())
+        variance += max(0.0, float(np.var(observed, ddof=1)) - together) / seeds
+    return variance
 
 
 def _summed(terms: Any, groups: npt.NDArray[np.int64]) -> Any:

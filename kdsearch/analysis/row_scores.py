@@ -69,7 +69,10 @@ def row_scores(columns: Columns, data: DataSpec) -> RowScores:
 
 
 def _dense(columns: Columns, *names: str) -> Floats:
-    return np.array([columns[name] for name in names], dtype=np.float64).T
+    found = np.array([columns[name] for name in names], dtype=np.float64).T
+    if not np.isfinite(found).all():
+        raise ValueError("a count is not finite")
+    return found
 
 
 def _with_ones(values: Floats) -> Floats:

@@ -13,7 +13,7 @@ from kdsearch.agenda import Agenda, CaseView, Epoch, Measures, Outcome, TestScor
 from kdsearch.analysis.cases import CaseResult, Size
 from kdsearch.analysis.gains import NoGainError, Relative, gain
 from kdsearch.analysis.measures import ByName, over_seeds
-from kdsearch.analysis.scores import TestScores, on_test
+from kdsearch.analysis.scores import TestScores, on_test, row_worth
 from kdsearch.analysis.smoothing_claims import (
     TAUGHT,
     Claim,
@@ -302,7 +302,7 @@ def _method(
         validation=found.candidate.score,
         test=found.on_test.mean if found.on_test else None,
         spread=found.on_test.spread if found.on_test else None,
-        over_erm=_over(found, erm),
+        over_erm=_over(agenda, found, erm),
         entropies=over_seeds([o.measures for o in found.outcomes], ENTROPIES, taught=False),
         teacher=over_seeds(teacher, ENTROPIES, taught=False) if teacher else None,
         key=found.outcomes[0].key,
@@ -310,11 +310,11 @@ def _method(
     )
 
 
-def _over(found: _Chosen, erm: _Chosen | None) -> Relative | None:
+def _over(agenda: Agenda, found: _Chosen, erm: _Chosen | None) -> Relative | None:
     """The gain over ERM, which has none over itself."""
     if erm is None or found is erm:
         return None
     try:
-        return gain(found.on_test, erm.on_test)
+        return gain(found.on_test, erm.on_test, least=row_worth(agenda, found.view))
     except NoGainError:
         return None

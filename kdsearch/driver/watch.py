@@ -15,8 +15,9 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kdsearch.agenda import Agenda, Attempt, Outcome, Request
+from kdsearch.agenda import Agenda, Attempt, Outcome, Request, best_so_far
 from kdsearch.analysis import Facts, at_floor, floor_of
+from kdsearch.analysis.floor import ROUNDING
 from kdsearch.driver.estimate import estimate
 from kdsearch.engine import Engine
 from kdsearch.errors import StorageError, shown
@@ -111,9 +112,9 @@ class FloorWatch(Watch):
         case, name = request.case, request.case.dataset
         if request.role != "student" or outcome.validation is None or case in self._known:
             return
-        if outcome.validation > floor_of(
-            self._agenda.resolved.datasets[name], self._facts.get(name)
-        ):
+        best = best_so_far(self._agenda, case)
+        floor = floor_of(self._agenda.resolved.datasets[name], self._facts.get(name))
+        if best is not None and best > floor + ROUNDING:
             self._known.add(case)
             return
         view = next(view for view in self._agenda.views() if view.case == case)

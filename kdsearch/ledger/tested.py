@@ -20,7 +20,7 @@ from kdsearch.ledger.storage import Storage
 TestRows = Mapping[str, Sequence[float]]
 """Columns of numbers by name, each with one for every row, in the order of the rows."""
 
-_MOST_BYTES = 2**28
+_MOST_BYTES = 2**26
 """Unpacked; a folder may come from someone else."""
 
 

@@ -15,6 +15,7 @@ from kdsearch.analysis import (
     State,
     Unconverged,
 )
+from kdsearch.analysis.comparisons import STABLE_OVER_LAZY, STABLE_OVER_RANDOM
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.markdown import escape, percent, points, reading, score
@@ -88,7 +89,7 @@ def _at_floor(analysis: Analysis) -> list[str]:
     without = {row.label: row.without for row in analysis.without_floor if row.figure is None}
     gains = [
         f"{percent(median)} % against {other}"
-        for label, other in (("stable over lazy", "lazy"), ("stable over random", "random"))
+        for label, other in ((STABLE_OVER_LAZY, "lazy"), (STABLE_OVER_RANDOM, "random"))
         if (median := without.get(label)) is not None
     ]
     if gains:

@@ -105,9 +105,9 @@ TESTS = (
 NOISE = (
     "“± noise” of a gain in one test case is its standard deviation over 1,000 draws of the test "
     "rows with replacement, the same for both sides; rows with one context, premise or source are "
-    "drawn together, and where there are several seeds these too. Of a single seed it does not "
-    "say how far another training would lie away. It is not known where an earlier version "
-    "trained, which kept nothing of the rows."
+    "drawn together. Where there are several seeds the variance between them is added; with a "
+    "single one it does not say how far another training would lie away. It is not known where an "
+    "earlier version trained, which kept nothing of the rows."
 )
 
 
@@ -224,7 +224,7 @@ def _figure_1(found: Figures) -> list[str]:
         "## The cost of a bad choice (Figure 1)",
         "Candidates are the choices compared at the default α and the one of the best α by "
         "validation; best and worst are by test score. Only part of the grid is trained, so "
-        "the true cost may be higher. No gain here can be below 0, so p says nothing.",
+        "the true cost may be higher. No gain here can be below 0, so there is no p.",
         *_comparisons(found.figure_1),
     ]
 
@@ -365,7 +365,8 @@ def left_blank(case: CaseResult) -> Iterator[str]:
     if case.over_erm is None:
         yield f"the gain over ERM, whose {score(erm.test)} is less than one row is worth"
     if teacher is not None and case.gap_closed is None:
-        yield f"the gap, since the teacher is no better: {score(teacher)} against {score(erm.test)}"
+        found = f"{score(teacher)} against {score(erm.test)}"
+        yield f"the gap, since the teacher is not better by what one row is worth: {found}"
 
 
 def _over_erm(found: Figures) -> list[str]:

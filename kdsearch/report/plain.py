@@ -18,7 +18,7 @@ from kdsearch.analysis.statistics import Chance
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
-FORMAT = 4
+FORMAT = 5
 """Of report.json. Raise it when a name in it changes."""
 _ONLY_IF_ANY = ("winner_seeds", "winner_under_seeds")
 """Names that stand in a report.json only where there is something under them."""
