@@ -26,9 +26,9 @@ from kdsearch.analysis import (
 )
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
+from kdsearch.report import analyse_folder
 from kdsearch.report import tables as frames
 from kdsearch.report.searches import flipping
-from kdsearch.report.write import analyse_folder
 
 
 def open_folder(folder: Path) -> tuple[Ledger, Agenda]:

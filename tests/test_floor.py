@@ -133,7 +133,9 @@ def test_a_case_at_the_floor_is_marked_and_still_counts() -> None:
     assert (mse.better, mse.equal) == (1, 1)
     without = {row.label: row for row in analysis.without_floor if row.reward}["MSE over CE"]
     assert (without.value, without.n, without.without, without.n_without) == (1, 2, 1, 1)
-    assert "**At the floor**: 1 test case of 2. Without them" in answer(analysis)
+    text = answer(analysis)
+    assert "**At the floor**: 1 test case of 2. Without them" in text
+    assert " % against lazy and " in text
 
 
 def test_a_study_without_such_cases_says_nothing_of_a_floor() -> None:

@@ -24,8 +24,9 @@ from test_edges import study
 
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore, Training
 from kdsearch.analysis import Analysis, LeftOut, analyse
+from kdsearch.analysis.noise import Noise, NoiseOf
 from kdsearch.ledger import Ledger
-from kdsearch.report import card, write_report
+from kdsearch.report import answer, card, write_report
 from kdsearch.report.document import document
 from kdsearch.report.markdown import duration, escape, percent, score, table
 from kdsearch.report.markdown import points as signed
@@ -357,6 +358,18 @@ def test_a_ratio_has_at_least_one_rows_worth_below_it_and_points_beside_it(
     assert ("Left blank:" in text) == bool(why)
     html = page(analysis, agenda, {})
     assert [f"<p>Left blank: {line}.</p>" in html for line in why] == [True] * len(why)
+
+
+@pytest.mark.parametrize(("deviation", "said"), [(0.05, False), (0.06, True)])
+def test_a_loss_to_plain_training_within_the_noise_is_said_to_be_that(
+    deviation: float, said: bool
+) -> None:
+    analysis = analyse(over_plain(0.85))  # a loss of a seventeenth
+    noise = Noise(deviation=deviation, of=NoiseOf.ROWS)
+    case = replace(analysis.cases[0], over_erm_noise=noise)
+    text = answer(replace(analysis, cases=(case,)))
+    assert text.startswith("**Without a teacher the student is better in 1 of 1 case**")
+    assert ("In 1 of them it is by less than the noise." in text) == said
 
 
 def test_a_gain_over_less_than_a_row_is_counted_among_what_is_left_out() -> None:

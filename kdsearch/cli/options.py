@@ -13,10 +13,9 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from kdsearch.agenda import Agenda
-from kdsearch.analysis import analyse
 from kdsearch.errors import InputError, shown
 from kdsearch.ledger import Ledger
-from kdsearch.report import answer
+from kdsearch.report import analyse_folder, answer
 from kdsearch.study import Doubt, Resolved, load_study
 
 
@@ -139,4 +138,4 @@ def console(*, soft_wrap: bool = True) -> Console:
 
 def print_answer(agenda: Agenda, ledger: Ledger) -> None:
     """Print what a report has on top: the stable configuration, and how far the study has come."""
-    Console().print(Markdown(shown(answer(analyse(agenda, facts=ledger.facts)))))
+    Console().print(Markdown(shown(answer(analyse_folder(ledger, agenda)))))

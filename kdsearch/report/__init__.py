@@ -3,6 +3,6 @@
 from kdsearch.report.answer import answer, hints
 from kdsearch.report.card import Again, card
 from kdsearch.report.check import check_report
-from kdsearch.report.write import write_report
+from kdsearch.report.write import analyse_folder, write_report
 
-__all__ = ["Again", "answer", "card", "check_report", "hints", "write_report"]
+__all__ = ["Again", "analyse_folder", "answer", "card", "check_report", "hints", "write_report"]

@@ -53,10 +53,18 @@ def _better_without(analysis: Analysis) -> list[str]:
     ]
     if more := len(lost) - len(named):
         named.append(f"and {more} more")
-    return [
+    text = (
         f"**Without a teacher the student is better in {len(lost)} of "
         f"{_count(len(compared), 'case')}**, by test score: {', '.join(named)}."
-    ]
+    )
+    if within := sum(map(_within_noise, lost)):
+        text += f" In {within} of them it is by less than the noise."
+    return [text]
+
+
+def _within_noise(case: CaseResult) -> bool:
+    noise = case.over_erm_noise
+    return noise is not None and case.over_erm is not None and abs(case.over_erm) < noise.deviation
 
 
 def hints(edges: Iterable[Edge], unconverged: Iterable[Unconverged]) -> Iterator[str]:
