@@ -49,7 +49,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def exported(studies: dict[str, Path], task: str, to: Path, *options: str) -> Path:
-    result = kdsearch("export", studies[task], "", "--to", to, *options)
+    result = kdsearch("export", studies[task], "small", "--to", to, *options)
     assert result.code == 0, result
     return to
 
@@ -152,7 +152,7 @@ def test_a_student_trained_again_is_the_same_to_the_bit(
     first = exported(studies, task, tmp_path / "first")
     shutil.rmtree(ledger.folder / "students")
     (ledger.folder / "students").mkdir()
-    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "again")
+    result = kdsearch("export", ledger.folder, "small", "--to", tmp_path / "again")
     assert result.code == 0, result
     assert "training it again" in result.out
     assert "exactly that of the search" in result.out
@@ -167,7 +167,7 @@ def test_a_job_that_brings_a_student_trains_none(studies: dict[str, Path], tmp_p
     shutil.rmtree(ledger.folder / "students")
     (ledger.folder / "students").mkdir()
     to = tmp_path / "new"
-    refused(kdsearch("export", ledger.folder, "", "--to", to, "--kept"), "were not kept")
+    refused(kdsearch("export", ledger.folder, "small", "--to", to, "--kept"), "were not kept")
     assert not to.exists()
 
 
@@ -178,7 +178,7 @@ def test_what_the_student_learnt_from_is_made_again_where_it_is_gone(
     for name in ("students", "outputs", "checkpoints"):
         shutil.rmtree(ledger.folder / name)
         (ledger.folder / name).mkdir()
-    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "again")
+    result = kdsearch("export", ledger.folder, "small", "--to", tmp_path / "again")
     assert result.code == 0, result
     assert "made again: teacher" in caplog.text
     assert "made again: outputs" in caplog.text
@@ -194,7 +194,7 @@ def test_weights_that_were_damaged_are_not_exported(
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(bytes(content))
-    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "again")
+    result = kdsearch("export", ledger.folder, "small", "--to", tmp_path / "again")
     assert result.code == 0, result
     assert "training it again" in result.out
     outcome = best(agenda_of(ledger))
@@ -262,12 +262,15 @@ def test_bad_input_to_export_is_refused_in_words(studies: dict[str, Path], tmp_p
     refused(
         kdsearch("export", study, "nothing", "--to", tmp_path / "a"), "no test case matches nothing"
     )
+    refused(kdsearch("export", study, "", "--to", tmp_path / "a"), '"" names no test case')
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    refused(kdsearch("export", study, "", "--to", tmp_path / "full"), "--to", "exists")
-    refused(kdsearch("export", tmp_path, "", "--to", tmp_path / "b"), "holds no study")
+    refused(kdsearch("export", study, "small", "--to", tmp_path / "full"), "--to", "exists")
+    refused(kdsearch("export", tmp_path, "small", "--to", tmp_path / "b"), "holds no study")
 
 
 def test_an_unfinished_case_has_no_student_yet(tmp_path: Path) -> None:
     ledger, _ = begin(tmp_path / "study", task_study("classification"))
-    refused(kdsearch("export", ledger.folder, "", "--to", tmp_path / "a"), "has not got that far")
+    refused(
+        kdsearch("export", ledger.folder, "small", "--to", tmp_path / "a"), "has not got that far"
+    )

@@ -343,7 +343,7 @@ def test_its_gradient_is_that_of_the_formula_in_double_precision(objective: str)
     [
         ({"beta": 0}, "beta"),
         ({"beta": 1}, "beta"),
-        ({"temperature": 0}, "JSD needs"),
+        ({"temperature": 0}, "temperature must be positive"),
         ({"alpha": 0}, "alpha"),
     ],
 )
@@ -355,9 +355,9 @@ def test_a_jsd_out_of_range_is_refused(values: Any, word: str) -> None:
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ({"temperature": float("inf")}, "DKD needs"),
-        ({"target": 0, "non_target": 0}, "nothing is distilled"),
-        ({"label_weight": -1}, "weights"),
+        ({"temperature": float("inf")}, "temperature must be positive"),
+        ({"target": 0, "non_target": 0}, "nothing would be distilled"),
+        ({"label_weight": -1}, "must be at least 0 and finite"),
         ({"warmup_epochs": -1}, "warmup_epochs"),
     ],
 )
@@ -385,7 +385,7 @@ def test_units_without_a_label_do_not_count_among_smoothed_ones() -> None:
 
 @pytest.mark.parametrize("smoothing", [0, 1, -0.1, float("nan")])
 def test_a_smoothing_that_is_none_or_all_is_refused(smoothing: float) -> None:
-    with pytest.raises(ValueError, match="smoothing lies in"):
+    with pytest.raises(ValueError, match="smoothing must lie between"):
         LabelSmoothing(smoothing=smoothing)
 
 

@@ -119,7 +119,7 @@ def test_two_studies_with_a_teacher_and_a_student_in_common_share_a_scratch_disk
     assert f"echo {two.folder} > " in left[f"checkpoints/{teacher}"]
     assert kdsearch("verify", one.folder).code == 0
     [student] = one.kept_students() & {view_best(in_one)}
-    assert kdsearch("export", one.folder, "", "--to", tmp_path / "x").code == 0
+    assert kdsearch("export", one.folder, "small", "--to", tmp_path / "x").code == 0
     assert student
 
     # Who says that no other study uses a folder may have it cleaned.
@@ -297,7 +297,7 @@ def test_what_was_damaged_behind_a_link_is_not_replaced(folder: Path, tmp_path: 
     path.write_bytes(b"another's")
     shutil.rmtree(folder / "students")
     (folder / "students").mkdir()
-    result = kdsearch("export", folder, "", "--to", tmp_path / "student")
+    result = kdsearch("export", folder, "small", "--to", tmp_path / "student")
     assert result.code == 3
     assert "not replaced, since it may be another study's" in result.err
     assert path.read_bytes() == b"another's"
@@ -376,7 +376,7 @@ def test_an_export_has_what_the_outcome_has_digests_of_and_no_more(
     (student / "notes.txt").write_text("mine")
     before = kdsearch("verify", folder)
     assert f"{student / 'vocab.txt'}: is not kdsearch's" in before.out
-    assert kdsearch("export", folder, "", "--to", tmp_path / "out").code == 0
+    assert kdsearch("export", folder, "small", "--to", tmp_path / "out").code == 0
     outcome = Ledger(folder).outcome(key)
     assert outcome is not None
     start = f"students/{key}/"
@@ -388,7 +388,7 @@ def test_a_file_of_a_student_that_is_a_link_is_not_exported(folder: Path, tmp_pa
     [path] = (folder / "students").glob("*/config.json")
     path.rename(tmp_path / "config.json")
     path.symlink_to(tmp_path / "config.json")
-    refused(kdsearch("export", folder, "", "--to", tmp_path / "out"), f"{path}: is a link")
+    refused(kdsearch("export", folder, "small", "--to", tmp_path / "out"), f"{path}: is a link")
 
 
 # -- tampering -------------------------------------------------------------------------------------
@@ -891,7 +891,7 @@ def test_another_user_can_check_and_export_a_study(finished: Path, open_folder: 
     shutil.copytree(finished, open_folder / "run")
     found = as_another_user("verify", open_folder / "run")
     assert found.code == 0, found
-    found = as_another_user("export", open_folder / "run", "", "--to", open_folder / "student")
+    found = as_another_user("export", open_folder / "run", "small", "--to", open_folder / "student")
     assert found.code == 0, found
 
 
@@ -1015,7 +1015,7 @@ def test_what_is_sent_around_names_no_machine_no_user_and_no_folder(
     ledger.write_preflight(Preflight(digest="0" * 32, doubts=(doubt,)))
     assert kdsearch("report", folder).code == 0
     assert "bert is gone" in (folder / "report" / "report.md").read_text()
-    assert kdsearch("export", folder, "", "--to", tmp_path / "student").code == 0
+    assert kdsearch("export", folder, "small", "--to", tmp_path / "student").code == 0
     files = [p for p in (folder / "report").rglob("*") if p.is_file()]
     files += (tmp_path / "student").glob("README.md")
     for file in files:

@@ -336,6 +336,20 @@ def test_draws_of_several_seeds_have_a_mean_regret_and_its_spread(
     assert "6 of 96" in text
 
 
+def test_where_more_trials_are_asked_for_than_a_grid_has_it_is_said_that_all_are_drawn(
+    folder: Path,
+) -> None:
+    lines = kdsearch("replay", folder, "--strategy", "random", "--trials", "30").out.splitlines()
+    drawn = [line for line in lines if "are drawn" in line]
+    assert drawn == ["sentences/small/erm: all 2 trials of its grid are drawn"]
+
+
+def test_an_axis_that_was_just_refused_is_not_offered(folder: Path) -> None:
+    options = ("--strategy", "greedy", "--tuned", "foo,alpha", "--refine", "temperature=1,4")
+    problems = kdsearch("replay", folder, *options).err
+    assert "--refine: 'temperature' is not an axis that is tuned (available: alpha)" in problems
+
+
 def test_a_folder_shows_a_row_for_each_test_case(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

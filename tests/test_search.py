@@ -92,7 +92,7 @@ def test_under_mse_choices_that_differ_in_the_student_temperature_are_one() -> N
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("inf"), float("nan")])
 def test_ce_has_two_positive_temperatures(bad: float) -> None:
     for temperature, own in ((bad, 1.0), (1.0, bad)):
-        with pytest.raises(ValueError, match="temperatures"):
+        with pytest.raises(ValueError, match="temperature must be positive and finite"):
             Ce(temperature=temperature, student_temperature=own, alpha=1.0)
 
 

@@ -16,13 +16,14 @@ from fakes import World, a_study, memory_ledger, paper_space, resolved_of, searc
 from hypothesis import given
 from hypothesis import strategies as st
 from models import begin, run_study, tiny_study
-from test_cli import kdsearch
+from test_cli import kdsearch, refused
 from torch import Tensor
 
 from kdsearch.agenda import Agenda, StudentTraining, case_counts
 from kdsearch.analysis import regrouped
 from kdsearch.distill import run_training
 from kdsearch.distill.losses import LOSSES, Units, loss_of
+from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.mirror import Mirror
@@ -104,6 +105,25 @@ def test_test_cases_may_name_their_searches() -> None:
     assert [case.search for case in cases_of(study)] == ["kd", "erm"]
 
 
+def test_a_teacher_of_searches_without_one_is_refused() -> None:
+    blocks = [{"search": "ls", "teacher": "big"}, {"search": ["erm", "ls"], "teacher": "big"}]
+    with pytest.raises(InputError) as caught:
+        parse_study(several(test_cases=[*blocks, {"search": "kd"}]), place="x.yaml")
+    assert [str(problem) for problem in caught.value.problems] == [
+        "x.yaml: test_cases[0].teacher: search ls has no teacher (remove it)",
+        "x.yaml: test_cases[1].teacher: searches erm and ls have no teacher (remove it)",
+    ]
+
+
+def test_a_teacher_beside_searches_of_both_kinds_is_that_of_those_that_have_one() -> None:
+    block = {"search": ["ls", "kd"], "teacher": "big"}
+    study = parse_study(several(test_cases=[block]), place="x.yaml")
+    assert [str(case) for case in cases_of(study)] == [
+        "sentences/big/small/kd",
+        "sentences/small/ls",
+    ]
+
+
 def test_the_studys_learning_rates_are_those_of_searches_without_their_own() -> None:
     own = {**SEARCHES, "kd": {**SEARCHES["kd"], "learning_rate": 0.5}}
     raw = {**several(), "searches": own}
@@ -120,6 +140,7 @@ def test_erm_is_short_for_an_exhaustive_search_of_labels() -> None:
 
 
 GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
+DKD = {"strategy": "exhaustive", "objective": "dkd", "temperature": 1}
 
 
 @pytest.mark.parametrize(
@@ -147,13 +168,59 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
         ),
         (
             {"strategy": "exhaustive", "objective": "label_smoothing", "smoothing": [0, 0.5]},
-            "label_smoothing: smoothing lies in (0, 1): at 0 these are labels alone, at 1 none",
+            "smoothing[0]: must lie between 0 and 1 (0 would be the labels alone, 1 would ignore "
+            "them), not 0.0",
         ),
         (
-            {"strategy": "exhaustive", "objective": "label_smoothing", "smoothing": [1]},
-            "label_smoothing: smoothing lies in (0, 1): at 0 these are labels alone, at 1 none",
+            {"strategy": "exhaustive", "objective": "label_smoothing", "smoothing": 1},
+            "smoothing: must lie between 0 and 1 (0 would be the labels alone, 1 would ignore "
+            "them), not 1.0",
         ),
-        ({**GRID, "batch_size": ["many"]}, "batch_size[0]: Input should be a valid integer"),
+        (
+            {"strategy": "exhaustive", "objective": "jsd", "temperature": 1, "beta": [0.5, 1]},
+            "beta[1]: must lie between 0 and 1 (at 0 and at 1 the divergence is 0), not 1.0",
+        ),
+        (
+            {**DKD, "target": -1, "non_target": 1},
+            "target: must be at least 0 and finite, not -1.0",
+        ),
+        (
+            {**DKD, "target": 0, "non_target": 0},
+            "target: must be above 0 where non_target is 0, or nothing would be distilled, not 0.0",
+        ),
+        (
+            {**GRID, "batch_size": ["many"]},
+            'batch_size[0]: Input should be a valid integer, not "many"',
+        ),
+        (
+            {**GRID, "optimizer": "adam"},
+            "optimizer: Input should be 'adamw' or 'sgd', not \"adam\" (did you mean adamw?)",
+        ),
+        (
+            {**GRID, "dropout": 1},
+            "dropout: Input should be less than 1 or own, not 1",
+        ),
+        (
+            {**GRID, "epochs": {"from": 1, "to": 4, "count": 3}},
+            "epochs: the range gives 2.5: Input should be a valid integer",
+        ),
+        (
+            {**GRID, "alpha": {"from": 0.001, "to": 1, "count": 1000}},
+            "alpha: has 1,000 values, more than 100",
+        ),
+        (
+            {"temperature": {"broad": {"from": 1, "to": 4, "count": 3}}},
+            "temperature.broad: must be a list (list the values)",
+        ),
+        ({"beta": 0.5}, "beta: neither ce nor mse has such a parameter; remove it"),
+        (
+            {"student_temperature": -1},
+            "student_temperature: expected tied (τ_s = τ_t) or a number above 0, not -1",
+        ),
+        (
+            {"order": ["teacher", "objective"]},
+            "order: must name teacher, student_temperature and objective (or distance) once each",
+        ),
         (
             {**GRID, "smoothin": [0.1]},
             "smoothin: smoothin is not a key here (did you mean smoothing?)",
@@ -167,11 +234,15 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
         ({**GRID, "inner": "coordinate"}, "inner: exhaustive has none; remove it"),
         ({**GRID, "distance": "ce"}, "objective: is another name of distance; keep one"),
         ({**GRID, "axes": {"foo": [1]}}, "foo: is not an axis"),
-        ({**GRID, "learning_rate": [1e-5, 1e-5]}, "learning_rate: has a value twice; keep one"),
-        ({**GRID, "strategy": "random", "trials": 0}, "random: trials is at least 1"),
+        (
+            {**GRID, "learning_rate": [1e-5, 1e-5]},
+            "learning_rate[1]: 1e-05 appears twice; keep one",
+        ),
+        ({**GRID, "strategy": "random", "trials": 0}, "trials: must be at least 1, not 0"),
         (
             {**GRID, "tuned": ["alhpa"]},
-            "tuned[0]: alhpa is not an axis of this search that can be tuned",
+            "tuned[0]: alhpa is not an axis of this search that can be tuned "
+            "(available: teacher, student_temperature, temperature, learning_rate)",
         ),
         (
             {
@@ -179,7 +250,8 @@ GRID = {"strategy": "exhaustive", "objective": "ce", "temperature": 1}
                 "alpha": {"from": 0.01, "to": 1, "count": 100},
                 "temperature": {"from": 1, "to": 64, "count": 2000},
             },
-            "is a grid of 1,400,000, more than 100,000 (leave values out)",
+            "has a grid of 1,400,000 trials, more than 100,000 "
+            "(leave values out, or take strategy: random)",
         ),
     ],
 )
@@ -199,8 +271,8 @@ def test_every_problem_of_a_search_is_said_at_once_and_none_for_another() -> Non
     }
     places = [problem.partition(" ")[2] for problem in problems_of(one=wrong)]
     expected = [
-        "searches.one.batch_size[0]: Input should be a valid integer",
-        "searches.one: ce: CE needs two positive, finite temperatures",
+        'searches.one.batch_size[0]: Input should be a valid integer, not "many"',
+        "searches.one.temperature[0]: must be positive and finite, not -1.0",
         "searches.one.alpha[0]: Input should be less than or equal to 1, not 7",
         "searches.one.gradient_scale: Input should be 'none' or 'tau_squared', not \"tau\"",
         "searches.one.epoch: epoch is not a key here (did you mean epochs?)",
@@ -240,6 +312,18 @@ def test_what_follows_from_a_problem_is_no_problem_of_its_own(
     search: dict[str, Any], problem: str
 ) -> None:
     assert problems_of(one=search) == [f"x.yaml: searches.one.{problem}"]
+
+
+def test_the_order_of_a_strategy_without_one_is_refused_once() -> None:
+    assert problems_of(one={**GRID, "order": ["teacher"]}) == [
+        "x.yaml: searches.one.order: exhaustive has none; remove it"
+    ]
+
+
+def test_an_order_may_name_the_objective() -> None:
+    order = ["objective", "teacher", "student_temperature"]
+    study = parse_study(a_study(search={"objective": ["ce", "mse"], "order": order}), place="x")
+    assert study.search.order == ("distance", "teacher", "student_temperature")
 
 
 @pytest.mark.parametrize("name", ["temperature", "alpha", "batch_size", "learning_rate"])
@@ -297,7 +381,7 @@ def test_random_draws_from_a_grid_that_is_too_large_to_train() -> None:
 def test_what_is_refused_in_a_large_grid_is_so_before_it_is_drawn_from() -> None:
     wide = {**WIDE, "strategy": "random", "trials": 9}
     assert problems_of(one={**wide, "temperature": {"from": -1, "to": 64, "count": 2000}}) == [
-        "x.yaml: searches.one: ce: CE needs two positive, finite temperatures"
+        "x.yaml: searches.one.temperature: must be positive and finite, not -1.0"
     ]
 
 
@@ -310,7 +394,7 @@ def test_what_is_refused_in_a_large_grid_is_so_before_it_is_drawn_from() -> None
         ),
         (
             {**WIDE, "strategy": "random", "trials": 200_000},
-            "asks for 200,000 trials, more than 100,000 (leave values out)",
+            "asks for 200,000 trials, more than 100,000 (ask for fewer)",
         ),
     ],
 )
@@ -521,6 +605,27 @@ def test_searches_share_the_trainings_that_they_have_in_common() -> None:
     assert b < a
 
 
+def test_a_training_that_searches_share_is_one_of_those_that_are_done() -> None:
+    twice = {"a": SEARCHES["kd"], "b": {**SEARCHES["kd"], "alpha": [1]}}
+    agenda = walked({**several(), "searches": twice})
+    a, b = agenda.cases
+    assert (agenda.trained(a), agenda.trained(b)) == (16, 8)
+    assert estimate(agenda, 1).done == 16
+
+
+def test_of_several_cases_only_one_and_its_erm_twin_are_told_apart(tmp_path: Path) -> None:
+    kd = SEARCHES["kd"]
+    study = {**several(), "searches": {"a": SEARCHES["ls"], "b": kd, "c": SEARCHES["erm"]}}
+    in_folder(tmp_path / "run", study)
+    there = "available: sentences/big/small/b, sentences/small/a, sentences/small/c"
+    for part, words in (("small", "small matches 3 test cases"), ("/", '"/" names no test case')):
+        found = kdsearch("export", tmp_path / "run", part, "--to", tmp_path / "student")
+        refused(found, words, there)
+    in_folder(tmp_path / "two", {**study, "searches": {"a": SEARCHES["ls"], "b": kd}})
+    found = kdsearch("export", tmp_path / "two", "small", "--to", tmp_path / "student")
+    refused(found, "small matches 2 test cases")
+
+
 def test_the_axis_that_comes_last_is_voted_on_unless_it_is_alpha() -> None:
     raw = a_study(
         search={
@@ -554,6 +659,54 @@ def test_checkpoints_that_only_some_searches_ask_for_are_counted_once_for_all() 
         raw = {**several(), "searches": {name: searches[name] for name in order}}
         study = parse_study(raw, place="x.yaml")
         assert {case_counts(study, case).outputs.most for case in cases_of(study)} == {6}
+
+
+def in_folder(folder: Path, raw: dict[str, Any]) -> Agenda:
+    """A study that was searched through, in a folder."""
+    resolved, ledger = resolved_of(raw), Ledger(folder)
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    return search_through(resolved, ledger, World(seed=4))
+
+
+def test_what_a_tuned_axis_came_to_is_shown_wherever_the_choice_is(tmp_path: Path) -> None:
+    kd = {**SEARCHES["kd"], "tuned": ["teacher", "learning_rate", "optimizer"], "batch_size": 32}
+    kd["optimizer"] = ["adamw", "sgd"]
+    agenda = in_folder(tmp_path / "run", {**several(), "searches": {"kd": kd}})
+    [view] = agenda.views()
+    best = view.progress.winner.best
+    assert best is not None
+    tuned = f"teacher={best.checkpoint} optimizer={best.get('optimizer')}"
+    words = f"{view.progress.winner.choice} {tuned}"
+    assert tuned in " ".join(kdsearch("explain", tmp_path / "run").out.split())
+    assert kdsearch("report", tmp_path / "run").code == 0
+    report = (tmp_path / "run" / "report" / "report.md").read_text()
+    chosen = report.partition("## What each search chose")[2].partition("\n## ")[0]
+    case = report.partition("## Test cases")[2]
+    for text in (chosen, case, (tmp_path / "run" / "report" / "report.html").read_text()):
+        assert words in text.replace("\\", "")
+
+
+def test_a_report_explains_what_it_has(tmp_path: Path) -> None:
+    exhaustive = {"kd": SEARCHES["kd"], "ls": SEARCHES["ls"]}
+    in_folder(tmp_path / "run", {**several(erm=True), "searches": exhaustive})
+    assert kdsearch("report", tmp_path / "run").code == 0
+    report = (tmp_path / "run" / "report" / "report.md").read_text()
+    how = report.partition("## How to read this")[2].partition("\n## ")[0]
+    assert "erm: ERM; the strategy is exhaustive." in how
+    for words in ("Table 3", "decile", "Figure", "39", "Wilcoxon", "sign test"):
+        assert words not in how
+    assert "traversal" not in report
+    assert " 0 times" not in report + (tmp_path / "run" / "report" / "report.html").read_text()
+
+
+def test_what_a_greedy_search_tunes_is_listed_in_words() -> None:
+    tuned = ["temperature", "learning_rate", "optimizer"]
+    search = {**SEARCHES["greedy"], "tuned": tuned, "optimizer": ["adamw", "sgd"]}
+    agenda = walked({**several(), "searches": {"greedy": search}})
+    report = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
+    assert "with τ_t, the learning rate and the optimizer tuned in each case" in report
+    assert "; the optimizer, the learning rate and τ_t were tuned by" in report
 
 
 # -- one file each ---------------------------------------------------------------------------------
@@ -609,6 +762,7 @@ def test_a_loss_and_a_strategy_of_ones_own_appear_everywhere(tmp_path: Path) -> 
                 "objective": "margin",
                 "width": [1, 2, 3],
                 "share": [0.5],
+                "batch_size": [8],
             }
         },
         learning_rate=[1e-2],
@@ -639,7 +793,8 @@ def test_a_loss_and_a_strategy_of_ones_own_appear_everywhere(tmp_path: Path) -> 
     Mirror(url).update(Agenda(ledger.resolved(), ledger.results()), Ledger(folder))
     trials = optuna.load_study(study_name="tiny/sentences/big/small/own", storage=url).trials
     assert {trial.params["width"] for trial in trials} == {1.0, 3.0}
-    assert kdsearch("export", folder, "own", "--to", tmp_path / "student").code == 0
+    exported = kdsearch("export", folder, "own", "--to", tmp_path / "student").out
+    assert f"batch_size=8 share=0.5 width={winner['width']:g} lr=0.01" in exported
     card = (tmp_path / "student" / "README.md").read_text()
     assert "| width | " in card
 

@@ -239,7 +239,7 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
         ),
         (
             part("students", learning_rate=[1e-3, 1e-3]),
-            "students.small: learning_rate has a value twice",
+            "students.small.learning_rate[1]: 0.001 appears twice",
         ),
         (part("students", layers="0+0"), "students.small.layers: expected a number"),
         (part("students", layers="4+2"), "students.small.layers: expected a number"),

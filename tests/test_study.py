@@ -460,8 +460,8 @@ def test_a_list_with_too_little_in_it_is_refused(raw: dict[str, Any], where: str
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (searching(alpha=[1, 0.5, 1.0]), "alpha: has a value twice"),
-        (searching(student_temperature=[1, 1.0]), "student_temperature: has a value twice"),
+        (searching(alpha=[1, 0.5, 1.0]), "alpha[2]: 1.0 appears twice"),
+        (searching(student_temperature=[1, 1.0]), "student_temperature[1]: 1.0 appears twice"),
         (searching(order=["teacher", "teacher", "distance"]), "once each"),
         (searching(temperature={"broad": [2, 1]}), "must ascend"),
         (searching(temperature={"broad": [1, 1.00000001]}), "must ascend"),
@@ -556,7 +556,7 @@ def test_a_name_that_stands_for_nothing_is_refused(raw: dict[str, Any], problem:
 
 def test_a_test_case_that_stands_twice_is_refused() -> None:
     raw = a_study(test_cases=[{}, {"student": "small"}])
-    assert "sentences/big/small appears twice" in the_problem(raw)
+    assert "test_cases[1]: sentences/big/small appears twice" in the_problem(raw)
 
 
 def test_a_given_teacher_at_random_is_refused() -> None:
@@ -1056,14 +1056,14 @@ def test_a_study_with_seeds_survives_its_own_file() -> None:
 @pytest.mark.parametrize(
     ("sections", "problem"),
     [
-        ({"seeds": [1, 1]}, "seeds has a value twice"),
+        ({"seeds": [1, 1]}, "seeds[1]: 1 appears twice; keep one"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [0, -1]}, "seeds[1]"),
         ({"seeds": "x"}, "x.yaml: seeds: Input should be a valid integer"),
         ({"seed": 1, "seeds": [0, 1]}, "seed is the first of seeds; remove it"),
         ({"winner_seeds": [1, 2]}, "the first of winner_seeds is the search's first seed, 0, so"),
         ({"seeds": [3, 0], "winner_seeds": [0, 3]}, "search's first seed, 3, so"),
-        ({"winner_seeds": [0, 1, 1]}, "winner_seeds has a value twice"),
+        ({"winner_seeds": [0, 1, 1]}, "winner_seeds[2]: 1 appears twice; keep one"),
         (
             {"winner_seeds": 3},
             "winner_seeds: must be a list of at least two seeds, such as [0, 1, 2]",

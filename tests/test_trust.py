@@ -117,7 +117,7 @@ def test_a_folder_that_says_that_a_models_code_is_trusted_is_not_believed(tmp_pa
     run_study(ledger, agenda, partial(run_trusting, ["big"], run_training))
     shutil.rmtree(ledger.folder / "students")
     marker.unlink()
-    asked = ("export", ledger.folder, "", "--to", tmp_path / "student")
+    asked = ("export", ledger.folder, "small", "--to", tmp_path / "student")
     refused(kdsearch(*asked), f"models.big: would run its own Python code, from {folder}")
     refused(kdsearch(*asked, "--trust-remote-code", "small"), "small is not a model of the study")
     assert not marker.exists()
@@ -161,7 +161,7 @@ def test_code_that_lies_in_a_folders_checkpoints_does_not_run(tmp_path: Path) ->
     shutil.rmtree(ledger.folder / "students")
     for outputs in ledger.folder.glob("outputs/*.npy"):  # computed again, from the checkpoints
         outputs.unlink()
-    asked = ("export", ledger.folder, "", "--to", tmp_path / "student")
+    asked = ("export", ledger.folder, "small", "--to", tmp_path / "student")
     assert kdsearch(*asked, "--trust-remote-code", "big").code == 0
     for kind in ("student", "outputs"):
         for outcome in list(ledger.outcomes()):

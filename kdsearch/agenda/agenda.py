@@ -253,11 +253,11 @@ class Agenda:
             wanted[request.training.kind, request.rounds].append(request)
             self._waiting[request.training.key].add(view.case)
 
-    def trained(self, case: TestCase) -> int:
-        """How many of the case's students have a result."""
+    def trained(self, *cases: TestCase) -> int:
+        """How many students of these cases have a result; one that they share counts once."""
         # Two trials may be one training, where the teacher's checkpoints coincide.
-        students = {t.key for seeds in self._trainings[case].values() for t in seeds}
-        students |= {training.key for training in self.further(case)}
+        found = (t.key for c in cases for seeds in self._trainings[c].values() for t in seeds)
+        students = {*found, *(training.key for c in cases for training in self.further(c))}
         return len(students & self._results.keys())
 
     def _first_phase(self, case: TestCase) -> CaseView:

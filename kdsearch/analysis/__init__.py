@@ -10,6 +10,7 @@ from kdsearch.analysis.cases import (
     TrialScores,
     UnderSeeds,
     UnscoredTraining,
+    further_tuned,
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost, students_of
@@ -76,6 +77,7 @@ __all__ = [
     "figure_2",
     "figure_3",
     "floor_of",
+    "further_tuned",
     "gain",
     "recorded",
     "regrouped",

@@ -25,7 +25,16 @@ from kdsearch.analysis.scores import (
     tied_trials,
     value_label,
 )
-from kdsearch.search import CHECKPOINT, Candidate, Checkpoint, Choice, Trial, ValidationScore
+from kdsearch.search import (
+    CHECKPOINT,
+    Candidate,
+    Checkpoint,
+    Choice,
+    Held,
+    Trial,
+    ValidationScore,
+    shown_at,
+)
 from kdsearch.study import TestCase
 
 
@@ -43,6 +52,8 @@ class TrialScores:
 
     temperature: float | None
     learning_rate: float
+    further_tuned: Held
+    """The values of the other axes that are tuned."""
     validation: ValidationScore | None
     test: TestScore | None
     key: str
@@ -60,6 +71,8 @@ class CandidateScores:
     temperature: float | None
     """The tuned τ_t; None where it is inactive, or where no trial has a score."""
     learning_rate: float | None
+    further_tuned: Held
+    """The best trial's values of the other axes that are tuned."""
     epoch: int | None
     """Of the best trial under the first seed, the best one by validation."""
     trials: int
@@ -72,6 +85,9 @@ class CandidateScores:
     """The standard deviation of the test score between the seeds; None of a single one."""
     tried: tuple[TrialScores, ...]
     """Its trials."""
+
+    def __str__(self) -> str:
+        return shown_at(self.choice, self.further_tuned)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,11 +415,18 @@ def candidate_scores(
         else (),
         temperature=best.get("temperature") if best else None,
         learning_rate=best.get("learning_rate") if best else None,
+        further_tuned=further_tuned(view, best),
         epoch=_best_epoch(agenda, key),
         trials=len(candidate.trials),
         tied=tied_trials(agenda, view, candidate),
         key=key,
     )
+
+
+def further_tuned(view: CaseView, trial: Trial | None) -> Held:
+    """The values of the axes that are tuned beside τ_t and the learning rate."""
+    values = view.space.tuned_values(trial) if trial else {}
+    return {n: value for n, value in values.items() if n not in ("temperature", "learning_rate")}
 
 
 def _best_epoch(agenda: Agenda, key: str | None) -> int | None:
@@ -417,6 +440,7 @@ def _trial_scores(agenda: Agenda, view: CaseView, trial: Trial) -> TrialScores:
     return TrialScores(
         temperature=trial.get("temperature"),
         learning_rate=trial.get("learning_rate"),
+        further_tuned=further_tuned(view, trial),
         validation=agenda.scores(view)[trial],
         test=found.mean if found else None,
         key=trainings[0].key,

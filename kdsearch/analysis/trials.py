@@ -8,7 +8,7 @@ from math import fsum
 from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, StudentTraining
-from kdsearch.analysis.cases import TrialScores
+from kdsearch.analysis.cases import TrialScores, further_tuned
 from kdsearch.analysis.scores import on_test
 from kdsearch.search import Trial
 from kdsearch.study import TestCase
@@ -61,6 +61,7 @@ def _result(
         state=state,
         temperature=trial.get("temperature"),
         learning_rate=trial.get("learning_rate"),
+        further_tuned=further_tuned(view, trial),
         validation=agenda.scores(view)[trial] if ended else None,
         test=found.mean if found else None,
         spread=found.spread if found else None,

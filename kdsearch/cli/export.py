@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, layout, open_plain
 from kdsearch.report import Again, card
-from kdsearch.search import Candidate
-from kdsearch.study import largest_score
+from kdsearch.search import Candidate, Trial, shown_at
+from kdsearch.study import ERM, TestCase, largest_score
 
 TOLERANCE = 0.02
 """Of a score, as a share of the largest it can be: what another machine may change."""
@@ -72,7 +73,10 @@ def export(
         return
     ledger, agenda = open_folder(folder)
     view = _case(agenda, case)
-    training, outcome = _chosen(agenda, view, stable=stable)
+    candidate, best = _chosen(view, stable=stable)
+    training = agenda.training(view, best)
+    outcome = agenda.results[training.key]
+    assert outcome is not None
     out = console()
     again, digests = None, ledger.digests(outcome)
     if not ledger.intact(outcome, layout.student(training.key)):
@@ -85,7 +89,7 @@ def export(
     [result] = [each for each in analyse(agenda).cases if each.case == view.case]
     text = card(agenda, result, outcome, stable=stable, again=again)
     (to / "README.md").write_text(text, encoding="utf-8")
-    out.print(f"{view.case}: {training}")
+    out.print(f"{view.case}: {shown_at(candidate.choice, view.space.tuned_values(best))}")
     out.print(f"  validation {outcome.validation:.4f}, test {outcome.test:.4f} ({outcome.metric})")
     if not kept:  # else it is brought from there
         out.print(f"written to {to}")
@@ -100,18 +104,27 @@ def _not_kept(view: CaseView) -> InputError:
 def _case(agenda: Agenda, name: str) -> CaseView:
     found = [v for v in agenda.views() if name == str(v.case)]
     found = found or [v for v in agenda.views() if name in str(v.case)]
-    if len(found) > 1:  # of a student with and without a teacher, the one that was distilled
-        taught = [view for view in found if view.case.teacher is not None]
-        found = taught if len(taught) == 1 else found
-    if len(found) == 1:
+    if len(found) == 2:  # of a student with and without a teacher, the one that was distilled
+        taught = [view for view in found if not _is_twin(agenda, view.case)]
+        alike = len({(view.case.dataset, view.case.student) for view in found}) == 1
+        found = taught if alike and len(taught) == 1 else found
+    named = bool(name.strip("/"))
+    if named and len(found) == 1:
         return found[0]
     what = f"{name} matches {len(found)} test cases" if found else f"no test case matches {name}"
+    if not named:
+        what = f"{json.dumps(name)} names no test case"
     names = ", ".join(str(view.case) for view in found or agenda.views())
     raise InputError.one("CASE", what, f"available: {names}")
 
 
-def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTraining, Outcome]:
-    """The best trial of what was chosen, or of the stable configuration, under the first seed."""
+def _is_twin(agenda: Agenda, case: TestCase) -> bool:
+    """Whether it is there because of `erm: true`."""
+    return agenda.resolved.study.erm and case.search == ERM
+
+
+def _chosen(view: CaseView, *, stable: bool) -> tuple[Candidate, Trial]:
+    """What was chosen, or the stable configuration, and its best trial."""
     candidate: Candidate | None = None
     if stable and not view.search.flips:
         what = f"has no stable configuration: {view.search.strategy} flips no axes"
@@ -125,10 +138,7 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> tuple[StudentTra
         raise InputError.one(view.case, f"has no student to export yet: {why}", "launch it again")
     if candidate.best is None:
         raise InputError.one(view.case, "has no student with a score")
-    training = agenda.training(view, candidate.best)
-    outcome = agenda.results[training.key]
-    assert outcome is not None
-    return training, outcome
+    return candidate, candidate.best
 
 
 def _copy(ledger: Ledger, digests: Mapping[str, str], key: str, to: Path) -> None:

@@ -22,7 +22,7 @@ from kdsearch.agenda import (
     remaining,
     used,
 )
-from kdsearch.analysis import at_floor, edges, unconverged
+from kdsearch.analysis import at_floor, edges, further_tuned, unconverged
 from kdsearch.analysis.scores import tied_candidates, tied_trials
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, bring_report, run_there
@@ -40,7 +40,7 @@ from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
 from kdsearch.report import hints
 from kdsearch.report.markdown import tie
-from kdsearch.search import SYMBOLS, Candidate, Decision, Value
+from kdsearch.search import SYMBOLS, Candidate, Decision, Value, shown_at
 
 _MOST_SHOWN = 20
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
@@ -327,6 +327,7 @@ def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str
         "test": _test(agenda, view, candidate),
         "temperature": best.get("temperature") if best else None,
         "learning_rate": best.get("learning_rate") if best else None,
+        "further_tuned": further_tuned(view, best),
         "trainings": len(candidate.trials),
         "tied": tied_trials(agenda, view, candidate),
         "key": agenda.training(view, best).key if best else None,
@@ -382,13 +383,13 @@ def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
         tied = tied_candidates(agenda, view, decision)
         title = COMPARES if decision.axis is None else SYMBOLS.get(decision.axis, decision.axis)
         out.print(f"  {title}: {_value(decision.winner)} — {_why(decision, tied)}")
-        table = Table("", "value", "validation", "τ_t", "learning rate", "trainings", box=None)
+        table = Table("", "value", "validation", "τ_t", "learning rate", "trials", box=None)
         shown = _best_of(decision)
         for candidate in shown:
             facts = _candidate(agenda, view, candidate)
             table.add_row(
                 "    →" if candidate is decision.winner else "",
-                str(facts["value"]),
+                shown_at(facts["value"], facts["further_tuned"]),
                 "no score" if facts["validation"] is None else f"{facts['validation']:.4f}",
                 "—" if facts["temperature"] is None else f"{facts['temperature']:g}",
                 "—" if facts["learning_rate"] is None else f"{facts['learning_rate']:g}",

@@ -87,8 +87,12 @@ def replay_strategy(
     }
     if as_json:
         typer.echo(json.dumps(found, indent=1))
-    else:
-        _show(found)
+        return
+    _show(found)
+    for view in views:
+        size = view.space.size
+        if trials is not None and trials > size:
+            console().print(f"{view.case}: all {size:,} trials of its grid are drawn")
 
 
 def _kind(name: str) -> type[Strategy]:
@@ -209,7 +213,8 @@ def _regrouped(spaces: Sequence[Space], tuned: str | None, refine: str | None) -
             what, remedy = f"{refine!r} is not AXIS=VALUE,...", "such as temperature=1,4,16"
             problems.append(Problem(place="--refine", what=what, remedy=remedy))
         if name not in names:
-            problems.append(_unknown("--refine", name, "an axis that is tuned", names))
+            there = [each for each in names if each in known]
+            problems.append(_unknown("--refine", name, "an axis that is tuned", there))
     if problems:
         raise InputError(problems)
     return [

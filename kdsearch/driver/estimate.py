@@ -35,16 +35,16 @@ def estimate(agenda: Agenda, slots: int) -> Estimate:
         if outcome is not None and isinstance(outcome.training, StudentTraining):
             took[_model(outcome.training)].append(outcome.cost.seconds)
     every = [seconds for student in took.values() for seconds in student]
-    done, left, low, high = 0, Bounds(fewest=0, most=0), 0.0, 0.0
+    left, low, high = Bounds(fewest=0, most=0), 0.0, 0.0
     for view in agenda.views():
         bounds = remaining(agenda, view)
         student = agenda.resolved.study.students[view.case.student]
         known = took.get(f"{student.model}/{student.layers}") or every or [0.0]
         mean = sum(known) / len(known)
-        done += agenda.trained(view.case)
         left += bounds
         low += bounds.fewest * mean
         high += bounds.most * mean
+    done = agenda.trained(*agenda.cases)
     return Estimate(done=done, left=left, seconds=(low / slots, high / slots) if every else None)
 
 

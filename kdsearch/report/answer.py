@@ -11,14 +11,13 @@ from kdsearch.analysis import (
     CaseResult,
     Comparison,
     Edge,
-    Stable,
     State,
     Unconverged,
 )
 from kdsearch.analysis.comparisons import STABLE_OVER_LAZY, STABLE_OVER_RANDOM
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
-from kdsearch.report.markdown import escape, percent, points, reading, score
+from kdsearch.report.markdown import axes_in_words, escape, percent, points, reading, score
 from kdsearch.report.under_seeds import sentence
 from kdsearch.search import ALPHA, SYMBOLS
 
@@ -122,7 +121,7 @@ def _best(analysis: Analysis) -> list[str]:
     if not best:
         return ["No search is finished, so there is nothing to choose yet."]
     lines = [
-        f"- {escape(case.case)}: **{escape(winner.choice)}**, test {score(winner.test)}"
+        f"- {escape(case.case)}: **{escape(winner)}**, test {score(winner.test)}"
         + (f". {found}" if (found := sentence(case.winner_under_seeds)) else "")
         for case, winner in best.values()
     ]
@@ -136,7 +135,7 @@ def _stable(analysis: Analysis) -> list[str]:
     if not any(spent.scored for spent in analysis.cost if spent.kind == "student"):
         return ["No training has a score, so there is no stable configuration to name."]
     name = f" of {escape(analysis.search)}" if analysis.search else ""
-    choice = f"**{escape(stable.choice)}**, with {_tuned(stable)} tuned in each case"
+    choice = f"**{escape(stable.choice)}**, with {axes_in_words(stable.tuned)} tuned in each case"
     if stable.provisional:
         of = f"{stable.traversals} of {stable.cases} traversals"
         return [
@@ -174,11 +173,6 @@ def _stable(analysis: Analysis) -> list[str]:
             f"(paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
         )
     return lines
-
-
-def _tuned(stable: Stable) -> str:
-    names = {"temperature": "τ_t", "learning_rate": "the learning rate"}
-    return " and ".join(names.get(name, name) for name in stable.tuned) or "nothing"
 
 
 def _how_sure(analysis: Analysis) -> list[str]:

@@ -26,6 +26,7 @@ from kdsearch.report.answer import answer
 from kdsearch.report.floor import floor_section
 from kdsearch.report.markdown import (
     NOTHING,
+    axes_in_words,
     duration,
     escape,
     p_value,
@@ -49,7 +50,7 @@ from kdsearch.search import (
     is_active,
     shown_value,
 )
-from kdsearch.study import ERM, Doubt, Search
+from kdsearch.study import Doubt, Search
 
 _PAPER = f"paper, {CASES} cases"
 LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
@@ -77,7 +78,7 @@ def document(
         f"# {escape(analysis.study)}",
         answer(analysis),
         *_doubtful(doubts),
-        *_how(agenda),
+        *_how(analysis, agenda),
         *searches_section(analysis, agenda),
         *(section for each in flipping(analysis) for section in _figures(each)),
         *_erm(analysis),
@@ -116,8 +117,12 @@ def _doubtful(doubts: Iterable[Doubt]) -> list[str]:
     return ["## Doubtful", DOUBTFUL, "\n".join(lines)] if lines else []
 
 
-def _how(agenda: Agenda) -> list[str]:
+def _how(analysis: Analysis, agenda: Agenda) -> list[str]:
     study = agenda.resolved.study
+    walked = [_walked(name, each) for name, each in study.every_search.items()]
+    seeds = _seeds(study.student_seeds, study.winner_seeds or ())
+    if not analysis.flips:
+        return ["## How to read this", *walked, seeds, NOISE]
     return [
         "## How to read this",
         "A gain is (target − baseline) / baseline on the test set, in percent, one per test case; "
@@ -125,8 +130,8 @@ def _how(agenda: Agenda) -> list[str]:
         f"linear interpolation. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a "
         "comparison is left out of the row, and counted by reason; so is a gain over less than one "
         "row of the test split is worth, which is the largest score over the number of rows.",
-        *(_walked(name, each) for name, each in study.every_search.items() if name != ERM),
-        _seeds(study.student_seeds, study.winner_seeds or ()),
+        *walked,
+        seeds,
         TESTS,
         NOISE,
     ]
@@ -141,9 +146,8 @@ def _walked(name: str | None, search: Search) -> str:
     space = search.space()
     order = ", ".join(axis.name for axis in space.voted)
     last = ", then α" if search.alpha else ""
-    names = {"learning_rate": "learning rate", "temperature": "τ_t"}
-    tuned = " and ".join(names.get(axis.name, axis.name) for axis in reversed(space.tuned))
-    text = f"{whose}Parameters were flipped in the order {order}{last}; {tuned or 'nothing'} "
+    tuned = axes_in_words([axis.name for axis in reversed(space.tuned)])
+    text = f"{whose}Parameters were flipped in the order {order}{last}; {tuned} "
     text += f"{'were' if len(space.tuned) > 1 else 'was'} tuned by `{search.inner}` search"
     if any(is_active("gradient_scale", kind) for kind in search.distance):
         text += f"; gradient_scale is `{search.gradient_scale}`"
@@ -342,7 +346,7 @@ def _erm(analysis: Analysis) -> list[str]:
     return [
         "## What distillation brings",
         "ERM is the same student trained on the labels alone, its learning rate tuned by "
-        "validation. Chosen is what the case's traversal chose, also by validation. The gap is the "
+        "validation. Chosen is what the case's search chose, also by validation. The gap is the "
         "one from ERM to the teacher that taught; there is none where that is less than one row of "
         "the test split is worth. All scores are on test; points are their differences, the "
         "largest score being 100.",
@@ -397,12 +401,16 @@ def _spent(rows: Iterable[Spent]) -> str:
 def _cost(analysis: Analysis) -> list[str]:
     total = sum(each.seconds for each in analysis.cost)
     trainings = sum(each.trainings for each in analysis.cost)
+    text = f"{trainings} trainings took {duration(total)} in all, summed over workers; tries that "
+    text += "failed are not timed."
+    if analysis.reused:
+        text += (
+            f" {analysis.reused} times, a training that had already run for another choice or "
+            "test case was needed again, and was not repeated."
+        )
     return [
         "## Cost",
-        f"{trainings} trainings took {duration(total)} in all, summed over workers; tries that "
-        "failed are not timed. "
-        f"{analysis.reused} times, a training that had already run for another choice or test case "
-        "was needed again, and was not repeated.",
+        text,
         _spent(analysis.cost),
     ]
 
@@ -453,7 +461,7 @@ def _standing(case: CaseResult) -> str:
     if case.metric is not None:
         text += f" Scored by {escape(case.metric)}."
     if case.winner is not None:
-        text += f" Its search chose **{escape(case.winner.choice)}**."
+        text += f" Its search chose **{escape(case.winner)}**."
         if case.winner.validation is None:
             text += " No candidate of its last decision has a score."
     if case.stable_over_default is not None and case.stable_over_default < 0:
@@ -485,7 +493,7 @@ def _path(case: CaseResult) -> str:
     named += [(name, each, "") for name, each in second.items() if each is not None]
     rows: list[tuple[object, ...]] = [
         (
-            each.choice,
+            each,
             parameter,
             score(each.validation),
             score(each.test) + (f" ± {score(each.spread)}" if seeds else ""),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from kdsearch.analysis.statistics import Chance
 from kdsearch.errors import shown
+from kdsearch.search import SYMBOLS
 
 NOTHING = "–"
 
@@ -24,6 +25,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [_line(headers), _line([":--", *["--:"] * (len(headers) - 1)], raw=True)]
     lines += [_line(row) for row in rows]
     return "\n".join(lines)
+
+
+def axes_in_words(names: Sequence[str]) -> str:
+    """Such as `τ_t, the learning rate and the optimizer`; `nothing` of none."""
+    words = [SYMBOLS.get(name) or f"the {name.replace('_', ' ')}" for name in names]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) or "nothing"
 
 
 def percent(fraction: float | None) -> str:

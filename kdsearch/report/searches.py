@@ -41,7 +41,7 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
         under = [mean(case.winner_under_seeds)] if winner_seeds else []
         rows.append(
             (
-                *(case.case, winner.choice, rate, winner.epoch),
+                *(case.case, winner, rate, winner.epoch),
                 *(
                     score(winner.validation),
                     test,

@@ -165,7 +165,7 @@ def path(analysis: Analysis) -> pd.DataFrame:
     rows = [
         _names(case)
         | {"step": number, "parameter": decision.parameter, "value": each.value}
-        | {"choice": str(each.choice), "validation": each.validation, "test": each.test}
+        | {"choice": str(each), "validation": each.validation, "test": each.test}
         | {"spread": each.spread}
         | {"temperature": each.temperature, "learning_rate": each.learning_rate}
         | {"trials": each.trials, "won": position == decision.winner, "key": each.key}
@@ -200,7 +200,7 @@ def _names(case: CaseResult) -> dict[str, object]:
 
 def _scores(name: str, result: CandidateScores | None) -> dict[str, object]:
     return {
-        name: str(result.choice) if result else None,
+        name: str(result) if result else None,
         f"{name}_validation": result.validation if result else None,
         f"{name}_test": result.test if result else None,
         f"{name}_spread": result.spread if result else None,

@@ -15,6 +15,7 @@ from kdsearch.search.objectives import (
     LabelSmoothing,
     Mse,
     Objective,
+    ParameterError,
     ReverseKl,
     Softened,
     Tied,
@@ -35,6 +36,7 @@ from kdsearch.search.space import (
     Value,
     is_active,
     parameters_of,
+    shown_at,
     shown_value,
 )
 from kdsearch.search.stable import (
@@ -89,6 +91,7 @@ __all__ = [
     "Labels",
     "Mse",
     "Objective",
+    "ParameterError",
     "Pending",
     "Progress",
     "Random",
@@ -116,6 +119,7 @@ __all__ = [
     "rewards",
     "rounds",
     "rounds_after",
+    "shown_at",
     "shown_value",
     "significant",
     "stable_choice",

@@ -21,6 +21,15 @@ SYMBOLS = {"temperature": "τ_t", "student_temperature": "τ_s", "alpha": "α"}
 GradientScale = Literal["none", "tau_squared"]
 
 
+class ParameterError(ValueError):
+    """A parameter's value is out of range."""
+
+    def __init__(self, name: str, what: str) -> None:
+        """`what` must be of the value: `must be at least 1`."""
+        super().__init__(f"{name} {what}")
+        self.name, self.what = name, what
+
+
 class Objective:
     """A loss with its parameters, under the name `kind`. Its subclasses are frozen dataclasses."""
 
@@ -84,7 +93,8 @@ class LabelSmoothing(Objective, kind="label_smoothing", title="LS"):
 
     def __post_init__(self) -> None:
         if not 0 < self.smoothing < 1:
-            raise ValueError("smoothing lies in (0, 1): at 0 these are labels alone, at 1 none")
+            what = "must lie between 0 and 1 (0 would be the labels alone, 1 would ignore them)"
+            raise ParameterError("smoothing", what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +114,8 @@ class Softened(Objective):
         temperature, student = self.temperature, self.student_temperature
         if student == TIED:
             student = temperature
-        if not all(0 < t < math.inf for t in (temperature, student)):
-            raise ValueError(f"{self.kind.upper()} needs two positive, finite temperatures")
+        _check_temperature("temperature", temperature)
+        _check_temperature("student_temperature", student)
         _check_alpha(self.alpha)
         object.__setattr__(self, "temperature", significant(temperature))
         object.__setattr__(self, "student_temperature", significant(student))
@@ -136,7 +146,8 @@ class Jsd(Softened, kind="jsd"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.beta < 1:
-            raise ValueError("beta lies in (0, 1): at 0 and at 1 the divergence is 0")
+            what = "must lie between 0 and 1 (at 0 and at 1 the divergence is 0)"
+            raise ParameterError("beta", what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +170,13 @@ class Dkd(Objective, kind="dkd"):
     """Over which the distillation grows linearly to its whole weight."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise ValueError("DKD needs a positive, finite temperature")
-        weights = (self.target, self.non_target, self.label_weight, self.warmup_epochs)
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError("weights and warmup_epochs are at least 0, and finite")
+        _check_temperature("temperature", self.temperature)
+        for name in ("target", "non_target", "label_weight", "warmup_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ParameterError(name, "must be at least 0 and finite")
         if self.target == self.non_target == 0:
-            raise ValueError("target or non_target is above 0, else nothing is distilled")
+            what = "must be above 0 where non_target is 0, or nothing would be distilled"
+            raise ParameterError("target", what)
         object.__setattr__(self, "temperature", significant(self.temperature))
 
 
@@ -185,6 +196,11 @@ def significant(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def _check_temperature(name: str, temperature: float) -> None:
+    if not 0 < temperature < math.inf:
+        raise ParameterError(name, "must be positive and finite")
+
+
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha <= 1:
-        raise ValueError("alpha lies in (0, 1] (Eq. 1)")
+        raise ParameterError("alpha", "must be above 0 and at most 1 (Eq. 1)")

@@ -86,12 +86,8 @@ class Choice:
         found = dict(self.values)
         parts = [Objective.kinds[found.pop(OBJECTIVE)].title]
         parts += [str(found.pop(CHECKPOINT))] if CHECKPOINT in found else []
-        for name in (*SYMBOLS, *sorted(found.keys() - SYMBOLS.keys())):
-            if name in found:
-                value = found[name]
-                symbol = SYMBOLS.get(name, name)
-                parts.append(f"{symbol}={shown_value(value)}")
-        return " ".join(parts)
+        names = (*SYMBOLS, *sorted(found.keys() - SYMBOLS.keys()))
+        return shown_at(" ".join(parts), {name: found[name] for name in names if name in found})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +102,13 @@ class Trial:
 
     def get(self, name: str) -> Value:
         """The value of a tuned axis; None where it is inactive."""
+        if name == CHECKPOINT:
+            return self.checkpoint
         return self.objective.parameters.get(name, dict(self.settings).get(name))
 
     def __str__(self) -> str:
         whom = [self.checkpoint.value] if self.checkpoint else []
-        symbols = {"learning_rate": "lr"}
-        own = [f"{symbols.get(name, name)}={shown_value(v)}" for name, v in self.settings]
-        return " ".join([self.objective.shown(*whom), *own])
+        return shown_at(self.objective.shown(*whom), dict(self.settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +205,11 @@ class Space:
         kind = choice.get(OBJECTIVE)
         return tuple(axis for axis in self.tuned if is_active(axis.name, kind))
 
+    def tuned_values(self, trial: Trial) -> Held:
+        """The values of the tuned axes that are active under a trial's objective."""
+        active = (axis for axis in self.tuned if is_active(axis.name, trial.objective.kind))
+        return {axis.name: trial.get(axis.name) for axis in active}
+
     def refines(self, choice: Choice) -> bool:
         """Whether the refined axis is active under a choice."""
         return self.refined is not None and is_active(self.refined, choice.get(OBJECTIVE))
@@ -261,6 +262,13 @@ def is_active(name: str, kind: str) -> bool:
 def parameters_of(kind: str) -> frozenset[str]:
     """The names of an objective's parameters."""
     return frozenset(field.name for field in dataclasses.fields(Objective.kinds[kind]))  # type: ignore[arg-type]
+
+
+def shown_at(what: object, values: Held) -> str:
+    """What is shown, and values beside it: CE t_hs α=0.5 optimizer=adamw."""
+    symbols = {**SYMBOLS, "learning_rate": "lr"}
+    parts = [f"{symbols.get(name, name)}={shown_value(value)}" for name, value in values.items()]
+    return " ".join([str(what), *parts])
 
 
 def shown_value(value: Value) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -78,11 +81,46 @@ def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[Searc
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        yield place, _words(error)
+        yield place, _words(error, value)
 
 
-def _words(error: ValidationError) -> str:
-    return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
+def _words(error: ValidationError, value: Any) -> str:
+    """Of a value that may be of several types, what each of them would have."""
+    first, *others = error.errors()
+    expected = [each["msg"].removeprefix("Input should be ").replace("'", "") for each in others]
+    what = " or ".join([first["msg"].removeprefix("Value error, "), *expected])
+    near = nearest(first)
+    return f"{what}, not {quoted(value)}" + (f" (did you mean {near}?)" if near else "")
+
+
+def nearest(detail: Any) -> str | None:
+    """The name that was meant, where one of several is expected and another found."""
+    if detail["type"] != "literal_error" or not isinstance(detail["input"], str):
+        return None
+    names = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+    return next(iter(difflib.get_close_matches(detail["input"], names, n=1, cutoff=0.5)), None)
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Raise pydantic's `ValidationError`, with the place, where a value appears twice."""
+    if problems := [*twice(values)]:
+        raise ValidationError.from_exception_data("distinct", [*map(detail_of, problems)])
+    return values
+
+
+def twice(values: tuple[Value, ...], *place: str) -> Iterator[SearchProblem]:
+    """The values that were there before, at their places."""
+    seen = set()
+    for i, value in enumerate(values):
+        if value in seen:
+            yield (*place, i), f"{quoted(value)} appears twice; keep one"
+        seen.add(value)
 
 
 def detail_of(problem: SearchProblem) -> InitErrorDetails:

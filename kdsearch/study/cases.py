@@ -62,13 +62,16 @@ def case_count(study: Study) -> int:
 
 def _taught(study: Study) -> Iterator[TestCase]:
     for block in study.test_cases:
-        for dataset in block.dataset or study.datasets:
-            for teacher in block.teacher or study.teachers:
-                for student in block.student or study.students:
-                    for name in searches_of(study, block, taught=True):
-                        yield TestCase(
-                            dataset=dataset, teacher=teacher, student=student, search=name
-                        )
+        yield from taught_in(study, block)
+
+
+def taught_in(study: Study, block: TestCases) -> Iterator[TestCase]:
+    """Those of a block of test cases that have a teacher."""
+    for dataset in block.dataset or study.datasets:
+        for teacher in block.teacher or study.teachers:
+            for student in block.student or study.students:
+                for name in searches_of(study, block, taught=True):
+                    yield TestCase(dataset=dataset, teacher=teacher, student=student, search=name)
 
 
 def _others(study: Study) -> Iterator[TestCase]:

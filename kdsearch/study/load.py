@@ -17,7 +17,14 @@ from typing_extensions import is_typeddict
 
 from kdsearch.errors import InputError, Problem
 from kdsearch.search import OBJECTIVE, Labels
-from kdsearch.study.cases import TestCase, case_count, test_cases
+from kdsearch.study.axes import nearest, quoted
+from kdsearch.study.cases import (
+    TestCase,
+    case_count,
+    searches_of,
+    taught_in,
+    test_cases,
+)
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.effective import (
     Axes,
@@ -85,8 +92,8 @@ def parse_study(
     problems += [
         Problem(
             place=f"{place}: {'search' if name is None else f'searches.{name}'}",
-            what=search.too_large,
-            remedy="leave values out",
+            what=search.too_large[0],
+            remedy=search.too_large[1],
         )
         for name, search in study.every_search.items()
         if search.too_large
@@ -213,16 +220,24 @@ def _problem(place: str, detail: Any, raw: Any) -> Problem:
         context = detail["ctx"]
         what = f"needs at least {context['min_length']}, has {context['actual_length']}"
         return Problem(place=where, what=what)
-    if detail["type"] in ("model_type", "dict_type") and _fields_at(detail["loc"]):
-        remedy = f"its keys: {', '.join(_fields_at(detail['loc']))}"
+    if detail["type"] == "too_long":
+        context = detail["ctx"]
+        what = f"has {context['actual_length']:,} values, more than {context['max_length']:,}"
+        return Problem(place=where, what=what)
+    if detail["type"] in ("model_type", "dict_type"):
+        keys = ", ".join(_fields_at(detail["loc"]))
+        remedy = f"its keys: {keys}" if keys else ""
         return Problem(place=where, what="must be a section of keys and values", remedy=remedy)
+    if detail["type"] == "tuple_type":
+        return Problem(place=where, what="must be a list", remedy="list the values")
     if detail["type"] == "string_pattern_mismatch":
         what, remedy = PATTERNS[detail["ctx"]["pattern"]]
-        return Problem(place=where, what=f"{_quoted(detail['input'])} is {what}", remedy=remedy)
+        return Problem(place=where, what=f"{quoted(detail['input'])} is {what}", remedy=remedy)
     what = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error" and not isinstance(detail["input"], dict | list | tuple):
-        what += f", not {_quoted(detail['input'])}"
-    return Problem(place=where, what=what)
+        what += f", not {quoted(detail['input'])}"
+    near = nearest(detail)
+    return Problem(place=where, what=what, remedy=f"did you mean {near}?" if near else "")
 
 
 def _as_in(raw: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
@@ -237,11 +252,6 @@ def _as_in(raw: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
         there = dict(enumerate(raw)) if isinstance(raw, list) else raw
         raw = there.get(part) if isinstance(there, dict) else None
     return tuple(found)
-
-
-def _quoted(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _path(location: Sequence[str | int]) -> str:
@@ -332,6 +342,13 @@ def _references(study: Study, place: str) -> list[Problem]:
         ):
             for entry in getattr(block, field) or ():
                 check(f"test_cases[{i}].{field}", entry, known, f"a {field} of this study")
+        untaught = [name for name in block.search or () if name in study.every_search]
+        if block.teacher and untaught and not any(searches_of(study, block, taught=True)):
+            searches = "searches" if len(untaught) > 1 else "search"
+            has = "have" if len(untaught) > 1 else "has"
+            what = f"{searches} {' and '.join(untaught)} {has} no teacher"
+            where = f"{place}: test_cases[{i}].teacher"
+            problems.append(Problem(place=where, what=what, remedy="remove it"))
     return [*problems, *_case_problems(study, f"{place}: test_cases")]
 
 
@@ -347,11 +364,16 @@ def _case_problems(study: Study, where: str) -> list[Problem]:
             )
         ]
     problems = []
+    taught: set[TestCase] = set()
+    for i, block in enumerate(study.test_cases):
+        for case in taught_in(study, block):
+            if case in taught:
+                what = f"{case} appears twice"
+                problems.append(Problem(place=f"{where}[{i}]", what=what, remedy="keep one"))
+            taught.add(case)
     seen: dict[str, TestCase] = {}
     for case in test_cases(study):
-        if seen.get(str(case)) == case:
-            problems.append(Problem(place=where, what=f"{case} appears twice", remedy="keep one"))
-        elif str(case) in seen:
+        if seen.get(str(case), case) != case:
             what = f"two have the same name, {case}: one with a teacher, one with a search"
             remedy = "rename the search, or the teacher or student of that name"
             problems.append(Problem(place=where, what=what, remedy=remedy))

@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from kdsearch.search import Checkpoint
-from kdsearch.study.axes import LISTED
+from kdsearch.study.axes import LISTED, distinct
 from kdsearch.study.layers import Layers
-from kdsearch.study.search import RATES, Rates, Search, distinct
+from kdsearch.study.search import RATES, Rates, Search
 from kdsearch.study.section import Positive, PositiveInt, Section
 from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
 from kdsearch.study.tasks import SPECS, TaskName
@@ -167,7 +167,7 @@ class Dataset(Section):
     """In tokens. Default: that of `training`."""
     training: TrainingChanges = Field(default_factory=dict)
     """What differs from the study's settings, of its teachers and students."""
-    learning_rate: Rates | None = None
+    learning_rate: Annotated[Rates, AfterValidator(distinct)] | None = None
     """Of its students. Default: the search's."""
     limit: Limit = Limit()
     group: str | None = None
@@ -191,8 +191,6 @@ class Dataset(Section):
                 raise ValueError(f"files of {task} need {', '.join(missing)}")
         if self.max_length is not None and "max_length" in self.training:
             raise ValueError("max_length is given here and in training; keep one")
-        if self.learning_rate is not None:
-            distinct(self.learning_rate, "learning_rate")
         if self.labels and len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels have the same name")
         if task is not None:
@@ -320,14 +318,8 @@ class Student(Section):
     """Which to keep: `3`, evenly spaced, the last among them; `first 3`; `0+2+4`. Default: all."""
     training: StudentChanges = Field(default_factory=dict)
     """What differs from the settings of the study and of the data set."""
-    learning_rate: Rates | None = None
+    learning_rate: Annotated[Rates, AfterValidator(distinct)] | None = None
     """Default: the data set's, else the search's."""
-
-    @model_validator(mode="after")
-    def _distinct_rates(self) -> Student:
-        if self.learning_rate is not None:
-            distinct(self.learning_rate, "learning_rate")
-        return self
 
 
 class TestCases(Section):
@@ -413,9 +405,11 @@ class Study(Section):
     name: Annotated[str, Field(pattern=_STUDY, max_length=100)]
     seed: Seed = 0
     """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] | None = None
     """Students are trained under each of these, and scores are means; `seed` is the first."""
-    winner_seeds: Annotated[tuple[Seed, ...], AfterValidator(_several)] | None = None
+    winner_seeds: (
+        Annotated[tuple[Seed, ...], AfterValidator(_several), AfterValidator(distinct)] | None
+    ) = None
     """What each test case chose is trained under each of these too, for its test score as mean and
     spread; `seed` is the first. No search sees what comes of it."""
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
@@ -467,17 +461,13 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _seeds_agree(self) -> Study:
-        if self.seeds is not None:
-            distinct(self.seeds, "seeds")
-            if self.seed != self.seeds[0]:
-                raise ValueError("seed is the first of seeds; remove it")
-        if self.winner_seeds is not None:
-            distinct(self.winner_seeds, "winner_seeds")
-            if self.seed != self.winner_seeds[0]:
-                raise ValueError(
-                    f"the first of winner_seeds is the search's first seed, {self.seed}, so that "
-                    "its training serves both; begin with it"
-                )
+        if self.seeds is not None and self.seed != self.seeds[0]:
+            raise ValueError("seed is the first of seeds; remove it")
+        if self.winner_seeds is not None and self.seed != self.winner_seeds[0]:
+            raise ValueError(
+                f"the first of winner_seeds is the search's first seed, {self.seed}, so that "
+                "its training serves both; begin with it"
+            )
         return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

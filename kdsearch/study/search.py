@@ -28,6 +28,7 @@ from kdsearch.search import (
     Checkpoint,
     Inner,
     Objective,
+    ParameterError,
     Space,
     Strategy,
     Tied,
@@ -43,6 +44,8 @@ from kdsearch.study.axes import (
     axis_values,
     detail_of,
     is_range,
+    quoted,
+    twice,
     wrong,
 )
 from kdsearch.study.section import VALUES, Positive, Section
@@ -95,16 +98,20 @@ def _student_temperature(value: object) -> float | Tied:
         return float(value)  # type: ignore[arg-type]
     if value == TIED:
         return TIED
-    raise ValueError("expected tied (τ_s = τ_t) or a number above 0")
+    raise ValueError(f"expected tied (τ_s = τ_t) or a number above 0, not {quoted(value)}")
 
 
 def _one_of(names: Iterable[str], what: str, value: str) -> str:
     names = list(names)
     if value not in names:
-        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"available: {', '.join(names)}"
-        raise ValueError(f"{value} is not {what} ({remedy})")
+        raise ValueError(_is_not(value, what, names))
     return value
+
+
+def _is_not(value: str, what: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"available: {', '.join(names)}"
+    return f"{value} is not {what} ({remedy})"
 
 
 def _kind(value: str) -> str:
@@ -113,12 +120,6 @@ def _kind(value: str) -> str:
 
 def _strategy(value: str) -> str:
     return _one_of(Strategy.named, "a strategy", value)
-
-
-def distinct(values: Sequence[object], name: str) -> None:
-    """Raise `ValueError` where a value appears twice."""
-    if len(set(values)) < len(values):
-        raise ValueError(f"{name} has a value twice; keep one")
 
 
 _Alphas = Annotated[
@@ -184,7 +185,9 @@ class Search(Section):
         keys = search_keys(None if "strategy" in aside else search.strategy)
         for name in aside - {*keys, OBJECTIVE}:
             aside.update(difflib.get_close_matches(name, keys, n=1, cutoff=0.5))
-        problems += [*search._own_problems(aside), *search._axis_problems(aside)]
+        written = {**content, **content.get("axes", {})}
+        ranges = {name for name, value in written.items() if is_range(value)}
+        problems += [*search._own_problems(aside), *search._axis_problems(aside, ranges)]
         problems += search._refused(aside | {str(place[0]) for place, _ in problems if place})
         if not unread and not problems:
             return search
@@ -213,23 +216,30 @@ class Search(Section):
         tuned, named = {*self._tuned}, {*self.order}
         missing = {*default["order"].default} - tuned - named
         doubled = len(named) < len(self.order)
-        if {*aside} <= _OWN - {"order", "tuned"} and (
-            doubled or missing or named - {*_ORDERED, *self.axes}
+        if (
+            kind.flips
+            and {*aside} <= _OWN - {"order", "tuned"}
+            and (doubled or missing or named - {*_ORDERED, *self.axes})
         ):
-            yield ("order",), "order names teacher, student_temperature and distance once each"
+            words = "must name teacher, student_temperature and objective (or distance) once each"
+            yield ("order",), words
 
-    def _axis_problems(self, aside: Collection[str]) -> Iterator[SearchProblem]:
+    def _axis_problems(
+        self, aside: Collection[str], ranges: Collection[str]
+    ) -> Iterator[SearchProblem]:
         """Of axes that no objective has, of values of the wrong type, and of what is tuned.
 
-        None that is due to what is `aside`.
+        None that is due to what is `aside`. The values of those in `ranges` come from a range.
         """
-        kinds = ", ".join(self.distance)
+        nothing = f"{self.distance[0]} has no such parameter"
+        if len(self.distance) > 1:
+            *others, last = self.distance
+            nothing = f"neither {', '.join(others)} nor {last} has such a parameter"
         papers = {*self.distance} <= {*_KINDS}
         types = further_axes()
         known = OBJECTIVE not in aside
         for name, values in self._values().items():
             if known and not _active(name, self.distance) and (name in self.axes or not papers):
-                nothing = f"{kinds} has no such parameter"
                 why = "there is no teacher" if name == CHECKPOINT else nothing
                 yield (name,), f"{why}; remove it"
             if name in self.axes and name not in types:
@@ -238,15 +248,22 @@ class Search(Section):
                 if not values:
                     yield (name,), "needs at least 1, has 0"
                 for i, value in enumerate(values):
-                    yield from wrong(types[name], value, (name, i))
+                    found = [*wrong(types[name], value, (name, i))]
+                    if found and name in ranges:  # its further values are no better
+                        shown = quoted(value)
+                        what = found[0][1].removesuffix(f", not {shown}")
+                        yield (name,), f"the range gives {shown}: {what}"
+                        break
+                    yield from found
         scaled = _active("gradient_scale", self.distance) or papers
         if known and self.gradient_scale != "none" and not scaled:
-            yield ("gradient_scale",), f"{kinds} has no such parameter; remove it"
+            yield ("gradient_scale",), f"{nothing}; remove it"
+        tunable = [n for n in (*self._values(), "learning_rate") if n not in (OBJECTIVE, ALPHA)]
         for i, name in enumerate(self.tuned or ()):
-            if name not in {*self._values(), "learning_rate", *aside} - {OBJECTIVE, ALPHA}:
-                yield ("tuned", i), f"{name} is not an axis of this search that can be tuned"
-            elif name in (self.tuned or ())[:i]:
-                yield ("tuned", i), f"{name} appears twice; keep one"
+            if name not in {*tunable, *aside} - {OBJECTIVE, ALPHA}:
+                what = "an axis of this search that can be tuned"
+                yield ("tuned", i), _is_not(name, what, tunable)
+        yield from twice(self.tuned or (), "tuned")
         for kind in self.distance if known else ():
             for name in sorted(_needed(Objective.kinds[kind]) - {*self._values(), *aside}):
                 yield (name,), f"{kind} needs it: list its values"
@@ -258,11 +275,14 @@ class Search(Section):
         if not {*aside} & {"strategy", *_fields(strategy), *self.parameters}:
             try:
                 strategy(**self.parameters)
+            except ParameterError as error:
+                value = quoted(self.parameters[error.name])
+                found[(error.name,), f"{error.what}, not {value}"] = None
             except ValueError as error:
                 found[(), f"{self.strategy}: {error}"] = None
         for name, listed in (*self._values().items(), ("learning_rate", self.learning_rate)):
-            if name not in aside and len({*listed}) < len(listed):
-                found[(name,), "has a value twice; keep one"] = None
+            if name not in aside:
+                found |= dict.fromkeys(twice(listed, name))
         for kind in self.distance:
             own = {n: v for n, v in self._values().items() if n in parameters_of(kind)}
             own = {n: v for n, v in own.items() if n not in aside} | {
@@ -273,8 +293,13 @@ class Search(Section):
             if math.prod(map(len, own.values())) > _LARGEST:
                 own = {name: _ends(values) for name, values in own.items()}
             for point in product(*own.values()):
+                values = dict(zip(own, point, strict=True))
                 try:
-                    Objective.kinds[kind](**dict(zip(own, point, strict=True)))
+                    Objective.kinds[kind](**values)
+                except ParameterError as error:
+                    value = values[error.name]
+                    place = (error.name, self._values()[error.name].index(value))
+                    found[place, f"{error.what}, not {quoted(value)}"] = None
                 except ValueError as error:
                     found[(), f"{kind}: {error}"] = None
         return list(found)
@@ -347,19 +372,24 @@ class Search(Section):
         )
 
     @property
-    def too_large(self) -> str | None:
-        """What is wrong with so large a grid; None where it can be counted and walked."""
+    def too_large(self) -> tuple[str, str] | None:
+        """What is wrong with so large a grid, and the remedy; None where it can be walked."""
         values = {name: len(v) for name, v in self._values().items()}
         values["learning_rate"] = len(self.learning_rate)
         if self.flips:
             size = math.prod(n for name, n in values.items() if name not in self._tuned)
             if size > _LARGEST_GREEDY:
-                return f"its axes make {size:,} choices, more than {_LARGEST_GREEDY:,}"
+                what = f"its axes make {size:,} choices, more than {_LARGEST_GREEDY:,}"
+                return what, "leave values out"
             return None
         size = math.prod(values.values())
         asked = self.walk.asks(size)
-        what = f"is a grid of {size:,}" if asked == size else f"asks for {asked:,} trials"
-        return f"{what}, more than {_LARGEST:,}" if asked > _LARGEST else None
+        if asked <= _LARGEST:
+            return None
+        if asked != size:
+            return f"asks for {asked:,} trials, more than {_LARGEST:,}", "ask for fewer"
+        what = f"has a grid of {size:,} trials, more than {_LARGEST:,}"
+        return what, "leave values out, or take strategy: random"
 
 
 def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[SearchProblem]]:
@@ -375,6 +405,8 @@ def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[
             problems.append((("objective",), f"is another name of {OBJECTIVE}; keep one"))
         else:
             found[OBJECTIVE] = (kinds,) if isinstance(kinds, str) else kinds
+    if isinstance(found.get("order"), list | tuple):
+        found["order"] = [OBJECTIVE if name == "objective" else name for name in found["order"]]
     strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
     own = {name for each in Strategy.named.values() for name in _fields(each)} & found.keys()
     found["parameters"] = found.get("parameters", {}) | {name: found.pop(name) for name in own}

@@ -36,6 +36,7 @@ from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, 
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.report.under_seeds import mean, named, sentence
+from kdsearch.search import shown_at
 from kdsearch.study import Doubt
 
 
@@ -104,6 +105,7 @@ def page(
         named=named,
         mean=mean,
         sentence=sentence,
+        shown_at=shown_at,
         erm=any(case.erm is not None for case in analysis.cases),
         data=_charts(analysis, agenda, names) | ({"smoothing": curves} if curves else {}),
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
@@ -175,7 +177,7 @@ def _figures_of(
             f"erm{number}",
             f"What distillation brings{name}",
             "The gain over the same student trained on the labels alone, without a teacher "
-            "(ERM). Chosen is what the traversal chose by validation.",
+            "(ERM). Chosen is what the search chose by validation.",
             (found.best_over_erm, found.stable_over_erm),
         )
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kdsearch.search.objectives import ParameterError
 from kdsearch.search.space import Choice, Space, Trial
 from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, best_of
 from kdsearch.search.tuning import Candidate, Scores
@@ -24,7 +25,7 @@ class Random(Strategy, name="random"):
 
     def __post_init__(self) -> None:
         if self.trials < 1:
-            raise ValueError("trials is at least 1")
+            raise ParameterError("trials", "must be at least 1")
 
     def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""
