@@ -211,7 +211,7 @@ def test_the_code_of_a_card_gives_the_score_that_it_reports(
 ) -> None:
     ledger = studied(tmp_path, VARIANTS[name])
     path = tmp_path / "student" / "README.md"
-    result = kdsearch("export", ledger.folder, "", "--to", path.parent)
+    result = kdsearch("export", ledger.folder, "own", "--to", path.parent)
     assert result.code == 0, result
     [reported] = ModelCard.load(path).data.eval_results
     [data] = ledger.resolved().datasets.values()

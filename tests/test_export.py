@@ -137,7 +137,7 @@ def test_exported_files_have_the_modes_of_the_umask(
         path.chmod(0o600)
     mask = os.umask(0)
     os.umask(mask)
-    result = kdsearch("export", ledger.folder, "", "--to", tmp_path / "student")
+    result = kdsearch("export", ledger.folder, "small", "--to", tmp_path / "student")
     assert result.code == 0, result
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "student").iterdir()} == {
         0o666 & ~mask
