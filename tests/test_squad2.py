@@ -449,7 +449,7 @@ def test_an_exported_student_says_how_no_answer_is_told(
 ) -> None:
     folder, _ = launched
     for case, said in (("all", True), ("answered", False)):
-        result = kdsearch("export", folder, f"{case}/", "--to", tmp_path / case)
+        result = kdsearch("export", folder, f"{case}/big", "--to", tmp_path / case)
         assert result.code == 0, result
         card = (tmp_path / case / "README.md").read_text()
         assert ("no-answer threshold 0" in card) == said
