@@ -36,14 +36,17 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# In two processes: what starts Ray or watches the clock, and, on what that leaves of the machine,
-# the rest. Of what these start, each would compile it all again unless one keeps what it compiled.
+# In three processes: what starts Ray or watches the clock, and, on what that leaves of the machine, the
+# rest in two. Of what these start, each would compile it all again unless one keeps what it compiled.
 test: export PYTHONDONTWRITEBYTECODE =
 test: check
-	@nice $(BIN)/pytest -m "not undisturbed" -o cache_dir=.pytest_cache/rest > $(VENV)/rest.log 2>&1 & \
-	rest=$$!; $(BIN)/pytest -m undisturbed $$(grep -l mark.undisturbed tests/test_*.py); first=$$?; \
-	wait $$rest; rest=$$?; cat $(VENV)/rest.log; \
-	exit $$((first | rest))
+	@nice $(BIN)/pytest -m "not undisturbed" -o cache_dir=.pytest_cache/a tests/test_[a-l]*.py \
+	  > $(VENV)/rest-a.log 2>&1 & a=$$!; \
+	nice $(BIN)/pytest -m "not undisturbed" -o cache_dir=.pytest_cache/m tests/test_[m-z]*.py \
+	  > $(VENV)/rest-m.log 2>&1 & m=$$!; \
+	$(BIN)/pytest -m undisturbed $$(grep -l mark.undisturbed tests/test_*.py); ray=$$?; \
+	wait $$a; a=$$?; wait $$m; m=$$?; cat $(VENV)/rest-a.log $(VENV)/rest-m.log; \
+	exit $$((ray | a | m))
 
 test-all: export KDSEARCH_TEST_ALL = 1
 test-all: test
