@@ -306,7 +306,7 @@ def _strangers(
             continue
         place = str(ledger.folder / name)
         if top == layout.TESTED and is_ours(name):
-            what = "is of a try that another one of the same training was ahead of"
+            what = "is from a try that another try of the same training was ahead of"
             found.notes.append(Problem(place=place, what=what, remedy="`kdsearch gc` lists it"))
         elif top in FOLDERS and rest:
             what = "is not kdsearch's: nothing is recorded of it"

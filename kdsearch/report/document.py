@@ -97,11 +97,12 @@ DOUBTFUL = "Seen in the data and the models before anything was trained; it may 
 
 TESTS = (
     "“D5, 95 %” is a bootstrap interval of the median over test cases. p is that of Wilcoxon’s "
-    "signed-rank test in the figures and of a sign test in Table 3, both exact: how likely so much "
-    "is if neither side were better. Cases with one data set and teacher go together: such a block "
-    "of cases is drawn, or flipped, as one. An interval needs 6 blocks; “least p” is the least "
-    "that so many untied blocks can have, and where that is above 0.05 there is no p (–). Nothing "
-    "corrects for the number of tests."
+    "signed-rank test in the figures and of a sign test in Table 3, both exact: how likely a "
+    "result this strong would be if neither side were better. Cases with one data set and teacher "
+    "go together: such a block of cases is drawn, or flipped, as one. An interval needs 6 blocks; "
+    "“least p” is the smallest p that this many untied blocks can give, and where that "
+    "is above 0.05 there is no p (–), nor is there of a row that cannot be below 0. There is no "
+    "correction for the number of tests."
 )
 NOISE = (
     "“± noise” of a gain in one test case is its standard deviation over 1,000 draws of the test "

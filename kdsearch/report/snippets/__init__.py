@@ -1,4 +1,4 @@
-"""The code of a model card: how a student is used, and how its test score is had from it."""
+"""The code of a model card: how a student is used, and how its score is reproduced."""
 
 from __future__ import annotations
 
