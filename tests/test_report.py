@@ -90,7 +90,7 @@ def test_markup_in_a_name_is_escaped() -> None:
 def test_a_gain_is_printed_in_percent_with_one_decimal_and_no_negative_zero() -> None:
     assert [percent(value) for value in (0.0164, -0.05, -0.0001, None)] == [
         "1.6",
-        "-5.0",
+        "−5.0",
         "0.0",
         "–",
     ]

@@ -21,6 +21,7 @@ from kdsearch.analysis.scores import (
     on_test,
     points,
     row_worth,
+    score_digits,
     tied_candidates,
     tied_trials,
     value_label,
@@ -162,6 +163,8 @@ class CaseResult:
     """What all of its students score, where that takes no learning."""
     metric: str | None
     """How exactly its scores are computed; None before there is any."""
+    digits: int
+    """How many decimals its scores are shown with: more would say what its test split cannot."""
     teachers: tuple[TeacherScore, ...]
     coinciding: bool
     """Whether the teacher's two checkpoints are one."""
@@ -228,6 +231,7 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) ->
         state=state,
         reason=reason,
         at_floor=at_floor(agenda, view, facts),
+        digits=score_digits(agenda, view),
         metric=next((o.metric for key in every if (o := results[key]) is not None), None),
         teachers=teachers,
         coinciding=view.coinciding,

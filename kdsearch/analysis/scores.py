@@ -181,6 +181,11 @@ def row_worth(agenda: Agenda, view: CaseView) -> float:
     return SPECS[data.task].largest_score / max(data.splits["test"].rows, 1)
 
 
+def score_digits(agenda: Agenda, view: CaseView) -> int:
+    """How many decimals a score of a test case is shown with: as many as one row's worth has."""
+    return max(1, math.ceil(-math.log10(row_worth(agenda, view))))
+
+
 def value_label(axis: str, value: Value) -> str:
     """An axis's value as the paper writes it: MSE, t_ll, τ_s = 1, α = 0.5."""
     if axis == OBJECTIVE:

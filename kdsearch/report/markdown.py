@@ -35,17 +35,20 @@ def axes_in_words(names: Sequence[str]) -> str:
 
 def percent(fraction: float | None) -> str:
     """A gain in percent with one decimal, as the paper prints it."""
-    return NOTHING if fraction is None else _no_negative_zero(f"{100 * fraction:.1f}")
+    return NOTHING if fraction is None else _minus(_no_negative_zero(f"{100 * fraction:.1f}"))
 
 
-def score(value: float | None) -> str:
-    """A score with four decimals."""
-    return NOTHING if value is None else _no_negative_zero(f"{value:.4f}")
+def score(value: float | None, digits: int = 4) -> str:
+    """A score with so many decimals; of a test case, see `CaseResult.digits`."""
+    return NOTHING if value is None else _no_negative_zero(f"{value:.{digits}f}")
 
 
 def points(value: float | None) -> str:
     """A difference of scores in points, with its sign and one decimal."""
-    return NOTHING if value is None else f"{value:+.1f}".replace("-", "−")
+    if value is None:
+        return NOTHING
+    text = f"{value:+.1f}"
+    return _minus(text) if text.strip("+-0.") else "0.0"
 
 
 def p_value(p: float | None) -> str:
@@ -81,6 +84,10 @@ def duration(seconds: float) -> str:
 def _line(cells: Iterable[object], *, raw: bool = False) -> str:
     texts = [NOTHING if c is None else str(c) if raw else escape(c) for c in cells]
     return f"| {' | '.join(texts)} |"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _no_negative_zero(text: str) -> str:

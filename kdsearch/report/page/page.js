@@ -180,7 +180,7 @@ const table = document.getElementById("case-table");
 const rows = [...table.tBodies[0].rows];
 const value = (row, k) => {
   const text = row.cells[k].textContent.trim();
-  const number = parseFloat(text.replaceAll(",", ""));
+  const number = parseFloat(text.replaceAll(",", "").replace("−", "-"));
   return text === "–" ? null : Number.isNaN(number) || k < 3 ? text : number;
 };
 [...table.tHead.rows[0].cells].forEach((header, k) => header.firstElementChild.addEventListener("click", () => {
