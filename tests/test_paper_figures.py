@@ -35,7 +35,7 @@ def test_a_row_of_the_papers_figures_comes_back_to_the_printed_digit(
     comparison = found(studies, row)
     assert comparison.n == 39
     assert comparison.deciles is not None
-    printed = [f"{value:.1f}" for value in row.percent]
+    printed = [percent(value / 100) for value in row.percent]
     assert [percent(value) for value in comparison.deciles] == printed
 
 

@@ -189,7 +189,7 @@ def _comparisons(rows: Iterable[Comparison]) -> list[str]:
         sure = [_interval(row), *p_cells(row.chance), *spread]
         lines.append([row.label, row.n, *deciles, *sure, left_out or None])
         if row.paper is not None:
-            printed = [f"{value:.1f}" for value in row.paper.percent]
+            printed = [percent(value / 100) for value in row.paper.percent]
             nothing = [None] * (len(sure) + 1)
             lines.append([f"{row.label} ({_PAPER})", CASES, *printed, *nothing])
     sure_headers = ["D5, 95 %", "p", "least p", *(["±"] if seeds else [])]
