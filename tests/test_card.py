@@ -35,7 +35,7 @@ from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import CaseResult, Erm, analyse
 from kdsearch.distill import run_training
 from kdsearch.ledger import Ledger
-from kdsearch.report import card
+from kdsearch.report import card, distilled_from
 from kdsearch.report.hub import metadata
 from kdsearch.study import SPLITS
 
@@ -242,7 +242,7 @@ def found_of(folder: Path, **sections: Any) -> tuple[Agenda, CaseResult, Any]:
 def front_of(folder: Path, **sections: Any) -> dict[str, Any]:
     """What the Hub reads of the winner's card."""
     agenda, case, outcome = found_of(folder, **sections)
-    return ModelCard(card(agenda, case, outcome, stable=False, again=None)).data.to_dict()
+    return ModelCard(card(agenda, case, outcome)).data.to_dict()
 
 
 def test_a_card_names_the_model_of_the_hub_and_the_split_that_were_used(tmp_path: Path) -> None:
@@ -326,4 +326,28 @@ def test_a_gap_is_closed_only_where_there_is_one(
         erm=Erm(trials=1, test=TestScore(baseline)),
         teachers=(replace(checkpoint, test=TestScore(teacher)),),
     )
-    assert said in card(agenda, case, outcome, stable=False, again=None)
+    text = card(agenda, case, outcome, distilled=[case])
+    assert said in text
+    assert said.replace("closed", f"closed by {case.case}") in text
+
+
+def test_a_student_without_a_teacher_is_not_measured_by_cases_of_another_student(
+    tmp_path: Path,
+) -> None:
+    students = {"a": {"model": "small"}, "b": {"model": "big"}}
+    resolved = resolved_of(a_study(students=students, erm=True))
+    ledger = Ledger(tmp_path)
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    agenda = search_through(resolved, ledger, World(seed=1))
+    cases = analyse(agenda).cases
+    found = {
+        str(case.case): [str(each.case) for each in distilled_from(agenda, case.case, cases)]
+        for case in cases
+    }
+    assert found == {
+        "sentences/big/a": [],
+        "sentences/big/b": [],
+        "sentences/a/erm": ["sentences/big/a"],
+        "sentences/b/erm": ["sentences/big/b"],
+    }

@@ -20,9 +20,11 @@ from transformers import (
 )
 
 from kdsearch.agenda import Agenda
+from kdsearch.cli.export import _copy
 from kdsearch.distill import run_training
 from kdsearch.driver.keep import Keep
-from kdsearch.ledger import Ledger
+from kdsearch.errors import InputError
+from kdsearch.ledger import Ledger, layout
 
 TASKS = ("classification", "ner", "qa", "translation")
 
@@ -238,6 +240,101 @@ def test_the_stable_configurations_student_can_be_asked_for(
     assert key in (path / "README.md").read_text()
 
 
+TWIN = "data/small/erm"
+
+
+@pytest.mark.parametrize("case", ["small", "data/big/small", TWIN])
+def test_the_student_without_a_teacher_can_be_asked_for_by_either_case(
+    studies: dict[str, Path], tmp_path: Path, case: str
+) -> None:
+    study = studies["classification"]
+    result = kdsearch("export", study, case, "--erm", "--to", tmp_path / "student")
+    assert result.code == 0, result
+    agenda = agenda_of(Ledger(study))
+    view = agenda.without_teacher(agenda.cases[0])
+    assert view is not None
+    assert view.chosen is not None
+    outcome = agenda.results[agenda.training(view, view.chosen).key]
+    assert outcome is not None
+    name = f"students/{outcome.key}/model.safetensors"
+    assert sha(tmp_path / "student" / "model.safetensors") == outcome.digests[name]
+    text = (tmp_path / "student" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["tags"] == ["kdsearch"]
+    distilled = best(agenda)
+    for words in (
+        "A student trained without a teacher, on the labels alone (ERM)",
+        "| teacher | none |",
+        f"| learning rate | {outcome.training.learning_rate:g} |",
+        f"| this student | {outcome.validation:.4f} | {outcome.test:.4f} |",
+        f"distilled: data/big/small | {distilled.validation:.4f} | {distilled.test:.4f} |",
+        "| teacher big t_hs | ",
+        "Gap closed by data/big/small: ",
+        outcome.key,
+    ):
+        assert words in text
+
+
+def test_a_student_without_a_teacher_is_trained_again_where_its_weights_are_gone(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    ledger = copied(studies, "classification", tmp_path / "study")
+    shutil.rmtree(ledger.folder / "students")
+    result = kdsearch("export", ledger.folder, "small", "--erm", "--to", tmp_path / "student")
+    assert result.code == 0, result
+    assert "exactly that of the search" in result.out
+
+
+def test_the_best_so_far_of_a_case_that_is_finished_is_what_it_chose(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    chosen = exported(studies, "classification", tmp_path / "chosen")
+    so_far = exported(studies, "classification", tmp_path / "so-far", "--best-so-far")
+    files = sorted(path.name for path in chosen.iterdir())
+    assert files == sorted(path.name for path in so_far.iterdir())
+    assert all(sha(chosen / name) == sha(so_far / name) for name in files)
+
+
+def test_of_a_case_that_is_being_searched_the_best_so_far_is_given(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    ledger = copied(studies, "classification", tmp_path / "study")
+    agenda = agenda_of(ledger)
+    [*_, last] = agenda.views()[0].progress.decisions[-1].candidates
+    assert last.best is not None
+    (ledger.folder / layout.outcome(agenda.training(agenda.views()[0], last.best).key)).unlink()
+    agenda = agenda_of(ledger)
+    view = agenda.views()[0]
+    keys = {agenda.training(view, trial).key for trial in agenda.students(view.case)}
+    scored = [outcome for key in keys if (outcome := agenda.results.get(key)) is not None]
+    highest = max(outcome.validation for outcome in scored)
+    before = {path: path.stat().st_mtime_ns for path in (ledger.folder / "outcomes").iterdir()}
+    asked = ("export", ledger.folder, "data/big/small", "--to", tmp_path / "student")
+
+    assert len(scored) > 3
+    refused(kdsearch(*asked), f"for the best of {len(scored)} configurations so far: --best-so-far")
+    result = kdsearch(*asked, "--best-so-far")
+    assert result.code == 0, result
+    assert f"the best of {len(scored)} configurations so far" in result.out
+    text = (tmp_path / "student" / "README.md").read_text()
+    assert f"of {len(scored)} so far, before the search of its test case was finished" in text
+    assert any(outcome.key in text for outcome in scored if outcome.validation == highest)
+    assert "Gap closed" not in text
+    after = {path: path.stat().st_mtime_ns for path in (ledger.folder / "outcomes").iterdir()}
+    assert after == before
+
+
+def test_a_student_that_the_search_removes_meanwhile_leaves_no_half_of_one(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    ledger = copied(studies, "ner", tmp_path / "study")
+    outcome = best(agenda_of(ledger))
+    (ledger.folder / "students" / outcome.key / "tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match="was removed meanwhile"):
+        _copy(ledger, outcome.digests, outcome.key, tmp_path / "student")
+    assert not list((tmp_path / "student").iterdir())
+
+
 @pytest.mark.parametrize(("policy", "kept"), [("none", 0), ("all", None)])
 def test_the_study_says_whose_weights_stay(tmp_path: Path, policy: str, kept: int | None) -> None:
     ledger, agenda = finished(
@@ -254,7 +351,7 @@ def test_the_study_says_whose_weights_stay(tmp_path: Path, policy: str, kept: in
 def test_by_default_the_winners_and_the_stable_ones_stay(studies: dict[str, Path]) -> None:
     ledger = Ledger(studies["classification"])
     assert best(agenda_of(ledger)).key in ledger.kept_students()
-    assert len(ledger.kept_students()) <= 2
+    assert len(ledger.kept_students()) <= 3  # and the one without a teacher
 
 
 def test_bad_input_to_export_is_refused_in_words(studies: dict[str, Path], tmp_path: Path) -> None:
@@ -267,10 +364,15 @@ def test_bad_input_to_export_is_refused_in_words(studies: dict[str, Path], tmp_p
     (tmp_path / "full" / "file").touch()
     refused(kdsearch("export", study, "small", "--to", tmp_path / "full"), "--to", "exists")
     refused(kdsearch("export", tmp_path, "small", "--to", tmp_path / "b"), "holds no study")
+    for other in ("--erm", "--best-so-far"):
+        found = kdsearch("export", study, "small", "--stable", other, "--to", tmp_path / "full")
+        refused(found, f"--stable: does not go with {other}", "full: already exists")
 
 
 def test_an_unfinished_case_has_no_student_yet(tmp_path: Path) -> None:
     ledger, _ = begin(tmp_path / "study", task_study("classification"))
-    refused(
-        kdsearch("export", ledger.folder, "small", "--to", tmp_path / "a"), "has not got that far"
-    )
+    for options in ((), ("--best-so-far",)):
+        found = kdsearch("export", ledger.folder, "small", "--to", tmp_path / "a", *options)
+        refused(found, "has not got that far (wait for its search")
+    found = kdsearch("export", ledger.folder, "small", "--erm", "--to", tmp_path / "a")
+    refused(found, "data/big/small: has no student without a teacher (add `erm: true`")

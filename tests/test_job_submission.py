@@ -159,7 +159,7 @@ def test_a_search_is_submitted_left_joined_stopped_gone_on_with_and_brought_home
         there = (laptop.folder / "run" / "report" / name).read_bytes()
         assert (laptop.folder / "home" / name).read_bytes() == there
 
-    output = laptop.kdsearch("export", laptop.run, "grammar", "--to", "student")
+    output = laptop.kdsearch("export", laptop.run, "grammar", "--best-so-far", "--to", "student")
     assert output.endswith("downloaded to student\n")
     assert "written to" not in output  # where it was for a moment, on the cluster
     kept = (laptop.folder / "run" / "students").glob("*/model.safetensors")

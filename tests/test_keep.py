@@ -12,6 +12,7 @@ from kdsearch.agenda import Agenda, Outcome, Request, StudentTraining
 from kdsearch.driver import Dispatcher
 from kdsearch.driver.keep import superseded
 from kdsearch.engine import TabulatedEngine
+from kdsearch.search import best_trial
 
 
 class Kept:
@@ -22,6 +23,8 @@ class Kept:
         self.present: set[str] = set()
         self.removed: set[str] = set()
         self.most = 0
+        self.best_so_far: set[str] = set()
+        """Of what `--best-so-far` asked for at any time, the students that had been removed."""
 
     def started(self, request: Request) -> None: ...
 
@@ -29,6 +32,11 @@ class Kept:
         if isinstance(outcome.training, StudentTraining):
             self.present.add(outcome.key)
         self.remove()
+        for view in self.agenda.views():
+            scored = self.agenda.scored(view)
+            best = best_trial(scored, scored)
+            if best is not None and not view.traversed:
+                self.best_so_far |= {self.agenda.training(view, best).key} - self.present
 
     def remove(self) -> None:
         gone = superseded(self.agenda, self.present)
@@ -81,6 +89,7 @@ def test_a_winner_is_never_removed_and_little_else_is_left(seed: int, slots: int
     assert wanted <= kept.present
     assert wanted.isdisjoint(kept.removed)
     assert len(kept.present) <= 2 * len(kept.agenda.cases)  # a winner and a stable one
+    assert not kept.best_so_far
 
 
 def test_far_fewer_students_are_kept_than_are_trained() -> None:
@@ -102,3 +111,11 @@ def test_of_what_a_case_chose_the_first_seeds_student_stays() -> None:
     [case] = kept.agenda.cases
     assert winners(kept.agenda) <= kept.present
     assert {training.key for training in kept.agenda.further(case)} <= kept.removed
+
+
+def test_the_student_without_a_teacher_stays() -> None:
+    kept = searched(a_study(erm=True), World(seed=1))
+    [_, twin] = kept.agenda.views()
+    assert twin.case.teacher is None
+    assert twin.chosen is not None
+    assert kept.agenda.training(twin, twin.chosen).key in kept.present

@@ -234,6 +234,12 @@ class Agenda:
         """The validation scores of a case's trials, for a case whose teacher is ready."""
         return _Scores(self, view)
 
+    def scored(self, view: CaseView) -> dict[Trial, ValidationScore]:
+        """The trials that the case has asked for so far and that have a score, with it."""
+        scores, asked = self.scores(view), tuple(self.students(view.case))
+        known = {trial: scores[trial] for trial in asked if trial in scores}
+        return {trial: score for trial, score in known.items() if score is not None}
+
     def lazy(self, view: CaseView) -> Choice:
         """What is drawn for the case's lazy baseline."""
         return self._lazy[view.case]

@@ -18,6 +18,7 @@ _SECONDS_BETWEEN = 30.0
 def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
     """The keys among `present` whose students no `export` can ask for any more.
 
+    While a case is searched, the best so far is not among them; `export --best-so-far` gives it.
     The validation score of what a traversal holds never falls, so a student that is behind
     another one of its test case cannot win. A student that the study has not asked for is not one.
     """

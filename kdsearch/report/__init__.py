@@ -1,8 +1,17 @@
 """The report of a study: a page and Markdown to read, tables for other programs; model cards."""
 
 from kdsearch.report.answer import answer, hints
-from kdsearch.report.card import Again, card
+from kdsearch.report.card import Again, card, distilled_from
 from kdsearch.report.check import check_report
 from kdsearch.report.write import analyse_folder, write_report
 
-__all__ = ["Again", "analyse_folder", "answer", "card", "check_report", "hints", "write_report"]
+__all__ = [
+    "Again",
+    "analyse_folder",
+    "answer",
+    "card",
+    "check_report",
+    "distilled_from",
+    "hints",
+    "write_report",
+]

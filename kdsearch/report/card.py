@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
 
 import kdsearch
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
-from kdsearch.analysis import CaseResult
+from kdsearch.analysis import CandidateScores, CaseResult, TeacherScore
 from kdsearch.analysis.cases import gap_closed
 from kdsearch.report.hub import metadata
 from kdsearch.report.markdown import NOTHING, escape, percent, score, table
 from kdsearch.report.snippets import reproduce, use
 from kdsearch.report.under_seeds import mean, named
-from kdsearch.search import SYMBOLS
-from kdsearch.study import TrainingSettings, largest_score
+from kdsearch.search import CHECKPOINT, SYMBOLS, Labels
+from kdsearch.study import TestCase, TrainingSettings, largest_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +30,38 @@ class Again:
 
 
 def card(
-    agenda: Agenda, case: CaseResult, outcome: Outcome, *, stable: bool, again: Again | None
+    agenda: Agenda,
+    case: CaseResult,
+    outcome: Outcome,
+    *,
+    stable: bool = False,
+    so_far: int | None = None,
+    again: Again | None = None,
+    distilled: Sequence[CaseResult] = (),
 ) -> str:
-    """The content of README.md in the folder of the student that `outcome` is about."""
+    """The content of README.md in the folder of the student that `outcome` is about.
+
+    It is the best of `so_far` configurations where the search of its test case is not finished.
+    Those of `distilled` are measured against it; see `distilled_from`.
+    """
     training = outcome.training
     assert isinstance(training, StudentTraining)
     test = again.test if again else outcome.test
     assert test is not None
     front = metadata(agenda, case.case, outcome, test)
-    which = "stable configuration" if stable else "best configuration by validation"
-    how = "distilled" if training.teaching else "trained"
+    scores = _scores(case, outcome, distilled, stable=stable)
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {escape(case.case)}",
-        f"A student {how} by kdsearch {kdsearch.__version__} in the study "
-        f"“{escape(agenda.resolved.study.name)}”, with the {which}.",
+        f"A student {_how(training)} by kdsearch {kdsearch.__version__} in the study "
+        f"“{escape(agenda.resolved.study.name)}”, with the {_which(so_far, stable=stable)}.",
         "## Use",
         use(agenda, case.case.dataset, outcome),
         "## Scores",
         f"Scored by {escape(outcome.metric)}.",
-        table(["model", "validation", "test", "parameters"], _scores(case, outcome, stable=stable)),
-        *_gap_closed(agenda, case, training, stable=stable),
+        table(["model", "validation", "test", "parameters"], scores),
+        *_gap_closed(agenda, case, case.stable if stable else case.winner),
+        *(text for each in distilled for text in _gap_closed(agenda, each, each.winner, of=each)),
         *_again(outcome, again),
         "## Training",
         table(["setting", "value"], _settings(training, outcome)),
@@ -61,7 +73,37 @@ def card(
     return "\n\n".join(sections) + "\n"
 
 
-def _scores(case: CaseResult, outcome: Outcome, *, stable: bool) -> list[tuple[str, ...]]:
+def distilled_from(agenda: Agenda, case: TestCase, cases: Sequence[CaseResult]) -> list[CaseResult]:
+    """Of `cases` those of the same student with a teacher whose student without one is `case`'s."""
+    return [
+        each
+        for each in cases
+        if each.winner is not None
+        and each.winner.choice.get(CHECKPOINT) is not None
+        and (erm := agenda.without_teacher(each.case)) is not None
+        and erm.case == case
+    ]
+
+
+def _how(training: StudentTraining) -> str:
+    if training.teaching is not None:
+        return "distilled"
+    erm = ", on the labels alone (ERM)," if isinstance(training.objective, Labels) else ""
+    return f"trained without a teacher{erm}"
+
+
+def _which(so_far: int | None, *, stable: bool) -> str:
+    if stable:
+        return "stable configuration"
+    best = "best configuration by validation"
+    if so_far is None:
+        return best
+    return f"{best} of {so_far} so far, before the search of its test case was finished"
+
+
+def _scores(
+    case: CaseResult, outcome: Outcome, distilled: Sequence[CaseResult], *, stable: bool
+) -> list[tuple[str, ...]]:
     size = _count(outcome.parameters)
     rows: list[tuple[str, ...]] = [
         ("this student", score(outcome.validation), score(outcome.test), size)
@@ -69,42 +111,59 @@ def _scores(case: CaseResult, outcome: Outcome, *, stable: bool) -> list[tuple[s
     if (found := case.winner_under_seeds) is not None and not stable:
         seeds = f"students like it, under the seeds {named(tuple(found.by_seed))}"
         rows.append((seeds, NOTHING, mean(found), size))
-    for each in case.teachers:
-        of_teacher = _count(each.size.parameters if each.size else None)
-        name = f"teacher {each.checkpoint}"
-        rows.append((name, score(each.validation), score(each.test), of_teacher))
+    rows += [_teacher_score(f"teacher {each.checkpoint}", each) for each in case.teachers]
     if (erm := case.erm) is not None:
-        name = "the same student without a teacher"
+        name = "the same student without a teacher (ERM)"
         rows.append((name, score(erm.validation), score(erm.test), size))
-    return rows
+    for each in distilled:
+        if (winner := each.winner) is not None:
+            of = _count(each.size.parameters if each.size else None)
+            name = f"the same student, distilled: {each.case}"
+            rows.append((name, score(winner.validation), score(winner.test), of))
+    taught_by = [
+        _teacher_score(f"teacher {each.case.teacher} {teacher.checkpoint}", teacher)
+        for each in distilled
+        for teacher in each.teachers
+    ]
+    return [*rows, *dict.fromkeys(taught_by)]
+
+
+def _teacher_score(name: str, teacher: TeacherScore) -> tuple[str, ...]:
+    size = _count(teacher.size.parameters if teacher.size else None)
+    return (name, score(teacher.validation), score(teacher.test), size)
 
 
 def _gap_closed(
-    agenda: Agenda, case: CaseResult, training: StudentTraining, *, stable: bool
+    agenda: Agenda,
+    case: CaseResult,
+    chosen: CandidateScores | None,
+    of: CaseResult | None = None,
 ) -> list[str]:
     """How far the student comes from the one without a teacher to its teacher, on test.
 
+    The card is about the student, or about the one without a teacher where `of` names the case.
     Not said where the teacher is ahead by less than the baseline's standard error, taking its
     score for a share of the test rows, or than one of them is worth.
     """
-    if training.teaching is None or case.erm is None or case.erm.test is None:
+    if chosen is None or case.erm is None or case.erm.test is None:
         return []
-    name, baseline = training.teaching.checkpoint_name, case.erm.test
+    name, baseline = chosen.choice.get(CHECKPOINT), case.erm.test
     if all(each.test is None for each in case.teachers if each.checkpoint is name):
         return []
-    largest = largest_score(training.data.metric)
-    rows = agenda.resolved.datasets[case.case.dataset].splits["test"].rows
+    data = agenda.resolved.datasets[case.case.dataset]
+    largest, rows = largest_score(data.metric), data.splits["test"].rows
     error = math.sqrt(baseline * (largest - baseline) / rows)
-    chosen = case.stable if stable else case.winner
     closed = gap_closed(chosen, case.erm, case.teachers, least=max(error, largest / rows))
+    whose = f"Gap closed by {escape(of.case)}" if of else "Gap closed"
+    student = "this student" if of else "the same student without a teacher"
     if closed is not None:
         return [
-            f"Gap closed: {percent(closed)} % of the way from the same student without a teacher "
-            f"to the teacher {name}, on test."
+            f"{whose}: {percent(closed)} % of the way from {student} to the teacher {name}, "
+            "on test."
         ]
     return [
-        f"Gap closed: {NOTHING}. The teacher {name} is not clearly better than the same student "
-        f"without a teacher: not on {rows:,} test rows."
+        f"{whose}: {NOTHING}. The teacher {name} is not clearly better than {student}: not on "
+        f"{rows:,} test rows."
     ]
 
 
