@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdsearch.api import StudyResults, made_up_studies, open
+    from kdsearch.api import StudyResults, made_up_studies
+    from kdsearch.api import open as open
 
-__all__ = ["StudyResults", "__version__", "made_up_studies", "open"]
+__all__ = ["StudyResults", "__version__", "made_up_studies"]  # `*` leaves Python's own open alone
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
     """What `api` has, imported when it is asked for: pandas and scipy take seconds."""
-    if name not in __all__:
+    if name not in (*__all__, "open"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from kdsearch import api
 
@@ -21,4 +22,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "open"})

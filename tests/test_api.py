@@ -268,3 +268,10 @@ def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     searched(tmp_path / "runs/quickstart", by_hand, raw)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
+
+
+def test_importing_all_that_is_public_leaves_pythons_own_open_alone() -> None:
+    names: dict[str, Any] = {}
+    exec("from kdsearch import *", names)
+    assert names["StudyResults"] is kdsearch.StudyResults
+    assert "open" not in names

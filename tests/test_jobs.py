@@ -34,7 +34,6 @@ from kdsearch.cli.automatic import (
 )
 from kdsearch.cli.deliver import Delivery, delivery, packed, received
 from kdsearch.cli.job import _exit_as
-from kdsearch.cli.options import console
 from kdsearch.cli.submission import (
     NextJob,
     cluster_path,
@@ -449,32 +448,34 @@ def job_that(**facts: Any) -> Job:
         ({"state": "SUCCEEDED", "code": 0}, 0, ""),
         ({"state": "FAILED", "code": 2}, 2, ""),
         ({"state": "FAILED", "code": -9}, 137, ""),
-        ({"state": "STOPPED"}, 130, "x was stopped"),
+        ({"state": "STOPPED"}, 130, "kdsearch: x: was stopped"),
         (
             {
                 "state": "FAILED",
                 "message": "runtime_env setup failed: Traceback:\n  …\nNo space.\n",
             },
             1,
-            "x did not run: No space.",
+            "kdsearch: x: did not run: No space.",
         ),
         (
             {"state": "FAILED", "node": "a1", "message": "The actor died:\n\tIts node has died."},
             1,
-            "x ended without an exit code: Its node has died.",
+            "kdsearch: x: ended without an exit code: Its node has died.",
         ),
     ],
 )
 def test_a_command_exits_as_its_job_did(
     facts: dict[str, Any], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = 0
+    found: Any = 0
     try:
-        _exit_as(job_that(**facts), console())
+        _exit_as(job_that(**facts))
     except typer.Exit as ended:
         found = ended.exit_code
+    except SystemExit as ended:
+        found = ended.code
     assert found == code
-    assert capsys.readouterr().out.strip().removeprefix("kdsearch: ") == words
+    assert capsys.readouterr().err.strip() == words
 
 
 @pytest.mark.parametrize("address", ["auto", "head", "head:6379"])

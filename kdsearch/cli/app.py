@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -26,17 +27,20 @@ from kdsearch.cli import (
     study,
 )
 from kdsearch.cli.automatic import INTERRUPTED, check_versions
+from kdsearch.cli.failing import Commands, fail
 from kdsearch.errors import InputError, Problem, StorageError, shown, shown_name
 from kdsearch.ledger import storage_error
 
 BAD_INPUT = 2
 STORAGE = 3
+_COMPLETE = "_KDSEARCH_COMPLETE"
+"""What a shell sets to have a command line completed, or to learn how."""
 
 app = typer.Typer(
     name="kdsearch",
+    cls=Commands,
     help="Find out, on a GPU cluster, how best to distil a large model into a small one.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     epilog=(
         "Exit codes: 0 done; 1 something is missing or wrong at the end; 2 bad input; "
@@ -77,26 +81,28 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # as τ and · are not in every encoding
             stream.reconfigure(errors="backslashreplace")
+    shell, _, source = os.environ.get(_COMPLETE, "").partition("_")
+    if source == "source":  # as click says it, where typer says source_bash
+        os.environ[_COMPLETE] = f"source_{shell}"
     try:
         check_versions(os.environ)
-        app()
+        app(prog_name="kdsearch")
     except InputError as error:
-        for problem in error.problems:
-            print(f"kdsearch: {problem}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        fail(error.problems, BAD_INPUT)
     except StorageError as error:
-        print(f"kdsearch: {shown(error)}", file=sys.stderr)
-        sys.exit(STORAGE)
+        _fail_to_store(error)
     except PermissionError as error:
         remedy = "its owner can allow it: chmod -R g+rX, or o+rX"
         place, what = error.filename or "a file", "you have no permission to read or write it"
-        print(f"kdsearch: {Problem(place=str(place), what=what, remedy=remedy)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        fail([Problem(place=str(place), what=what, remedy=remedy)], BAD_INPUT)
     except OSError as error:
         if error.filename is None:
             raise
-        place = Path(shown_name(error.filename))
-        print(f"kdsearch: {storage_error(place, error)}", file=sys.stderr)
-        sys.exit(STORAGE)
+        _fail_to_store(storage_error(Path(shown_name(error.filename)), error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _fail_to_store(error: StorageError) -> NoReturn:
+    text = shown(error)
+    fail([Problem(place="the study's folder", what=text)], STORAGE, text)

@@ -18,7 +18,7 @@ from kdsearch.analysis import analyse
 from kdsearch.api import open_folder
 from kdsearch.cli.code import code_place, own_code
 from kdsearch.cli.job import Dashboard, bring_student
-from kdsearch.cli.options import StudyFolder, console, count, example
+from kdsearch.cli.options import StudyFolder, case_names, console, count, example
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger, layout, open_plain
@@ -29,7 +29,12 @@ from kdsearch.study import ERM, TestCase, largest_score
 TOLERANCE = 0.02
 """Of a score, as a share of the largest it can be: what another machine may change."""
 
-_Case = Annotated[str, typer.Argument(help="A test case, or part of its name.", metavar="CASE")]
+_Case = Annotated[
+    str,
+    typer.Argument(
+        help="A test case, or part of its name.", metavar="CASE", autocompletion=case_names
+    ),
+]
 _To = Annotated[Path, typer.Option(help="A new or empty folder.", metavar="PATH")]
 _Stable = Annotated[
     bool, typer.Option("--stable", help="The stable configuration's student. Default: the best.")

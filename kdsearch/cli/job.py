@@ -21,7 +21,8 @@ from kdsearch.api import open_folder
 from kdsearch.cli.address import Address, find_address
 from kdsearch.cli.automatic import INCOMPLETE, INTERRUPTED, versions
 from kdsearch.cli.deliver import Delivery, deliver, delivery, received
-from kdsearch.cli.options import StudyFolder, console, count, example
+from kdsearch.cli.failing import FAILED, fail
+from kdsearch.cli.options import StudyFolder, count, example
 from kdsearch.cli.submission import (
     Package,
     cluster_path,
@@ -31,7 +32,7 @@ from kdsearch.cli.submission import (
     next_job,
     package,
 )
-from kdsearch.errors import InputError, last_line, shown
+from kdsearch.errors import InputError, Problem, last_line, shown
 from kdsearch.ledger import UnreadableError, driver_of, layout, open_plain
 from kdsearch.study import Study, readable_size, test_cases
 
@@ -144,9 +145,8 @@ def launch_there(
         out.print(f"to stop it: {stop}")
         raise typer.Exit(INTERRUPTED) from None
     except InputError as error:  # not of what was given: the cluster has gone
-        print(f"kdsearch: {error}", file=sys.stderr)
-        raise typer.Exit(INCOMPLETE) from None
-    _exit_as(job, out)
+        fail(error.problems, INCOMPLETE)
+    _exit_as(job)
 
 
 def _submit(
@@ -194,7 +194,7 @@ def run_there(address: str, command: str, folder: Path, *options: str) -> None:
     words = shlex.join(["kdsearch", command, there, *options])
     with _short_job(jobs, words, command, there) as name:
         job = _followed(jobs, name, _Output())
-    _exit_as(job, console())
+    _exit_as(job)
 
 
 def bring_report(address: str, folder: Path, to: Path | None) -> Path:
@@ -234,7 +234,7 @@ def _bring(address: str, command: str, there: str, words: str, to: Path) -> None
         with suppress(InputError):
             jobs.follow(name, lambda text: True)  # to its end
         return
-    _exit_as(job, console())
+    _exit_as(job)
     raise InputError.one(name, "returned nothing", "try again")
 
 
@@ -290,7 +290,10 @@ def _job_log(address: str, folder: Path, *, follow: bool) -> None:
 
 
 class _Output:
-    """Prints a job's log, but for what Ray says before the command begins, and for deliveries."""
+    """Prints a job's log, but for what Ray says before the command begins, and for deliveries.
+
+    A log is one stream: what the command said is wrong goes to standard error here as it did there.
+    """
 
     def __init__(self, *, begun: bool = False) -> None:
         self.delivery: Delivery | None = None
@@ -306,7 +309,7 @@ class _Output:
             elif (found := delivery(line)) is not None:
                 self.delivery = found
             else:
-                print(shown(line))
+                print(shown(line), file=sys.stderr if line.startswith(FAILED) else sys.stdout)
         sys.stdout.flush()
         return self.delivery is None
 
@@ -322,11 +325,10 @@ def _followed(jobs: Jobs, name: str, output: _Output, skip: int = 0) -> Job:
     return job
 
 
-def _exit_as(job: Job, out: Console) -> None:
+def _exit_as(job: Job) -> None:
     """Exit as a job's command did, with words where it did not come so far."""
     if job.state == "STOPPED":
-        out.print(f"{job.name} was stopped")
-        raise typer.Exit(INTERRUPTED)
+        fail([Problem(place=job.name, what="was stopped")], INTERRUPTED)
     if job.code == _NO_SUCH_COMMAND:
         raise InputError.one(
             job.name,
@@ -335,8 +337,7 @@ def _exit_as(job: Job, out: Console) -> None:
         )
     if job.state == "FAILED" and job.code is None:
         what = "ended without an exit code" if job.node else "did not run"
-        out.print(f"kdsearch: {job.name} {what}: {last_line(job.message)}")
-        raise typer.Exit(INCOMPLETE)
+        fail([Problem(place=job.name, what=f"{what}: {last_line(job.message)}")], INCOMPLETE)
     if job.code:
         raise typer.Exit(job.code if job.code > 0 else 128 - job.code)  # as a shell says of signals
 

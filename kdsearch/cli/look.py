@@ -29,6 +29,7 @@ from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
+    case_names,
     console,
     example,
     print_answer,
@@ -89,7 +90,12 @@ def status(
 def explain(
     folder: StudyFolder,
     case: Annotated[
-        str | None, typer.Argument(help="A test case, or part of its name.", metavar="[CASE]")
+        str | None,
+        typer.Argument(
+            help="A test case, or part of its name.",
+            metavar="[CASE]",
+            autocompletion=case_names,
+        ),
     ] = None,
     as_json: Json = False,
     address: Dashboard = None,

@@ -16,7 +16,7 @@ from kdsearch.agenda import Agenda
 from kdsearch.errors import InputError, shown
 from kdsearch.ledger import Ledger
 from kdsearch.report import analyse_folder, answer
-from kdsearch.study import Doubt, Resolved, load_study
+from kdsearch.study import Doubt, Resolved, load_study, test_cases
 
 
 def home(path: Path | None) -> Path | None:
@@ -28,6 +28,17 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file.", metavar="STUDY"
 StudyFolder = Annotated[
     Path, typer.Argument(help="A study's folder, such as runs/NAME.", metavar="FOLDER")
 ]
+
+
+def case_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For a shell to complete: the test cases of FOLDER; none where that cannot be read."""
+    try:
+        study = Ledger(Path(context.params["folder"]).expanduser()).resolved().study
+    except (InputError, OSError):
+        return []
+    return [name for name in map(str, test_cases(study)) if name.startswith(incomplete)]
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
