@@ -1,5 +1,6 @@
 """From a study's results to the paper's figures and tables. No disk, no clock, no torch."""
 
+from kdsearch.analysis.answer import DEVIATIONS, Answer, CaseAnswer, Take, Verdict
 from kdsearch.analysis.cases import (
     CandidateScores,
     CaseResult,
@@ -33,9 +34,12 @@ from kdsearch.analysis.summary import Analysis, Figures, Status, analyse
 from kdsearch.analysis.trials import TrialResult, trial_results
 
 __all__ = [
+    "DEVIATIONS",
     "Analysis",
+    "Answer",
     "AtFloor",
     "CandidateScores",
+    "CaseAnswer",
     "CaseCandidates",
     "CaseGain",
     "CaseResult",
@@ -58,6 +62,7 @@ __all__ = [
     "Status",
     "Table",
     "Table3",
+    "Take",
     "TeacherScore",
     "TestScores",
     "TrialResult",
@@ -65,6 +70,7 @@ __all__ = [
     "Unconverged",
     "UnderSeeds",
     "UnscoredTraining",
+    "Verdict",
     "Without",
     "analyse",
     "at_floor",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 from kdsearch.agenda import Agenda
+from kdsearch.analysis.answer import Answer, answer_of
 from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
 from kdsearch.analysis.cost import Spent, cost, reused
@@ -89,6 +90,8 @@ class Analysis(Figures):
     winner_seeds: tuple[int, ...]
     """That what each case chose is trained under; empty where the study has none."""
     status: Status
+    answer: Answer
+    """Whether distilling was worth it, for who wants a student."""
     flips: bool
     """Whether any search has figures."""
     further: tuple[Figures, ...]
@@ -126,6 +129,7 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
             diverged=sum(each.diverged for each in taken),
             failed=sum(each.failed for each in taken),
         ),
+        answer=answer_of(agenda, cases, taken, noises),
         flips=bool(agenda.flipping),
         further=tuple(figures_of(agenda, noises, search, floor) for search in others),
         cases=cases,

@@ -148,5 +148,12 @@ def console(*, soft_wrap: bool = True) -> Console:
 
 
 def print_answer(agenda: Agenda, ledger: Ledger) -> None:
-    """Print what a report has on top: the stable configuration, and how far the study has come."""
-    Console().print(Markdown(shown(answer(analyse_folder(ledger, agenda)))))
+    """Print what a report has on top, its commands in lines that can be copied."""
+    text = shown(answer(analyse_folder(ledger, agenda), str(ledger.folder)))
+    for part in text.split("\n\n"):
+        if part.startswith("```"):
+            for line in part.splitlines()[1:-1]:
+                console().print(f"  {line}")
+        else:
+            Console().print(Markdown(part))
+        console().print()

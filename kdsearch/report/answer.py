@@ -2,68 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kdsearch.analysis import (
     Analysis,
-    CandidateScores,
     CaseGain,
     CaseResult,
     Comparison,
     Edge,
+    Stable,
     State,
     Unconverged,
 )
 from kdsearch.analysis.comparisons import STABLE_OVER_LAZY, STABLE_OVER_RANDOM
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
 from kdsearch.analysis.statistics import FEWEST
-from kdsearch.report.markdown import axes_in_words, escape, percent, points, reading, score
+from kdsearch.report.choices import tuned_in_words, with_symbols
+from kdsearch.report.markdown import escape, percent, points, score, table
+from kdsearch.report.practice import MOST_NAMED, answer_list, answer_table, count, lead, rest
 from kdsearch.report.under_seeds import sentence
 from kdsearch.search import ALPHA, SYMBOLS
+from kdsearch.study import TestCase
 
-_MOST_NAMED = 5
 _BEYOND = {"largest": "larger", "smallest": "smaller"}
 
 
-def answer(analysis: Analysis) -> str:
-    """The answer, the study's state, and the cases that are missing from it."""
-    found = [*_stable(analysis), *_how_sure(analysis)] if analysis.flips else _best(analysis)
-    sections = [
-        *_better_without(analysis),
-        *found,
-        *_at_floor(analysis),
-        *_to_change(analysis),
-        *_status(analysis),
-    ]
-    return "\n\n".join(sections)
+def answer(analysis: Analysis, folder: str | None = None) -> str:
+    """The whole answer as Markdown, its test cases as a table.
+
+    For a terminal there is the study's `folder`, as who sits there would give it: then the cases
+    are a list, and commands name it. Else they name the one where a launch puts it.
+    """
+    cases = answer_table(analysis)
+    as_table = [table(cases.headers, cases.rows)] if cases else []
+    as_list = filter(None, [answer_list(analysis)])
+    middle = as_table if folder is None else as_list
+    return "\n\n".join([*lead(analysis), *middle, *below(analysis, folder)])
 
 
-def _better_without(analysis: Analysis) -> list[str]:
-    """The cases in which distillation loses to plain training, which is said before all else."""
-    taught = [case for case in analysis.cases if case.case.teacher is not None]
-    compared = [case for case in taught if case.over_erm_points is not None]
-    lost = [case for case in compared if case.better_without]
-    if not lost:
-        return []
-    named = [
-        f"{escape(case.case)} ({score(case.erm.test)} against {score(case.winner.test)})"
-        for case in lost[:_MOST_NAMED]
-        if case.erm and case.winner
-    ]
-    if more := len(lost) - len(named):
-        named.append(f"and {more} more")
-    text = (
-        f"**Without a teacher the student is better in {len(lost)} of "
-        f"{_count(len(compared), 'case')}**, by test score: {', '.join(named)}."
-    )
-    if within := sum(map(_within_noise, lost)):
-        text += f" In {within} of them it is by less than the noise."
-    return [text]
-
-
-def _within_noise(case: CaseResult) -> bool:
-    noise = case.over_erm_noise
-    return noise is not None and case.over_erm is not None and abs(case.over_erm) < noise.deviation
+def below(analysis: Analysis, folder: str | None = None) -> Iterator[str]:
+    """What stands below the table: paragraphs of Markdown."""
+    yield from rest(analysis, folder)
+    if analysis.answer.trainings:
+        if analysis.flips:
+            yield from _stable(analysis)
+            yield from _how_sure(analysis)
+        yield from _best(analysis)
+    yield from _at_floor(analysis)
+    yield from _to_change(analysis)
+    yield from _status(analysis)
 
 
 def hints(edges: Iterable[Edge], unconverged: Iterable[Unconverged]) -> Iterator[str]:
@@ -72,15 +59,15 @@ def hints(edges: Iterable[Edge], unconverged: Iterable[Unconverged]) -> Iterator
         name = SYMBOLS.get(edge.axis, edge.axis.replace("_", " "))
         yield (
             f"the chosen {name} is the {edge.end} that was tried in {len(edge.cases)} of "
-            f"{_count(edge.of, 'case')}: try {_BEYOND[edge.end]} values in {edge.key}"
+            f"{count(edge.of, 'case')}: try {_BEYOND[edge.end]} values in {edge.key}"
         )
     for each in unconverged:
-        named = [str(case) for case in each.cases[:_MOST_NAMED]]
+        named = [str(case) for case in each.cases[:MOST_NAMED]]
         if more := len(each.cases) - len(named):
             named.append(f"{more} more")
         yield (
             ("" if each.every else f"in {', '.join(named)} ")
-            + f"{each.last} of {_count(each.students, 'student')} were best at their last epoch: "
+            + f"{each.last} of {count(each.students, 'student')} were best at their last epoch: "
             f"train longer, with a higher {each.key}"
         )
 
@@ -89,10 +76,10 @@ def _at_floor(analysis: Analysis) -> list[str]:
     found = [str(case.at_floor) for case in analysis.cases if case.at_floor]
     if not found:
         return []
-    lines = [f"- {escape(line)}" for line in found[:_MOST_NAMED]]
+    lines = [f"- {escape(line)}" for line in found[:MOST_NAMED]]
     if more := len(found) - len(lines):
         lines.append(f"- and {more} more, each marked in the table of cases")
-    text = f"**At the floor**: {_count(len(found), 'test case')} of {len(analysis.cases)}"
+    text = f"**At the floor**: {count(len(found), 'test case')} of {len(analysis.cases)}"
     without = {row.label: row.without for row in analysis.without_floor if row.figure is None}
     gains = [
         f"{percent(median)} % against {other}"
@@ -109,55 +96,75 @@ def _to_change(analysis: Analysis) -> list[str]:
     return ["**The search may have ended too early**:", "\n".join(lines)] if lines else []
 
 
-def _best(analysis: Analysis) -> list[str]:
-    """What a study without a stable configuration found: the best of each student."""
-    best: dict[tuple[str, str], tuple[CaseResult, CandidateScores]] = {}
-    for case in analysis.cases:
-        winner, of = case.winner, (case.case.dataset, case.case.student)
-        if winner is None or winner.validation is None:
-            continue
-        if of not in best or winner.validation > (best[of][1].validation or 0.0):
-            best[of] = case, winner
-    if not best:
-        return ["No search is finished, so there is nothing to choose yet."]
-    lines = [
-        f"- {escape(case.case)}: **{escape(winner)}**, test {score(winner.test)}"
-        + (f". {found}" if (found := sentence(case.winner_under_seeds)) else "")
-        for case, winner in best.values()
-    ]
-    return ["Best by validation, of each student under all of its searches:", "\n".join(lines)]
+def _best(analysis: Analysis) -> Iterator[str]:
+    """Of a study with several searches, or without a stable configuration: what each student is
+    best under."""
+    cases = [case for case in analysis.cases if case.case in _searched(analysis)]
+    if analysis.flips and len({case.case.search for case in cases}) == 1:
+        return
+    students: dict[tuple[str, str], list[CaseResult]] = {}
+    for case in cases:
+        if case.winner is not None and case.winner.validation is not None:
+            students.setdefault((case.case.dataset, case.case.student), []).append(case)
+    if not students:
+        if not analysis.flips:
+            yield "No search is finished, so there is nothing to choose yet."
+        return
+    found = [_best_of(each) for each in students.values()]
+    lines = found[:MOST_NAMED]
+    if more := len(found) - len(lines):
+        lines.append(f"- and {more} more, under “What each search chose”")
+    yield "Best by validation, of each student under all of its searches:"
+    yield "\n".join(lines)
+
+
+def _searched(analysis: Analysis) -> set[TestCase]:
+    return {case.case for case in analysis.answer.cases}
+
+
+def _best_of(cases: Sequence[CaseResult]) -> str:
+    """A line: the case that is best by validation, and the others behind it."""
+    best, *others = sorted(cases, key=lambda c: (c.winner and c.winner.validation) or 0.0)[::-1]
+    assert best.winner is not None
+    text = f"- {escape(best.case)}: {with_symbols(best.winner.choice)}, {_scores(best)}"
+    if found := sentence(best.winner_under_seeds):
+        text += f". {found}"
+    if others:
+        named = "; ".join(f"{escape(case.case)}, {_scores(case)}" for case in others)
+        text += f". Behind it: {named}"
+    return text
+
+
+def _scores(case: CaseResult) -> str:
+    assert case.winner is not None
+    validation, test = case.winner.validation, case.winner.test
+    return f"validation {score(validation, case.digits)}, test {score(test, case.digits)}"
 
 
 def _stable(analysis: Analysis) -> list[str]:
     stable = analysis.stable
     if stable is None:
-        return ["No traversal is finished, so there is no stable configuration to name."]
+        return ["No case’s search is finished, so there is no stable configuration to name yet."]
     if not any(spent.scored for spent in analysis.cost if spent.kind == "student"):
         return ["No training has a score, so there is no stable configuration to name."]
+    if all(case.at_floor for case in analysis.cases if case.case.search == analysis.search):
+        return ["Every test case is at the floor, so there is no stable configuration to name."]
     name = f" of {escape(analysis.search)}" if analysis.search else ""
-    choice = f"**{escape(stable.choice)}**, with {axes_in_words(stable.tuned)} tuned in each case"
+    tuned = tuned_in_words(stable.tuned)
+    choice = f"{with_symbols(stable.choice)}, with {tuned} tuned in each case"
     if stable.provisional:
         of = f"{stable.traversals} of {stable.cases} traversals"
         return [
             f"So far, over {of}, the stable configuration{name} would be {choice}. It may still "
             "change, and is only measured in the second phase, after the last traversal."
         ]
-    rests = f"It rests on {_count(stable.traversals, 'traversal')}."
-    lines = [f"The stable configuration{name} is {choice}. {rests}"]
-    winners = [
-        case.winner.choice
-        for case in analysis.cases
-        if case.winner is not None and case.case.search == analysis.search
-    ]
-    if any(choice.get(ALPHA) != stable.choice.get(ALPHA) for choice in winners):
-        lines[0] += (
-            " α is not voted on and keeps its default, as in the paper, although a case of this "
-            "study did better with another."
-        )
+    rests = f"It rests on {count(stable.traversals, 'traversal')}."
+    lines = [f"**For another data set**: the stable configuration{name} is {choice}. {rests}"]
+    lines[0] += _other_alphas(analysis, stable)
     over = [
         _versus(row, other)
         for row, other in (
-            (analysis.stable_over_lazy, "the lazy baseline"),
+            (analysis.stable_over_lazy, "the lazy baseline (drawn at random, at temperature 1)"),
             (analysis.stable_over_random, "a random candidate"),
         )
     ]
@@ -166,13 +173,42 @@ def _stable(analysis: Analysis) -> list[str]:
         lines.append(losers)
     best = analysis.figure_3[-1]
     if best.median is not None and analysis.at_least_as_good is not None:
-        lines.append(
-            f"A case's own best is {percent(best.median)} % above it in the median"
-            f"{_extreme(best, max)}. It is at least as good as that best in "
-            f"{100 * analysis.at_least_as_good:.0f} % of {_count(best.n, 'case')} "
-            f"(paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
-        )
+        whose = "The case’s own best" if best.n == 1 else "A case’s own best"
+        median = "" if best.n == 1 else " in the median"
+        text = f"{whose} is {percent(best.median)} % above it{median}{_extreme(best, max)}."
+        if best.n > 1:
+            text += (
+                f" It is at least as good as that best in "
+                f"{100 * analysis.at_least_as_good:.0f} % of {count(best.n, 'case')} "
+                f"(paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
+            )
+        lines.append(text)
     return lines
+
+
+def _other_alphas(analysis: Analysis, stable: Stable) -> str:
+    """The cases whose validation is for another α than the stable one, and what test says."""
+    other = [
+        (decision.candidates[0], case.winner)
+        for case in analysis.cases
+        for decision in case.path
+        if case.winner is not None
+        and case.case.search == analysis.search
+        and decision.parameter == ALPHA
+        and case.winner.choice.get(ALPHA) != stable.choice.get(ALPHA)
+    ]
+    if not other:
+        return ""
+    scored = [
+        (default.test, winner.test)
+        for default, winner in other
+        if default.test is not None and winner.test is not None
+    ]
+    better = sum(test > default for default, test in scored)
+    return (
+        " α is not voted on and keeps its default, as in the paper, although validation prefers "
+        f"another in {count(len(other), 'case')}; on test the other is better in {better}."
+    )
 
 
 def _how_sure(analysis: Analysis) -> list[str]:
@@ -186,14 +222,18 @@ def _how_sure(analysis: Analysis) -> list[str]:
     few = blocks < FEWEST
     if few:
         found.append(
-            f"it rests on {_count(blocks, 'block')} of cases (those of one data set and teacher), "
+            f"it rests on {count(blocks, 'block')} of cases (those of one data set and teacher), "
             f"too few to tell stability from luck (at least {FEWEST})"
         )
-    found += [
-        f"the reward of {escape(row.label)} {reading(row.chance)} (sign test)"
-        for row in analysis.table_3.rows
-        if not row.chance.told_apart
-    ]
+    doubtful = [row for row in analysis.table_3.rows if not row.chance.told_apart]
+    if doubtful:
+        labels = " and ".join(
+            filter(
+                None,
+                [", ".join(escape(row.label) for row in doubtful[:-1]), escape(doubtful[-1].label)],
+            )
+        )
+        found.append(f"how often it is better cannot be told from chance for {labels} (sign test)")
     found += [
         f"the 95 % interval of its gain over {other}, {percent(low)} to {percent(high)} %, "
         "includes 0"
@@ -225,7 +265,7 @@ def _how_sure(analysis: Analysis) -> list[str]:
 def _versus(row: Comparison, other: str) -> str:
     if row.median is None:
         return f"cannot be compared with {other} (n = 0)"
-    cases = f"over {_count(row.n, 'case')}"
+    cases = f"over {count(row.n, 'case')}"
     size = percent(abs(row.median))
     if size == "0.0":
         return f"is level with {other} {cases}{_extreme(row, min)}"
@@ -251,11 +291,11 @@ def _losers(analysis: Analysis) -> str | None:
     worse = sorted((lost, name) for name, lost in found.items() if lost < 0)
     if not worse:
         return None
-    named = [f"{escape(name)} ({points(lost)})" for lost, name in worse[:_MOST_NAMED]]
+    named = [f"{escape(name)} ({points(lost)})" for lost, name in worse[:MOST_NAMED]]
     if more := len(worse) - len(named):
         named.append(f"and {more} more")
     return (
-        f"In {len(worse)} of {_count(len(found), 'case')} its test score is below that of the "
+        f"In {len(worse)} of {count(len(found), 'case')} its test score is below that of the "
         f"default, in points of 100: {', '.join(named)}."
     )
 
@@ -265,20 +305,16 @@ def _status(analysis: Analysis) -> list[str]:
     kind = "complete" if status.complete else "partial"
     failed = status.blocked or status.diverged or status.failed
     text = f"**The study is {kind}{', with failures' if failed else ''}**: {status.finished} of "
-    text += f"{_count(status.cases, 'test case')} finished"
+    text += f"{count(status.cases, 'test case')} finished"
     text += f", {status.unfinished} unfinished" if status.unfinished else ""
     text += f", {status.blocked} blocked" if status.blocked else ""
-    text += f"; {_count(status.diverged, 'training')} diverged, {status.failed} failed for good."
+    text += f"; {count(status.diverged, 'training')} diverged, {status.failed} failed for good."
     missing = [_why(case) for case in analysis.cases if case.state is not State.FINISHED]
-    if len(missing) > _MOST_NAMED:
-        rest = len(missing) - _MOST_NAMED
-        missing = [*missing[:_MOST_NAMED], f"- and {rest} more, all in the table of test cases"]
+    if len(missing) > MOST_NAMED:
+        rest = len(missing) - MOST_NAMED
+        missing = [*missing[:MOST_NAMED], f"- and {rest} more, all in the table of test cases"]
     return [text, "\n".join(missing)] if missing else [text]
 
 
 def _why(case: CaseResult) -> str:
     return f"- {escape(case.case)} is {case.state}: {escape(case.reason)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

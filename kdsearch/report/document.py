@@ -77,17 +77,18 @@ def document(
     sections = [
         f"# {escape(analysis.study)}",
         answer(analysis),
+        *searches_section(analysis, agenda),
         *_doubtful(doubts),
         *_how(analysis, agenda),
-        *searches_section(analysis, agenda),
         *(section for each in flipping(analysis) for section in _figures(each)),
         *_erm(analysis),
+        *(section for each in flipping(analysis) for section in _rewards(each)),
         *floor_section(analysis),
-        *measures_section(measured),
         *smoothing_section(smoothed),
-        *_cost(analysis),
+        *measures_section(measured),
         "## Test cases",
         *(section for case in analysis.cases for section in _case(analysis, case, messages)),
+        *_cost(analysis),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -216,8 +217,15 @@ def _interval(row: Comparison) -> str | None:
 
 
 def _figures(found: Figures) -> list[str]:
+    return _titled(found, [*_figure_1(found), *_figure_2(found), *_figure_3(found)])
+
+
+def _rewards(found: Figures) -> list[str]:
+    return _titled(found, _table_3(found))
+
+
+def _titled(found: Figures, sections: list[str]) -> list[str]:
     """The sections of a search; one that has a name stands in their titles."""
-    sections = [*_figure_1(found), *_figure_2(found), *_table_3(found), *_figure_3(found)]
     if found.search is None:
         return sections
     name = escape(found.search)

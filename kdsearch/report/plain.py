@@ -15,6 +15,8 @@ from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.analysis.statistics import Chance
+from kdsearch.report.choices import in_words
+from kdsearch.report.practice import export_line, usual_folder
 from kdsearch.search import Choice
 from kdsearch.study import Doubt
 
@@ -41,6 +43,7 @@ def to_json(
     content = {
         "format": FORMAT,
         **plain(analysis),
+        "answer": _answer(analysis),
         **({"measures": plain(measured)} if measured else {}),
         **({"smoothing": plain(smoothed)} if smoothed else {}),
         "complete": analysis.status.complete,
@@ -58,6 +61,16 @@ def to_json(
         },
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _answer(analysis: Analysis) -> Any:
+    """The answer; what each case chose also in words, and the command that exports its student."""
+    found = plain(analysis.answer)
+    place = usual_folder(analysis)
+    for content, case in zip(found["cases"], analysis.answer.cases, strict=True):
+        content["in_words"] = in_words(case.choice) if case.choice else None
+        content["export"] = export_line(case, case.take, place) if case.take else None
+    return found
 
 
 def plain(value: object) -> Any:

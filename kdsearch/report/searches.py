@@ -37,13 +37,14 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
         winner = case.winner
         assert winner is not None
         rate = None if winner.learning_rate is None else f"{winner.learning_rate:g}"
-        test = score(winner.test) + (f" ± {score(winner.spread)}" if seeds else "")
+        test = score(winner.test, case.digits)
+        test += f" ± {score(winner.spread, case.digits)}" if seeds else ""
         under = [mean(case.winner_under_seeds)] if winner_seeds else []
         rows.append(
             (
                 *(case.case, winner, rate, winner.epoch),
                 *(
-                    score(winner.validation),
+                    score(winner.validation, case.digits),
                     test,
                     *under,
                     percent(case.over_erm),

@@ -18,7 +18,7 @@ from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison,
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
-from kdsearch.report.answer import answer
+from kdsearch.report.answer import below
 from kdsearch.report.document import (
     DOUBTFUL,
     LEFT_OUT,
@@ -33,6 +33,7 @@ from kdsearch.report.document import (
 from kdsearch.report.floor import floor_section
 from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, tie
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
+from kdsearch.report.practice import answer_table, lead
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.report.under_seeds import mean, named, sentence
@@ -76,7 +77,9 @@ def page(
     return environment.get_template("page.html.j2").render(
         analysis=analysis,
         study=agenda.resolved.study,
-        answer=_html(answer(analysis)),
+        lead=_html("\n\n".join(lead(analysis))),
+        answers=answer_table(analysis),
+        below=_html("\n\n".join(below(analysis))),
         doubts=doubts,
         doubtful=DOUBTFUL,
         figures=_figures(analysis),

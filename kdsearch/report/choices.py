@@ -1,0 +1,132 @@
+"""What a choice means, in words; its symbols stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kdsearch.report.markdown import axes_in_words, escape
+from kdsearch.search import (
+    ALPHA,
+    CHECKPOINT,
+    OBJECTIVE,
+    TIED,
+    Checkpoint,
+    Choice,
+    Value,
+    shown_value,
+)
+from kdsearch.study import shown_layers
+
+OBJECTIVES: Mapping[str, str] = {
+    "ce": "cross-entropy to {}",
+    "mse": "squared difference between the logits and those of {}",
+    "reverse_kl": "reverse KL divergence from {}",
+    "jsd": "generalised Jensen–Shannon divergence from {}",
+    "dkd": "decoupled distillation from {}",
+    "labels": "cross-entropy to the labels alone, without a teacher",
+    "label_smoothing": "cross-entropy to smoothed labels, without a teacher",
+}
+"""What is minimised, by an objective's kind; {} is who teaches."""
+
+CHECKPOINTS: Mapping[Checkpoint | None, str] = {
+    Checkpoint.HIGHEST_SCORE: "the teacher checkpoint of the highest validation score",
+    Checkpoint.LOWEST_LOSS: "the teacher checkpoint of the lowest validation loss",
+    Checkpoint.GIVEN: "the teacher as it was given",
+    None: "the teacher",
+}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.6g} %"
+
+
+def _is(name: str) -> Callable[[Value], str]:
+    return lambda value: f"{name} {shown_value(value)}"
+
+
+def _one_of(**words: str) -> Callable[[Value], str]:
+    return lambda value: words[str(value)]
+
+
+def _student_temperature(value: Value) -> str:
+    if value == TIED:
+        return "the student at the teacher’s temperature"
+    return f"the student at temperature {shown_value(value)}"
+
+
+def _alpha(value: Value) -> str:
+    if value == 1:
+        return "human labels unused"
+    return f"human labels with {_percent(1 - value)} of the weight"
+
+
+def _warmup_epochs(value: Value) -> str:
+    if not value:
+        return "distillation at its whole weight from the start"
+    epochs = f"{value} epochs" if value != 1 else "epoch"
+    return f"distillation growing to its whole weight over the first {epochs}"
+
+
+def _clip(value: Value) -> str:
+    return "gradients not clipped" if value == "none" else f"gradients clipped at {value:g}"
+
+
+def _dropout(value: Value) -> str:
+    return "the model’s own dropout" if value == "own" else f"dropout {value:g}"
+
+
+PARAMETERS: Mapping[str, Callable[[Value], str]] = {
+    "temperature": _is("the teacher at temperature"),
+    "student_temperature": _student_temperature,
+    ALPHA: _alpha,
+    "beta": lambda value: f"{_percent(value)} of the mixture from the teacher",
+    "target": _is("the label’s class with weight"),
+    "non_target": _is("the other classes with weight"),
+    "label_weight": _is("human labels with weight"),
+    "warmup_epochs": _warmup_epochs,
+    "smoothing": lambda value: f"{_percent(value)} of each label spread over all classes",
+    "gradient_scale": _one_of(
+        none="the loss not scaled by a temperature", tau_squared="the loss multiplied by τ_s²"
+    ),
+}
+"""Of a value of an objective's parameter, in the order in which a sentence has them."""
+
+SETTINGS: Mapping[str, Callable[[Value], str]] = {
+    "learning_rate": _is("learning rate"),
+    "layers": shown_layers,
+    "clip": _clip,
+    "dropout": _dropout,
+    "optimizer": _one_of(adamw="AdamW", sgd="SGD"),
+    "batch_size": _is("batches of"),
+    "epochs": _is("epochs:"),
+    "schedule": _one_of(
+        constant="a constant learning rate",
+        linear="a learning rate that falls linearly",
+        cosine="a learning rate that falls along a cosine",
+    ),
+    "warmup": lambda value: f"{_percent(value)} of the steps to warm up",
+    "precision": _one_of(fp32="32-bit floats", bf16="bf16 precision", fp16="fp16 precision"),
+    "momentum": _is("momentum"),
+    "nesterov": _one_of(**{"True": "Nesterov’s momentum", "False": "plain momentum"}),
+    "weight_decay": _is("weight decay"),
+}
+"""Of a value of a setting of the training."""
+
+
+def in_words(choice: Choice) -> str:
+    """Such as `cross-entropy to the teacher checkpoint of the lowest validation loss, the student
+    at the teacher’s temperature, human labels unused`."""
+    found = dict(choice.values)
+    parts = [OBJECTIVES[found.pop(OBJECTIVE)].format(CHECKPOINTS[found.pop(CHECKPOINT, None)])]
+    parts += [say(found[name]) for name, say in {**PARAMETERS, **SETTINGS}.items() if name in found]
+    return ", ".join(parts)
+
+
+def with_symbols(choice: Choice) -> str:
+    """The words, and the symbols in brackets; Markdown."""
+    return f"{escape(in_words(choice))} (**{escape(choice)}**)"
+
+
+def tuned_in_words(names: tuple[str, ...]) -> str:
+    """The axes that are tuned: `the teacher’s temperature (τ_t) and the learning rate`."""
+    return axes_in_words(names).replace("τ_t", "the teacher’s temperature (τ_t)")

@@ -1,0 +1,394 @@
+"""The practitioner's answer: is distilling worth it, and how to get the student."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from fakes import a_study, memory_ledger, outcome_of, resolved_of
+
+from kdsearch.agenda import Agenda, Cost, StudentTraining, TeacherTraining, Training
+from kdsearch.analysis import CaseAnswer, Take, Verdict, analyse
+from kdsearch.analysis.synthetic import figures_1_and_3
+from kdsearch.cli.options import print_answer
+from kdsearch.report import answer
+from kdsearch.report.choices import OBJECTIVES, PARAMETERS, SETTINGS, in_words
+from kdsearch.report.page import page
+from kdsearch.report.plain import to_json
+from kdsearch.report.practice import export_line
+from kdsearch.search import Checkpoint, Choice, Objective, parameters_of
+from kdsearch.study.settings import AXES
+
+Scores = tuple[float, float]
+"""On validation, and on test."""
+SEARCHES: dict[str, Any] = {
+    "kd": {"strategy": "greedy", "temperature": {"broad": [1, 4]}},
+    "ls": {"strategy": "exhaustive", "objective": "label_smoothing", "smoothing": [0.1, 0.2]},
+    "erm": {"strategy": "exhaustive", "objective": "labels"},
+}
+
+
+def study(
+    taught: Scores = (0.7, 0.7),
+    plain: Scores = (0.6, 0.6),
+    *,
+    teacher: float = 0.9,
+    until: int = 1000,
+    fails: Callable[[Training], bool] = lambda training: False,
+    scores: Callable[[StudentTraining], Scores] | None = None,
+    **sections: Any,
+) -> Agenda:
+    """A small study, until so many trainings have ended; by default CE is a little better."""
+    raw = a_study(**({"erm": True} | sections))
+    if "searches" in raw:
+        del raw["search"], raw["erm"]
+    agenda = Agenda(resolved_of(raw))
+
+    def score(training: StudentTraining) -> Scores:
+        if training.teaching is None:
+            return plain
+        return taught[0] + 0.01 * (training.objective.kind == "ce"), taught[1]
+
+    while requests := agenda.requests():
+        for training in (request.training for request in requests):
+            if len(agenda.results) == until:
+                return agenda
+            if fails(training):
+                agenda.add(training.key, None)
+            elif isinstance(training, StudentTraining):
+                validation, test = (scores or score)(training)
+                agenda.add(training.key, made(training, validation, test, 100, 30.0))
+            else:
+                agenda.add(training.key, made(training, teacher, teacher, 400, 10.0))
+    return agenda
+
+
+def made(training: Training, validation: float, test: float, size: int, speed: float) -> Any:
+    cost = Cost(seconds=1.0, device="none", host="here", examples_per_second=speed)
+    sizes = {"parameters": size, "model_bytes": 4 * size}
+    return outcome_of(training, validation, test=test, cost=cost, **sizes)
+
+
+def only(agenda: Agenda) -> CaseAnswer:
+    [case] = analyse(agenda).answer.cases
+    return case
+
+
+def command(text: str) -> str:
+    found = re.search(r"^```\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+# -- one case --------------------------------------------------------------------------------------
+
+
+def test_a_student_is_compared_with_the_one_on_labels_and_with_its_teacher() -> None:
+    case = only(study((0.7, 0.72), (0.6, 0.63)))
+    assert (case.points, case.verdict) == (pytest.approx(9.0), Verdict.BETTER)
+    assert (case.kept, case.kept_points) == (pytest.approx(0.8), pytest.approx(-18.0))
+    assert (case.size, case.speed, case.bytes) == (0.25, 3.0, 400)
+    assert (case.erm_trials, case.take) == (2, Take.CHOSEN)
+
+
+def test_the_trials_are_those_that_the_search_compared() -> None:
+    agenda = study()
+    [view] = [view for view in agenda.views() if view.case.teacher is not None]
+    compared = {t for each in view.progress.candidates() for t in each.trials}
+    keys = {agenda.training(view, trial).key for trial in compared}
+    assert only(agenda).trials == len(keys)
+
+
+def test_the_answer_begins_with_the_verdict_and_its_size() -> None:
+    text = answer(analyse(study((0.7, 0.72), (0.6, 0.63))))
+    assert text.startswith(
+        "**Distilling beats training on the labels alone** in sentences/big/small: +9.0 points "
+        "(of 100) on test, noise not known.\n\n"
+        "The student has 80 % of its teacher’s test score, 25 % of its parameters and 3.0 times "
+        "its speed. "
+    )
+
+
+def test_with_seeds_the_noise_of_the_points_is_that_between_them() -> None:
+    def scores(training: StudentTraining) -> Scores:
+        return (0.7, 0.7 + 0.04 * training.seed) if training.teaching else (0.6, 0.5)
+
+    case = only(study(scores=scores, seeds=[0, 1]))
+    gains = [0.7 / 0.5 - 1, 0.74 / 0.5 - 1]
+    assert case.points == pytest.approx(100 * fmean(gains) * 0.5)
+    assert case.noise == pytest.approx(100 * stdev(gains) / 2**0.5 * 0.5)
+    assert case.spread == pytest.approx(stdev([0.7, 0.74]))
+    assert "| +22.0 ± 2.0 | 0.7 ± 0.0 | 0.5 ± 0.0 |" in answer(
+        analyse(study(scores=scores, seeds=[0, 1]))
+    )
+
+
+# -- which student ---------------------------------------------------------------------------------
+
+
+def test_the_student_without_a_teacher_is_exported_where_it_is_better() -> None:
+    agenda = study((0.6, 0.6), (0.7, 0.7))
+    assert only(agenda).take is Take.ERM
+    line = "kdsearch export runs/small sentences/big/small --erm --to PATH"
+    assert command(answer(analyse(agenda))) == line
+
+
+def test_the_choice_follows_validation_and_a_test_score_that_disagrees_is_named() -> None:
+    agenda = study((0.7, 0.6), (0.65, 0.7))
+    assert only(agenda).take is Take.CHOSEN
+    text = answer(analyse(agenda))
+    assert text.startswith("**Without a teacher the student is better in 1 of 1 case**")
+    assert "**Validation and test disagree** in sentences/big/small: " in text
+    assert command(text).splitlines() == [
+        "kdsearch export runs/small sentences/big/small --to PATH  # by validation",
+        "kdsearch export runs/small sentences/big/small --erm --to PATH  # better on test",
+    ]
+
+
+def test_of_equal_validation_scores_what_was_searched_for_is_taken() -> None:
+    assert only(study((0.69, 0.7), (0.7, 0.7))).take is Take.CHOSEN
+
+
+@pytest.mark.parametrize("name", ["a b", "it's $HOME;`ls`", "-x", "<b>", "بيانات", "n" * 60])
+def test_a_command_can_be_pasted_whatever_the_names_hold(name: str) -> None:
+    data = a_study()["datasets"]["sentences"]
+    case = only(study(datasets={name: data}))
+    words = shlex.split(export_line(case, Take.ERM, "/a b/runs"))
+    assert words[:2] == ["kdsearch", "export"]
+    assert "--erm" in words
+    assert words[words.index("--to") + 1] == "PATH"
+    arguments = [word for word in words[2:] if word not in ("--erm", "--to", "PATH", "--")]
+    assert arguments == ["/a b/runs", f"{name}/big/small"]
+    assert not name.startswith("-") or words.index("--") == len(words) - 2
+
+
+# -- over several cases ----------------------------------------------------------------------------
+
+
+def two(better: float, worse: float) -> Agenda:
+    """Two students: of points more, and of points less, than without a teacher."""
+    models = a_study()["models"]
+    models["poor"] = {"config": {"model_type": "bert", "num_hidden_layers": 2}}
+
+    def scores(training: StudentTraining) -> Scores:
+        gain = better if training.model.name == "small" else worse
+        return (0.5, 0.5 + gain / 100) if training.teaching else (0.4, 0.5)
+
+    students = {name: {"model": name} for name in ("small", "poor")}
+    return study(scores=scores, models=models, students=students)
+
+
+def test_over_all_cases_the_verdicts_the_median_and_the_worst_are_said() -> None:
+    found = analyse(two(3, -1)).answer
+    assert found.verdicts == {Verdict.BETTER: 1, Verdict.WORSE: 1}
+    assert (found.points, found.least_points) == (pytest.approx(1), pytest.approx(-1))
+    text = answer(analyse(two(3, -1)))
+    first, second, _ = text.split("\n\n", 2)
+    assert first.startswith("**Without a teacher the student is better in 1 of 2 cases**")
+    assert second == (
+        "**Distilling beats training on the labels alone in 1 of 2 test cases**; it loses in 1; "
+        "the noise is not known in 2. In the median it brings +1.0 points (of 100) on test, at "
+        "worst −1.0 (sentences/big/poor)."
+    )
+
+
+def test_a_case_at_the_floor_speaks_neither_for_nor_against_distilling() -> None:
+    def scores(training: StudentTraining) -> Scores:
+        if training.model.name == "poor":
+            return 0.0, 0.0
+        return (0.7, 0.7) if training.teaching else (0.6, 0.6)
+
+    models = a_study()["models"]
+    models["poor"] = {"config": {"model_type": "bert", "num_hidden_layers": 2}}
+    students = {name: {"model": name} for name in ("small", "poor")}
+    found = analyse(study(scores=scores, models=models, students=students))
+    assert (found.answer.compared, found.answer.points) == (1, pytest.approx(10))
+    text = answer(found)
+    assert "1 case at the floor, where no score says anything, is left out." in text
+    assert "| sentences/big/poor | equal, at the floor |" in text
+    assert "poor" not in command(text)
+
+
+def test_where_nothing_was_learnt_no_configuration_is_recommended() -> None:
+    text = answer(analyse(study((-0.01, 0.0), (0.0, 0.0), scores=lambda t: (0.0, 0.0))))
+    assert "every test case that could say so is at the floor" in text
+    assert "so there is no stable configuration to name" in text
+    assert "kdsearch export" not in text
+
+
+def test_without_a_student_on_labels_the_key_that_brings_it_is_named() -> None:
+    text = answer(analyse(study(erm=False)))
+    assert text.startswith("**Whether distilling is worth it is not known**")
+    assert "`erm: true` in the study file" in text
+    assert "against labels alone" not in text
+
+
+def test_several_searches_are_ranked_by_validation_for_each_student() -> None:
+    def scores(training: StudentTraining) -> Scores:
+        kinds = {"labels": (0.5, 0.6), "label_smoothing": (0.9, 0.8)}
+        return kinds.get(training.objective.kind, (0.7, 0.7))
+
+    text = answer(analyse(study(scores=scores, searches=SEARCHES, learning_rate=[1e-5])))
+    assert (
+        "- sentences/small/ls: cross-entropy to smoothed labels, without a teacher, 10 % of each "
+        "label spread over all classes (**LS smoothing=0.1**), validation 0.9, test 0.8. Behind "
+        "it: sentences/big/small/kd, validation 0.7, test 0.7" in text
+    )
+    assert "Best by validation" not in answer(analyse(study()))
+
+
+def test_another_alpha_that_validation_prefers_is_said_beside_what_test_says_of_it() -> None:
+    def scores(training: StudentTraining) -> Scores:
+        mixed = training.objective.parameters.get("alpha", 1) < 1
+        return (0.8, 0.6) if mixed else (0.7, 0.7)
+
+    text = answer(analyse(study(scores=scores)))
+    assert "validation prefers another in 1 case; on test the other is better in 0." in text
+
+
+def test_of_39_cases_each_has_a_row_and_one_command_stands_for_all() -> None:
+    analysis = analyse(figures_1_and_3())
+    text = answer(analysis)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 39 + 2
+    assert command(text) == "kdsearch export runs/made-up MRPC/teacher/12-layer --to PATH"
+    assert "The others go like the first of their kind, by their names in quotes:" in text
+
+
+# -- studies that are not whole --------------------------------------------------------------------
+
+
+def best_known(agenda: Agenda) -> float:
+    scores = [
+        outcome.validation
+        for outcome in agenda.results.values()
+        if outcome is not None
+        and isinstance(outcome.training, StudentTraining)
+        and outcome.training.teaching is not None
+    ]
+    return max(score for score in scores if score is not None)
+
+
+@pytest.mark.parametrize("until", [11, 15, 21])
+def test_of_a_study_half_done_the_answer_is_of_the_best_so_far(until: int) -> None:
+    def scores(training: StudentTraining) -> Scores:
+        rate = 1000 * training.learning_rate
+        return (0.5 + rate, 0.7) if training.teaching else (0.4, 0.6)
+
+    agenda = study(scores=scores, until=until)
+    case = only(agenda)
+    assert (case.so_far, case.take) == (True, Take.BEST_SO_FAR)
+    assert case.validation == best_known(agenda)
+    text = answer(analyse(agenda))
+    assert text.startswith("**This is the answer so far**: 1 of 2 test cases finished")
+    assert "| so far better, noise not known |" in text
+    assert command(text) == "kdsearch export runs/small sentences/big/small --best-so-far --to PATH"
+
+
+def test_at_any_moment_of_a_search_there_is_an_answer() -> None:
+    for until in range(44):
+        assert "**The study is" in answer(analyse(study(until=until)))
+
+
+def test_before_anything_is_trained_the_answer_says_so() -> None:
+    text = answer(analyse(study(until=0)))
+    assert text.startswith(
+        "**Nothing has been trained yet**, so there is no answer.\n\n**The study"
+    )
+
+
+def test_a_blocked_case_has_a_row_and_the_student_without_a_teacher() -> None:
+    agenda = study(fails=lambda training: isinstance(training, TeacherTraining))
+    text = answer(analyse(agenda))
+    assert "| sentences/big/small | blocked | 0.6 | labels alone |" in text
+    assert "no test case has a test score of both students." in text
+    assert command(text).endswith(" --erm --to PATH")
+
+
+def test_a_case_none_of_whose_trainings_has_a_score_has_a_row_and_no_command() -> None:
+    text = answer(analyse(study(fails=lambda training: isinstance(training, StudentTraining))))
+    assert "| sentences/big/small | no score |" in text
+    assert "kdsearch export" not in text
+
+
+def test_a_student_above_its_teacher_is_said_to_be_that() -> None:
+    text = answer(analyse(study(teacher=0.5)))
+    assert "The student has 140 % of its teacher’s test score" in text
+    assert "In 1 of 1 case it is better than its teacher." in text
+
+
+# -- where it stands -------------------------------------------------------------------------------
+
+
+def test_json_has_the_answer_as_data() -> None:
+    agenda = study((0.7, 0.72), (0.6, 0.63))
+    found = json.loads(to_json(analyse(agenda), agenda, {}))["answer"]
+    [case] = found["cases"]
+    assert (case["verdict"], case["take"]) == ("better", "chosen")
+    assert case["points"] == pytest.approx(9.0)
+    assert case["export"] == "kdsearch export runs/small sentences/big/small --to PATH"
+    assert case["in_words"] == (
+        "cross-entropy to the teacher checkpoint of the highest validation score, the student at "
+        "the teacher’s temperature, human labels unused"
+    )
+    assert found["verdicts"] == {"better": 1}
+
+
+def test_the_page_has_the_table_with_a_link_to_each_case_and_to_the_searches() -> None:
+    agenda = study(searches=SEARCHES, learning_rate=[1e-5])
+    html = page(analyse(agenda), agenda, {})
+    table = html[html.index('<table id="answers">') :].split("</table>")[0]
+    assert re.findall(r'<a href="#case-(\d)">(.*?)</a>', table) == [
+        ("0", "sentences/<wbr>big/<wbr>small/<wbr>kd"),
+        ("1", "sentences/<wbr>small/<wbr>ls"),
+    ]
+    assert '<a href="#searches">What each search chose</a>' in html
+
+
+def test_a_terminal_has_each_command_on_a_line_and_names_the_studys_own_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "n" * 60
+    agenda = study(datasets={name: a_study()["datasets"]["sentences"]})
+    ledger = memory_ledger(agenda.resolved)
+    print_answer(agenda, ledger)
+    out = capsys.readouterr().out
+    assert f"  kdsearch export {ledger.folder} {name}/big/small --to PATH\n" in out
+    assert " • " in out
+    assert "─" not in out  # the cases are a list, a table has no room
+
+
+# -- configurations in words -----------------------------------------------------------------------
+
+
+def test_every_objective_parameter_and_setting_has_words() -> None:
+    assert OBJECTIVES.keys() == Objective.kinds.keys()
+    assert PARAMETERS.keys() == set().union(*map(parameters_of, Objective.kinds))
+    assert SETTINGS.keys() == AXES.keys()
+
+
+SAMPLES = {"layers": [3, "first 3", "0+2"], "gradient_scale": ["none", "tau_squared"]}
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *SETTINGS])
+def test_every_value_of_an_axis_has_words_of_its_own(name: str) -> None:
+    schema = AXES[name].json_schema() if name in AXES and name != "layers" else {}
+    options = [schema, *schema.get("anyOf", [])]
+    values = [v for each in options for v in (*each.get("enum", ()), each.get("const"))]
+    values = [value for value in values if value is not None] or [0.25, 0.5, 1]
+    values = SAMPLES.get(name, [True, False] if name == "nesterov" else values)
+    texts = [in_words(Choice.of(distance="labels", **{name: value})) for value in values]
+    assert len(set(texts)) == len(values)
+    assert not any("_" in text.replace("τ_s", "") or "True" in text for text in texts)
+
+
+@pytest.mark.parametrize("checkpoint", Checkpoint)
+def test_every_checkpoint_has_words(checkpoint: Checkpoint) -> None:
+    text = in_words(Choice.of(distance="mse", teacher=checkpoint, alpha=0.7))
+    assert text.startswith("squared difference between the logits and those of the teacher ")
+    assert text.endswith(", human labels with 30 % of the weight")
