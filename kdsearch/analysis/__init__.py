@@ -5,12 +5,12 @@ from kdsearch.analysis.cases import (
     CandidateScores,
     CaseResult,
     DecisionScores,
-    Size,
     State,
     TeacherScore,
     TrialScores,
     UnderSeeds,
     UnscoredTraining,
+    case_result,
     further_tuned,
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
@@ -20,8 +20,11 @@ from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.floor import AtFloor, Facts, Without, at_floor, floor_of
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
 from kdsearch.analysis.paper import PaperRow
+from kdsearch.analysis.path import Difference, Step
 from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay
 from kdsearch.analysis.scores import CaseCandidates, TestScores, case_candidates
+from kdsearch.analysis.sizes import SizedModel, Sizes
+from kdsearch.analysis.speeds import Size, Speeds
 from kdsearch.analysis.stable import (
     RewardRow,
     Stable,
@@ -45,6 +48,7 @@ __all__ = [
     "CaseResult",
     "Comparison",
     "DecisionScores",
+    "Difference",
     "Edge",
     "Erm",
     "Facts",
@@ -56,10 +60,14 @@ __all__ = [
     "Replayed",
     "RewardRow",
     "Size",
+    "SizedModel",
+    "Sizes",
+    "Speeds",
     "Spent",
     "Stable",
     "State",
     "Status",
+    "Step",
     "Table",
     "Table3",
     "Take",
@@ -75,6 +83,7 @@ __all__ = [
     "analyse",
     "at_floor",
     "case_candidates",
+    "case_result",
     "compare",
     "cost",
     "deciles",

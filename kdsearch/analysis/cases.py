@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining, TestScore
+from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore, used
 from kdsearch.analysis.comparisons import chosen_over_erm, chosen_over_teacher
 from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.floor import AtFloor, Facts, at_floor
 from kdsearch.analysis.gains import NoGainError, Relative
 from kdsearch.analysis.noise import Noise, Noises
+from kdsearch.analysis.path import Difference, Step, over_default, steps
 from kdsearch.analysis.scores import (
     candidate_on_test,
     case_candidates,
@@ -26,6 +26,7 @@ from kdsearch.analysis.scores import (
     tied_trials,
     value_label,
 )
+from kdsearch.analysis.speeds import Size, Speeds
 from kdsearch.search import (
     CHECKPOINT,
     Candidate,
@@ -121,17 +122,6 @@ class UnderSeeds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a model takes."""
-
-    parameters: int
-    bytes: int | None
-    """Of its weights, in full precision."""
-    examples_per_second: float | None
-    """How fast it scores the test split on a worker; of several workers' speeds the median."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TeacherScore:
     """A teacher's checkpoint and its own scores, where they are known."""
 
@@ -169,6 +159,10 @@ class CaseResult:
     coinciding: bool
     """Whether the teacher's two checkpoints are one."""
     path: tuple[DecisionScores, ...]
+    steps: tuple[Step, ...]
+    """What each decision brought; empty where whole choices are compared."""
+    over_default: Difference | None
+    """What they brought in all so far; None without any."""
     winner: CandidateScores | None
     """What the traversal chose, by validation."""
     winner_under_seeds: UnderSeeds | None
@@ -206,10 +200,13 @@ class CaseResult:
 
 def case_results(agenda: Agenda, noises: Noises, facts: Facts) -> tuple[CaseResult, ...]:
     """Every test case, in the order of the study file."""
-    return tuple(case_result(agenda, view, noises, facts) for view in agenda.views())
+    speeds = Speeds(used(agenda).values())
+    return tuple(case_result(agenda, view, noises, facts, speeds) for view in agenda.views())
 
 
-def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) -> CaseResult:
+def case_result(
+    agenda: Agenda, view: CaseView, noises: Noises, facts: Facts, speeds: Speeds
+) -> CaseResult:
     """The test case of `view`."""
     state, reason = state_of(view)
     path = _path(agenda, view)
@@ -222,7 +219,8 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) ->
     candidates = case_candidates(agenda, view)
     best = candidates.best if candidates else None
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
-    teachers = teacher_scores(agenda, view)
+    chosen = [winner.key] if winner and winner.key else []
+    teachers = teacher_scores(agenda, view, speeds)
     erm = tuned_erm(agenda, view)
     over_erm = _relative(chosen_over_erm, agenda, view)
     over_teacher = _relative(chosen_over_teacher, agenda, view)
@@ -236,6 +234,8 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) ->
         teachers=teachers,
         coinciding=view.coinciding,
         path=path,
+        steps=steps(agenda, view, noises),
+        over_default=over_default(agenda, view, noises),
         winner=winner,
         winner_under_seeds=_under_seeds(agenda, view),
         best_on_test=best.mean if best else None,
@@ -249,7 +249,8 @@ def case_result(agenda: Agenda, view: CaseView, noises: Noises, facts: Facts) ->
         over_teacher=over_teacher.gain if over_teacher else None,
         over_teacher_noise=_noise(noises, over_teacher),
         gap_closed=gap_closed(winner, erm, teachers, least=row_worth(agenda, view)),
-        size=size_of([results[key] for key in trainings.students]),
+        # Of what it chose, if anything: layers may be an axis.
+        size=speeds.size(results[key] for key in [*chosen, *trainings.students]),
         failures=failures(agenda, every),
         cost=(
             spent("teacher", (results[key] for key in trainings.teachers)),
@@ -315,21 +316,6 @@ def gap_closed(
     return (winner.test - erm.test) / (teacher - erm.test)
 
 
-def size_of(outcomes: Iterable[Outcome | None]) -> Size | None:
-    """The size of the model that all of `outcomes` trained or scored; None before there is one."""
-    known = [outcome for outcome in outcomes if outcome is not None and outcome.parameters]
-    if not known:
-        return None
-    first = known[0]
-    assert first.parameters is not None
-    speeds = [speed for o in known if (speed := o.cost.examples_per_second) is not None]
-    return Size(
-        parameters=first.parameters,
-        bytes=first.model_bytes,
-        examples_per_second=median(speeds) if speeds else None,
-    )
-
-
 def state_of(view: CaseView) -> tuple[State, str | None]:
     """How far a case has come, and why not further."""
     if view.blocked is not None:
@@ -342,10 +328,11 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
     return State.FINISHED, None
 
 
-def teacher_scores(agenda: Agenda, view: CaseView) -> tuple[TeacherScore, ...]:
+def teacher_scores(agenda: Agenda, view: CaseView, speeds: Speeds) -> tuple[TeacherScore, ...]:
     """The teacher's own scores, from its outputs on the validation and the test split."""
     return tuple(
-        _teacher_score(agenda, checkpoint, outputs) for checkpoint, outputs in view.outputs.items()
+        _teacher_score(agenda, checkpoint, outputs, speeds)
+        for checkpoint, outputs in view.outputs.items()
     )
 
 
@@ -363,7 +350,10 @@ def failures(agenda: Agenda, trainings: dict[str, str]) -> tuple[UnscoredTrainin
 
 
 def _teacher_score(
-    agenda: Agenda, checkpoint: Checkpoint, outputs: tuple[OutputsTraining, ...]
+    agenda: Agenda,
+    checkpoint: Checkpoint,
+    outputs: tuple[OutputsTraining, ...],
+    speeds: Speeds,
 ) -> TeacherScore:
     by_split = {training.split: agenda.results.get(training.key) for training in outputs}
     validation, test = by_split["validation"], by_split["test"]
@@ -372,7 +362,7 @@ def _teacher_score(
         epoch=outputs[0].checkpoint.epoch,
         validation=validation.validation if validation else None,
         test=test.test if test else None,
-        size=size_of([test]),
+        size=speeds.size([test]),
     )
 
 

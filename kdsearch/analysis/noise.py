@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from kdsearch.agenda import Agenda, Outcome
 from kdsearch.analysis.row_scores import Columns, Floats, RowScores, row_scores
-from kdsearch.analysis.scores import TestScores, gain_spread
+from kdsearch.analysis.scores import TestScores, difference_spread, gain_spread
 from kdsearch.errors import InputError
 from kdsearch.study import SPECS, Row, largest_score
 
@@ -75,20 +75,28 @@ class Noises:
         It is not guessed from the scores alone: how the errors of two models go together can only
         be seen row by row.
         """
+        # To first order, since a draw may have a baseline of 0.
+        found = self._over_rows(target, baseline, ratio=float(target.mean / baseline.mean))
+        if found is None:
+            return _between_seeds(gain_spread(target, baseline), target)
+        return replace(found, deviation=found.deviation / float(baseline.mean))
+
+    def of_difference(self, target: TestScores, baseline: TestScores) -> Noise | None:
+        """That of target − baseline, as scores are; None where not known."""
+        found = self._over_rows(target, baseline, ratio=1.0)
+        return found or _between_seeds(difference_spread(target, baseline), target)
+
+    def _over_rows(self, target: TestScores, baseline: TestScores, *, ratio: float) -> Noise | None:
+        """That of target − ratio · baseline; None where the rows are not known."""
         drawn = [self._by_seed(tested) for tested in (target, baseline)]
         seeds = len(target.by_seed)
         if any(len(side) < seeds for side in drawn):
-            spread = gain_spread(target, baseline)
-            if spread is None:
-                return None
-            return Noise(deviation=spread / math.sqrt(seeds), of=NoiseOf.SEEDS)
-        # To first order, since a draw may have a baseline of 0.
-        ratio = float(target.mean / baseline.mean)
+            return None
         t, b = (np.stack(side, axis=1) for side in drawn)
         observed = np.array(target.by_seed) - ratio * np.array(baseline.by_seed)
         variance = difference_variance(t - ratio * b, observed)
         of = NoiseOf.BOTH if seeds > 1 else NoiseOf.ROWS
-        return Noise(deviation=math.sqrt(variance) / float(baseline.mean), of=of)
+        return Noise(deviation=math.sqrt(variance), of=of)
 
     def _by_seed(self, tested: TestScores) -> list[Floats]:
         """The score under each seed on each draw of the rows, [D]; of those that are known."""
@@ -131,6 +139,13 @@ class Noises:
         numbers: dict[str, int] = {}
         group_of = SPECS[task].group
         return np.array([numbers.setdefault(group_of(row), len(numbers)) for row in rows])
+
+
+def _between_seeds(spread: float | None, tested: TestScores) -> Noise | None:
+    """That of a mean over the seeds of `tested`, from the `spread` between them."""
+    if spread is None:
+        return None
+    return Noise(deviation=spread / math.sqrt(len(tested.by_seed)), of=NoiseOf.SEEDS)
 
 
 def draw_weights(groups: int) -> npt.NDArray[np.uint8]:

@@ -98,6 +98,12 @@ def gain_spread(target: TestScores, baseline: TestScores) -> float | None:
     return stdev((t - b) / b for t, b in pairs) if several else None
 
 
+def difference_spread(target: TestScores, baseline: TestScores) -> float | None:
+    """The standard deviation of the differences under each seed; None of a single one."""
+    pairs = list(zip(target.by_seed, baseline.by_seed, strict=True))
+    return stdev(t - b for t, b in pairs) if len(pairs) > 1 else None
+
+
 def on_test(agenda: Agenda, trainings: Iterable[Training]) -> TestScores | None:
     """The test scores of trainings that differ in the seed alone; None where one has none."""
     keys = [training.key for training in trainings]

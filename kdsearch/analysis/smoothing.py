@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdsearch.agenda import Agenda, CaseView, Epoch, Measures, Outcome, TestScore
-from kdsearch.analysis.cases import CaseResult, Size
+from kdsearch.analysis.cases import CaseResult
 from kdsearch.analysis.gains import NoGainError, Relative, gain
 from kdsearch.analysis.measures import ByName, over_seeds
 from kdsearch.analysis.scores import TestScores, on_test, row_worth
@@ -29,6 +29,7 @@ from kdsearch.analysis.smoothing_paper import (
     published_finding,
     published_rows,
 )
+from kdsearch.analysis.speeds import Size
 from kdsearch.search import Candidate, Ce, Choice, Labels, LabelSmoothing, Trial, ValidationScore
 from kdsearch.study import TestCase
 

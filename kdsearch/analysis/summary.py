@@ -15,6 +15,7 @@ from kdsearch.analysis.edges import Edge, Unconverged, edges, unconverged
 from kdsearch.analysis.floor import Facts, Without, medians_without, rewards_without
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.noise import Noises
+from kdsearch.analysis.sizes import Sizes, sizes
 from kdsearch.analysis.stable import (
     Stable,
     Table3,
@@ -97,6 +98,8 @@ class Analysis(Figures):
     further: tuple[Figures, ...]
     """Of its other searches."""
     cases: tuple[CaseResult, ...]
+    sizes: tuple[Sizes, ...]
+    """The models of each data set by size, speed and score."""
     edges: tuple[Edge, ...]
     unconverged: tuple[Unconverged, ...]
     cost: tuple[Spent, ...]
@@ -133,6 +136,7 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
         flips=bool(agenda.flipping),
         further=tuple(figures_of(agenda, noises, search, floor) for search in others),
         cases=cases,
+        sizes=sizes(agenda, cases),
         edges=edges(agenda),
         unconverged=unconverged(agenda),
         cost=taken,

@@ -16,6 +16,7 @@ from kdsearch.cli import (
     care,
     check,
     data,
+    explain,
     export,
     job,
     launch,
@@ -65,6 +66,7 @@ plan.add_to(app)
 data.add_to(app)
 launch.add_to(app)
 look.add_to(app)
+explain.add_to(app)
 replay.add_to(app)
 export.add_to(app)
 care.add_to(app)

@@ -1,35 +1,29 @@
-"""`status`, `explain` and `report`: reading a study's folder, without Ray or torch."""
+"""`status` and `report`: reading a study's folder, without Ray or torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kdsearch.agenda import (
     COMPARES,
     Agenda,
     Attempt,
     CaseView,
-    TestScore,
     best_so_far,
     remaining,
     used,
 )
-from kdsearch.analysis import at_floor, edges, further_tuned, unconverged
-from kdsearch.analysis.scores import tied_candidates, tied_trials
+from kdsearch.analysis import at_floor, edges, unconverged
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
     Json,
     StudyFolder,
-    case_names,
     console,
     example,
     print_answer,
@@ -40,10 +34,8 @@ from kdsearch.driver import estimate
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
 from kdsearch.report import hints
-from kdsearch.report.markdown import tie
-from kdsearch.search import SYMBOLS, Candidate, Decision, Value, shown_at
+from kdsearch.search import Candidate, Value
 
-_MOST_SHOWN = 20
 _NO_FLEET: dict[str, Any] = {"slots": [], "waiting": 0, "left_out": {}}
 _NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET, "launching": None}
 
@@ -51,7 +43,6 @@ _NOTHING_RUNS: dict[str, Any] = {"slots": 1, "running": {}, "fleet": _NO_FLEET, 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command(epilog=example("kdsearch status runs/quickstart"))(status)
-    app.command(epilog=example("kdsearch explain runs/quickstart sentiment/encoder/small"))(explain)
     app.command(epilog=example("kdsearch report runs/quickstart"))(report)
 
 
@@ -85,37 +76,6 @@ def status(
         follow(lambda: _status(*reader.read()), out, tell, live=out.is_terminal and not as_json)
     else:
         tell(_status(*reader.read()))
-
-
-def explain(
-    folder: StudyFolder,
-    case: Annotated[
-        str | None,
-        typer.Argument(
-            help="A test case, or part of its name.",
-            metavar="[CASE]",
-            autocompletion=case_names,
-        ),
-    ] = None,
-    as_json: Json = False,
-    address: Dashboard = None,
-) -> None:
-    """Show why each value won: the decisions of a test case with every candidate's score."""
-    if address is not None:
-        named = [case] if case else []
-        run_there(address, "explain", folder, *named, *["--json"] * as_json)
-        return
-    _, agenda = open_folder(folder)
-    views = [view for view in agenda.views() if case is None or case in str(view.case)]
-    if not views:
-        names = ", ".join(map(str, agenda.cases))
-        raise InputError.one("CASE", f"no test case matches {case}", f"available: {names}")
-    if as_json:
-        typer.echo(json.dumps([_explained(agenda, view) for view in views], indent=1))
-        return
-    out = console()
-    for view in views:
-        _explain(out, agenda, view)
 
 
 def report(
@@ -178,7 +138,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "cases": [
             {
                 "case": str(view.case),
-                "stage": _stage(view),
+                "stage": stage_of(view),
                 "stages": stages_of(agenda, view, running),
                 "students": agenda.trained(view.case),
                 "left": asdict(remaining(agenda, view)),
@@ -286,7 +246,8 @@ def _is_run(run: object) -> bool:
     )
 
 
-def _stage(view: CaseView) -> str:
+def stage_of(view: CaseView) -> str:
+    """What a test case is at, in words."""
     if view.blocked:
         return f"blocked: {view.blocked}"
     if view.wanted:
@@ -296,111 +257,9 @@ def _stage(view: CaseView) -> str:
 
 def _decided(view: CaseView) -> dict[str, str]:
     decisions = view.progress.decisions
-    return {d.axis or COMPARES: str(_value(d.winner)) for d in decisions}
+    return {d.axis or COMPARES: str(value_of(d.winner)) for d in decisions}
 
 
-def _value(candidate: Candidate) -> Value:
+def value_of(candidate: Candidate) -> Value:
     """What the candidate stands for: a value of an axis, or a whole choice in words."""
     return str(candidate.choice) if candidate.value is None else candidate.value
-
-
-def _explained(agenda: Agenda, view: CaseView) -> dict[str, Any]:
-    decisions = view.progress.decisions
-    return {
-        "case": str(view.case),
-        "stage": _stage(view),
-        "metric": agenda.resolved.datasets[view.case.dataset].metric,
-        "teacher_checkpoints_coincide": view.coinciding,
-        "decisions": [
-            {
-                "parameter": decision.axis,
-                "winner": _value(decision.winner),
-                "why": _why(decision, tied_candidates(agenda, view, decision)),
-                "tied": tied_candidates(agenda, view, decision),
-                "candidates": [_candidate(agenda, view, c) for c in decision.candidates],
-            }
-            for decision in decisions
-        ],
-    }
-
-
-def _candidate(agenda: Agenda, view: CaseView, candidate: Candidate) -> dict[str, Any]:
-    best = candidate.best
-    return {
-        "value": _value(candidate),
-        "choice": str(candidate.choice),
-        "validation": candidate.score,
-        "test": _test(agenda, view, candidate),
-        "temperature": best.get("temperature") if best else None,
-        "learning_rate": best.get("learning_rate") if best else None,
-        "further_tuned": further_tuned(view, best),
-        "trainings": len(candidate.trials),
-        "tied": tied_trials(agenda, view, candidate),
-        "key": agenda.training(view, best).key if best else None,
-    }
-
-
-def _best_of(decision: Decision) -> Sequence[Candidate]:
-    """The candidates to show: of many whole choices those of the highest scores, best first."""
-    if decision.axis is not None:
-        return decision.candidates
-    scored = [c for c in decision.candidates if c.score is not None]
-    best = sorted(scored, key=lambda c: c.score or 0.0, reverse=True)
-    return [*best, *(c for c in decision.candidates if c.score is None)][:_MOST_SHOWN]
-
-
-def _test(agenda: Agenda, view: CaseView, candidate: Candidate) -> TestScore | None:
-    if candidate.best is None:
-        return None
-    outcome = agenda.results[agenda.training(view, candidate.best).key]
-    return outcome.test if outcome else None
-
-
-def _why(decision: Decision, tied: int) -> str:
-    """Why a value won; `tied` trainings have its score."""
-    held, winner = decision.candidates[0], decision.winner
-    if winner.score is None:
-        return "no candidate has a score; the current value is kept"
-    others = [c for c in decision.candidates if c is not winner]
-    scored = [c.score for c in others if c.score is not None]
-    if not scored:
-        return "the only candidate with a score"
-    margin = winner.score - max(scored)
-    if margin == 0:
-        held_won = winner is held and decision.axis is not None
-        won = f"won by a tie of {tied}" if tied > 1 else "one training under several names"
-        return f"{won}: {'the current value' if held_won else 'the earlier one'} is kept"
-    return f"highest validation score, by {margin:.4f}"
-
-
-def _explain(out: Console, agenda: Agenda, view: CaseView) -> None:
-    metric = agenda.resolved.datasets[view.case.dataset].metric
-    out.print(f"{view.case}: {_stage(view)}; scores are {metric}")
-    if view.coinciding:
-        out.print("  the teacher's two checkpoints are the same epoch: t_hs and t_ll are one value")
-    if view.teacher_training is not None:
-        outcome = agenda.results[view.teacher_training.key]
-        assert outcome is not None
-        out.print(
-            f"  teacher: learning rate {view.teacher_training.learning_rate:g}, t_hs is epoch "
-            f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
-        )
-    for decision in view.progress.decisions:
-        tied = tied_candidates(agenda, view, decision)
-        title = COMPARES if decision.axis is None else SYMBOLS.get(decision.axis, decision.axis)
-        out.print(f"  {title}: {_value(decision.winner)} — {_why(decision, tied)}")
-        table = Table("", "value", "validation", "τ_t", "learning rate", "trials", box=None)
-        shown = _best_of(decision)
-        for candidate in shown:
-            facts = _candidate(agenda, view, candidate)
-            table.add_row(
-                "    →" if candidate is decision.winner else "",
-                shown_at(facts["value"], facts["further_tuned"]),
-                "no score" if facts["validation"] is None else f"{facts['validation']:.4f}",
-                "—" if facts["temperature"] is None else f"{facts['temperature']:g}",
-                "—" if facts["learning_rate"] is None else f"{facts['learning_rate']:g}",
-                str(facts["trainings"]) + tie(facts["tied"]),
-            )
-        out.print(table)
-        if rest := len(decision.candidates) - len(shown):
-            out.print(f"    and {rest} more, which scored no higher; --json has them all")

@@ -35,7 +35,8 @@ class Evaluation:
     predictions: Sequence[Any]
     """Of each example, as `Task.decode` has them."""
     examples_per_second: float
-    """Examples over the time from the first batch to the last prediction, decoding included."""
+    """Examples over the time that their batches took, from inputs to predictions: what is done
+    with these for scores and measures is not of the model's."""
 
 
 @torch.no_grad()
@@ -50,39 +51,58 @@ def evaluate(
     order: Sequence[int] = (),
     parts: int = 1,
     teacher: CachedOutputs | None = None,
+    warm_up: bool = False,
 ) -> Evaluation:
     """Score and measure a model on a split whose examples all have labels.
 
-    `teacher` are a teacher's outputs there. `order`, `parts`: see `predict`.
+    `teacher` are a teacher's outputs there. With `warm_up` a batch is run before, so that the time
+    is not that of a process's first steps: a teacher's is often one that has just begun, a
+    student's one that has trained it. `order`, `parts`: see `predict`.
     """
-    started = time.perf_counter()
     device = examples.labels.device
+
+    def predicted() -> Iterator[tuple[Tensor, Batch, Tensor, Sequence[Any]]]:
+        for indices, batch, values in predict(
+            model, task, examples, settings, order=order, parts=parts
+        ):
+            with autocast(device, settings.precision):
+                decoded = task.decode(model, tokenizer, batch, values, data, settings)
+            yield indices, batch, values, decoded
+
+    if warm_up:
+        next(predicted(), None)
     loss_of = batch_loss(task, model, Labels())
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
     tally = Tally()
-    for indices, batch, values in predict(
-        model, task, examples, settings, order=order, parts=parts
-    ):
+    seconds, started = 0.0, _now(device)
+    for indices, batch, values, decoded in predicted():
+        seconds += _now(device) - started
         labelled = int((task.labels(batch) != IGNORED).sum())
         with autocast(device, settings.precision):
             loss = loss_of(values, batch)
-            decoded = task.decode(model, tokenizer, batch, values, data, settings)
         tally.add(units_of(task, model, values, batch, teacher))
         total += loss.double() * labelled
         units += labelled
         for index, prediction in zip(indices.tolist(), decoded, strict=True):
             predictions[index] = prediction
+        started = _now(device)
     mean = float(total) / max(1, units)
-    speed = len(examples.references) / (time.perf_counter() - started)
     finite = math.isfinite(mean)
     return Evaluation(
         score=task.score(predictions, examples.references, data) if finite else None,
         loss=mean,
         measures=tally.values() if finite else {},
         predictions=predictions,
-        examples_per_second=round(speed, 1),
+        examples_per_second=round(len(examples.references) / seconds, 1),
     )
+
+
+def _now(device: torch.device) -> float:
+    """In seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @torch.no_grad()

@@ -124,7 +124,10 @@ class _Worker:
             return self._keep_outputs(training, model, order)
         examples = self._encoded(model, checkpoint.model, data, training.split, settings)
         scored = evaluate(
-            model, task, tokenizer, examples, data, settings, order=order, parts=self._parts
+            *(model, task, tokenizer, examples, data, settings),
+            order=order,
+            parts=self._parts,
+            warm_up=training.split == "test",
         )
         outcome = self._outcome(training, model, None)
         if scored.score is None:
@@ -184,7 +187,10 @@ class _Worker:
         test = self._encoded(model, training.model, data, "test", settings)
         teacher = kept.on("test", len(test.labels)) if kept else None
         found = evaluate(
-            *(model, task, tokenizer, test, data, settings), parts=self._parts, teacher=teacher
+            *(model, task, tokenizer, test, data, settings),
+            parts=self._parts,
+            teacher=teacher,
+            warm_up=True,
         )
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})

@@ -3,7 +3,7 @@
 from kdsearch.report.answer import answer, hints
 from kdsearch.report.card import Again, card, distilled_from
 from kdsearch.report.check import check_report
-from kdsearch.report.write import analyse_folder, write_report
+from kdsearch.report.write import analyse_folder, noises_of, write_report
 
 __all__ = [
     "Again",
@@ -13,5 +13,6 @@ __all__ = [
     "check_report",
     "distilled_from",
     "hints",
+    "noises_of",
     "write_report",
 ]

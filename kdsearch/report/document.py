@@ -38,7 +38,9 @@ from kdsearch.report.markdown import (
     tie,
 )
 from kdsearch.report.measures import measures_section
+from kdsearch.report.path import path_lines
 from kdsearch.report.searches import flipping, searches_section
+from kdsearch.report.sizes import sizes_section
 from kdsearch.report.smoothing import smoothing_section
 from kdsearch.report.under_seeds import named, sentence
 from kdsearch.search import (
@@ -85,6 +87,7 @@ def document(
         *(section for each in flipping(analysis) for section in _rewards(each)),
         *floor_section(analysis),
         *smoothing_section(smoothed),
+        *sizes_section(analysis),
         *measures_section(measured),
         "## Test cases",
         *(section for case in analysis.cases for section in _case(analysis, case, messages)),
@@ -430,6 +433,8 @@ def _case(analysis: Analysis, case: CaseResult, messages: Mapping[str, str]) -> 
         sections.append(_teachers(case))
     if case.coinciding:
         sections.append("The two checkpoints are the same.")
+    if lines := path_lines(case):
+        sections.append("\n".join(f"- {escape(line)}" for line in lines))
     if case.path:
         sections.append(_path(case))
     if gains := gains_of(analysis, case):

@@ -43,12 +43,17 @@ def score(value: float | None, digits: int = 4) -> str:
     return NOTHING if value is None else _no_negative_zero(f"{value:.{digits}f}")
 
 
-def points(value: float | None) -> str:
-    """A difference of scores in points, with its sign and one decimal."""
+def change(value: float | None, digits: int) -> str:
+    """A difference of scores as they are, with its sign and so many decimals."""
     if value is None:
         return NOTHING
-    text = f"{value:+.1f}"
-    return _minus(text) if text.strip("+-0.") else "0.0"
+    text = f"{value:+.{digits}f}"
+    return _minus(text) if text.strip("+-0.") else text[1:]
+
+
+def points(value: float | None) -> str:
+    """A difference of scores in points, with its sign and one decimal."""
+    return change(value, 1)
 
 
 def p_value(p: float | None) -> str:

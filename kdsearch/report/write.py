@@ -49,8 +49,12 @@ def write_report(ledger: Ledger, agenda: Agenda) -> Path:
 
 def analyse_folder(ledger: Ledger, agenda: Agenda) -> Analysis:
     """The analysis of a study, with the noise of its gains as far as its folder has test rows."""
-    tested = Tested(ledger.folder, ledger.disk)
-    return analyse(agenda, Noises(agenda, tested.rows, ledger.rows), ledger.facts)
+    return analyse(agenda, noises_of(ledger, agenda), ledger.facts)
+
+
+def noises_of(ledger: Ledger, agenda: Agenda) -> Noises:
+    """The noise of a study's gains as far as its folder has test rows."""
+    return Noises(agenda, Tested(ledger.folder, ledger.disk).rows, ledger.rows)
 
 
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:

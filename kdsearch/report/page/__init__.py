@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from kdsearch.agenda import COMPARES, FAILURES, Agenda, Attempt, Outcome, used
+from kdsearch.agenda import FAILURES, Agenda, Attempt, Outcome, used
 from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison, Figures
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
@@ -33,8 +33,10 @@ from kdsearch.report.document import (
 from kdsearch.report.floor import floor_section
 from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, tie
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
+from kdsearch.report.path import PATH, path_lines
 from kdsearch.report.practice import answer_table, lead
 from kdsearch.report.searches import flipping, searches_section
+from kdsearch.report.sizes import FRONT, HEADERS, TITLE, rows, sizes_charts, timed
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.report.under_seeds import mean, named, sentence
 from kdsearch.search import shown_at
@@ -103,6 +105,15 @@ def page(
         words=words,
         cell=cell,
         smoothed=smoothing_on_page(smoothed),
+        sized={
+            "title": TITLE,
+            "note": FRONT,
+            "headers": HEADERS,
+            "rows": rows,
+            "timed": timed,
+        },
+        path_lines=path_lines,
+        path_note=PATH,
         curves=curves,
         seeds=len(analysis.seeds) > 1,
         named=named,
@@ -119,6 +130,7 @@ def page(
         css=Markup(source.get_source(environment, "page.css")[0]),
         script=Markup(source.get_source(environment, "page.js")[0]),
         smoothing_script=Markup(source.get_source(environment, "smoothing.js")[0]),
+        sizes_script=Markup(source.get_source(environment, "sizes.js")[0]),
         plotly=Markup(get_plotlyjs()),
     )
 
@@ -135,6 +147,7 @@ def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[st
             _case(agenda, case) | measures_charts(agenda, view, case, names)
             for view, case in zip(agenda.views(), analysis.cases, strict=True)
         ],
+        "sizes": sizes_charts(analysis),
     }
 
 
@@ -205,22 +218,33 @@ def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     if case.erm is not None:
         runs["no teacher (ERM)"] = case.erm.key
     return {
-        "path": [
-            {
-                "name": decision.parameter.replace("_", " ") or COMPARES,
-                "winner": decision.winner,
-                "candidates": [
-                    [each.value, _short(each.validation), _short(each.test), _short(each.spread)]
-                    for each in decision.candidates
-                ],
-            }
-            for decision in case.path
-        ],
+        "path": _path(case),
         "choices": [_trials(name, each) for name, each in (compared | others).items()],
         "runs": [
             {"name": name, "epochs": _epochs(agenda.results[key])}
             for name, key in runs.items()
             if key is not None
+        ],
+    }
+
+
+def _path(case: CaseResult) -> dict[str, Any] | None:
+    """The default's scores, and what each decision brought."""
+    if not case.steps:
+        return None
+    default = case.path[0].candidates[0]
+    return {
+        "digits": case.digits,
+        "default": [_short(default.validation), _short(default.test)],
+        "steps": [
+            {
+                "value": step.value,
+                "kept": step.kept,
+                "scores": [_short(step.validation), _short(step.test)],
+                "gains": [_short(step.gain.validation), _short(step.gain.test)],
+                "noise": _short(step.gain.noise.deviation) if step.gain.noise else None,
+            }
+            for step in case.steps
         ],
     }
 

@@ -62,26 +62,37 @@ function drawDeciles(element) {
   plot(element, traces, layout("Deciles over the test cases", "gain, %", { y: { zeroline: true } }));
 }
 
-function drawPath(element, found) {
-  const seeds = found.path.some((decision) => decision.candidates.some((candidate) => candidate[3] !== null));
-  const at = (column, name, i) => ({
-    x: [], y: [], text: [], name, mode: "markers", type: "scatter", hovertemplate: "%{text}<extra></extra>",
-    marker: { color: COLOURS[i], symbol: [], size: [], line: { width: 1 } }, column,
-    ...(column === 2 && seeds ? { error_y: { type: "data", array: [], visible: true } } : {}),
+// From the default to what was chosen. Both lines begin at 0: the two splits' scores may lie far apart.
+function drawPath(element, { path }) {
+  const signed = (gain) => `${gain > 0 ? "+" : ""}${gain.toFixed(path.digits)}`.replace("-", "−");
+  const traces = ["validation, by which it chose", "test"].map((name, split) => {
+    const scores = [path.default[split], ...path.steps.map((step) => step.scores[split])];
+    const first = scores.find((score) => score !== null) ?? null;
+    const ends = [scores[0], scores.at(-1)].map((score) => (score === null ? "–" : score.toFixed(path.digits)));
+    const gain = (k) => (k ? path.steps[k - 1].gains[split] : null);
+    const noise = (k) => (k && split ? path.steps[k - 1].noise : null);
+    return {
+      x: scores.map((_, k) => k + 0.08 * split), y: scores.map((score) => (score === null ? null : score - first)),
+      name: `${name}: ${ends.join(" → ")}`, mode: "lines+markers+text",
+      line: { color: COLOURS[split], shape: "hv", dash: split ? "dash" : "solid" },
+      marker: { color: COLOURS[split], symbol: SYMBOLS[split], size: 8 },
+      text: scores.map((_, k) => (k && !path.steps[k - 1].kept && gain(k) !== null ? signed(gain(k)) : "")),
+      cliponaxis: false, textfont: { color: COLOURS[split] },
+      error_y: { type: "data", array: scores.map((_, k) => noise(k) ?? 0), visible: path.steps.some((_, k) => noise(k + 1) !== null) },
+      customdata: scores.map((score, k) => [k ? path.steps[k - 1].value : "default", score === null ? "" : score.toFixed(path.digits),
+        gain(k) === null ? "" : `, ${signed(gain(k))}${noise(k) === null ? "" : ` ± ${noise(k).toFixed(path.digits)}`}`]),
+      hovertemplate: `%{customdata[0]}<br>${split ? "test" : "validation"} %{customdata[1]}%{customdata[2]}<extra></extra>`,
+    };
   });
-  const traces = [at(1, "validation (decides)", 0), at(2, "test", 1)];
-  found.path.forEach((decision) => decision.candidates.forEach((candidate, k) => traces.forEach((trace) => {
-    if (candidate[trace.column] === null) return;
-    const won = k === decision.winner;
-    trace.x.push([decision.name, candidate[0]]);
-    trace.y.push(candidate[trace.column]);
-    trace.text.push(`${decision.name}: ${candidate[0]}${won ? ", chosen" : ""}<br>${trace.name}: ${candidate[trace.column]}`);
-    trace.marker.symbol.push(won ? "star" : "circle-open");
-    trace.marker.size.push(won ? 14 : 9);
-    if (trace.error_y) trace.error_y.array.push(candidate[3] || 0);
-  })));
-  traces.forEach((trace) => { trace.x = [trace.x.map((p) => p[0]), trace.x.map((p) => p[1])]; });
-  plot(element, traces, layout("The traversal; a star was chosen", "score"));
+  traces.forEach((trace, i) => { // apart from the other split's
+    trace.textposition = trace.y.map((y, k) => (y > traces[1 - i].y[k] || (i === 0 && y === traces[1].y[k]) ? "top left" : "bottom left"));
+  });
+  const reach = traces.flatMap((trace) => trace.y.flatMap((y, k) => (y === null ? [] : [y - trace.error_y.array[k], y + trace.error_y.array[k]])));
+  const [low, high] = [Math.min(...reach), Math.max(...reach)];
+  const names = ["default", ...path.steps.map((step) => (step.kept ? `${step.value}<br>kept` : `<b>${step.value}</b>`))];
+  plot(element, traces, layout("What each decision brought", "score − the default’s", {
+    x: { tickvals: names.map((_, k) => k), ticktext: names, range: [-0.4, names.length - 0.6], zeroline: false },
+    y: { range: [low - 0.15 * (high - low), high + 0.15 * (high - low)] } }));
 }
 
 function drawCurves(element, found, column, title, dtick = null) {

@@ -1,0 +1,85 @@
+"""Size, speed and score of a study's models: a table and a chart of each data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kdsearch.analysis import Analysis, SizedModel, Sizes
+from kdsearch.report.markdown import NOTHING, escape, score, table
+
+TITLE = "Size, speed and score"
+FRONT = (
+    "A model is on the front if none of its data set outdoes it: every smaller one has a lower test "
+    "score, and every better one is larger. Which of two close scores is higher may be noise. "
+    "A teacher has a checkpoint of the highest score (t_hs) and one of the lowest loss (t_ll). "
+    "Chosen and stable are students of a search, ERM is the student without a teacher."
+)
+HEADERS = ("model", "parameters", "MB", "examples/s", "test", "on the front")
+
+
+def sizes_section(analysis: Analysis) -> list[str]:
+    """The section of report.md; empty where no model's size is known."""
+    if not analysis.sizes:
+        return []
+    sections = [f"## {TITLE}", FRONT]
+    for found in analysis.sizes:
+        sections += [f"### {escape(found.dataset)}", timed(found), table(HEADERS, rows(found))]
+    return sections
+
+
+def rows(found: Sizes) -> Iterator[tuple[object, ...]]:
+    """The table of a data set, under `HEADERS`."""
+    for model in found.models:
+        size = model.size
+        spread = f" ± {score(model.spread, found.digits)}" if model.spread is not None else ""
+        yield (
+            model.name,
+            f"{size.parameters:,}",
+            _megabytes(size.bytes / 1e6) if size.bytes else NOTHING,
+            f"{size.examples_per_second:,.0f}" if size.examples_per_second else NOTHING,
+            score(model.test, found.digits) + spread,
+            "yes" if model.on_front else "",
+        )
+
+
+def _megabytes(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def timed(found: Sizes) -> str:
+    """How the speeds of a data set came about."""
+    text = f"Scores are {found.metric}."
+    if found.device is None:
+        return f"{text} No model was timed."
+    text += (
+        f" Speeds are those of {found.device}, scoring the test split: of a model the median over "
+        "all that was timed of it."
+    )
+    if any(model.size.examples_per_second is None for model in found.models):
+        text += " A model without a speed was not timed on that device."
+    return text
+
+
+def sizes_charts(analysis: Analysis) -> list[dict[str, Any]]:
+    """What the page's script draws of each data set."""
+    return [
+        {
+            "metric": found.metric,
+            "digits": found.digits,
+            "models": [_point(model) for model in found.models],
+        }
+        for found in analysis.sizes
+    ]
+
+
+def _point(model: SizedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "kind": model.kind.value,
+        "parameters": model.size.parameters,
+        "speed": model.size.examples_per_second,
+        "test": float(f"{model.test:.6g}"),
+        "spread": model.spread,
+        "front": model.on_front,
+    }
