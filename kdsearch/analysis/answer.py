@@ -9,11 +9,12 @@ from math import fsum
 from statistics import median
 
 from kdsearch.agenda import Agenda, CaseView, TestScore
-from kdsearch.analysis.cases import CaseResult, Size, State, TeacherScore
+from kdsearch.analysis.cases import CaseResult, State, TeacherScore
 from kdsearch.analysis.cost import Spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.scores import on_test, points, row_worth
+from kdsearch.analysis.speeds import Size
 from kdsearch.search import Choice, Trial, ValidationScore, best_trial
 from kdsearch.study import TestCase
 

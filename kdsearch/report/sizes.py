@@ -10,8 +10,8 @@ from kdsearch.report.markdown import NOTHING, escape, score, table
 
 TITLE = "Size, speed and score"
 FRONT = (
-    "A model is on the front if none of its data set outdoes it: every smaller one has a lower test "
-    "score, and every better one is larger. Which of two close scores is higher may be noise. "
+    "A model is on the front if none of its data set outdoes it: every smaller one has a lower "
+    "test score, and every better one is larger. Which of two close scores is higher may be noise. "
     "A teacher has a checkpoint of the highest score (t_hs) and one of the lowest loss (t_ll). "
     "Chosen and stable are students of a search, ERM is the student without a teacher."
 )
