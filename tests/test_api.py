@@ -17,7 +17,7 @@ from kdsearch.analysis import Comparison, State
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs/report.md"
 
 
 @pytest.fixture(scope="module")
@@ -260,8 +260,8 @@ def test_what_is_public_is_all_there() -> None:
         kdsearch.opened  # noqa: B018
 
 
-def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_lines_of_the_page_on_reports_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     raw = two_cases(students={"small": {"model": "small"}})
     raw |= {"datasets": {"sentiment": raw["datasets"]["g"]}}
     raw |= {"teachers": {"encoder": raw["teachers"]["t"]}}
