@@ -415,7 +415,7 @@ def test_a_search_ends_with_the_stable_configuration_and_the_reports_path(
     _, folder, result = launched
     assert result.code == 0
     assert "1 test case, in" in result.out
-    assert "The stable configuration is CE t_hs τ_s=τ_t α=" in result.out
+    assert "(CE t_hs τ_s=τ_t α=" in " ".join(result.out.split())
     assert result.out.rstrip().endswith(f"report: {folder}/report/report.html")
     assert "The study is complete" in (folder / "report" / "report.md").read_text()
     assert len(list((folder / "outcomes").iterdir())) == 1 + 3 + 12
@@ -451,7 +451,7 @@ def test_launched_again_a_complete_search_trains_nothing(
     assert result.code == 0
     assert "resuming: 16 trainings already done" in result.out
     assert "nothing left to run" in result.out
-    assert "The stable configuration is" in result.out
+    assert "For another data set: the stable configuration is" in result.out
     assert contents(folder) == before
 
 
@@ -768,7 +768,7 @@ def test_report_writes_the_report_and_says_where(launched: tuple[Path, Path, End
     path.unlink()
     result = kdsearch("report", launched[1])
     assert result.code == 0
-    assert "The stable configuration is" in result.out
+    assert "For another data set: the stable configuration is" in result.out
     assert result.out.rstrip().endswith(f"report: {path}")
     assert path.exists()
     assert json.loads(kdsearch("report", launched[1], "--json").out)["complete"] is True

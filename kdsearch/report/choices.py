@@ -12,6 +12,7 @@ from kdsearch.search import (
     TIED,
     Checkpoint,
     Choice,
+    Objective,
     Value,
     shown_value,
 )
@@ -117,8 +118,12 @@ def in_words(choice: Choice) -> str:
     """Such as `cross-entropy to the teacher checkpoint of the lowest validation loss, the student
     at the teacher’s temperature, human labels unused`."""
     found = dict(choice.values)
-    parts = [OBJECTIVES[found.pop(OBJECTIVE)].format(CHECKPOINTS[found.pop(CHECKPOINT, None)])]
-    parts += [say(found[name]) for name, say in {**PARAMETERS, **SETTINGS}.items() if name in found]
+    kind, teacher = found.pop(OBJECTIVE), CHECKPOINTS[found.pop(CHECKPOINT, None)]
+    words = {**PARAMETERS, **SETTINGS}
+    # A loss of one's own goes by its title, its parameters by their names.
+    words |= {name: _is(name) for name in sorted(found.keys() - words.keys())}
+    parts = [OBJECTIVES.get(kind, f"{Objective.kinds[kind].title} to {{}}").format(teacher)]
+    parts += [say(found[name]) for name, say in words.items() if name in found]
     return ", ".join(parts)
 
 
