@@ -260,7 +260,9 @@ def test_what_is_public_is_all_there() -> None:
         kdsearch.opened  # noqa: B018
 
 
-def test_the_lines_of_the_page_on_reports_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_the_page_on_reports_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     raw = two_cases(students={"small": {"model": "small"}})
     raw |= {"datasets": {"sentiment": raw["datasets"]["g"]}}

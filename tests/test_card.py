@@ -33,6 +33,7 @@ from test_squad2 import questions
 
 from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import CaseResult, Erm, analyse
+from kdsearch.analysis.noise import Noise, NoiseOf
 from kdsearch.distill import run_training
 from kdsearch.ledger import Ledger
 from kdsearch.report import card, distilled_from
@@ -307,28 +308,27 @@ def test_languages_are_told_by_the_codes_that_the_hub_knows(
 
 
 @pytest.mark.parametrize(
-    ("baseline", "teacher", "said"),
+    ("closed", "noise", "said"),
     [
-        (0.5, 0.9, "Gap closed: 50.0 % of the way"),
-        (0.5, 0.65, "Gap closed: –. The teacher t_hs is not clearly better"),  # √(¼/10) = 0.16
-        (0.9, 0.5, "Gap closed: –. The teacher t_hs is not clearly better"),
+        (0.5, Noise(deviation=0.123, of=NoiseOf.ROWS), "Gap closed: 50.0 ± 12.3 % of the way"),
+        (0.5, None, "Gap closed: 50.0 % of the way"),
+        (None, None, "Gap closed: –. The teacher t_hs is not clearly better"),
     ],
 )
-def test_a_gap_is_closed_only_where_there_is_one(
-    baseline: float, teacher: float, said: str, tmp_path: Path
+@pytest.mark.parametrize("stable", [False, True])
+def test_a_card_has_the_gap_closed_where_there_is_one(
+    closed: float | None, noise: Noise | None, said: str, stable: bool, tmp_path: Path
 ) -> None:
     agenda, case, outcome = found_of(tmp_path, search={**SMALL_GRID})
-    assert case.winner is not None
-    [checkpoint] = case.teachers
-    case = replace(
-        case,
-        winner=replace(case.winner, test=TestScore(0.7)),
-        erm=Erm(trials=1, test=TestScore(baseline)),
-        teachers=(replace(checkpoint, test=TestScore(teacher)),),
-    )
-    text = card(agenda, case, outcome, distilled=[case])
+    fields: dict[str, Any] = {"gap_closed": closed, "gap_closed_noise": noise}
+    if stable:
+        fields = {f"stable_{name}": value for name, value in fields.items()}
+    case = replace(case, erm=Erm(trials=1, test=TestScore(0.5)), **fields)
+    distilled = [] if stable else [case]
+    text = card(agenda, case, outcome, stable=stable, distilled=distilled)
     assert said in text
-    assert said.replace("closed", f"closed by {case.case}") in text
+    assert said.replace("closed", f"closed by {case.case}") in text or stable
+    assert ("± is a standard deviation over rows." in text) == (noise is not None)
 
 
 def test_a_student_without_a_teacher_is_not_measured_by_cases_of_another_student(

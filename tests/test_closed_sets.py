@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, cast, get_args
 
 import pytest
 from test_analysis import searched
@@ -11,11 +13,13 @@ from test_cli import kdsearch
 
 from kdsearch.agenda import FAILURES, Attempt, Failure, Training
 from kdsearch.analysis.cost import KINDS
+from kdsearch.analysis.edges import FROM_1, SHARES
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.distill import memory
 from kdsearch.distill.outputs import _STORED
 from kdsearch.report.document import LEFT_OUT
 from kdsearch.report.hub import METRICS
+from kdsearch.search import Objective
 from kdsearch.study import SPECS, TrainingSettings, largest_score, settings
 from kdsearch.study.grammar import GRAMMARS
 from kdsearch.study.sizes import _ITEM_BYTES
@@ -72,6 +76,32 @@ def test_every_setting_of_a_training_is_an_axis_or_said_to_be_none() -> None:
     assert fields - sections - none == settings.AXES.keys() & fields
     of_sections = {n for _, kind in settings.SECTIONS.values() for n in kind.model_fields}
     assert settings.AXES.keys() - fields - of_sections == {"learning_rate", "layers"}
+
+
+def test_every_axis_that_ends_at_1_is_known_to_the_edges() -> None:
+    makers: dict[str, Callable[[Any], object]] = {
+        name: kind.validate_python for name, kind in settings.AXES.items()
+    }
+    for kind in Objective.kinds.values():
+        names = [field.name for field in fields(cast(Any, kind))]
+        for name in names:
+            others = dict.fromkeys(names, 0.5)
+            makers[name] = lambda value, k=kind, n=name, o=others: k(**{**o, n: value})
+    taken = {
+        name: [accepts(make, value) for value in (0, 0.5, 1, 1.5)] for name, make in makers.items()
+    }
+    assert set(SHARES) == {name for name, (_, half, _, more) in taken.items() if half and not more}
+    counts = {n for n, (zero, half, one, _) in taken.items() if one and not zero and not half}
+    assert counts
+    assert counts - {"layers"} <= set(FROM_1) <= taken.keys()  # those are left out of it
+
+
+def accepts(make: Callable[[Any], object], value: float) -> bool:
+    try:
+        make(value)
+    except ValueError:
+        return False
+    return True
 
 
 def test_a_try_of_any_class_is_told_by_every_command(tmp_path: Path) -> None:

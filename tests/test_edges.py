@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from fakes import a_study, outcome_of, resolved_of
 from test_analysis import searched
 
-from kdsearch.agenda import Agenda, Outcome, StudentTraining, Training
-from kdsearch.analysis import Edge, analyse, edges, unconverged
+from kdsearch.agenda import Agenda, Outcome, StudentTraining, TeacherTraining, Training
+from kdsearch.analysis import Edge, TeacherEdge, analyse, edges, teacher_edges, unconverged
 from kdsearch.analysis.edges import end_of
 from kdsearch.cli.look import _status
 from kdsearch.ledger import Ledger
@@ -88,6 +89,8 @@ def test_nothing_is_said_where_another_value_is_as_good() -> None:
         ("smoothing", {"v0_9": 0.1, "v0_9991": 0.2}),
         ("dropout", {"v0": 0.2, "v0_1": 0.1}),
         ("temperature", {"v1": 0.2, "v2": 0.1}),
+        ("student_temperature", {"v1": 0.2, "v2": 0.1}),
+        ("batch_size", {"v1": 0.2, "v8": 0.1}),
         ("weight_decay", {"v0": 0.2, "v0_01": 0.1}),
     ],
 )
@@ -176,6 +179,51 @@ def test_a_study_that_has_decided_nothing_has_no_edges() -> None:
     assert edges(agenda) == unconverged(agenda) == ()
 
 
+# -- teachers ----------------------------------------------------------------------------------
+
+
+def teachers(
+    score: Callable[[TeacherTraining], float | None], best_epoch: int = 1, **sections: Any
+) -> tuple[TeacherEdge, ...]:
+    """The ends of the teacher `big`, as far as it is trained, on two data sets unless told."""
+    grammar = {"train": 20, "validation": 10, "test": 10}
+    datasets = {name: {"grammar": {**grammar, "seed": i}} for i, name in enumerate("ab")}
+    fine_tune = {"learning_rate": [1e-5, 2e-5, 3e-5], "epochs": 3, **sections.pop("fine_tune", {})}
+    big = {"big": {"model": "big", "fine_tune": fine_tune}}
+    agenda = Agenda(resolved_of(a_study(datasets=datasets, teachers=big, **sections)))
+    for request in agenda.requests():
+        training = request.training
+        assert isinstance(training, TeacherTraining)
+        found = outcome_of(training, score(training), best_epoch=best_epoch, lowest_loss_epoch=1)
+        agenda.add(training.key, found)
+    assert unconverged(agenda) == edges(agenda) == ()
+    return teacher_edges(agenda)
+
+
+def test_a_teacher_whose_rate_is_the_largest_is_named_with_its_data_sets() -> None:
+    key = "teachers.big.fine_tune.learning_rate"
+    named = TeacherEdge(teacher="big", end="largest", key=key, datasets=("a", "b"), of=2)
+    assert teachers(lambda t: 0.5 + 1000 * t.learning_rate) == (named,)
+    first = teachers(lambda t: 0.5 - t.learning_rate if "seed=0" in t.data.train else 0.5)
+    assert first == (replace(named, end="smallest", datasets=("a",)),)
+
+
+def test_a_teacher_that_is_best_within_its_rates_or_has_one_is_not_named() -> None:
+    assert teachers(lambda t: -abs(t.learning_rate - 2e-5)) == ()
+    assert teachers(lambda t: 0.5, fine_tune={"learning_rate": [1e-5]}) == ()
+    assert teachers(lambda t: None if t.learning_rate > 2e-5 else t.learning_rate) == ()
+
+
+def test_a_teacher_that_is_best_at_its_last_epoch_is_named() -> None:
+    one = {"learning_rate": [1e-5]}
+    [found] = teachers(lambda t: 0.5, best_epoch=3, fine_tune=one)
+    assert (found.end, found.key) == ("last", "teachers.big.fine_tune.epochs")
+    assert found.datasets == ("a", "b")
+    assert teachers(lambda t: 0.5, fine_tune={**one, "epochs": 1}) == ()
+    linear = {"schedule": "linear"}
+    assert teachers(lambda t: 0.5, best_epoch=3, fine_tune=one, training=linear) == ()
+
+
 # -- the last epoch ----------------------------------------------------------------------------
 
 TRAINING = {"training": {"epochs": 3}}
@@ -222,10 +270,20 @@ def test_of_an_axis_of_epochs_that_is_nested_its_own_key_is_named() -> None:
 
 
 def test_the_report_and_status_say_what_to_change(tmp_path: Path) -> None:
-    look = lambda training: outcome(training, by_rate, lambda t: True)  # noqa: E731
-    ledger, agenda = searched(tmp_path, look, a_study(**TRAINING))
+    def look(training: Training) -> Outcome:
+        if isinstance(training, TeacherTraining):
+            score = 0.5 + training.learning_rate
+            return outcome_of(training, score, best_epoch=3, lowest_loss_epoch=1)
+        return outcome(training, by_rate, lambda t: True)
+
+    big = {"model": "big", "fine_tune": {"learning_rate": [1e-5, 2e-5]}}
+    ledger, agenda = searched(tmp_path, look, a_study(**TRAINING, teachers={"big": big}))
     students = analyse(agenda).unconverged[0].students
     lines = [
+        "the chosen learning rate of teacher big is the largest that was tried on 1 of 1 data set: "
+        "try larger values in teachers.big.fine_tune.learning_rate",
+        "teacher big was best at its last epoch on 1 of 1 data set: train longer, with a higher "
+        "teachers.big.fine_tune.epochs",
         "the chosen learning rate is the largest that was tried in 1 of 1 case: try larger values "
         "in search.learning_rate",
         f"{students} of {students} students were best at their last epoch: train longer, with a "

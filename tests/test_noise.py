@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import KEY, a_study, outcome_of, resolved_of
+from fakes import KEY, World, a_study, outcome_of, resolved_of, search_through
 from hypothesis import given
 from hypothesis import strategies as st
 from models import data_of, settings_of
@@ -24,17 +25,20 @@ from kdsearch.agenda import (
     OutputsTraining,
     StudentTraining,
     TestScore,
+    Training,
 )
-from kdsearch.analysis import TestScores, analyse
+from kdsearch.analysis import CaseResult, TestScores, analyse
 from kdsearch.analysis.noise import Noise, NoiseOf, Noises
 from kdsearch.analysis.row_scores import Columns, row_scores
 from kdsearch.distill import run_training
 from kdsearch.driver.garbage import garbage
+from kdsearch.engine.base import Worker
 from kdsearch.ledger import Ledger, verify
 from kdsearch.ledger.tested import Tested as TestedRows
 from kdsearch.report.markdown import percent
 from kdsearch.report.write import report_files
 from kdsearch.search import Labels
+from kdsearch.study import Resolved, ResolvedSplit, parse_study, resolve
 from kdsearch.tasks import TASKS
 from kdsearch.tasks.ner import Sentence
 from kdsearch.tasks.qa import Span, Window
@@ -211,6 +215,22 @@ def test_rows_of_another_try_are_garbage_and_others_are_not(searched: Ledger) ->
     assert [note.place for note in found.notes] == [str(searched.folder / name)]
 
 
+def test_rows_of_an_outcome_that_has_none_are_those_of_another_try(tmp_path: Path) -> None:
+    resolved = resolved_of(a_study())
+    ledger = Ledger(tmp_path)
+    ledger.prepare()
+    ledger.write_resolved(resolved)
+    agenda = search_through(resolved, ledger, World(seed=1))
+    students = (each for seeds in agenda.students(agenda.cases[0]).values() for each in seeds)
+    key = next(students).key
+    [name] = TestedRows(tmp_path).keep(key, COLUMNS, None)
+    gone, _ = garbage(ledger, agenda)
+    assert [each.name for each in gone] == [name]
+    (tmp_path / "outcomes" / f"{key}.json").write_bytes(b"{")  # of which nothing is known
+    gone, _ = garbage(ledger, Agenda(resolved, ledger.results()))
+    assert name not in [each.name for each in gone]
+
+
 def test_a_training_that_is_repeated_brings_its_rows_back(searched: Ledger) -> None:
     outcome = next(o for o in searched.outcomes() if isinstance(o.training, StudentTraining))
     [name] = [name for name in outcome.digests if name.startswith("tested/")]
@@ -218,6 +238,22 @@ def test_a_training_that_is_repeated_brings_its_rows_back(searched: Ledger) -> N
     (searched.folder / name).unlink()
     run_training(outcome.training, searched.folder)
     assert TestedRows(searched.folder).rows(outcome) == before
+
+
+def test_a_training_whose_rows_cannot_be_written_is_not_lost(
+    searched: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = next(o for o in searched.outcomes() if isinstance(o.training, StudentTraining))
+    shutil.rmtree(searched.folder / "tested")
+    (searched.folder / "tested").write_text("in the way")
+    (searched.folder / "outcomes" / f"{outcome.key}.json").unlink()
+    Worker(folder=searched.folder, run_training=run_training)(outcome.training)
+    again = searched.outcome(outcome.key)
+    assert again is not None
+    assert again.test == outcome.test
+    assert not any(name.startswith("tested/") for name in again.digests)
+    assert TestedRows(searched.folder).rows(again) is None
+    assert "the noise of its gains is not known" in caplog.text
 
 
 # -- files of rows ------------------------------------------------------------------------------
@@ -289,8 +325,16 @@ def test_forty_thousand_rows_take_a_hundred_kilobytes(tmp_path: Path) -> None:
 class Study:
     """Students whose labels are right or wrong as told, of a study of such rows."""
 
-    def __init__(self, rights: dict[str, list[list[int]]], groups: list[int] | None = None) -> None:
-        """`rights`: by name, of each seed of a student and each row whether it is right."""
+    def __init__(
+        self,
+        rights: dict[str, list[list[int]]],
+        groups: list[int] | None = None,
+        named: list[int] | None = None,
+    ) -> None:
+        """`rights`: by name, of each seed of a student and each row whether it is right.
+
+        `groups`: the text of each row; `named`: what its study's own column puts together.
+        """
         data = data_of(metric="accuracy", labels=("no", "yes"), test="rows")
         self.columns: dict[str, Columns] = {}
         self.tested: dict[str, TestScores] = {}
@@ -307,13 +351,21 @@ class Study:
                 by_seed=tuple(o.test for o in outcomes if o.test is not None),
                 keys=tuple((o.key,) for o in outcomes),
             )
-        rows = range(len(right)) if groups is None else groups
-        self.rows = [{"texts": [str(group)], "label": 1} for group in rows]
-        self.agenda = Agenda(resolved_of(a_study()), results)
+        texts = range(len(right)) if groups is None else groups
+        self.rows: dict[str, list[Any]] = {
+            "rows": [{"texts": [str(text)], "label": 1} for text in texts],
+            "groups": [{"group": number} for number in named or ()],
+        }
+        resolved = resolved_of(a_study())
+        [(name, mine)] = resolved.datasets.items()
+        test = {"test": ResolvedSplit(digest="rows", rows=len(right))}
+        of_mine = {"splits": {**mine.splits, **test}, "test_groups": "groups" if named else None}
+        datasets = {name: mine.model_copy(update=of_mine)}
+        self.agenda = Agenda(resolved.model_copy(update={"datasets": datasets}), results)
 
     def noise(self, target: str = "a", baseline: str = "b") -> Noise | None:
         found = Noises(
-            self.agenda, lambda outcome: self.columns.get(outcome.key), lambda digest: self.rows
+            self.agenda, lambda outcome: self.columns.get(outcome.key), self.rows.__getitem__
         )
         return found.of_gain(self.tested[target], self.tested[baseline])
 
@@ -357,6 +409,48 @@ def test_rows_that_go_together_count_as_one() -> None:
     four_times = {"a": [a * 4], "b": [b * 4]}
     assert Study(four_times).deviation() == pytest.approx(each_alone / 2, rel=0.1)
     assert Study(four_times, groups=[*range(300)] * 4).deviation() == pytest.approx(each_alone)
+
+
+def test_rows_of_a_studys_own_group_count_as_one() -> None:
+    rights = {"a": [coins(0.8, 300, 1) * 4], "b": [coins(0.6, 300, 2) * 4]}
+    by_row, together = Study(rights), Study(rights, named=[*range(300)] * 4)
+    assert together.deviation() == Study(rights, groups=[*range(300)] * 4).deviation()
+    assert together.deviation() > 1.5 * by_row.deviation()
+
+
+@pytest.mark.parametrize("rows", [[{"group": []}] * 3, [{"texts": ["a"]}] * 3, [{"group": 1}]])
+def test_groups_that_are_damaged_leave_the_noise_unknown(rows: list[Any]) -> None:
+    study = Study({"a": [[1, 1, 0]], "b": [[1, 0, 0]]}, named=[0, 1, 1])
+    study.rows["groups"] = rows
+    assert study.noise() is None
+
+
+def test_a_studys_own_groups_are_in_no_key_and_are_kept_as_its_rows_are(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i}", "y": "ab"[i % 2], "who": i // 2} for i in range(20)]
+    for split in ("train", "validation", "test"):
+        text = "".join(json.dumps({**row, "text": f"{split} {row['text']}"}) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    mine = {"files": files, "text": "text", "label": "y", "labels": ["a", "b"]}
+    ledger = Ledger(tmp_path / "run")
+    ledger.prepare()
+
+    def resolved(**fields: str) -> Resolved:
+        raw = a_study(datasets={"mine": {**mine, **fields}})
+        study = parse_study(raw, place="s")
+        return resolve(study, data_dir=None, store=ledger.write_rows, place="s")
+
+    plain, grouped = resolved(), resolved(group="who")
+    assert plain.content == grouped.content  # so that no key knows
+    groups = grouped.datasets["mine"].test_groups
+    assert groups is not None
+    assert [row["group"] for row in ledger.rows(groups)] == [i // 2 for i in range(20)]
+    ledger.write_resolved(grouped)
+    agenda = Agenda(grouped, {})
+    assert garbage(ledger, agenda) == ([], [])
+    assert [each.name for each in garbage(ledger, Agenda(plain, {}))[0]] == [f"data/{groups}.jsonl"]
+    (ledger.folder / "data" / f"{groups}.jsonl").unlink()
+    assert [problem.what for problem in verify(ledger).problems] == ["is not there"]
 
 
 def test_equal_results_have_equal_noise() -> None:
@@ -439,10 +533,117 @@ def test_the_noise_of_an_expectation_is_that_of_the_mean_of_its_students() -> No
 def test_a_few_hundred_pairs_on_ten_thousand_rows_take_seconds() -> None:
     names = [str(number) for number in range(20)]
     study = Study({name: [coins(0.8, 10_000, int(name))] for name in names})
-    found = Noises(
-        study.agenda, lambda outcome: study.columns[outcome.key], lambda digest: study.rows
-    )
+    found = Noises(study.agenda, lambda outcome: study.columns[outcome.key], study.rows.__getitem__)
     started = time.process_time()
     for target, baseline in zip(names * 15, names[1:] * 15, strict=False):
         assert found.of_gain(study.tested[target], study.tested[baseline]) is not None
     assert time.process_time() - started < 30
+
+
+# -- the gap that is closed ---------------------------------------------------------------------
+
+
+def of_share(study: Study) -> Noise:
+    """That of a student `s` between the plain `e` and the teacher `t`."""
+    found = Noises(
+        study.agenda, lambda outcome: study.columns[outcome.key], study.rows.__getitem__
+    ).of_share(*(study.tested[name] for name in "set"))
+    assert found is not None
+    return found
+
+
+def a_gap(count: int, seed: int = 0) -> dict[str, list[int]]:
+    """A student that closes about half of a gap, row by row; all three err on hard rows."""
+    draw = random.Random(seed)
+    ease = [draw.random() for _ in range(count)]
+    shares = {"s": 0.7, "e": 0.6, "t": 0.8}
+    return {
+        name: [int(draw.gauss(each, 0.2) < share) for each in ease]
+        for name, share in shares.items()
+    }
+
+
+def test_the_noise_of_a_share_is_that_of_shares_drawn_one_by_one() -> None:
+    rights = a_gap(3000)
+    found = of_share(Study({name: [right] for name, right in rights.items()}))
+    draw = np.random.default_rng(7)
+    shares = []
+    for _ in range(1000):
+        rows = draw.integers(3000, size=3000)
+        s, e, t = (np.mean(np.array(rights[name])[rows]) for name in "set")
+        shares.append((s - e) / (t - e))
+    assert found == Noise(deviation=pytest.approx(np.std(shares), rel=0.15), of=NoiseOf.ROWS)
+
+
+def test_the_seeds_of_students_are_in_the_noise_of_a_share_and_a_teacher_has_one() -> None:
+    count, plain, taught = 4_000, [0.5, 0.52, 0.48, 0.5], [0.7, 0.74, 0.7, 0.66]
+
+    def first(share: float) -> list[int]:
+        return [int(row < share * count) for row in range(count)]
+
+    study = Study({"s": [*map(first, taught)], "e": [*map(first, plain)], "t": [first(0.9)]})
+    # Of a share of 1/2: what the seeds give of (s - e/2 - t/2) / 0.4.
+    parts = [(s - e / 2) / 0.4 for s, e in zip(taught, plain, strict=True)]
+    between = float(np.std(parts, ddof=1)) / math.sqrt(len(parts))
+    assert of_share(study) == Noise(deviation=pytest.approx(between, rel=0.1), of=NoiseOf.BOTH)
+
+
+TEN = range(10)
+
+
+def case_with(erm: range, teacher: range, *, known: bool) -> CaseResult:
+    """A case whose ten test rows plain students, and the teacher, have right as told.
+
+    Its taught students have the first six right.
+    """
+    resolved = resolved_of(a_study(erm=True))
+    [(name, data)] = resolved.datasets.items()
+    datasets = {name: data.model_copy(update={"metric": "accuracy"})}
+    agenda = Agenda(resolved.model_copy(update={"datasets": datasets}))
+
+    def right(training: Training) -> range:
+        if isinstance(training, StudentTraining):
+            return range(6) if training.teaching else erm
+        return teacher
+
+    while requests := agenda.requests():
+        for request in requests:
+            test = len(right(request.training)) / 10
+            found = outcome_of(request.training, 0.5, test=test, best_epoch=1, lowest_loss_epoch=1)
+            agenda.add(request.training.key, found)
+
+    def columns(outcome: Outcome) -> Columns | None:
+        predicted = [int(row in right(outcome.training)) for row in TEN]
+        return {"label": [1] * 10, "predicted": predicted} if known else None
+
+    rows = [{"texts": [str(row)], "label": 1} for row in TEN]
+    return analyse(agenda, Noises(agenda, columns, lambda digest: rows)).cases[0]
+
+
+@pytest.mark.parametrize(
+    ("erm", "teacher", "known", "share"),
+    [
+        (range(2), range(10), True, 0.5),
+        (range(2), range(10), False, 0.5),
+        # One row more, which is the noise √(0.09/10) = 0.095 of that difference, and no more.
+        (range(5), range(6), True, 1.0),
+        # The same, where all that is known is 0.5 and its standard error √(0.25/10) = 0.16.
+        (range(5), range(6), False, None),
+        # One row more, where nine differ: √(0.89/10) = 0.30.
+        (range(5), range(4, 10), True, None),
+        (range(6), range(6), True, None),
+        (range(9), range(5), True, None),
+    ],
+)
+def test_a_share_is_told_of_a_gap_beyond_its_noise(
+    erm: range, teacher: range, known: bool, share: float | None
+) -> None:
+    case = case_with(erm, teacher, known=known)
+    assert case.gap_closed == pytest.approx(share)
+    assert case.stable_gap_closed == pytest.approx(share)  # all taught students are alike
+    assert (case.gap_closed_noise is None) == (share is None or not known)
+
+
+def test_a_student_that_is_its_teacher_closes_the_gap_for_certain() -> None:
+    noise = case_with(range(2), range(6), known=True).gap_closed_noise
+    assert noise == Noise(deviation=pytest.approx(0.0, abs=1e-12), of=NoiseOf.ROWS)

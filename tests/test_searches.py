@@ -535,7 +535,7 @@ def test_what_distillation_brings_has_the_rows_of_each_search_under_its_name() -
     greedy = SEARCHES["greedy"]
     two = {"one": greedy, "two": {**greedy, "alpha": [0.5, 1]}}
     agenda = walked({**several(erm=True), "searches": two})
-    report = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
+    found = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
     brings = report.partition("## What distillation brings")[2].partition("\n## ")[0]
     _, one, other = brings.split("### ")
     assert one.startswith("one\n")
@@ -705,7 +705,9 @@ def test_what_a_greedy_search_tunes_is_listed_in_words() -> None:
     search = {**SEARCHES["greedy"], "tuned": tuned, "optimizer": ["adamw", "sgd"]}
     agenda = walked({**several(), "searches": {"greedy": search}})
     report = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
-    assert "with the teacher’s temperature (τ_t), the learning rate and the optimizer tuned" in report
+    assert (
+        "with the teacher’s temperature (τ_t), the learning rate and the optimizer tuned" in report
+    )
     assert "; the optimizer, the learning rate and τ_t were tuned by" in report
 
 

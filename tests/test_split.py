@@ -6,7 +6,7 @@ import json
 import random
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,51 @@ def test_equal_texts_stay_together_whatever_group_they_are_named_to_be_in(tmp_pa
     assert {len(there) for there in sides(found, lambda row: row["texts"][0]).values()} == {1}
     whos = sides(found, lambda row: int(row["texts"][0].split()[1]) // 2)
     assert {len(there) for there in whos.values()} == {1}
+
+
+def given_test(folder: Path, test: list[dict[str, Any]], **fields: Any) -> DataRows:
+    """A data set whose test rows have a file of their own."""
+    rows = [{"text": f"t {i}", "y": "abc"[i % 3], "who": i} for i in range(60)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in test))
+    files = {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")}
+    return draw(folder, "classification", rows, files=files, **fields)
+
+
+def partition(numbers: Iterable[object]) -> set[tuple[int, ...]]:
+    """The places that have the same number."""
+    found: dict[object, list[int]] = {}
+    for place, number in enumerate(numbers):
+        found.setdefault(number, []).append(place)
+    return {tuple(places) for places in found.values()}
+
+
+def test_the_groups_of_test_rows_are_those_of_the_column_and_of_equal_texts(tmp_path: Path) -> None:
+    texts, whos = "abcdeb", ["x", "x", "y", None, None, "z"]
+    test = [
+        {"text": text, "y": "abc"[i % 3], "who": who}
+        for i, (text, who) in enumerate(zip(texts, whos, strict=True))
+    ]
+    found = given_test(tmp_path, test, group="who")
+    assert found.test_groups is not None
+    assert partition(found.test_groups) == {(0, 1, 5), (2,), (3,), (4,)}
+    assert given_test(tmp_path, test).test_groups is None
+    without = [{k: v for k, v in row.items() if k != "who"} for row in test]
+    assert given_test(tmp_path, without, group="who").test_groups is None
+
+
+@pytest.mark.parametrize("limit", [None, 15])
+def test_test_rows_that_are_drawn_or_limited_have_their_own_groups(
+    tmp_path: Path, limit: int | None
+) -> None:
+    rows = [{"text": f"t {i}", "y": "abc"[i % 3], "who": i // 5} for i in range(300)]
+    for found in (
+        draw(tmp_path, "classification", rows, group="who", limit={"test": limit}),
+        given_test(tmp_path, rows, group="who", limit={"test": limit}),
+    ):
+        assert found.test_groups is not None
+        whos = (int(row["texts"][0].split()[1]) // 5 for row in found.splits["test"])
+        assert partition(found.test_groups) == partition(whos)
+        assert len(partition(found.test_groups)) < len(found.splits["test"])
 
 
 @pytest.mark.parametrize("task", ["classification", "ner", "qa"])

@@ -15,7 +15,14 @@ from kdsearch.analysis.cases import (
 )
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3
 from kdsearch.analysis.cost import Spent, cost, students_of
-from kdsearch.analysis.edges import Edge, Unconverged, edges, unconverged
+from kdsearch.analysis.edges import (
+    Edge,
+    TeacherEdge,
+    Unconverged,
+    edges,
+    teacher_edges,
+    unconverged,
+)
 from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.floor import AtFloor, Facts, Without, at_floor, floor_of
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
@@ -71,6 +78,7 @@ __all__ = [
     "Table",
     "Table3",
     "Take",
+    "TeacherEdge",
     "TeacherScore",
     "TestScores",
     "TrialResult",
@@ -101,6 +109,7 @@ __all__ = [
     "stable_configuration",
     "students_of",
     "table_3",
+    "teacher_edges",
     "trial_results",
     "unconverged",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -13,6 +13,7 @@ from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.floor import AtFloor, Facts, at_floor
 from kdsearch.analysis.gains import NoGainError, Relative
+from kdsearch.analysis.gap import gap_closed
 from kdsearch.analysis.noise import Noise, Noises
 from kdsearch.analysis.path import Difference, Step, over_default, steps
 from kdsearch.analysis.scores import (
@@ -20,7 +21,6 @@ from kdsearch.analysis.scores import (
     case_candidates,
     on_test,
     points,
-    row_worth,
     score_digits,
     tied_candidates,
     tied_trials,
@@ -185,7 +185,11 @@ class CaseResult:
     over_teacher_noise: Noise | None
     gap_closed: float | None
     """The share of the gap from it to the winner's teacher that the winner closes, on test; None
-    where the teacher is not better by what one row of the split is worth."""
+    where the split cannot tell that gap from none."""
+    gap_closed_noise: Noise | None
+    stable_gap_closed: float | None
+    """The same of the stable configuration."""
+    stable_gap_closed_noise: Noise | None
     size: Size | None
     """The student's."""
     failures: tuple[UnscoredTraining, ...]
@@ -222,6 +226,13 @@ def case_result(
     chosen = [winner.key] if winner and winner.key else []
     teachers = teacher_scores(agenda, view, speeds)
     erm = tuned_erm(agenda, view)
+    closed, by_stable = (
+        gap_closed(agenda, view, candidate, erm.on_test if erm else None, noises)
+        for candidate in (
+            view.progress.winner if view.traversed else None,
+            phase2.stable_tuned if phase2 else None,
+        )
+    )
     over_erm = _relative(chosen_over_erm, agenda, view)
     over_teacher = _relative(chosen_over_teacher, agenda, view)
     return CaseResult(
@@ -248,7 +259,10 @@ def case_result(
         over_erm_noise=_noise(noises, over_erm),
         over_teacher=over_teacher.gain if over_teacher else None,
         over_teacher_noise=_noise(noises, over_teacher),
-        gap_closed=gap_closed(winner, erm, teachers, least=row_worth(agenda, view)),
+        gap_closed=closed.share if closed else None,
+        gap_closed_noise=closed.noise if closed else None,
+        stable_gap_closed=by_stable.share if by_stable else None,
+        stable_gap_closed_noise=by_stable.noise if by_stable else None,
         # Of what it chose, if anything: layers may be an axis.
         size=speeds.size(results[key] for key in [*chosen, *trainings.students]),
         failures=failures(agenda, every),
@@ -293,27 +307,6 @@ def _relative(
 
 def _noise(noises: Noises, found: Relative | None) -> Noise | None:
     return noises.of_gain(found.target, found.baseline) if found else None
-
-
-def gap_closed(
-    winner: CandidateScores | None,
-    erm: Erm | None,
-    teachers: Iterable[TeacherScore],
-    *,
-    least: float,
-) -> float | None:
-    """The share of the gap from the student without a teacher to the teacher that is closed.
-
-    None of a gap below `least`.
-    """
-    if winner is None or erm is None or winner.test is None or erm.test is None:
-        return None
-    teacher = next(
-        (t.test for t in teachers if t.checkpoint is winner.choice.get(CHECKPOINT)), None
-    )
-    if teacher is None or teacher - erm.test < least * (1 - 1e-9):
-        return None
-    return (winner.test - erm.test) / (teacher - erm.test)
 
 
 def state_of(view: CaseView) -> tuple[State, str | None]:

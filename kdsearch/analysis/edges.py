@@ -1,4 +1,4 @@
-"""Where a search ended at an end of what it tried: of an axis, or of the epochs."""
+"""Where a search or a teacher ended at an end of what was tried: of an axis, or of the epochs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from kdsearch.search import OBJECTIVE, Trial, ValidationScore, Value, is_active
 from kdsearch.study import TestCase, axis_key, epochs_key
 
 End = Literal["largest", "smallest"]
-_SHARES = ("alpha", "beta", "smoothing", "dropout", "warmup", "momentum")
+SHARES = ("alpha", "beta", "smoothing", "dropout", "warmup", "momentum")
 """The axes whose values lie between 0 and 1."""
+FROM_1 = ("temperature", "student_temperature", "batch_size", "epochs")
+"""Those that end naturally at 1: τ there leaves probabilities as they are."""
 _NO_TUNING = "layers"
 """More of them make another student."""
 
@@ -44,6 +46,20 @@ class Unconverged:
     students: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherEdge:
+    """A teacher whose best learning rate, or best epoch, is the last that was tried."""
+
+    teacher: str
+    end: End | Literal["last"]
+    """Of its learning rates; `last`: of its epochs."""
+    key: str
+    """Where the study file has them."""
+    datasets: tuple[str, ...]
+    of: int
+    """On how many data sets it was trained with several of them."""
+
+
 def edges(agenda: Agenda) -> tuple[Edge, ...]:
     """The axes that end where the best values lie, over the cases that have decided something."""
     study = agenda.resolved.study
@@ -62,12 +78,51 @@ def edges(agenda: Agenda) -> tuple[Edge, ...]:
     )
 
 
+def teacher_edges(agenda: Agenda) -> tuple[TeacherEdge, ...]:
+    """The teachers trained here that were best at an end: of the rates, or at their last epoch.
+
+    A single epoch tells nothing, nor does a learning rate that falls to 0 at the end.
+    """
+    at: dict[tuple[str, End | Literal["last"], str], list[str]] = defaultdict(list)
+    of: dict[tuple[str, str], int] = defaultdict(int)
+    chosen = {
+        (view.case.dataset, view.case.taught): view
+        for view in agenda.views()
+        if view.teacher_training is not None
+    }
+    for (dataset, teacher), view in chosen.items():
+        best = view.teacher_training
+        assert best is not None
+        found: dict[str, End | Literal["last"] | None] = {}
+        tried = _by_rate(agenda, view)
+        if len(tried) > 1:
+            found["learning_rate"] = end_of("learning_rate", tried)
+        if best.settings.epochs > 1 and best.settings.schedule == "constant":
+            outcome = agenda.results[best.key]
+            last = outcome is not None and outcome.best_epoch == best.settings.epochs
+            found["epochs"] = "last" if last else None
+        for name, end in found.items():
+            key = f"teachers.{teacher}.fine_tune.{name}"
+            of[teacher, key] += 1
+            if end is not None:
+                at[teacher, end, key].append(dataset)
+    return tuple(
+        TeacherEdge(teacher=teacher, end=end, key=key, datasets=tuple(names), of=of[teacher, key])
+        for (teacher, end, key), names in at.items()
+    )
+
+
+def _by_rate(agenda: Agenda, view: CaseView) -> Mapping[Value, ValidationScore | None]:
+    """The validation score of a case's teacher at each of its learning rates."""
+    outcomes = {t.learning_rate: agenda.results[t.key] for t in agenda.graph.teachers(view.case)}
+    return {rate: found.validation if found else None for rate, found in outcomes.items()}
+
+
 def end_of(axis: str, tried: Mapping[Value, ValidationScore | None]) -> End | None:
     """At which end of the values that were `tried`, each with its highest score, the best lies.
 
     None where a value beyond it was tried, though it has no score; where another is as good; and
-    where it is a natural end: of a share, that nearer to 0 or 1 than to its neighbour, else 0, and
-    τ = 1, which leaves the teacher's probabilities as they are.
+    where it is a natural end: of a share, that nearer to 0 or 1 than to its neighbour, else 0 or 1.
     """
     scores = [score for score in tried.values() if score is not None]
     if len(tried) < 2 or not scores or scores.count(max(scores)) > 1:
@@ -81,10 +136,10 @@ def end_of(axis: str, tried: Mapping[Value, ValidationScore | None]) -> End | No
     if best not in ends:
         return None
     end, neighbour = ends[best]
-    if axis in _SHARES:
+    if axis in SHARES:
         natural = round(min(best, 1 - best), 9) < round(abs(best - neighbour), 9)
     else:
-        natural = best == (1 if axis == "temperature" else 0)
+        natural = best == (1 if axis in FROM_1 else 0)
     return None if natural else end
 
 

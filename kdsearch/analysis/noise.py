@@ -2,7 +2,8 @@
 
 A paired bootstrap: both sides of a difference are scored on the same draws of the test rows, so
 that what is hard for both cancels out (Efron & Tibshirani 1993; Berg-Kirkpatrick et al. 2012). Rows
-that belong together, such as the questions about one context, are drawn together. Where each side
+that belong together, such as the questions about one context or those that a study's own column
+puts together, are drawn together. Where each side
 is a mean over seeds, the variance between these is added, less what the draws of rows have of it:
 the variance components of rows crossed with seeds.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ class NoiseOf(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """The standard deviation of a gain over what it was drawn over."""
+    """The standard deviation of a gain, or of a share, over what it was drawn over."""
 
     deviation: float
     of: NoiseOf
@@ -54,8 +56,9 @@ class Noises:
     """The noise of gains in a study, as far as its test rows are known.
 
     `columns` gives what is kept of the rows behind an outcome's test score, None where nothing is;
-    `rows` gives the data of a split by its digest, from which follows what belongs together. It
-    raises `InputError` or `OSError` where they cannot be read.
+    `rows` gives what is kept of a split by its digest, its data or the numbers of its groups, from
+    which follows what belongs together. It raises `InputError` or `OSError` where they cannot be
+    read.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Noises:
     ) -> None:
         self._agenda, self._columns, self._rows = agenda, columns, rows
         self._groups = cache(self._group)
+        datasets = agenda.resolved.datasets.values()
+        self._numbered = {d.splits["test"].digest: d.test_groups for d in datasets if d.test_groups}
         self._weights = lru_cache(maxsize=2)(draw_weights)  # a case's rows are met together
         self._drawn = cache(self._draw)
 
@@ -76,26 +81,41 @@ class Noises:
         be seen row by row.
         """
         # To first order, since a draw may have a baseline of 0.
-        found = self._over_rows(target, baseline, ratio=float(target.mean / baseline.mean))
+        found = self._of_sum((1.0, target), (-float(target.mean / baseline.mean), baseline))
         if found is None:
             return _between_seeds(gain_spread(target, baseline), target)
         return replace(found, deviation=found.deviation / float(baseline.mean))
 
     def of_difference(self, target: TestScores, baseline: TestScores) -> Noise | None:
-        """That of target − baseline, as scores are; None where not known."""
-        found = self._over_rows(target, baseline, ratio=1.0)
+        """That of target − baseline, in the metric's own units; None where not known."""
+        found = self._of_sum((1.0, target), (-1.0, baseline))
         return found or _between_seeds(difference_spread(target, baseline), target)
 
-    def _over_rows(self, target: TestScores, baseline: TestScores, *, ratio: float) -> Noise | None:
-        """That of target − ratio · baseline; None where the rows are not known."""
-        drawn = [self._by_seed(tested) for tested in (target, baseline)]
-        seeds = len(target.by_seed)
-        if any(len(side) < seeds for side in drawn):
-            return None
-        t, b = (np.stack(side, axis=1) for side in drawn)
-        observed = np.array(target.by_seed) - ratio * np.array(baseline.by_seed)
-        variance = difference_variance(t - ratio * b, observed)
-        of = NoiseOf.BOTH if seeds > 1 else NoiseOf.ROWS
+    def of_share(self, student: TestScores, erm: TestScores, teacher: TestScores) -> Noise | None:
+        """That of (student − erm) / (teacher − erm), of a teacher above `erm`, to first order.
+
+        None where rows are not known. A teacher has one seed: another teacher may lie elsewhere.
+        """
+        gap = float(teacher.mean - erm.mean)
+        share = float(student.mean - erm.mean) / gap
+        found = self._of_sum((1.0, student), (share - 1, erm), (-share, teacher))
+        return found and replace(found, deviation=found.deviation / gap)
+
+    def _of_sum(self, *parts: tuple[float, TestScores]) -> Noise | None:
+        """That of a sum of scores times weights; one of a single seed goes with all of another's.
+
+        None where the rows of any are not known.
+        """
+        drawn: Floats = np.zeros((1, 1))
+        observed: Floats = np.zeros(1)
+        for weight, tested in parts:
+            by_seed = self._by_seed(tested)
+            if len(by_seed) < len(tested.by_seed):
+                return None
+            drawn = drawn + weight * np.stack(by_seed, axis=1)
+            observed = observed + weight * np.array(tested.by_seed)
+        variance = difference_variance(drawn, observed)
+        of = NoiseOf.BOTH if len(observed) > 1 else NoiseOf.ROWS
         return Noise(deviation=math.sqrt(variance), of=of)
 
     def _by_seed(self, tested: TestScores) -> list[Floats]:
@@ -132,13 +152,14 @@ class Noises:
 
     def _group(self, task: str, digest: str) -> npt.NDArray[np.int64] | None:
         """[N]: the number of each test row's group; None where the rows cannot be read."""
+        numbered = self._numbered.get(digest)
+        group_of = SPECS[task].group if numbered is None else itemgetter("group")
+        numbers: dict[object, int] = {}
         try:
-            rows = self._rows(digest)
-        except (InputError, OSError):
+            rows = self._rows(numbered or digest)
+            return np.array([numbers.setdefault(group_of(row), len(numbers)) for row in rows])
+        except (InputError, OSError, KeyError, TypeError):  # a folder may come from anyone
             return None
-        numbers: dict[str, int] = {}
-        group_of = SPECS[task].group
-        return np.array([numbers.setdefault(group_of(row), len(numbers)) for row in rows])
 
 
 def _between_seeds(spread: float | None, tested: TestScores) -> Noise | None:

@@ -6,6 +6,7 @@ a teacher is for the next. Such a *block* of cases is resampled, and has its sig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -108,16 +109,38 @@ def wilcoxon(gains: Sequence[float], blocks: Sequence[Hashable]) -> Chance:
 def _flipped(sums: Iterable[int]) -> Chance:
     """How often the total is as far from 0 where each of `sums` has either sign as likely."""
     untied = [each for each in sums if each]
-    most = sum(map(abs, untied))
-    # The share of all ways to flip that come to each total, from -most to most; exact.
-    shares = np.zeros(2 * most + 1)
-    shares[most] = 1
-    for each in untied:
-        shares = (np.roll(shares, each) + np.roll(shares, -each)) / 2
-    distances = np.abs(np.arange(-most, most + 1))
-    p = float(shares[distances >= abs(sum(untied))].sum())
     least_p = min(1.0, 2.0 ** (1 - len(untied)))  # all for one side, or all for the other
-    return Chance(p=p if least_p <= CHANCE else None, least_p=least_p, blocks=len(untied))
+    p = _share_as_far(untied) if least_p <= CHANCE else None
+    return Chance(p=p, least_p=least_p, blocks=len(untied))
+
+
+def _share_as_far(sums: Sequence[int]) -> float:
+    """The share of all ways to flip `sums` whose total is as far from 0; exact but for rounding.
+
+    The totals of each half of them are counted, and of both together only those as far: the cost
+    is cubic in their number, but 300 take milliseconds, and 1,000 a fraction of a second.
+    """
+    if not sum(sums):
+        return 1.0
+    unit = math.gcd(*sums)
+    sizes = sorted(abs(each) // unit for each in sums)
+    first, second = _shares(sizes[::2]), _shares(sizes[1::2])
+    beyond = np.append(np.cumsum(second[::-1])[::-1], 0.0)
+    # A total is twice what is taken with a plus, less all there is; as far to either side.
+    taken = (sum(sizes) + abs(sum(sums)) // unit) // 2
+    lacking = np.clip(taken - np.arange(len(first)), 0, len(second))
+    return min(1.0, 2 * float(first @ beyond[lacking]))
+
+
+def _shares(sizes: Iterable[int]) -> npt.NDArray[np.float64]:
+    """[sum + 1]: of all ways to take some of `sizes`, the share that comes to each sum."""
+    shares = np.ones(1)
+    for size in sizes:
+        longer = np.zeros(len(shares) + size)
+        longer[: len(shares)] = shares / 2
+        longer[size:] += shares / 2
+        shares = longer
+    return shares
 
 
 def _numbers(blocks: Sequence[Hashable]) -> list[int]:

@@ -11,7 +11,14 @@ from kdsearch.analysis.answer import Answer, answer_of
 from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
 from kdsearch.analysis.cost import Spent, cost, reused
-from kdsearch.analysis.edges import Edge, Unconverged, edges, unconverged
+from kdsearch.analysis.edges import (
+    Edge,
+    TeacherEdge,
+    Unconverged,
+    edges,
+    teacher_edges,
+    unconverged,
+)
 from kdsearch.analysis.floor import Facts, Without, medians_without, rewards_without
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.noise import Noises
@@ -102,6 +109,7 @@ class Analysis(Figures):
     """The models of each data set by size, speed and score."""
     edges: tuple[Edge, ...]
     unconverged: tuple[Unconverged, ...]
+    teacher_edges: tuple[TeacherEdge, ...]
     cost: tuple[Spent, ...]
     reused: int
     """How often a training was wanted again after it had run for another choice or test case."""
@@ -139,6 +147,7 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
         sizes=sizes(agenda, cases),
         edges=edges(agenda),
         unconverged=unconverged(agenda),
+        teacher_edges=teacher_edges(agenda),
         cost=taken,
         reused=reused(agenda),
     )

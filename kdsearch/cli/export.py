@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining
-from kdsearch.analysis import analyse
 from kdsearch.api import open_folder
 from kdsearch.cli.code import code_place, own_code
 from kdsearch.cli.job import Dashboard, bring_student
@@ -22,7 +21,7 @@ from kdsearch.cli.options import StudyFolder, case_names, console, count, exampl
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger, layout, open_plain
-from kdsearch.report import Again, card, distilled_from
+from kdsearch.report import Again, analyse_folder, card, distilled_from
 from kdsearch.search import Candidate, best_trial, shown_at
 from kdsearch.study import ERM, TestCase, largest_score
 
@@ -238,7 +237,7 @@ def _write(
         with trusting(trusted):
             again, digests = _train_again(ledger, training, outcome, out)
     _copy(ledger, digests, training.key, to)
-    cases = analyse(agenda).cases
+    cases = analyse_folder(ledger, agenda).cases
     [result] = [each for each in cases if each.case == case]
     text = card(
         agenda,

@@ -18,7 +18,7 @@ from kdsearch.agenda import (
     remaining,
     used,
 )
-from kdsearch.analysis import at_floor, edges, unconverged
+from kdsearch.analysis import at_floor, edges, teacher_edges, unconverged
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
@@ -159,7 +159,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "doubts": len(preflight.doubts) if preflight else 0,
         "hints": [
             *(str(found) for view in agenda.views() if (found := at_floor(agenda, view, facts))),
-            *hints(edges(agenda), unconverged(agenda)),
+            *hints(edges(agenda), unconverged(agenda), teacher_edges(agenda)),
         ],
         "failed": [_failed(attempts[key]) for key in failed],
     }

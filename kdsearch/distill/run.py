@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import socket
 import time
@@ -47,6 +48,8 @@ from kdsearch.ledger.tested import Tested
 from kdsearch.search import Labels, Objective, ValidationScore
 from kdsearch.study import SPLITS, installed_versions
 from kdsearch.tasks import TASKS, Encoded, Settings, Task
+
+_log = logging.getLogger(__name__)
 
 
 def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
@@ -215,11 +218,19 @@ class _Worker:
     def _keep_rows(
         self, training: Training, found: Evaluation, examples: Encoded
     ) -> dict[str, str]:
-        """Keep what was made of each test row; the digest of that, by its file's name."""
+        """Keep what was made of each test row; the digest of that, by its file's name.
+
+        What goes wrong is logged: the training is done and scored, and only its noise is not known.
+        """
         data = training.data
-        rows = TASKS[data.task].statistics(found.predictions, examples.references, data)
-        recorded = self._ledger.outcome(training.key)
-        return Tested(self._ledger.folder).keep(training.key, rows, recorded)
+        try:
+            rows = TASKS[data.task].statistics(found.predictions, examples.references, data)
+            recorded = self._ledger.outcome(training.key)
+            return Tested(self._ledger.folder).keep(training.key, rows, recorded)
+        except Exception:  # whatever it is, it would cost the whole training
+            what = "its test rows are not kept, so that the noise of its gains is not known"
+            _log.warning("key=%s: %s", training.key, what, exc_info=True)
+            return {}
 
     def _is_kept(self, training: StudentTraining) -> bool:
         """Whether the study keeps the student; `best` is for export, which gives the first seed."""

@@ -90,7 +90,7 @@ def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
     if resolved.study.keep_students != "all":
         for key in sorted(superseded(agenda, ledger.kept_students())):
             yield SUPERSEDED, layout.student(key)
-    rows = {split.digest for data in resolved.datasets.values() for split in data.splits.values()}
+    rows = {digest for data in resolved.datasets.values() for digest in data.digests}
     for path in _listed(ledger.folder / layout.DATA):
         if path.stem not in rows:
             yield EARLIER, f"{layout.DATA}/{path.name}"
@@ -107,8 +107,9 @@ def _has_outcome(ledger: Ledger, key: str) -> bool:
 
 
 def _of_another_try(ledger: Ledger, agenda: Agenda, name: str) -> bool:
-    known = _known(ledger, agenda, name)  # nothing where the outcome cannot be read
-    return bool(known) and name not in known
+    key = name.rpartition("/")[2].partition(".")[0]
+    readable = agenda.results.get(key) is not None  # else it is not known whose it is
+    return readable and name not in _known(ledger, agenda, name)
 
 
 def _half(name: str) -> str:

@@ -85,9 +85,7 @@ def verify(
         problems += _inconsistent(ledger, outcome)
         covered |= _kept(ledger, outcome, found)
         looked(number, len(outcomes))
-    digests = {
-        split.digest for data in resolved.datasets.values() for split in data.splits.values()
-    }
+    digests = {digest for data in resolved.datasets.values() for digest in data.digests}
     kept = (name for name in names if name.startswith(f"{layout.DATA}/") and is_ours(name))
     digests |= {Path(name).stem for name in kept if not is_half(name)}
     problems += [problem for digest in sorted(digests) for problem in _rows(ledger, digest)]

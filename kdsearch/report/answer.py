@@ -12,6 +12,7 @@ from kdsearch.analysis import (
     Edge,
     Stable,
     State,
+    TeacherEdge,
     Unconverged,
 )
 from kdsearch.analysis.comparisons import STABLE_OVER_LAZY, STABLE_OVER_RANDOM
@@ -53,8 +54,22 @@ def below(analysis: Analysis, folder: str | None = None) -> Iterator[str]:
     yield from _status(analysis)
 
 
-def hints(edges: Iterable[Edge], unconverged: Iterable[Unconverged]) -> Iterator[str]:
+def hints(
+    edges: Iterable[Edge], unconverged: Iterable[Unconverged], teachers: Iterable[TeacherEdge]
+) -> Iterator[str]:
     """What of the study file should be changed, and why: a line each."""
+    for found in teachers:
+        on = f"on {len(found.datasets)} of {count(found.of, 'data set')}"
+        if found.end == "last":
+            yield (
+                f"teacher {found.teacher} was best at its last epoch {on}: train longer, with a "
+                f"higher {found.key}"
+            )
+        else:
+            yield (
+                f"the chosen learning rate of teacher {found.teacher} is the {found.end} that was "
+                f"tried {on}: try {_BEYOND[found.end]} values in {found.key}"
+            )
     for edge in edges:
         name = SYMBOLS.get(edge.axis, edge.axis.replace("_", " "))
         yield (
@@ -92,7 +107,8 @@ def _at_floor(analysis: Analysis) -> list[str]:
 
 
 def _to_change(analysis: Analysis) -> list[str]:
-    lines = [f"- {escape(line)}" for line in hints(analysis.edges, analysis.unconverged)]
+    found = hints(analysis.edges, analysis.unconverged, analysis.teacher_edges)
+    lines = [f"- {escape(line)}" for line in found]
     return ["**The search may have ended too early**:", "\n".join(lines)] if lines else []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,14 +9,13 @@ import yaml
 
 import kdsearch
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
-from kdsearch.analysis import CandidateScores, CaseResult, TeacherScore
-from kdsearch.analysis.cases import gap_closed
+from kdsearch.analysis import CaseResult, TeacherScore
 from kdsearch.report.hub import metadata
 from kdsearch.report.markdown import NOTHING, escape, percent, score, table
 from kdsearch.report.snippets import reproduce, use
 from kdsearch.report.under_seeds import mean, named
 from kdsearch.search import CHECKPOINT, SYMBOLS, Labels
-from kdsearch.study import TestCase, TrainingSettings, largest_score
+from kdsearch.study import TestCase, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +58,8 @@ def card(
         "## Scores",
         f"Scored by {escape(outcome.metric)}.",
         table(["model", "validation", "test", "parameters"], scores),
-        *_gap_closed(agenda, case, case.stable if stable else case.winner),
-        *(text for each in distilled for text in _gap_closed(agenda, each, each.winner, of=each)),
+        *_gap_closed(agenda, case, stable=stable),
+        *(text for each in distilled for text in _gap_closed(agenda, each, of=each)),
         *_again(outcome, again),
         "## Training",
         table(["setting", "value"], _settings(training, outcome)),
@@ -134,32 +132,32 @@ def _teacher_score(name: str, teacher: TeacherScore) -> tuple[str, ...]:
 
 
 def _gap_closed(
-    agenda: Agenda,
-    case: CaseResult,
-    chosen: CandidateScores | None,
-    of: CaseResult | None = None,
+    agenda: Agenda, case: CaseResult, *, of: CaseResult | None = None, stable: bool = False
 ) -> list[str]:
     """How far the student comes from the one without a teacher to its teacher, on test.
 
     The card is about the student, or about the one without a teacher where `of` names the case.
-    Not said where the teacher is ahead by less than the baseline's standard error, taking its
-    score for a share of the test rows, or than one of them is worth.
+    Not said where the test split cannot tell that the teacher is ahead.
     """
+    chosen = case.stable if stable else case.winner
     if chosen is None or case.erm is None or case.erm.test is None:
         return []
-    name, baseline = chosen.choice.get(CHECKPOINT), case.erm.test
+        return []
+    name = chosen.choice.get(CHECKPOINT)
     if all(each.test is None for each in case.teachers if each.checkpoint is name):
         return []
-    data = agenda.resolved.datasets[case.case.dataset]
-    largest, rows = largest_score(data.metric), data.splits["test"].rows
-    error = math.sqrt(baseline * (largest - baseline) / rows)
-    closed = gap_closed(chosen, case.erm, case.teachers, least=max(error, largest / rows))
+    closed, noise = case.gap_closed, case.gap_closed_noise
+    if stable:
+        closed, noise = case.stable_gap_closed, case.stable_gap_closed_noise
+    rows = agenda.resolved.datasets[case.case.dataset].splits["test"].rows
     whose = f"Gap closed by {escape(of.case)}" if of else "Gap closed"
     student = "this student" if of else "the same student without a teacher"
     if closed is not None:
+        around = f" ± {percent(noise.deviation)}" if noise else ""
+        over = f" ± is a standard deviation over {noise.of}." if noise else ""
         return [
-            f"{whose}: {percent(closed)} % of the way from {student} to the teacher {name}, "
-            "on test."
+            f"{whose}: {percent(closed)}{around} % of the way from {student} to the teacher "
+            f"{name}, on test.{over}"
         ]
     return [
         f"{whose}: {NOTHING}. The teacher {name} is not clearly better than {student}: not on "

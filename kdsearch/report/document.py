@@ -110,10 +110,11 @@ TESTS = (
 )
 NOISE = (
     "“± noise” of a gain in one test case is its standard deviation over 1,000 draws of the test "
-    "rows with replacement, the same for both sides; rows with one context, premise or source are "
-    "drawn together. Where there are several seeds the variance between them is added; with a "
-    "single one it does not say how far another training would lie away. It is not known where an "
-    "earlier version trained, which kept nothing of the rows."
+    "rows with replacement, the same for both sides; rows with one context, premise or source, or "
+    "of one `group` of the study, are drawn together. Where there are several seeds the variance "
+    "between them is added; with a single one it does not say how far another training would lie "
+    "away. It is not known where nothing was kept of the rows: by an earlier version, or since it "
+    "could not be written."
 )
 
 
@@ -339,7 +340,7 @@ def _erm(analysis: Analysis) -> list[str]:
         return []
     headers = [
         *("test case", "ERM", "chosen", "gain, %", "± noise", "points"),
-        *("teacher", "gap closed, %"),
+        *("teacher", "gap closed, %", "± noise"),
     ]
     rows = [
         (
@@ -351,6 +352,7 @@ def _erm(analysis: Analysis) -> list[str]:
             points(case.over_erm_points),
             score(taught_by(case)),
             percent(case.gap_closed),
+            None if case.gap_closed is None else noise_cells(case.gap_closed_noise)[0],
         )
         for case in analysis.cases
         if case.erm is not None
@@ -359,7 +361,8 @@ def _erm(analysis: Analysis) -> list[str]:
         "## What distillation brings",
         "ERM is the same student trained on the labels alone, its learning rate tuned by "
         "validation. Chosen is what the case's search chose, also by validation. The gap is the "
-        "one from ERM to the teacher that taught; there is none where that is less than one row of "
+        "one from ERM to the teacher that taught; there is none where that is within its noise "
+        "(where rows are not known, the standard error of ERM’s score), or less than one row of "
         "the test split is worth. All scores are on test; points are their differences, the "
         "largest score being 100.",
         table(headers, rows),
@@ -382,7 +385,7 @@ def left_blank(case: CaseResult) -> Iterator[str]:
         yield f"the gain over ERM, whose {score(erm.test)} is less than one row is worth"
     if teacher is not None and case.gap_closed is None:
         found = f"{score(teacher)} against {score(erm.test)}"
-        yield f"the gap, since the teacher is not better by what one row is worth: {found}"
+        yield f"the gap, since the teacher is not clearly better on the test rows: {found}"
 
 
 def _over_erm(found: Figures) -> list[str]:
@@ -536,6 +539,8 @@ def gains_of(analysis: Analysis, case: CaseResult) -> list[tuple[str, float, Noi
         for gain in row.gains
         if gain.case == case.case
     ]
+    if case.gap_closed is not None:
+        found.append(("share of the gap to its teacher", case.gap_closed, case.gap_closed_noise))
     if case.over_teacher is not None:
         found.append(("chosen over its teacher", case.over_teacher, case.over_teacher_noise))
     return found

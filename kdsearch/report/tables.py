@@ -223,6 +223,7 @@ def _erm(case: CaseResult) -> dict[str, object]:
         "over_erm_points": case.over_erm_points,
         "over_erm_noise": case.over_erm_noise.deviation if case.over_erm_noise else None,
         "gap_closed": case.gap_closed,
+        "gap_closed_noise": case.gap_closed_noise.deviation if case.gap_closed_noise else None,
     }
 
 

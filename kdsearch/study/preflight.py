@@ -115,7 +115,8 @@ def preflight_digest(resolved: Resolved) -> str:
     content = {
         "study": study,
         "datasets": {
-            name: data.model_dump(exclude={"files"}) for name, data in resolved.datasets.items()
+            name: data.model_dump(exclude={"files", *([] if data.test_groups else ["test_groups"])})
+            for name, data in resolved.datasets.items()
         },
         "models": {name: (model.digest, model.labels) for name, model in resolved.models.items()},
         "kdsearch": kdsearch.__version__,

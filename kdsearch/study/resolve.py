@@ -92,6 +92,11 @@ def _resolve_dataset(
             units=round(sum(spec.output_rows(row, columns.unanswerable) for row in rows)),
         )
         store(splits[split].digest, rows)
+    groups = None
+    if data.test_groups is not None:
+        numbered: list[Row] = [{"group": number} for number in data.test_groups]
+        groups = digest_rows(numbered)
+        store(groups, numbered)
     return ResolvedDataset(
         task=columns.task,
         metric=columns.metric,
@@ -104,6 +109,7 @@ def _resolve_dataset(
         shared=dict(data.shared),
         converted=data.converted,
         files=files,
+        test_groups=groups,
         unanswerable=columns.unanswerable,
     )
 

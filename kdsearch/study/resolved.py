@@ -58,6 +58,15 @@ class ResolvedDataset(Record):
     """Whether its questions may have no answer."""
     files: dict[str, str] | None = None
     """The SHA-256 of each local file it was read from; None in folders that did not tell."""
+    test_groups: str | None = None
+    """The digest of rows that number the group of each test row, by a column that the study names;
+    None where it names none that they have, and in folders that did not tell."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of all that is kept of its rows."""
+        groups = () if self.test_groups is None else (self.test_groups,)
+        return (*(split.digest for split in self.splits.values()), *groups)
 
 
 _UNTOLD: dict[str, Any] = {
@@ -67,6 +76,7 @@ _UNTOLD: dict[str, Any] = {
     "shared": {},
     "converted": None,
     "files": None,
+    "test_groups": None,
 }
 """A data set without what is told of its rows, which trainings do not see."""
 

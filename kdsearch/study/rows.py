@@ -79,6 +79,8 @@ class DataRows:
     """How many rows of a split that was cut off have their context, premise or text in train."""
     converted: str | None = None
     """Of ner: the scheme of the tags that were made into IOB2."""
+    test_groups: Sequence[int] | None = None
+    """A number for the group of each test row, where the study names a column that they have."""
 
 
 def read_dataset(
@@ -107,7 +109,10 @@ def read_dataset(
     missing = [split for split in SPLITS if split not in source.splits]
     limits = {s: getattr(dataset.limit, s) or source.limit.get(s) for s in SPLITS}
     drawing = Drawing(columns)
-    scans = _scans(name, source, columns, limits, drawing if missing else None, problems)
+    seen = {SPLITS[0]: drawing} if missing else {}
+    if columns.group is not None:
+        seen.setdefault("test" if "test" in source.splits else SPLITS[0], Drawing(columns))
+    scans = _scans(name, source, columns, limits, seen, problems)
     chosen: dict[str, Sequence[int]] = {split: range(scan.count) for split, scan in scans.items()}
     if missing and fair:
         chosen |= drawing.draw(missing, f"datasets.{name}", f"{seed}/{name}/cut")
@@ -115,6 +120,7 @@ def read_dataset(
         chosen |= _cut_off(drawing.labelled, missing, source.cut, name, seed)
     cut = {split: len(chosen[split]) for split in missing}
     chosen = {s: _limited(chosen[s], limits[s], f"{seed}/{name}/{s}") for s in SPLITS}
+    grouped = seen.get("test" if "test" in scans else SPLITS[0])
     splits: dict[str, list[Row]] = {}
     for split, scan in scans.items():
         own = [split, *missing] if split == SPLITS[0] else [split]
@@ -132,6 +138,7 @@ def read_dataset(
         drawn=drawing.rule if missing and fair else None,
         shared=_shared(splits, missing, columns),
         converted=columns.scheme if columns.written else None,
+        test_groups=grouped.groups(chosen["test"]) if grouped else None,
     )
 
 
@@ -324,20 +331,20 @@ def _scans(
     source: _Source,
     columns: Columns,
     limits: Mapping[str, int | None],
-    drawing: Drawing | None,
+    seen: Mapping[str, Drawing],
     problems: Sequence[Problem],
 ) -> dict[str, _Scan]:
-    """The splits, each looked at once; `drawing` sees the training rows.
+    """The splits, each looked at once; the drawings of those `seen` are given their rows.
 
     Raises `InputError` with the `problems` known before and those of all splits.
     """
     problems = [*problems]
     scans: dict[str, _Scan] = {}
     for split, raw in source.splits.items():
-        trains = split == SPLITS[0]
-        scan = _Scan(raw, columns, labelled=not trains, published=source.published)
+        labelled = split != SPLITS[0]
+        scan = _Scan(raw, columns, labelled=labelled, published=source.published)
         try:
-            scan.run(limits[split], drawing if trains else None)
+            scan.run(limits[split], seen.get(split))
             scans[split] = scan
         except HubUnreachableError:
             raise HubUnreachableError.of([f"datasets.{name}"]) from None

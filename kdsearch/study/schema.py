@@ -173,7 +173,8 @@ class Dataset(Section):
     group: str | None = None
     """files: the column that says which training rows belong together, so that no validation or
     test split that is drawn parts them. Default: the context of qa, the first of a pair of
-    sentences, else the text. No key covers it, only the rows that it leads to."""
+    sentences, else the text. Where test rows have it, those of a group are drawn together for the
+    noise of a gain. No key covers it, only the rows that it leads to."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Dataset:

@@ -49,6 +49,7 @@ class Drawing:
         self._strata = array("l")
         self._groups = array("Q")
         self._named = array("Q")  # by the column that the study names, if it does
+        self._filled = False
 
     def add(self, raw: Row, row: Row) -> None:
         """Take in the next row, in its raw form and in its task's."""
@@ -56,6 +57,7 @@ class Drawing:
         self._groups.append(hash_of(own))
         if self._columns.group is not None:
             named = group_value(raw, self._columns)
+            self._filled = self._filled or named is not None
             self._named.append(hash_of(f"{own}\0" if named is None else named))
         label = self._label(row)
         number = self._labels.setdefault(label, len(self._labels))
@@ -71,6 +73,18 @@ class Drawing:
     def labelled(self) -> Sequence[bool]:
         """Whether each row has its label."""
         return [stratum != _UNLABELLED for stratum in self._strata]
+
+    def groups(self, chosen: Sequence[int]) -> list[int] | None:
+        """A number for the group of each of these rows.
+
+        None where none has a group of the study's own: then the rows alone say what they share.
+        """
+        if not self._filled:
+            return None
+        numbers = np.asarray(chosen)
+        joined = _joined(np.asarray(self._groups)[numbers], np.asarray(self._named)[numbers])
+        found: dict[int, int] = {}
+        return [found.setdefault(group, len(found)) for group in joined.tolist()]
 
     @property
     def rule(self) -> str:

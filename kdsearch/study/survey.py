@@ -119,9 +119,14 @@ def _left_out(study: Study, name: str, data: ResolvedDataset) -> _Found:
 
 def _grouped(study: Study, name: str, data: ResolvedDataset) -> _Found:
     group = study.datasets[name].group
-    if group is not None and not data.cut:
-        what = f"its group, {group}, says how splits are drawn, but all are given"
-        yield what, "check that no group is in two of them, and remove group"
+    if group is None or data.test_groups is not None:
+        return
+    what = f"its group, {group}, is not known of the test rows, whose noise may come out too small"
+    if data.cut:
+        yield what, "give them that column too"
+    else:
+        what = f"{what}, and draws no split: all are given"
+        yield what, "check that no group is in two of them; give test that column, or remove group"
 
 
 def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:

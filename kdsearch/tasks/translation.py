@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.helpers import extract_all_char_ngrams
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
@@ -153,10 +154,10 @@ class Translation:
     def statistics(
         self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
     ) -> dict[str, list[float]]:
-        """Sacrebleu's own counts, whose sums over a split it makes the score of."""
-        # The public calls give a score, but of chrF no counts.
+        """What sacrebleu counts in each sentence, whose sums over a split it makes the score of."""
         metric = _metric(data)
-        counts = metric._extract_corpus_statistics(list(predictions), [list(references)])
+        count = _ngrams if isinstance(metric, CHRF) else _words_and_ngrams
+        counts = (count(metric, *pair) for pair in zip(predictions, references, strict=True))
         columns = map(list, zip(*counts, strict=True))
         return dict(zip(_COUNTS[data.metric], columns, strict=True))
 
@@ -203,3 +204,21 @@ def _metric(data: DataSpec) -> Any:
     # By the language BLEU splits texts without spaces: Chinese, Japanese, Korean.
     code = data.languages[1].strip("_").split("_")[0] if data.languages else ""
     return BLEU(trg_lang={"jpn": "ja", "kor": "ko", "zho": "zh"}.get(code, code))
+
+
+def _words_and_ngrams(bleu: BLEU, predicted: str, reference: str) -> tuple[int, ...]:
+    found = bleu.corpus_score([predicted], [[reference]])
+    return found.sys_len, found.ref_len, *found.counts, *found.totals
+
+
+def _ngrams(chrf: CHRF, predicted: str, reference: str) -> tuple[int, ...]:
+    # A score of chrF has no counts. Without a reference's n-grams those predicted do not count.
+    hypothesis_and_reference = (
+        extract_all_char_ngrams(text, chrf.char_order, chrf.whitespace)
+        for text in (predicted, reference)
+    )
+    return tuple(
+        count
+        for said, right in zip(*hypothesis_and_reference, strict=True)
+        for count in (said.total() if right else 0, right.total(), (said & right).total())
+    )
