@@ -535,7 +535,7 @@ def test_what_distillation_brings_has_the_rows_of_each_search_under_its_name() -
     greedy = SEARCHES["greedy"]
     two = {"one": greedy, "two": {**greedy, "alpha": [0.5, 1]}}
     agenda = walked({**several(erm=True), "searches": two})
-    found = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
+    report = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
     brings = report.partition("## What distillation brings")[2].partition("\n## ")[0]
     _, one, other = brings.split("### ")
     assert one.startswith("one\n")

@@ -8,7 +8,7 @@ from statistics import median
 
 from kdsearch.agenda import Agenda, CaseView, best_so_far
 from kdsearch.analysis.gains import Comparison
-from kdsearch.analysis.scores import over_label
+from kdsearch.analysis.scores import over_label, score_digits
 from kdsearch.search import rewards
 from kdsearch.study import (
     SPECS,
@@ -37,16 +37,19 @@ class AtFloor:
     """Its teacher's, of its best checkpoint; None where there is none, or it is not known."""
     keys: tuple[str, str]
     """Where the study file has its epochs, and its learning rates."""
+    digits: int
+    """How many decimals its scores are shown with."""
 
     def __str__(self) -> str:
-        found = f"{self.case}: every student so far scores {self.best:.4f}"
+        best, floor = (f"{value:.{self.digits}f}" for value in (self.best, self.floor))
+        found = f"{self.case}: every student so far scores {best}"
         if self.best:
             found = (
-                f"{self.case}: the best student so far scores {self.best:.4f}, and up to "
-                f"{self.floor:.4f} takes no learning"
+                f"{self.case}: the best student so far scores {best}, and up to "
+                f"{floor} takes no learning"
             )
         if self.teacher is not None:
-            found += f"; its teacher has {self.teacher:.4f}"
+            found += f"; its teacher has {self.teacher:.{self.digits}f}"
         return f"{found}: more epochs, or another learning rate ({', '.join(self.keys)})"
 
 
@@ -94,6 +97,7 @@ def at_floor(agenda: Agenda, view: CaseView, facts: Facts) -> AtFloor | None:
         best=best,
         teacher=_teacher(agenda, view),
         keys=(epochs_key(study, case), axis_key(study, case, "learning_rate")),
+        digits=score_digits(agenda, view) + 1,  # else a best just below the floor would look as it
     )
 
 

@@ -13,7 +13,7 @@ from kdsearch.agenda import Agenda, CaseView, Epoch, Measures, Outcome, TestScor
 from kdsearch.analysis.cases import CaseResult
 from kdsearch.analysis.gains import NoGainError, Relative, gain
 from kdsearch.analysis.measures import ByName, over_seeds
-from kdsearch.analysis.scores import TestScores, on_test, row_worth
+from kdsearch.analysis.scores import TestScores, on_test, row_worth, score_digits
 from kdsearch.analysis.smoothing_claims import (
     TAUGHT,
     Claim,
@@ -47,6 +47,8 @@ class Method:
 
     kind: Kind
     case: TestCase
+    digits: int
+    """How many decimals its scores are shown with."""
     choice: Choice | None = None
     learning_rate: float | None = None
     epochs: tuple[int, ...] = ()
@@ -139,7 +141,7 @@ def smoothing(agenda: Agenda, cases: Sequence[CaseResult]) -> Smoothing | None:
         for kind, view in views:
             found = by_case.get(view.case)
             paper = published(names[dataset], group, kind, hot=_hot(view))
-            methods.append(_method(agenda, kind, view.case, found, erm, paper))
+            methods.append(_method(agenda, kind, view, found, erm, paper))
     verdicts = [
         Verdict(
             claim=found.claim,
@@ -286,17 +288,19 @@ def _hot(view: CaseView) -> bool:
 def _method(
     agenda: Agenda,
     kind: Kind,
-    case: TestCase,
+    view: CaseView,
     found: _Chosen | None,
     erm: _Chosen | None,
     paper: Published | None,
 ) -> Method:
+    digits = score_digits(agenda, view)
     if found is None:
-        return Method(kind=kind, case=case, published=paper)
+        return Method(kind=kind, case=view.case, digits=digits, published=paper)
     teacher = (_teacher(agenda, found, "test"),) if kind in TAUGHT else ()
     return Method(
         kind=kind,
-        case=case,
+        case=view.case,
+        digits=digits,
         choice=found.candidate.choice,
         learning_rate=found.best.get("learning_rate"),
         epochs=tuple(o.best_epoch for o in found.outcomes if o.best_epoch is not None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import (
@@ -24,6 +25,7 @@ from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.analysis.statistics import Chance
 from kdsearch.report.answer import answer
 from kdsearch.report.floor import floor_section
+from kdsearch.report.glossary import glossary_section
 from kdsearch.report.markdown import (
     NOTHING,
     axes_in_words,
@@ -37,7 +39,7 @@ from kdsearch.report.markdown import (
     table,
     tie,
 )
-from kdsearch.report.measures import measures_section
+from kdsearch.report.measures import measures_section, names_of
 from kdsearch.report.path import path_lines
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import sizes_section
@@ -93,7 +95,8 @@ def document(
         *(section for case in analysis.cases for section in _case(analysis, case, messages)),
         *_cost(analysis),
     ]
-    return "\n\n".join(sections) + "\n"
+    glossary = glossary_section(agenda, "\n".join(sections), names_of(measured))
+    return "\n\n".join([*sections, *glossary]) + "\n"
 
 
 DOUBTFUL = "Seen in the data and the models before anything was trained; it may explain a score."
@@ -345,12 +348,12 @@ def _erm(analysis: Analysis) -> list[str]:
     rows = [
         (
             case.case,
-            score(case.erm.test),
-            score(case.winner.test) if case.winner else None,
+            score(case.erm.test, case.digits),
+            score(case.winner.test, case.digits) if case.winner else None,
             percent(case.over_erm),
             None if case.over_erm is None else noise_cells(case.over_erm_noise)[0],
             points(case.over_erm_points),
-            score(taught_by(case)),
+            score(taught_by(case), case.digits),
             percent(case.gap_closed),
             None if case.gap_closed is None else noise_cells(case.gap_closed_noise)[0],
         )
@@ -381,10 +384,11 @@ def left_blank(case: CaseResult) -> Iterator[str]:
     teacher, erm = taught_by(case), case.erm
     if erm is None or erm.test is None or case.over_erm_points is None:
         return
+    shown = partial(score, digits=case.digits + 1)  # what is less than a row is worth must show
     if case.over_erm is None:
-        yield f"the gain over ERM, whose {score(erm.test)} is less than one row is worth"
+        yield f"the gain over ERM, whose {shown(erm.test)} is less than one row is worth"
     if teacher is not None and case.gap_closed is None:
-        found = f"{score(teacher)} against {score(erm.test)}"
+        found = f"{shown(teacher)} against {shown(erm.test)}"
         yield f"the gap, since the teacher is not clearly better on the test rows: {found}"
 
 
@@ -453,12 +457,13 @@ def _case(analysis: Analysis, case: CaseResult, messages: Mapping[str, str]) -> 
 
 def _teachers(case: CaseResult) -> str:
     headers = ["model", "epoch", "validation", "test", "parameters", "MB", "examples/s"]
+    shown = partial(score, digits=case.digits)
     rows: list[tuple[object, ...]] = [
-        (f"teacher {t.checkpoint}", t.epoch, score(t.validation), score(t.test), *_size(t.size))
+        (f"teacher {t.checkpoint}", t.epoch, shown(t.validation), shown(t.test), *_size(t.size))
         for t in case.teachers
     ]
     winner = case.winner
-    scores = (score(winner.validation), score(winner.test)) if winner else (None, None)
+    scores = (shown(winner.validation), shown(winner.test)) if winner else (None, None)
     rows.append(("student", None, *scores, *_size(case.size)))
     return table(headers, rows)
 
@@ -484,12 +489,12 @@ def _standing(case: CaseResult) -> str:
     if case.stable_over_default is not None and case.stable_over_default < 0:
         lost = points(-case.stable_over_default)[1:]
         text += f" The stable configuration scores {lost} points of 100 less than the default."
-    if under := sentence(case.winner_under_seeds):
+    if under := sentence(case.winner_under_seeds, case.digits):
         text += f" {under}"
     if case.best_on_test is not None:
         text += (
             f" The highest test score among its candidates, which chooses nothing, is "
-            f"{score(case.best_on_test)}."
+            f"{score(case.best_on_test, case.digits)}."
         )
     return text
 
@@ -506,14 +511,15 @@ def _path(case: CaseResult) -> str:
         for position, each in enumerate(decision.candidates)
     ]
     seeds = any(each.spread is not None for _, each, _ in named)
+    shown = partial(score, digits=case.digits)
     second = {"stable": case.stable, "lazy": case.lazy}
     named += [(name, each, "") for name, each in second.items() if each is not None]
     rows: list[tuple[object, ...]] = [
         (
             each,
             parameter,
-            score(each.validation),
-            score(each.test) + (f" ± {score(each.spread)}" if seeds else ""),
+            shown(each.validation),
+            shown(each.test) + (f" ± {shown(each.spread)}" if seeds else ""),
             None if each.temperature is None else f"{each.temperature:g}",
             None if each.learning_rate is None else f"{each.learning_rate:g}",
             f"{each.trials}{tie(each.tied)}",
@@ -523,9 +529,9 @@ def _path(case: CaseResult) -> str:
     ]
     if case.erm is not None:
         erm = case.erm
-        spread = f" ± {score(erm.spread)}" if seeds else ""
+        spread = f" ± {shown(erm.spread)}" if seeds else ""
         rate = None if erm.learning_rate is None else f"{erm.learning_rate:g}"
-        scores = (score(erm.validation), score(erm.test) + spread)
+        scores = (shown(erm.validation), shown(erm.test) + spread)
         rows.append(("no teacher (ERM)", "erm", *scores, None, rate, erm.trials, ""))
     return table(headers, rows)
 

@@ -17,6 +17,8 @@ from kdsearch.analysis.measures import ByName, CaseMeasures, measured_runs
 from kdsearch.report.markdown import NOTHING, score, table
 
 NOT_MEASURED = "not measured"
+_DIGITS = 3
+"""More decimals of a mean over some hundred test rows say nothing."""
 MEASURES = (
     "Beside the scores, on test. Posterior entropy is how undecided a model is, in nats; relative "
     "entropy is its share of ln C, the highest with C classes; “without top” leaves out "
@@ -45,7 +47,8 @@ def cell(found: ByName, name: str) -> str:
     value = found[name]
     if value is None:
         return NOT_MEASURED
-    return score(value.mean) + (f" ± {score(value.spread)}" if value.spread is not None else "")
+    spread = "" if value.spread is None else f" ± {score(value.spread, _DIGITS)}"
+    return score(value.mean, _DIGITS) + spread
 
 
 def measures_section(measured: Sequence[CaseMeasures]) -> list[str]:
@@ -89,15 +92,30 @@ def measures_charts(
 ) -> dict[str, Any]:
     """What the charts show of a case's measured trainings: each as it went, and its epochs."""
     runs = [
-        run_for_chart(run.model, run.outcome, names) for run in measured_runs(agenda, view, case)
+        run_for_chart(run.model, run.outcome, names, _ROLES[run.model])
+        for run in measured_runs(agenda, view, case)
     ]
     return {"measured": runs} if runs else {}
 
 
-def run_for_chart(name: str, outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
-    """A training as it went, and the measures of its epochs by their `names`."""
+_ROLES = {
+    "student, as chosen": "chosen",
+    "student, no teacher (ERM)": "ERM",
+    "teacher": "teacher",
+}
+"""What a chart shows a model as."""
+
+
+def run_for_chart(
+    name: str, outcome: Outcome, names: Sequence[str], role: str | None = None
+) -> dict[str, Any]:
+    """A training as it went, and the measures of its epochs by their `names`.
+
+    `role` is what it is in a test case, which has a colour of its own.
+    """
     return {
         "name": name,
+        "role": role,
         "curve": _curve(outcome),
         "epochs": [
             [epoch.epoch, *(_short(epoch.measures.get(name)) for name in names)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -113,7 +114,8 @@ def methods_table(found: Smoothing) -> Table:
 
 def _row(method: Method, paper: bool) -> tuple[object, ...]:
     rate, over = method.learning_rate, method.over_erm
-    spread = f" ± {score(method.spread)}" if method.spread is not None else ""
+    shown = partial(score, digits=method.digits)
+    spread = f" ± {shown(method.spread)}" if method.spread is not None else ""
     gain = None
     if over is not None:
         gain = percent(over.gain) + (
@@ -125,8 +127,8 @@ def _row(method: Method, paper: bool) -> tuple[object, ...]:
     teacher = None if method.teacher is None else cell(method.teacher, ENTROPY)
     return (
         *(method.case, method.kind, method.choice, None if rate is None else f"{rate:g}"),
-        *(", ".join(map(str, method.epochs)) or None, score(method.validation)),
-        *(score(method.test) + spread, gain, *entropies, teacher),
+        *(", ".join(map(str, method.epochs)) or None, shown(method.validation)),
+        *(shown(method.test) + spread, gain, *entropies, teacher),
         *(_published(method) if paper else ()),
     )
 
@@ -200,7 +202,7 @@ def _difference(found: Measured | None) -> str:
     if found is None:
         return NOT_MEASURED
     spread = f" ± {score(found.spread)}" if found.spread is not None else ""
-    return f"{found.mean:+.4f}{spread}"
+    return f"{found.mean:+.4f}{spread}".replace("-", "−")
 
 
 def holds(found: Finding) -> str:
@@ -296,5 +298,6 @@ def smoothing_charts(agenda: Agenda, found: Smoothing | None) -> list[dict[str, 
         runs = students.setdefault(f"{method.case.dataset}: {method.case.student}", [])
         if outcome is not None:
             search = f" ({method.case.search})" if method.kind in (*TAUGHT, Kind.LS) else ""
-            runs.append(run_for_chart(f"{method.kind}{search}", outcome, (ENTROPY,)))
+            role = "ERM" if method.kind is Kind.ERM else None
+            runs.append(run_for_chart(f"{method.kind}{search}", outcome, (ENTROPY,), role))
     return [{"title": title, "measured": runs} for title, runs in students.items()]

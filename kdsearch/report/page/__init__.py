@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import yaml
@@ -31,6 +32,7 @@ from kdsearch.report.document import (
     taught_by,
 )
 from kdsearch.report.floor import floor_section
+from kdsearch.report.glossary import Term, glossary
 from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, tie
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.report.path import PATH, path_lines
@@ -39,6 +41,7 @@ from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import FRONT, HEADERS, TITLE, rows, sizes_charts, timed
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.report.under_seeds import mean, named, sentence
+from kdsearch.report.verdict import metric_of, verdict
 from kdsearch.search import shown_at
 from kdsearch.study import Doubt
 
@@ -54,7 +57,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "score": score, "points": points}
-    environment.filters |= {"duration": duration, "or_nothing": _or_nothing}
+    environment.filters |= {"duration": duration, "or_nothing": _or_nothing, "parts": _parts}
     return environment
 
 
@@ -118,6 +121,10 @@ def page(
         seeds=len(analysis.seeds) > 1,
         named=named,
         mean=mean,
+        metric_of=partial(metric_of, agenda),
+        verdict=verdict,
+        glossary=partial(_glossary, agenda, names),
+        term_forms=_term_forms,
         sentence=sentence,
         shown_at=shown_at,
         erm=any(case.erm is not None for case in analysis.cases),
@@ -129,6 +136,7 @@ def page(
         resolved=agenda.resolved,
         css=Markup(source.get_source(environment, "page.css")[0]),
         script=Markup(source.get_source(environment, "page.js")[0]),
+        terms_script=Markup(source.get_source(environment, "terms.js")[0]),
         smoothing_script=Markup(source.get_source(environment, "smoothing.js")[0]),
         sizes_script=Markup(source.get_source(environment, "sizes.js")[0]),
         plotly=Markup(get_plotlyjs()),
@@ -136,7 +144,28 @@ def page(
 
 
 def _html(markdown: str) -> Markup:
-    return Markup(MarkdownIt("js-default").render(markdown))
+    """Markdown as the page has it: a table that is too wide scrolls by itself."""
+    found = MarkdownIt("js-default").render(markdown)
+    found = found.replace("<table>", '<div class="wide"><table>')
+    return Markup(found.replace("</table>", "</table></div>"))
+
+
+def _parts(name: object) -> Markup:
+    """A test case's name, each part in the direction of its own script."""
+    parts = (Markup("<bdi>{}</bdi>").format(part) for part in str(name).split("/"))
+    return Markup("/<wbr>").join(parts)
+
+
+def _glossary(
+    agenda: Agenda, names: Sequence[str], content: Markup
+) -> list[tuple[str, list[Term]]]:
+    text = Markup(re.sub(r"<[^>]*>", " ", content)).unescape()
+    return glossary(agenda, text, names)
+
+
+def _term_forms(groups: Iterable[tuple[str, Iterable[Term]]]) -> list[tuple[list[str], str]]:
+    """How each term is written, and what it means."""
+    return [([*term.forms], term.text) for _, terms in groups for term in terms]
 
 
 def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[str, Any]:
@@ -211,18 +240,24 @@ def _row(row: Comparison) -> dict[str, Any]:
 
 def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     """What the charts of a test case show; numbers have six digits at most."""
-    second = {"stable": case.stable, "lazy": case.lazy}
+    roles = (("chosen", case.winner), ("stable", case.stable), ("lazy", case.lazy))
+    shown: list[tuple[str | None, CandidateScores]]
+    shown = [(role, each) for role, each in roles if each is not None]
     compared = {str(e.choice): e for decision in case.path for e in decision.candidates}
-    others = {f"{name}: {e.choice}": e for name, e in second.items() if e is not None}
-    runs = {name: e.key for name, e in (compared | others).items()}
+    shown += [(None, each) for each in compared.values()]
+    runs = [(role, str(each.choice), each.key) for role, each in shown]
     if case.erm is not None:
-        runs["no teacher (ERM)"] = case.erm.key
+        runs.append(("ERM", "no teacher (ERM)", case.erm.key))
     return {
+        "digits": case.digits,
         "path": _path(case),
-        "choices": [_trials(name, each) for name, each in (compared | others).items()],
+        "choices": [
+            {"role": role, "name": str(each.choice), "trials": _trials(each)}
+            for role, each in shown
+        ],
         "runs": [
-            {"name": name, "epochs": _epochs(agenda.results[key])}
-            for name, key in runs.items()
+            {"role": role, "name": name, "epochs": _epochs(agenda.results[key])}
+            for role, name, key in runs
             if key is not None
         ],
     }
@@ -249,12 +284,11 @@ def _path(case: CaseResult) -> dict[str, Any] | None:
     }
 
 
-def _trials(name: str, candidate: CandidateScores) -> dict[str, Any]:
-    trials = [
+def _trials(candidate: CandidateScores) -> list[list[float | None]]:
+    return [
         [each.temperature, each.learning_rate, _short(each.validation), _short(each.test)]
         for each in candidate.tried
     ]
-    return {"name": name, "trials": trials}
 
 
 def _epochs(outcome: Outcome | None) -> list[list[float | None]]:

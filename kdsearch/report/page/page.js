@@ -19,7 +19,7 @@ function layout(title, y, more = {}) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: text, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 50, r: 10, t: 36, b: 40 },
-    legend: { orientation: "h", y: -0.18, font: { size: 11 }, ...more.legend },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 }, ...more.legend },
     hovermode: "closest", ...(printing ? { width: PAPER } : {}),
     xaxis: { ...axis, ...more.x }, yaxis: { ...axis, title: { text: y }, ...more.y },
   };
@@ -64,6 +64,8 @@ function drawDeciles(element) {
 
 // From the default to what was chosen. Both lines begin at 0: the two splits' scores may lie far apart.
 function drawPath(element, { path }) {
+  // Of a split, so in no colour that a model has.
+  const colours = [printing ? "#000" : getComputedStyle(document.body).color, "#C2185B"];
   const signed = (gain) => `${gain > 0 ? "+" : ""}${gain.toFixed(path.digits)}`.replace("-", "−");
   const traces = ["validation, by which it chose", "test"].map((name, split) => {
     const scores = [path.default[split], ...path.steps.map((step) => step.scores[split])];
@@ -74,10 +76,10 @@ function drawPath(element, { path }) {
     return {
       x: scores.map((_, k) => k + 0.08 * split), y: scores.map((score) => (score === null ? null : score - first)),
       name: `${name}: ${ends.join(" → ")}`, mode: "lines+markers+text",
-      line: { color: COLOURS[split], shape: "hv", dash: split ? "dash" : "solid" },
-      marker: { color: COLOURS[split], symbol: SYMBOLS[split], size: 8 },
+      line: { color: colours[split], shape: "hv", dash: split ? "dash" : "solid" },
+      marker: { color: colours[split], symbol: SYMBOLS[split], size: 8 },
       text: scores.map((_, k) => (k && !path.steps[k - 1].kept && gain(k) !== null ? signed(gain(k)) : "")),
-      cliponaxis: false, textfont: { color: COLOURS[split] },
+      cliponaxis: false, textfont: { color: colours[split] },
       error_y: { type: "data", array: scores.map((_, k) => noise(k) ?? 0), visible: path.steps.some((_, k) => noise(k + 1) !== null) },
       customdata: scores.map((score, k) => [k ? path.steps[k - 1].value : "default", score === null ? "" : score.toFixed(path.digits),
         gain(k) === null ? "" : `, ${signed(gain(k))}${noise(k) === null ? "" : ` ± ${noise(k).toFixed(path.digits)}`}`]),
@@ -95,45 +97,121 @@ function drawPath(element, { path }) {
     y: { range: [low - 0.15 * (high - low), high + 0.15 * (high - low)] } }));
 }
 
-function drawCurves(element, found, column, title, dtick = null) {
-  const traces = [];
-  found.choices.forEach((choice, i) => {
+// What a series is has one look in every chart of a case; what has no role is grey, its name on hover.
+const ROLES = {
+  chosen: { color: "#0072B2", symbol: "circle", dash: "solid" },
+  stable: { color: "#009E73", symbol: "diamond", dash: "dash" },
+  lazy: { color: "#AA4499", symbol: "triangle-up", dash: "dot" },
+  ERM: { color: "#D55E00", symbol: "square", dash: "dashdot" },
+  teacher: { color: "#8C6D1F", symbol: "star", dash: "solid" },
+};
+const OTHER = { color: "#8a8f98", symbol: "circle-open", dash: "solid" };
+const roleOf = (each) => ROLES[each.role] ?? OTHER;
+const styled = ({ color, symbol, dash }, width, size) => ({
+  mode: "lines+markers", line: { color, dash, width }, marker: { color, symbol, size } });
+
+// Series that lie on one another are one with all of their names, so that none hides another.
+// Those with a role come first.
+function merged(series) {
+  const found = new Map();
+  series.filter((each) => each.points.length).forEach((each) => {
+    const same = JSON.stringify(each.points);
+    if (!found.has(same)) found.set(same, { ...each, roles: new Set(), names: new Set() });
+    if (each.role) found.get(same).roles.add(each.role);
+    found.get(same).names.add(each.name);
+  });
+  const all = [...found.values()].sort((a, b) => (b.roles.size > 0) - (a.roles.size > 0));
+  return all.map((each) => {
+    const roles = [...each.roles].join(" = ");
+    const names = [...each.names].join(" = ");
+    const said = !roles || each.name.includes(roles); // such as: no teacher (ERM)
+    const label = roles ? (said ? each.name : `${roles}: ${each.name}`) : "other candidates";
+    return { ...each, title: roles || names, label, full: said ? names : `${roles}: ${names}` };
+  });
+}
+
+function seriesTraces(series, digits, at) {
+  const all = merged(series);
+  const first = all.find((each) => !each.roles.size);
+  return all.map((each) => {
+    const look = roleOf(each);
+    return { ...(look === OTHER ? styled(look, 1, 5) : styled(look, 2.5, 8)),
+      x: each.points.map((p) => p[0]), y: each.points.map((p) => p[1]), name: each.label,
+      legendgroup: each.label, showlegend: look !== OTHER || each === first,
+      hovertemplate: `${each.full}<br>${at} %{x}: %{y:.${digits}f}<extra></extra>` };
+  }).reverse(); // what has a role is drawn over what has none
+}
+
+function drawCurves(element, found, column, title) {
+  const series = found.choices.map((choice) => {
     const best = new Map(); // of a value, the best validation score at any value of the other one
     choice.trials.filter((t) => t[column] !== null && t[2] !== null).forEach((t) => {
       best.set(t[column], Math.max(best.get(t[column]) ?? -Infinity, t[2]));
     });
-    const points = [...best].sort((a, b) => a[0] - b[0]);
-    if (points.length > 1) {
-      traces.push({ ...look(i), x: points.map((p) => p[0]), y: points.map((p) => p[1]), name: choice.name,
-        hovertemplate: `${choice.name}<br>at %{x}: %{y:.4f}<extra></extra>` });
-    }
+    return { ...choice, points: [...best].sort((a, b) => a[0] - b[0]) };
+  }).filter((each) => each.points.length > 1);
+  const tried = [...new Set(series.flatMap((each) => each.points.map((p) => p[0])))];
+  const ticks = column === 0 ? { dtick: Math.log10(2) } : { tickvals: tried, ticktext: tried };
+  single(element, seriesTraces(series, found.digits, "at"),
+    layout(title, "best validation score", { x: { type: "log", ...ticks }, legend: { traceorder: "reversed", tracegroupgap: 0 } }));
+}
+
+const byEpoch = (runs, column) => runs.map((run) => ({
+  ...run, points: run.epochs.map((e) => [e[0], e[column]]) }));
+
+function drawRuns(element, runs, column, title, y, digits) {
+  single(element, seriesTraces(byEpoch(runs, column), digits, "epoch"),
+    layout(title, y, { x: { tickformat: "d" }, legend: { traceorder: "reversed", tracegroupgap: 0 } }));
+}
+
+const MOST_LOSSES = 6; // small charts, where no run has a role yet
+function drawLosses(element, found) {
+  const all = merged(byEpoch(found.runs, 1));
+  const withRole = all.filter((each) => each.roles.size);
+  const runs = withRole.length ? withRole : all.slice(0, MOST_LOSSES);
+  const columns = Math.min(runs.length, (printing ? PAPER : element.clientWidth) < 600 ? 2 : 4);
+  const rows = Math.ceil(runs.length / columns);
+  const page = layout("Training loss of its best trials, by epoch", "", {});
+  const { xaxis, yaxis, ...rest } = page;
+  const axes = {};
+  const traces = runs.map((run, i) => {
+    const k = i ? i + 1 : "";
+    axes[`xaxis${k}`] = { ...xaxis, tickformat: "d", nticks: 6 };
+    axes[`yaxis${k}`] = { ...yaxis, title: {}, nticks: 4 };
+    return { ...styled(roleOf(run), 2, 6), x: run.points.map((p) => p[0]), y: run.points.map((p) => p[1]),
+      xaxis: `x${k}`, yaxis: `y${k}`, showlegend: false,
+      hovertemplate: `${run.full}<br>epoch %{x}: %{y:.4g}<extra></extra>` };
   });
-  single(element, traces, layout(title, "best validation score", { x: { type: "log", dtick } }));
+  const titles = runs.map((run, i) => ({
+    text: run.roles.size ? `<b>${run.title}</b><br>${run.name}` : run.name, showarrow: false, font: { size: 11 },
+    align: "left", xref: `x${i ? i + 1 : ""} domain`, yref: `y${i ? i + 1 : ""} domain`, x: 0, y: 1,
+    xanchor: "left", yanchor: "bottom" }));
+  element.style.minHeight = `${rows * 12 + 3}rem`;
+  single(element, traces, { ...rest, ...axes, annotations: titles, margin: { ...rest.margin, t: 76 },
+    grid: { rows, columns, pattern: "independent", xgap: 0.25, ygap: 0.5 } });
 }
 
-function drawRuns(element, found, column, title, y) {
-  const traces = found.runs.filter((run) => run.epochs.length).map((run, i) => ({
-    ...look(i), x: run.epochs.map((e) => e[0]), y: run.epochs.map((e) => e[column]), name: run.name,
-    hovertemplate: `${run.name}<br>epoch %{x}: %{y:.4f}<extra></extra>` }));
-  single(element, traces, layout(title, y, { x: { tickformat: "d" } }));
-}
-
+// The line is of training, the points are of validation; both have one entry in the legend.
 function drawEntropy(element, found) {
-  const points = (i, dash, cells, name) => ({
-    ...look(i, dash), x: cells.map((c) => c[0]), y: cells.map((c) => c[1]), name,
-    hovertemplate: `${name}<br>epoch %{x}: %{y:.4f} nats<extra></extra>` });
-  const traces = found.measured.flatMap((run, i) => [
-    { ...points(i, "solid", run.curve, `${run.name}, training`), mode: "lines" },
-    points(i, "dot", run.epochs, `${run.name}, validation`),
-  ]).filter((trace) => trace.x.length);
-  single(element, traces, layout("Posterior entropy along training", "nats", {
-    x: { title: { text: "epoch", standoff: 4 } }, legend: { yref: "container", y: 0, yanchor: "bottom" } }));
+  const free = COLOURS.filter((colour) => colour !== ROLES.ERM.color);
+  const traces = found.measured.flatMap((run, i) => {
+    const { line, marker } = styled(ROLES[run.role] ?? { color: free[i % free.length], symbol: symbolOf(i) }, 2, 7);
+    const points = (cells, name, more) => ({ line, marker, ...more, x: cells.map((c) => c[0]),
+      y: cells.map((c) => c[1]), name: run.name, legendgroup: run.name,
+      hovertemplate: `${name}<br>epoch %{x}: %{y:.3f} nats<extra></extra>` });
+    return [
+      points(run.curve, `${run.name}, training`, { mode: "lines", line: { ...line, width: 1, dash: "solid" }, showlegend: false }),
+      points(run.epochs, `${run.name}, validation`, { mode: "lines+markers", line: { ...line, dash: "dot" } }),
+    ];
+  }).filter((trace) => trace.x.length);
+  single(element, traces, layout("Posterior entropy; points: validation", "nats", {
+    x: { title: { text: "epoch", standoff: 4 } }, legend: { tracegroupgap: 0 } }));
 }
 
 function drawMeasure(element, found) {
   const { measure, name } = element.dataset;
-  const runs = found.measured.map((run) => ({ name: run.name, epochs: run.epochs.filter((e) => e[measure] !== null) }));
-  drawRuns(element, { runs }, measure, `By epoch, on validation: ${name}`, name);
+  const runs = found.measured.map((run) => ({ ...run, epochs: run.epochs.filter((e) => e[measure] !== null) }));
+  drawRuns(element, runs, measure, `${name}, by epoch`, "on validation", 3);
 }
 
 function single(element, traces, page) {
@@ -143,12 +221,12 @@ function single(element, traces, page) {
 
 const CHARTS = {
   path: drawPath,
-  temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature τ_t", Math.log10(2)),
+  temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature τ_t"),
   rate: (e, found) => drawCurves(e, found, 1, "Over the learning rate"),
-  epochs: (e, found) => drawRuns(e, found, 2, "Best trial of each choice, by epoch", "validation score"),
+  epochs: (e, found) => drawRuns(e, found.runs, 2, "Best trial of each choice, by epoch", "validation score", found.digits),
   entropy: drawEntropy,
   measure: drawMeasure,
-  loss: (e, found) => drawRuns(e, found, 1, "Its training loss, by epoch", "loss minimised"),
+  loss: drawLosses,
 };
 
 function drawCase(details) {
@@ -191,8 +269,8 @@ const table = document.getElementById("case-table");
 const rows = [...table.tBodies[0].rows];
 const value = (row, k) => {
   const text = row.cells[k].textContent.trim();
-  const number = parseFloat(text.replaceAll(",", "").replace("−", "-"));
-  return text === "–" ? null : Number.isNaN(number) || k < 3 ? text : number;
+  if (text === "–") return null;
+  return k === 0 || row.cells[k].matches(".text") ? text : parseFloat(text.replaceAll(",", "").replace("−", "-"));
 };
 [...table.tHead.rows[0].cells].forEach((header, k) => header.firstElementChild.addEventListener("click", () => {
   const down = header.getAttribute("aria-sort") === "ascending";

@@ -1,6 +1,6 @@
 "use strict";
 // After page.js: of each data set its models by size and test score; a marker's area is the speed.
-const KINDS = { teacher: 3, chosen: 0, stable: 2, ERM: 1 }; // a colour and a symbol of each
+const KINDS = ["teacher", "chosen", "stable", "ERM"]; // as in the charts of a case
 const [SMALLEST, LARGEST] = [7, 20]; // a marker's diameter
 const LINE = 15; // of a label, in pixels
 const LONGEST = 30; // of a label, in characters
@@ -21,12 +21,12 @@ function sizeTraces({ models, digits }) {
     traces.push({ x: front.map((m) => m.parameters), y: front.map((m) => m.test), mode: "lines", name: "front",
       line: { color: COLOURS[6], shape: "hv", dash: "dot" }, hoverinfo: "skip" });
   }
-  Object.entries(KINDS).forEach(([kind, i]) => {
+  KINDS.forEach((kind) => {
     const some = models.filter((model) => model.kind === kind);
     if (!some.length) return;
     traces.push({
       x: some.map((m) => m.parameters), y: some.map((m) => m.test), name: kind, mode: "markers",
-      marker: { color: COLOURS[i], symbol: SYMBOLS[i], size: some.map((m) => diameter(m, fastest)), opacity: 0.85 },
+      marker: { color: ROLES[kind].color, symbol: ROLES[kind].symbol, size: some.map((m) => diameter(m, fastest)), opacity: 0.85 },
       text: some.map((m) => `${plainly(m.name)}${m.front ? ", on the front" : ""}<br>${m.parameters.toLocaleString("en")} parameters<br>`
         + `${m.speed ? `${Math.round(m.speed).toLocaleString("en")} examples/s` : "not timed"}<br>test ${m.test.toFixed(digits)}`),
       hovertemplate: "%{text}<extra></extra>",
@@ -70,7 +70,7 @@ function drawSizes(element, found) {
   const ticks = decades.flatMap((decade) => [decade, 2 * decade, 5 * decade]);
   const page = layout("The larger the marker, the faster", `test ${found.metric}`, {
     x: { type: "log", range: x, tickvals: ticks, tickformat: "~s", title: { text: "parameters", standoff: 4 } },
-    y: { range: y }, legend: { y: -0.26 } });
+    y: { range: y } });
   const text = page.font.color;
   const back = getComputedStyle(document.documentElement).getPropertyValue("--back").trim();
   const below = element.clientWidth < 500 ? 190 : 150; // and above the plot; a legend takes two lines on a phone

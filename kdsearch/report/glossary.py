@@ -1,0 +1,285 @@
+"""What the symbols and terms of a report mean, for readers to whom distillation is new.
+
+The maps over what a study may hold (objectives, axes, checkpoints, measures, metrics) are closed:
+`tests/test_closed_sets.py` fails where a member has no words here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+
+from kdsearch.agenda import Agenda
+from kdsearch.report.markdown import escape
+from kdsearch.search import OBJECTIVE, SYMBOLS, Checkpoint, Objective, parameters_of
+
+
+@dataclass(frozen=True)
+class Term:
+    """A symbol or a term."""
+
+    name: str
+    text: str
+    forms: tuple[str, ...]
+    """How it is written in a report, its name among them."""
+
+
+def _term(name: str, text: str, *forms: str) -> Term:
+    return Term(name, text, tuple(dict.fromkeys((name, *forms))))
+
+
+OBJECTIVES = {
+    "ce": "Cross-entropy: the student learns to give each answer the probability that the teacher "
+    "gives it.",
+    "mse": "Mean squared error: the student learns to copy the teacher’s raw outputs (its logits), "
+    "before they become probabilities. It has no temperature.",
+    "reverse_kl": "KL divergence of the student’s probabilities from the teacher’s: like CE, but "
+    "what the teacher thinks unlikely must be unlikely for the student too.",
+    "jsd": "Jensen–Shannon divergence: how far the student’s and the teacher’s probabilities lie "
+    "from a mixture of both.",
+    "dkd": "Decoupled distillation: the teacher’s confidence in the right class and its opinion of "
+    "the other classes are learnt as two parts, each with a weight.",
+    "labels": "Empirical risk minimisation: plain training on the labels, without a teacher. What "
+    "distillation has to beat.",
+    "label_smoothing": "Label smoothing: plain training on the labels, of which a small share is "
+    "spread over all classes, so that the student does not become too sure. No teacher.",
+}
+"""By the kind of an objective."""
+_ALSO = {"labels": ("no teacher (ERM)",), "label_smoothing": ("label smoothing",)}
+"""How else they are written."""
+
+AXES = {
+    "distance": "What the student minimises: how far it is from the teacher, or from the labels.",
+    "temperature": "The teacher’s temperature. Its raw outputs are divided by it before they "
+    "become probabilities: above 1, these show more of what it thinks of the less likely answers.",
+    "student_temperature": "The student’s temperature while it is trained: the teacher’s "
+    "(τ_s = τ_t) or 1.",
+    "alpha": "How much the teacher counts. At 1 the student learns from the teacher alone, at 0.5 "
+    "as much from the labels.",
+    "beta": "The teacher’s share in the mixture that JSD measures distances from.",
+    "target": "In DKD, the weight of the teacher’s confidence in the right class.",
+    "non_target": "In DKD, the weight of the teacher’s opinion of the other classes.",
+    "label_weight": "In DKD, the weight of the labels.",
+    "warmup_epochs": "In DKD, the epochs over which distillation grows to its whole weight.",
+    "smoothing": "The share of a label that is spread over all classes.",
+    "learning_rate": "How large a step each update of the student is. Tuned anew for every choice.",
+    "layers": "Which of its model’s layers the student keeps.",
+    "optimizer": "The rule that turns a loss into updates of the weights.",
+    "batch_size": "The number of training rows per update.",
+    "epochs": "Passes over the training rows. Of a training, the epoch that is best on validation "
+    "is kept.",
+    "schedule": "How the learning rate changes along a training: constant, or falling to 0 "
+    "(linear, cosine).",
+    "warmup": "The share of a training over which the learning rate rises from 0.",
+    "precision": "The number format that is computed in: fp32 is exact, bf16 and fp16 are faster.",
+    "momentum": "How much of the last update is repeated in the next one.",
+    "nesterov": "A form of momentum that looks one step ahead.",
+    "weight_decay": "How strongly weights are pulled towards 0.",
+    "dropout": "The share of a model’s units that is switched off at random while it is trained.",
+    "clip": "The largest size that a gradient may have before it is cut.",
+}
+"""By the name of an axis, or of a parameter of an objective."""
+
+CHECKPOINTS = {
+    Checkpoint.HIGHEST_SCORE: "The teacher as it was after the epoch of its highest validation "
+    "score.",
+    Checkpoint.LOWEST_LOSS: "The teacher as it was after the epoch of its lowest validation loss.",
+    Checkpoint.GIVEN: "A teacher that came already trained, as a single checkpoint.",
+}
+
+MEASURES = {
+    "posterior_entropy": "How undecided a model is: 0 if it is sure of every answer.",
+    "relative_entropy": "Posterior entropy as a share of the highest that is possible.",
+    "relative_entropy_without_top": "How evenly a model spreads what it does not give to its most "
+    "probable answer: 1 if all others are alike to it.",
+    "calibration_error": "The gap between how sure a model is and how often it is right; best is "
+    "0.",
+    "agreement": "How often student and teacher give the same answer.",
+}
+"""By the name of a measure."""
+
+METRICS = {
+    "f1": ("F1", "A score from 0 to 1: high only where what was found is right, and what is right "
+           "was found. Macro: the mean over the classes; micro: over all of the answers at once."),
+    "accuracy": ("accuracy", "The share of right answers, from 0 to 1."),
+    "exact_match": ("exact match", "The share of answers that are right to the letter, from 0 to "
+                    "1."),
+    "bleu": ("BLEU", "How much of a translation’s wording stands in the reference, from 0 to 100."),
+    "chrf": ("chrF", "How many of a translation’s character sequences stand in the reference, from "
+             "0 to 100."),
+}  # fmt: skip
+"""By the name of a metric: how it is written, and what it is."""
+
+STRATEGIES = {
+    "greedy": "A search that decides about one parameter at a time, keeps what won, and goes on to "
+    "the next, as in the paper.",
+    "exhaustive": "A search that trains every combination.",
+    "random": "Drawn without looking at any score. As a baseline: one of the candidates of a test "
+    "case; a method that cannot beat it is worth nothing. As a search: combinations drawn so.",
+}
+"""By the name of a strategy."""
+
+_TEACHING = (
+    _term("distillation", "Training a small model, the student, to answer as a large one, the "
+          "teacher, does. Also KD, knowledge distillation.", "KD"),
+    _term("teacher", "The large model that the student learns from. As a decision: which of its "
+          "checkpoints, t_hs or t_ll."),
+    _term("student", "The small model that is trained.", "students"),
+    _term("self-KD", "Distillation from a teacher of the student’s own size."),
+    _term("reverse KD", "Distillation from a teacher smaller than the student."),
+)  # fmt: skip
+_SEARCHING = (
+    _term("test case", "A data set, a teacher and a student; where a study has several searches, "
+          "the search too.", "test cases"),
+    _term("choice", "A setting of everything that is compared, such as CE t_hs τ_s=τ_t α=1.",
+          "choices"),
+    _term("candidate", "A choice with the best temperature and learning rate that were found for "
+          "it.", "candidates"),
+    _term("trial", "A candidate at one temperature and one learning rate: what is trained.",
+          "trials"),
+    _term("trainings", "Models that were trained, each under one seed."),
+    _term("decision", "A comparison of candidates that differ in one parameter. The highest "
+          "validation score wins and is kept for the decisions after it.", "decisions"),
+    _term("traversal", "All of a test case’s decisions, one after the other.", "traversals"),
+    _term("chosen", "What the search of a test case ends with. Decided on validation scores alone.",
+          "as chosen", "won"),
+    _term("default", "The first value of a parameter: what a search starts with."),
+    _term("stable", "The stable configuration: for each parameter what won in more test cases than "
+          "it lost, otherwise the default. One recommendation for all test cases."),
+    _term("lazy", "A baseline without tuning: a choice drawn blindly, at the temperature 1, with "
+          "its learning rate tuned."),
+    _term("at the floor", "No student of the test case scores more on validation than takes no "
+          "learning at all, such as giving one answer everywhere."),
+    _term("unscored", "Compared with something that has no score."),
+    _term("diverged", "The loss became infinite or no number, so there is no score."),
+    _term("failed", "Tried as often as allowed, and never came to an end."),
+    _term("unfinished", "Some of its trainings are still to come."),
+    _term("blocked", "It cannot go on, since something it needs has failed for good."),
+)  # fmt: skip
+_SCORING = (
+    _term("validation", "The rows that decide: a candidate, a learning rate or an epoch is chosen "
+          "by its score on them."),
+    _term("test", "Rows that nothing was chosen by: what a score on them says also holds for new "
+          "data of this kind."),
+    _term("epoch", "A pass over the training rows. Of a training, the epoch that is best on "
+          "validation is kept.", "epochs"),
+    _term("verdict", "How the chosen student compares with plain training, and what speaks "
+          "against its numbers."),
+    _term("metric", "What a score counts. Scores of different metrics cannot be compared."),
+    _term("points", "The difference of two scores, where the largest possible score is 100."),
+    _term("over ERM", "By how much the chosen student is better than the same student trained "
+          "without a teacher. Below 0, plain training is better.", "points over ERM"),
+    _term("gap closed", "The way from the student without a teacher (0 %) to the teacher (100 %) "
+          "that the chosen student has come.", "gap"),
+    _term("gain", "By how much one test score is above another, in percent of the other.", "gains",
+          "gain, %"),
+    _term("±", "A standard deviation: about two times out of three, another run lies within it.",
+          "± seeds"),
+    _term("± noise", "How far a gain may lie from what other test rows (and seeds) would give, as "
+          "a standard deviation. A gain smaller than this may be luck.", "noise",
+          "within the noise"),
+    _term("seed", "The number that decides what is random in a training. Two seeds, two results.",
+          "seeds"),
+    _term("outputs", "What a teacher says of every row, kept for its students to learn from."),
+    _term("parameters", "The size of a model: how many numbers it has."),
+    _term("MB", "Megabytes of a model’s weights, in full precision."),
+    _term("examples/s", "How many rows per second a model scored on its worker. It depends on the "
+          "machine and on what else it did, so that small differences mean nothing."),
+)  # fmt: skip
+_COUNTING = (
+    _term("n", "The number of test cases in a row."),
+    _term("D0 to D10", "Deciles. The test cases’ gains in order: D0 is the smallest, D5 the middle "
+          "one (the median), D10 the largest.", *(f"D{k}" for k in range(11)), "deciles"),
+    _term("D5, 95 %", "Where the median may lie if other test cases of this kind had been taken "
+          "(95 % interval)."),
+    _term("p", "How likely a result this strong would be if neither side were better. Only a small "
+          "p (below 0.05) speaks against luck.", "p (sign test)"),
+    _term("least p", "The smallest p that so many test cases can give. Above 0.05, nothing can be "
+          "told from luck, however the cases go."),
+    _term("R", "Reward: in how many test cases the alternative beats the default on validation, "
+          "less those where it loses.", "R, paper", "reward"),
+    _term("left out", "Test cases that a row does not count, and why."),
+    _term("nats", "The unit of entropy."),
+)  # fmt: skip
+
+
+def glossary(
+    agenda: Agenda, text: str, measures: Sequence[str] = ()
+) -> list[tuple[str, list[Term]]]:
+    """The terms of a report in groups, each with its title.
+
+    Of parameters, metrics and `measures`, whose names are common words, those that the study has;
+    of all else what stands in the report's `text`.
+    """
+    found = {
+        "Teacher and student": [*_TEACHING, *_objectives(), *_checkpoints(agenda)],
+        "Parameters": [*_axes(agenda)],
+        "Search": [*_strategies(agenda), *_SEARCHING],
+        "Scores": [*_SCORING, *_metrics(agenda), *_measures(measures)],
+        "Statistics": [*_COUNTING],
+    }
+    words = set(_WORD.findall(text))
+    kept = {
+        title: [term for term in terms if any(_occurs(form, text, words) for form in term.forms)]
+        for title, terms in found.items()
+    }
+    return [(title, terms) for title, terms in kept.items() if terms]
+
+
+_WORD = re.compile(r"\w+")
+
+
+def _occurs(form: str, text: str, words: Container[str]) -> bool:
+    return form in words or (not form.isidentifier() and form in text)
+
+
+def _objectives() -> Iterator[Term]:
+    for kind, text in OBJECTIVES.items():
+        yield _term(Objective.kinds[kind].title, text, *_ALSO.get(kind, ()))
+
+
+def _checkpoints(agenda: Agenda) -> Iterator[Term]:
+    used = {name for view in agenda.views() for name in view.outputs}
+    for checkpoint, text in CHECKPOINTS.items():
+        if checkpoint is not Checkpoint.GIVEN or checkpoint in used:
+            yield _term(checkpoint.value, text)
+
+
+def _axes(agenda: Agenda) -> Iterator[Term]:
+    spaces = [view.space for view in agenda.views()]
+    used = {name for space in spaces for name in space.names}
+    kinds = {kind for space in spaces for kind in space.values(OBJECTIVE)}
+    used = used.union(*map(parameters_of, kinds))
+    for name, text in AXES.items():
+        if name in used:
+            words, symbol = name.replace("_", " "), SYMBOLS.get(name)
+            more = ("lr",) if name == "learning_rate" else ()
+            yield _term(symbol or words, text, words, name, *more)
+
+
+def _strategies(agenda: Agenda) -> Iterator[Term]:
+    used = {search.strategy for search in agenda.resolved.study.every_search.values()}
+    for name, text in STRATEGIES.items():
+        if name in used or name == "random":
+            yield _term(name, text)
+
+
+def _metrics(agenda: Agenda) -> Iterator[Term]:
+    used = {data.metric for data in agenda.resolved.datasets.values()}
+    for name, (title, text) in METRICS.items():
+        if name in used:
+            yield _term(title, text)
+
+
+def _measures(names: Sequence[str]) -> Iterator[Term]:
+    for name in names:
+        if name in MEASURES:  # a folder from elsewhere may have any
+            yield _term(name.replace("_", " "), MEASURES[name])
+
+
+def glossary_section(agenda: Agenda, text: str, measures: Sequence[str]) -> list[str]:
+    """The section of report.md."""
+    terms = [term for _, terms in glossary(agenda, text, measures) for term in terms]
+    lines = [f"- **{escape(term.name)}**: {escape(term.text)}" for term in terms]
+    return ["## Glossary", "\n".join(lines)]
