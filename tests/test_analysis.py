@@ -239,6 +239,11 @@ def test_a_gain_is_relative_to_the_baseline() -> None:
     assert gain(at(0.75), at(0.5)).gain == 0.5
 
 
+def test_the_points_of_a_gain_are_of_the_largest_score() -> None:
+    assert gain(at(0.75), at(0.5)).points == pytest.approx(25.0)
+    assert gain(at(20.0), at(50.0), largest=100.0).points == pytest.approx(-30.0)
+
+
 def test_a_gain_without_a_score_on_a_side_is_left_out() -> None:
     assert reason(None, at(0.5)) is LeftOut.UNSCORED
     assert reason(at(0.5), None) is LeftOut.UNSCORED

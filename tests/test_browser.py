@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from fakes import World, a_study, memory_ledger, resolved_of, search_through
+from test_edges import by_rate
+from test_edges import study as study_of
 from test_measures_report import measured, study
 from test_smoothing import SEEDS, files_of, finished, unmeasured
 
 from kdsearch.analysis import analyse
+from kdsearch.report.figures import MANY
 from kdsearch.report.page import page as page_of
 from kdsearch.report.write import report_files
 
@@ -40,6 +44,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     resolved = resolved_of(raw)
     agenda = search_through(resolved, memory_ledger(resolved), World(seed=1, coinciding=0))
     path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page_of(analyse(agenda), agenda, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished study of as many cases as have deciles."""
+    grammar = {"train": 20, "validation": 10, "test": 10}
+    sets = {f"set {i}": {"grammar": {**grammar, "seed": i}} for i in range(MANY)}
+    path = tmp_path_factory.mktemp("many") / "report.html"
+    agenda = study_of(by_rate, datasets=sets)
     path.write_text(page_of(analyse(agenda), agenda, {}))
     return path
 
@@ -110,13 +125,42 @@ def test_the_filter_leaves_the_cases_that_fit(page: sync_api.Page) -> None:
     assert page.locator("#shown").inner_text() == "2 of 8"
 
 
-def test_the_papers_rows_can_be_switched_off(page: sync_api.Page) -> None:
-    lines = page.locator("#figure-2 .scatterlayer .trace.scatter")
-    with_paper, rows = lines.count(), page.locator("#figure-2 tr.paper:visible").count()
-    assert rows > 0
-    page.get_by_label("show the paper’s rows").uncheck()
-    assert lines.count() == with_paper - rows
-    assert page.locator("tr.paper:visible").count() == 0
+def test_the_papers_rows_can_be_switched_on(page: sync_api.Page) -> None:
+    lanes = page.locator("#figure-2 .ytick", has_text="paper")
+    assert lanes.count() == page.locator("tr.paper:visible").count() == 0
+    page.get_by_label("show the paper’s rows").check()
+    rows = page.evaluate("data.figures['figure-2'].rows.filter((row) => row.paper && row.n).length")
+    assert lanes.count() == rows > 0
+    assert page.locator("#figure-2 tr.paper:visible").count() >= rows
+
+
+def test_few_cases_are_points_by_name_none_of_which_hides_another(shown: sync_api.Page) -> None:
+    chart = shown.locator("#figure-1 .gains")
+    gains = shown.evaluate("data.figures['figure-1'].rows.flatMap((row) => row.gains).length")
+    points = chart.locator(".points path").all()
+    boxes = [box for point in points if (box := point.bounding_box())]
+    assert len(boxes) == chart.locator(".ytick").count() == gains > 4
+    centres = sorted(box["y"] + box["height"] / 2 for box in boxes)
+    assert all(below - above > 15 for above, below in pairwise(centres))
+
+
+def test_the_legend_of_many_cases_lies_below_the_chart_and_within_it(
+    browser: sync_api.Browser, many: Path
+) -> None:
+    with opened(browser, many, phone=True) as page:
+        page.get_by_label("show the paper’s rows").check()
+        for figure in ("figure-1", "figure-2"):
+            chart = page.locator(f"#{figure} .gains")
+            legend, title, whole = (
+                each.bounding_box()
+                for each in (chart.locator(".legend"), chart.locator(".xtitle"), chart)
+            )
+            assert legend is not None
+            assert title is not None
+            assert whole is not None
+            assert title["y"] + title["height"] <= legend["y"]
+            assert legend["x"] + legend["width"] <= whole["x"] + whole["width"]
+            assert legend["y"] + legend["height"] <= whole["y"] + whole["height"]
 
 
 def test_the_path_of_a_case_is_drawn_when_it_is_opened(page: sync_api.Page) -> None:
@@ -134,7 +178,7 @@ def test_the_path_of_a_case_is_drawn_when_it_is_opened(page: sync_api.Page) -> N
 def test_a_link_to_a_case_opens_it(page: sync_api.Page) -> None:
     page.locator("#case-table a", has_text="pears/big/small").click()
     sync_api.expect(page.locator("details[data-case][open]")).to_have_count(1)
-    assert "pears/big/small" in page.locator("details[open] summary").inner_text()
+    assert "pears/big/small" in page.locator("details[data-case][open] summary").inner_text()
 
 
 def test_nothing_is_wider_than_the_screen(shown: sync_api.Page) -> None:
@@ -164,9 +208,9 @@ def test_printing_shows_every_case(page: sync_api.Page) -> None:
 
 def test_charts_are_printed_in_black_and_fit_the_paper(shown: sync_api.Page) -> None:
     shown.evaluate("dispatchEvent(new Event('beforeprint'))")
-    chart = shown.locator(".decile .main-svg").first
+    chart = shown.locator(".gains .main-svg").first
     assert chart.evaluate("svg => svg.getBoundingClientRect().width") == 680
-    text = shown.locator(".decile .xtick text").first
+    text = shown.locator(".gains .xtick text").first
     assert text.evaluate("text => getComputedStyle(text).fill") == "rgb(0, 0, 0)"
     shown.evaluate("dispatchEvent(new Event('afterprint'))")
     dark = shown.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")

@@ -17,7 +17,7 @@ from kdsearch.analysis.edges import FROM_1, SHARES
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.distill import memory
 from kdsearch.distill.outputs import _STORED
-from kdsearch.report.document import LEFT_OUT
+from kdsearch.report.figures import LEFT_OUT
 from kdsearch.report.hub import METRICS
 from kdsearch.search import Objective
 from kdsearch.study import SPECS, TrainingSettings, largest_score, settings

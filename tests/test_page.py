@@ -151,13 +151,55 @@ def test_failed_tries_are_counted_by_class() -> None:
     assert '<th scope="row">an error</th><td>3</td>' in text
 
 
-def test_the_data_holds_the_deciles_of_the_analysis_in_percent(tmp_path: Path) -> None:
+def test_the_data_holds_the_gains_of_the_analysis_in_percent_ascending(tmp_path: Path) -> None:
     _, agenda = searched(tmp_path)
     analysis = analyse(agenda)
-    rows = data_of(page_of(agenda))["figures"]["figure-1"]
-    for row, comparison in zip(rows, analysis.figure_1, strict=True):
-        assert comparison.deciles is not None
-        assert row["deciles"] == pytest.approx([100 * value for value in comparison.deciles])
+    figure = data_of(page_of(agenda))["figures"]["figure-1"]
+    for row, comparison in zip(figure["rows"], analysis.figure_1, strict=True):
+        gains = sorted((each.gain, str(each.case)) for each in comparison.gains)
+        assert [gain[1] for gain in row["gains"]] == pytest.approx([100 * g for g, _ in gains])
+        assert [figure["cases"][gain[0]][1] for gain in row["gains"]] == [c for _, c in gains]
+        assert row["median"] == pytest.approx(100 * (gains[0][0] + gains[1][0]) / 2)
+
+
+def test_a_test_case_looks_the_same_in_the_figures_of_every_search() -> None:
+    greedy = a_study()["search"]
+    raw = a_study(
+        students={"one": {"model": "small"}, "two": {"model": "big"}},
+        searches={"first": greedy, "second": {**greedy, "alpha": [1]}},
+        # Of one search alone, so that the numbers of its cases are others.
+        test_cases=[{"student": "two", "search": "first"}, {"search": "second"}],
+    )
+    del raw["search"]
+    resolved = resolved_of(raw)
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    figures = data_of(page_of(agenda))["figures"].values()
+    looks = {(full.split("/")[2], look) for f in figures for _, full, look in f["cases"]}
+    assert len(looks) == 2
+
+
+def test_the_papers_rows_are_not_shown_until_they_are_asked_for(tmp_path: Path) -> None:
+    text = page_of(searched(tmp_path)[1])
+    assert text.count('<tr class="paper" hidden>') == 9
+    assert text.count('<tr class="paper"') == 9
+    assert '<input type="checkbox" id="overlay">' in text
+    assert "gains cannot be compared with the paper’s" in Elements(text).text
+
+
+def test_where_the_paper_has_none_of_the_rows_there_is_nothing_to_switch_on() -> None:
+    agenda = whole()
+    analysis = analyse(agenda)
+    without_paper = {
+        name: tuple(replace(row, paper=None) for row in getattr(analysis, name))
+        for name in ("figure_1", "figure_2", "figure_3")
+    }
+    assert 'id="overlay"' not in page(replace(analysis, **without_paper), agenda, {})
+
+
+def test_a_figure_without_a_gain_has_no_chart_and_says_where_the_reason_stands() -> None:
+    text = page_of(Agenda(resolved_of(a_study())))
+    assert 'class="chart gains"' not in text
+    assert "No test case has any of these gains; why stands in the last column." in text
 
 
 def test_a_reward_that_cannot_be_told_from_chance_is_marked() -> None:

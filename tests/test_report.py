@@ -145,12 +145,19 @@ def test_the_answer_has_the_stable_configuration_in_words_and_its_gains(whole: S
 def test_the_papers_rows_stand_after_the_studys(whole: Study) -> None:
     lines = markdown(whole).splitlines()
     position = next(i for i, line in enumerate(lines) if line.startswith("| best over worst"))
-    assert lines[position].split(" | ")[1:4] == ["2", "40.0", "42.5"]
-    assert lines[position + 1].startswith("| best over worst (paper, 39 cases) | 39 | 0.3 | 0.6")
+    found = lines[position].split(" | ")[1:5]  # .84 / .60 − 1 and .66 / .40 − 1
+    assert found == ["2", "52.5", "65.0 (g/t/tiny)", "40.0 (g/t/small)"]
+    assert lines[position + 1].startswith("| best over worst (paper, 39 cases) | 39 | 1.6 | 9.7 |")
 
 
-def test_the_report_warns_of_deciles_of_two(whole: Study) -> None:
-    assert "They say nothing about a distribution" in markdown(whole)
+def test_the_gains_of_every_case_stand_below_each_figure(whole: Study) -> None:
+    cost = markdown(whole).partition("## The cost of a bad choice")[2].partition("\n## ")[0]
+    header, _, *rows = [line for line in cost.splitlines() if line.startswith("| ")][-4:]
+    assert header.startswith("| test case | best over worst | best over random (first draw) |")
+    assert [row.split(" | ")[0:2] for row in rows] == [
+        ["| g/t/small", "40.0 (+24.0)"],
+        ["| g/t/tiny", "65.0 (+26.0)"],
+    ]
 
 
 def test_json_holds_the_numbers_of_the_analysis(whole: Study, analysis: Analysis) -> None:
@@ -360,10 +367,11 @@ def test_a_ratio_has_at_least_one_rows_worth_below_it_and_points_beside_it(
     text = document(analysis, agenda, {})
     section = text.split("## What distillation brings")[1]
     row = next(line for line in section.splitlines() if line.startswith("| sentences/big/small |"))
-    noise = "–" if gain is None else "not known"
-    cells = [score(plain), "0.8000", percent(gain), noise, signed(points), "0.9000", percent(gap)]
-    cells.append("–" if gap is None else "not known")
-    assert row == f"| sentences/big/small | {' | '.join(cells)} |"
+    digits = case.digits
+    chosen = f"{percent(gain)} ({signed(points)})"
+    stable = "–" if gain is None else chosen  # stable is what was chosen
+    cells = [score(plain, digits), score(0.8, digits), score(0.9, digits), chosen, stable]
+    assert row == f"| sentences/big/small | {' | '.join([*cells, percent(gap)])} |"
     for line in why:
         assert f"- sentences/big/small: {line}\n" in text
     assert ("Left blank:" in text) == bool(why)

@@ -13,7 +13,7 @@ from kdsearch.agenda import Agenda, CaseView
 from kdsearch.analysis.erm import tuned_erm
 from kdsearch.analysis.gains import Comparison, LeftOut, NoGainError, Relative, compare, gain
 from kdsearch.analysis.noise import Noises
-from kdsearch.analysis.paper import MAXIMUM_OVER_ALPHA, OVER_ANOTHER_RANDOM, OVER_RANDOM
+from kdsearch.analysis.paper import MAXIMUM, OVER_ANOTHER_RANDOM, OVER_RANDOM
 from kdsearch.analysis.scores import (
     CaseCandidates,
     TestScores,
@@ -25,14 +25,17 @@ from kdsearch.analysis.scores import (
     value_label,
 )
 from kdsearch.search import CHECKPOINT, Decision, Value
-from kdsearch.study import TestCase
+from kdsearch.study import SPECS, TestCase
 
 ALPHA = "alpha"
 FIGURE_2 = ("distance", "teacher", "student_temperature")
 """The parameters of Figure 2 but α, in its order."""
 
+BEST_ALPHA = "best α by validation"
 STABLE_OVER_LAZY = "stable over lazy"
 STABLE_OVER_RANDOM = "stable over random (second draw)"
+CHOSEN_OVER_ERM = "chosen over ERM"
+STABLE_OVER_ERM = "stable over ERM"
 
 SecondPhase = Literal["stable", "lazy"]
 
@@ -83,8 +86,8 @@ def figure_2(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple
     maximum = None
     if ALPHA in names and len(space.values(ALPHA)) > 1:
         alpha = value_label(ALPHA, space.values(ALPHA)[0])
-        rows[f"best α by validation over {alpha}"] = partial(selected_alpha, agenda)
-        maximum = MAXIMUM_OVER_ALPHA.replace("α = 1", alpha)
+        rows[f"{BEST_ALPHA} over {alpha}"] = partial(selected_alpha, agenda)
+        maximum = f"{MAXIMUM}, over {alpha}"
         rows[maximum] = partial(maximum_alpha, agenda)
     papers = [axis for axis in FIGURE_2 if axis in names]
     for axis in (*papers, *(name for name in names if name not in (*papers, ALPHA))):
@@ -191,8 +194,8 @@ def over_erm(
     """
     views = agenda.views_of(search)
     return (
-        compare("chosen over ERM", views, partial(chosen_over_erm, agenda), noises),
-        compare("stable over ERM", views, partial(stable_over_erm, agenda), noises),
+        compare(CHOSEN_OVER_ERM, views, partial(chosen_over_erm, agenda), noises),
+        compare(STABLE_OVER_ERM, views, partial(stable_over_erm, agenda), noises),
     )
 
 
@@ -247,7 +250,8 @@ def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
 def _gain(
     agenda: Agenda, view: CaseView, target: TestScores | None, baseline: TestScores | None
 ) -> Relative:
-    return gain(target, baseline, least=row_worth(agenda, view))
+    largest = SPECS[agenda.resolved.datasets[view.case.dataset].task].largest_score
+    return gain(target, baseline, least=row_worth(agenda, view), largest=largest)
 
 
 def _traversed(agenda: Agenda, view: CaseView) -> CaseCandidates:

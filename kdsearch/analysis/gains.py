@@ -57,6 +57,13 @@ class Relative:
     gain: float
     target: TestScores
     baseline: TestScores
+    largest: float
+    """The largest score that the metric can give."""
+
+    @property
+    def points(self) -> float:
+        """The difference in points, of which the largest score has 100."""
+        return 100 * float(self.target.mean - self.baseline.mean) / self.largest
 
     @property
     def spread(self) -> float | None:
@@ -70,6 +77,8 @@ class CaseGain:
 
     case: TestCase
     gain: float
+    points: float
+    """The difference of the two scores, of which the largest has 100."""
     spread: float | None
     """The standard deviation of the gain between the seeds; None of a single seed."""
     noise: Noise | None
@@ -109,10 +118,17 @@ class Comparison:
         return self.deciles[5] if self.deciles else None
 
 
-def gain(target: TestScores | None, baseline: TestScores | None, *, least: float = 0.0) -> Relative:
+def gain(
+    target: TestScores | None,
+    baseline: TestScores | None,
+    *,
+    least: float = 0.0,
+    largest: float = 1.0,
+) -> Relative:
     """(target − baseline) / baseline on the test set (§4). Raises `NoGainError`.
 
-    So it does for a baseline below `least`, over which a gain would have no ground.
+    So it does for a baseline below `least`, over which a gain would have no ground. `largest` is
+    the largest score of the metric.
     """
     if target is None or baseline is None:
         raise NoGainError(LeftOut.UNSCORED)
@@ -121,7 +137,10 @@ def gain(target: TestScores | None, baseline: TestScores | None, *, least: float
     if baseline.mean < least:
         raise NoGainError(LeftOut.SMALL_BASELINE)
     return Relative(
-        gain=(target.mean - baseline.mean) / baseline.mean, target=target, baseline=baseline
+        gain=(target.mean - baseline.mean) / baseline.mean,
+        target=target,
+        baseline=baseline,
+        largest=largest,
     )
 
 
@@ -164,6 +183,7 @@ def compare(
                 CaseGain(
                     case=view.case,
                     gain=found.gain,
+                    points=found.points,
                     spread=found.spread,
                     noise=noises.of_gain(found.target, found.baseline),
                 )

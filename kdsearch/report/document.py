@@ -9,21 +9,32 @@ from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import (
     Analysis,
     CandidateScores,
+    CaseGain,
     CaseResult,
-    Comparison,
     Figures,
-    LeftOut,
     Size,
     Spent,
     Stable,
 )
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.noise import Noise
-from kdsearch.analysis.paper import CASES, SOURCE
+from kdsearch.analysis.paper import SOURCE
 from kdsearch.analysis.scores import value_label
 from kdsearch.analysis.smoothing import Smoothing
-from kdsearch.analysis.statistics import Chance
 from kdsearch.report.answer import answer
+from kdsearch.report.figures import (
+    BY_CASE,
+    MANY,
+    PAPER,
+    Figure,
+    by_case,
+    figures,
+    gain_cell,
+    lines,
+    p_cells,
+    papers_note,
+    with_deciles,
+)
 from kdsearch.report.floor import floor_section
 from kdsearch.report.glossary import glossary_section
 from kdsearch.report.markdown import (
@@ -31,16 +42,17 @@ from kdsearch.report.markdown import (
     axes_in_words,
     duration,
     escape,
-    p_value,
     percent,
     points,
     reading,
     score,
+    signed,
     table,
     tie,
 )
 from kdsearch.report.measures import measures_section, names_of
 from kdsearch.report.path import path_lines
+from kdsearch.report.row_words import described
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import sizes_section
 from kdsearch.report.smoothing import smoothing_section
@@ -55,14 +67,6 @@ from kdsearch.search import (
     shown_value,
 )
 from kdsearch.study import Doubt, Search
-
-_PAPER = f"paper, {CASES} cases"
-LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
-    LeftOut.ABSENT: "without it",
-    LeftOut.ZERO_BASELINE: "over 0",
-    LeftOut.SMALL_BASELINE: "over less than a row’s worth",
-}
-_DECILES = [f"D{k}" for k in range(11)]
 
 
 def document(
@@ -84,9 +88,8 @@ def document(
         *searches_section(analysis, agenda),
         *_doubtful(doubts),
         *_how(analysis, agenda),
-        *(section for each in flipping(analysis) for section in _figures(each)),
-        *_erm(analysis),
-        *(section for each in flipping(analysis) for section in _rewards(each)),
+        *(section for figure in figures(analysis) for section in _figure(figure, analysis)),
+        *(section for each in flipping(analysis) for section in _table_3(each)),
         *floor_section(analysis),
         *sizes_section(analysis),
         *measures_section(measured),
@@ -103,7 +106,7 @@ DOUBTFUL = "Seen in the data and the models before anything was trained; it may 
 
 
 TESTS = (
-    "“D5, 95 %” is a bootstrap interval of the median over test cases. p is that of Wilcoxon’s "
+    "“Median, 95 %” is a bootstrap interval of the median over test cases. p is that of Wilcoxon’s "
     "signed-rank test in the figures and of a sign test in Table 3, both exact: how likely a "
     "result this strong would be if neither side were better. Cases with one data set and teacher "
     "go together: such a block of cases is drawn, or flipped, as one. An interval needs 6 blocks; "
@@ -135,15 +138,24 @@ def _how(analysis: Analysis, agenda: Agenda) -> list[str]:
     return [
         "## How to read this",
         "A gain is (target − baseline) / baseline on the test set, in percent, one per test case; "
-        "a row gives the deciles of the gains, from D0, the minimum, to D10, the maximum, with "
-        f"linear interpolation. Rows labelled “{_PAPER}” are those of {SOURCE}. A case without a "
+        f"{_row(analysis)}. Rows labelled “{PAPER}” are those of {SOURCE}. A case without a "
         "comparison is left out of the row, and counted by reason; so is a gain over less than one "
         "row of the test split is worth, which is the largest score over the number of rows.",
+        papers_note(analysis),
         *walked,
         seeds,
         TESTS,
         NOISE,
     ]
+
+
+def _row(analysis: Analysis) -> str:
+    if not with_deciles(analysis):
+        return "a row gives the lowest, the median and the highest of the gains"
+    return (
+        "a row gives the deciles of the gains, from D0, the minimum, to D10, the maximum, with "
+        f"linear interpolation, and of fewer than {MANY} cases these two and the median"
+    )
 
 
 def _walked(name: str | None, search: Search) -> str:
@@ -186,79 +198,43 @@ def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
     return text
 
 
-def _comparisons(rows: Iterable[Comparison]) -> list[str]:
-    rows = list(rows)
-    seeds = any(row.spread is not None for row in rows)
-    lines: list[list[object]] = []
-    for row in rows:
-        deciles = map(percent, row.deciles or (None,) * 11)
-        left_out = ", ".join(f"{n} {LEFT_OUT[reason]}" for reason, n in row.left_out.items())
-        spread = [percent(row.spread)] if seeds else []
-        sure = [_interval(row), *p_cells(row.chance), *spread]
-        lines.append([row.label, row.n, *deciles, *sure, left_out or None])
-        if row.paper is not None:
-            printed = [percent(value / 100) for value in row.paper.percent]
-            nothing = [None] * (len(sure) + 1)
-            lines.append([f"{row.label} ({_PAPER})", CASES, *printed, *nothing])
-    sure_headers = ["D5, 95 %", "p", "least p", *(["±"] if seeds else [])]
-    found = [table(["comparison, %", "n", *_DECILES, *sure_headers, "left out"], lines)]
-    few = [row.n for row in rows if 0 < row.n <= 2]
-    if few:
-        found.append(
-            "With n = 1 every decile is the single value; with n = 2 the deciles are evenly spaced "
-            "between the two. They say nothing about a distribution."
-        )
-    return found
-
-
-def p_cells(chance: Chance | None) -> tuple[str, str]:
-    """The p of a test, and the least that it could have."""
-    return (p_value(chance.p), p_value(chance.least_p)) if chance else (NOTHING, NOTHING)
-
-
-def _interval(row: Comparison) -> str | None:
-    if row.interval is None:
-        return None
-    low, high = row.interval
-    return f"{percent(low)} to {percent(high)}"
-
-
-def _figures(found: Figures) -> list[str]:
-    return _titled(found, [*_figure_1(found), *_figure_2(found), *_figure_3(found)])
-
-
-def _rewards(found: Figures) -> list[str]:
-    return _titled(found, _table_3(found))
-
-
-def _titled(found: Figures, sections: list[str]) -> list[str]:
-    """The sections of a search; one that has a name stands in their titles."""
-    if found.search is None:
-        return sections
-    name = escape(found.search)
-    return [f"{each}: {name}" if each.startswith("## ") else each for each in sections]
-
-
-def _figure_1(found: Figures) -> list[str]:
+def _figure(figure: Figure, analysis: Analysis) -> list[str]:
+    """A figure as a section: its rows, what they compare, and the gains of each test case."""
+    name = "" if figure.search is None else f": {escape(figure.search)}"
+    headers, found = lines(figure, analysis, str)
+    rows = [
+        (f"{each.row.label} ({PAPER})" if each.paper else each.row.label, *each.cells)
+        for each in found
+    ]
+    words = [f"- {escape(row.label)}: {escape(described(row.label))}" for row in figure.rows]
     return [
-        "## The cost of a bad choice (Figure 1)",
-        "Candidates are the choices compared at the default α and the one of the best α by "
-        "validation; best and worst are by test score. Only part of the grid is trained, so "
-        "the true cost may be higher. No gain here can be below 0, so there is no p.",
-        *_comparisons(found.figure_1),
+        f"## {figure.title}{name}",
+        escape(figure.note),
+        "\n".join(words),
+        table([figure.axis, *headers], rows),
+        *_by_case(figure, analysis),
     ]
 
 
-def _figure_2(found: Figures) -> list[str]:
-    note = (
-        "α appears twice: the value that validation chose, and the best by test score, the default "
-        "included: a maximum, as the paper's row seems to be."
-    )
-    return ["## Each parameter (Figure 2)", note, *_comparisons(found.figure_2)]
+def _by_case(figure: Figure, analysis: Analysis) -> list[str]:
+    headers, rows = by_case_table(figure, analysis)
+    if not rows:
+        return []
+    blank = _left_blank(figure, analysis) if figure.of_erm else []
+    return [BY_CASE, table(headers, rows), *blank]
 
 
-def _table_3(figures: Figures) -> list[str]:
-    found = figures.table_3
+def by_case_table(figure: Figure, analysis: Analysis) -> tuple[list[str], list[tuple[object, ...]]]:
+    """The headers and a row per test case: its gains, and what is behind those over ERM."""
+    if figure.of_erm:
+        return _erm_table(figure, analysis)
+    headers = ["test case", *(row.label for row in figure.rows)]
+    gains = by_case(figure, analysis)
+    return headers, [(case, *map(gain_cell, found)) for case, found in gains.items()]
+
+
+def _table_3(of: Figures) -> list[str]:
+    found = of.table_3
     headers = [
         "alternative",
         "R",
@@ -272,19 +248,20 @@ def _table_3(figures: Figures) -> list[str]:
     ]
     rows = [
         (
-            *(r.label, _signed(r.reward), r.better, r.worse, r.equal, r.unscored),
-            *(*p_cells(r.chance), reading(r.chance), _signed(r.paper)),
+            *(r.label, signed(r.reward), r.better, r.worse, r.equal, r.unscored),
+            *(*p_cells(r.chance), reading(r.chance), signed(r.paper)),
         )
         for r in found.rows
     ]
+    name = "" if of.search is None else f": {escape(of.search)}"
     return [
-        "## Rewards (Table 3)",
+        f"## Rewards (Table 3){name}",
         "R is the number of test cases where the alternative is better than the default by "
         "validation score, minus those where it is worse. Finished traversals: "
         f"{found.traversals}. The stable configuration takes an alternative where R > 0.",
-        table([*headers, f"R ({_PAPER})"], rows),
-        *_equal(figures),
-        *_values(figures.stable),
+        table([*headers, f"R ({PAPER})"], rows),
+        *_equal(of),
+        *_values(of.stable),
     ]
 
 
@@ -298,10 +275,6 @@ def _equal(figures: Figures) -> list[str]:
         f"{found.same_student_temperature} both sides of the τ_s flip are the same trial "
         "(τ_t = 1 won on both)."
     ]
-
-
-def _signed(number: int | None) -> str | None:
-    return None if number is None else f"{number:+d}" if number else "0"
 
 
 def _values(stable: Stable | None) -> list[str]:
@@ -327,56 +300,42 @@ def _others(choice: Choice) -> list[str]:
     return sorted(others, key=lambda name: (name == "alpha", name))
 
 
-def _figure_3(found: Figures) -> list[str]:
-    rows = (*found.figure_3, found.stable_over_lazy, found.stable_over_random)
-    return [
-        "## The stable configuration against a case's own best (Figure 3)",
-        "The best is the traversal's best candidate by test score, fixed before the second phase, "
-        "so it can be worse than what it is compared with. Random is a separate draw. The last two "
-        "rows are not in the paper.",
-        *_comparisons(rows),
-    ]
-
-
-def _erm(analysis: Analysis) -> list[str]:
-    if not analysis.flips or all(case.erm is None for case in analysis.cases):
-        return []
-    headers = [
-        *("test case", "ERM", "chosen", "gain, %", "± noise", "points"),
-        *("teacher", "gap closed, %", "± noise"),
-    ]
-    rows = [
+def _erm_table(figure: Figure, analysis: Analysis) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Of each test case that has a student without a teacher: its scores, the gains, the gap."""
+    found = by_case(figure, analysis)
+    headers = ["test case", "ERM", "chosen", "teacher", *(row.label for row in figure.rows)]
+    rows: list[tuple[object, ...]] = [
         (
             case.case,
             score(case.erm.test, case.digits),
             score(case.winner.test, case.digits) if case.winner else None,
-            percent(case.over_erm),
-            None if case.over_erm is None else noise_cells(case.over_erm_noise)[0],
-            points(case.over_erm_points),
             score(taught_by(case), case.digits),
-            percent(case.gap_closed),
-            None if case.gap_closed is None else noise_cells(case.gap_closed_noise)[0],
+            *_over_erm(case, found.get(case.case, [None] * len(figure.rows))),
+            _gap_closed(case),
         )
         for case in analysis.cases
-        if case.erm is not None
+        if case.erm is not None and case.case.search == figure.search
     ]
-    return [
-        "## What distillation brings",
-        "ERM is the same student trained on the labels alone, its learning rate tuned by "
-        "validation. Chosen is what the case's search chose, also by validation. The gap is the "
-        "one from ERM to the teacher that taught; there is none where that is within its noise "
-        "(where rows are not known, the standard error of ERM’s score), or less than one row of "
-        "the test split is worth. All scores are on test; points are their differences, the "
-        "largest score being 100.",
-        table(headers, rows),
-        *_left_blank(analysis),
-        *(text for each in flipping(analysis) for text in _over_erm(each)),
-    ]
+    return [*headers, "gap closed, %"], rows
 
 
-def _left_blank(analysis: Analysis) -> list[str]:
-    lines = [f"- {escape(case.case)}: {why}" for case in analysis.cases for why in left_blank(case)]
-    return ["Left blank:", "\n".join(lines)] if lines else []
+def _gap_closed(case: CaseResult) -> str:
+    around = f" ± {percent(case.gap_closed_noise.deviation)}" if case.gap_closed_noise else ""
+    return f"{percent(case.gap_closed)}{around}"
+
+
+def _over_erm(case: CaseResult, gains: Sequence[CaseGain | None]) -> Iterator[str]:
+    """The gains over ERM; where there is none over so low a score, the points."""
+    chosen, *others = map(gain_cell, gains)
+    no_gain = case.over_erm is None and case.over_erm_points is not None
+    yield f"{NOTHING} ({points(case.over_erm_points)})" if no_gain else chosen
+    yield from others
+
+
+def _left_blank(figure: Figure, analysis: Analysis) -> list[str]:
+    cases = [case for case in analysis.cases if case.case.search == figure.search]
+    found = [f"- {escape(case.case)}: {why}" for case in cases for why in left_blank(case)]
+    return ["Left blank:", "\n".join(found)] if found else []
 
 
 def left_blank(case: CaseResult) -> Iterator[str]:
@@ -390,12 +349,6 @@ def left_blank(case: CaseResult) -> Iterator[str]:
     if teacher is not None and case.gap_closed is None:
         found = f"{shown(teacher)} against {shown(erm.test)}"
         yield f"the gap, since the teacher is not clearly better on the test rows: {found}"
-
-
-def _over_erm(found: Figures) -> list[str]:
-    """The rows of a search; one that has a name stands above them."""
-    name = [] if found.search is None else [f"### {escape(found.search)}"]
-    return [*name, *_comparisons((found.best_over_erm, found.stable_over_erm))]
 
 
 def taught_by(case: CaseResult) -> TestScore | None:

@@ -56,6 +56,13 @@ def points(value: float | None) -> str:
     return change(value, 1)
 
 
+def signed(number: int | None) -> str:
+    """A whole number with its sign, such as a reward."""
+    if number is None:
+        return NOTHING
+    return _minus(f"{number:+d}") if number else "0"
+
+
 def p_value(p: float | None) -> str:
     """A p with three decimals."""
     if p is None:

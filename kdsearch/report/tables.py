@@ -102,13 +102,14 @@ def gains(rows: Iterable[Comparison]) -> pd.DataFrame:
             row.label,
             str(each.case),
             each.gain,
+            each.points,
             each.spread,
             each.noise.deviation if each.noise else None,
         )
         for row in rows
         for each in row.gains
     ]
-    columns = ["figure", "comparison", "case", "gain", "spread", "noise"]
+    columns = ["figure", "comparison", "case", "gain", "points", "spread", "noise"]
     frame = pd.DataFrame(found, columns=columns)
     return frame.astype({"figure": "Int64", "spread": float, "noise": float})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -15,28 +15,29 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from kdsearch.agenda import FAILURES, Agenda, Attempt, Outcome, used
-from kdsearch.analysis import Analysis, CandidateScores, CaseResult, Comparison, Figures
+from kdsearch.analysis import Analysis, CandidateScores, CaseResult
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import below
 from kdsearch.report.document import (
     DOUBTFUL,
-    LEFT_OUT,
     NOISE,
     TESTS,
     gains_of,
     left_blank,
     noise_cells,
-    p_cells,
     taught_by,
 )
+from kdsearch.report.figures import BY_CASE, p_cells, papers_note, with_deciles
 from kdsearch.report.floor import floor_section
 from kdsearch.report.glossary import Term, glossary
-from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, tie
+from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, signed, tie
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
+from kdsearch.report.page.figures import figure_charts, figures_on_page
 from kdsearch.report.path import PATH, path_lines
 from kdsearch.report.practice import answer_table, lead
+from kdsearch.report.row_words import described
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import FRONT, HEADERS, TITLE, rows, sizes_charts, timed
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
@@ -87,12 +88,16 @@ def page(
         below=_html("\n\n".join(below(analysis))),
         doubts=doubts,
         doubtful=DOUBTFUL,
-        figures=_figures(analysis),
+        figures=figures_on_page(analysis),
+        described=described,
+        many=with_deciles(analysis),
+        by_case=BY_CASE,
+        papers=any(row.paper for each in flipping(analysis) for row in each.comparisons),
+        papers_note=papers_note(analysis),
         searches=_html("\n\n".join(searches_section(analysis, agenda))),
         without_floor=_html("\n\n".join(floor_section(analysis))),
         tables_3=[(each.search, each.table_3) for each in flipping(analysis)],
         paper_cases=CASES,
-        left_out=LEFT_OUT,
         taught_by=taught_by,
         gains_of=gains_of,
         left_blank=left_blank,
@@ -101,6 +106,7 @@ def page(
         tests=TESTS,
         p_cells=p_cells,
         reading=reading,
+        signed=signed,
         tie=tie,
         measured=[case.models for case in measured],
         measures=MEASURES,
@@ -171,7 +177,7 @@ def _term_forms(groups: Iterable[tuple[str, Iterable[Term]]]) -> list[tuple[list
 def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[str, Any]:
     """The numbers that the page's script draws."""
     return {
-        "figures": {name: [_row(row) for row in rows] for name, _, _, rows in _figures(analysis)},
+        "figures": figure_charts(analysis),
         "cases": [
             _case(agenda, case) | measures_charts(agenda, view, case, names)
             for view, case in zip(agenda.views(), analysis.cases, strict=True)
@@ -182,60 +188,6 @@ def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[st
 
 def _or_nothing(value: object) -> object:
     return NOTHING if value is None else value
-
-
-def _figures(analysis: Analysis) -> list[tuple[str, str, str, tuple[Comparison, ...]]]:
-    """Id, title, how to read it, and rows."""
-    return [figure for each in flipping(analysis) for figure in _figures_of(each, analysis)]
-
-
-def _figures_of(
-    found: Figures, analysis: Analysis
-) -> Iterator[tuple[str, str, str, tuple[Comparison, ...]]]:
-    name = "" if found.search is None else f": {found.search}"
-    number = "" if found is analysis else f"-{analysis.further.index(found)}"
-    yield (
-        f"figure-1{number}",
-        f"The cost of a bad choice (Figure 1){name}",
-        "How much the best choice of a test case gains over its worst, over one drawn at "
-        "random, and over what a draw gives on average. Only part of the grid is trained, "
-        "so the true cost may be higher. No gain here can be below 0, so there is no p.",
-        found.figure_1,
-    )
-    yield (
-        f"figure-2{number}",
-        f"Each parameter (Figure 2){name}",
-        "What an alternative gains over the default, as the traversals met them. Below 0 the "
-        "default is better. α appears twice: what validation chose, and the maximum by test.",
-        found.figure_2,
-    )
-    yield (
-        f"figure-3{number}",
-        f"The stable configuration against a case’s own best (Figure 3){name}",
-        "How far each way of choosing lags behind the best of the test case: lower is better. "
-        "The last two rows, which the paper does not have, are what the stable configuration "
-        "gains over the other two.",
-        (*found.figure_3, found.stable_over_lazy, found.stable_over_random),
-    )
-    if any(case.erm is not None for case in analysis.cases):
-        yield (
-            f"erm{number}",
-            f"What distillation brings{name}",
-            "The gain over the same student trained on the labels alone, without a teacher "
-            "(ERM). Chosen is what the search chose by validation.",
-            (found.best_over_erm, found.stable_over_erm),
-        )
-
-
-def _row(row: Comparison) -> dict[str, Any]:
-    """A row of a decile plot, in percent."""
-    return {
-        "label": row.label,
-        "n": row.n,
-        "deciles": [100 * value for value in row.deciles] if row.deciles else None,
-        "intervals": [[100 * low, 100 * high] for low, high in row.intervals or ()],
-        "paper": row.paper.percent if row.paper else None,
-    }
 
 
 def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:

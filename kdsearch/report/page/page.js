@@ -37,29 +37,131 @@ const look = (i, dash = "solid") => ({
   marker: { color: COLOURS[i % COLOURS.length], symbol: symbolOf(i), size: 7 },
 });
 
-function drawDeciles(element) {
-  const steps = [...Array(11).keys()].map((k) => `D${k}`);
-  const traces = [];
-  data.figures[element.dataset.figure].forEach((row, i) => {
-    const colour = COLOURS[i % COLOURS.length];
-    if (row.deciles && row.intervals.length) {
-      traces.push({
-        x: [...steps, ...[...steps].reverse()],
+const shown = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // Plotly reads tags
+const signed = (number) => (number < 0 ? "−" : "+") + Math.abs(number).toFixed(1);
+const minus = (number) => number.toFixed(1).replace("-", "−");
+
+function drawGains(element) {
+  const figure = data.figures[element.dataset.figure];
+  (figure.many ? drawDeciles : drawPoints)(element, figure);
+}
+
+function gainInWords(figure, row, [k, gain, noise, points]) {
+  const more = noise === null ? "" : ` ± ${noise.toFixed(1)}`;
+  return `${shown(figure.cases[k][1])}<br>${shown(row.label)}: ${minus(gain)} %${more}, ${signed(points)} points`;
+}
+
+// Few cases: under the name of each comparison a lane for each case, so that none hides another.
+function drawPoints(element, figure) {
+  const lane = 18, page = layout("", ""), wide = printing ? PAPER : element.clientWidth;
+  const most = wide < 560 ? 16 : 32;
+  const half = most / 2; // names often differ at their ends
+  const names = figure.cases.map(([name]) => (name.length > most ? `${name.slice(0, half)}…${name.slice(1 - half)}` : name));
+  const paper = overlay?.checked && figure.rows.some((row) => row.paper) ? ["paper"] : [];
+  const left = 6.5 * Math.max(...[...names, ...paper].map((name) => name.length)) + 12;
+  const traces = figure.cases.map(([name, , i]) => ({
+    x: [], y: [], text: [], name, mode: "markers", hoverinfo: "text",
+    marker: { ...look(i).marker, size: 9 },
+    error_x: { type: "data", array: [], color: COLOURS[i % COLOURS.length], thickness: 1.5, width: 3 },
+  }));
+  const ticks = [], heads = [], shapes = [];
+  let y = 0;
+  figure.rows.forEach((row) => {
+    if (!row.gains.length) return;
+    const [over, lines] = heading(row.label, wide);
+    heads.push({
+      text: over, x: 0, xref: "paper", xanchor: "left", xshift: 4 - left, y: (y += lines + 0.2),
+      yshift: ((lines - 1) * lane) / 2, showarrow: false, align: "left",
+    });
+    const top = y + 0.5, there = row.gains.map(([k]) => k);
+    names.forEach((name, k) => {
+      const gain = row.gains[there.indexOf(k)], trace = traces[k];
+      if (!gain) return;
+      ticks.push([(y += 1), shown(name)]);
+      trace.x.push(gain[1]);
+      trace.y.push(y);
+      trace.text.push(gainInWords(figure, row, gain));
+      trace.error_x.array.push(gain[2] ?? 0);
+    });
+    shapes.push({ type: "line", layer: "below", x0: row.median, x1: row.median, y0: top, y1: y + 0.5,
+      line: { color: page.font.color, width: 2, dash: "dot" } });
+    if (paper.length && row.paper) {
+      ticks.push([(y += 1), "paper"]);
+      traces.push(...papersLane(row, y, page.font.color));
+    }
+    y += 0.3;
+  });
+  page.showlegend = false;
+  page.shapes = shapes;
+  page.annotations = heads;
+  page.height = lane * (y + 0.5) + 60;
+  page.margin = { l: left, r: 14, t: 4, b: 56 };
+  const papers = paper.length ? figure.rows.flatMap((row) => row.paper ?? []) : [];
+  page.xaxis = { ...page.xaxis, title: { text: figure.axis, standoff: 6 }, zeroline: true,
+    range: rangeOf(figure.rows.flatMap((row) => row.gains), papers) };
+  page.yaxis = { ...page.yaxis, automargin: false, zeroline: false, range: [y + 0.5, 0.4], fixedrange: true,
+    tickvals: ticks.map(([at]) => at), ticktext: ticks.map(([, name]) => name) };
+  plot(element, traces, page);
+}
+
+// A comparison's name, on two lines where one is too short, and the number of lines.
+function heading(label, wide) {
+  const at = label.lastIndexOf(" over ");
+  if (label.length * 7 < wide || at < 0) return [`<b>${shown(label)}</b>`, 1];
+  return [`<b>${shown(label.slice(0, at))}<br>${shown(label.slice(at + 1))}</b>`, 2];
+}
+
+// Of the axis: 0, all gains, and their noise as far as it does not flatten the gains.
+function rangeOf(gains, others) {
+  const values = [0, ...gains.map((gain) => gain[1]), ...others];
+  const low = Math.min(...values), high = Math.max(...values), most = (high - low || 1) / 2;
+  const below = gains.map((gain) => Math.max(low - most, gain[1] - (gain[2] ?? 0)));
+  const above = gains.map((gain) => Math.min(high + most, gain[1] + (gain[2] ?? 0)));
+  const ends = [Math.min(low, ...below), Math.max(high, ...above)], pad = (ends[1] - ends[0] || 2) / 25;
+  return [ends[0] - pad, ends[1] + pad];
+}
+
+// The paper's deciles as a bar from D1 to D9, thin from D0 to D10, with a mark at D5.
+function papersLane(row, y, color) {
+  const [low, first, median, ninth, high] = [0, 1, 5, 9, 10].map((k) => row.paper[k]);
+  const text = `paper, ${shown(row.label)}<br>median ${minus(median)} %, ${minus(low)} to ${minus(high)} %`;
+  const bar = (x, width) => ({ x, y: [y, y], mode: "lines", line: { color, width }, opacity: 0.5, hoverinfo: "skip" });
+  return [bar([low, high], 1), bar([first, ninth], 6),
+    { x: [median], y: [y], mode: "markers", marker: { color, symbol: "line-ns-open", size: 10 }, hoverinfo: "text", text: [text] }];
+}
+
+// Many cases: their gains in ascending order, each at its share of the way from D0 to D10.
+function drawDeciles(element, figure) {
+  const deciles = [...Array(11).keys()], bands = [], traces = [], page = layout("", figure.axis);
+  const rows = figure.rows.filter((row) => row.n);
+  rows.forEach((row, i) => {
+    const colour = COLOURS[i % COLOURS.length], there = { legendgroup: row.label };
+    if (row.intervals.length) {
+      bands.push({ ...there, x: [...deciles, ...deciles.toReversed()],
         y: [...row.intervals.map((p) => p[0]), ...row.intervals.map((p) => p[1]).reverse()],
         fill: "toself", fillcolor: colour + "22", line: { width: 0 }, mode: "lines",
-        hoverinfo: "skip", showlegend: false, legendgroup: row.label,
-      });
+        hoverinfo: "skip", showlegend: false });
     }
-    if (row.deciles) {
-      traces.push({ ...look(i), x: steps, y: row.deciles, name: `${row.label} (n = ${row.n})`,
-        legendgroup: row.label, hovertemplate: `${row.label}<br>%{x}: %{y:.1f} %<extra></extra>` });
-    }
+    const over = rows.length - i; // the first is drawn widest, so that no other covers it
+    traces.push({ ...there, ...look(i), mode: row.line ? "lines+markers" : "markers",
+      line: { color: colour, width: 1 + over }, marker: { ...look(i).marker, size: 4 + over },
+      x: row.gains.map((_, k) => (row.n > 1 ? (10 * k) / (row.n - 1) : 5)), y: row.gains.map((gain) => gain[1]),
+      name: `${shown(row.label)} (n = ${row.n})`, hoverinfo: "text", text: row.gains.map((gain) => gainInWords(figure, row, gain)) });
     if (row.paper && overlay.checked) {
-      traces.push({ ...look(i, "dash"), mode: "lines", opacity: 0.7, x: steps, y: row.paper,
-        name: `paper: ${row.label}`, hovertemplate: `paper, ${row.label}<br>%{x}: %{y:.1f} %<extra></extra>` });
+      traces.push({ ...there, mode: "lines", line: { color: colour, dash: "dash", width: 2 }, x: deciles, y: row.paper,
+        showlegend: false, hoverinfo: "text", text: row.paper.map((gain, k) => `paper, ${shown(row.label)}<br>D${k}: ${minus(gain)} %`) });
     }
   });
-  plot(element, traces, layout("Deciles over the test cases", "gain, %", { y: { zeroline: true } }));
+  const wide = printing ? PAPER : element.clientWidth;
+  const entry = 6 * Math.max(...traces.map((trace) => trace.name?.length ?? 0)) + 50;
+  const legend = 22 * Math.ceil(rows.length / Math.max(1, Math.floor(wide / entry)));
+  page.legend = { ...page.legend, xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom", entrywidth: entry - 40 };
+  page.height = 340 + legend;
+  page.margin = { l: 56, r: 10, t: 10, b: 56 + legend };
+  page.xaxis = { ...page.xaxis, zeroline: false, tickvals: deciles, ticktext: deciles.map((k) => `D${k}`),
+    title: { text: "test cases, by rising gain", standoff: 4 } };
+  page.yaxis = { ...page.yaxis, zeroline: true };
+  plot(element, [...bands, ...traces], page);
 }
 
 // From the default to what was chosen. Both lines begin at 0: the two splits' scores may lie far apart.
@@ -238,13 +340,13 @@ function drawCase(details) {
 }
 
 const redraw = () => drawn.forEach((draw) => draw());
-document.querySelectorAll(".decile").forEach((element) => {
-  drawn.set(element, () => drawDeciles(element));
+document.querySelectorAll(".gains").forEach((element) => {
+  drawn.set(element, () => drawGains(element));
 });
 redraw();
-overlay?.addEventListener("change", () => { // it is not there where no search has figures
+overlay?.addEventListener("change", () => { // it is there where the paper has any of the rows
   document.querySelectorAll("tr.paper").forEach((row) => { row.hidden = !overlay.checked; });
-  document.querySelectorAll(".decile").forEach(drawDeciles);
+  document.querySelectorAll(".gains").forEach(drawGains);
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
