@@ -213,11 +213,15 @@ def test_a_case_at_the_floor_speaks_neither_for_nor_against_distilling() -> None
     assert "poor" not in command(text)
 
 
-def test_where_nothing_was_learnt_no_configuration_is_recommended() -> None:
-    text = answer(analyse(study((-0.01, 0.0), (0.0, 0.0), scores=lambda t: (0.0, 0.0))))
+@pytest.mark.parametrize("score", [0.0, 0.01])
+def test_at_the_floor_no_student_is_recommended_and_a_configuration_with_doubt(
+    score: float,
+) -> None:
+    text = answer(analyse(study(scores=lambda training: (score, score))))
     assert "every test case that could say so is at the floor" in text
-    assert "so there is no stable configuration to name" in text
     assert "kdsearch export" not in text
+    assert ("nothing was learnt, so there is no configuration to name" in text) == (score == 0)
+    assert ("is at the floor, so that its scores say nothing" in text) == (score > 0)
 
 
 def test_without_a_student_on_labels_the_key_that_brings_it_is_named() -> None:

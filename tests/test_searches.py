@@ -705,9 +705,7 @@ def test_what_a_greedy_search_tunes_is_listed_in_words() -> None:
     search = {**SEARCHES["greedy"], "tuned": tuned, "optimizer": ["adamw", "sgd"]}
     agenda = walked({**several(), "searches": {"greedy": search}})
     report = report_files(memory_ledger(agenda.resolved), agenda)["report/report.md"]
-    assert (
-        "with the teacher’s temperature (τ_t), the learning rate and the optimizer tuned" in report
-    )
+    assert "with the teacher’s temperature (τ_t), the learning rate and the optimizer " in report
     assert "; the optimizer, the learning rate and τ_t were tuned by" in report
 
 

@@ -163,8 +163,8 @@ def _stable(analysis: Analysis) -> list[str]:
         return ["No case’s search is finished, so there is no stable configuration to name yet."]
     if not any(spent.scored for spent in analysis.cost if spent.kind == "student"):
         return ["No training has a score, so there is no stable configuration to name."]
-    if all(case.at_floor for case in analysis.cases if case.case.search == analysis.search):
-        return ["Every test case is at the floor, so there is no stable configuration to name."]
+    if _nothing_learnt(analysis):
+        return ["Every test score is 0: nothing was learnt, so there is no configuration to name."]
     name = f" of {escape(analysis.search)}" if analysis.search else ""
     tuned = tuned_in_words(stable.tuned)
     choice = f"{with_symbols(stable.choice)}, with {tuned} tuned in each case"
@@ -231,9 +231,12 @@ def _how_sure(analysis: Analysis) -> list[str]:
     """What speaks against taking the answer for certain."""
     stable = analysis.stable
     students = [spent for spent in analysis.cost if spent.kind == "student"]
-    if stable is None or not any(spent.scored for spent in students):
+    scored = any(spent.scored for spent in students)
+    if stable is None or not scored or _nothing_learnt(analysis):
         return []
     found = []
+    if all(case.at_floor for case in analysis.cases if case.case.search == analysis.search):
+        found.append("every test case is at the floor, so that its scores say nothing")
     blocks = analysis.table_3.blocks
     few = blocks < FEWEST
     if few:
@@ -259,11 +262,6 @@ def _how_sure(analysis: Analysis) -> list[str]:
         )
         if row.interval is not None and (low := row.interval[0]) <= 0 <= (high := row.interval[1])
     ]
-    tests = {
-        e.test for case in analysis.cases for decision in case.path for e in decision.candidates
-    }
-    if tests <= {0.0, None}:
-        found.append("every test score is 0, so nothing was learnt")
     if len(analysis.seeds) == 1 and analysis.winner_seeds:
         found.append("every decision rests on one seed; only what each case chose has several")
     elif len(analysis.seeds) == 1:
@@ -276,6 +274,11 @@ def _how_sure(analysis: Analysis) -> list[str]:
     return [
         f"**How sure**: {'not sure' if few else 'with reservations'}. {text[0].upper()}{text[1:]}."
     ]
+
+
+def _nothing_learnt(analysis: Analysis) -> bool:
+    decisions = (decision for case in analysis.cases for decision in case.path)
+    return {each.test for found in decisions for each in found.candidates} <= {0.0, None}
 
 
 def _versus(row: Comparison, other: str) -> str:
