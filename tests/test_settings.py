@@ -32,7 +32,6 @@ from kdsearch.study import (
 from kdsearch.study import (
     test_cases as cases_of,
 )
-from kdsearch.study.effective import setting_problems
 
 Axes = dict[str, tuple[Any, ...]]
 
@@ -211,7 +210,7 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
             },
             "students.small.training: the last of stops is 3, but epochs is 5",
         ),
-        ({"training": {"dropout": 1.0}}, "training.dropout: Input should be less than 1"),
+        ({"training": {"dropout": 1.0}}, "training.dropout: must be below 1"),
         (
             part("students", training={"epoch": 3}),
             "students.small.training.epoch: epoch is not a key here (did you mean epochs?)",
@@ -222,7 +221,7 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
         ),
         (
             part("students", training={"batch_size": 0}),
-            "students.small.training.batch_size: Input should be greater than 0",
+            "students.small.training.batch_size: must be above 0",
         ),
         (part("students", training=3), "students.small.training: must be a section of keys"),
         (
@@ -230,7 +229,10 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
             "datasets.sentences: max_length is given here and in training; keep one",
         ),
         (
-            {"teachers": {"big": {"checkpoint": "big", "training": {"epochs": 3}}}},
+            {
+                "models": {**a_study()["models"], "big": "/big"},
+                "teachers": {"big": {"checkpoint": "big", "training": {"epochs": 3}}},
+            },
             "teachers.big: a given teacher is not trained; remove epochs from training",
         ),
         (
@@ -247,7 +249,10 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
         (part("students", layers="first 0"), "students.small.layers: expected a number"),
         (part("students", layers=0), "students.small.layers: expected a number"),
         (
-            {"teachers": {"big": {"checkpoint": "big", "layers": 3}}},
+            {
+                "models": {**a_study()["models"], "big": "/big"},
+                "teachers": {"big": {"checkpoint": "big", "layers": 3}},
+            },
             "teachers.big: a given teacher is used whole; remove layers",
         ),
     ],
@@ -390,19 +395,16 @@ def replace_axis(usual: StudentTraining, name: str, value: Any) -> StudentTraini
     ],
 )
 def test_axes_that_do_not_go_together_are_refused(axes: Axes, problem: str) -> None:
-    study = study_of()
-    (found,) = setting_problems(study, "x.yaml", {the_case(study): axes})
-    assert str(found).startswith(f"x.yaml: {problem}")
+    (found,) = problems_of(search=axes)
+    assert found.startswith(problem)
 
 
 def test_a_section_may_stand_where_an_axis_takes_its_optimizer() -> None:
-    study = study_of()
-    training = TrainingSettings(sgd=Sgd(momentum=0.5))
-    study = study.model_copy(update={"training": training})
-    case = the_case(study)
-    assert setting_problems(study, "x.yaml", {case: {}})
-    assert setting_problems(study, "x.yaml", {case: {"optimizer": ("sgd",)}}) == []
-    assert setting_problems(study, "x.yaml", {case: TWO}) == []
+    training = {"sgd": {"momentum": 0.5}}
+    (found,) = problems_of(training=training)
+    assert found.startswith("training.sgd: belongs to an optimizer that is not used")
+    assert study_of(training=training, search={"optimizer": "sgd"})
+    assert study_of(training=training, search=TWO)
 
 
 @pytest.mark.parametrize("axes", [{}, TWO, {"momentum": (0.5, 0.9)}, {"layers": (1, "first 2")}])

@@ -4,7 +4,6 @@ from kdsearch.study.cases import TestCase, taught_cases, teacher_of, test_cases
 from kdsearch.study.catalogue import CATALOGUE, Entry
 from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
-    asked_layers,
     axis_key,
     checkpoints_of,
     effective_settings,
@@ -118,7 +117,6 @@ __all__ = [
     "TestCase",
     "TestCases",
     "TrainingSettings",
-    "asked_layers",
     "axis_key",
     "cache_bytes",
     "changed_sources",

@@ -12,12 +12,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from kdsearch.search import Value, significant
-from kdsearch.study.section import Section
-
-Place = tuple[str | int, ...]
-"""Keys and positions within a search."""
-SearchProblem = tuple[Place, str]
-"""A place within a search, and what is wrong there."""
+from kdsearch.study.section import Place, PlacedProblem, Section, detail_of
 
 
 class _Range(Section):
@@ -76,7 +71,7 @@ def _canonical(value: Any, adapter: TypeAdapter[Any]) -> Value:
         return value  # the search says so
 
 
-def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[SearchProblem]:
+def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[PlacedProblem]:
     """What is wrong with a value, at its place within a search."""
     try:
         adapter.validate_python(value)
@@ -87,10 +82,46 @@ def wrong(adapter: TypeAdapter[Any], value: Any, place: Place) -> Iterator[Searc
 def _words(error: ValidationError, value: Any) -> str:
     """Of a value that may be of several types, what each of them would have."""
     first, *others = error.errors()
-    expected = [each["msg"].removeprefix("Input should be ").replace("'", "") for each in others]
-    what = " or ".join([first["msg"].removeprefix("Value error, "), *expected])
+    expected = [expectation(each).removeprefix("must be ") for each in others]
+    what = " or ".join([expectation(first), *expected])
     near = nearest(first)
     return f"{what}, not {quoted(value)}" + (f" (did you mean {near}?)" if near else "")
+
+
+def expectation(detail: Any) -> str:
+    """What a value must be by what pydantic tells of one that is not."""
+    limits = detail.get("ctx", {})
+    match detail["type"]:
+        case "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "float_type":
+            return "must be a number"
+        case "finite_number":
+            return "must be finite"
+        case "string_type":
+            return "must be text"
+        case "string_too_short":
+            return "must not be empty"
+        case "string_too_long":
+            return f"must have at most {limits['max_length']} characters"
+        case "bool_type":
+            return "must be true or false"
+        case "literal_error":
+            return f"must be {limits['expected']}".replace("'", "")
+        case "greater_than":
+            return f"must be above {_number(limits['gt'])}"
+        case "greater_than_equal":
+            return f"must be at least {_number(limits['ge'])}"
+        case "less_than":
+            return f"must be below {_number(limits['lt'])}"
+        case "less_than_equal":
+            return f"must be at most {_number(limits['le'])}"
+    words: str = detail["msg"]
+    return words.removeprefix("Value error, ")
+
+
+def _number(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
 def nearest(detail: Any) -> str | None:
@@ -114,21 +145,13 @@ def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
     return values
 
 
-def twice(values: tuple[Value, ...], *place: str) -> Iterator[SearchProblem]:
+def twice(values: tuple[Value, ...], *place: str) -> Iterator[PlacedProblem]:
     """The values that were there before, at their places."""
     seen = set()
     for i, value in enumerate(values):
         if value in seen:
             yield (*place, i), f"{quoted(value)} appears twice; keep one"
         seen.add(value)
-
-
-def detail_of(problem: SearchProblem) -> InitErrorDetails:
-    """A problem as pydantic tells it."""
-    place, what = problem
-    return InitErrorDetails(
-        type=PydanticCustomError("search", "{what}", {"what": what}), loc=place, input={}
-    )
 
 
 def again(details: Iterable[Any], keys: Sequence[str]) -> list[InitErrorDetails]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kdsearch.study.schema import Study, Teacher, TestCases
+from kdsearch.study.section import Unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,14 @@ def test_cases(study: Study) -> tuple[TestCase, ...]:
     """
     taught, others = list(_taught(study)), dict.fromkeys(_others(study))
     return (*taught, *others)
+
+
+def known_cases(study: Study) -> Iterator[TestCase]:
+    """Those whose names all stand for something in the study, which may not be one yet."""
+    for case in test_cases(study):
+        known = case.dataset in study.datasets and case.student in study.students
+        if known and (case.teacher is None or case.teacher in study.teachers):
+            yield case
 
 
 def taught_cases(study: Study) -> tuple[TestCase, ...]:
@@ -83,7 +93,8 @@ def _others(study: Study) -> Iterator[TestCase]:
 
 
 def searches_of(study: Study, block: TestCases, *, taught: bool) -> Iterator[str | None]:
-    """The searches of a block of test cases, with or without a teacher."""
+    """The searches of a block of test cases, with or without a teacher, as far as that is read."""
     for name, search in study.every_search.items():
-        if search.taught is taught and (block.search is None or name in block.search):
-            yield name
+        with suppress(Unread):
+            if search.taught is taught and (block.search is None or name in block.search):
+                yield name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, product
 from typing import Any
@@ -11,10 +12,12 @@ from pydantic import ValidationError
 
 from kdsearch.errors import Problem
 from kdsearch.search import Checkpoint, Inner, Space, Value
-from kdsearch.study.cases import TestCase, searches_of, teacher_of
-from kdsearch.study.schema import ERM, Role, Study
+from kdsearch.study.cases import TestCase, known_cases, searches_of, teacher_of, test_cases
+from kdsearch.study.refused import LARGEST
+from kdsearch.study.schema import ERM, Role, Student, Study, Teacher
 from kdsearch.study.search import Search
-from kdsearch.study.settings import AXES, SECTIONS, TrainingSettings
+from kdsearch.study.section import Section, Unread, as_far_as_read
+from kdsearch.study.settings import AXES, SECTIONS, UNREAD, TrainingSettings, read
 
 Axes = Mapping[str, tuple[Value, ...]]
 """The values of axes, by their names."""
@@ -89,7 +92,7 @@ def nested_epochs(study: Study, case: TestCase) -> tuple[int, ...] | None:
     axes = search_of(study, case).axes
     every = {"schedule": study.training.schedule, "warmup": study.training.warmup}
     for _, change in _changes(study, case, "student"):
-        every |= {name: value for name, value in change.items() if name in every}
+        every |= read({name: value for name, value in change.items() if name in every})
     constant = every == {"schedule": "constant", "warmup": 0}
     if EPOCHS not in axes or not constant or axes.keys() & every.keys():
         return None
@@ -146,8 +149,8 @@ def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mappin
     changes: list[tuple[str, Mapping[str, Any]]] = [
         (f"datasets.{case.dataset}.training", dataset.training),
     ]
-    if dataset.max_length is not None:
-        changes.append((f"datasets.{case.dataset}", {"max_length": dataset.max_length}))
+    if (length := _said(dataset, "max_length")) is not None:
+        changes.append((f"datasets.{case.dataset}", {"max_length": length}))
     if role == "student":
         student = study.students[case.student]
         if teacher is not None:  # it reads what its teacher wrote
@@ -156,76 +159,119 @@ def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mappin
         changes.append((f"students.{case.student}.training", student.training))
     elif teacher is not None:
         changes.append((f"{own}.training", teacher.training))
-    if teacher is not None and role == "teacher" and teacher.fine_tune.epochs is not None:
-        changes.append((f"{own}.fine_tune", {"epochs": teacher.fine_tune.epochs}))
+    if teacher is not None and role == "teacher":
+        epochs = _said(teacher.fine_tune, "epochs")
+        changes += [(f"{own}.fine_tune", {"epochs": epochs})] if epochs is not None else []
     return changes
 
 
-def asked_layers(study: Study, axes: Mapping[TestCase, Axes]) -> Iterator[tuple[str, str, Any]]:
+def _said(section: Section, name: str) -> Any:
+    """What a section says, or that it cannot be read."""
+    try:
+        return getattr(section, name)
+    except Unread:
+        return UNREAD
+
+
+def asked_layers(study: Study) -> Iterator[tuple[str, str, Any]]:
     """Where some layers of a model are asked for, which model, and which layers."""
-    for kind, users in (("teachers", study.teachers), ("students", study.students)):
-        for name, user in users.items():
-            if user.layers is not None:
-                assert user.model is not None  # a given teacher is used whole
-                yield f"{kind}.{name}.layers", user.model, user.layers
-    for case, found in axes.items():
-        for layers in found.get("layers", ()):
-            yield f"{place_of(case)}.layers", study.students[case.student].model, layers
+    kinds = (_all_layers(study, kind) for kind in ("teachers", "students"))
+    return as_far_as_read(*kinds, _layers_axes(study))
 
 
-def setting_problems(study: Study, place: str, axes: Mapping[TestCase, Axes]) -> list[Problem]:
+def _all_layers(study: Study, kind: str) -> Iterator[tuple[str, str, Any]]:
+    users: Mapping[str, Teacher | Student] = getattr(study, kind)
+    yield from as_far_as_read(*(_layers(f"{kind}.{n}.layers", user) for n, user in users.items()))
+
+
+def _layers(where: str, user: Teacher | Student) -> Iterator[tuple[str, str, Any]]:
+    if user.layers is not None and user.model is not None:  # a given teacher is used whole
+        yield where, user.model, user.layers
+
+
+def _layers_axes(study: Study) -> Iterator[tuple[str, str, Any]]:
+    yield from as_far_as_read(*(_layers_axis(study, case) for case in known_cases(study)))
+
+
+def _layers_axis(study: Study, case: TestCase) -> Iterator[tuple[str, str, Any]]:
+    for layers in search_of(study, case).axes.get("layers", ()):
+        yield f"{place_of(case)}.layers", study.students[case.student].model, layers
+
+
+def setting_problems(study: Study, place: str) -> Iterator[Problem]:
     """Settings that do not go together, or are of an optimizer that nothing uses.
 
-    `axes` are those of each test case of the study in the file `place`.
+    As far as the study, which is in the file `place`, could be read.
     """
-    problems: dict[Problem, None] = {}
+    roles: tuple[Role, ...] = ("teacher", "student")
+    trainings = [*product(known_cases(study), roles)]
+    checked: set[object] = set()
+    conflicts = (_conflicts(study, case, role, place, checked) for case, role in trainings)
+    yield from as_far_as_read(*conflicts, _unused_sections(study, trainings, place))
+
+
+def _is_trained(study: Study, case: TestCase, role: Role) -> bool:
+    teacher = teacher_of(study, case)
+    return role == "student" or (teacher is not None and not teacher.given)
+
+
+def _conflicts(
+    study: Study, case: TestCase, role: Role, place: str, checked: set[object]
+) -> Iterator[Problem]:
+    """Settings of a training that do not go together; not of those that are `checked`."""
+    if not _is_trained(study, case, role):
+        return
+    changes = [where for where, change in _changes(study, case, role) if change]
+    try:
+        settings = effective_settings(study, case, role)
+    except ValidationError as error:
+        yield Problem(place=f"{place}: {changes[-1]}", what=_words(error))
+        return
+    axes = search_of(study, case).axes if role == "student" else {}
+    axes = {name: values for name, values in axes.items() if name in AXES}
+    if axes and nested_epochs(study, case) is not None:
+        del axes[EPOCHS]
+    if (settings, tuple(axes.items())) not in checked:
+        checked.add((settings, tuple(axes.items())))
+        yield from _axis_problems(settings, axes, f"{place}: {place_of(case)}")
+
+
+def _unused_sections(
+    study: Study, trainings: Iterable[tuple[TestCase, Role]], place: str
+) -> Iterator[Problem]:
+    """Sections of `training` for an optimizer that none of the trainings they are for uses."""
+    every = [search.taught for search in study.every_search.values()]
+    if not every or [*known_cases(study)] != [*test_cases(study)]:
+        raise Unread
     used: dict[str, set[str]] = {}
     given: dict[str, set[str]] = {"training": set()}
     if study.training.sgd is not None:
         given["training"].add("sgd")
     if study.training.adam != TrainingSettings().adam:
         given["training"].add("adam")
-    checked: set[tuple[TrainingSettings, tuple[Any, ...]]] = set()
-    roles: tuple[Role, ...] = ("teacher", "student")
-    for case, role in product(axes, roles):
-        teacher = teacher_of(study, case)
-        if role == "teacher" and (teacher is None or teacher.given):
+    for case, role in trainings:
+        if not _is_trained(study, case, role):
             continue
-        values = axes[case] if role == "student" else {}
         changes = [(where, change) for where, change in _changes(study, case, role) if change]
-        try:
-            settings = effective_settings(study, case, role)
-        except ValidationError as error:
-            where = changes[-1][0]
-            problems |= {Problem(place=f"{place}: {where}", what=_words(error)): None}
-            continue
-        if (settings, tuple(values.items())) not in checked:
-            checked.add((settings, tuple(values.items())))
-            problems |= dict.fromkeys(
-                _axis_problems(settings, values, f"{place}: {place_of(case)}")
-            )
+        optimizers: tuple[Any, ...] = (study.training.optimizer,)
+        for _, change in changes:
+            named = {name: value for name, value in change.items() if name == "optimizer"}
+            optimizers = tuple(read(named).values()) or optimizers
+        if role == "student":
+            optimizers = search_of(study, case).axes.get("optimizer", optimizers)
         for where, change in (("training", {}), *changes):
-            sections = {SECTIONS[name][0] for name in _optimizers(settings, values)}
-            used.setdefault(where, set()).update(sections)
+            used.setdefault(where, set()).update(SECTIONS[name][0] for name in optimizers)
             given.setdefault(where, set()).update(change.keys() & _OPTIMIZERS.keys())
     for where, sections in given.items():
         for section in sorted(sections - used.get(where, sections)):
             remedy = f"remove it, or set optimizer: {_OPTIMIZERS[section]}"
             what = "belongs to an optimizer that is not used"
-            problems |= {
-                Problem(place=f"{place}: {where}.{section}", what=what, remedy=remedy): None
-            }
-    return list(problems)
-
-
-def _optimizers(settings: TrainingSettings, axes: Axes) -> tuple[Any, ...]:
-    found: tuple[Any, ...] = axes.get("optimizer", (settings.optimizer,))
-    return found
+            yield Problem(place=f"{place}: {where}.{section}", what=what, remedy=remedy)
 
 
 def _axis_problems(settings: TrainingSettings, axes: Axes, place: str) -> Iterator[Problem]:
     """Axes of another optimizer than those used, and values that do not go together."""
-    kinds = [SECTIONS[name][1] for name in _optimizers(settings, axes)]
+    kinds = [SECTIONS[name][1] for name in axes.get("optimizer", (settings.optimizer,))]
     for name in axes.keys() & {"momentum", "nesterov"}:
         having = [name in kind.model_fields for kind in kinds]
         if not any(having):
@@ -235,6 +281,8 @@ def _axis_problems(settings: TrainingSettings, axes: Axes, place: str) -> Iterat
             what, remedy = f"not every optimizer here has {name}", "give each its own search"
             yield Problem(place=f"{place}.{name}", what=what, remedy=remedy)
     names = [name for name in _TOGETHER if name in axes]
+    if math.prod(len(axes[name]) for name in names) > LARGEST:
+        return  # the grid is larger still, which is said of it
     for point in product(*(axes[name] for name in names)):
         values = dict(zip(names, point, strict=True))
         try:

@@ -13,7 +13,6 @@ from kdsearch.study.effective import (
     effective_settings,
     place_of,
     search_of,
-    setting_axes,
     space_of,
 )
 from kdsearch.study.layers import named_layers, shown_layers
@@ -28,8 +27,7 @@ _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
 def too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) -> list[Problem]:
     """Layers that are asked for and that a model does not have."""
     problems = []
-    axes = {case: setting_axes(space_of(study, case)) for case in test_cases(study)}
-    for where, model, wanted in dict.fromkeys(asked_layers(study, axes)):
+    for where, model, wanted in dict.fromkeys(asked_layers(study)):
         donor = models.get(model)
         sides = None if donor is None or donor.path is None else _sides(config_of(Path(donor.path)))
         if sides is None:

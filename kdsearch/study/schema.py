@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -12,16 +13,15 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    model_validator,
 )
 
-from kdsearch.search import Checkpoint
+from kdsearch.search import Checkpoint, Labels
 from kdsearch.study.axes import LISTED, distinct
 from kdsearch.study.layers import Layers
 from kdsearch.study.search import RATES, Rates, Search
-from kdsearch.study.section import Positive, PositiveInt, Section
+from kdsearch.study.section import Positive, PositiveInt, Section, Unread, as_far_as_read
 from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
-from kdsearch.study.tasks import SPECS, TaskName
+from kdsearch.study.tasks import SPECS, TaskName, TaskSpec
 
 _NAME = r"^[^/\\\p{C}\p{Zl}\p{Zp}]*[^/\\\p{C}\p{Z}.][^/\\\p{C}\p{Zl}\p{Zp}]*$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
@@ -176,44 +176,74 @@ class Dataset(Section):
     sentences, else the text. Where test rows have it, those of a group are drawn together for the
     noise of a gain. No key covers it, only the rows that it leads to."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Dataset:
-        given = [n for n in ("catalogue", "files", "grammar") if getattr(self, n) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
-        if self.grammar and (self.text or self.label or self.labels):
-            raise ValueError("a grammar has its own columns and labels; remove text, label, labels")
-        if self.group is not None and self.files is None:
-            raise ValueError("group says how splits are drawn from your own files; remove it")
-        task = self.task or ("classification" if self.files or self.grammar else None)
-        if self.files:
-            missing = [name for name in SPECS[task or ""].needed if getattr(self, name) is None]
-            if missing:
-                raise ValueError(f"files of {task} need {', '.join(missing)}")
-        if self.max_length is not None and "max_length" in self.training:
-            raise ValueError("max_length is given here and in training; keep one")
-        if self.labels and len(set(self.labels)) < len(self.labels):
-            raise ValueError("two labels have the same name")
-        if task is not None:
-            self.check_task(task)
-        return self
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
+        checks = (self._sources, self._grammar, self._group, self._task, self._lengths, self._names)
+        return as_far_as_read(*(check() for check in checks))
 
-    def check_task(self, task: str) -> None:
-        """Raise `ValueError` where a key does not go with `task`."""
+    @property
+    def _given(self) -> list[str]:
+        return [n for n in ("catalogue", "files", "grammar") if getattr(self, n) is not None]
+
+    def _sources(self) -> Iterator[str]:
+        if len(self._given) > 1:
+            yield f"{' and '.join(self._given)} exclude each other; keep one"
+
+    def _grammar(self) -> Iterator[str]:
+        if self._given == ["grammar"] and (self.text or self.label or self.labels):
+            yield "a grammar has its own columns and labels; remove text, label, labels"
+
+    def _group(self) -> Iterator[str]:
+        if self.group is not None and self.files is None:
+            yield "group says how splits are drawn from your own files; remove it"
+
+    def _task(self) -> Iterator[str]:
+        given = self._given
+        own = given in (["files"], ["grammar"])
+        task = self.task or ("classification" if own else None)
+        if task is None or len(given) > 1:
+            return
+        needed = SPECS[task].needed if given == ["files"] else ()
+        if missing := [name for name in needed if vars(self).get(name, "") is None]:
+            yield f"files of {task} need {', '.join(missing)}"
+        yield from self.task_problems(task)
+
+    def _lengths(self) -> Iterator[str]:
+        if self.max_length is not None and "max_length" in self.training:
+            yield "max_length is given here and in training; keep one"
+
+    def _names(self) -> Iterator[str]:
+        if self.labels and len(set(self.labels)) < len(self.labels):
+            yield "two labels have the same name"
+
+    def task_problems(self, task: str) -> Iterator[str]:
+        """The keys that do not go with `task`."""
         spec = SPECS[task]
+        checks = (self._metric, self._columns, self._labels, self._languages, self._unanswerable)
+        return as_far_as_read(*(check(task, spec) for check in checks))
+
+    def _metric(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.metric is not None and self.metric not in spec.metrics:
-            raise ValueError(f"the metric of {task} is one of {', '.join(spec.metrics)}")
+            yield f"the metric of {task} is one of {', '.join(spec.metrics)}"
+
+    def _columns(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.text is not None and len(self.text) not in spec.columns:
             counts = " or ".join(map(str, spec.columns))
-            raise ValueError(f"the text of {task} names {counts} column{'s' * (counts != '1')}")
+            yield f"the text of {task} names {counts} column{'s' * (counts != '1')}"
+
+    def _labels(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.labels is not None and spec.fewest_labels == 0:
-            raise ValueError(f"{task} has no labels; remove them")
-        if self.labels is not None and len(self.labels) < spec.fewest_labels:
-            raise ValueError(f"{task} needs at least {spec.fewest_labels} labels")
+            yield f"{task} has no labels; remove them"
+        elif self.labels is not None and len(self.labels) < spec.fewest_labels:
+            yield f"{task} needs at least {spec.fewest_labels} labels"
+
+    def _languages(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.languages is not None and not spec.has_languages:
-            raise ValueError(f"{task} has no languages; remove them")
+            yield f"{task} has no languages; remove them"
+
+    def _unanswerable(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.unanswerable and not spec.has_unanswerable:
-            raise ValueError(f"{task} has no unanswerable questions; remove unanswerable")
+            yield f"{task} has no unanswerable questions; remove unanswerable"
 
 
 class Model(Section):
@@ -233,22 +263,38 @@ class Model(Section):
     tokenizer: str = "words"
     """Of a model at random: `words` (from the training split), or a model of this study."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Model:
-        given = [name for name in ("path", "hub", "config") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of path, hub and config")
-        if self.config is not None and not isinstance(self.config.get("model_type"), str):
-            raise ValueError("config needs a model_type, such as bert")
-        if self.config is not None and not _finite(self.config):
-            raise ValueError("config has a number that is not finite")
-        if self.config is not None and self.trust_remote_code:
-            raise ValueError("a config comes without code; remove trust_remote_code")
-        if self.hub is None and self.revision is not None:
-            raise ValueError("revision goes with hub; remove it")
-        if self.config is None and self.tokenizer != "words":
-            raise ValueError("a pretrained model has its own tokenizer; remove tokenizer")
-        return self
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
+        checks = (self._sources, self._configuration, self._trust, self._revision, self._tokenizer)
+        return as_far_as_read(*(check() for check in checks))
+
+    @property
+    def _given(self) -> list[str]:
+        return [name for name in ("path", "hub", "config") if getattr(self, name) is not None]
+
+    def _sources(self) -> Iterator[str]:
+        if len(self._given) != 1:
+            yield "give exactly one of path, hub and config"
+
+    def _configuration(self) -> Iterator[str]:
+        if self.config is None:
+            return
+        if not isinstance(self.config.get("model_type"), str):
+            yield "config needs a model_type, such as bert"
+        if not _finite(self.config):
+            yield "config has a number that is not finite"
+
+    def _trust(self) -> Iterator[str]:
+        if self._given == ["config"] and self.trust_remote_code:
+            yield "a config comes without code; remove trust_remote_code"
+
+    def _revision(self) -> Iterator[str]:
+        if self._given and self.hub is None and self.revision is not None:
+            yield "revision goes with hub; remove it"
+
+    def _tokenizer(self) -> Iterator[str]:
+        if self._given and self.config is None and self.tokenizer != "words":
+            yield "a pretrained model has its own tokenizer; remove tokenizer"
 
 
 class FineTune(Section):
@@ -278,27 +324,47 @@ class Teacher(Section):
     They cannot contradict those that it has.
     """
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Teacher:
-        forms = (self.model is not None, self.checkpoint is not None)
-        pair = (self.t_hs is not None, self.t_ll is not None)
-        if any(pair) and not all(pair):
-            raise ValueError("t_hs and t_ll go together; call a single one checkpoint")
-        if (*forms, all(pair)).count(True) != 1:
-            raise ValueError("give exactly one of model, checkpoint, and the pair t_hs and t_ll")
-        if self.model is not None and self.labels is not None:
-            raise ValueError("labels name the outputs of a given teacher; remove them")
-        if self.model is None and self.fine_tune != FineTune():
-            raise ValueError("a given teacher is not fine-tuned; remove fine_tune")
-        if self.model is None and self.layers is not None:
-            raise ValueError("a given teacher is used whole; remove layers")
-        unused = self.training.keys() - {*FORWARD}
-        if self.model is None and unused:
-            names = ", ".join(sorted(unused))
-            raise ValueError(f"a given teacher is not trained; remove {names} from training")
-        if self.fine_tune.epochs is not None and "epochs" in self.training:
-            raise ValueError("epochs is given in fine_tune and in training; keep one")
-        return self
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
+        checks = (self._forms, self._outputs, self._tuning, self._layers, self._settings)
+        return as_far_as_read(*(check() for check in checks), self._epochs())
+
+    @property
+    def single_form(self) -> bool:
+        """Whether one thing is said of where it comes from."""
+        pair = self.t_hs is not None and self.t_ll is not None
+        return (self.model is not None, self.checkpoint is not None, pair).count(True) == 1
+
+    @property
+    def _ready(self) -> bool:
+        return self.single_form and self.model is None
+
+    def _forms(self) -> Iterator[str]:
+        if (self.t_hs is None) != (self.t_ll is None):
+            yield "t_hs and t_ll go together; call a single one checkpoint"
+        elif not self.single_form:
+            yield "give exactly one of model, checkpoint, and the pair t_hs and t_ll"
+
+    def _outputs(self) -> Iterator[str]:
+        if self.single_form and not self._ready and self.labels is not None:
+            yield "labels name the outputs of a given teacher; remove them"
+
+    def _tuning(self) -> Iterator[str]:
+        if self._ready and self.fine_tune != FineTune():
+            yield "a given teacher is not fine-tuned; remove fine_tune"
+
+    def _layers(self) -> Iterator[str]:
+        if self._ready and self.layers is not None:
+            yield "a given teacher is used whole; remove layers"
+
+    def _settings(self) -> Iterator[str]:
+        if self._ready and (unused := sorted(self.training.keys() - {*FORWARD})):
+            yield f"a given teacher is not trained; remove {', '.join(unused)} from training"
+
+    def _epochs(self) -> Iterator[str]:
+        fine_tuned = self.single_form and not self._ready
+        if fine_tuned and self.fine_tune.epochs is not None and "epochs" in self.training:
+            yield "epochs is given in fine_tune and in training; keep one"
 
     @property
     def given(self) -> dict[Checkpoint, str]:
@@ -422,7 +488,7 @@ class Study(Section):
     search: Search = Search()
     searches: dict[Name, Search] | None = None
     """Several, by their names, in place of `search`."""
-    learning_rate: Annotated[Rates | None, LISTED] = None
+    learning_rate: Annotated[Annotated[Rates, AfterValidator(distinct)] | None, LISTED] = None
     """Of the students in every search that has none of its own. Default: the paper's."""
     training: TrainingSettings = TrainingSettings()
     erm: bool = False
@@ -434,18 +500,26 @@ class Study(Section):
     tries: PositiveInt = 2
     """How often a training that fails is tried in all; one that diverges is not tried again."""
 
-    @model_validator(mode="after")
-    def _searches_have_names(self) -> Study:
-        if self.searches is not None:
-            if self.search not in (Search(), Search(learning_rate=self.learning_rate or RATES)):
-                raise ValueError("search and searches exclude each other; keep one")
-            if not self.searches:
-                raise ValueError("searches is empty; name one, or remove it")
-            if self.erm and ERM in self.searches:
-                raise ValueError(
-                    f"erm is short for a search called {ERM}, which is there already; keep one"
-                )
-        return self
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
+        return as_far_as_read(self._named(), self._first_seed(), self._first_winner_seed())
+
+    def _named(self) -> Iterator[str]:
+        if self.searches == {}:
+            yield "searches is empty; name one, or remove it"
+        if self.searches and ERM in self.searches and self.erm:
+            yield f"erm is short for a search called {ERM}, which is there already; keep one"
+
+    def _first_seed(self) -> Iterator[str]:
+        if self.seeds is not None and self.seed != self.seeds[0]:
+            yield "seed is the first of seeds; remove it"
+
+    def _first_winner_seed(self) -> Iterator[str]:
+        if self.winner_seeds is not None and self.seed != self.winner_seeds[0]:
+            yield (
+                f"the first of winner_seeds is the search's first seed, {self.seed}, so that "
+                "its training serves both; begin with it"
+            )
 
     @cached_property
     def every_search(self) -> Mapping[str | None, Search]:
@@ -455,21 +529,13 @@ class Study(Section):
             found.update(self.searches)
         else:
             found[None] = self.search
-        if self.erm:
-            rates = (self.learning_rate or RATES) if self.searches else self.search.learning_rate
-            found[ERM] = Search(strategy="exhaustive", distance=("labels",), learning_rate=rates)
+        with suppress(Unread):
+            if self.erm:
+                single = self.search.learning_rate if None in found else None
+                rates = single or self.learning_rate or RATES
+                kinds = (Labels.kind,)
+                found[ERM] = Search(strategy="exhaustive", distance=kinds, learning_rate=rates)
         return found
-
-    @model_validator(mode="after")
-    def _seeds_agree(self) -> Study:
-        if self.seeds is not None and self.seed != self.seeds[0]:
-            raise ValueError("seed is the first of seeds; remove it")
-        if self.winner_seeds is not None and self.seed != self.winner_seeds[0]:
-            raise ValueError(
-                f"the first of winner_seeds is the search's first seed, {self.seed}, so that "
-                "its training serves both; begin with it"
-            )
-        return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """The same with other values; its searches are its own."""

@@ -6,8 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import product
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Final, Literal, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +15,7 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -28,7 +28,6 @@ from kdsearch.search import (
     Checkpoint,
     Inner,
     Objective,
-    ParameterError,
     Space,
     Strategy,
     Tied,
@@ -39,16 +38,23 @@ from kdsearch.search import (
 )
 from kdsearch.study.axes import (
     LISTED,
-    SearchProblem,
     again,
     axis_values,
-    detail_of,
     is_range,
     quoted,
     twice,
     wrong,
 )
-from kdsearch.study.section import VALUES, Positive, Section
+from kdsearch.study.refused import LARGEST, needed, refused
+from kdsearch.study.section import (
+    VALUES,
+    Place,
+    PlacedProblem,
+    Positive,
+    Section,
+    detail_of,
+    without,
+)
 from kdsearch.study.settings import AXES
 
 TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
@@ -63,10 +69,10 @@ _PAPER: Mapping[str, tuple[Value, ...]] = {
 """Table 2: the values of what a greedy search leaves out. Another one has the first alone."""
 _KINDS = ("ce", "mse")
 _ORDERED = (CHECKPOINT, "student_temperature", OBJECTIVE)
+AS_FAR_AS_READ: Final = {"as far as read": True}
+"""The context in which a search with problems is made without what they concern."""
 _GREEDY = ("order", "inner")
 """What only a strategy that flips axes has."""
-_LARGEST = 100_000
-"""The most trials of a grid that is counted before anything starts."""
 _LARGEST_GREEDY = 5_000
 """The most choices of a greedy one, whose every way is counted."""
 
@@ -84,12 +90,11 @@ class Temperature(Section):
         64.0,
     )
 
-    @model_validator(mode="after")
-    def _ascending(self) -> Temperature:
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
         rounded = [significant(value) for value in self.broad]
         if rounded != sorted(set(rounded)):
-            raise ValueError("the broad temperatures must ascend, each once (to 6 digits)")
-        return self
+            yield "the broad temperatures must ascend, each once (to 6 digits)"
 
 
 def _student_temperature(value: object) -> float | Tied:
@@ -168,7 +173,9 @@ class Search(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _checked(cls, content: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _checked(
+        cls, content: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
         """Say all that is wrong at once: what cannot be read is set aside for the rest."""
         if not isinstance(content, dict) or any(
             not isinstance(content.get(name, {}), dict) for name in ("axes", "parameters")
@@ -188,13 +195,17 @@ class Search(Section):
         written = {**content, **content.get("axes", {})}
         ranges = {name for name, value in written.items() if is_range(value)}
         problems += [*search._own_problems(aside), *search._axis_problems(aside, ranges)]
-        problems += search._refused(aside | {str(place[0]) for place, _ in problems if place})
+        aside |= {str(place[0]) for place, _ in problems if place}
+        problems += search._refused(aside)
         if not unread and not problems:
+            return search
+        if info.context is AS_FAR_AS_READ:
+            without(search, search._lost(aside))
             return search
         details = [*map(detail_of, problems), *again(unread, keys)]
         raise ValidationError.from_exception_data(cls.__name__, details)
 
-    def _own_problems(self, aside: Collection[str]) -> Iterator[SearchProblem]:
+    def _own_problems(self, aside: Collection[str]) -> Iterator[PlacedProblem]:
         """Of the strategy's parameters, and of the order; none that is due to what is `aside`."""
         if "strategy" in aside:
             return
@@ -203,7 +214,7 @@ class Search(Section):
         for name, adapter in fields.items():
             if name in self.parameters:
                 yield from wrong(adapter, self.parameters[name], (name,))
-        for name in sorted(_needed(kind) - self.parameters.keys() - {*aside}):
+        for name in sorted(needed(kind) - self.parameters.keys() - {*aside}):
             yield (name,), f"{self.strategy} needs it"
         for name in sorted(self.parameters.keys() - fields.keys()):
             yield (name,), f"is not a parameter of {self.strategy}; remove it"
@@ -226,7 +237,7 @@ class Search(Section):
 
     def _axis_problems(
         self, aside: Collection[str], ranges: Collection[str]
-    ) -> Iterator[SearchProblem]:
+    ) -> Iterator[PlacedProblem]:
         """Of axes that no objective has, of values of the wrong type, and of what is tuned.
 
         None that is due to what is `aside`. The values of those in `ranges` come from a range.
@@ -265,44 +276,40 @@ class Search(Section):
                 yield ("tuned", i), _is_not(name, what, tunable)
         yield from twice(self.tuned or (), "tuned")
         for kind in self.distance if known else ():
-            for name in sorted(_needed(Objective.kinds[kind]) - {*self._values(), *aside}):
+            for name in sorted(needed(Objective.kinds[kind]) - {*self._values(), *aside}):
                 yield (name,), f"{kind} needs it: list its values"
 
-    def _refused(self, aside: Collection[str]) -> list[SearchProblem]:
+    def _refused(self, aside: Collection[str]) -> list[PlacedProblem]:
         """Values that the strategy or an objective refuses, of those that are not `aside`."""
-        found: dict[SearchProblem, None] = {}
+        found: dict[PlacedProblem, None] = {}
         strategy = Strategy.named[self.strategy]
-        if not {*aside} & {"strategy", *_fields(strategy), *self.parameters}:
-            try:
-                strategy(**self.parameters)
-            except ParameterError as error:
-                value = quoted(self.parameters[error.name])
-                found[(error.name,), f"{error.what}, not {value}"] = None
-            except ValueError as error:
-                found[(), f"{self.strategy}: {error}"] = None
+        of_strategy = {n: (v,) for n, v in self.parameters.items() if n in _fields(strategy)}
+        grids: list[tuple[str, type[Objective | Strategy], Any]] = []
+        if "strategy" not in aside:
+            grids.append((self.strategy, strategy, of_strategy))
         for name, listed in (*self._values().items(), ("learning_rate", self.learning_rate)):
             if name not in aside:
                 found |= dict.fromkeys(twice(listed, name))
-        for kind in self.distance:
-            own = {n: v for n, v in self._values().items() if n in parameters_of(kind)}
-            own = {n: v for n, v in own.items() if n not in aside} | {
-                n: v[:1] for n, v in _PAPER.items() if n in {*aside} & parameters_of(kind)
-            }
-            if OBJECTIVE in aside or _needed(Objective.kinds[kind]) - own.keys():
-                continue
-            if math.prod(map(len, own.values())) > _LARGEST:
-                own = {name: _ends(values) for name, values in own.items()}
-            for point in product(*own.values()):
-                values = dict(zip(own, point, strict=True))
-                try:
-                    Objective.kinds[kind](**values)
-                except ParameterError as error:
-                    value = values[error.name]
-                    place = (error.name, self._values()[error.name].index(value))
-                    found[place, f"{error.what}, not {quoted(value)}"] = None
-                except ValueError as error:
-                    found[(), f"{kind}: {error}"] = None
+        for kind in self.distance if OBJECTIVE not in aside else ():
+            active = parameters_of(kind)
+            of_kind = {n: v for n, v in self._values().items() if n in active}
+            grids.append((kind, Objective.kinds[kind], of_kind))
+        for title, kind_of, grid in grids:
+            sound = {name: values for name, values in grid.items() if name not in aside}
+            for name, value, what in refused(kind_of, sound):
+                place: Place = (name,) if name else ()
+                if name in self._values():
+                    place = (name, self._values()[name].index(value))
+                words = f"{what}, not {quoted(value)}" if name else f"{title}: {what}"
+                found[place, words] = None
         return list(found)
+
+    def _lost(self, aside: Collection[str]) -> set[str]:
+        """The fields that do not hold what the file means, where these parts of it are `aside`."""
+        lost = {OBJECTIVE if name == "objective" else name for name in aside} & _OWN
+        if {*aside} & (AXES.keys() - _OWN):
+            lost.add("axes")
+        return lost | {"parameters", "tuned"}  # without which no grid of it is walked
 
     @property
     def walk(self) -> Strategy:
@@ -384,21 +391,21 @@ class Search(Section):
             return None
         size = math.prod(values.values())
         asked = self.walk.asks(size)
-        if asked <= _LARGEST:
+        if asked <= LARGEST:
             return None
         if asked != size:
-            return f"asks for {asked:,} trials, more than {_LARGEST:,}", "ask for fewer"
-        what = f"has a grid of {size:,} trials, more than {_LARGEST:,}"
+            return f"asks for {asked:,} trials, more than {LARGEST:,}", "ask for fewer"
+        what = f"has a grid of {size:,} trials, more than {LARGEST:,}"
         return what, "leave values out, or take strategy: random"
 
 
-def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[SearchProblem]]:
+def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[PlacedProblem]]:
     """`content` with further axes and the strategy's parameters where they belong, and Table 2.
 
     Beside it what could not be read, as pydantic tells it, and what else is wrong.
     """
     found, unread = dict(content), list[Any]()
-    problems: list[SearchProblem] = []
+    problems: list[PlacedProblem] = []
     if "objective" in found:
         kinds = found.pop("objective")
         if OBJECTIVE in found:
@@ -463,18 +470,6 @@ def _fields(strategy: type[Strategy]) -> dict[str, TypeAdapter[Any]]:
     hints = get_type_hints(strategy)
     names = [field.name for field in dataclasses.fields(strategy)]  # type: ignore[arg-type]
     return {name: TypeAdapter(hints[name], config=VALUES) for name in names}
-
-
-def _needed(kind: type[Objective | Strategy]) -> set[str]:
-    """The parameters that have no default."""
-    return {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}  # type: ignore[arg-type]
-
-
-def _ends(values: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The smallest number and the largest, and what is none: what lies between is alike."""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    others = [value for value in values if not isinstance(value, int | float)]
-    return (*({min(numbers), max(numbers)} if numbers else ()), *others)
 
 
 def _rounded(value: Value) -> Value:

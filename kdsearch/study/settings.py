@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from kdsearch.search import Value
 from kdsearch.study.layers import Layers
-from kdsearch.study.section import LATER, STRICT, VALUES, Positive, PositiveInt, Section
+from kdsearch.study.section import (
+    LATER,
+    STRICT,
+    VALUES,
+    Positive,
+    PositiveInt,
+    Section,
+    Unread,
+    as_far_as_read,
+    whole,
+)
 from kdsearch.study.tasks import SPECS
 
 FORWARD = ("batch_size", "max_length", "stride", "beams", "hidden_dtype", "precision")
@@ -41,11 +51,10 @@ class Sgd(Section):
     weight_decay: Decay = 0.0
     """Times the weights, added to the gradient: unlike AdamW's, it passes through the momentum."""
 
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Sgd:
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
+            yield "nesterov needs a momentum above 0"
 
 
 SECTIONS: Mapping[Optimizer, tuple[str, type[Section]]] = {
@@ -91,20 +100,24 @@ class TrainingSettings(Section):
     """fp32, or mixed precision."""
     cpu_threads: PositiveInt = 1
 
-    @model_validator(mode="after")
-    def _stops_are_trainings(self) -> TrainingSettings:
-        if self.stops is None:
-            return self
-        if list(self.stops) != sorted(set(self.stops)):
-            raise ValueError("stops must ascend, without repeats")
-        if self.stops[-1] != self.epochs:
-            raise ValueError(f"the last of stops is {self.stops[-1]}, but epochs is {self.epochs}")
-        if self.schedule != "constant" or self.warmup:
-            raise ValueError(
+    def problems(self) -> Iterator[str]:
+        """See `Section`."""
+        return as_far_as_read(self._stops_ascend(), self._stops_end(), self._stops_are_trainings())
+
+    def _stops_ascend(self) -> Iterator[str]:
+        if self.stops is not None and list(self.stops) != sorted(set(self.stops)):
+            yield "stops must ascend, without repeats"
+
+    def _stops_end(self) -> Iterator[str]:
+        if self.stops is not None and max(self.stops) != self.epochs:
+            yield f"the last of stops is {max(self.stops)}, but epochs is {self.epochs}"
+
+    def _stops_are_trainings(self) -> Iterator[str]:
+        if self.stops is not None and (self.schedule != "constant" or self.warmup):
+            yield (
                 "stops need a constant schedule without warmup: otherwise the first epochs of a "
                 "training are not a training of that many epochs"
             )
-        return self
 
     def for_task(self, task: str) -> TrainingSettings:
         """With every default of `task` filled in, and without what is not used.
@@ -130,9 +143,11 @@ class TrainingSettings(Section):
         """
         if not any(changes):
             return self
+        for section in (self, self.adam, self.sgd):
+            whole(section)
         content = self.model_dump()
         for change in changes:
-            for name, value in change.items():
+            for name, value in read(change).items():
                 within = isinstance(value, Mapping)
                 content[name] = {**(content[name] or {}), **value} if within else value
         return type(self).model_validate(content)
@@ -173,6 +188,17 @@ else:
     TrainingChanges = _changes(TrainingSettings, "cpu_threads")
     # A student reads what its teacher wrote.
     StudentChanges = _changes(TrainingSettings, "cpu_threads", "hidden_dtype")
+
+
+UNREAD: Final = object()
+"""Stands in changes of settings for a value that cannot be read."""
+
+
+def read(change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A change of settings; raises `Unread` where a value of it cannot be read."""
+    if UNREAD in change.values():
+        raise Unread
+    return change
 
 
 WORDS = {"clip": "none", "dropout": "own"}
