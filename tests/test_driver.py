@@ -215,7 +215,7 @@ def test_every_line_of_the_log_has_case_stage_and_key(tmp_path: Path) -> None:
     lines = (tmp_path / "launch.log").read_text().splitlines()
     pattern = (
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO case=sentences/big/small stage=\w+ "
-        r"key=([0-9a-f]{24}) (started: .+|finished in 1\.0 s: validation=[01]\.\d{4})"
+        r"key=([0-9a-f]{24}) (started: .+|finished in 1\.0 s: validation=[01]\.\d{4}.*)"
     )
     matches = [re.fullmatch(pattern, line) for line in lines]
     assert all(matches), lines
@@ -226,11 +226,24 @@ def test_every_line_of_the_log_has_case_stage_and_key(tmp_path: Path) -> None:
     )
 
 
+def test_a_test_score_without_its_rows_is_logged_as_that(tmp_path: Path) -> None:
+    agenda, _ = requests()
+    (request,) = agenda.requests()
+    log = Log(tmp_path)
+    kept = {f"tested/{request.training.key}.{'a' * 64}.json.gz": "a" * 64}
+    log.finished(request, outcome_of(request.training, digests=kept))
+    log.finished(request, outcome_of(request.training))
+    log.close()
+    kept_line, other = (tmp_path / "launch.log").read_text().splitlines()
+    assert kept_line.endswith("validation=0.5000")
+    assert other.endswith("0.5000, but no test rows are kept, so that its noise is not known")
+
+
 def test_a_score_of_0_is_logged_as_a_score_and_divergence_as_such(tmp_path: Path) -> None:
     agenda, _ = requests()
     (request,) = agenda.requests()
     log = Log(tmp_path)
-    log.finished(request, outcome_of(request.training, 0.0))
+    log.finished(request, outcome_of(request.training, 0.0, test=None))
     log.finished(request, outcome_of(request.training, None))
     log.failed(request, attempt_at(request.training.key, "no memory"), for_good=False)
     log.failed(request, attempt_at(request.training.key, "no memory"), for_good=True)

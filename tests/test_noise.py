@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import math
 import random
 import shutil
@@ -243,6 +244,7 @@ def test_a_training_that_is_repeated_brings_its_rows_back(searched: Ledger) -> N
 def test_a_training_whose_rows_cannot_be_written_is_not_lost(
     searched: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="kdsearch.distill.run")
     outcome = next(o for o in searched.outcomes() if isinstance(o.training, StudentTraining))
     shutil.rmtree(searched.folder / "tested")
     (searched.folder / "tested").write_text("in the way")
@@ -253,7 +255,7 @@ def test_a_training_whose_rows_cannot_be_written_is_not_lost(
     assert again.test == outcome.test
     assert not any(name.startswith("tested/") for name in again.digests)
     assert TestedRows(searched.folder).rows(again) is None
-    assert "the noise of its gains is not known" in caplog.text
+    assert f"key={outcome.key}: its test rows are not kept" in caplog.text
 
 
 # -- files of rows ------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class LeftOut(StrEnum):
     ZERO_BASELINE = "zero_baseline"
     """A gain over 0 is not defined."""
     SMALL_BASELINE = "small_baseline"
-    """A gain over less than one row of the test split is worth says nothing."""
+    """A gain over less than one row of the test split is worth says nothing: k rows vary by √k."""
 
 
 class NoGainError(Exception):

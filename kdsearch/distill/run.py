@@ -42,7 +42,7 @@ from kdsearch.distill.models import (
 from kdsearch.distill.outputs import KeptOutputs, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.training import History, TrainingState, train
-from kdsearch.errors import MemoryExhaustedError, first_line
+from kdsearch.errors import MemoryExhaustedError, StorageError, first_line
 from kdsearch.ledger import Ledger, layout
 from kdsearch.ledger.tested import Tested
 from kdsearch.search import Labels, Objective, ValidationScore
@@ -220,16 +220,18 @@ class _Worker:
     ) -> dict[str, str]:
         """Keep what was made of each test row; the digest of that, by its file's name.
 
-        What goes wrong is logged: the training is done and scored, and only its noise is not known.
+        What goes wrong is logged, and told by the driver: the training is done and scored, and only
+        its noise is not known.
         """
         data = training.data
         try:
             rows = TASKS[data.task].statistics(found.predictions, examples.references, data)
             recorded = self._ledger.outcome(training.key)
             return Tested(self._ledger.folder).keep(training.key, rows, recorded)
-        except Exception:  # whatever it is, it would cost the whole training
-            what = "its test rows are not kept, so that the noise of its gains is not known"
-            _log.warning("key=%s: %s", training.key, what, exc_info=True)
+        except Exception as error:  # whatever it is, it would cost the whole training
+            # A disk that takes nothing more will end the search in words of its own.
+            level = logging.INFO if isinstance(error, StorageError) else logging.WARNING
+            _log.log(level, "key=%s: its test rows are not kept", training.key, exc_info=True)
             return {}
 
     def _is_kept(self, training: StudentTraining) -> bool:

@@ -86,6 +86,8 @@ class Log(Watch):
         """See `Watch`."""
         score = outcome.validation
         scored = outcome.state if score is None else f"validation={score:.4f}"
+        if outcome.test is not None and not any(map(layout.is_tested, outcome.digests)):
+            scored += ", but no test rows are kept, so that its noise is not known"
         self._log.info("%s finished in %.1f s: %s", request, outcome.cost.seconds, scored)
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:

@@ -188,6 +188,11 @@ def tested(key: str, digest: str) -> str:
     return f"{TESTED}/{key}.{digest}.json.gz"
 
 
+def is_tested(name: str) -> bool:
+    """Whether it is such a file."""
+    return name.startswith(f"{TESTED}/")
+
+
 def report(kind: Literal["html", "md", "json"]) -> str:
     """The report: the page, the document, the numbers."""
     return f"{REPORT}/report.{kind}"

@@ -48,7 +48,7 @@ class Tested(Storage):
 
         None of an earlier version's, which kept none, and where the file is damaged or gone.
         """
-        name = next((n for n in outcome.digests if n.startswith(f"{layout.TESTED}/")), None)
+        name = next(filter(layout.is_tested, outcome.digests), None)
         if name is None:
             return None
         try:
