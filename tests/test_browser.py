@@ -169,8 +169,8 @@ def test_the_path_of_a_case_is_drawn_when_it_is_opened(page: sync_api.Page) -> N
     case.locator("summary").click()
     path = case.locator("[data-chart=path]")
     path.locator("svg .point").first.wait_for()
-    # Teacher, τ_s, distance and α with two candidates each; validation and test of each.
-    assert path.locator(".point").count() in (12, 16)  # without τ_s under MSE only
+    # The default, and teacher, τ_s, distance and α after it; validation and test of each.
+    assert path.locator(".point").count() in (8, 10)  # without τ_s under MSE only
     assert case.locator("[data-chart=temperature] .point").count() > 0
     assert case.locator("[data-chart=rate] .point").count() > 0
 

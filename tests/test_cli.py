@@ -742,10 +742,14 @@ def test_explain_shows_every_candidate_of_every_step(launched: tuple[Path, Path,
     assert result.code == 0
     assert "g/big/small: done" in result.out
     assert re.search(r"α: (1.0|0.5) — ", result.out)
-    assert result.out.count("→") == 1
+    assert len(re.findall(r"^ +→", result.out, re.MULTILINE)) == 1
+    for model in ("teacher, t_hs", "student, as chosen", "student, stable", "student, lazy"):
+        assert re.search(rf"^   {model} +\d\.\d+ +\d\.\d+ *$", result.out, re.MULTILINE)
     (case,) = json.loads(kdsearch("explain", launched[1], "--json").out)
-    (decision,) = case["decisions"]
-    assert decision["parameter"] == "alpha"
+    assert all(each["test"] is not None for each in case["scores"])
+    (decision,), (step,) = case["decisions"], case["steps"]
+    assert decision["parameter"] == step["parameter"] == "alpha"
+    assert step["gain"]["validation"] >= 0
     scores = {c["value"]: c["validation"] for c in decision["candidates"]}
     assert set(scores) == {1.0, 0.5}
     assert scores[decision["winner"]] == max(scores.values())

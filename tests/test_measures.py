@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from kdsearch.distill.measures import MEASURES, Posteriors, Tally, measure
 from kdsearch.distill.training import History, TrainingState, train
 from kdsearch.ledger import Ledger, verify
 from kdsearch.search import Labels, Mse
-from kdsearch.tasks import IGNORED, TASKS, head_weights
+from kdsearch.tasks import IGNORED, TASKS, Batch, head_weights
 
 Rows = Sequence[Sequence[float]]
 
@@ -225,6 +226,27 @@ def test_a_pass_over_a_split_measures_every_unit_once_beside_the_score(
     alone = evaluate(student, TASKS[task], tokenizer, examples, data_of(task), settings)
     assert alone.measures == {k: v for k, v in found.measures.items() if k != "agreement"}
     assert (alone.score, alone.loss) == (found.score, found.loss)
+
+
+class SlowOutputs(CachedOutputs):
+    """A teacher's, from a disk far away."""
+
+    def of(self, batch: Batch) -> Tensor:
+        time.sleep(0.2)
+        return super().of(batch)
+
+
+def test_a_models_speed_counts_neither_its_first_steps_nor_what_is_measured(tmp_path: Path) -> None:
+    model = made("classification", tmp_path, 0)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    examples = encode("classification", rows_of("classification", 12), tokenizer, training=False)
+    slow = iter([0.5])
+    model.register_forward_pre_hook(lambda *_: time.sleep(next(slow, 0.0)))
+    kept = SlowOutputs(values=torch.zeros(12, model.config.num_labels), head=None)
+    given = (TASKS["classification"], tokenizer, examples, data_of(), settings_of(batch_size=1))
+    found = evaluate(model, *given, teacher=kept, warm_up=True)
+    assert next(slow, None) is None
+    assert found.examples_per_second > 12 / 0.5  # three batches: measuring alone took 0.6 s
 
 
 # -- along a training ----------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from kdsearch.study import Doubt, Preflight
 
 Study = tuple[Ledger, Agenda]
 CSV = ["best_worst_random", "parameters", "stable", "erm", "rewards", "cases", "path"]
+CSV += ["steps", "sizes"]
 
 
 @pytest.fixture(scope="module")

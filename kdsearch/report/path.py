@@ -33,9 +33,9 @@ def path_lines(case: CaseResult) -> list[str]:
 
 
 def _walk(steps: Iterable[Step], gains: Sequence[str], first: str, last: str) -> str:
-    """Such as `default 0.841 → t_ll +0.004 → CE kept → 0.845`."""
+    """Such as `default 0.841 → t_ll: +0.004 → CE: kept → 0.845`."""
     taken = (
-        f"{step.value} {'kept' if step.kept else gain}"
+        f"{step.value}: {'kept' if step.kept else gain}"
         for step, gain in zip(steps, gains, strict=True)
     )
     return " → ".join([f"default {first}", *taken, last])

@@ -15,7 +15,7 @@ FRONT = (
     "A teacher has a checkpoint of the highest score (t_hs) and one of the lowest loss (t_ll). "
     "Chosen and stable are students of a search, ERM is the student without a teacher."
 )
-HEADERS = ("model", "parameters", "MB", "examples/s", "test", "on the front")
+HEADERS = ("model", "test", "on the front", "parameters", "examples/s", "MB")
 
 
 def sizes_section(analysis: Analysis) -> list[str]:
@@ -35,11 +35,11 @@ def rows(found: Sizes) -> Iterator[tuple[object, ...]]:
         spread = f" ± {score(model.spread, found.digits)}" if model.spread is not None else ""
         yield (
             model.name,
-            f"{size.parameters:,}",
-            _megabytes(size.bytes / 1e6) if size.bytes else NOTHING,
-            f"{size.examples_per_second:,.0f}" if size.examples_per_second else NOTHING,
             score(model.test, found.digits) + spread,
             "yes" if model.on_front else "",
+            f"{size.parameters:,}",
+            f"{size.examples_per_second:,.0f}" if size.examples_per_second else NOTHING,
+            _megabytes(size.bytes / 1e6) if size.bytes else NOTHING,
         )
 
 

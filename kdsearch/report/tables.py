@@ -31,7 +31,15 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     found = figures(analysis)
     for number, further in enumerate(analysis.further, start=2):  # in their order in report.json
         found |= {f"{name}_{number}": each for name, each in figures(further).items()}
-    return found | {"cases": cases(analysis), "path": path(analysis)}
+    return (
+        found
+        | {"cases": cases(analysis)}
+        | {
+            "path": path(analysis),
+            "steps": steps(analysis),
+            "sizes": sizes(analysis),
+        }
+    )
 
 
 def figures(found: Figures) -> dict[str, pd.DataFrame]:
@@ -175,6 +183,38 @@ def path(analysis: Analysis) -> pd.DataFrame:
         for position, each in enumerate(decision.candidates)
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def steps(analysis: Analysis) -> pd.DataFrame:
+    """A row per step of each test case, from the default to what is chosen; gains as scores are."""
+    columns = ["dataset", "teacher", "student", "search", "step", "parameter", "value", "kept"]
+    columns += ["validation", "test", "validation_gain", "test_gain", "noise", "spread"]
+    rows = [
+        _names(case)
+        | {"step": number, "parameter": step.parameter, "value": step.value, "kept": step.kept}
+        | {"validation": step.validation, "test": step.test}
+        | {"validation_gain": step.gain.validation, "test_gain": step.gain.test}
+        | {"noise": step.gain.noise.deviation if step.gain.noise else None}
+        | {"spread": step.gain.spread}
+        for case in analysis.cases
+        for number, step in enumerate(case.steps, start=1)
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"noise": float, "spread": float})
+
+
+def sizes(analysis: Analysis) -> pd.DataFrame:
+    """A row per model of each data set."""
+    columns = ["dataset", "metric", "model", "kind", "test", "spread", "on_front"]
+    columns += ["parameters", "bytes", "examples_per_second", "device"]
+    rows = [
+        {"dataset": found.dataset, "metric": found.metric, "model": model.name}
+        | {"kind": str(model.kind), "test": model.test, "spread": model.spread}
+        | {"on_front": model.on_front}
+        | asdict(model.size)
+        for found in analysis.sizes
+        for model in found.models
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"spread": float})
 
 
 def trials(found: Sequence[TrialResult]) -> pd.DataFrame:

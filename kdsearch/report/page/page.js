@@ -168,8 +168,11 @@ function drawDeciles(element, figure) {
 function drawPath(element, { path }) {
   // Of a split, so in no colour that a model has.
   const colours = [printing ? "#000" : getComputedStyle(document.body).color, "#C2185B"];
-  const signed = (gain) => `${gain > 0 ? "+" : ""}${gain.toFixed(path.digits)}`.replace("-", "−");
-  const traces = ["validation, by which it chose", "test"].map((name, split) => {
+  const signed = (gain) => {
+    const text = gain.toFixed(path.digits);
+    return Number(text) === 0 ? text.replace("-", "") : `${gain > 0 ? "+" : ""}${text}`.replace("-", "−");
+  };
+  const traces = ["validation, which chose", "test"].map((name, split) => {
     const scores = [path.default[split], ...path.steps.map((step) => step.scores[split])];
     const first = scores.find((score) => score !== null) ?? null;
     const ends = [scores[0], scores.at(-1)].map((score) => (score === null ? "–" : score.toFixed(path.digits)));
