@@ -22,7 +22,7 @@ import yaml
 from test_analysis import blocked_study, failing_teacher, searched
 
 from kdsearch.cli.app import main
-from kdsearch.ledger import driver_lock
+from kdsearch.ledger import Ledger, driver_lock
 
 COMMANDS = (
     *("new", "validate", "check", "plan", "fetch", "launch", "status", "explain", "report"),
@@ -318,23 +318,25 @@ def test_a_model_that_the_study_does_not_have_is_refused(
 def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
     result = kdsearch("plan", written(here / "tiny.yaml", tiny()))
     assert result.code == 0
-    assert re.search(r"g/big/small +12 +12", result.out)
-    assert "students in all: 12" in result.out
+    assert re.search(r"g/big/small +12\n", result.out)
+    assert "students in all: 12; whole grids have 12\n" in result.out
     assert "teachers to fine-tune: 1" in result.out
     assert "time: give --speed" in result.out
 
 
 def test_plan_counts_what_is_chosen_under_winner_seeds_too(here: Path) -> None:
     result = kdsearch("plan", written(here / "tiny.yaml", {**tiny(), "winner_seeds": [0, 1, 2]}))
-    assert (
-        "students in all: 14\n  (including what each test case chose, under 2 further" in result.out
-    )
+    assert "students in all: 14; whole grids have 12\n" in result.out
+    assert "(a greedy walk trains 12 students, in a grid of 12)" in result.out
+    assert "(including what each test case chose, under 2 further seeds)" in result.out
 
 
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
-    assert "12 min for the students on 2 slots if none is ever idle, 0.4 slot hours" in shown
+    # The teacher has twice the layers; each of three passes is a third of a step's weights.
+    assert "15 min on 2 slots if none is ever idle; 24 slot minutes for students, 6.7 for" in shown
+    assert "(--seconds is that of the student of g/big/small; the others" in shown
 
 
 def test_plan_tells_the_time_from_a_students_examples_per_second(here: Path) -> None:
@@ -344,7 +346,86 @@ def test_plan_tells_the_time_from_a_students_examples_per_second(here: Path) -> 
     facts = json.loads(
         kdsearch("plan", written(here / "s.yaml", study), "--speed", "50", "--json").out
     )
-    assert facts["slot_seconds"] == {"fewest": 12 * 60.0, "most": 12 * 60.0}
+    assert facts["student_seconds"] == pytest.approx({"fewest": 12 * 60.0, "most": 12 * 60.0})
+
+
+def folder_of(here: Path, name: str, **config: Any) -> str:
+    """A model's folder that has nothing but its configuration."""
+    (here / name).mkdir()
+    (here / name / "config.json").write_text(json.dumps(config))
+    return f"./{name}"
+
+
+def test_plan_has_the_hours_of_each_student_and_teacher_follow_from_its_size(here: Path) -> None:
+    study = tiny(
+        models={
+            "large": folder_of(here, "large", num_hidden_layers=8, hidden_size=64),
+            "half": folder_of(here, "half", num_hidden_layers=4, hidden_size=64),
+            "narrow": {"config": {"model_type": "bert", "n_layers": 4, "dim": 32}},
+        },
+        teachers={"big": {"model": "large", "fine_tune": {"learning_rate": [1e-3], "epochs": 6}}},
+        students={"cut": {"model": "half", "layers": 2}, "half": {"model": "half"}},
+    )
+    study["students"]["narrow"] = {"model": "narrow"}
+    study["datasets"]["g"]["grammar"] = {"train": 900, "validation": 90, "test": 210}
+    study["training"]["epochs"] = 3
+    facts = json.loads(
+        kdsearch("plan", written(here / "s.yaml", study), "--speed", "27", "--json").out
+    )
+    cut, half, narrow = (case["seconds_each"] for case in facts["cases"])
+    assert (cut, half, narrow) == pytest.approx((100, 200, 50))
+    [teacher] = facts["caches"]
+    # Four times the layers of the first student for twice its epochs. And three passes over its
+    # rows and 300 others, each of which is a third of a step.
+    expected = 4 * 100 * 2 + 4 * 100 / 3 * (900 + 300) / 900 / 3
+    assert teacher["seconds"]["most"] == pytest.approx(expected)
+    every = 12 * (cut + half + narrow) + expected
+    assert facts["slot_seconds"]["most"] == pytest.approx(every)
+
+
+def test_plan_of_a_translation_counts_an_output_layer_that_no_layers_are_cut_from(
+    here: Path,
+) -> None:
+    config = {"encoder_layers": 6, "decoder_layers": 6, "d_model": 64, "vocab_size": 12 * 12 * 64}
+    study = tiny(
+        datasets={"g": {"task": "translation", "grammar": tiny()["datasets"]["g"]["grammar"]}},
+        models={"big": folder_of(here, "big", **config)},
+        teachers={"big": {"model": "big", "fine_tune": {"learning_rate": [1e-3]}}},
+        students={"cut": {"model": "big", "layers": 4}, "whole": {"model": "big"}},
+    )
+    facts = json.loads(
+        kdsearch("plan", written(here / "s.yaml", study), "--seconds", "90", "--json").out
+    )
+    # The output layer has as many weights as all twelve, and takes two steps' worth of them.
+    cut, whole = (case["seconds_each"] for case in facts["cases"])
+    assert whole / cut == pytest.approx((1 + 2) / (4 / 12 + 2))
+
+
+def test_plan_names_the_models_whose_size_it_has_to_assume(here: Path) -> None:
+    models = {"large": {"hub": "nobody/knows"}, "base": {"hub": "FacebookAI/roberta-base"}}
+    study = tiny(
+        models=models,
+        teachers={"big": {"model": "large", "fine_tune": {"learning_rate": [1e-3]}}},
+        students={"small": {"model": "base"}},
+    )
+    shown = kdsearch("plan", written(here / "s.yaml", study), "--seconds", "9").out
+    assert "(of unknown size, taken to have 12 layers that are 768 wide: large)" in shown
+
+
+def test_plan_breaks_no_name_in_a_terminal_of_80_columns(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny(
+        datasets={"natural_questions": tiny()["datasets"]["g"]},
+        teachers={"roberta-large": tiny()["teachers"]["big"]},
+        students={"roberta-base": {"model": "small"}},
+        seeds=list(range(100)),
+    )
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = kdsearch("plan", written(here / "s.yaml", study), "--seconds", "86400").out
+    for name in ("natural_questions/roberta-large/roberta-base", "natural_questions/roberta-large"):
+        assert re.search(rf"^{name} +\S", shown, re.MULTILINE)
 
 
 def test_plan_takes_one_of_speed_and_seconds(here: Path) -> None:
@@ -357,7 +438,9 @@ def test_plan_prints_json(here: Path) -> None:
     facts = json.loads(kdsearch("plan", study, "--seconds", "2", "--slots", "4", "--json").out)
     assert facts["cases"][0]["case"] == "g/big/small"
     assert facts["students"] == {"fewest": 12, "most": 12}
-    assert facts["slot_seconds"] == {"fewest": 24.0, "most": 24.0}
+    assert facts["student_seconds"] == {"fewest": 24.0, "most": 24.0}
+    assert facts["slot_seconds"]["most"] == 24.0 + facts["teacher_seconds"]["most"] > 24.0
+    assert facts["grid"] == facts["cases"][0]["grid"] == 12
     assert (facts["teachers"], facts["outputs"]) == (1, {"fewest": 3, "most": 3})
 
 
@@ -395,7 +478,11 @@ def test_plan_needs_no_data(here: Path) -> None:
 
 def test_plan_of_a_folder_knows_what_a_student_takes(launched: tuple[Path, Path, Ended]) -> None:
     facts = json.loads(kdsearch("plan", launched[1], "--json").out)
-    assert facts["slot_seconds"]["most"] > 0
+    outcomes = list(Ledger(launched[1]).outcomes())
+    students = [o.cost.seconds for o in outcomes if o.training.kind == "student"]
+    assert facts["cases"][0]["seconds_each"] == pytest.approx(sum(students) / len(students))
+    others = sum(o.cost.seconds for o in outcomes) - sum(students)
+    assert facts["teacher_seconds"]["most"] == pytest.approx(others)
     assert facts["simulated"]["seconds"] > 0
     assert facts["caches"][0]["bytes"] > 0
     assert facts["checkpoint_bytes"] > 0

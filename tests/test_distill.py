@@ -543,6 +543,14 @@ def test_a_student_without_a_teacher_needs_no_teacher_in_the_folder(
     assert run_training(erm_like(teacher), folder).test is not None
 
 
+def test_an_outcome_tells_when_its_training_ran(ran: Ran) -> None:
+    for outcome in [ran.teacher, *ran.outcomes("outputs"), *ran.outcomes("student")]:
+        started, ended = outcome.cost.started, outcome.cost.ended
+        assert started is not None
+        assert ended is not None
+        assert (ended - started).total_seconds() == pytest.approx(outcome.cost.seconds, abs=0.5)
+
+
 def test_what_scores_the_test_split_says_its_size_and_its_speed(ran: Ran) -> None:
     tested = [
         o for kind in ("outputs", "student") for o in ran.outcomes(kind) if o.test is not None

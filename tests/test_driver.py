@@ -119,6 +119,8 @@ def timed(training: Training, folder: Path) -> Outcome:
         (90 * 60, "1.5 h"),
         (47.9 * 3600, "47.9 h"),
         (50.4 * 3600, "2.1 days"),
+        (123.6 * 86400, "124 days"),
+        (9.4 * 365.25 * 86400, "9.4 years"),
     ],
 )
 def test_durations_are_in_words(seconds: float, words: str) -> None:
@@ -129,7 +131,10 @@ def test_durations_are_in_words(seconds: float, words: str) -> None:
     ("seconds", "words"),
     [
         (None, "estimating the time left"),
-        ((180.0, 300.0), "about 3 min to 5 min left"),
+        ((180.0, 300.0), "about 3 to 5 min left"),
+        ((40.0, 300.0), "about 40 s to 5 min left"),
+        ((69_904_512.0, 321_400_000.0), "about 2.2 to 10 years left"),
+        ((2_160_000.0, 4_320_000.0), "about 25 to 50 days left"),
         ((180.0, 181.0), "about 3 min left"),
     ],
 )
@@ -430,7 +435,7 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_the_search_is() -> None
         display.finished(request, outcome_of(request.training))
         display.started(request)  # less than ten seconds later: not a line of its own
     assert text_on(console) == (
-        "0 of 24 students · 1 running · estimating the time left · sentences/big/one · "
+        "0 of 24 students · 1 running · estimating the time left · sentences/big/other · "
         "teacher_training\n"
     )
 
@@ -453,7 +458,7 @@ def test_in_a_terminal_there_is_a_bar() -> None:
     with Display(agenda, slots(2), console) as display:
         display.started(request)
     assert "0 of 24 students" in text_on(console)
-    assert "sentences/big/one · teacher_training" in text_on(console)
+    assert "sentences/big/other · teacher_training" in text_on(console)
 
 
 # -- trainings that fail --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,10 @@ score = st.floats(-1e6, 1e6)
     losses=st.lists(st.none() | finite, max_size=3),
     seconds=st.floats(0, 1e10),
     host=st.text(st.characters(codec="utf-8"), max_size=9),
+    ended=st.none()
+    | st.datetimes(datetime(2000, 1, 1), timezones=st.just(UTC)).filter(
+        lambda time: time.year < 3000
+    ),
 )
 def test_an_outcome_comes_back_as_it_was_written(
     validation: float | None,
@@ -195,6 +200,7 @@ def test_an_outcome_comes_back_as_it_was_written(
     losses: list[float | None],
     seconds: float,
     host: str,
+    ended: datetime | None,
 ) -> None:
     epochs = tuple(
         Epoch(epoch=i + 1, train_loss=loss, validation=None, validation_loss=loss)
@@ -206,7 +212,7 @@ def test_an_outcome_comes_back_as_it_was_written(
             "test": None if test is None else TestScore(test),
             "epochs": epochs,
             "digests": {"checkpoints/a": host},
-            "cost": Cost(seconds=seconds, device=host, host=host),
+            "cost": Cost(seconds=seconds, ended=ended, device=host, host=host),
         }
     )
     ledger = memory_ledger(RESOLVED)

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import optuna
@@ -31,7 +31,7 @@ from models import tiny_study
 from test_cli import kdsearch, refused
 from typer.testing import CliRunner
 
-from kdsearch.agenda import Agenda, Epoch, Request
+from kdsearch.agenda import Agenda, Cost, Epoch, Request
 from kdsearch.cli.app import app
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
@@ -365,6 +365,7 @@ def test_the_command_says_how_many_trials_it_added(tmp_path: Path, sqlite: str) 
     assert found.exit_code == 0, found.output
     [case] = agenda.cases
     assert f"{agenda.trained(case)} trials added" in found.output
+    assert f"optuna-dashboard {sqlite}\n" in found.output
 
 
 def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -> None:
@@ -387,6 +388,46 @@ def test_scores_of_epochs_are_intermediate_values(tmp_path: Path, sqlite: str) -
     assert trial.intermediate_values == {1: uniform(1), 2: uniform(2)}
 
 
+def test_a_trial_has_the_times_of_its_training_whenever_its_file_was_written(
+    tmp_path: Path,
+) -> None:
+    ledger, agenda = study_in(tmp_path / "study")
+    [view] = agenda.views()
+    student = next(students_of(agenda, view))
+    outcome = ledger.outcome(student.training.key)
+    assert outcome is not None
+    started = datetime(2024, 2, 29, 23, 30, tzinfo=timezone(timedelta(hours=-7)))
+    times = {"started": started, "ended": started + timedelta(minutes=45)}
+    cost = Cost.model_validate({**outcome.cost.model_dump(), **times})
+    told = outcome.model_copy(update={"cost": cost})
+    trial = trial_of(student, told, datetime.fromtimestamp(0))
+    assert trial.datetime_start == datetime.fromtimestamp(1_709_274_600)  # `date -d`, of that
+    assert trial.duration == timedelta(minutes=45)
+    untold = trial_of(student, outcome, datetime.fromtimestamp(10**9))
+    assert untold.datetime_complete == datetime.fromtimestamp(10**9)
+    assert untold.duration == timedelta(seconds=outcome.cost.seconds)
+
+
+def test_a_training_that_failed_did_so_when_it_failed_in_a_copy_too(
+    tmp_path: Path, sqlite: str
+) -> None:
+    ledger, _ = study_in(tmp_path / "study", World(seed=4, failing=0.3), tries=1)
+    failed = {key: tries[-1].ended for key, tries in ledger.attempts().items()}
+    copied = Ledger(shutil.copytree(ledger.folder, tmp_path / "copy"))
+    for path in copied.folder.glob("attempts/*/*.json"):
+        os.utime(path, (10**9, 10**9))
+    agenda = Agenda(copied.resolved(), copied.results())
+    Mirror(sqlite).update(agenda, copied)
+    trials = optuna.load_study(study_name=f"small/{agenda.cases[0]}", storage=sqlite).trials
+    ended = {t.user_attrs["key"]: t.datetime_complete for t in trials if t.value is None}
+    assert ended
+    for key, time_ in ended.items():
+        told = failed[key]
+        assert time_ is not None
+        assert told is not None
+        assert time_.astimezone() == told
+
+
 def test_launch_keeps_a_mirror_in_step(tmp_path: Path, sqlite: str) -> None:
     study = tmp_path / "tiny.yaml"
     search = {**tiny_study()["search"], "distance": ["mse"], "teacher": ["t_hs"]}
@@ -398,6 +439,8 @@ def test_launch_keeps_a_mirror_in_step(tmp_path: Path, sqlite: str) -> None:
     [case] = Agenda(ledger.resolved(), ledger.results()).cases
     trials = optuna.load_study(study_name=f"tiny/{case}", storage=sqlite).trials
     students = [o for o in ledger.outcomes() if o.training.kind == "student"]
+    began = min(o.cost.started for o in students if o.cost.started)
+    assert min(t.datetime_start for t in trials if t.datetime_start).astimezone(UTC) == began
     assert {t.user_attrs["key"] for t in trials} == {o.key for o in students}
 
 

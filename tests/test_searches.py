@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +14,22 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from fakes import World, a_study, memory_ledger, paper_space, resolved_of, search_through
+from fakes import (
+    World,
+    a_study,
+    memory_ledger,
+    outcome_of,
+    paper_space,
+    resolved_of,
+    search_through,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from models import begin, run_study, tiny_study
 from test_cli import kdsearch, refused
 from torch import Tensor
 
-from kdsearch.agenda import Agenda, StudentTraining, case_counts
+from kdsearch.agenda import Agenda, StudentTraining, case_counts, left, remaining
 from kdsearch.analysis import regrouped
 from kdsearch.distill import run_training
 from kdsearch.distill.losses import LOSSES, Units, loss_of
@@ -30,6 +40,7 @@ from kdsearch.mirror import Mirror
 from kdsearch.report import check_report, write_report
 from kdsearch.report.write import report_files
 from kdsearch.search import (
+    Bounds,
     Ce,
     Labels,
     Objective,
@@ -560,7 +571,7 @@ def plan(tmp_path: Path, **searches: Any) -> tuple[dict[str, int], str]:
     lines = kdsearch("plan", tmp_path / "study.yaml").out.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("students in all"))
     found = json.loads(kdsearch("plan", tmp_path / "study.yaml", "--json").out)
-    return found["students"], lines[place + 1]
+    return found["students"], " ".join(lines[place + 1 :])
 
 
 def test_searches_that_may_share_trainings_have_a_sum_that_is_said_to_be_one(
@@ -570,6 +581,32 @@ def test_searches_that_may_share_trainings_have_a_sum_that_is_said_to_be_one(
     students, said = plan(tmp_path, a=alone, b={**alone, "alpha": [1]})
     assert students == {"fewest": 4, "most": 6}
     assert "a training that searches share is counted for each of them" in said
+
+
+def test_what_two_searches_ask_for_is_left_once() -> None:
+    twice = {"one": GRID, "other": {**GRID, "alpha": [1, 0.5]}}
+    agenda = Agenda(resolved_of({**several(), "searches": twice}))
+    while others := [r.training for r in agenda.requests() if r.training.kind != "student"]:
+        agenda.add(others[0].key, outcome_of(others[0], 0.5))
+    students = len(agenda.requests())
+    assert sum(remaining(agenda, view).most for view in agenda.views()) > students
+    assert estimate(agenda, 1).left == Bounds(fewest=students, most=students)
+
+
+@pytest.mark.parametrize("order", range(3))
+def test_what_is_left_of_searches_that_share_is_within_its_bounds_at_any_time(order: int) -> None:
+    grid = {"strategy": "exhaustive", "objective": "ce", "temperature": [1, 4], "alpha": [0.5, 1]}
+    searches = {"kd": grid, "greedy": SEARCHES["greedy"], "erm": SEARCHES["erm"]}
+    resolved = resolved_of({**several(), "searches": searches})
+    end = search_through(resolved, memory_ledger(resolved), World(seed=order))
+    draw, agenda, before = random.Random(order), Agenda(resolved), math.inf
+    while not agenda.complete:
+        bounds, to_come = left(agenda), len(end.results) - len(agenda.results)
+        assert bounds.fewest <= to_come <= bounds.most <= before
+        before = bounds.most
+        key = draw.choice(agenda.requests()).training.key
+        agenda.add(key, end.results[key])
+    assert left(agenda) == Bounds(fewest=0, most=0)
 
 
 def test_searches_without_an_objective_in_common_are_summed_up(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from kdsearch.agenda import Agenda, Request
 from kdsearch.api import open_folder
 from kdsearch.cli.look import _status
-from kdsearch.cli.watching import Reader, follow, stages_of
+from kdsearch.cli.watching import Reader, follow, print_view, stages_of
 from kdsearch.driver import note_launch
 from kdsearch.driver.watch import Note
 from kdsearch.engine import Fleet, Queue, Slot
@@ -174,6 +174,14 @@ def test_a_terminal_shows_it_in_one_place_and_in_its_width(search: Search) -> No
     lines = [line.rpartition("\x1b[2K")[2] for line in frames.splitlines()]
     assert max(map(len, lines)) <= 100
     assert any("apples/big/small" in line for line in lines)
+
+
+def test_a_terminal_cuts_off_no_hint(search: Search) -> None:
+    facts = {**_status(search.ledger, search.agenda), "hints": ["try larger values " * 12]}
+    out = Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True)
+    print_view(facts, out)
+    assert isinstance(out.file, io.StringIO)
+    assert out.file.getvalue().split().count("larger") == 12
 
 
 def first_frame(facts: dict[str, Any], width: int, height: int) -> str:

@@ -9,6 +9,8 @@ from kdsearch.agenda.count import (
     checkpoint_models,
     left,
     remaining,
+    sharing,
+    students_left,
 )
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked, settled, unneeded, used
@@ -35,7 +37,7 @@ from kdsearch.agenda.progress import (
     stage_of,
 )
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk
-from kdsearch.agenda.speed import Kind, Speeds, kind_of, kinds_of, per_token, sizes
+from kdsearch.agenda.speed import Kind, Speeds, guessed_seconds, kind_of, kinds_of, sizes
 from kdsearch.agenda.training import (
     VERSION,
     CheckpointSpec,
@@ -101,15 +103,17 @@ __all__ = [
     "checkpoint_bytes",
     "checkpoint_models",
     "failed_for_good",
+    "guessed_seconds",
     "kind_of",
     "kinds_of",
     "left",
     "parse_training",
-    "per_token",
     "remaining",
     "settled",
+    "sharing",
     "sizes",
     "stage_of",
+    "students_left",
     "unneeded",
     "used",
     "written",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from kdsearch.agenda.agenda import Agenda
 from kdsearch.agenda.view import CaseView
 from kdsearch.search import (
     CHECKPOINT,
+    Axis,
     Bounds,
     Checkpoint,
     Choice,
@@ -20,6 +22,7 @@ from kdsearch.search import (
     Value,
     count_bounds,
     lazy_choice,
+    local_temperatures,
     possible,
 )
 from kdsearch.study import (
@@ -38,6 +41,9 @@ from kdsearch.study import (
     weight_files,
 )
 
+_MOST_COUNTED = 20_000
+"""Of a larger grid the points are counted, of which a few may be one trial."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
@@ -48,6 +54,8 @@ class Counts:
     outputs: Bounds
     students: Bounds
     """Of both phases, and of what it chose under further seeds."""
+    grid: int
+    """The students of its whole grid, each point trained under every seed."""
 
 
 def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Counts:
@@ -67,7 +75,29 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
         teachers=len(teacher.fine_tune.learning_rate) if teacher and not teacher.given else 0,
         outputs=_outputs(study, case) if teacher else Bounds(fewest=0, most=0),
         students=_under_seeds(study, trials, len(study.further_seeds)),
+        grid=len(study.student_seeds) * _grid_size(space),
     )
+
+
+def sharing(study: Study, cases: Sequence[TestCase]) -> list[list[TestCase]]:
+    """The cases in groups: those of one may ask for the same students.
+
+    They are searches for one student, taught by the same, which share no training unless they have
+    an objective in common.
+    """
+    groups: list[tuple[set[str], list[TestCase]]] = []
+    for case in cases:
+        kinds, members = {*search_of(study, case).distance}, [case]
+        alike = [
+            group
+            for group in groups
+            if group[0] & kinds and replace(group[1][0], search=case.search) == case
+        ]
+        for group in alike:
+            groups.remove(group)
+            kinds, members = kinds | group[0], [*group[1], *members]
+        groups.append((kinds, members))
+    return [members for _, members in groups]
 
 
 def _outputs(study: Study, case: TestCase) -> Bounds:
@@ -93,6 +123,19 @@ def _trials(space: Space, strategy: Strategy, coincide: bool | None) -> Bounds:
         fewest=len(first) if coincide is False else alike,
         most=len(set(map(_without_checkpoint, every))) if coincide is True else alone,
     )
+
+
+@lru_cache(maxsize=1024)
+def _grid_size(space: Space) -> int:
+    """How many trials a grid has; of a refined axis with the neighbourhood of one of its values."""
+    if space.refined is not None:
+        broad = space.values(space.refined)
+        around = Axis(name=space.refined, values=(*broad, *local_temperatures(broad, broad[-1])))
+        tuned = (around if axis.name == around.name else axis for axis in space.tuned)
+        space = replace(space, tuned=tuple(tuned), refined=None)
+    if space.size > _MOST_COUNTED:
+        return space.size
+    return len({trial for choice in space.choices() for trial in space.trials(choice)})
 
 
 def _without_checkpoint(trial: Trial) -> Trial:
@@ -171,6 +214,33 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     return Bounds(fewest=max(bounds.fewest - done, wanted), most=max(bounds.most - done, wanted))
 
 
+def students_left(agenda: Agenda) -> Iterator[tuple[TestCase, Bounds]]:
+    """The fewest and the most students that each group of cases that may share some still trains.
+
+    With each comes a case of the group. What two of its searches want now counts once; of what
+    they will want later the most counts for each of them.
+    """
+    views = {view.case: view for view in agenda.views()}
+    for cases in sharing(agenda.resolved.study, tuple(views)):
+        each = [remaining(agenda, views[case]) for case in cases]
+        if len(cases) == 1:
+            yield cases[0], each[0]
+            continue
+        wanted = [
+            {r.training.key for r in views[case].wanted if r.training.kind == "student"}
+            for case in cases
+        ]
+        now, twice = len(set().union(*wanted)), sum(map(len, wanted))
+        done = agenda.trained(*cases)
+        # Of what a search still lacks, another may have trained as much as it trained itself.
+        fewest = (
+            bounds.fewest + agenda.trained(case) - done
+            for case, bounds in zip(cases, each, strict=True)
+        )
+        most = sum(bounds.most for bounds in each) - twice + now
+        yield cases[0], Bounds(fewest=max(now, *fewest), most=most)
+
+
 def left(agenda: Agenda) -> Bounds:
     """The fewest and the most trainings of every kind that a study still has to run."""
     graph, views = agenda.graph, agenda.views()
@@ -181,4 +251,4 @@ def left(agenda: Agenda) -> Bounds:
     waiting = (view.case for view in views if not view.ready and not view.blocked)
     for case in {(case.dataset, case.teacher): case for case in waiting}.values():
         total += case_counts(agenda.resolved.study, case).outputs
-    return sum((remaining(agenda, view) for view in views), total)
+    return sum((bounds for _, bounds in students_left(agenda)), total)

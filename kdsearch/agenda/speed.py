@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple
 
 from kdsearch.agenda.training import (
@@ -14,8 +15,10 @@ from kdsearch.agenda.training import (
     Training,
 )
 from kdsearch.study import (
+    BASE,
     ROLES,
     SPECS,
+    SPLITS,
     Resolved,
     Role,
     Study,
@@ -23,13 +26,23 @@ from kdsearch.study import (
     effective_settings,
     passed_weights,
     setting_axes,
+    shape_of,
     space_of,
+    task_of,
     teacher_of,
     test_cases,
 )
 
 _FORWARD = 1 / 3
 """What a forward pass takes of a step, which has a backward pass too."""
+_HEADS: dict[Role, float] = {"teacher": 1 + _FORWARD, "outputs": 0, "student": 1 + 3 * _FORWARD}
+"""How many steps' worth the output layers of a wide vocabulary take beside each step: logits are
+computed twice (see `distill/batch_loss.py`), a student's beside its teacher's."""
+Folders = Mapping[str, str]
+"""Where models lie, by their names."""
+NOWHERE: Folders = {}
+Rows = Mapping[str, Mapping[str, int] | None]
+"""How many rows the splits of each data set have; None where they are not known."""
 
 
 class Kind(NamedTuple):
@@ -70,21 +83,65 @@ def sizes(resolved: Resolved) -> dict[Kind, float]:
     """Of every kind of the study the rows × tokens × weights that it passes."""
     study, found = resolved.study, {}
     for case in test_cases(study):
-        data = resolved.datasets[case.dataset]
-        train = data.splits["train"]
-        tokens = train.rows * SPECS[data.task].tokens
+        train = resolved.datasets[case.dataset].splits["train"]
         kinds = kinds_of(study, case, train.digest)
         cut = setting_axes(space_of(study, case)).get("layers", ())
         for kind in (*kinds.values(), *(kinds["student"]._replace(layers=each) for each in cut)):
-            found[kind] = tokens * per_token(study, case, kind)
+            found[kind] = train.rows * per_row(study, case, kind)
     return found
 
 
-def per_token(study: Study, case: TestCase, kind: Kind) -> float:
-    """How many weights each token of the training rows passes in a training, all epochs told."""
-    epochs = effective_settings(study, case, kind.role).epochs
-    passes = _FORWARD if kind.role == "outputs" else epochs
-    return passes * passed_weights(study.models[kind.model], kind.layers)
+def per_row(study: Study, case: TestCase, kind: Kind, folders: Folders = NOWHERE) -> float:
+    """The tokens of a training row × the weights that each passes in a training, in all epochs.
+
+    The configurations in `folders` are read; a model of unknown size is taken to be a base model.
+    """
+    task = task_of(case.dataset, study.datasets[case.dataset])
+    settings = effective_settings(study, case, kind.role)
+    longest = settings.for_task(task).max_length
+    tokens = min(SPECS[task].tokens, longest or SPECS[task].tokens)
+    shape = shape_of(study.models[kind.model], folders.get(kind.model)) or BASE
+    weights = passed_weights(shape, kind.layers)
+    if SPECS[task].width is None:  # half of the tokens pass the encoder, half decoder and head
+        weights = (weights + _HEADS[kind.role] * shape.width * (shape.vocabulary or 0)) / 2
+    return tokens * weights * (_FORWARD if kind.role == "outputs" else settings.epochs)
+
+
+def guessed_seconds(
+    study: Study,
+    rows: Rows,
+    folders: Folders,
+    *,
+    speed: float | None = None,
+    seconds: float | None = None,
+) -> dict[TestCase, dict[Role, float]]:
+    """What each case's trainings take, by their sizes and what a student of the first case takes.
+
+    That one trains on `speed` rows per second, or is trained in `seconds`. A pass over a split is
+    the mean of all splits. Empty where that needs rows that are not known; where `seconds` are
+    given, all data sets are then taken to have as many.
+    """
+    cases = test_cases(study)
+    if None in (rows[case.dataset] for case in cases):
+        if seconds is None:
+            return {}
+        rows = dict.fromkeys(rows, dict.fromkeys(SPLITS, 1))
+
+    def sizes_of(case: TestCase) -> dict[Role, float]:
+        counts = rows[case.dataset] or {}
+        of_split = {"outputs": fmean(counts.values())}
+        return {
+            role: of_split.get(role, counts["train"]) * per_row(study, case, kind, folders)
+            for role, kind in kinds_of(study, case, case.dataset).items()
+        }
+
+    first = cases[0]
+    if seconds is None:
+        assert speed is not None
+        epochs = effective_settings(study, first, "student").epochs
+        seconds = (rows[first.dataset] or {})["train"] * epochs / speed
+    factor = seconds / sizes_of(first)["student"]
+    return {case: {r: factor * size for r, size in sizes_of(case).items()} for case in cases}
 
 
 @dataclass

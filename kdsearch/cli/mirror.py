@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -37,7 +38,8 @@ def mirror(
         raise InputError.one("URL", "is missing", f"give it, or set {VARIABLE}")
     storage = Mirror(found)
     added = storage.update(agenda, ledger)
+    dashboard = f"optuna-dashboard {shlex.quote(storage.url)}"  # its passwords are hidden
     out = console()
-    out.print(f"{count(added, 'trial')} added to {storage.url}; to see them: optuna-dashboard URL")
+    out.print(f"{count(added, 'trial')} added; to see them: {dashboard}")
     if any(view.search.flips for view in agenda.views()):
         out.print(WARNING)

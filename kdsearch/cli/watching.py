@@ -160,7 +160,9 @@ def _parts(facts: Facts) -> Iterator[RenderableType]:
 
 
 def _summary(facts: Facts) -> Iterator[Text]:
-    yield _line(f"{facts['name']}: {facts['state']}; {facts['students']['done']} students trained")
+    yield _line(
+        f"{facts['name']}: {facts['state']}; {count(facts['students']['done'], 'student')} trained"
+    )
     if facts["launching"]:
         yield _line(f"not started yet: {facts['launching']}")
     elif not facts["state"].startswith("complete"):
@@ -211,7 +213,7 @@ def _blocked(facts: Facts) -> list[Facts]:
 
 
 def _line(text: str) -> Text:
-    return Text(shown(text), overflow="fold")
+    return Text(shown(text), overflow="fold", no_wrap=False)  # else a soft wrap cuts it off
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import platform
 import socket
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     Kept on disk: a teacher's checkpoints, a checkpoint's outputs, what was made of each test row,
     and a student where the study says so, or `keep`. Raises what the work raises.
     """
-    started = time.monotonic()
+    started, began = datetime.now(UTC), time.monotonic()
     torch.set_num_threads(training.settings.cpu_threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -80,8 +81,12 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise MemoryExhaustedError(first_line(error), gpu=False) from error
         raise
-    seconds = round(time.monotonic() - started, 3)
-    return outcome.model_copy(update={"cost": outcome.cost.model_copy(update={"seconds": seconds})})
+    took = {
+        "seconds": round(time.monotonic() - began, 3),
+        "started": started,
+        "ended": datetime.now(UTC),
+    }
+    return outcome.model_copy(update={"cost": outcome.cost.model_copy(update=took)})
 
 
 class _Worker:

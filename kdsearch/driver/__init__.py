@@ -2,7 +2,7 @@
 
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
-from kdsearch.driver.estimate import Estimate, duration, estimate
+from kdsearch.driver.estimate import Estimate, duration, estimate, rough, span
 from kdsearch.driver.garbage import Garbage, Left, garbage
 from kdsearch.driver.preflight import Look, preflight_once, present
 from kdsearch.driver.search import open_study, run_search
@@ -24,6 +24,8 @@ __all__ = [
     "open_study",
     "preflight_once",
     "present",
+    "rough",
     "run_search",
+    "span",
     "version_changes",
 ]

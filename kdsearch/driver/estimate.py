@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
-from kdsearch.agenda import Agenda, StudentTraining, remaining
+from kdsearch.agenda import Agenda, StudentTraining, students_left
 from kdsearch.search import Bounds
+
+_YEAR = 365.25 * 86400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +27,19 @@ class Estimate:
             return "done"
         if self.seconds is None:
             return "estimating the time left"
-        low, high = (duration(seconds) for seconds in self.seconds)
-        return f"about {low} left" if low == high else f"about {low} to {high} left"
+        return f"about {span(*self.seconds)} left"
 
 
 def estimate(agenda: Agenda, slots: int) -> Estimate:
-    """The estimate for `slots` trainings at once: each case at the mean speed of its students."""
+    """The estimate for `slots` trainings at once: each student at its mean speed so far."""
     took: dict[str, list[float]] = defaultdict(list)
     for outcome in agenda.results.values():
         if outcome is not None and isinstance(outcome.training, StudentTraining):
             took[_model(outcome.training)].append(outcome.cost.seconds)
     every = [seconds for student in took.values() for seconds in student]
     left, low, high = Bounds(fewest=0, most=0), 0.0, 0.0
-    for view in agenda.views():
-        bounds = remaining(agenda, view)
-        student = agenda.resolved.study.students[view.case.student]
+    for case, bounds in students_left(agenda):
+        student = agenda.resolved.study.students[case.student]
         known = took.get(f"{student.model}/{student.layers}") or every or [0.0]
         mean = sum(known) / len(known)
         left += bounds
@@ -49,14 +50,40 @@ def estimate(agenda: Agenda, slots: int) -> Estimate:
 
 
 def duration(seconds: float) -> str:
-    """A time a person can grasp: `40 s`, `7 min`, `3.5 h`, `2.1 days`."""
-    if seconds < 90:
+    """A time a person can grasp: `40 s`, `7 min`, `3.5 h`, `2.1 days`, `9.4 years`."""
+    unit, name = _unit(seconds)
+    if name == "s":
         return f"{max(1, round(seconds / 10) * 10 if seconds > 10 else round(seconds))} s"
+    return f"{seconds / unit:.{0 if name == 'min' or seconds >= 100 * unit else 1}f} {name}"
+
+
+def span(low: float, high: float) -> str:
+    """From a time to a longer one, as rough as an estimate: `3 to 5 min`, `810 to 3,700 days`."""
+    unit, name = _unit(high)
+    if low < unit or name == "s":
+        first, last = duration(low), duration(high)
+        return first if first == last else f"{first} to {last}"
+    first, last = rough(low / unit), rough(high / unit)
+    return f"{first} {name}" if first == last else f"{first} to {last} {name}"
+
+
+def rough(number: float) -> str:
+    """A number of which only two digits count: `0.54`, `7`, `3,700`."""
+    if number == 0:
+        return "0"
+    rounded = round(number, 1 - math.floor(math.log10(number)))
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """What a time is told in, and how long that is."""
+    if seconds < 90:
+        return 1, "s"
     if seconds < 90 * 60:
-        return f"{round(seconds / 60)} min"
+        return 60, "min"
     if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+        return 3600, "h"
+    return (86400, "days") if seconds < 2 * _YEAR else (_YEAR, "years")
 
 
 def _model(training: StudentTraining) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kdsearch.agenda import Attempt, Outcome, written_outcome
@@ -74,15 +75,16 @@ class Results(Storage):
                     yield outcome
 
     def write_attempt(self, attempt: Attempt) -> None:
-        """Record a try that failed, under the next free number; `steps` are its progress's."""
+        """Record a try that failed now, under the next free number; `steps` are its progress's."""
         key = attempt.key
         folder = self.path(layout.attempts(key))
         self.make_folder(folder)
         steps = max((saved.steps for saved in self.progress(key)), default=0)
         retried = sum(name.endswith(".retried") for name in self.disk.names(folder))
         number = 1 + retried + len(self.attempts_of(key))
+        told = {"steps": steps, "ended": datetime.now(UTC)}
         while True:
-            numbered = attempt.model_copy(update={"number": number, "steps": steps})
+            numbered = attempt.model_copy(update={**told, "number": number})
             content = numbered.model_dump_json(indent=1).encode()
             if self._commit(self.path(layout.attempt(key, number)), content):
                 break

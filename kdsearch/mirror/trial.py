@@ -64,12 +64,17 @@ def state_of(outcome: Outcome | None) -> TrialState:
     return TrialState.COMPLETE if scored else TrialState.FAIL
 
 
-def trial_of(student: Student, outcome: Outcome, ended: datetime) -> FrozenTrial:
-    """The trial of a student's outcome. One that diverged is a failed trial."""
+def trial_of(student: Student, outcome: Outcome, written: datetime) -> FrozenTrial:
+    """The trial of a student's outcome. One that diverged is a failed trial.
+
+    One that does not tell its time ended when its file was `written`.
+    """
+    cost = outcome.cost
+    ended = _local(cost.ended) or written
     return _trial(
         student,
+        _local(cost.started) or ended - timedelta(seconds=cost.seconds),
         ended,
-        seconds=outcome.cost.seconds,
         state=state_of(outcome),
         value=outcome.validation,
         intermediate_values={
@@ -81,21 +86,30 @@ def trial_of(student: Student, outcome: Outcome, ended: datetime) -> FrozenTrial
             "ended": outcome.state,
             "test": outcome.test,
             "best_epoch": outcome.best_epoch,
-            "host": outcome.cost.host,
-            "device": outcome.cost.device,
-            "seconds": outcome.cost.seconds,
+            "host": cost.host,
+            "device": cost.device,
+            "seconds": cost.seconds,
         },
     )
 
 
-def failed_trial(student: Student, attempt: Attempt, ended: datetime) -> FrozenTrial:
-    """The trial of a training that failed for good, with its last attempt."""
+def failed_trial(student: Student, attempt: Attempt, written: datetime) -> FrozenTrial:
+    """The trial of a training that failed for good, with its last attempt.
+
+    One that does not tell its time failed when its file was `written`.
+    """
     told = {"ended": "failed", "message": attempt.message, "host": attempt.host}
-    return _trial(student, ended, seconds=0.0, state=state_of(None), told=told)
+    failed = _local(attempt.ended) or written
+    return _trial(student, failed, failed, state=state_of(None), told=told)
+
+
+def _local(time: datetime | None) -> datetime | None:
+    """A time as Optuna has its own: by this machine's clock, without a zone."""
+    return time and time.astimezone().replace(tzinfo=None)
 
 
 def _trial(
-    student: Student, ended: datetime, *, seconds: float, told: dict[str, Any], **fields: Any
+    student: Student, started: datetime, ended: datetime, *, told: dict[str, Any], **fields: Any
 ) -> FrozenTrial:
     training = student.training
     params = _params(student)
@@ -112,8 +126,7 @@ def _trial(
         },
         **fields,
     )
-    found.datetime_start = ended - timedelta(seconds=seconds)
-    found.datetime_complete = ended
+    found.datetime_start, found.datetime_complete = started, ended
     return found
 
 

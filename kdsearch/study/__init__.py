@@ -69,7 +69,7 @@ from kdsearch.study.schema import (
 from kdsearch.study.search import Search
 from kdsearch.study.section import LATER
 from kdsearch.study.settings import AXES, Adam, Sgd, TrainingSettings
-from kdsearch.study.sizes import cache_bytes, passed_weights, readable_size
+from kdsearch.study.sizes import BASE, cache_bytes, passed_weights, readable_size, shape_of
 from kdsearch.study.sources import changed_sources, digest_model, find_model
 from kdsearch.study.survey import survey
 from kdsearch.study.tasks import SPECS, Row, TaskSpec, largest_score
@@ -78,6 +78,7 @@ from kdsearch.study.versions import installed_versions
 
 __all__ = [
     "AXES",
+    "BASE",
     "CATALOGUE",
     "ERM",
     "FORMAT",
@@ -151,6 +152,7 @@ __all__ = [
     "resolve",
     "search_of",
     "setting_axes",
+    "shape_of",
     "shipped_studies",
     "shown_layers",
     "source_of",

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdsearch.study.layers import kept_layers
 from kdsearch.study.schema import Model
@@ -14,26 +14,45 @@ from kdsearch.study.settings import TrainingSettings
 from kdsearch.study.tasks import SPECS
 
 _ITEM_BYTES = {"fp32": 4, "bf16": 2}
-_KNOWN = {
-    # (width of the last hidden state, vocabulary), where only the Hub could say it
-    "facebook/mbart-large-cc25": (1024, 250_027),
-    "facebook/mbart-large-50": (1024, 250_054),
-    "facebook/nllb-200-distilled-600M": (1024, 256_206),
-    "google-t5/t5-small": (512, 32_128),
-    "google-t5/t5-base": (768, 32_128),
-    "google-t5/t5-large": (1024, 32_128),
+
+
+class Shape(NamedTuple):
+    """What a model's size follows from."""
+
+    layers: int
+    """Of both stacks of an encoder-decoder."""
+    width: int
+    """Of a hidden state."""
+    vocabulary: int | None = None
+    """None where it is that of the training rows."""
+
+
+BASE = Shape(12, 768)
+"""What a model of unknown size is taken to be."""
+_HUB = {  # where only the Hub could say it
+    "FacebookAI/roberta-base": Shape(12, 768, 50_265),
+    "FacebookAI/roberta-large": Shape(24, 1024, 50_265),
+    "FacebookAI/xlm-roberta-base": Shape(12, 768, 250_002),
+    "FacebookAI/xlm-roberta-large": Shape(24, 1024, 250_002),
+    "distilbert/distilbert-base-uncased": Shape(6, 768, 30_522),
+    "distilbert/distilroberta-base": Shape(6, 768, 50_265),
+    "facebook/mbart-large-50": Shape(24, 1024, 250_054),
+    "facebook/mbart-large-cc25": Shape(24, 1024, 250_027),
+    "facebook/nllb-200-distilled-600M": Shape(24, 1024, 256_206),
+    "google-bert/bert-base-cased": Shape(12, 768, 28_996),
+    "google-bert/bert-base-uncased": Shape(12, 768, 30_522),
+    "google-bert/bert-large-uncased": Shape(24, 1024, 30_522),
+    "google-t5/t5-base": Shape(24, 768, 32_128),
+    "google-t5/t5-large": Shape(48, 1024, 32_128),
+    "google-t5/t5-small": Shape(12, 512, 32_128),
+    "sentence-transformers/all-MiniLM-L6-v2": Shape(6, 384, 30_522),
 }
-_ASSUMED = (1024, 250_027)
+_ASSUMED = Shape(24, 1024, 250_027)
+_OF_WORDS = 30_004
+"""The most that the tokenizer of a model at random knows: the words of the training rows."""
 _WIDTHS = ("d_model", "hidden_size", "n_embd", "dim")
 _PARTS = (("encoder_layers", "decoder_layers"), ("num_layers", "num_decoder_layers"))
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-_SHAPES = {
-    # (layers, width), where only the Hub could say it
-    "FacebookAI/roberta-base": (12, 768),
-    "FacebookAI/roberta-large": (24, 1024),
-    "facebook/mbart-large-cc25": (24, 1024),
-}
-_BASE = (12, 768)
 
 
 def cache_bytes(
@@ -52,31 +71,43 @@ def cache_bytes(
     """
     width_of = SPECS[task].width
     if width_of is None:
-        width, vocabulary = _sizes(model, path)
+        shape = shape_of(model, path or model.path) or _ASSUMED
+        width = shape.width
+        vocabulary = shape.vocabulary or (_OF_WORDS if model.config else _ASSUMED.vocabulary or 0)
         dtype = settings.for_task(task).hidden_dtype
         assert dtype is not None  # `for_task` filled it in
         return round(rows * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
     return round(rows * width_of(labels) * _ITEM_BYTES["fp32"])
 
 
-def _shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The layers and the width of a transformers configuration, where it names them."""
+def shape_of(model: Model, folder: str | None = None) -> Shape | None:
+    """A model's shape by its configuration, by that in its `folder`, or because it is well known.
+
+    None where none of these says it.
+    """
+    config = model.config or (_config_in(folder) if folder else {})
     numbers = {n: v for n, v in config.items() if isinstance(v, int) and v > 0}
     parts = (numbers[a] + numbers[b] for a, b in _PARTS if a in numbers and b in numbers)
     layers = next(parts, None) or _first(numbers, _LAYERS)
     width = _first(numbers, _WIDTHS)
-    return (layers, width) if layers and width else None
+    if layers or width:
+        return Shape(layers or BASE.layers, width or BASE.width, numbers.get("vocab_size"))
+    return _HUB.get(model.hub or "")
 
 
-def passed_weights(model: Model, layers: int | str | None = None) -> float:
-    """About how many weights a token passes, embeddings aside, in some layers of a model.
+def _config_in(folder: str) -> dict[str, Any]:
+    path = Path(os.path.expanduser(folder)) / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        found = None  # an estimate does without; resolving the model says what is wrong
+    return found if isinstance(found, dict) else {}
 
-    It serves to compare models, and reads no file: one of which the study says nothing is taken to
-    be a base model.
-    """
-    found = _shape(model.config) if model.config else _SHAPES.get(model.hub or "")
-    depth, width = found or _BASE
-    return 12.0 * width**2 * (depth if layers is None else len(kept_layers(layers, depth)))
+
+def passed_weights(shape: Shape, layers: int | str | None = None) -> float:
+    """About how many weights a token passes, embeddings aside, in some layers of a model."""
+    kept = shape.layers if layers is None else len(kept_layers(layers, shape.layers))
+    return 12.0 * shape.width**2 * kept
 
 
 def readable_size(count: float) -> str:
@@ -85,24 +116,6 @@ def readable_size(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count / 1e3:.3g} kB"
-
-
-def _sizes(model: Model, path: str | None) -> tuple[int, int]:
-    fields: dict[str, Any] = model.config or {}
-    folder = path or model.path
-    if folder is not None:
-        try:
-            config = Path(os.path.expanduser(folder)) / "config.json"
-            found = json.loads(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            found = None  # an estimate does without; resolving the model says what is wrong
-        fields = found if isinstance(found, dict) else {}
-    fields = {name: value for name, value in fields.items() if isinstance(value, int)}
-    width, vocabulary = _KNOWN.get(model.hub or "", _ASSUMED)
-    if model.config is not None:
-        vocabulary = 30_004  # of the tokenizer of words, at most
-    width = _first(fields, _WIDTHS) or width
-    return width, fields.get("vocab_size", vocabulary)
 
 
 def _first(fields: Mapping[str, int], names: Sequence[str]) -> int | None:

@@ -1,0 +1,229 @@
+"""What `plan` shows: the trainings, their hours, and what is assumed of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from rich.table import Column, Table
+
+from kdsearch.cli.options import console, count
+from kdsearch.driver import duration, rough, span
+from kdsearch.search import Checkpoint
+from kdsearch.study import BASE, Study, readable_size
+
+Facts = Mapping[str, Any]
+"""What `plan --json` prints."""
+
+
+class _Unit(NamedTuple):
+    """What the times of a study are told in."""
+
+    name: str
+    seconds: float
+
+    def words(self, times: Mapping[str, float], to: str = " to ") -> str:
+        """From the fewest to the most."""
+        low, high = (rough(times[end] / self.seconds) for end in ("fewest", "most"))
+        return low if low == high else f"{low}{to}{high}"
+
+
+_UNITS = (_Unit("hours", 3600), _Unit("minutes", 60), _Unit("seconds", 1))
+
+TRAINING_STATE = 5
+"""The weights, Adam's two moments, and those of the best epoch and of the one of lowest loss."""
+_WIDTH = 240
+"""Of a table that no terminal bounds."""
+_LOOK: dict[str, Any] = {
+    "box": None,
+    "padding": (0, 2, 0, 0),
+    "title_justify": "left",
+    "pad_edge": False,
+}
+
+
+def print_plan(study: Study, facts: Facts) -> None:
+    """Print a study's plan for a person."""
+    out = console()
+    if not out.is_terminal:
+        out.width = _WIDTH
+    out.print(_students_table(facts))
+    if facts["caches"]:
+        out.print(_teachers_table(facts))
+    for line in (*_counted(study, facts), *_timed(facts), *_on_disk(facts)):
+        out.print(line)
+
+
+def _students_table(facts: Facts) -> Table:
+    inner = {row["inner"] for row in facts["cases"] if "inner" in row}
+    title = f"Students of {facts['name']}, fewest–most"
+    if len(inner) == 1:
+        title += f"; its inner tuning is {next(iter(inner))}"
+    headings = ["test case", "students"]
+    unit = _unit(facts)
+    table = _table(title, *headings, *(["one takes", unit.name] if unit else []))
+    for row in facts["cases"]:
+        cells = [row["case"], _range(row["students"])]
+        if unit:
+            cells += [duration(row["seconds_each"]), unit.words(row["seconds"], "–")]
+        table.add_row(*cells)
+    return table
+
+
+def _teachers_table(facts: Facts) -> Table:
+    unit = _unit(facts)
+    headings = ("data set / teacher", "trainings", "passes", "rows", "outputs")
+    table = _table("Teachers", *headings, *([unit.name] if unit else []))
+    for row in facts["caches"]:
+        cells = [
+            f"{row['dataset']}/{row['teacher']}",
+            str(row["trainings"]),
+            _range(row["passes"]),
+            "?" if row["train_rows"] is None else f"{row['train_rows']:,}",
+            "?" if row["bytes"] is None else readable_size(row["bytes"]),
+        ]
+        if unit:
+            cells.append(unit.words(row["seconds"], "–"))
+        table.add_row(*cells)
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    columns = (Column(name, justify="right", no_wrap=True) for name in others)
+    return Table(Column(first, overflow="fold"), *columns, title=title, **_LOOK)
+
+
+def _counted(study: Study, facts: Facts) -> Iterator[str]:
+    cases, further = facts["cases"], len(study.further_seeds)
+    yield f"students in all: {_words(facts['students'])}; whole grids have {facts['grid']:,}"
+    walks = [row for row in cases if "inner" in row]
+    for grid in dict.fromkeys(row["grid"] for row in walks):
+        alike = [row["students"] for row in walks if row["grid"] == grid]
+        fewest, most = min(row["fewest"] for row in alike), max(row["most"] for row in alike)
+        walked = _words({"fewest": fewest - further, "most": most - further})
+        yield f"  (a greedy walk trains {walked} students, in a grid of {grid:,})"
+    if any(row["students"]["fewest"] < row["students"]["most"] for row in walks):
+        yield (
+            "  (how many depends on which values win; and on how much of its lazy baseline, which "
+            "is drawn at random, a case trains anyway)"
+        )
+    yield from _other_inner(walks)
+    if facts["sharing"]:
+        yield "  (the most: a training that searches share is counted for each of them)"
+    if further:
+        yield f"  (including what each test case chose, under {count(further, 'further seed')})"
+    nested = [row["nested_epochs"] for row in cases if row["nested_epochs"]]
+    if nested:
+        yield (
+            "  (at a constant rate, one training covers all of its epochs; otherwise up to "
+            f"{max(map(len, nested))} times as many)"
+        )
+    yield f"teachers to fine-tune: {facts['teachers']}, shared by the cases of a data set"
+    yield f"passes of teachers over a split: {_words(facts['outputs'])}"
+    lowest = Checkpoint.LOWEST_LOSS.value
+    asked = any(lowest in (each.teacher or ()) for each in study.every_search.values())
+    if asked and facts["teachers"]:
+        yield "  (the fewest if a teacher's two checkpoints turn out to be the same)"
+
+
+def _other_inner(walks: list[dict[str, Any]]) -> Iterator[str]:
+    """How many students the walks train with the other inner tuning."""
+    for inner, other in (("joint", "coordinate"), ("coordinate", "joint")):
+        found = [row[f"students_{other}"] for row in walks if row["inner"] == inner]
+        if found:
+            of = f" of the {len(found)} cases" if len(found) < len(walks) else ""
+            yield (
+                f"  (with `inner: {other}` these walks{of} train "
+                f"{_words({end: sum(row[end] for row in found) for end in found[0]})})"
+            )
+
+
+def _timed(facts: Facts) -> Iterator[str]:
+    if facts["slot_seconds"] is None and facts["speed"] is not None:
+        names = ", ".join(facts["rows_unknown"])
+        yield (
+            f"time: the rows of {names} are not known until they are read; give --seconds instead"
+        )
+        return
+    if facts["slot_seconds"] is None:
+        yield (
+            "time: give --speed, the training examples per second of a student, "
+            "or --seconds, how long one takes"
+        )
+        return
+    slots, every, unit = facts["slots"], facts["slot_seconds"], _unit(facts)
+    assert unit is not None
+    ends = (every[end] / slots for end in ("fewest", "most"))
+    yield (
+        f"time: {span(*ends)} on {count(slots, 'slot')} if none is ever idle; "
+        f"{unit.words(facts['student_seconds'])} slot {unit.name} for students"
+        + (f", {unit.words(facts['teacher_seconds'])} for teachers" if facts["caches"] else "")
+    )
+    yield from _assumed(facts)
+    simulated = facts["simulated"]
+    path = simulated["longest_path_seconds"]
+    enough = math.ceil(simulated["slot_seconds"] / path)
+    yield (
+        f"simulated, with made-up scores: {duration(simulated['seconds'])} on "
+        f"{count(slots, 'slot')}, which are busy {simulated['utilisation']:.0%} of that time; "
+        f"at least {duration(path)}, with {count(enough, 'slot')} or more"
+    )
+
+
+def _assumed(facts: Facts) -> Iterator[str]:
+    if facts["measured"]:
+        yield "  (what this folder's trainings took; others of which none has ended, by their size)"
+    else:
+        option = "seconds" if facts["speed"] is None else "speed"
+        yield (
+            f"  (--{option} is that of the student of {facts['reference']}; the others and the "
+            "teachers follow from their size: rows × epochs × tokens of a row × weights that each "
+            "passes, without embeddings but, in translation, with the output layer; scoring is not "
+            "counted)"
+        )
+        if facts["rows_unknown"]:
+            yield "  (every data set is taken to be as large, as some are not known until read)"
+    if facts["sizes_unknown"]:
+        yield (
+            f"  (of unknown size, taken to have {BASE.layers} layers that are {BASE.width} wide: "
+            f"{', '.join(facts['sizes_unknown'])})"
+        )
+
+
+def _on_disk(facts: Facts) -> Iterator[str]:
+    sizes = [cache["bytes"] for cache in facts["caches"]]
+    known = (
+        "not known until the data is read"
+        if None in sizes
+        else f"about {readable_size(sum(sizes))}"
+    )
+    kept = (
+        f"checkpoints {readable_size(facts['checkpoint_bytes'])} so far"
+        if facts["checkpoint_bytes"]
+        else "up to two checkpoints per teacher training, each of the model's size"
+    )
+    yield f"disk: teachers' outputs {known}; {kept}"
+    state = facts["training_state_bytes"]
+    yield (
+        f"  and while it runs, for each of {count(facts['slots'], 'slot')}, up to "
+        f"{TRAINING_STATE} times its model in full precision: what a training resumes from after "
+        f"a crash{f' ({readable_size(state)} in all)' if state else ''}"
+    )
+
+
+def _unit(facts: Facts) -> _Unit | None:
+    """The largest of which the whole study takes ten; None where no time is known."""
+    every = facts["slot_seconds"]
+    if every is None:
+        return None
+    return next((unit for unit in _UNITS if every["most"] >= 10 * unit.seconds), _UNITS[-1])
+
+
+def _range(bounds: Mapping[str, int]) -> str:
+    return _words(bounds).replace(" to ", "–")
+
+
+def _words(bounds: Mapping[str, int]) -> str:
+    low, high = bounds["fewest"], bounds["most"]
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
