@@ -98,7 +98,7 @@ def test_a_case_is_at_the_floor_once_each_of_its_rates_was_tried() -> None:
     assert rates == {1e-5, 2e-5}
     assert not agenda.views()[0].progress.decisions
     assert str(found) == (
-        "sentences/big/small: every student so far scores 0.0000; its teacher has 0.9000: more "
+        "sentences/big/small: every student so far scores 0.00; its teacher has 0.90: more "
         "epochs, or another learning rate (training.epochs, search.learning_rate)"
     )
 
@@ -115,7 +115,7 @@ def test_a_score_that_one_label_for_all_has_is_at_the_floor() -> None:
     [view] = agenda.views()
     found = at_floor(agenda, view, {"sentences": facts(no=10, yes=10)})
     assert found is not None
-    assert "the best student so far scores 0.6500, and up to 0.6667 takes no learning" in str(found)
+    assert "the best student so far scores 0.65, and up to 0.67 takes no learning" in str(found)
     assert at_floor(agenda, view, {}) is None
 
 
@@ -184,7 +184,7 @@ def test_a_launch_warns_before_the_grid_is_spent_and_every_file_has_the_mark(
     assert console.file.getvalue().count(f"warning: {line}\n") == 1
     assert line in _status(ledger, agenda)["hints"]
     page = write_report(ledger, agenda)
-    assert "finished, at the floor" in page.read_text()
+    assert '<td class="text verdict">at the floor' in page.read_text()
     text = page.with_suffix(".md").read_text()
     assert line in text
     assert "## Without the cases at the floor" in text

@@ -143,7 +143,7 @@ def _best_of(cases: Sequence[CaseResult]) -> str:
     best, *others = sorted(cases, key=lambda c: (c.winner and c.winner.validation) or 0.0)[::-1]
     assert best.winner is not None
     text = f"- {escape(best.case)}: {with_symbols(best.winner.choice)}, {_scores(best)}"
-    if found := sentence(best.winner_under_seeds):
+    if found := sentence(best.winner_under_seeds, best.digits):
         text += f". {found}"
     if others:
         named = "; ".join(f"{escape(case.case)}, {_scores(case)}" for case in others)

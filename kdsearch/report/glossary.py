@@ -46,7 +46,7 @@ OBJECTIVES = {
     "spread over all classes, so that the student does not become too sure. No teacher.",
 }
 """By the kind of an objective."""
-_ALSO = {"labels": ("no teacher (ERM)",), "label_smoothing": ("label smoothing",)}
+_ALSO = {"labels": ("no teacher (ERM)", "labels alone"), "label_smoothing": ("label smoothing",)}
 """How else they are written."""
 
 AXES = {
@@ -164,8 +164,8 @@ _SCORING = (
           "data of this kind."),
     _term("epoch", "A pass over the training rows. Of a training, the epoch that is best on "
           "validation is kept.", "epochs"),
-    _term("verdict", "How the chosen student compares with plain training, and what speaks "
-          "against its numbers."),
+    _term("verdict", "How the chosen student compares with the one without a teacher, and what "
+          "speaks against its numbers.", "against labels alone"),
     _term("metric", "What a score counts. Scores of different metrics cannot be compared."),
     _term("points", "The difference of two scores, where the largest possible score is 100."),
     _term("over ERM", "By how much the chosen student is better than the same student trained "
@@ -177,12 +177,15 @@ _SCORING = (
     _term("±", "A standard deviation: about two times out of three, another run lies within it.",
           "± seeds"),
     _term("± noise", "How far a gain may lie from what other test rows (and seeds) would give, as "
-          "a standard deviation. A gain smaller than this may be luck.", "noise",
+          "a standard deviation. A difference of less than two of these may be luck.", "noise",
           "within the noise"),
     _term("seed", "The number that decides what is random in a training. Two seeds, two results.",
           "seeds"),
     _term("outputs", "What a teacher says of every row, kept for its students to learn from."),
     _term("parameters", "The size of a model: how many numbers it has."),
+    _term("size", "The student’s parameters as a share of its teacher’s."),
+    _term("speed", "How many rows the student scores in the time that its teacher takes for one."),
+    _term("on the front", "No model of this data set is both smaller and better.", "front"),
     _term("MB", "Megabytes of a model’s weights, in full precision."),
     _term("examples/s", "How many rows per second a model scored on its worker. It depends on the "
           "machine and on what else it did, so that small differences mean nothing."),
@@ -199,6 +202,8 @@ _COUNTING = (
           "told from luck, however the cases go."),
     _term("R", "Reward: in how many test cases the alternative beats the default on validation, "
           "less those where it loses.", "R, paper", "reward"),
+    _term("alternative", "A value that is compared with the default."),
+    _term("reading", "What p says, in words."),
     _term("left out", "Test cases that a row does not count, and why."),
     _term("nats", "The unit of entropy."),
 )  # fmt: skip

@@ -39,7 +39,7 @@ def searches_section(analysis: Analysis, agenda: Agenda) -> list[str]:
         rate = None if winner.learning_rate is None else f"{winner.learning_rate:g}"
         test = score(winner.test, case.digits)
         test += f" ± {score(winner.spread, case.digits)}" if seeds else ""
-        under = [mean(case.winner_under_seeds)] if winner_seeds else []
+        under = [mean(case.winner_under_seeds, case.digits)] if winner_seeds else []
         rows.append(
             (
                 *(case.case, winner, rate, winner.epoch),

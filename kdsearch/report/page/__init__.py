@@ -33,6 +33,7 @@ from kdsearch.report.figures import BY_CASE, p_cells, papers_note, with_deciles
 from kdsearch.report.floor import floor_section
 from kdsearch.report.glossary import Term, glossary
 from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, signed, tie
+from kdsearch.report.marks import marks, metric_of
 from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
 from kdsearch.report.page.figures import figure_charts, figures_on_page
 from kdsearch.report.path import PATH, path_lines
@@ -42,7 +43,6 @@ from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import FRONT, HEADERS, TITLE, rows, sizes_charts, timed
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
 from kdsearch.report.under_seeds import mean, named, sentence
-from kdsearch.report.verdict import metric_of, verdict
 from kdsearch.search import shown_at
 from kdsearch.study import Doubt
 
@@ -128,7 +128,7 @@ def page(
         named=named,
         mean=mean,
         metric_of=partial(metric_of, agenda),
-        verdict=verdict,
+        marks=partial(marks, analysis),
         glossary=partial(_glossary, agenda, names),
         term_forms=_term_forms,
         sentence=sentence,
