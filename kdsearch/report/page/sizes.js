@@ -68,7 +68,7 @@ function drawSizes(element, found) {
   const y = around(tests, 0.2, 10 ** -found.digits);
   const decades = [...Array(12).keys()].map((k) => 10 ** k);
   const ticks = decades.flatMap((decade) => [decade, 2 * decade, 5 * decade]);
-  const page = layout("The larger the marker, the faster", `test ${found.metric}`, {
+  const page = layout(found.models.some((model) => model.speed) ? "The larger the marker, the faster" : "", `test ${found.metric}`, {
     x: { type: "log", range: x, tickvals: ticks, tickformat: "~s", title: { text: "parameters", standoff: 4 } },
     y: { range: y } });
   const text = page.font.color;
