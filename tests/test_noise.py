@@ -636,8 +636,11 @@ def case_with(erm: range, teacher: range, *, known: bool) -> CaseResult:
     [
         (range(2), range(10), True, 0.5),
         (range(2), range(10), False, 0.5),
-        # One row more, which is the noise √(0.09/10) = 0.095 of that difference, and no more.
-        (range(5), range(6), True, 1.0),
+        # One row more, which is the noise √(0.09/10) = 0.095 of that difference once, not twice.
+        (range(5), range(6), True, None),
+        # Three rows more are twice √(0.21/10) = 0.145, which is the standard error of 0.3 as well.
+        (range(3), range(6), True, 1.0),
+        (range(3), range(6), False, 1.0),
         # The same, where all that is known is 0.5 and its standard error √(0.25/10) = 0.16.
         (range(5), range(6), False, None),
         # One row more, where nine differ: √(0.89/10) = 0.30.

@@ -1,6 +1,6 @@
 """From a study's results to the paper's figures and tables. No disk, no clock, no torch."""
 
-from kdsearch.analysis.answer import DEVIATIONS, Answer, CaseAnswer, Take, Verdict
+from kdsearch.analysis.answer import Answer, CaseAnswer, Take, Verdict
 from kdsearch.analysis.cases import (
     CandidateScores,
     CaseResult,
@@ -26,6 +26,7 @@ from kdsearch.analysis.edges import (
 from kdsearch.analysis.erm import Erm
 from kdsearch.analysis.floor import AtFloor, Facts, Without, at_floor, floor_of
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
+from kdsearch.analysis.noise import DEVIATIONS
 from kdsearch.analysis.paper import PaperRow
 from kdsearch.analysis.path import Difference, Step
 from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay

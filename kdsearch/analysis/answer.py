@@ -12,14 +12,11 @@ from kdsearch.agenda import Agenda, CaseView, TestScore
 from kdsearch.analysis.cases import CaseResult, State, TeacherScore
 from kdsearch.analysis.cost import Spent
 from kdsearch.analysis.erm import Erm, tuned_erm
-from kdsearch.analysis.noise import Noises
+from kdsearch.analysis.noise import DEVIATIONS, Noises
 from kdsearch.analysis.scores import on_test, points, row_worth
 from kdsearch.analysis.speeds import Size
 from kdsearch.search import Choice, Trial, ValidationScore, best_trial
 from kdsearch.study import TestCase
-
-DEVIATIONS = 2
-"""So many standard deviations a difference must have, to be more than noise."""
 
 
 class Verdict(StrEnum):

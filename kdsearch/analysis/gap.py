@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from kdsearch.agenda import Agenda, CaseView
-from kdsearch.analysis.noise import Noise, Noises
+from kdsearch.analysis.noise import DEVIATIONS, Noise, NoiseOf, Noises
 from kdsearch.analysis.scores import TestScores, candidate_on_test, on_test, row_worth
 from kdsearch.search import CHECKPOINT, Candidate
 from kdsearch.study import SPECS
@@ -52,15 +52,15 @@ def gap_closed(
 def least_gap(
     agenda: Agenda, view: CaseView, teacher: TestScores, erm: TestScores, noises: Noises
 ) -> float:
-    """The least gap that a share of it says anything of: its noise, and what one row is worth.
+    """The least gap that a share of it says anything of: above its noise and one row's worth.
 
-    Where the noise is not known, the standard error of `erm` stands for it, as if each row were
-    right or wrong.
+    Where the noise over rows is not known, the standard error of `erm` stands for it, as if each
+    row were right or wrong.
     """
     data, worth = agenda.resolved.datasets[view.case.dataset], row_worth(agenda, view)
     noise = noises.of_difference(teacher, erm)
-    if noise is not None:
-        return max(noise.deviation, worth)
+    if noise is not None and noise.of is not NoiseOf.SEEDS:
+        return max(DEVIATIONS * noise.deviation, worth)
     largest, score = SPECS[data.task].largest_score, float(erm.mean)
     error = math.sqrt(max(score * (largest - score), 0.0) * worth / largest)
-    return max(error, worth)
+    return max(DEVIATIONS * error, worth)

@@ -28,6 +28,8 @@ from kdsearch.errors import InputError
 from kdsearch.study import SPECS, Row, largest_score
 
 DRAWS = 1_000
+DEVIATIONS = 2
+"""So many standard deviations a difference must have, to be more than noise."""
 _AT_ONCE = 25
 """So many draws' weights are held as floats."""
 _ROUNDING = 1e-9
@@ -83,13 +85,13 @@ class Noises:
         # To first order, since a draw may have a baseline of 0.
         found = self._of_sum((1.0, target), (-float(target.mean / baseline.mean), baseline))
         if found is None:
-            return _between_seeds(gain_spread(target, baseline), target)
+            return _between_seeds(gain_spread(target, baseline), target, baseline)
         return replace(found, deviation=found.deviation / float(baseline.mean))
 
     def of_difference(self, target: TestScores, baseline: TestScores) -> Noise | None:
         """That of target − baseline, in the metric's own units; None where not known."""
         found = self._of_sum((1.0, target), (-1.0, baseline))
-        return found or _between_seeds(difference_spread(target, baseline), target)
+        return found or _between_seeds(difference_spread(target, baseline), target, baseline)
 
     def of_share(self, student: TestScores, erm: TestScores, teacher: TestScores) -> Noise | None:
         """That of (student − erm) / (teacher − erm), of a teacher above `erm`, to first order.
@@ -162,11 +164,12 @@ class Noises:
             return None
 
 
-def _between_seeds(spread: float | None, tested: TestScores) -> Noise | None:
-    """That of a mean over the seeds of `tested`, from the `spread` between them."""
+def _between_seeds(spread: float | None, *sides: TestScores) -> Noise | None:
+    """That of a mean over the seeds of `sides`, from the `spread` between them."""
     if spread is None:
         return None
-    return Noise(deviation=spread / math.sqrt(len(tested.by_seed)), of=NoiseOf.SEEDS)
+    seeds = max(len(side.by_seed) for side in sides)
+    return Noise(deviation=spread / math.sqrt(seeds), of=NoiseOf.SEEDS)
 
 
 def draw_weights(groups: int) -> npt.NDArray[np.uint8]:

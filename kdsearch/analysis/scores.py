@@ -99,9 +99,14 @@ def gain_spread(target: TestScores, baseline: TestScores) -> float | None:
 
 
 def difference_spread(target: TestScores, baseline: TestScores) -> float | None:
-    """The standard deviation of the differences under each seed; None of a single one."""
-    pairs = list(zip(target.by_seed, baseline.by_seed, strict=True))
-    return stdev(t - b for t, b in pairs) if len(pairs) > 1 else None
+    """The standard deviation of the differences under each seed; None of a single one.
+
+    A side with one seed, as a teacher has, goes with all of the other's.
+    """
+    sides = (target.by_seed, baseline.by_seed)
+    seeds = max(map(len, sides))
+    pairs = zip(*(side * (seeds // len(side)) for side in sides), strict=True)
+    return stdev(t - b for t, b in pairs) if seeds > 1 else None
 
 
 def on_test(agenda: Agenda, trainings: Iterable[Training]) -> TestScores | None:
