@@ -160,7 +160,7 @@ def _scores(case: CaseResult) -> str:
 def _stable(analysis: Analysis) -> list[str]:
     stable = analysis.stable
     if stable is None:
-        return ["No case’s search is finished, so there is no stable configuration to name yet."]
+        return ["No greedy search is finished, so there is no stable configuration to name yet."]
     if not any(spent.scored for spent in analysis.cost if spent.kind == "student"):
         return ["No training has a score, so there is no stable configuration to name."]
     if _nothing_learnt(analysis):
@@ -174,7 +174,7 @@ def _stable(analysis: Analysis) -> list[str]:
             f"So far, over {of}, the stable configuration{name} would be {choice}. It may still "
             "change, and is only measured in the second phase, after the last traversal."
         ]
-    rests = f"It rests on {count(stable.traversals, 'traversal')}."
+    rests = f"It rests on the searches of {count(stable.traversals, 'test case')}."
     lines = [f"**For another data set**: the stable configuration{name} is {choice}. {rests}"]
     lines[0] += _other_alphas(analysis, stable)
     over = [

@@ -98,22 +98,30 @@ def _headline(found: Answer) -> str:
         Verdict.WITHIN_NOISE: "the two differ by no more than the noise in {}",
         Verdict.EQUAL: "they are equal in {}",
     }
+    so_far = any(case.so_far for case in found.cases if case.counts)
     of = f" of {count(found.compared, 'test case')}"
     said = [words.format(n) for v, words in clauses.items() if (n := found.verdicts.get(v))]
     if found.compared == 1:
         [case] = [case for case in found.cases if case.counts]
-        return (
-            f"**{_ONE[case.verdict]}** in {escape(case.case)}: {_points(case)} points (of 100) on "
-            f"test{', noise not known' if _noise_unknown(case) else ''}.{without}"
-        )
+        verdict = _begun(_ONE[case.verdict], so_far=so_far)
+        unclear = ", noise not known" if _noise_unknown(case) else ""
+        gain = f"{_points(case)} points (of 100) on test{unclear}"
+        return f"**{verdict}** in {escape(case.case)}: {gain}.{without}"
     first, *others = said
-    first = first[0].upper() + first[1:]
+    first = _begun(first, so_far=so_far)
     unknown = sum(map(_noise_unknown, found.cases))
     if unknown:
         others.append(f"the noise is not known in {unknown}")
     text = f"**{first}{of}**{''.join(f'; {each}' for each in others)}."
     text += f" In the median it brings {points(found.points)} points (of 100) on test, at worst "
     return f"{text}{points(found.least_points)} ({escape(found.least_case)}).{without}"
+
+
+def _begun(text: str, *, so_far: bool) -> str:
+    """A sentence's first words, which say what may still change."""
+    if so_far:
+        return f"So far, {text[0].lower()}{text[1:]}"
+    return text[0].upper() + text[1:]
 
 
 _ONE = {
