@@ -15,6 +15,7 @@ from test_edges import study as study_of
 from test_measures_report import measured, study
 from test_smoothing import SEEDS, files_of, finished, unmeasured
 
+from kdsearch.agenda import Epoch, Outcome
 from kdsearch.analysis import analyse
 from kdsearch.report.figures import MANY
 from kdsearch.report.page import page as page_of
@@ -46,6 +47,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(page_of(analyse(agenda), agenda, {}))
     return path
+
+
+def along(outcome: Outcome) -> Outcome:
+    """The same, of two epochs, with a loss of its own."""
+    loss = int(outcome.key[:6], 16) / 16**6
+    epochs = tuple(
+        Epoch(epoch=n, train_loss=loss / n, validation=outcome.validation, validation_loss=None)
+        for n in (1, 2)
+    )
+    return outcome.model_copy(update={"epochs": epochs})
+
+
+@pytest.fixture(scope="module")
+def with_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a study whose trainings have epochs."""
+    return written(tmp_path_factory.mktemp("epochs"), report_files(*study(along)))
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +295,126 @@ def test_the_verdicts_on_label_smoothing_are_seen_without_scrolling(
         assert seen is not None
         assert paper is not None
         assert paper["x"] + paper["width"] <= seen["x"] + seen["width"]
+
+
+def test_what_matters_of_a_case_is_seen_without_scrolling(shown: sync_api.Page) -> None:
+    phone = shown.viewport_size["width"] == 390 if shown.viewport_size else False
+    seen = (
+        ["test case", "chosen", "test"]
+        if phone
+        else [
+            *(
+                "test case",
+                "chosen",
+                "test",
+                "metric",
+                "ERM",
+                "points over ERM",
+                "teacher",
+                "verdict",
+            )
+        ]
+    )
+    right = "e => e.getBoundingClientRect().right"
+    edge = shown.locator(".wide", has=shown.locator("#case-table")).evaluate(right)
+    headers = shown.locator("#case-table thead th").all()
+    found = [each.inner_text().strip() for each in headers if each.evaluate(right) <= edge + 0.5]
+    assert seen == [name for name in found if name in seen]
+
+
+def test_the_first_column_of_a_wide_table_stays_in_sight(
+    browser: sync_api.Browser, report: Path
+) -> None:
+    with opened(browser, report, phone=True) as page:
+        wide = page.locator(".wide", has=page.locator("#case-table"))
+        left = "e => e.querySelector('tbody th').getBoundingClientRect().left"
+        before = wide.evaluate(left)
+        wide.evaluate("e => { e.scrollLeft = 150; }")
+        assert wide.evaluate("e => e.scrollLeft") == 150
+        assert wide.evaluate(left) == before
+        assert wide.get_attribute("tabindex") == "0"
+
+
+def test_a_table_that_fits_is_no_stop_of_the_tabulator(page: sync_api.Page) -> None:
+    fits = "e => e.scrollWidth <= e.clientWidth"
+    for wide in page.locator("section#run .wide").all():
+        assert wide.evaluate(fits)
+        assert wide.get_attribute("tabindex") is None
+
+
+def test_a_term_in_a_table_is_explained_and_a_tap_shows_it(page: sync_api.Page) -> None:
+    term = page.locator("#case-table td abbr", has_text="t_hs").first
+    said = "The teacher as it was after the epoch of its highest validation score."
+    assert term.get_attribute("title") == said
+    assert page.locator("#term").is_hidden()
+    term.click()
+    assert page.locator("#term").inner_text() == f"t_hs: {said}"
+    page.keyboard.press("Escape")
+    assert page.locator("#term").is_hidden()
+
+
+def test_the_keyboard_reaches_the_words_of_a_header_that_sorts(page: sync_api.Page) -> None:
+    page.locator("#case-table").get_by_role("button", name="points over ERM").focus()
+    assert page.locator("#term").inner_text().startswith("points over ERM: By how much")
+
+
+def test_a_name_is_not_taken_for_a_term(browser: sync_api.Browser, tmp_path: Path) -> None:
+    grammar = {"train": 20, "validation": 10, "test": 10}
+    resolved = resolved_of(a_study(datasets={"random": {"grammar": grammar}}))
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    path = tmp_path / "report.html"
+    path.write_text(page_of(analyse(agenda), agenda, {}))
+    with opened(browser, path) as page:
+        assert page.locator("#figure-1 abbr", has_text="random").count() > 0
+        assert page.locator(":is(#case-table, #answers, #run) abbr", has_text="random").count() == 0
+
+
+LOOKS = """e => e.data.filter((t) => t.showlegend !== false)
+  .map((t) => [t.name, t.line.color, t.marker.symbol, JSON.stringify([t.x, t.y])])"""
+
+
+@pytest.mark.parametrize("chart", ["temperature", "rate", "epochs"])
+def test_no_two_series_of_a_chart_look_alike_or_lie_on_one_another(
+    browser: sync_api.Browser, with_epochs: Path, chart: str
+) -> None:
+    with opened(browser, with_epochs) as page:
+        page.locator("#case-0").evaluate("each => { each.open = true; }")
+        element = page.locator(f"#case-0 [data-chart={chart}][data-drawn]")
+        element.wait_for()
+        looks = element.evaluate(LOOKS)
+        assert len(looks) > 1
+        assert len({(colour, symbol) for _, colour, symbol, _ in looks}) == len(looks)
+        points = element.evaluate("e => e.data.map((t) => JSON.stringify([t.x, t.y]))")
+        assert len(set(points)) == len(points)
+        for name, colour, _, _ in looks:
+            assert (colour == "#D55E00") == (name == "no teacher (ERM)")
+            assert (colour == "#0072B2") == name.startswith("chosen")
+
+
+def test_losses_that_cannot_be_compared_share_no_axis(
+    browser: sync_api.Browser, with_epochs: Path
+) -> None:
+    with opened(browser, with_epochs) as page:
+        page.locator("#case-0").evaluate("each => { each.open = true; }")
+        losses = page.locator("#case-0 [data-chart=loss][data-drawn]")
+        losses.wait_for()
+        axes = losses.evaluate("e => e.data.map((t) => [t.xaxis, t.yaxis].join())")
+        assert len(axes) > 1
+        assert len(set(axes)) == len(axes)
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_legend_lies_below_the_labels_of_an_axis(
+    browser: sync_api.Browser, with_epochs: Path, phone: bool
+) -> None:
+    with opened(browser, with_epochs, phone=phone) as page:
+        page.locator("#case-0").evaluate("each => { each.open = true; }")
+        page.locator("#case-0 [data-chart=epochs][data-drawn]").wait_for()
+        charts = page.locator("#case-0 [data-drawn]:visible:has(.legend)").all()
+        assert len(charts) > 2
+        for chart in charts:
+            labels = (each.bounding_box() for each in chart.locator(".xtick text").all())
+            lowest = max(box["y"] + box["height"] for box in labels if box)
+            legend = chart.locator(".legend").bounding_box()
+            assert legend is not None
+            assert lowest <= legend["y"] + 1

@@ -12,14 +12,18 @@ from test_analysis import searched
 from test_cli import kdsearch
 
 from kdsearch.agenda import FAILURES, Attempt, Failure, Training
+from kdsearch.analysis import Verdict
 from kdsearch.analysis.cost import KINDS
 from kdsearch.analysis.edges import FROM_1, SHARES
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.distill import memory
+from kdsearch.distill.measures import MEASURES
 from kdsearch.distill.outputs import _STORED
+from kdsearch.report import glossary
 from kdsearch.report.figures import LEFT_OUT
 from kdsearch.report.hub import METRICS
-from kdsearch.search import Objective
+from kdsearch.report.marks import AGAINST_ERM
+from kdsearch.search import CHECKPOINT, OBJECTIVE, Checkpoint, Objective, Strategy, parameters_of
 from kdsearch.study import SPECS, TrainingSettings, largest_score, settings
 from kdsearch.study.grammar import GRAMMARS
 from kdsearch.study.sizes import _ITEM_BYTES
@@ -41,6 +45,24 @@ def test_a_metric_has_one_largest_score_whatever_the_task() -> None:
 
 def test_the_hub_has_a_name_of_every_metric() -> None:
     assert set(METRICS) == {(task, metric) for task in SPECS for metric in SPECS[task].metrics}
+
+
+def test_the_glossary_has_every_objective_and_parameter_and_axis() -> None:
+    assert set(glossary.OBJECTIVES) == set(Objective.kinds)
+    parameters = {name for kind in Objective.kinds for name in parameters_of(kind)}
+    assert set(glossary.AXES) == parameters | set(settings.AXES) | {OBJECTIVE}
+    assert CHECKPOINT in {term.name for term in glossary.TEACHING}
+
+
+def test_the_glossary_has_every_checkpoint_strategy_measure_and_metric() -> None:
+    assert set(glossary.CHECKPOINTS) == set(Checkpoint)
+    assert set(glossary.STRATEGIES) == set(Strategy.named)
+    assert set(glossary.MEASURES) == set(MEASURES)
+    assert set(glossary.METRICS) == {name for spec in SPECS.values() for name in spec.metrics}
+
+
+def test_every_verdict_on_the_student_without_a_teacher_has_words() -> None:
+    assert set(AGAINST_ERM) == set(Verdict)
 
 
 def test_every_class_of_failure_has_words() -> None:

@@ -661,3 +661,13 @@ def test_a_share_is_told_of_a_gap_beyond_its_noise(
 def test_a_student_that_is_its_teacher_closes_the_gap_for_certain() -> None:
     noise = case_with(range(2), range(6), known=True).gap_closed_noise
     assert noise == Noise(deviation=pytest.approx(0.0, abs=1e-12), of=NoiseOf.ROWS)
+
+
+def test_without_rows_a_teacher_of_one_seed_goes_with_every_seed_of_its_student() -> None:
+    resolved = resolved_of(a_study())
+    teacher = TestScores(by_seed=(TestScore(0.9),), keys=(("t",),))
+    erm = TestScores(by_seed=(TestScore(0.5), TestScore(0.7)), keys=(("a",), ("b",)))
+    for sides in ((teacher, erm), (erm, teacher)):
+        found = Noises(Agenda(resolved)).of_difference(*sides)
+        # The deviation of 0.5 and 0.7 is 0.2 / √2, that of their mean 0.2 / 2.
+        assert found == Noise(deviation=pytest.approx(0.1), of=NoiseOf.SEEDS)

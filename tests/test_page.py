@@ -28,6 +28,8 @@ from kdsearch.agenda import Agenda
 from kdsearch.analysis import analyse
 from kdsearch.analysis.statistics import sign_test
 from kdsearch.report import write_report
+from kdsearch.report.document import document
+from kdsearch.report.marks import AGAINST_ERM
 from kdsearch.report.page import page
 from kdsearch.study import load_study
 
@@ -250,3 +252,114 @@ def test_the_report_has_the_page_beside_the_other_files(tmp_path: Path) -> None:
     assert path.read_text().startswith("<!doctype html>")
     tables = {file.name for file in (ledger.folder / "report" / "tables").iterdir()}
     assert {"rewards.csv", "rewards.tex"} <= tables
+
+
+def terms_of(text: str) -> dict[str, str]:
+    """What the page says of each term, by every form of it."""
+    found = re.search(r'<script type="application/json" id="terms">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return {form: said for forms, said in json.loads(found.group(1)) for form in forms}
+
+
+def test_the_glossary_says_what_the_symbols_of_the_page_mean() -> None:
+    text = page_of(whole(erm=True))
+    shown = Elements(text.partition('<section id="glossary">')[2].partition("</section>")[0]).text
+    for symbol in ("t_hs", "t_ll", "τ_s", "τ_t", "α", "CE", "MSE", "ERM", "lazy", "R", "p", "±"):
+        assert f"{symbol} {terms_of(text)[symbol]}" in shown.replace("&gt;", ">")
+    assert '<a href="#glossary">' in text
+
+
+def test_the_glossary_leaves_out_what_a_study_does_not_have() -> None:
+    terms = terms_of(page_of(whole()))
+    assert {"JSD", "beta", "dropout", "BLEU", "gap closed"}.isdisjoint(terms)
+
+
+def test_the_glossary_has_the_objectives_and_axes_of_other_searches() -> None:
+    searches = {
+        "other": {
+            "strategy": "exhaustive",
+            "objective": ["jsd", "reverse_kl"],
+            "beta": [0.3],
+            "temperature": [1, 2],
+            "optimizer": ["adamw", "sgd"],
+            "learning_rate": [1e-5],
+        }
+    }
+    raw = a_study(searches=searches)
+    raw.pop("search")
+    resolved = resolved_of(raw)
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    assert {"JSD", "reverse KL", "beta", "optimizer"} <= terms_of(page_of(agenda)).keys()
+
+
+def test_the_report_in_markdown_ends_with_the_glossary() -> None:
+    agenda = whole()
+    text = document(analyse(agenda), agenda, {})
+    glossary = text.partition("## Glossary\n\n")[2]
+    assert glossary.startswith("- **teacher**: ")
+    assert "- **t_hs**: The teacher as it was after the epoch of its highest" in glossary
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The header and the rows of the table of test cases, cell by cell."""
+    table = text.partition('<table id="case-table"')[2].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows)
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in row] for row in cells]
+
+
+def test_the_table_of_cases_has_no_state_once_all_are_finished(tmp_path: Path) -> None:
+    assert "state" not in rows_of(page_of(whole()))[0]
+    _, agenda = searched(tmp_path)
+    headers, *rows = rows_of(page_of(without(agenda, before_tiny_met_mse)))
+    assert {row[headers.index("state")] for row in rows} == {"unfinished"}
+
+
+@pytest.mark.parametrize(("rows", "score"), [(10, "0.1"), (200, "0.123"), (2000, "0.1234")])
+def test_scores_of_a_case_have_the_decimals_that_its_test_rows_tell(rows: int, score: str) -> None:
+    resolved = resolved_of(a_study(erm=True))
+    splits = resolved.datasets["sentences"].splits
+    splits["test"] = splits["test"].model_copy(update={"rows": rows})
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    [headers, row, *_] = rows_of(page_of(agenda))
+    shown = [row[headers.index(name)] for name in ("test", "ERM", "teacher")]
+    assert [len(each) for each in shown] == [len(score)] * 3
+
+
+def test_a_case_says_what_speaks_against_its_numbers() -> None:
+    agenda = whole(erm=True)
+    analysis = analyse(agenda)
+    for verdict, words in AGAINST_ERM.items():
+        cases = tuple(replace(each, verdict=verdict) for each in analysis.answer.cases)
+        judged = replace(analysis, answer=replace(analysis.answer, cases=cases))
+        [headers, row, *_] = rows_of(page(judged, agenda, {}))
+        assert row[headers.index("verdict")] == words
+
+
+def test_a_case_has_its_metric_beside_its_score() -> None:
+    [headers, *rows] = rows_of(page_of(whole()))
+    assert {row[headers.index("metric")] for row in rows} == {"F1"}
+
+
+def test_each_part_of_a_name_keeps_its_own_direction() -> None:
+    arabic = "بيانات"
+    agenda = whole(datasets={arabic: {"grammar": {"train": 20, "validation": 10, "test": 10}}})
+    name = f"<bdi>{arabic}</bdi>/<wbr><bdi>big</bdi>/<wbr><bdi>small</bdi>"
+    assert page_of(agenda).count(f"<h3>{name}</h3>") == 1
+
+
+def test_a_case_before_its_first_training_has_no_empty_tables() -> None:
+    text = page_of(Agenda(resolved_of(a_study())))
+    details = text.partition("<details id=")[2].partition("</details>")[0]
+    assert "Unfinished: trainings to run next" in details
+    assert "<table" not in details
+
+
+def test_what_a_case_chose_and_its_baselines_are_named_by_what_they_are() -> None:
+    [case, *_] = data_of(page_of(whole(erm=True)))["cases"]
+    assert [run["role"] for run in case["runs"] if run["role"]] == [
+        "chosen",
+        "stable",
+        "lazy",
+        "ERM",
+    ]

@@ -61,6 +61,8 @@ AXES = {
     "target": "In DKD, the weight of the teacher’s confidence in the right class.",
     "non_target": "In DKD, the weight of the teacher’s opinion of the other classes.",
     "label_weight": "In DKD, the weight of the labels.",
+    "gradient_scale": "Whether the loss is multiplied by τ_s², so that a high temperature does not "
+    "make it small.",
     "warmup_epochs": "In DKD, the epochs over which distillation grows to its whole weight.",
     "smoothing": "The share of a label that is spread over all classes.",
     "learning_rate": "How large a step each update of the student is. Tuned anew for every choice.",
@@ -120,7 +122,7 @@ STRATEGIES = {
 }
 """By the name of a strategy."""
 
-_TEACHING = (
+TEACHING = (
     _term("distillation", "Training a small model, the student, to answer as a large one, the "
           "teacher, does. Also KD, knowledge distillation.", "KD"),
     _term("teacher", "The large model that the student learns from. As a decision: which of its "
@@ -218,7 +220,7 @@ def glossary(
     of all else what stands in the report's `text`.
     """
     found = {
-        "Teacher and student": [*_TEACHING, *_objectives(), *_checkpoints(agenda)],
+        "Teacher and student": [*TEACHING, *_objectives(), *_checkpoints(agenda)],
         "Parameters": [*_axes(agenda)],
         "Search": [*_strategies(agenda), *_SEARCHING],
         "Scores": [*_SCORING, *_metrics(agenda), *_measures(measures)],
