@@ -19,8 +19,12 @@ AGAINST_ERM = {
 
 def metric_of(agenda: Agenda, case: CaseResult) -> str:
     """The name of its metric, without how exactly it is computed."""
-    metric = agenda.resolved.datasets[case.case.dataset].metric
-    return METRICS.get(metric, (metric, ""))[0]  # a folder from elsewhere may have any
+    return metric_name(agenda.resolved.datasets[case.case.dataset].metric)
+
+
+def metric_name(metric: str) -> str:
+    """How a metric is written; a folder from elsewhere may have any."""
+    return METRICS.get(metric, (metric, ""))[0]
 
 
 def marks(analysis: Analysis, case: CaseResult) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdsearch.analysis import Analysis, SizedModel, Sizes
 from kdsearch.report.markdown import NOTHING, escape, score, table
+from kdsearch.report.marks import metric_name
 
 TITLE = "Size, speed and score"
 FRONT = (
@@ -49,7 +50,7 @@ def _megabytes(value: float) -> str:
 
 def timed(found: Sizes) -> str:
     """How the speeds of a data set came about."""
-    text = f"Scores are {found.metric}."
+    text = f"Scores are {metric_name(found.metric)}."
     if found.device is None:
         return f"{text} No model was timed."
     text += (
@@ -65,7 +66,7 @@ def sizes_charts(analysis: Analysis) -> list[dict[str, Any]]:
     """What the page's script draws of each data set."""
     return [
         {
-            "metric": found.metric,
+            "metric": metric_name(found.metric),
             "digits": found.digits,
             "models": [_point(model) for model in found.models],
         }
