@@ -113,7 +113,7 @@ def figures_of(found: Figures, analysis: Analysis) -> Iterator[Figure]:
             note="The gain over the same student trained on the labels alone, without a teacher "
             "(ERM), its learning rate tuned by validation. Chosen is what the search chose, also "
             "by validation. The gap is the one from ERM to the teacher that taught; there is none "
-            "where that is less than one row of the test split is worth.",
+            "where the teacher is not clearly better on the test rows.",
             rows=(found.best_over_erm, found.stable_over_erm),
             search=found.search,
             of_erm=True,
