@@ -196,11 +196,6 @@ class CaseResult:
     cost: tuple[Spent, ...]
     """A training that cases share counts in each of them."""
 
-    @property
-    def better_without(self) -> bool:
-        """Whether the student without a teacher has a higher test score than the one with."""
-        return self.case.teacher is not None and (self.over_erm_points or 0.0) < 0
-
 
 def case_results(agenda: Agenda, noises: Noises, facts: Facts) -> tuple[CaseResult, ...]:
     """Every test case, in the order of the study file."""

@@ -31,6 +31,8 @@ class Edge:
     cases: tuple[TestCase, ...]
     of: int
     """In how many cases several of its values were tried."""
+    fewest: int
+    """How many of its values were tried, at least; of two, one is always an end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ def edges(agenda: Agenda) -> tuple[Edge, ...]:
     study = agenda.resolved.study
     at: dict[tuple[str, End, str], list[TestCase]] = defaultdict(list)
     of: dict[tuple[str, str], int] = defaultdict(int)
+    fewest: dict[tuple[str, End, str], int] = {}
     for view in agenda.views():
         for axis, tried in _tried(agenda, view):
             key = axis_key(study, view.case, axis)
@@ -72,8 +75,16 @@ def edges(agenda: Agenda) -> tuple[Edge, ...]:
             end = end_of(axis, tried)
             if end is not None:
                 at[axis, end, key].append(view.case)
+                fewest[axis, end, key] = min(len(tried), fewest.get((axis, end, key), len(tried)))
     return tuple(
-        Edge(axis=axis, end=end, key=key, cases=tuple(cases), of=of[axis, key])
+        Edge(
+            axis=axis,
+            end=end,
+            key=key,
+            cases=tuple(cases),
+            of=of[axis, key],
+            fewest=fewest[axis, end, key],
+        )
         for (axis, end, key), cases in at.items()
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PAPER = "https://arxiv.org/abs/2401.06356"
 SOURCE = "arXiv 2401.06356, Figures 1–3 and Table 3"
 CASES = 39
 AT_LEAST_AS_GOOD = 0.40

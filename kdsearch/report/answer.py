@@ -16,7 +16,7 @@ from kdsearch.analysis import (
     Unconverged,
 )
 from kdsearch.analysis.comparisons import STABLE_OVER_LAZY, STABLE_OVER_RANDOM
-from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES
+from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, PAPER
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.choices import tuned_in_words, with_symbols
 from kdsearch.report.markdown import escape, percent, points, score, table
@@ -72,8 +72,9 @@ def hints(
             )
     for edge in edges:
         name = SYMBOLS.get(edge.axis, edge.axis.replace("_", " "))
+        only = ", of 2 only," if edge.fewest == 2 else ""
         yield (
-            f"the chosen {name} is the {edge.end} that was tried in {len(edge.cases)} of "
+            f"the chosen {name} is the {edge.end} that was tried{only} in {len(edge.cases)} of "
             f"{count(edge.of, 'case')}: try {_BEYOND[edge.end]} values in {edge.key}"
         )
     for each in unconverged:
@@ -181,10 +182,16 @@ def _stable(analysis: Analysis) -> list[str]:
         _versus(row, other)
         for row, other in (
             (analysis.stable_over_lazy, "the lazy baseline (drawn at random, at temperature 1)"),
-            (analysis.stable_over_random, "a random candidate"),
+            (analysis.stable_over_random, "a random candidate (one draw per case)"),
         )
     ]
-    lines.append(f"On the test set, in the median, it {over[0]} and {over[1]}.")
+    if analysis.stable_over_erm.median is not None:
+        over.insert(0, _versus(analysis.stable_over_erm, "training on the labels alone"))
+    *some, last = over
+    lines.append(
+        f"On the test set of the cases that it was chosen from, in the median, it "
+        f"{', '.join(some)} and {last}."
+    )
     if losers := _losers(analysis):
         lines.append(losers)
     best = analysis.figure_3[-1]
@@ -194,9 +201,9 @@ def _stable(analysis: Analysis) -> list[str]:
         text = f"{whose} is {percent(best.median)} % above it{median}{_extreme(best, max)}."
         if best.n > 1:
             text += (
-                f" It is at least as good as that best in "
-                f"{100 * analysis.at_least_as_good:.0f} % of {count(best.n, 'case')} "
-                f"(paper: {100 * AT_LEAST_AS_GOOD:.0f} % of {CASES})."
+                f" It is at least as good as that best in {analysis.at_least_as_good * best.n:.0f} "
+                f"of {count(best.n, 'case')} (the paper: {AT_LEAST_AS_GOOD * CASES:.0f} of "
+                f"{CASES})."
             )
         lines.append(text)
     return lines
@@ -222,8 +229,9 @@ def _other_alphas(analysis: Analysis, stable: Stable) -> str:
     ]
     better = sum(test > default for default, test in scored)
     return (
-        " α is not voted on and keeps its default, as in the paper, although validation prefers "
-        f"another in {count(len(other), 'case')}; on test the other is better in {better}."
+        f" α is not voted on and keeps its default, as in [the paper]({PAPER}), although "
+        f"validation prefers another in {count(len(other), 'case')}; on test the other is better "
+        f"in {better}."
     )
 
 
@@ -252,7 +260,13 @@ def _how_sure(analysis: Analysis) -> list[str]:
                 [", ".join(escape(row.label) for row in doubtful[:-1]), escape(doubtful[-1].label)],
             )
         )
-        found.append(f"how often it is better cannot be told from chance for {labels} (sign test)")
+        found.append(
+            f"whether the alternative is better than the default cannot be told from chance for "
+            f"{labels} (sign test)"
+        )
+    against = analysis.stable_over_random.median
+    if against is not None and against <= 0:
+        found.append("in the median it is no better than a random candidate")
     found += [
         f"the 95 % interval of its gain over {other}, {percent(low)} to {percent(high)} %, "
         "includes 0"
@@ -324,7 +338,7 @@ def _status(analysis: Analysis) -> list[str]:
     kind = "complete" if status.complete else "partial"
     failed = status.blocked or status.diverged or status.failed
     text = f"**The study is {kind}{', with failures' if failed else ''}**: {status.finished} of "
-    text += f"{count(status.cases, 'test case')} finished"
+    text += f"{count(status.cases, 'test case')} finished{without_teacher(analysis)}"
     text += f", {status.unfinished} unfinished" if status.unfinished else ""
     text += f", {status.blocked} blocked" if status.blocked else ""
     text += f"; {count(status.diverged, 'training')} diverged, {status.failed} failed for good."
@@ -333,6 +347,12 @@ def _status(analysis: Analysis) -> list[str]:
         rest = len(missing) - MOST_NAMED
         missing = [*missing[:MOST_NAMED], f"- and {rest} more, all in the table of test cases"]
     return [text, "\n".join(missing)] if missing else [text]
+
+
+def without_teacher(analysis: Analysis) -> str:
+    """How many of the test cases are students on the labels alone, which stand beside others."""
+    number = len(analysis.cases) - len(analysis.answer.cases)
+    return f" ({number} of them on the labels alone)" if number else ""
 
 
 def _why(case: CaseResult) -> str:

@@ -142,7 +142,6 @@ def _gap_closed(
     chosen = case.stable if stable else case.winner
     if chosen is None or case.erm is None or case.erm.test is None:
         return []
-        return []
     name = chosen.choice.get(CHECKPOINT)
     if all(each.test is None for each in case.teachers if each.checkpoint is name):
         return []

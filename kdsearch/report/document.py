@@ -179,7 +179,7 @@ def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
     if len(seeds) > 1:
         text = (
             f"Scores are means over the seeds {named(seeds)}. ± is the standard deviation between "
-            "them; for a row, the median over its cases. A difference smaller than that is noise."
+            "them; for a row, the median over its cases."
         )
     elif winner_seeds:
         text = f"The search has one training per trial, under the seed {seeds[0]}."

@@ -14,6 +14,7 @@ from kdsearch.analysis import (
     CaseResult,
     State,
     Take,
+    Unconverged,
     Verdict,
 )
 from kdsearch.report.markdown import NOTHING, duration, escape, points, score
@@ -43,12 +44,35 @@ def lead(analysis: Analysis) -> Iterator[str]:
     if not said and any(case.case.teacher is not None for case in found.cases):
         yield _headline(found)
     yield " ".join([*_medians(found), _cost(found)])
+    seeds = len(analysis.seeds) > 1
+    if trust := " ".join(_trust(found, seeds=seeds, unconverged=analysis.unconverged)):
+        yield f"**How far to trust it**: {trust}"
+
+
+def _trust(found: Answer, *, seeds: bool, unconverged: Sequence[Unconverged]) -> Iterator[str]:
+    """What speaks against taking the difference from the labels alone for certain."""
+    if found.compared:
+        yield from _trials(found)
+        if not seeds:
+            yield (
+                "Each was trained under one seed, and another one may give another result; "
+                "`seeds: [0, 1, 2]` in the study file shows how much."
+            )
+        if last := sum(each.last for each in unconverged):
+            students = sum(each.students for each in unconverged)
+            yield (
+                f"{last} of {count(students, 'student')} were best at their last epoch: trained "
+                "longer, another may be the better one."
+            )
+    if found.generated:
+        every = len({case.case.dataset for case in found.cases}) == len(found.generated)
+        which = "The rows" if every else f"The rows of {', '.join(map(escape, found.generated))}"
+        yield f"{which} are generated sentences, which say nothing about real data."
 
 
 def _better_without(found: Answer) -> Iterator[str]:
-    """The cases in which distillation loses to plain training, which is said before all else."""
-    taught = [c for c in found.cases if c.case.teacher is not None and not c.so_far]
-    compared = [case for case in taught if case.points is not None]
+    """The cases in which distillation loses to training on the labels alone, which is said before all else."""
+    compared = [case for case in found.cases if case.counts and not case.so_far]
     lost = [case for case in compared if (case.points or 0.0) < 0]
     if not lost:
         return
@@ -91,16 +115,17 @@ def _headline(found: Answer) -> str:
             why = "every test case that could say so is at the floor"
         return f"**Whether distilling is worth it is not known**: {why}."
     clauses = {
-        Verdict.BETTER: "Distilling beats training on the labels alone in {}",
-        Verdict.WORSE: "it loses in {}"
-        if Verdict.BETTER in found.verdicts
-        else "Distilling loses to training on the labels alone in {}",
-        Verdict.WITHIN_NOISE: "the two differ by no more than the noise in {}",
-        Verdict.EQUAL: "they are equal in {}",
+        Verdict.BETTER: "it beats it in {}",
+        Verdict.WORSE: "it loses in {}",
+        Verdict.WITHIN_NOISE: "the difference is within the noise in {}",
+        Verdict.EQUAL: "the two are equal in {}",
     }
     so_far = any(case.so_far for case in found.cases if case.counts)
     of = f" of {count(found.compared, 'test case')}"
-    said = [words.format(n) for v, words in clauses.items() if (n := found.verdicts.get(v))]
+    said = [
+        (clauses[verdict] if k else f"{_ONE[verdict]} in {{}}").format(number)
+        for k, (verdict, number) in enumerate(found.verdicts.items())
+    ]
     if found.compared == 1:
         [case] = [case for case in found.cases if case.counts]
         verdict = _begun(_ONE[case.verdict], so_far=so_far)
@@ -127,8 +152,7 @@ def _begun(text: str, *, so_far: bool) -> str:
 _ONE = {
     Verdict.BETTER: "Distilling beats training on the labels alone",
     Verdict.WORSE: "Distilling loses to training on the labels alone",
-    Verdict.WITHIN_NOISE: "Distilling and training on the labels alone differ by no more than the "
-    "noise",
+    Verdict.WITHIN_NOISE: "Distilling cannot be told from training on the labels alone",
     Verdict.EQUAL: "Distilling and training on the labels alone come to the same score",
     None: "",
 }
@@ -157,8 +181,8 @@ def _medians(found: Answer) -> Iterator[str]:
 
 
 def _cost(found: Answer) -> str:
-    took = f"{count(found.trainings, 'training')} took {duration(found.seconds)}"
-    return f"{took}, summed over workers."
+    took = f"{count(found.trainings, 'training')} and the teachers’ passes over the data took "
+    return f"{took}{duration(found.seconds)}, summed over workers."
 
 
 def share(value: float | None) -> str:
@@ -249,6 +273,7 @@ _TAKES = {
 def _cells(
     case: CaseAnswer, result: CaseResult, analysis: Analysis
 ) -> Iterator[tuple[str, str | None]]:
+    yield "chosen", str(case.choice) if case.choice else None
     yield "against labels alone", _verdict(case)
     yield "points", _points(case)
     yield "test score", _spread(case.test, case.spread, case.digits)
@@ -262,15 +287,9 @@ def _cells(
     kept = None if case.kept is None else f"{share(case.kept)} ({points(case.kept_points)})"
     yield "of its teacher", kept
     yield "size", None if case.size is None else share(case.size)
-    yield "MB", None if case.bytes is None else _megabytes(case.bytes)
     yield "speed", None if case.speed is None else f"{case.speed:.1f}×"
     yield "trainings", str(case.trainings) if case.trainings else None
     yield "time", duration(case.seconds) if case.trainings else None
-
-
-def _megabytes(size: int) -> str:
-    found = size / 1e6
-    return f"{found:,.0f}" if found >= 10 else f"{found:.2g}"
 
 
 def _verdict(case: CaseAnswer) -> str | None:
@@ -338,13 +357,11 @@ def _how_to_read(found: Answer, *, compared: bool, seeds: bool) -> Iterator[str]
             "± is a standard deviation: of points over draws of the test rows and over seeds, of "
             "scores between seeds."
             if seeds
-            else "± is a standard deviation over draws of the test rows, which with one seed does "
-            "not say what another training would give."
+            else "± is a standard deviation over draws of the test rows."
         )
         yield f"A difference of less than {DEVIATIONS} of them is within the noise."
-    if compared:
-        yield from _trials(found)
     if any(case.kept is not None for case in found.cases):
+        yield "The teacher is the checkpoint that taught."
         yield "In brackets are the points that the teacher has more (−) or less (+)."
     if any(case.size is not None for case in found.cases):
         yield "Size is in parameters and speed in examples per second, both against the teacher."
@@ -354,11 +371,9 @@ def _how_to_read(found: Answer, *, compared: bool, seeds: bool) -> Iterator[str]
 def _trials(found: Answer) -> Iterator[str]:
     cases = [case for case in found.cases if case.points is not None]
     many, few = (_range([of(case) for case in cases]) for of in (_own_trials, _erm_trials))
-    leans = all(case.trials > case.erm_trials for case in cases)
-    yield (
-        f"A searched student is the best of {many} trials, one on the labels alone of {few}"
-        f"{', which leans to the searched one' if leans else ''}."
-    )
+    yield f"A searched student is the best of {many} trials, the one on the labels alone of {few}."
+    if all(case.trials > case.erm_trials for case in cases):
+        yield "A part of its lead may come from that."
 
 
 def _own_trials(case: CaseAnswer) -> int:

@@ -19,7 +19,7 @@ from kdsearch.analysis import Analysis, CandidateScores, CaseResult
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
-from kdsearch.report.answer import below
+from kdsearch.report.answer import below, without_teacher
 from kdsearch.report.document import (
     DOUBTFUL,
     NOISE,
@@ -86,6 +86,7 @@ def page(
         lead=_html("\n\n".join(lead(analysis))),
         answers=answer_table(analysis),
         below=_html("\n\n".join(below(analysis))),
+        without_teacher=without_teacher(analysis),
         doubts=doubts,
         doubtful=DOUBTFUL,
         figures=figures_on_page(analysis),
