@@ -202,8 +202,8 @@ def _stable(analysis: Analysis) -> list[str]:
         if best.n > 1:
             text += (
                 f" It is at least as good as that best in {analysis.at_least_as_good * best.n:.0f} "
-                f"of {count(best.n, 'case')} (the paper: {AT_LEAST_AS_GOOD * CASES:.0f} of "
-                f"{CASES})."
+                f"of {count(best.n, 'case')} (the paper: {100 * AT_LEAST_AS_GOOD:.0f} % "
+                f"of {CASES})."
             )
         lines.append(text)
     return lines

@@ -71,7 +71,7 @@ def _trust(found: Answer, *, seeds: bool, unconverged: Sequence[Unconverged]) ->
 
 
 def _better_without(found: Answer) -> Iterator[str]:
-    """The cases in which distillation loses to training on the labels alone, which is said before all else."""
+    """The cases in which distillation loses, which is said before all else."""
     compared = [case for case in found.cases if case.counts and not case.so_far]
     lost = [case for case in compared if (case.points or 0.0) < 0]
     if not lost:
