@@ -209,7 +209,8 @@ def test_a_case_at_the_floor_speaks_neither_for_nor_against_distilling() -> None
     assert (found.answer.compared, found.answer.points) == (1, pytest.approx(10))
     text = answer(found)
     assert "1 case at the floor, where no score says anything, is left out." in text
-    assert "| sentences/big/poor | equal, at the floor |" in text
+    [row] = [line for line in text.split("\n") if line.startswith("| sentences/big/poor |")]
+    assert "| equal, at the floor |" in row
     assert "poor" not in command(text)
 
 

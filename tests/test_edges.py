@@ -121,8 +121,8 @@ def test_the_cases_whose_rate_is_the_largest_are_counted() -> None:
     small, big = agenda.cases
     key = "search.learning_rate"
     assert edges(agenda) == (
-        Edge(axis="learning_rate", end="largest", key=key, cases=(small,), of=2),
-        Edge(axis="learning_rate", end="smallest", key=key, cases=(big,), of=2),
+        Edge(axis="learning_rate", end="largest", key=key, cases=(small,), of=2, fewest=2),
+        Edge(axis="learning_rate", end="smallest", key=key, cases=(big,), of=2, fewest=2),
     )
 
 

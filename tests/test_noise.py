@@ -396,7 +396,7 @@ def test_the_noise_of_a_difference_is_that_of_the_rows_differences() -> None:
 def test_the_noise_in_points_is_that_of_the_rows_plain_differences() -> None:
     a, b = coins(0.8, 2000, 1), coins(0.0, 2000, 2)  # over 0 there is no relative gain
     study = Study({"a": [a], "b": [b]})
-    found = Noises(study.agenda, lambda o: study.columns.get(o.key), lambda digest: study.rows)
+    found = Noises(study.agenda, lambda o: study.columns.get(o.key), study.rows.__getitem__)
     exact = (np.array(a) - np.array(b)).std() / math.sqrt(2000)
     noise = found.of_difference(study.tested["a"], study.tested["b"])
     assert noise == Noise(deviation=pytest.approx(exact, rel=0.1), of=NoiseOf.ROWS)

@@ -140,7 +140,7 @@ def test_the_answer_has_the_stable_configuration_in_words_and_its_gains(whole: S
     assert "gains 102.5 % against the lazy baseline" in top
     assert " over 2 cases (at worst 25.0 %: g/t/tiny)" in top
     assert "above it in the median (at worst 20.0 %: g/t/tiny)" in top
-    assert "50 % of 2 cases (paper: 40 % of 39)" in top
+    assert "1 of 2 cases (the paper: 40 % of 39)" in top
 
 
 def test_the_papers_rows_stand_after_the_studys(whole: Study) -> None:

@@ -196,8 +196,8 @@ _COUNTING = (
     _term("n", "The number of test cases in a row."),
     _term("D0 to D10", "Deciles. The test cases’ gains in order: D0 is the smallest, D5 the middle "
           "one (the median), D10 the largest.", *(f"D{k}" for k in range(11)), "deciles"),
-    _term("median, 95 %", "Where the median may lie if other test cases of this kind had been "
-          "taken (95 % interval)."),
+    _term("median, 95 %", "Where the median may lie if other test cases of this kind were taken "
+          "(95 % interval)."),
     _term("p", "How likely a result this strong would be if neither side were better. Only a small "
           "p (below 0.05) speaks against luck.", "p (sign test)"),
     _term("least p", "The smallest p that so many test cases can give. Above 0.05, nothing can be "

@@ -103,7 +103,7 @@ def page(
         gains_of=gains_of,
         left_blank=left_blank,
         noise_cells=noise_cells,
-        noise=NOISE,
+        noise=NOISE.replace("`", ""),
         tests=TESTS,
         p_cells=p_cells,
         reading=reading,
