@@ -284,8 +284,8 @@ def test_the_report_and_status_say_what_to_change(tmp_path: Path) -> None:
         "try larger values in teachers.big.fine_tune.learning_rate",
         "teacher big was best at its last epoch on 1 of 1 data set: train longer, with a higher "
         "teachers.big.fine_tune.epochs",
-        "the chosen learning rate is the largest that was tried in 1 of 1 case: try larger values "
-        "in search.learning_rate",
+        "the chosen learning rate is the largest that was tried, of 2 only, in 1 of 1 case: try "
+        "larger values in search.learning_rate",
         f"{students} of {students} students were best at their last epoch: train longer, with a "
         "higher training.epochs",
     ]
