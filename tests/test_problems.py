@@ -108,7 +108,7 @@ def test_a_mistake_is_one_problem_in_plain_words(place: str) -> None:
     assert "alue error" not in problem
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.sets(st.sampled_from(sorted(MISTAKES)), min_size=2))
 def test_a_file_with_several_mistakes_has_the_problems_of_each(places: set[str]) -> None:
     expected = [problem for place in places for problem in problems(with_mistakes([place]))]
@@ -131,3 +131,78 @@ def test_ten_values_that_cannot_be_and_three_names_of_nothing_are_thirteen_probl
     found = problems(raw)
     assert len(found) == 13
     assert sum("did you mean" in problem for problem in found) == 3 + len(["some", "fp8"])
+
+
+@pytest.mark.parametrize(
+    ("sections", "found"),
+    [
+        # Not: that the key is missing which was meant, or what needs it.
+        (
+            {"students": {"one": {"modle": "small"}}},
+            ["students.one.modle: modle is not a key here (did you mean model?)"],
+        ),
+        (
+            {"dataset": SOUND["datasets"], "datasets": None, "test_cases": [{"dataset": "mine"}]},
+            ["dataset: dataset is not a key here (did you mean datasets?)"],
+        ),
+        # Not: in each search that has these rates.
+        (
+            {"learning_rate": [1e-5, 1e-5]},
+            ["learning_rate[1]: 1e-05 appears twice; keep one"],
+        ),
+        # Not: that nothing is trained under this optimizer; one that cannot be read may be it.
+        (
+            {"training": {"sgd": {"momentum": 0.5}, "optimizer": "sdg"}},
+            ['training.optimizer: must be adamw or sgd, not "sdg" (did you mean sgd?)'],
+        ),
+        # Not: that exactly one place of a model must be given.
+        (
+            {"models": {**SOUND["models"], "spare": {"hub": "a b"}}},
+            [
+                'models.spare.hub: "a b" is not an id of the Hugging Face Hub (use NAME or '
+                "OWNER/NAME, of letters, digits and . _ -; a folder begins with / or ./)"
+            ],
+        ),
+        # Not: that the test cases of a search without a teacher have one.
+        (
+            {
+                "searches": {"ls": {"strategy": "exhaustive", "objective": "labls"}},
+                "test_cases": [{"search": "ls", "teacher": "tuned"}],
+            },
+            ["searches.ls.objective: labls is not an objective (did you mean labels?)"],
+        ),
+    ],
+)
+def test_what_follows_from_a_problem_is_not_said(
+    sections: dict[str, Any], found: list[str]
+) -> None:
+    raw = {key: value for key, value in {**SOUND, **sections}.items() if value is not None}
+    assert problems(copy.deepcopy(raw)) == [f"x.yaml: {problem}" for problem in found]
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        (
+            {"objective": "dkd", "temperature": [-1, 1], "target": -1, "non_target": [2, -2]},
+            [
+                "temperature[0]: must be positive and finite, not -1.0",
+                "target: must be at least 0 and finite, not -1.0",
+                "non_target[1]: must be at least 0 and finite, not -2.0",
+            ],
+        ),
+        (
+            {"objective": "jsd", "temperature": "hot", "beta": 1},
+            [
+                'temperature: must be a number, not "hot"',
+                "beta: must lie between 0 and 1 (at 0 and at 1 the divergence is 0), not 1.0",
+            ],
+        ),
+    ],
+)
+def test_every_parameter_that_an_objective_refuses_is_said(
+    search: dict[str, Any], found: list[str]
+) -> None:
+    raw = {**SOUND, "searches": {"one": {"strategy": "exhaustive", **search}}}
+    expected = [f"x.yaml: searches.one.{problem}" for problem in found]
+    assert sorted(problems(raw)) == sorted(expected)

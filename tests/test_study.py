@@ -742,6 +742,8 @@ def test_whatever_a_study_says_it_is_a_study_or_has_problems_that_are_named(seed
         found = error.problems
     assert (study is None) == bool(found)
     assert all(problem.place and problem.what for problem in found)
+    assert len({*found}) == len(found)
+    assert not any("nput should" in problem.what for problem in found)
     if study is not None:
         assert all(space_of(study, case).tuned for case in cases_of(study))
 

@@ -41,6 +41,7 @@ from kdsearch.study.resolved import (
     ResolvedModel,
     ResolvedSplit,
 )
+from kdsearch.study.resources import ROLES, SHARES, Resources, Role, Share
 from kdsearch.study.rows import (
     DataRows,
     columns_of,
@@ -54,14 +55,9 @@ from kdsearch.study.rows import (
 )
 from kdsearch.study.schema import (
     ERM,
-    ROLES,
-    SHARES,
     SPLITS,
     Dataset,
     Model,
-    Resources,
-    Role,
-    Share,
     Study,
     Teacher,
     TestCases,

@@ -14,7 +14,8 @@ from kdsearch.errors import Problem
 from kdsearch.search import Checkpoint, Inner, Space, Value
 from kdsearch.study.cases import TestCase, known_cases, searches_of, teacher_of, test_cases
 from kdsearch.study.refused import LARGEST
-from kdsearch.study.schema import ERM, Role, Student, Study, Teacher
+from kdsearch.study.resources import Role
+from kdsearch.study.schema import ERM, Student, Study, Teacher
 from kdsearch.study.search import Search
 from kdsearch.study.section import Section, Unread, as_far_as_read
 from kdsearch.study.settings import AXES, SECTIONS, UNREAD, TrainingSettings, read

@@ -18,7 +18,8 @@ from kdsearch.study.effective import (
 from kdsearch.study.layers import named_layers, shown_layers
 from kdsearch.study.model_files import config_of
 from kdsearch.study.resolved import ResolvedDataset, ResolvedModel
-from kdsearch.study.schema import ROLES, Study
+from kdsearch.study.resources import ROLES
+from kdsearch.study.schema import Study
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from kdsearch.errors import InputError, Problem
 from kdsearch.study.references import reference_problems
 from kdsearch.study.schema import Study
+from kdsearch.study.section import as_far_as_read
 from kdsearch.study.shape import sections, sound, spelt_out
 from kdsearch.study.wording import place_in, problems_of, unknown
 from kdsearch.study.yaml_file import read_yaml
@@ -82,7 +83,8 @@ def _read(content: dict[str, Any], raw: dict[str, Any], place: str) -> tuple[Stu
     study = sound(Study, content, wrong)
     for location, section in sections(study):
         where = place_in(raw, location, place)
-        problems += [Problem(place=where, what=what) for what in section.problems()]
+        found = as_far_as_read(section.problems())
+        problems += [Problem(place=where, what=what) for what in found]
     return study, problems
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,9 @@ from pydantic import (
 from kdsearch.search import Checkpoint, Labels
 from kdsearch.study.axes import LISTED, distinct
 from kdsearch.study.layers import Layers
+from kdsearch.study.resources import LABEL_PATTERNS, Resources
 from kdsearch.study.search import RATES, Rates, Search
-from kdsearch.study.section import Positive, PositiveInt, Section, Unread, as_far_as_read
+from kdsearch.study.section import PositiveInt, Section, Unread, as_far_as_read
 from kdsearch.study.settings import FORWARD, StudentChanges, TrainingChanges, TrainingSettings
 from kdsearch.study.tasks import SPECS, TaskName, TaskSpec
 
@@ -33,11 +34,6 @@ _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 """Of a path on the Hub."""
 _HUB = rf"^{_PART}(/{_PART})?$"
 _REVISION = rf"^{_PART}(/{_PART})*$"
-_WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-"""Of a node's label."""
-_LABEL = rf"^([A-Za-z0-9.-]{{1,253}}/)?{_WORD}$"
-_VALUE = rf"^{_WORD}$"
-_LABEL_WORDS = "use up to 63 letters, digits and . _ -, with a letter or a digit at both ends"
 PATTERNS = {
     _NAME: ("not a valid name", "use no / or \\, and not only dots and spaces"),
     _STUDY: (
@@ -49,18 +45,12 @@ PATTERNS = {
         "use NAME or OWNER/NAME, of letters, digits and . _ -; a folder begins with / or ./",
     ),
     _REVISION: ("not a revision of the Hub", "use letters, digits and . _ - /"),
-    _LABEL: ("not a label name", f"{_LABEL_WORDS}; PREFIX/ may come before it"),
-    _VALUE: ("not a label value", _LABEL_WORDS),
+    **LABEL_PATTERNS,
 }
 """What a text that does not match is not, and what would."""
 SPLITS = ("train", "validation", "test")
 ERM = "erm"
 """The search of students that learn from the labels alone: empirical risk minimisation."""
-Role = Literal["teacher", "outputs", "student"]
-"""What a training is for: a teacher, what a teacher says, or a student."""
-ROLES: tuple[Role, ...] = get_args(Role)
-SHARES: Mapping[Role, str] = {"teacher": "teachers", "outputs": "outputs", "student": "students"}
-"""The key of `resources` that says what trainings of a role take."""
 
 
 def _names(value: object) -> object:
@@ -397,67 +387,6 @@ class TestCases(Section):
     student: Names | None = None
     search: Names | None = None
     """Of the study's `searches`."""
-
-
-def _gpus(value: float) -> float:
-    if value > 1 and not value.is_integer():
-        raise ValueError("GPUs above 1 must be a whole number")
-    return value
-
-
-def _label(name: str) -> str:
-    if name == "ray.io/node-id":
-        raise ValueError("nodes come and go; give a label that several may have")
-    return name
-
-
-def _custom(name: str) -> str:
-    if name.lower() in ("cpu", "gpu", "object_store_memory"):
-        raise ValueError(f"{name} is not a custom resource; use cpus and gpus")
-    return name
-
-
-_Amount = Annotated[float, Field(ge=0.0001, le=1e15)]
-"""Ray counts to the fourth decimal."""
-_Label = Annotated[str, Field(pattern=_LABEL), AfterValidator(_label)]
-_Custom = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_custom)]
-_Values = Annotated[tuple[Annotated[str, Field(pattern=_VALUE)], ...], Field(min_length=1)]
-
-
-class Share(Section):
-    """What one training takes of a node. What is left out is as for all, else Ray's default."""
-
-    cpus: _Amount | None = None
-    """Default: one for each of `training.cpu_threads`."""
-    gpus: Annotated[float, Field(ge=0, le=1e6), AfterValidator(_gpus)] | None = None
-    """A part of one (0.25), or whole ones. A training computes on one of them, and is held to its
-    part of that one's memory. Default: 1 if the cluster has any, or if other trainings take one."""
-    custom: dict[_Custom, _Amount] | None = None
-    """Of what nodes were given by `ray start --resources`; `memory` is in bytes."""
-    labels: dict[_Label, _Values] | None = None
-    """Of the node, each one of several: {ray.io/accelerator-type: [A100, H100]}."""
-
-
-class Resources(Share):
-    """What one training takes of the cluster. Default: a GPU if it has any, else a CPU."""
-
-    teachers: Share = Share()
-    """What a teacher's training takes, as far as it is not what all take."""
-    outputs: Share = Share()
-    """The same of a teacher's pass over a split."""
-    students: Share = Share()
-    hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
-    """The longest that it may take: one that hangs is ended, and has failed with `timeout`."""
-    checkpoint_minutes: Positive = 5.0
-    """How often it saves where it is, to go on from there if its worker dies."""
-
-    def of(self, role: Role) -> Share:
-        """What a training of this role takes."""
-        share: Share = getattr(self, SHARES[role])
-        own = {name: getattr(share, name) for name in Share.model_fields}
-        return Share(
-            **{n: getattr(self, n) if value is None else value for n, value in own.items()}
-        )
 
 
 def _several(seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,13 +6,13 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Final, Literal, Self, get_type_hints
 
 from pydantic import (
     AfterValidator,
     Field,
     ModelWrapValidatorHandler,
-    PlainValidator,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -30,7 +30,6 @@ from kdsearch.search import (
     Objective,
     Space,
     Strategy,
-    Tied,
     Value,
     is_active,
     parameters_of,
@@ -56,8 +55,8 @@ from kdsearch.study.section import (
     without,
 )
 from kdsearch.study.settings import AXES
+from kdsearch.study.temperatures import StudentTemperatures, Temperature
 
-TemperatureValue = Annotated[float, Field(ge=1e-6, le=1e9)]
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
 RATES = (1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5)
 """The paper's learning rates of students (Table 2)."""
@@ -75,35 +74,6 @@ _GREEDY = ("order", "inner")
 """What only a strategy that flips axes has."""
 _LARGEST_GREEDY = 5_000
 """The most choices of a greedy one, whose every way is counted."""
-
-
-class Temperature(Section):
-    """τ_t of the first round; the second adds four values around the best."""
-
-    broad: Annotated[tuple[TemperatureValue, ...], Field(min_length=2, max_length=16)] = (
-        1.0,
-        2.0,
-        4.0,
-        8.0,
-        16.0,
-        32.0,
-        64.0,
-    )
-
-    def problems(self) -> Iterator[str]:
-        """See `Section`."""
-        rounded = [significant(value) for value in self.broad]
-        if rounded != sorted(set(rounded)):
-            yield "the broad temperatures must ascend, each once (to 6 digits)"
-
-
-def _student_temperature(value: object) -> float | Tied:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and 1e-6 <= float(value) <= 1e9:  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
-    if value == TIED:
-        return TIED
-    raise ValueError(f"expected tied (τ_s = τ_t) or a number above 0, not {quoted(value)}")
 
 
 def _one_of(names: Iterable[str], what: str, value: str) -> str:
@@ -132,12 +102,6 @@ _Alphas = Annotated[
 ]
 
 
-_StudentTemperatures = Annotated[
-    tuple[Annotated[float | Tied, PlainValidator(_student_temperature)], ...],
-    Field(min_length=1, max_length=5),
-]
-
-
 class Search(Section):
     """The axes of a search, the first value of each its default, and how it walks them.
 
@@ -154,7 +118,7 @@ class Search(Section):
     )
     """The objectives' kinds; `objective` is another name of it."""
     teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] | None = None
-    student_temperature: Annotated[_StudentTemperatures | None, LISTED] = None
+    student_temperature: Annotated[StudentTemperatures | None, LISTED] = None
     alpha: Annotated[_Alphas | None, LISTED] = None
     order: tuple[str, ...] = _ORDERED
     """In which a greedy search flips its axes; α comes last, what is not named before it."""
@@ -200,7 +164,7 @@ class Search(Section):
         if not unread and not problems:
             return search
         if info.context is AS_FAR_AS_READ:
-            without(search, search._lost(aside))
+            search._give_up(aside)
             return search
         details = [*map(detail_of, problems), *again(unread, keys)]
         raise ValidationError.from_exception_data(cls.__name__, details)
@@ -304,12 +268,14 @@ class Search(Section):
                 found[place, words] = None
         return list(found)
 
-    def _lost(self, aside: Collection[str]) -> set[str]:
-        """The fields that do not hold what the file means, where these parts of it are `aside`."""
+    def _give_up(self, aside: Collection[str]) -> None:
+        """Leave out the fields that do not hold what the file means, as these parts are `aside`."""
         lost = {OBJECTIVE if name == "objective" else name for name in aside} & _OWN
         if {*aside} & (AXES.keys() - _OWN):
             lost.add("axes")
-        return lost | {"parameters", "tuned"}  # without which no grid of it is walked
+        for name in self.axes.keys() & {*aside}:
+            del self.axes[name]
+        without(self, lost | {"parameters", "tuned"})  # without which no grid of it is walked
 
     @property
     def walk(self) -> Strategy:
@@ -453,9 +419,14 @@ def search_keys(strategy: str | None = None) -> tuple[str, ...]:
 
 def further_axes() -> dict[str, TypeAdapter[Any]]:
     """The types of the values of every axis that has no field of its own in `Search`."""
+    return _further_axes(tuple(Objective.kinds.values()))
+
+
+@cache
+def _further_axes(kinds: tuple[type[Objective], ...]) -> dict[str, TypeAdapter[Any]]:
     found: dict[str, Any] = {
         name: TypeAdapter(hint, config=VALUES)
-        for kind in Objective.kinds.values()
+        for kind in kinds
         for name, hint in get_type_hints(kind).items()
         if name in parameters_of(kind.kind)
     }
@@ -465,6 +436,7 @@ def further_axes() -> dict[str, TypeAdapter[Any]]:
 _OWN = frozenset(Search.model_fields)
 
 
+@cache
 def _fields(strategy: type[Strategy]) -> dict[str, TypeAdapter[Any]]:
     """The types of a strategy's parameters."""
     hints = get_type_hints(strategy)

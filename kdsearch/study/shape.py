@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
 from kdsearch.study.schema import Study
@@ -71,16 +72,19 @@ def sound(kind: Any, content: Any, wrong: Collection[Place], place: Place = ()) 
     Raises `Unread` where nothing is right.
     """
     if not any(each[: len(place)] == place for each in wrong):
-        return TypeAdapter(kind).validate_json(json.dumps(content))
+        return _adapter(kind).validate_json(json.dumps(content))
     kind = _plain(kind)
     items, here = get_args(kind), isinstance(content, dict)
-    if kind is Search and here:
-        return Search.model_validate(content, context=AS_FAR_AS_READ)
+    if kind is Search:
+        try:
+            return Search.model_validate(content, context=AS_FAR_AS_READ)
+        except ValidationError:  # it is no section, or has one in the wrong form
+            return _sound_section(Search, None, wrong, place)
     if is_typeddict(kind) and here:
         changed = {name: each for name, each in content.items() if name in _fields(kind)}
         lost = {each[len(place)] for each in wrong if each[: len(place)] == place != each}
         right = {name: each for name, each in changed.items() if name not in lost}
-        read = TypeAdapter(kind).validate_json(json.dumps(right))
+        read = _adapter(kind).validate_json(json.dumps(right))
         return {name: read.get(name, UNREAD) for name in changed}
     if isinstance(kind, type) and issubclass(kind, Section):
         return _sound_section(kind, content if here else None, wrong, place)
@@ -89,6 +93,10 @@ def sound(kind: Any, content: Any, wrong: Collection[Place], place: Place = ()) 
     if place not in wrong and get_origin(kind) is tuple and _is_section(_plain(items[0])):
         return tuple(sound(items[0], each, wrong, (*place, i)) for i, each in enumerate(content))
     raise Unread
+
+
+_adapter = cache(TypeAdapter)
+"""Making one takes far longer than using it."""
 
 
 def _sound_section(
