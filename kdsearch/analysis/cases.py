@@ -310,7 +310,8 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
         return State.BLOCKED, view.blocked
     if view.wanted:
         stages = ", ".join(dict.fromkeys(request.stage for request in view.wanted))
-        return State.UNFINISHED, f"trainings to run next: {len(view.wanted)}, for: {stages}"
+        number = len({request.training.key for request in view.wanted})
+        return State.UNFINISHED, f"trainings to run next: {number}, for: {stages}"
     if not view.finished:
         return State.UNFINISHED, "its second phase waits for the traversals of the other cases"
     return State.FINISHED, None

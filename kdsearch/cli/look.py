@@ -122,7 +122,8 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
     facts = preflight.datasets if preflight else {}
     failed = [key for key, result in results.items() if result is None]
     if agenda.complete:
-        state = "complete" if not failed else "complete, with failures"
+        blocked = any(view.blocked for view in agenda.views())
+        state = "complete, with failures" if failed or blocked else "complete"
     else:
         state = "running" if driver else "stopped; launch it again to go on"
     return {

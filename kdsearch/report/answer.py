@@ -243,7 +243,8 @@ def _how_sure(analysis: Analysis) -> list[str]:
     if stable is None or not scored or _nothing_learnt(analysis):
         return []
     found = []
-    if all(case.at_floor for case in analysis.cases if case.case.search == analysis.search):
+    searched = [case for case in analysis.cases if case.case.search == analysis.search]
+    if all(case.at_floor for case in searched if case.winner is not None):
         found.append("every test case is at the floor, so that its scores say nothing")
     blocks = analysis.table_3.blocks
     few = blocks < FEWEST

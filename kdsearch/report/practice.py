@@ -73,15 +73,13 @@ def _trust(found: Answer, *, seeds: bool, unconverged: Sequence[Unconverged]) ->
 def _better_without(found: Answer) -> Iterator[str]:
     """The cases in which distillation loses, which is said before all else."""
     compared = [case for case in found.cases if case.counts and not case.so_far]
-    lost = [case for case in compared if (case.points or 0.0) < 0]
+    lost = [case for case in compared if case.verdict is Verdict.WORSE]
     if not lost:
         return
     text = (
         f"**Without a teacher the student is better in {len(lost)} of "
         f"{count(len(compared), 'case')}**, by test score: {_named(lost, _against)}."
     )
-    if within := sum(case.verdict is Verdict.WITHIN_NOISE for case in lost):
-        text += f" In {within} of them the difference is within the noise."
     yield text
 
 
@@ -175,9 +173,10 @@ def _medians(found: Answer) -> Iterator[str]:
         several = sum(case.case.teacher is not None for case in found.cases) > 1
         who = "In the median a student has " if several else "The student has "
         yield f"{who}{' and '.join(filter(None, [', '.join(some), last]))}."
-    known = [case.kept for case in found.cases if case.kept is not None]
+    known = [c.kept for c in found.cases if c.kept is not None and not c.at_floor]
     if above := sum(kept > 1 for kept in known):
-        yield f"In {above} of {count(len(known), 'case')} it is better than its teacher."
+        of = count(len(known), "case")
+        yield f"In {above} of {of} the student’s test score is higher than its teacher’s."
 
 
 def _cost(found: Answer) -> str:
@@ -252,7 +251,7 @@ def _in_line(row: Mapping[str, str | None]) -> Iterator[str]:
     else:
         yield ", ".join(filter(None, [verdict, row.get("test score")]))
     for name, words in (
-        ("take", "take the student on {}"),
+        ("take", "take: {}"),
         ("of its teacher", "{} of its teacher’s score"),
         ("size", "{} of its size"),
         ("speed", "{} its speed"),
@@ -283,7 +282,7 @@ def _cells(
     elif analysis.winner_seeds:
         yield f"over the seeds {named(analysis.winner_seeds)}", None
     yield "labels alone", _spread(case.erm_test, case.erm_spread, case.digits)
-    yield "take", _TAKES[case.take] if case.take else None
+    yield "take", _TAKES[case.take] if case.take and not case.at_floor else None
     kept = None if case.kept is None else f"{share(case.kept)} ({points(case.kept_points)})"
     yield "of its teacher", kept
     yield "size", None if case.size is None else share(case.size)
@@ -342,7 +341,7 @@ def rest(analysis: Analysis, folder: str | None) -> Iterator[str]:
 
 
 def _disagree(case: CaseAnswer) -> bool:
-    if case.points is None or not case.counts:
+    if case.points is None or not case.counts or case.verdict is Verdict.WITHIN_NOISE:
         return False
     return case.points > 0 if case.take is Take.ERM else case.points < 0
 
@@ -397,7 +396,8 @@ def _commands(analysis: Analysis, folder: str | None) -> Iterator[str]:
         text += f", run the line where the study is, and give its folder if that is not `{place}`"
     shown = cases
     if len(cases) > _MOST_LINES:
-        shown = list({case.take: case for case in reversed(cases)}.values())
+        first = sorted(cases, key=lambda case: case.verdict is not Verdict.BETTER)
+        shown = list({case.take: case for case in reversed(first)}.values())
         others = "" if len(shown) == 1 else " under “take”"
         text += f". The others go like the first of their kind{others}, by their names in quotes"
     yield f"{text}:"
