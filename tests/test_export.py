@@ -376,3 +376,12 @@ def test_an_unfinished_case_has_no_student_yet(tmp_path: Path) -> None:
         refused(found, "has not got that far (wait for its search")
     found = kdsearch("export", ledger.folder, "small", "--erm", "--to", tmp_path / "a")
     refused(found, "data/big/small: has no student without a teacher (add `erm: true`")
+
+
+def test_of_a_student_with_and_without_a_teacher_the_distilled_one_is_meant(tmp_path: Path) -> None:
+    searches = {"mine": {"distance": ["mse"]}, "erm": {"objective": "labels"}}
+    study = task_study("classification", searches=searches)
+    del study["search"]
+    ledger, _ = begin(tmp_path / "study", study)
+    found = kdsearch("export", ledger.folder, "small", "--to", tmp_path / "a")
+    refused(found, "data/big/small/mine: has no student to export yet")

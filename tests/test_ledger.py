@@ -220,6 +220,16 @@ def test_an_outcome_comes_back_as_it_was_written(
     assert ledger.outcome(TRAINING.key) == outcome
 
 
+@pytest.mark.parametrize("year", [1970, 3500])
+def test_an_outcome_of_a_worker_whose_clock_is_wrong_loses_its_times_alone(year: int) -> None:
+    outcome, wrong = outcome_of(TRAINING, 0.5), datetime(year, 1, 1, tzinfo=UTC)
+    # As a worker tells it, unchecked.
+    cost = outcome.cost.model_copy(update={"started": wrong, "ended": wrong})
+    ledger = memory_ledger(RESOLVED)
+    ledger.write_outcome(outcome.model_copy(update={"cost": cost}))
+    assert ledger.outcome(TRAINING.key) == outcome
+
+
 def race(folder: Path, name: str, keys: int, start: Any, results: Any) -> None:
     """Commit an outcome under each of `keys` names at the same time as another process."""
     ledger = Ledger(folder)
@@ -336,6 +346,18 @@ def test_attempts_are_numbered_in_their_order(tmp_path: Path) -> None:
     assert [(a.number, a.message) for a in found] == [(1, "first"), (2, "second"), (3, "third")]
     assert ledger.attempts() == {KEY: found}
     assert files_in(tmp_path / "attempts" / KEY) == ["1.json", "2.json", "3.json"]
+
+
+@pytest.mark.parametrize("told", ["1970-01-01T00:00:00Z", "2026-05-01T12:00:00", "soon", 1e300])
+def test_a_try_at_a_time_that_cannot_be_read_is_read_without_it(
+    tmp_path: Path, told: object
+) -> None:
+    ledger = ready(tmp_path)
+    ledger.write_attempt(attempt_at(KEY))
+    [attempt] = ledger.attempts_of(KEY)
+    path = tmp_path / "attempts" / KEY / "1.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ended": told}))
+    assert ledger.attempts_of(KEY) == [attempt.model_copy(update={"ended": None})]
 
 
 def test_a_training_has_failed_for_good_after_as_many_tries_as_the_study_says(

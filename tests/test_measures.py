@@ -226,6 +226,7 @@ def test_a_pass_over_a_split_measures_every_unit_once_beside_the_score(
     alone = evaluate(student, TASKS[task], tokenizer, examples, data_of(task), settings)
     assert alone.measures == {k: v for k, v in found.measures.items() if k != "agreement"}
     assert (alone.score, alone.loss) == (found.score, found.loss)
+    assert alone.examples_per_second is None
 
 
 class SlowOutputs(CachedOutputs):
@@ -244,8 +245,9 @@ def test_a_models_speed_counts_neither_its_first_steps_nor_what_is_measured(tmp_
     model.register_forward_pre_hook(lambda *_: time.sleep(next(slow, 0.0)))
     kept = SlowOutputs(values=torch.zeros(12, model.config.num_labels), head=None)
     given = (TASKS["classification"], tokenizer, examples, data_of(), settings_of(batch_size=1))
-    found = evaluate(model, *given, teacher=kept, warm_up=True)
+    found = evaluate(model, *given, teacher=kept, timed=True)
     assert next(slow, None) is None
+    assert found.examples_per_second is not None
     assert found.examples_per_second > 12 / 0.5  # three batches: measuring alone took 0.6 s
 
 

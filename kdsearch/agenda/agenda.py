@@ -187,6 +187,10 @@ class Agenda:
             self.views()
         return self._views[other] if other else None
 
+    def is_erm(self, case: TestCase) -> bool:
+        """Whether it is the student on the labels alone that others are compared with."""
+        return case == self._without_teacher.get((case.dataset, case.student))
+
     def rewards(self, search: str | None = None) -> tuple[Reward, ...]:
         """The rewards (Table 3) over the traversals of a search that are finished."""
         views = [self._views.get(case) for case in self.cases if case.search == search]

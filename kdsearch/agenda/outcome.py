@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NewType
 
-from pydantic import AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from kdsearch.agenda.training import AnyTraining, written
 from kdsearch.search import ValidationScore
@@ -29,10 +37,21 @@ _Measured = Annotated[float, Field(ge=-1e6, le=1e6)]
 Measures = dict[Annotated[str, Field(pattern="^[a-z_]{1,60}$")], _Measured]
 """By name. Empty where nothing was measured; a measure that was not, or is undefined, is absent."""
 _Count = Annotated[int, Field(ge=0, le=2**63)]
+
+
+def _or_unknown(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """A worker's clock may be wrong, and no result is worth less for that."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
 # Every time zone can say these.
 _Time = Annotated[
     AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(3000, 1, 1, tzinfo=UTC))
 ]
+_TimeIfKnown = Annotated[_Time | None, WrapValidator(_or_unknown)]
 
 
 class Epoch(Finite):
@@ -69,9 +88,9 @@ class Cost(Finite):
     """What a training took. The only part of an outcome that differs between equal runs."""
 
     seconds: Annotated[float, Field(ge=0, le=1e10)]
-    started: _Time | None = None
+    started: _TimeIfKnown = None
     """When its last try began; None in outcomes that did not tell. In UTC, as `ended` is."""
-    ended: _Time | None = None
+    ended: _TimeIfKnown = None
     device: str
     host: str
     bytes_written: _Count = 0
@@ -163,7 +182,7 @@ class Attempt(Record):
     """Of the node where it ran; empty if that is not known."""
     steps: int = 0
     """Of the training's last checkpoint: where the next try goes on."""
-    ended: _Time | None = None
+    ended: _TimeIfKnown = None
     """When it was written down, in UTC; None where that was not told."""
 
     @property

@@ -134,7 +134,7 @@ def answer_of(
 ) -> Answer:
     """What follows from the cases of a study, and from its `cost`, for who wants a student."""
     cost = tuple(cost)
-    erm = {result.case for result in results if _is_erm(agenda, result.case)}
+    erm = {result.case for result in results if agenda.is_erm(result.case)}
     beside = {(r.case.dataset, r.case.student) for r in results if r.case not in erm}
     cases = tuple(
         _case(agenda, view, result, noises)
@@ -162,12 +162,6 @@ def answer_of(
         seconds=fsum(each.seconds for each in cost),
         trainings=sum(each.trainings for each in cost),
     )
-
-
-def _is_erm(agenda: Agenda, case: TestCase) -> bool:
-    """Whether it is the student trained on the labels alone that others are compared with."""
-    view = agenda.without_teacher(case)
-    return view is not None and view.case == case
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -119,8 +119,7 @@ def _named(agenda: Agenda, pairs: Sequence[tuple[CaseView, CaseResult]]) -> Iter
             whose += f" of {names.teacher}"
         by = "" if names.search is None else f" by {names.search}"
         kinds = {Kind.CHOSEN: case.winner, Kind.STABLE: case.stable}
-        twin = agenda.without_teacher(names)
-        if twin is not None and twin.case == names:
+        if agenda.is_erm(names):
             kinds, by = {Kind.ERM: case.winner}, ""
         for kind, found in kinds.items():
             if found is not None:

@@ -23,7 +23,7 @@ from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger, layout, open_plain
 from kdsearch.report import Again, analyse_folder, card, distilled_from
 from kdsearch.search import Candidate, best_trial, shown_at
-from kdsearch.study import ERM, TestCase, largest_score
+from kdsearch.study import largest_score
 
 TOLERANCE = 0.02
 """Of a score, as a share of the largest it can be: what another machine may change."""
@@ -155,7 +155,7 @@ def _case(agenda: Agenda, name: str, *, erm: bool) -> CaseView:
             raise InputError.one(names, "has no student without a teacher", remedy)
         found = list(twins.values())
     elif len(found) == 2:  # of a student with and without a teacher, the one that was distilled
-        taught = [view for view in found if not _is_twin(agenda, view.case)]
+        taught = [view for view in found if not agenda.is_erm(view.case)]
         alike = len({(view.case.dataset, view.case.student) for view in found}) == 1
         found = taught if alike and len(taught) == 1 else found
     if named and len(found) == 1:
@@ -165,11 +165,6 @@ def _case(agenda: Agenda, name: str, *, erm: bool) -> CaseView:
         what = f"{json.dumps(name)} names no test case"
     names = ", ".join(str(view.case) for view in found or agenda.views())
     raise InputError.one("CASE", what, f"available: {names}")
-
-
-def _is_twin(agenda: Agenda, case: TestCase) -> bool:
-    """Whether it is there because of `erm: true`."""
-    return agenda.resolved.study.erm and case.search == ERM
 
 
 def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> _Student:

@@ -34,9 +34,9 @@ class Evaluation:
     """By name; see `measures`."""
     predictions: Sequence[Any]
     """Of each example, as `Task.decode` has them."""
-    examples_per_second: float
+    examples_per_second: float | None
     """Examples over the time that their batches took, from inputs to predictions: what is done
-    with these for scores and measures is not of the model's."""
+    with these for scores and measures is not of the model's. None of a pass that was not timed."""
 
 
 @torch.no_grad()
@@ -51,13 +51,14 @@ def evaluate(
     order: Sequence[int] = (),
     parts: int = 1,
     teacher: CachedOutputs | None = None,
-    warm_up: bool = False,
+    timed: bool = False,
 ) -> Evaluation:
     """Score and measure a model on a split whose examples all have labels.
 
-    `teacher` are a teacher's outputs there. With `warm_up` a batch is run before, so that the time
-    is not that of a process's first steps: a teacher's is often one that has just begun, a
-    student's one that has trained it. `order`, `parts`: see `predict`.
+    `teacher` are a teacher's outputs there. Where it is `timed`, a batch is run before, so that the
+    time is not that of a process's first steps: a teacher's is often one that has just begun, a
+    student's one that has trained it. A pass that is not does not wait for the device at every
+    batch. `order`, `parts`: see `predict`.
     """
     device = examples.labels.device
 
@@ -69,15 +70,18 @@ def evaluate(
                 decoded = task.decode(model, tokenizer, batch, values, data, settings)
             yield indices, batch, values, decoded
 
-    if warm_up:
+    def now() -> float:
+        return _now(device) if timed else 0.0
+
+    if timed:
         next(predicted(), None)
     loss_of = batch_loss(task, model, Labels())
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
     tally = Tally()
-    seconds, started = 0.0, _now(device)
+    seconds, started = 0.0, now()
     for indices, batch, values, decoded in predicted():
-        seconds += _now(device) - started
+        seconds += now() - started
         labelled = int((task.labels(batch) != IGNORED).sum())
         with autocast(device, settings.precision):
             loss = loss_of(values, batch)
@@ -86,7 +90,7 @@ def evaluate(
         units += labelled
         for index, prediction in zip(indices.tolist(), decoded, strict=True):
             predictions[index] = prediction
-        started = _now(device)
+        started = now()
     mean = float(total) / max(1, units)
     finite = math.isfinite(mean)
     return Evaluation(
@@ -94,7 +98,7 @@ def evaluate(
         loss=mean,
         measures=tally.values() if finite else {},
         predictions=predictions,
-        examples_per_second=round(len(examples.references) / seconds, 1),
+        examples_per_second=round(len(examples.references) / seconds, 1) if timed else None,
     )
 
 

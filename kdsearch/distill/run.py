@@ -135,7 +135,7 @@ class _Worker:
             *(model, task, tokenizer, examples, data, settings),
             order=order,
             parts=self._parts,
-            warm_up=training.split == "test",
+            timed=training.split == "test",
         )
         outcome = self._outcome(training, model, None)
         if scored.score is None:
@@ -198,7 +198,7 @@ class _Worker:
             *(model, task, tokenizer, test, data, settings),
             parts=self._parts,
             teacher=teacher,
-            warm_up=True,
+            timed=True,
         )
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
