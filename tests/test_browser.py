@@ -308,7 +308,7 @@ def test_what_matters_of_a_case_is_seen_without_scrolling(shown: sync_api.Page) 
                 "chosen",
                 "test",
                 "metric",
-                "ERM",
+                "labels alone (ERM)",
                 "points over ERM",
                 "teacher",
                 "verdict",
@@ -320,6 +320,46 @@ def test_what_matters_of_a_case_is_seen_without_scrolling(shown: sync_api.Page) 
     headers = shown.locator("#case-table thead th").all()
     found = [each.inner_text().strip() for each in headers if each.evaluate(right) <= edge + 0.5]
     assert seen == [name for name in found if name in seen]
+
+
+def test_on_a_phone_the_answer_needs_no_scrolling_and_each_cell_has_its_header(
+    browser: sync_api.Browser, report: Path
+) -> None:
+    with opened(browser, report, phone=True) as page:
+        headers = page.locator("#answers thead th").all_text_contents()
+        cells = page.locator("#answers tbody tr").first.locator("td")
+        assert cells.evaluate_all("all => all.map((e) => e.dataset.label)") == headers[1:]
+        assert cells.first.evaluate("e => getComputedStyle(e, '::before').content") != "none"
+        for part in page.locator("#answer :is(.wide, pre)").all():
+            assert part.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
+def test_an_axis_covers_the_error_bars(page: sync_api.Page) -> None:
+    wide = [[0, 10, 30, 1, False], [0, -5, None, 1, False]]
+    low, high = page.evaluate("rows => rangeOf(rows, [])", wide)
+    assert low < -20
+    assert high > 40
+
+
+def test_a_colour_is_lighter_in_the_dark_and_as_it_was_on_paper(shown: sync_api.Page) -> None:
+    dark = shown.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    blue = "() => onGround('#0072B2')"
+    assert (shown.evaluate(blue) != "#0072B2") == dark
+    shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert shown.evaluate(blue) == "#0072B2"
+
+
+def test_the_labels_of_a_path_are_called_steps(page: sync_api.Page) -> None:
+    page.locator("#case-0").evaluate("each => { each.open = true; }")
+    path = page.locator("#case-0 [data-chart=path][data-drawn]")
+    path.wait_for()
+    labels = path.evaluate("e => e.data.flatMap((t) => t.text).filter(Boolean)")
+    assert labels
+    assert all(label.startswith("step ") for label in labels)
+
+
+def test_the_charts_of_single_trainings_name_their_seed(page: sync_api.Page) -> None:
+    assert page.evaluate("underSeed") == ", under seed 0"
 
 
 def test_the_first_column_of_a_wide_table_stays_in_sight(
@@ -387,7 +427,7 @@ def test_no_two_series_of_a_chart_look_alike_or_lie_on_one_another(
         points = element.evaluate("e => e.data.map((t) => JSON.stringify([t.x, t.y]))")
         assert len(set(points)) == len(points)
         for name, colour, _, _ in looks:
-            assert (colour == "#D55E00") == (name == "no teacher (ERM)")
+            assert (colour == "#D55E00") == (name == "labels alone (ERM)")
             assert (colour == "#0072B2") == name.startswith("chosen")
 
 

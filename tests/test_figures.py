@@ -11,8 +11,19 @@ from test_analysis import searched, two_cases
 from test_edges import by_rate, study
 
 from kdsearch.analysis import Analysis, CaseGain, analyse
+from kdsearch.analysis.noise import Noise, NoiseOf
 from kdsearch.analysis.paper import ROWS as PAPERS
-from kdsearch.report.figures import MANY, Figure, figures, lines, short_names, with_deciles
+from kdsearch.analysis.statistics import sign_test
+from kdsearch.report.figures import (
+    MANY,
+    Figure,
+    figures,
+    gain_cell,
+    lines,
+    short_names,
+    too_few,
+    with_deciles,
+)
 from kdsearch.report.row_words import ROWS, described
 from kdsearch.study import TestCase
 
@@ -29,6 +40,26 @@ def test_every_comparison_stands_in_one_figure(analysis: Analysis) -> None:
     assert sorted(shown) == sorted(row.label for row in analysis.comparisons)
 
 
+def test_what_distillation_brings_is_the_first_figure(analysis: Analysis) -> None:
+    assert [figure.of_erm for figure in figures(analysis)] == [True, False, False, False, False]
+
+
+def test_of_too_few_cases_a_table_has_no_columns_for_an_interval_or_a_test(
+    analysis: Analysis,
+) -> None:
+    certainty = {"median, 95 %", "p", "least p"}
+    for figure in figures(analysis):
+        headers, rows = lines(figure, analysis, str)
+        assert not certainty & {*headers}
+        assert {len(line.cells) for line in rows} == {len(headers)}
+    assert too_few(analysis) == ["Too few test cases for an interval or a test."]
+    row = replace(analysis.figure_2[0], intervals=((0.1, 0.2),) * 11, chance=sign_test([1] * 9))
+    sure = replace(analysis, figure_2=(row, *analysis.figure_2[1:]))
+    each = next(figure for figure in figures(sure) if row in figure.rows)
+    assert certainty <= {*lines(each, sure, str)[0]}
+    assert too_few(sure) == []
+
+
 def test_rows_that_are_better_in_either_direction_share_no_figure(analysis: Analysis) -> None:
     for figure in figures(analysis):
         behind = {row.label.startswith("best over") for row in figure.rows}
@@ -38,7 +69,7 @@ def test_rows_that_are_better_in_either_direction_share_no_figure(analysis: Anal
 
 def with_gains(analysis: Analysis, *gains: float) -> Figure:
     """Figure 1 with a row of these gains, of the data sets 0, 1, …"""
-    first = next(iter(figures(analysis)))
+    first = next(each for each in figures(analysis) if each.lower_is_better)
     found = tuple(
         CaseGain(case=case(str(i)), gain=gain, points=0.0, spread=None, noise=None)
         for i, gain in enumerate(gains)
@@ -55,18 +86,23 @@ def ends(figure: Figure, analysis: Analysis) -> tuple[object, ...]:
     return line.cells[2:4]
 
 
-def test_the_worst_case_stands_by_name_and_is_the_highest_where_lower_is_better(
-    analysis: Analysis,
-) -> None:
+def test_the_lowest_and_the_highest_case_stand_by_name(analysis: Analysis) -> None:
     figure = with_gains(analysis, 0.1, 0.3, 0.2)
-    assert ends(figure, analysis) == ("30.0 (1)", "10.0 (0)")
-    higher = replace(figure, lower_is_better=False)
-    assert ends(higher, analysis) == ("10.0 (0)", "30.0 (1)")
+    assert ends(figure, analysis) == ("10.0 (0)", "30.0 (1)")
 
 
-def test_where_several_cases_share_the_worst_gain_none_is_named(analysis: Analysis) -> None:
+def test_of_many_cases_the_worst_stands_by_name(analysis: Analysis) -> None:
+    figure = with_gains(analysis, *range(MANY))
+    many = replace(analysis, figure_1=figure.rows)
+    for lower, end, name in ((True, "case of D10", str(MANY - 1)), (False, "case of D0", "0")):
+        either = replace(figure, lower_is_better=lower)
+        headers, [line, *_] = lines(either, many, lambda each: each.dataset)
+        assert line.cells[headers.index(end)] == name
+
+
+def test_where_several_cases_share_the_highest_gain_none_is_named(analysis: Analysis) -> None:
     figure = with_gains(analysis, 0.3, 0.1 + 0.2, 0.0)
-    assert ends(figure, analysis) == ("30.0 (2 cases)", "0.0 (2)")
+    assert ends(figure, analysis) == ("0.0 (2)", "30.0 (2 cases)")
 
 
 @pytest.mark.parametrize(("n", "deciles"), [(MANY - 1, False), (MANY, True)])
@@ -74,8 +110,9 @@ def test_deciles_are_of_many_cases(analysis: Analysis, n: int, *, deciles: bool)
     row = replace(analysis.figure_1[0], n=n)
     many = replace(analysis, figure_1=(row, *analysis.figure_1[1:]))
     assert with_deciles(many) == deciles
-    headers, _ = lines(next(iter(figures(many))), many, str)
-    assert ("D4" in headers, "worst case" in headers) == (deciles, deciles)
+    figure = next(each for each in figures(many) if each.lower_is_better)
+    headers, _ = lines(figure, many, str)
+    assert ("D4" in headers, "case of D10" in headers) == (deciles, deciles)
 
 
 def test_beside_many_cases_a_row_of_few_has_no_deciles_but_its_ends_and_median(
@@ -83,9 +120,21 @@ def test_beside_many_cases_a_row_of_few_has_no_deciles_but_its_ends_and_median(
 ) -> None:
     many, few = analysis.figure_1[0], analysis.figure_1[1]
     two = replace(analysis, figure_1=(replace(many, n=MANY, paper=None), few))
-    _, [_, line, *_] = lines(next(iter(figures(two))), two, str)
+    figure = next(each for each in figures(two) if each.lower_is_better)
+    _, [_, line, *_] = lines(figure, two, str)
     known = [k for k, cell in enumerate(line.cells[1:12]) if cell is not None]
     assert known == [0, 5, 10]
+
+
+def test_a_gain_whose_sides_no_row_tells_apart_is_called_identical() -> None:
+    def cell(gain: float, deviation: float, of: NoiseOf = NoiseOf.ROWS) -> str:
+        noise = Noise(deviation=deviation, of=of)
+        return gain_cell(CaseGain(case=case("a"), gain=gain, points=0.0, spread=None, noise=noise))
+
+    assert cell(0.0, 0.0) == "0.0, identical"
+    assert cell(0.0, 0.01) == "0.0\u00a0±\u00a01.0 (0.0)"
+    # Seeds of one score need not agree on any row.
+    assert cell(0.0, 0.0, NoiseOf.SEEDS) == "0.0\u00a0±\u00a00.0 (0.0)"
 
 
 def test_a_short_name_has_the_parts_that_tell_the_cases_apart() -> None:

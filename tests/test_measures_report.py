@@ -199,7 +199,7 @@ def test_every_file_of_the_report_has_the_same_measures(files: dict[str, str]) -
 def test_the_page_has_the_entropy_along_training_in_epochs(files: dict[str, str]) -> None:
     [case, *_] = data_of(files["report/report.html"])["cases"]
     runs = {run["name"]: run for run in case["measured"]}
-    assert set(runs) == {"student, as chosen", "student, no teacher (ERM)", "teacher"}
+    assert set(runs) == {"student, as chosen", "student, labels alone (ERM)", "teacher"}
     for run in runs.values():
         places = [place for place, _ in run["curve"]]
         # Of five steps the middle of the first two, of the next two, and of the last.

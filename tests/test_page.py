@@ -322,7 +322,7 @@ def test_scores_of_a_case_have_the_decimals_that_its_test_rows_tell(rows: int, s
     splits["test"] = splits["test"].model_copy(update={"rows": rows})
     agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
     [headers, row, *_] = rows_of(page_of(agenda))
-    shown = [row[headers.index(name)] for name in ("test", "ERM", "teacher")]
+    shown = [row[headers.index(name)] for name in ("test", "labels alone (ERM)", "teacher")]
     assert [len(each) for each in shown] == [len(score)] * 3
 
 
@@ -350,7 +350,7 @@ def test_each_part_of_a_name_keeps_its_own_direction() -> None:
 
 def test_a_case_before_its_first_training_has_no_empty_tables() -> None:
     text = page_of(Agenda(resolved_of(a_study())))
-    details = text.partition("<details id=")[2].partition("</details>")[0]
+    details = text.partition('<details id="case-')[2].partition("</details>")[0]
     assert "Unfinished: trainings to run next" in details
     assert "<table" not in details
 

@@ -24,16 +24,20 @@ from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import answer
 from kdsearch.report.figures import (
     BY_CASE,
+    LEAST_P,
     MANY,
     PAPER,
     Figure,
     by_case,
     figures,
     gain_cell,
+    identical,
     lines,
     p_cells,
     papers_note,
+    too_few,
     with_deciles,
+    without_empty,
 )
 from kdsearch.report.floor import floor_section
 from kdsearch.report.glossary import glossary_section
@@ -42,6 +46,8 @@ from kdsearch.report.markdown import (
     axes_in_words,
     duration,
     escape,
+    megabytes,
+    number,
     percent,
     points,
     reading,
@@ -144,6 +150,7 @@ def _how(analysis: Analysis, agenda: Agenda) -> list[str]:
         papers_note(analysis),
         *walked,
         seeds,
+        *too_few(analysis),
         TESTS,
         NOISE,
     ]
@@ -235,34 +242,31 @@ def by_case_table(figure: Figure, analysis: Analysis) -> tuple[list[str], list[t
 
 def _table_3(of: Figures) -> list[str]:
     found = of.table_3
-    headers = [
-        "alternative",
-        "R",
-        "better",
-        "worse",
-        "equal",
-        "unscored",
-        "p",
-        "least p",
-        "reading",
-    ]
-    rows = [
-        (
-            *(r.label, signed(r.reward), r.better, r.worse, r.equal, r.unscored),
-            *(*p_cells(r.chance), reading(r.chance), signed(r.paper)),
-        )
-        for r in found.rows
-    ]
+    headers, rows = table_3_table(of)
     name = "" if of.search is None else f": {escape(of.search)}"
     return [
         f"## Rewards (Table 3){name}",
         "R is the number of test cases where the alternative is better than the default by "
         "validation score, minus those where it is worse. Finished traversals: "
         f"{found.traversals}. The stable configuration takes an alternative where R > 0.",
-        table([*headers, f"R ({PAPER})"], rows),
+        table(headers, rows),
         *_equal(of),
         *_values(of.stable),
     ]
+
+
+def table_3_table(of: Figures) -> tuple[list[str], list[tuple[object, ...]]]:
+    """The headers of Table 3 and a row per alternative; what says most stands first."""
+    headers = ["alternative", "R", "reading", "better", "worse", "equal", "unscored", "p"]
+    rows = [
+        (
+            *(r.label, signed(r.reward), reading(r.chance)),
+            *(r.better, r.worse, r.equal, r.unscored),
+            *(*p_cells(r.chance), signed(r.paper)),
+        )
+        for r in of.table_3.rows
+    ]
+    return without_empty([*headers, LEAST_P, f"R ({PAPER})"], rows)
 
 
 def _equal(figures: Figures) -> list[str]:
@@ -303,7 +307,13 @@ def _others(choice: Choice) -> list[str]:
 def _erm_table(figure: Figure, analysis: Analysis) -> tuple[list[str], list[tuple[object, ...]]]:
     """Of each test case that has a student without a teacher: its scores, the gains, the gap."""
     found = by_case(figure, analysis)
-    headers = ["test case", "ERM", "chosen", "teacher", *(row.label for row in figure.rows)]
+    headers = [
+        "test case",
+        "labels alone (ERM)",
+        "chosen",
+        "teacher",
+        *(row.label for row in figure.rows),
+    ]
     rows: list[tuple[object, ...]] = [
         (
             case.case,
@@ -320,6 +330,8 @@ def _erm_table(figure: Figure, analysis: Analysis) -> tuple[list[str], list[tupl
 
 
 def _gap_closed(case: CaseResult) -> str:
+    if case.gap_closed is not None and identical(case.gap_closed, case.gap_closed_noise):
+        return f"{percent(case.gap_closed)}, identical"
     around = f" ± {percent(case.gap_closed_noise.deviation)}" if case.gap_closed_noise else ""
     return f"{percent(case.gap_closed)}{around}"
 
@@ -398,7 +410,7 @@ def _case(analysis: Analysis, case: CaseResult, messages: Mapping[str, str]) -> 
     if case.path:
         sections.append(_path(case))
     if gains := gains_of(analysis, case):
-        rows = [(label, percent(gain), *noise_cells(noise)) for label, gain, noise in gains]
+        rows = [(label, percent(gain), *noise_cells(gain, noise)) for label, gain, noise in gains]
         sections.append(table(["gain on test, %", "gain", "± noise", "noise over"], rows))
     if case.failures:
         sections.append("Without a score:")
@@ -424,9 +436,9 @@ def _teachers(case: CaseResult) -> str:
 def _size(size: Size | None) -> tuple[object, object, object]:
     if size is None:
         return None, None, None
-    megabytes = None if size.bytes is None else f"{size.bytes / 1e6:.1f}"
+    stored = None if size.bytes is None else megabytes(size.bytes)
     speed = size.examples_per_second
-    return f"{size.parameters:,}", megabytes, None if speed is None else f"{speed:,.0f}"
+    return f"{size.parameters:,}", stored, None if speed is None else f"{speed:,.0f}"
 
 
 def _standing(case: CaseResult) -> str:
@@ -444,11 +456,19 @@ def _standing(case: CaseResult) -> str:
         text += f" The stable configuration scores {lost} points of 100 less than the default."
     if under := sentence(case.winner_under_seeds, case.digits):
         text += f" {under}"
-    if case.best_on_test is not None:
-        text += (
-            f" The highest test score among its candidates, which chooses nothing, is "
-            f"{score(case.best_on_test, case.digits)}."
-        )
+    if best := best_on_test(case):
+        text += f" {best}"
+    return text
+
+
+def best_on_test(case: CaseResult) -> str:
+    """The highest test score of the candidates of a case, in a sentence; empty where none is."""
+    if case.best_on_test is None:
+        return ""
+    text = "The highest test score among its candidates, which chooses nothing, is "
+    text += f"{score(case.best_on_test, case.digits)}."
+    if any(decision.parameter == "alpha" for decision in case.path):
+        text += " Of the α, the default and what validation chose count here, as in Figure 1."
     return text
 
 
@@ -473,8 +493,8 @@ def _path(case: CaseResult) -> str:
             parameter,
             shown(each.validation),
             shown(each.test) + (f" ± {shown(each.spread)}" if seeds else ""),
-            None if each.temperature is None else f"{each.temperature:g}",
-            None if each.learning_rate is None else f"{each.learning_rate:g}",
+            number(each.temperature),
+            number(each.learning_rate),
             f"{each.trials}{tie(each.tied)}",
             won,
         )
@@ -483,9 +503,9 @@ def _path(case: CaseResult) -> str:
     if case.erm is not None:
         erm = case.erm
         spread = f" ± {shown(erm.spread)}" if seeds else ""
-        rate = None if erm.learning_rate is None else f"{erm.learning_rate:g}"
         scores = (shown(erm.validation), shown(erm.test) + spread)
-        rows.append(("no teacher (ERM)", "erm", *scores, None, rate, erm.trials, ""))
+        rate = number(erm.learning_rate)
+        rows.append(("labels alone (ERM)", "erm", *scores, None, rate, erm.trials, ""))
     return table(headers, rows)
 
 
@@ -505,9 +525,11 @@ def gains_of(analysis: Analysis, case: CaseResult) -> list[tuple[str, float, Noi
     return found
 
 
-def noise_cells(noise: Noise | None) -> tuple[str, str | None]:
+def noise_cells(gain: float, noise: Noise | None) -> tuple[str, str | None]:
     """The noise of a gain in percent, and what it was drawn over."""
-    return (percent(noise.deviation), str(noise.of)) if noise else ("not known", None)
+    if noise is None:
+        return "not known", None
+    return "identical" if identical(gain, noise) else percent(noise.deviation), str(noise.of)
 
 
 def _failure(case: CaseResult, messages: Mapping[str, str]) -> Iterable[str]:

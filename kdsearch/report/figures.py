@@ -7,11 +7,12 @@ better and those for which lower is stand in figures of their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from kdsearch.analysis import Analysis, CaseGain, Comparison, Figures, LeftOut
+from kdsearch.analysis.noise import Noise, NoiseOf
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.statistics import Chance
 from kdsearch.report.markdown import NOTHING, p_value, percent, points
@@ -28,7 +29,8 @@ LEFT_OUT = {reason: str(reason) for reason in LeftOut} | {
 }
 BY_CASE = (
     "Gains by test case, in percent, ± noise where it is known; in brackets the difference of the "
-    "scores in points, the largest score being 100."
+    "scores in points, the largest score being 100. Identical are two sides that score alike "
+    "on every row: one student, or students that give the same answers."
 )
 _DECILES = tuple(f"D{k}" for k in range(11))
 
@@ -50,20 +52,16 @@ class Figure:
     @property
     def axis(self) -> str:
         """What its gains are, and which way is better."""
-        return "gain of the best, % (lower is better)" if self.lower_is_better else _HIGHER
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """What the worst and the best gain of a row are."""
-        return ("highest", "lowest") if self.lower_is_better else ("lowest", "highest")
+        return _AHEAD if self.lower_is_better else "gain, % (higher is better)"
 
 
-_HIGHER = "gain, % (higher is better)"
+_AHEAD = "how far the best is ahead, % (lower is better)"
 
 
 def figures(analysis: Analysis) -> list[Figure]:
-    """The figures of every search that has any."""
-    return [figure for found in flipping(analysis) for figure in figures_of(found, analysis)]
+    """The figures of every search that has any; first what distillation brings."""
+    found = [figure for each in flipping(analysis) for figure in figures_of(each, analysis)]
+    return sorted(found, key=lambda figure: not figure.of_erm)
 
 
 def figures_of(found: Figures, analysis: Analysis) -> Iterator[Figure]:
@@ -150,19 +148,24 @@ class Line:
 def lines(
     figure: Figure, analysis: Analysis, name: Callable[[TestCase], object]
 ) -> tuple[list[str], list[Line]]:
-    """The headers behind the row's name, and the lines; `name` is what a test case is called."""
+    """The headers behind the row's name, and the lines; `name` is what a test case is called.
+
+    A column that says nothing in any row is left out.
+    """
     seeds = len(analysis.seeds) > 1
     deciles = with_deciles(analysis)
-    few = ("median", *map("{} ({})".format, ("worst", "best"), figure.ends))
-    headers = ["n", *((*_DECILES, "worst case") if deciles else few), "median, 95 %", "p"]
-    headers += ["least p", *(["± seeds"] if seeds else []), "left out"]
+    worst = max if figure.lower_is_better else min
+    of_many = (*_DECILES, f"case of {'D10' if figure.lower_is_better else 'D0'}")
+    headers = ["n", *(of_many if deciles else ("median", *ENDS)), INTERVAL, "p"]
+    headers += [LEAST_P, *(["± seeds"] if seeds else []), "left out"]
     found = []
     for row in figure.rows:
-        worst, best = (_at(end, row, name) for end in figure.ends)
         if deciles:
-            gains = (*_deciles(row), worst and worst[1])
+            there = _at(worst, row, name)
+            gains = (*_deciles(row), there and there[1])
         else:
-            gains = (percent(row.median), *(e and f"{e[0]} ({e[1]})" for e in (worst, best)))
+            ends = (_at(pick, row, name) for pick in (min, max))
+            gains = (percent(row.median), *(e and f"{e[0]} ({e[1]})" for e in ends))
         left_out = ", ".join(f"{n} {LEFT_OUT[reason]}" for reason, n in row.left_out.items())
         sure = (_interval(row), *p_cells(row.chance), *([percent(row.spread)] if seeds else []))
         found.append(
@@ -170,12 +173,47 @@ def lines(
         )
         if row.paper is not None:
             printed = [percent(value / 100) for value in row.paper.percent]
-            ends = (printed[10 if end == "highest" else 0] for end in figure.ends)
-            of_few = (printed[5], *ends)
+            of_few = (printed[5], printed[0], printed[10])
             nothing = [None] * (len(sure) + 1)
             cells = (CASES, *((*printed, None) if deciles else of_few), *nothing)
             found.append(Line(row=row, paper=True, cells=cells))
-    return headers, found
+    headers, cells_of = without_empty(headers, [line.cells for line in found])
+    return headers, [
+        replace(line, cells=cells) for line, cells in zip(found, cells_of, strict=True)
+    ]
+
+
+ENDS = ("lowest (case)", "highest (case)")
+INTERVAL = "median, 95 %"
+LEAST_P = "least p"
+_MAY_BE_EMPTY = (INTERVAL, "p", "left out")
+
+
+def without_empty(
+    headers: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> tuple[list[str], list[tuple[object, ...]]]:
+    """A table without its columns of certainty that hold nothing; without p there is no least p."""
+    empty = {
+        header
+        for k, header in enumerate(headers)
+        if header in _MAY_BE_EMPTY and all(row[k] in (None, NOTHING) for row in rows)
+    }
+    if "p" in empty:
+        empty.add(LEAST_P)
+    kept = [k for k, header in enumerate(headers) if header not in empty]
+    return [headers[k] for k in kept], [tuple(row[k] for k in kept) for row in rows]
+
+
+def too_few(analysis: Analysis) -> list[str]:
+    """Why no table has an interval or a p, where that is so."""
+    found = flipping(analysis)
+    compared = [row for each in found for row in each.comparisons if row.n]
+    chances = [row.chance for row in compared]
+    chances += [row.chance for each in found for row in each.table_3.rows]
+    known = any(chance and chance.p is not None for chance in chances)
+    if not compared or known or any(row.interval for row in compared):
+        return []
+    return ["Too few test cases for an interval or a test."]
 
 
 def _deciles(row: Comparison) -> tuple[object, ...]:
@@ -186,11 +224,12 @@ def _deciles(row: Comparison) -> tuple[object, ...]:
     )
 
 
-def _at(end: str, row: Comparison, name: Callable[[TestCase], object]) -> tuple[str, object] | None:
+def _at(
+    pick: Callable[[Iterable[float]], float], row: Comparison, name: Callable[[TestCase], object]
+) -> tuple[str, object] | None:
     """The lowest or the highest gain and the test case that has it, or how many do."""
     if not row.gains:
         return None
-    pick = max if end == "highest" else min
     found = pick(each.gain for each in row.gains)
     there = [each.case for each in row.gains if math.isclose(each.gain, found, abs_tol=1e-9)]
     return percent(found), name(there[0]) if len(there) == 1 else f"{len(there)} cases"
@@ -221,7 +260,14 @@ def gain_cell(found: CaseGain | None) -> str:
         return NOTHING
     # No line of the page ends at these spaces; Markdown has plain ones.
     noise = f"\u00a0±\u00a0{percent(found.noise.deviation)}" if found.noise else ""
+    if identical(found.gain, found.noise):
+        return f"{percent(found.gain)}, identical"
     return f"{percent(found.gain)}{noise} ({points(found.points)})"
+
+
+def identical(gain: float, noise: Noise | None) -> bool:
+    """Whether no draw of the rows tells the two sides apart, such as where they are one student."""
+    return gain == 0 and noise is not None and noise.of != NoiseOf.SEEDS and noise.deviation < 1e-12
 
 
 def short_names(cases: Iterable[TestCase]) -> Mapping[TestCase, str]:

@@ -40,13 +40,16 @@ OBJECTIVES = {
     "from a mixture of both.",
     "dkd": "Decoupled distillation: the teacher’s confidence in the right class and its opinion of "
     "the other classes are learnt as two parts, each with a weight.",
-    "labels": "Empirical risk minimisation: plain training on the labels, without a teacher. What "
-    "distillation has to beat.",
+    "labels": "Empirical risk minimisation, also called labels alone or no teacher: plain "
+    "training on the labels, without a teacher. What distillation has to beat.",
     "label_smoothing": "Label smoothing: plain training on the labels, of which a small share is "
     "spread over all classes, so that the student does not become too sure. No teacher.",
 }
 """By the kind of an objective."""
-_ALSO = {"labels": ("no teacher (ERM)", "labels alone"), "label_smoothing": ("label smoothing",)}
+_ALSO = {
+    "labels": ("labels alone (ERM)", "labels alone", "no teacher"),
+    "label_smoothing": ("label smoothing",),
+}
 """How else they are written."""
 
 AXES = {
@@ -91,10 +94,12 @@ CHECKPOINTS = {
 }
 
 MEASURES = {
-    "posterior_entropy": "How undecided a model is: 0 if it is sure of every answer.",
+    "posterior_entropy": "How undecided a model is: 0 if it is sure of every answer. Neither "
+    "high nor low is good in itself.",
     "relative_entropy": "Posterior entropy as a share of the highest that is possible.",
     "relative_entropy_without_top": "How evenly a model spreads what it does not give to its most "
-    "probable answer: 1 if all others are alike to it.",
+    "probable answer: 1 if all others are alike to it, 0 if one of them has it all. Neither high "
+    "nor low is good in itself.",
     "calibration_error": "The gap between how sure a model is and how often it is right; best is "
     "0.",
     "agreement": "How often student and teacher give the same answer.",
@@ -128,6 +133,8 @@ TEACHING = (
     _term("teacher", "The large model that the student learns from. As a decision: which of its "
           "checkpoints, t_hs or t_ll."),
     _term("student", "The small model that is trained.", "students"),
+    _term("checkpoint", "A model as it was after one of its epochs. A teacher trained in "
+          "the study has two: t_hs and t_ll.", "checkpoints"),
     _term("self-KD", "Distillation from a teacher of the student’s own size."),
     _term("reverse KD", "Distillation from a teacher smaller than the student."),
 )  # fmt: skip
@@ -144,6 +151,8 @@ _SEARCHING = (
     _term("decision", "A comparison of candidates that differ in one parameter. The highest "
           "validation score wins and is kept for the decisions after it.", "decisions"),
     _term("traversal", "All of a test case’s decisions, one after the other.", "traversals"),
+    _term("second phase", "What is trained once all traversals are finished: the stable "
+          "configuration and the lazy baseline in each test case."),
     _term("chosen", "What the search of a test case ends with. Decided on validation scores alone.",
           "as chosen", "won"),
     _term("default", "The first value of a parameter: what a search starts with."),
@@ -199,11 +208,13 @@ _COUNTING = (
     _term("median, 95 %", "Where the median may lie if other test cases of this kind were taken "
           "(95 % interval)."),
     _term("p", "How likely a result this strong would be if neither side were better. Only a small "
-          "p (below 0.05) speaks against luck.", "p (sign test)"),
+          "p (below 0.05) speaks against luck."),
     _term("least p", "The smallest p that so many test cases can give. Above 0.05, nothing can be "
           "told from luck, however the cases go."),
+    _term("untied block", "Test cases of one data set and one teacher, counted as one, whose "
+          "results do not balance out.", "untied blocks"),
     _term("R", "Reward: in how many test cases the alternative beats the default on validation, "
-          "less those where it loses.", "R, paper", "reward"),
+          "less those where it loses.", "reward"),
     _term("alternative", "A value that is compared with the default."),
     _term("reading", "What p says, in words."),
     _term("left out", "Test cases that a row does not count, and why."),

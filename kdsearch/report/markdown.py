@@ -43,6 +43,17 @@ def score(value: float | None, digits: int = 4) -> str:
     return NOTHING if value is None else _no_negative_zero(f"{value:.{digits}f}")
 
 
+def number(value: float | None) -> str:
+    """A temperature or a learning rate, with three digits."""
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes in megabytes, with two digits where it is small."""
+    found = size / 1e6
+    return f"{found:,.0f}" if found >= 10 else f"{found:.2g}"
+
+
 def change(value: float | None, digits: int) -> str:
     """A difference of scores as they are, with its sign and so many decimals."""
     if value is None:

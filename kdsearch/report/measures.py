@@ -40,6 +40,11 @@ def names_of(measured: Sequence[CaseMeasures]) -> list[str]:
     return list(dict.fromkeys(name for m in models for name in (*m.test, *m.validation)))
 
 
+def model_name(name: str) -> str:
+    """A measured model's name as the report has it elsewhere."""
+    return name.replace("no teacher (ERM)", "labels alone (ERM)")
+
+
 def cell(found: ByName, name: str) -> str:
     """A measure of a model with the spread between its seeds."""
     if name not in found:
@@ -57,7 +62,7 @@ def measures_section(measured: Sequence[CaseMeasures]) -> list[str]:
         return []
     names = names_of(measured)
     rows = [
-        (case.case, model.model, *(cell(model.test, name) for name in names))
+        (case.case, model_name(model.model), *(cell(model.test, name) for name in names))
         for case in measured
         for model in case.models
     ]
@@ -92,7 +97,7 @@ def measures_charts(
 ) -> dict[str, Any]:
     """What the charts show of a case's measured trainings: each as it went, and its epochs."""
     runs = [
-        run_for_chart(run.model, run.outcome, names, _ROLES[run.model])
+        run_for_chart(model_name(run.model), run.outcome, names, _ROLES[run.model])
         for run in measured_runs(agenda, view, case)
     ]
     return {"measured": runs} if runs else {}

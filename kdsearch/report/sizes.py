@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdsearch.analysis import Analysis, SizedModel, Sizes
-from kdsearch.report.markdown import NOTHING, escape, score, table
+from kdsearch.analysis.sizes import Kind
+from kdsearch.report.markdown import NOTHING, escape, megabytes, score, table
 from kdsearch.report.marks import metric_name
 
 TITLE = "Size, speed and score"
@@ -40,12 +41,8 @@ def rows(found: Sizes) -> Iterator[tuple[object, ...]]:
             "yes" if model.on_front else "",
             f"{size.parameters:,}",
             f"{size.examples_per_second:,.0f}" if size.examples_per_second else NOTHING,
-            _megabytes(size.bytes / 1e6) if size.bytes else NOTHING,
+            megabytes(size.bytes) if size.bytes else NOTHING,
         )
-
-
-def _megabytes(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
 def timed(found: Sizes) -> str:
@@ -68,10 +65,21 @@ def sizes_charts(analysis: Analysis) -> list[dict[str, Any]]:
         {
             "metric": metric_name(found.metric),
             "digits": found.digits,
-            "models": [_point(model) for model in found.models],
+            "models": [
+                _point(model) | {"label": label}
+                for model, label in zip(found.models, _labels(found.models), strict=True)
+            ],
         }
         for found in analysis.sizes
     ]
+
+
+def _labels(models: Sequence[SizedModel]) -> list[str]:
+    """What stands beside each point: without the student's name where there is only one."""
+    names = [model.name.split("; ") for model in models if model.kind is not Kind.TEACHER]
+    students = {part.rpartition(", ")[0] for parts in names for part in parts}
+    only = f"{students.pop()}, " if len(students) == 1 else ""
+    return [model.name.removeprefix(only) for model in models]
 
 
 def _point(model: SizedModel) -> dict[str, Any]:

@@ -24,17 +24,28 @@ from kdsearch.report.document import (
     DOUBTFUL,
     NOISE,
     TESTS,
+    best_on_test,
     gains_of,
     left_blank,
     noise_cells,
+    table_3_table,
     taught_by,
 )
-from kdsearch.report.figures import BY_CASE, p_cells, papers_note, with_deciles
+from kdsearch.report.figures import BY_CASE, papers_note, too_few, with_deciles
 from kdsearch.report.floor import floor_section
 from kdsearch.report.glossary import Term, glossary
-from kdsearch.report.markdown import NOTHING, duration, percent, points, reading, score, signed, tie
+from kdsearch.report.markdown import (
+    NOTHING,
+    duration,
+    megabytes,
+    number,
+    percent,
+    points,
+    score,
+    tie,
+)
 from kdsearch.report.marks import marks, metric_of
-from kdsearch.report.measures import MEASURES, cell, measures_charts, names_of, words
+from kdsearch.report.measures import MEASURES, cell, measures_charts, model_name, names_of, words
 from kdsearch.report.page.figures import figure_charts, figures_on_page
 from kdsearch.report.path import PATH, path_lines
 from kdsearch.report.practice import answer_table, lead
@@ -58,6 +69,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "score": score, "points": points}
+    environment.filters |= {"megabytes": megabytes, "number": number}
     environment.filters |= {"duration": duration, "or_nothing": _or_nothing, "parts": _parts}
     return environment
 
@@ -97,23 +109,23 @@ def page(
         papers_note=papers_note(analysis),
         searches=_html("\n\n".join(searches_section(analysis, agenda))),
         without_floor=_html("\n\n".join(floor_section(analysis))),
-        tables_3=[(each.search, each.table_3) for each in flipping(analysis)],
+        tables_3=[(e.search, e.table_3, *table_3_table(e)) for e in flipping(analysis)],
         paper_cases=CASES,
         taught_by=taught_by,
+        best_on_test=best_on_test,
         gains_of=gains_of,
         left_blank=left_blank,
         noise_cells=noise_cells,
         noise=NOISE.replace("`", ""),
         tests=TESTS,
-        p_cells=p_cells,
-        reading=reading,
-        signed=signed,
+        too_few=" ".join(too_few(analysis)),
         tie=tie,
         measured=[case.models for case in measured],
         measures=MEASURES,
         names=names,
         words=words,
         cell=cell,
+        model_name=model_name,
         smoothed=smoothing_on_page(smoothed),
         sized={
             "title": TITLE,
@@ -184,6 +196,7 @@ def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[st
             for view, case in zip(agenda.views(), analysis.cases, strict=True)
         ],
         "sizes": sizes_charts(analysis),
+        "seed": analysis.seeds[0] if len(analysis.seeds) > 1 else None,
     }
 
 
@@ -200,7 +213,7 @@ def _case(agenda: Agenda, case: CaseResult) -> dict[str, Any]:
     shown += [(None, each) for each in compared.values()]
     runs = [(role, str(each.choice), each.key) for role, each in shown]
     if case.erm is not None:
-        runs.append(("ERM", "no teacher (ERM)", case.erm.key))
+        runs.append(("ERM", "labels alone (ERM)", case.erm.key))
     return {
         "digits": case.digits,
         "path": _path(case),

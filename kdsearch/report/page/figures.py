@@ -13,6 +13,7 @@ from kdsearch.report.figures import (
     Figure,
     Line,
     figures,
+    identical,
     lines,
     short_names,
     with_deciles,
@@ -82,9 +83,10 @@ def _row(row: Comparison, cases: list[TestCase]) -> dict[str, Any]:
     }
 
 
-def _gain(each: CaseGain) -> tuple[float, float | None, float]:
-    """A gain and its noise in percent, and the points."""
-    return 100 * each.gain, 100 * each.noise.deviation if each.noise else None, each.points
+def _gain(each: CaseGain) -> tuple[float, float | None, float, bool]:
+    """A gain and its noise in percent, the points, and whether both sides are identical."""
+    noise = 100 * each.noise.deviation if each.noise else None
+    return 100 * each.gain, noise, each.points, identical(each.gain, each.noise)
 
 
 def _short(figure: Figure) -> Mapping[TestCase, str]:

@@ -5,8 +5,14 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "cross"];
 const PAPER = 680; // the width of a page of A4 between its margins, in CSS pixels
+// On a dark ground the dark ones of them are too weak.
+const LIGHTER = { "#0072B2": "#4DA6E0", "#D55E00": "#F08A4B", "#009E73": "#35C79B", "#AA4499": "#DD88CC", "#C2185B": "#FF7AA8", "#8C6D1F": "#C9A84A" };
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const onGround = (colour) => (dark.matches && !printing && LIGHTER[colour]) || colour;
 let printing = false; // styles for print are not in force yet when a browser says it will print
 const drawn = new Map(); // a chart's element to the function that draws it
+const underSeed = data.seed === null ? "" : `, under seed ${data.seed}`; // tables have means
+const studentsUnder = underSeed.replace("under", "students under"); // a teacher has a seed of its own
 const overlay = document.getElementById("overlay");
 
 function layout(title, y, more = {}) {
@@ -31,10 +37,11 @@ function plot(element, traces, page) {
 }
 
 const symbolOf = (i) => SYMBOLS[(i + Math.floor(i / COLOURS.length)) % SYMBOLS.length];
+const colourOf = (i) => onGround(COLOURS[i % COLOURS.length]);
 const look = (i, dash = "solid") => ({
   mode: "lines+markers",
-  line: { color: COLOURS[i % COLOURS.length], dash },
-  marker: { color: COLOURS[i % COLOURS.length], symbol: symbolOf(i), size: 7 },
+  line: { color: colourOf(i), dash },
+  marker: { color: colourOf(i), symbol: symbolOf(i), size: 7 },
 });
 
 const shown = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // Plotly reads tags
@@ -46,8 +53,9 @@ function drawGains(element) {
   (figure.many ? drawDeciles : drawPoints)(element, figure);
 }
 
-function gainInWords(figure, row, [k, gain, noise, points]) {
+function gainInWords(figure, row, [k, gain, noise, points, identical]) {
   const more = noise === null ? "" : ` ± ${noise.toFixed(1)}`;
+  if (identical) return `${shown(figure.cases[k][1])}<br>${shown(row.label)}: 0.0 %, identical`;
   return `${shown(figure.cases[k][1])}<br>${shown(row.label)}: ${minus(gain)} %${more}, ${signed(points)} points`;
 }
 
@@ -62,7 +70,7 @@ function drawPoints(element, figure) {
   const traces = figure.cases.map(([name, , i]) => ({
     x: [], y: [], text: [], name, mode: "markers", hoverinfo: "text",
     marker: { ...look(i).marker, size: 9 },
-    error_x: { type: "data", array: [], color: COLOURS[i % COLOURS.length], thickness: 1.5, width: 3 },
+    error_x: { type: "data", array: [], color: colourOf(i), thickness: 1.5, width: 3 },
   }));
   const ticks = [], heads = [], shapes = [];
   let y = 0;
@@ -111,14 +119,11 @@ function heading(label, wide) {
   return [`<b>${shown(label.slice(0, at))}<br>${shown(label.slice(at + 1))}</b>`, 2];
 }
 
-// Of the axis: 0, all gains, and their noise as far as it does not flatten the gains.
+// Of the axis: 0, and all gains with their noise.
 function rangeOf(gains, others) {
-  const values = [0, ...gains.map((gain) => gain[1]), ...others];
-  const low = Math.min(...values), high = Math.max(...values), most = (high - low || 1) / 2;
-  const below = gains.map((gain) => Math.max(low - most, gain[1] - (gain[2] ?? 0)));
-  const above = gains.map((gain) => Math.min(high + most, gain[1] + (gain[2] ?? 0)));
-  const ends = [Math.min(low, ...below), Math.max(high, ...above)], pad = (ends[1] - ends[0] || 2) / 25;
-  return [ends[0] - pad, ends[1] + pad];
+  const values = [0, ...others, ...gains.flatMap(([, gain, noise]) => [gain - noise, gain + noise])];
+  const low = Math.min(...values), high = Math.max(...values), pad = (high - low || 2) / 25;
+  return [low - pad, high + pad];
 }
 
 // The paper's deciles as a bar from D1 to D9, thin from D0 to D10, with a mark at D5.
@@ -135,7 +140,7 @@ function drawDeciles(element, figure) {
   const deciles = [...Array(11).keys()], bands = [], traces = [], page = layout("", figure.axis);
   const rows = figure.rows.filter((row) => row.n);
   rows.forEach((row, i) => {
-    const colour = COLOURS[i % COLOURS.length], there = { legendgroup: row.label };
+    const colour = colourOf(i), there = { legendgroup: row.label };
     if (row.intervals.length) {
       bands.push({ ...there, x: [...deciles, ...deciles.toReversed()],
         y: [...row.intervals.map((p) => p[0]), ...row.intervals.map((p) => p[1]).reverse()],
@@ -167,7 +172,7 @@ function drawDeciles(element, figure) {
 // From the default to what was chosen. Both lines begin at 0: the two splits' scores may lie far apart.
 function drawPath(element, { path }) {
   // Of a split, so in no colour that a model has.
-  const colours = [printing ? "#000" : getComputedStyle(document.body).color, "#C2185B"];
+  const colours = [printing ? "#000" : getComputedStyle(document.body).color, onGround("#C2185B")];
   const signed = (gain) => {
     const text = gain.toFixed(path.digits);
     return Number(text) === 0 ? text.replace("-", "") : `${gain > 0 ? "+" : ""}${text}`.replace("-", "−");
@@ -183,12 +188,13 @@ function drawPath(element, { path }) {
       name: `${name}: ${ends.join(" → ")}`, mode: "lines+markers+text",
       line: { color: colours[split], shape: "hv", dash: split ? "dash" : "solid" },
       marker: { color: colours[split], symbol: SYMBOLS[split], size: 8 },
-      text: scores.map((_, k) => (k && !path.steps[k - 1].kept && gain(k) !== null ? signed(gain(k)) : "")),
+      text: scores.map((_, k) => (k && !path.steps[k - 1].kept && gain(k) !== null ? `step ${signed(gain(k))}` : "")),
       cliponaxis: false, textfont: { color: colours[split] },
       error_y: { type: "data", array: scores.map((_, k) => noise(k) ?? 0), visible: path.steps.some((_, k) => noise(k + 1) !== null) },
       customdata: scores.map((score, k) => [k ? path.steps[k - 1].value : "default", score === null ? "" : score.toFixed(path.digits),
-        gain(k) === null ? "" : `, ${signed(gain(k))}${noise(k) === null ? "" : ` ± ${noise(k).toFixed(path.digits)}`}`]),
-      hovertemplate: `%{customdata[0]}<br>${split ? "test" : "validation"} %{customdata[1]}%{customdata[2]}<extra></extra>`,
+        k && score !== null ? `<br>${signed(score - first)} against the default` : "",
+        gain(k) === null ? "" : `<br>step ${signed(gain(k))}${noise(k) === null ? "" : ` ± ${noise(k).toFixed(path.digits)}`}`]),
+      hovertemplate: `%{customdata[0]}<br>${split ? "test" : "validation"} %{customdata[1]}%{customdata[2]}%{customdata[3]}<extra></extra>`,
     };
   });
   traces.forEach((trace, i) => { // apart from the other split's
@@ -213,7 +219,7 @@ const ROLES = {
 const OTHER = { color: "#8a8f98", symbol: "circle-open", dash: "solid" };
 const roleOf = (each) => ROLES[each.role] ?? OTHER;
 const styled = ({ color, symbol, dash }, width, size) => ({
-  mode: "lines+markers", line: { color, dash, width }, marker: { color, symbol, size } });
+  mode: "lines+markers", line: { color: onGround(color), dash, width }, marker: { color: onGround(color), symbol, size } });
 
 // Series that lie on one another are one with all of their names, so that none hides another.
 // Those with a role come first.
@@ -276,7 +282,7 @@ function drawLosses(element, found) {
   const runs = withRole.length ? withRole : all.slice(0, MOST_LOSSES);
   const columns = Math.min(runs.length, (printing ? PAPER : element.clientWidth) < 600 ? 2 : 4);
   const rows = Math.ceil(runs.length / columns);
-  const page = layout("Training loss of its best trials, by epoch", "", {});
+  const page = layout(`Training loss of its best trials, by epoch${underSeed}`, "", {});
   const { xaxis, yaxis, ...rest } = page;
   const axes = {};
   const traces = runs.map((run, i) => {
@@ -297,7 +303,7 @@ function drawLosses(element, found) {
 }
 
 // The line is of training, the points are of validation; both have one entry in the legend.
-function drawEntropy(element, found) {
+function drawEntropy(element, found, title = "Posterior entropy") {
   const free = COLOURS.filter((colour) => colour !== ROLES.ERM.color);
   const traces = found.measured.flatMap((run, i) => {
     const { line, marker } = styled(ROLES[run.role] ?? { color: free[i % free.length], symbol: symbolOf(i) }, 2, 7);
@@ -309,14 +315,14 @@ function drawEntropy(element, found) {
       points(run.epochs, `${run.name}, validation`, { mode: "lines+markers", line: { ...line, dash: "dot" } }),
     ];
   }).filter((trace) => trace.x.length);
-  single(element, traces, layout("Posterior entropy; points: validation", "nats", {
+  single(element, traces, layout(`${title}; points: validation`, "nats", {
     x: { title: { text: "epoch", standoff: 4 } }, legend: { tracegroupgap: 0 } }));
 }
 
 function drawMeasure(element, found) {
   const { measure, name } = element.dataset;
   const runs = found.measured.map((run) => ({ ...run, epochs: run.epochs.filter((e) => e[measure] !== null) }));
-  drawRuns(element, runs, measure, `${name}, by epoch`, "on validation", 3);
+  drawRuns(element, runs, measure, `${name}, by epoch${studentsUnder}`, "on validation", 3);
 }
 
 function single(element, traces, page) {
@@ -328,8 +334,8 @@ const CHARTS = {
   path: drawPath,
   temperature: (e, found) => drawCurves(e, found, 0, "Over the teacher’s temperature τ_t"),
   rate: (e, found) => drawCurves(e, found, 1, "Over the learning rate"),
-  epochs: (e, found) => drawRuns(e, found.runs, 2, "Best trial of each choice, by epoch", "validation score", found.digits),
-  entropy: drawEntropy,
+  epochs: (e, found) => drawRuns(e, found.runs, 2, `Best trial of each choice, by epoch${underSeed}`, "validation score", found.digits),
+  entropy: (e, found) => drawEntropy(e, found, `Posterior entropy${studentsUnder}`),
   measure: drawMeasure,
   loss: drawLosses,
 };
@@ -351,7 +357,7 @@ overlay?.addEventListener("change", () => { // it is there where the paper has a
   document.querySelectorAll("tr.paper").forEach((row) => { row.hidden = !overlay.checked; });
   document.querySelectorAll(".gains").forEach(drawGains);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+dark.addEventListener("change", redraw);
 
 const cases = [...document.querySelectorAll("details[data-case]")];
 cases.forEach((details) => details.addEventListener("toggle", () => { if (details.open) drawCase(details); }));

@@ -26,7 +26,7 @@ function sizeTraces({ models, digits }) {
     if (!some.length) return;
     traces.push({
       x: some.map((m) => m.parameters), y: some.map((m) => m.test), name: kind, mode: "markers",
-      marker: { color: ROLES[kind].color, symbol: ROLES[kind].symbol, size: some.map((m) => diameter(m, fastest)), opacity: 0.85 },
+      marker: { color: onGround(ROLES[kind].color), symbol: ROLES[kind].symbol, size: some.map((m) => diameter(m, fastest)), opacity: 0.85 },
       text: some.map((m) => `${plainly(m.name)}${m.front ? ", on the front" : ""}<br>${m.parameters.toLocaleString("en")} parameters<br>`
         + `${m.speed ? `${Math.round(m.speed).toLocaleString("en")} examples/s` : "not timed"}<br>test ${m.test.toFixed(digits)}`),
       hovertemplate: "%{text}<extra></extra>",
@@ -49,7 +49,7 @@ function sizeLabels(models, [low, high], [least, most], height) {
     const over = Math.max(0, places[places.length - 1] - height);
     places.reduceRight((below, place, i) => (places[i] = Math.min(place - (i === places.length - 1 ? over : 0), below)) - LINE, Infinity);
     some.forEach((model, i) => labels.push({
-      x: Math.log10(model.parameters), y: model.test, text: short(model.name), font: { size: 11 },
+      x: Math.log10(model.parameters), y: model.test, text: short(model.label), font: { size: 11 },
       ax: right ? -22 : 22, ay: places[i] - at(model), xanchor: right ? "right" : "left", arrowwidth: 1, arrowhead: 0, standoff: 4,
     }));
   });
@@ -58,7 +58,7 @@ function sizeLabels(models, [low, high], [least, most], height) {
 
 function drawSizes(element, found) {
   const logs = found.models.map((model) => Math.log10(model.parameters));
-  const tests = found.models.map((model) => model.test);
+  const tests = found.models.flatMap(({ test, spread }) => [test - spread, test + spread]);
   const around = (values, share, least) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const margin = Math.max((high - low) * share, least);
