@@ -185,8 +185,9 @@ _SCORING = (
           "that the chosen student has come.", "gap"),
     _term("gain", "By how much one test score is above another, in percent of the other.", "gains",
           "gain, %"),
-    _term("±", "A standard deviation: about two times out of three, another run lies within it.",
-          "± seeds"),
+    _term("±", "A standard deviation: about two times out of three, a repetition lies within "
+          "it. The text beside a table says what is repeated: the draw of the test rows, the "
+          "training under another seed, or both.", "± seeds"),
     _term("± noise", "How far a gain may lie from what other test rows (and seeds) would give, as "
           "a standard deviation. A difference of less than two of these may be luck.", "noise",
           "within the noise"),

@@ -258,8 +258,8 @@ def _in_line(row: Mapping[str, str | None]) -> Iterator[str]:
     ):
         if (cell := row.get(name)) and cell != _TAKES[Take.CHOSEN]:
             yield words.format(cell)
-    if trainings := row.get("trainings"):
-        yield f"{count(int(trainings), 'training')}, {row['time']}"
+    if time := row.get("time"):
+        yield time
 
 
 _TAKES = {
@@ -287,7 +287,6 @@ def _cells(
     yield "of its teacher", kept
     yield "size", None if case.size is None else share(case.size)
     yield "speed", None if case.speed is None else f"{case.speed:.1f}×"
-    yield "trainings", str(case.trainings) if case.trainings else None
     yield "time", duration(case.seconds) if case.trainings else None
 
 
