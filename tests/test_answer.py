@@ -345,7 +345,7 @@ def test_a_case_none_of_whose_trainings_has_a_score_has_a_row_and_no_command() -
 def test_a_student_above_its_teacher_is_said_to_be_that() -> None:
     text = answer(analyse(study(teacher=0.5)))
     assert "The student has 140 % of its teacher’s test score" in text
-    assert "In 1 of 1 case it is better than its teacher." in text
+    assert "In 1 of 1 case the student’s test score is higher than its teacher’s." in text
 
 
 # -- where it stands -------------------------------------------------------------------------------
