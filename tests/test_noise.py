@@ -185,8 +185,9 @@ def test_the_noise_of_every_gain_of_a_real_study_is_known(searched: Ledger) -> N
 def test_a_report_has_the_noise_beside_each_gain(searched: Ledger) -> None:
     files = report_files(searched, Agenda(searched.resolved(), searched.results()))
     [case] = json.loads(files["report/report.json"])["cases"]
-    deviation = case["over_teacher_noise"]["deviation"]
-    row = f"| chosen over its teacher | {percent(case['over_teacher'])} | {percent(deviation)} "
+    gain, deviation = case["over_teacher"], case["over_teacher_noise"]["deviation"]
+    noise = percent(deviation) if gain or deviation else "identical"
+    row = f"| chosen over its teacher | {percent(gain)} | {noise} "
     assert f"{row}| rows |" in files["report/report.md"]
 
 

@@ -27,7 +27,7 @@ from kdsearch.agenda import (
 from kdsearch.analysis import Speeds, analyse
 from kdsearch.analysis.sizes import front
 from kdsearch.report.page import page
-from kdsearch.report.sizes import sizes_section, timed
+from kdsearch.report.sizes import sizes_charts, sizes_section, timed
 from kdsearch.report.tables import sizes as sizes_table
 from kdsearch.search import Labels
 
@@ -239,6 +239,17 @@ def test_the_page_report_md_and_the_table_hold_the_same_models() -> None:
     table: pd.DataFrame = sizes_table(found)
     assert list(table.model) == [model.name for model in of_sentences.models]
     assert list(table.on_front) == [model.on_front for model in of_sentences.models]
+
+
+def test_a_point_is_labelled_without_the_students_name_where_there_is_only_one() -> None:
+    def labels(agenda: Agenda) -> list[str]:
+        [chart, *_] = sizes_charts(analyse(agenda))
+        return [model["label"] for model in chart["models"] if model["kind"] != "teacher"]
+
+    assert "ERM" in labels(study(erm=True))
+    several = {"one": {"model": "small"}, "two": {"model": "small"}}
+    found = labels(study(erm=True, students=several))
+    assert all(label.startswith(("one, ", "two, ")) for label in found)
 
 
 def test_a_model_of_another_device_is_said_to_have_no_speed() -> None:

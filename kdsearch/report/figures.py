@@ -70,7 +70,7 @@ def figures_of(found: Figures, analysis: Analysis) -> Iterator[Figure]:
     yield Figure(
         id=f"figure-1{number}",
         title="The cost of a bad choice (Figure 1)",
-        note="How much the best choice of a test case, by test score, gains over others: the "
+        note="How far the best choice of a test case, by test score, is ahead of others: the "
         "less, the less a bad choice costs. Candidates are the choices compared at the default α "
         "and the one of the best α by validation. Only part of the grid is trained, so the true "
         "cost may be higher. No gain here can be below 0, so there is no p.",

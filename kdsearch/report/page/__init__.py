@@ -116,7 +116,7 @@ def page(
         gains_of=gains_of,
         left_blank=left_blank,
         noise_cells=noise_cells,
-        noise=NOISE.replace("`", ""),
+        noise=_html(NOISE),
         tests=TESTS,
         too_few=" ".join(too_few(analysis)),
         tie=tie,

@@ -204,7 +204,7 @@ function drawPath(element, { path }) {
   const [low, high] = [Math.min(...reach), Math.max(...reach)];
   const names = ["default", ...path.steps.map((step) => (step.kept ? `${step.value}<br>kept` : `<b>${step.value}</b>`))];
   plot(element, traces, layout("What each decision brought", "score − the default’s", {
-    x: { tickvals: names.map((_, k) => k), ticktext: names, range: [-0.4, names.length - 0.6], zeroline: false },
+    x: { tickvals: names.map((_, k) => k), ticktext: names, range: [element.clientWidth < 500 ? -0.9 : -0.4, names.length - 0.6], zeroline: false },
     y: { range: [low - 0.15 * (high - low), high + 0.15 * (high - low)] } }));
 }
 
