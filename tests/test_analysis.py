@@ -231,16 +231,16 @@ def test_deciles_agree_with_the_inclusive_quantiles_of_the_standard_library() ->
 
 def reason(target: TestScores | None, baseline: TestScores | None) -> LeftOut:
     with pytest.raises(NoGainError) as caught:
-        gain(target, baseline)
+        gain(target, baseline, largest=1.0)
     return caught.value.reason
 
 
 def test_a_gain_is_relative_to_the_baseline() -> None:
-    assert gain(at(0.75), at(0.5)).gain == 0.5
+    assert gain(at(0.75), at(0.5), largest=1.0).gain == 0.5
 
 
 def test_the_points_of_a_gain_are_of_the_largest_score() -> None:
-    assert gain(at(0.75), at(0.5)).points == pytest.approx(25.0)
+    assert gain(at(0.75), at(0.5), largest=1.0).points == pytest.approx(25.0)
     assert gain(at(20.0), at(50.0), largest=100.0).points == pytest.approx(-30.0)
 
 
@@ -254,9 +254,9 @@ def test_a_gain_over_zero_is_left_out() -> None:
 
 
 def test_a_gain_over_less_than_the_least_baseline_is_left_out() -> None:
-    assert gain(at(0.2), at(0.1), least=0.1).gain == pytest.approx(1.0)
+    assert gain(at(0.2), at(0.1), least=0.1, largest=1.0).gain == pytest.approx(1.0)
     with pytest.raises(NoGainError) as caught:
-        gain(at(0.2), at(0.09), least=0.1)
+        gain(at(0.2), at(0.09), least=0.1, largest=1.0)
     assert caught.value.reason is LeftOut.SMALL_BASELINE
 
 

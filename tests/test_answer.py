@@ -103,6 +103,55 @@ def test_the_trials_are_those_that_the_search_compared() -> None:
     assert only(agenda).trials == len(keys)
 
 
+def test_the_trials_of_the_student_on_labels_count_once_under_several_seeds() -> None:
+    found = analyse(study(seeds=[0, 1]))
+    [erm] = [case.erm for case in found.cases if case.erm is not None]
+    [answered] = found.answer.cases
+    assert (erm.trials, answered.erm_trials) == (2, 2)
+
+
+def with_layers() -> Agenda:
+    """A study of students that are the better the more layers they keep, and the larger."""
+
+    def scores(training: StudentTraining) -> Scores:
+        return (0.5, 0.5) if training.teaching is None else (0.5 + layers_of(training) / 100, 0.5)
+
+    kd = {"strategy": "exhaustive", "objective": "ce", "temperature": [1], "layers": [1, 2, 3]}
+    searches = {"kd": kd, "erm": SEARCHES["erm"]}
+    models = a_study()["models"] | {"small": {"path": "small"}}
+    agenda = study(scores=scores, models=models, searches=searches, learning_rate=[1e-3])
+    for key, outcome in agenda.results.items():
+        if outcome is not None and isinstance(outcome.training, StudentTraining):
+            sized = {"parameters": 100 * layers_of(outcome.training)}
+            agenda.add(key, outcome.model_copy(update=sized))
+    return agenda
+
+
+def layers_of(training: StudentTraining) -> int:
+    """How many layers a student keeps; of all it has 12."""
+    assert isinstance(training.model.layers, int | None)
+    return training.model.layers or 12
+
+
+def test_the_size_of_a_case_that_is_being_searched_is_that_of_its_best_student() -> None:
+    whole = with_layers()
+    best = analyse(whole).cases[0].winner
+    assert best is not None
+    results = {key: outcome for key, outcome in whole.results.items() if key != best.key}
+    case = analyse(Agenda(whole.resolved, results)).cases[0]
+    assert case.winner is None
+    assert case.size is not None
+    assert case.size.parameters == 200
+
+
+def test_each_student_of_a_case_has_its_own_size() -> None:
+    case = analyse(with_layers()).cases[0]
+    assert case.winner is not None
+    assert case.erm is not None
+    sizes = [size and size.parameters for size in (case.size, case.winner.size, case.erm.size)]
+    assert sizes == [300, 300, 1200]
+
+
 def test_the_answer_begins_with_the_verdict_and_its_size() -> None:
     text = answer(analyse(study((0.7, 0.72), (0.6, 0.63))))
     assert text.startswith(

@@ -430,6 +430,20 @@ def test_rows_of_a_studys_own_group_count_as_one() -> None:
     assert together.deviation() > 1.5 * by_row.deviation()
 
 
+@pytest.mark.parametrize("groups", [None, "others"])
+def test_where_data_sets_group_the_same_rows_differently_the_noise_is_unknown(
+    groups: str | None,
+) -> None:
+    study = Study({"a": [coins(0.8, 60, 1)], "b": [coins(0.6, 60, 2)]}, named=[*range(30)] * 2)
+    assert study.noise() is not None
+    resolved = study.agenda.resolved
+    [(name, mine)] = resolved.datasets.items()
+    datasets = {name: mine, "other": mine.model_copy(update={"test_groups": groups})}
+    several = resolved.model_copy(update={"datasets": datasets})
+    study.agenda = Agenda(several, study.agenda.results)
+    assert study.noise() is None
+
+
 @pytest.mark.parametrize("rows", [[{"group": []}] * 3, [{"texts": ["a"]}] * 3, [{"group": 1}]])
 def test_groups_that_are_damaged_leave_the_noise_unknown(rows: list[Any]) -> None:
     study = Study({"a": [[1, 1, 0]], "b": [[1, 0, 0]]}, named=[0, 1, 1])

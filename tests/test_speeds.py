@@ -24,7 +24,7 @@ from kdsearch.agenda import (
     OutputsTraining,
     StudentTraining,
 )
-from kdsearch.analysis import Speeds, analyse
+from kdsearch.analysis import ModelSpeeds, analyse
 from kdsearch.analysis.sizes import front
 from kdsearch.report.page import page
 from kdsearch.report.sizes import sizes_charts, sizes_section, timed
@@ -73,7 +73,7 @@ def student(
 
 
 def speed_of(outcome: Outcome, every: list[Outcome]) -> float | None:
-    size = Speeds(every).size([outcome])
+    size = ModelSpeeds(every).size([outcome])
     assert size is not None
     return size.examples_per_second
 
@@ -102,7 +102,9 @@ def test_speeds_of_two_devices_are_never_compared() -> None:
     every = [teacher, slow, fast]
     assert speed_of(teacher, every) == 50
     assert speed_of(fast, every) == 100  # the same model, on the device of the teacher
-    size = Speeds([student(0, 9000, "gpu"), student(1, 9000, "gpu"), teacher, slow]).size([slow])
+    size = ModelSpeeds([student(0, 9000, "gpu"), student(1, 9000, "gpu"), teacher, slow]).size(
+        [slow]
+    )
     assert size is not None
     assert (size.examples_per_second, size.device) == (100, "cpu")
 
@@ -110,7 +112,7 @@ def test_speeds_of_two_devices_are_never_compared() -> None:
 def test_a_model_that_was_not_timed_on_the_device_of_most_has_a_size_alone() -> None:
     alone = checkpoint(1, 50, "gpu")
     every = [alone, student(0, 100), student(1, 200, parameters=5)]
-    size = Speeds(every).size([alone])
+    size = ModelSpeeds(every).size([alone])
     assert size is not None
     assert (size.parameters, size.examples_per_second, size.device) == (100, None, None)
 
@@ -128,7 +130,7 @@ def test_a_name_is_no_part_of_a_model() -> None:
 def test_what_was_never_timed_has_no_speed_and_what_has_no_parameters_no_size() -> None:
     assert speed_of(student(0, None), [student(0, None)]) is None
     nothing = student(0, 100).model_copy(update={"parameters": None})
-    assert Speeds([nothing]).size([nothing, None]) is None
+    assert ModelSpeeds([nothing]).size([nothing, None]) is None
 
 
 # -- the front -------------------------------------------------------------------------------------

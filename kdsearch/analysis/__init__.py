@@ -32,7 +32,7 @@ from kdsearch.analysis.path import Difference, Step
 from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay
 from kdsearch.analysis.scores import CaseCandidates, TestScores, case_candidates
 from kdsearch.analysis.sizes import SizedModel, Sizes
-from kdsearch.analysis.speeds import Size, Speeds
+from kdsearch.analysis.speeds import ModelSpeeds, Size
 from kdsearch.analysis.stable import (
     RewardRow,
     Stable,
@@ -62,6 +62,7 @@ __all__ = [
     "Facts",
     "Figures",
     "LeftOut",
+    "ModelSpeeds",
     "PaperRow",
     "Recorded",
     "Relative",
@@ -70,7 +71,6 @@ __all__ = [
     "Size",
     "SizedModel",
     "Sizes",
-    "Speeds",
     "Spent",
     "Stable",
     "State",

@@ -13,9 +13,9 @@ from kdsearch.analysis.cases import CaseResult, State, TeacherScore
 from kdsearch.analysis.cost import Spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.noise import DEVIATIONS, Noises
-from kdsearch.analysis.scores import on_test, points, row_worth
+from kdsearch.analysis.scores import leading_trial, on_test, points, row_worth
 from kdsearch.analysis.speeds import Size
-from kdsearch.search import Choice, Trial, ValidationScore, best_trial
+from kdsearch.search import Choice, ValidationScore
 from kdsearch.study import TestCase
 
 
@@ -174,7 +174,7 @@ def _case(agenda: Agenda, view: CaseView, result: CaseResult, noises: Noises) ->
     if view.traversed:
         mine = {trial for each in view.progress.candidates() for trial in each.trials}
         scored = {trial: score for trial, score in scored.items() if trial in mine}
-    best = view.chosen if view.traversed else best_trial(scored, scored)
+    best = leading_trial(agenda, view)
     found = on_test(agenda, agenda.trainings(view, best)) if best else None
     validation = scored[best] if best else None
     erm = tuned_erm(agenda, view)
@@ -184,7 +184,8 @@ def _case(agenda: Agenda, view: CaseView, result: CaseResult, noises: Noises) ->
         difference = points(data.task, found.mean, plain.mean)
         known = noises.of_difference(found, plain)
         noise = points(data.task, known.deviation, 0) if known else None
-    teacher = _teacher(result, best)
+    # Of a student that is not there yet, any.
+    teacher = result.teacher(best.checkpoint) if best else next(iter(result.teachers), None)
     behind = None
     if found is not None and teacher is not None and teacher.test is not None:
         behind = points(data.task, found.mean, teacher.test)
@@ -200,7 +201,7 @@ def _case(agenda: Agenda, view: CaseView, result: CaseResult, noises: Noises) ->
         validation=validation,
         test=found.mean if found else None,
         spread=found.spread if found else None,
-        erm_trials=erm.trials // len(agenda.resolved.study.student_seeds) if erm else 0,
+        erm_trials=erm.trials if erm else 0,
         erm_validation=erm.validation if erm else None,
         erm_test=erm.test if erm else None,
         erm_spread=erm.spread if erm else None,
@@ -242,12 +243,6 @@ def _take(view: CaseView, validation: float | None, erm: Erm | None) -> Take | N
     if plain is not None and plain > validation:
         return Take.ERM
     return Take.CHOSEN if view.traversed else Take.BEST_SO_FAR
-
-
-def _teacher(result: CaseResult, best: Trial | None) -> TeacherScore | None:
-    """The checkpoint that taught; of a student that is not there yet, any."""
-    found = (t for t in result.teachers if best is None or t.checkpoint is best.checkpoint)
-    return next(found, None)
 
 
 def _share(part: float | None, whole: float | None, *, least: float = 0.0) -> float | None:

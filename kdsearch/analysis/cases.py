@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore, used
+from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore
 from kdsearch.analysis.comparisons import chosen_over_erm, chosen_over_teacher
 from kdsearch.analysis.cost import CaseTrainings, Spent, spent
 from kdsearch.analysis.erm import Erm, tuned_erm
@@ -19,6 +19,7 @@ from kdsearch.analysis.path import Difference, Step, over_default, steps
 from kdsearch.analysis.scores import (
     candidate_on_test,
     case_candidates,
+    leading_trial,
     on_test,
     points,
     score_digits,
@@ -26,7 +27,7 @@ from kdsearch.analysis.scores import (
     tied_trials,
     value_label,
 )
-from kdsearch.analysis.speeds import Size, Speeds
+from kdsearch.analysis.speeds import ModelSpeeds, Size
 from kdsearch.search import (
     CHECKPOINT,
     Candidate,
@@ -83,6 +84,8 @@ class CandidateScores:
     than one, their order decided."""
     key: str | None
     """Of the best trial's training, under the first seed."""
+    size: Size | None
+    """Of that student."""
     spread: float | None
     """The standard deviation of the test score between the seeds; None of a single one."""
     tried: tuple[TrialScores, ...]
@@ -191,36 +194,49 @@ class CaseResult:
     """The same of the stable configuration."""
     stable_gap_closed_noise: Noise | None
     size: Size | None
-    """The student's."""
+    """The student's that was chosen; while its search goes on, of the best so far."""
     failures: tuple[UnscoredTraining, ...]
     cost: tuple[Spent, ...]
     """A training that cases share counts in each of them."""
 
+    @property
+    def taught_by(self) -> TeacherScore | None:
+        """The checkpoint that taught what the case chose; None without either."""
+        return self.teacher(self.winner.choice.get(CHECKPOINT)) if self.winner else None
 
-def case_results(agenda: Agenda, noises: Noises, facts: Facts) -> tuple[CaseResult, ...]:
+    def teacher(self, checkpoint: Checkpoint | None) -> TeacherScore | None:
+        """Its teacher's checkpoint of this name."""
+        return next((each for each in self.teachers if each.checkpoint is checkpoint), None)
+
+
+def case_results(
+    agenda: Agenda, noises: Noises, facts: Facts, speeds: ModelSpeeds
+) -> tuple[CaseResult, ...]:
     """Every test case, in the order of the study file."""
-    speeds = Speeds(used(agenda).values())
     return tuple(case_result(agenda, view, noises, facts, speeds) for view in agenda.views())
 
 
 def case_result(
-    agenda: Agenda, view: CaseView, noises: Noises, facts: Facts, speeds: Speeds
+    agenda: Agenda, view: CaseView, noises: Noises, facts: Facts, speeds: ModelSpeeds
 ) -> CaseResult:
     """The test case of `view`."""
     state, reason = state_of(view)
-    path = _path(agenda, view)
+    path = _path(agenda, view, speeds)
     trainings = CaseTrainings(agenda, view)
     every = trainings.teachers | trainings.outputs | trainings.students
     results = agenda.results
     phase2 = view.phase2
-    stable = _second_phase(agenda, view, phase2.stable_tuned) if phase2 else None
+    stable = _second_phase(agenda, view, phase2.stable_tuned, speeds) if phase2 else None
     task = agenda.resolved.datasets[view.case.dataset].task
     candidates = case_candidates(agenda, view)
     best = candidates.best if candidates else None
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
-    chosen = [winner.key] if winner and winner.key else []
+    leading = leading_trial(agenda, view)
+    chosen = [agenda.training(view, leading).key] if leading else []
     teachers = teacher_scores(agenda, view, speeds)
     erm = tuned_erm(agenda, view)
+    if erm is not None and erm.key is not None:
+        erm = replace(erm, size=speeds.size([results[erm.key]]))
     closed, by_stable = (
         gap_closed(agenda, view, candidate, erm.on_test if erm else None, noises)
         for candidate in (
@@ -246,7 +262,7 @@ def case_result(
         winner_under_seeds=_under_seeds(agenda, view),
         best_on_test=best.mean if best else None,
         stable=stable,
-        lazy=_second_phase(agenda, view, phase2.lazy_tuned) if phase2 else None,
+        lazy=_second_phase(agenda, view, phase2.lazy_tuned, speeds) if phase2 else None,
         stable_over_default=_points(task, stable, path[0].candidates[0] if path else None),
         erm=erm,
         over_erm=over_erm.gain if over_erm else None,
@@ -258,7 +274,7 @@ def case_result(
         gap_closed_noise=closed.noise if closed else None,
         stable_gap_closed=by_stable.share if by_stable else None,
         stable_gap_closed_noise=by_stable.noise if by_stable else None,
-        # Of what it chose, if anything: layers may be an axis.
+        # Of the best, if anything: layers may be an axis.
         size=speeds.size(results[key] for key in [*chosen, *trainings.students]),
         failures=failures(agenda, every),
         cost=(
@@ -317,7 +333,7 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
     return State.FINISHED, None
 
 
-def teacher_scores(agenda: Agenda, view: CaseView, speeds: Speeds) -> tuple[TeacherScore, ...]:
+def teacher_scores(agenda: Agenda, view: CaseView, speeds: ModelSpeeds) -> tuple[TeacherScore, ...]:
     """The teacher's own scores, from its outputs on the validation and the test split."""
     return tuple(
         _teacher_score(agenda, checkpoint, outputs, speeds)
@@ -342,7 +358,7 @@ def _teacher_score(
     agenda: Agenda,
     checkpoint: Checkpoint,
     outputs: tuple[OutputsTraining, ...],
-    speeds: Speeds,
+    speeds: ModelSpeeds,
 ) -> TeacherScore:
     by_split = {training.split: agenda.results.get(training.key) for training in outputs}
     validation, test = by_split["validation"], by_split["test"]
@@ -355,13 +371,17 @@ def _teacher_score(
     )
 
 
-def _path(agenda: Agenda, view: CaseView) -> tuple[DecisionScores, ...]:
+def _path(agenda: Agenda, view: CaseView, speeds: ModelSpeeds) -> tuple[DecisionScores, ...]:
     return tuple(
         DecisionScores(
             parameter=(axis := decision.axis or ""),
             candidates=tuple(
                 candidate_scores(
-                    agenda, view, each, value_label(axis, each.value) if axis else str(each.choice)
+                    agenda,
+                    view,
+                    each,
+                    value_label(axis, each.value) if axis else str(each.choice),
+                    speeds,
                 )
                 for each in decision.candidates
             ),
@@ -373,15 +393,15 @@ def _path(agenda: Agenda, view: CaseView) -> tuple[DecisionScores, ...]:
 
 
 def _second_phase(
-    agenda: Agenda, view: CaseView, candidate: Candidate | None
+    agenda: Agenda, view: CaseView, candidate: Candidate | None, speeds: ModelSpeeds
 ) -> CandidateScores | None:
     if candidate is None:
         return None
-    return candidate_scores(agenda, view, candidate, str(candidate.choice))
+    return candidate_scores(agenda, view, candidate, str(candidate.choice), speeds)
 
 
 def candidate_scores(
-    agenda: Agenda, view: CaseView, candidate: Candidate, value: str
+    agenda: Agenda, view: CaseView, candidate: Candidate, value: str, speeds: ModelSpeeds
 ) -> CandidateScores:
     """A candidate with the scores of its best trial; `value` is what it is called."""
     choice, best = candidate.choice, candidate.best
@@ -403,6 +423,7 @@ def candidate_scores(
         trials=len(candidate.trials),
         tied=tied_trials(agenda, view, candidate),
         key=key,
+        size=speeds.size([agenda.results[key]]) if key else None,
     )
 
 

@@ -60,19 +60,19 @@ def figure_1(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple
 def best_over_worst(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 1: the best candidate over the worst, both by test score."""
     found = _candidates(agenda, view)
-    return _gain(agenda, view, found.best, found.worst)
+    return gain_in(agenda, view, found.best, found.worst)
 
 
 def best_over_random(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 1: the best candidate over one drawn from the candidates."""
     found = _candidates(agenda, view)
-    return _gain(agenda, view, found.best, found.drawn(draw_seed(agenda, view.case, "figure 1")))
+    return gain_in(agenda, view, found.best, found.drawn(draw_seed(agenda, view.case, "figure 1")))
 
 
 def best_over_expectation(agenda: Agenda, view: CaseView) -> Relative:
     """Beside Figure 1: the best candidate over the mean of all, free of the draw's luck."""
     found = _candidates(agenda, view)
-    return _gain(agenda, view, found.best, found.expectation)
+    return gain_in(agenda, view, found.best, found.expectation)
 
 
 def figure_2(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
@@ -107,7 +107,7 @@ def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Re
     target = next((c for c in found.candidates if c.value == alternative), None)
     if target is None:
         raise NoGainError(LeftOut.ABSENT)
-    return _gain(
+    return gain_in(
         agenda,
         view,
         candidate_on_test(agenda, view, target),
@@ -118,14 +118,14 @@ def flip(agenda: Agenda, view: CaseView, *, axis: str, alternative: Value) -> Re
 def selected_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2: the α of the highest validation score, the default included, over the default."""
     decision, default, _ = _scored_alphas(agenda, view)
-    return _gain(agenda, view, candidate_on_test(agenda, view, decision.winner), default)
+    return gain_in(agenda, view, candidate_on_test(agenda, view, decision.winner), default)
 
 
 def maximum_alpha(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 2, as the paper's row seems to be: the maximum by test score over all α."""
     _, default, others = _scored_alphas(agenda, view)
     scored = others if default is None else [default, *others]
-    return _gain(agenda, view, max(scored, key=lambda test: test.mean), default)
+    return gain_in(agenda, view, max(scored, key=lambda test: test.mean), default)
 
 
 def figure_3(agenda: Agenda, noises: Noises, search: str | None = None) -> tuple[Comparison, ...]:
@@ -153,7 +153,7 @@ def best_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
 def best_over_another_random(agenda: Agenda, view: CaseView) -> Relative:
     """Figure 3: the best candidate over a draw of its own, not that of Figure 1."""
     found = _traversed(agenda, view)
-    return _gain(agenda, view, found.best, found.drawn(draw_seed(agenda, view.case, "figure 3")))
+    return gain_in(agenda, view, found.best, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
 def best_over_stable(agenda: Agenda, view: CaseView) -> Relative:
@@ -174,7 +174,7 @@ def stable_over_others(
 
 def stable_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the lazy baseline."""
-    return _gain(
+    return gain_in(
         agenda, view, _second_phase(agenda, view, "stable"), _second_phase(agenda, view, "lazy")
     )
 
@@ -182,7 +182,7 @@ def stable_over_lazy(agenda: Agenda, view: CaseView) -> Relative:
 def stable_over_random(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the draw of Figure 3."""
     stable, found = _second_phase(agenda, view, "stable"), _traversed(agenda, view)
-    return _gain(agenda, view, stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
+    return gain_in(agenda, view, stable, found.drawn(draw_seed(agenda, view.case, "figure 3")))
 
 
 def over_erm(
@@ -206,7 +206,7 @@ def chosen_over_erm(agenda: Agenda, view: CaseView) -> Relative:
         raise NoGainError(LeftOut.BLOCKED)
     if not view.traversed:
         raise NoGainError(LeftOut.UNFINISHED)
-    return _gain(agenda, view, candidate_on_test(agenda, view, view.progress.winner), erm)
+    return gain_in(agenda, view, candidate_on_test(agenda, view, view.progress.winner), erm)
 
 
 def chosen_over_teacher(agenda: Agenda, view: CaseView) -> Relative:
@@ -223,13 +223,13 @@ def chosen_over_teacher(agenda: Agenda, view: CaseView) -> Relative:
     taught = candidate_on_test(agenda, view, winner)
     # A teacher has one seed, which is that of every student's.
     seeds = len(taught.by_seed) if taught else 0
-    return _gain(agenda, view, taught, on_test(agenda, of_test * seeds))
+    return gain_in(agenda, view, taught, on_test(agenda, of_test * seeds))
 
 
 def stable_over_erm(agenda: Agenda, view: CaseView) -> Relative:
     """The stable configuration over the student without a teacher."""
     erm = _erm(agenda, view)
-    return _gain(agenda, view, _second_phase(agenda, view, "stable"), erm)
+    return gain_in(agenda, view, _second_phase(agenda, view, "stable"), erm)
 
 
 def _erm(agenda: Agenda, view: CaseView) -> TestScores | None:
@@ -247,9 +247,10 @@ def draw_seed(agenda: Agenda, case: TestCase, purpose: str) -> str:
     return f"{agenda.resolved.study.seed}/{case}/random of {purpose}"
 
 
-def _gain(
+def gain_in(
     agenda: Agenda, view: CaseView, target: TestScores | None, baseline: TestScores | None
 ) -> Relative:
+    """The gain in a test case, whose data say what its scores are worth."""
     largest = SPECS[agenda.resolved.datasets[view.case.dataset].task].largest_score
     return gain(target, baseline, least=row_worth(agenda, view), largest=largest)
 
@@ -314,4 +315,4 @@ def _second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> TestScor
 
 def _over_second_phase(agenda: Agenda, view: CaseView, name: SecondPhase) -> Relative:
     found = _traversed(agenda, view)
-    return _gain(agenda, view, found.best, _second_phase(agenda, view, name))
+    return gain_in(agenda, view, found.best, _second_phase(agenda, view, name))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kdsearch.agenda import Agenda, CaseView, TestScore
 from kdsearch.analysis.scores import TestScores, candidate_on_test
+from kdsearch.analysis.speeds import Size
 from kdsearch.search import ValidationScore
 
 
@@ -28,6 +29,7 @@ class Erm:
     learning_rate: float | None = None
     key: str | None = None
     """Of the training under the first seed."""
+    size: Size | None = None
 
     @property
     def on_test(self) -> TestScores | None:
@@ -41,12 +43,11 @@ def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
     if other is None or other.case == view.case or not other.traversed:
         return None
     winner = other.progress.winner
-    trials = len(winner.trials) * len(agenda.resolved.study.student_seeds)
     if winner.best is None:
-        return Erm(trials=trials)
+        return Erm(trials=len(winner.trials))
     found = candidate_on_test(agenda, other, winner)
     return Erm(
-        trials=trials,
+        trials=len(winner.trials),
         validation=winner.score,
         test=found.mean if found else None,
         by_seed=found.by_seed if found else (),

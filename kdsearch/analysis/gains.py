@@ -122,8 +122,8 @@ def gain(
     target: TestScores | None,
     baseline: TestScores | None,
     *,
+    largest: float,
     least: float = 0.0,
-    largest: float = 1.0,
 ) -> Relative:
     """(target − baseline) / baseline on the test set (§4). Raises `NoGainError`.
 

@@ -11,6 +11,7 @@ the variance components of rows crossed with seeds.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -72,7 +73,10 @@ class Noises:
         self._agenda, self._columns, self._rows = agenda, columns, rows
         self._groups = cache(self._group)
         datasets = agenda.resolved.datasets.values()
-        self._numbered = {d.splits["test"].digest: d.test_groups for d in datasets if d.test_groups}
+        self._numbered: dict[str, set[str | None]] = defaultdict(set)
+        """Of each test split, by which column of the study its rows are grouped, if by any."""
+        for each in datasets:
+            self._numbered[each.splits["test"].digest].add(each.test_groups)
         self._weights = lru_cache(maxsize=2)(draw_weights)  # a case's rows are met together
         self._drawn = cache(self._draw)
 
@@ -153,8 +157,11 @@ class Noises:
         return np.concatenate([by_group.of_sums(part.astype(np.float64)) for part in parts])
 
     def _group(self, task: str, digest: str) -> npt.NDArray[np.int64] | None:
-        """[N]: the number of each test row's group; None where the rows cannot be read."""
-        numbered = self._numbered.get(digest)
+        """[N]: the number of each test row's group; None where that cannot be told."""
+        several = self._numbered.get(digest, {None})
+        if len(several) > 1:  # one training is in data sets that group its rows differently
+            return None
+        [numbered] = several
         group_of = SPECS[task].group if numbered is None else itemgetter("group")
         numbers: dict[object, int] = {}
         try:

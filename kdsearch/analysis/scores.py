@@ -18,7 +18,9 @@ from kdsearch.search import (
     Decision,
     Objective,
     Progress,
+    Trial,
     Value,
+    best_trial,
     shown_value,
 )
 from kdsearch.study import SPECS
@@ -85,6 +87,14 @@ class CaseCandidates:
     def drawn(self, seed: str) -> TestScores | None:
         """The test score of a candidate drawn uniformly; one draw per `seed`."""
         return random.Random(seed).choice(self.scored) if self.scored else None
+
+
+def leading_trial(agenda: Agenda, view: CaseView) -> Trial | None:
+    """What a case chose; while its search goes on, the best by validation so far."""
+    if view.traversed:
+        return view.chosen
+    scored = agenda.scored(view)
+    return best_trial(scored, scored)
 
 
 def _mean(test: TestScores) -> float:

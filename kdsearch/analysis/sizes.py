@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kdsearch.agenda import Agenda, CaseView, TestScore, used
+from kdsearch.agenda import Agenda, CaseView, TestScore
 from kdsearch.analysis.cases import CaseResult
-from kdsearch.analysis.speeds import Size, Speeds
+from kdsearch.analysis.speeds import ModelSpeeds, Size
 
 
 class Kind(StrEnum):
@@ -65,9 +65,8 @@ class _Named:
     spread: float | None = None
 
 
-def sizes(agenda: Agenda, cases: Sequence[CaseResult]) -> tuple[Sizes, ...]:
+def sizes(agenda: Agenda, cases: Sequence[CaseResult], speeds: ModelSpeeds) -> tuple[Sizes, ...]:
     """Of each data set that has models whose size and test score are known."""
-    speeds = Speeds(used(agenda).values())
     by_dataset: dict[str, list[tuple[CaseView, CaseResult]]] = defaultdict(list)
     for view, case in zip(agenda.views(), cases, strict=True):
         by_dataset[case.case.dataset].append((view, case))
@@ -133,7 +132,7 @@ def _named(agenda: Agenda, pairs: Sequence[tuple[CaseView, CaseResult]]) -> Iter
                 )
 
 
-def _models(agenda: Agenda, speeds: Speeds, named: Iterable[_Named]) -> tuple[SizedModel, ...]:
+def _models(agenda: Agenda, speeds: ModelSpeeds, named: Iterable[_Named]) -> tuple[SizedModel, ...]:
     """Each model once, whatever it is called; only with a size and a test score."""
     by_key: dict[str, list[_Named]] = defaultdict(list)
     for each in named:

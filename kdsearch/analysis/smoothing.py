@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from kdsearch.agenda import Agenda, CaseView, Epoch, Measures, Outcome, TestScore
 from kdsearch.analysis.cases import CaseResult
-from kdsearch.analysis.gains import NoGainError, Relative, gain
+from kdsearch.analysis.comparisons import gain_in
+from kdsearch.analysis.gains import NoGainError, Relative
 from kdsearch.analysis.measures import ByName, over_seeds
-from kdsearch.analysis.scores import TestScores, on_test, row_worth, score_digits
+from kdsearch.analysis.scores import TestScores, on_test, score_digits
 from kdsearch.analysis.smoothing_claims import (
     TAUGHT,
     Claim,
@@ -320,6 +321,6 @@ def _over(agenda: Agenda, found: _Chosen, erm: _Chosen | None) -> Relative | Non
     if erm is None or found is erm:
         return None
     try:
-        return gain(found.on_test, erm.on_test, least=row_worth(agenda, found.view))
+        return gain_in(agenda, found.view, found.on_test, erm.on_test)
     except NoGainError:
         return None

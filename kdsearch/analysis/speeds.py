@@ -34,7 +34,7 @@ class Size:
     of them were timed. A model that was not timed there has no speed."""
 
 
-class Speeds:
+class ModelSpeeds:
     """The sizes and speeds of a study's models, by an outcome of theirs."""
 
     def __init__(self, outcomes: Iterable[Outcome | None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from kdsearch.agenda import Agenda
+from kdsearch.agenda import Agenda, used
 from kdsearch.analysis.answer import Answer, answer_of
 from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
@@ -23,6 +23,7 @@ from kdsearch.analysis.floor import Facts, Without, medians_without, rewards_wit
 from kdsearch.analysis.gains import Comparison
 from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.sizes import Sizes, sizes
+from kdsearch.analysis.speeds import ModelSpeeds
 from kdsearch.analysis.stable import (
     Stable,
     Table3,
@@ -122,7 +123,8 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
     which say what takes no learning.
     """
     noises = noises or Noises(agenda)
-    cases = case_results(agenda, noises, facts)
+    speeds = ModelSpeeds(used(agenda).values())
+    cases = case_results(agenda, noises, facts, speeds)
     floor = {case.case for case in cases if case.at_floor}
     taken = cost(agenda)
     states = [case.state for case in cases]
@@ -144,7 +146,7 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
         flips=bool(agenda.flipping),
         further=tuple(figures_of(agenda, noises, search, floor) for search in others),
         cases=cases,
-        sizes=sizes(agenda, cases),
+        sizes=sizes(agenda, cases, speeds),
         edges=edges(agenda),
         unconverged=unconverged(agenda),
         teacher_edges=teacher_edges(agenda),

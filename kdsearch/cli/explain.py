@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdsearch.agenda import COMPARES, Agenda, CaseView, used
-from kdsearch.analysis import CandidateScores, CaseResult, DecisionScores, Speeds, case_result
+from kdsearch.analysis import CandidateScores, CaseResult, DecisionScores, ModelSpeeds, case_result
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, run_there
 from kdsearch.cli.look import stage_of, value_of
@@ -54,7 +54,7 @@ def explain(
     if not views:
         names = ", ".join(map(str, agenda.cases))
         raise InputError.one("CASE", f"no test case matches {case}", f"available: {names}")
-    noises, speeds = noises_of(ledger, agenda), Speeds(used(agenda).values())
+    noises, speeds = noises_of(ledger, agenda), ModelSpeeds(used(agenda).values())
     results = [(v, case_result(agenda, v, noises, ledger.facts, speeds)) for v in views]
     if as_json:
         typer.echo(json.dumps([_explained(agenda, *each) for each in results], indent=1))

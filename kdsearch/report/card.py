@@ -102,33 +102,36 @@ def _which(so_far: int | None, *, stable: bool) -> str:
 def _scores(
     case: CaseResult, outcome: Outcome, distilled: Sequence[CaseResult], *, stable: bool
 ) -> list[tuple[str, ...]]:
-    size = _count(outcome.parameters)
+    size, digits = _count(outcome.parameters), case.digits
+    # The score of this student with all decimals: its reader reproduces it.
     rows: list[tuple[str, ...]] = [
         ("this student", score(outcome.validation), score(outcome.test), size)
     ]
     if (found := case.winner_under_seeds) is not None and not stable:
         seeds = f"students like it, under the seeds {named(tuple(found.by_seed))}"
-        rows.append((seeds, NOTHING, mean(found), size))
-    rows += [_teacher_score(f"teacher {each.checkpoint}", each) for each in case.teachers]
+        rows.append((seeds, NOTHING, mean(found, digits), size))
+    rows += [_teacher_score(f"teacher {t.checkpoint}", t, digits) for t in case.teachers]
     if (erm := case.erm) is not None:
         name = "the same student without a teacher (ERM)"
-        rows.append((name, score(erm.validation), score(erm.test), size))
+        scores = (score(erm.validation, digits), score(erm.test, digits))
+        rows.append((name, *scores, _count(erm.size.parameters if erm.size else None)))
     for each in distilled:
         if (winner := each.winner) is not None:
             of = _count(each.size.parameters if each.size else None)
             name = f"the same student, distilled: {each.case}"
-            rows.append((name, score(winner.validation), score(winner.test), of))
+            scores = (score(winner.validation, each.digits), score(winner.test, each.digits))
+            rows.append((name, *scores, of))
     taught_by = [
-        _teacher_score(f"teacher {each.case.teacher} {teacher.checkpoint}", teacher)
+        _teacher_score(f"teacher {each.case.teacher} {t.checkpoint}", t, each.digits)
         for each in distilled
-        for teacher in each.teachers
+        for t in each.teachers
     ]
     return [*rows, *dict.fromkeys(taught_by)]
 
 
-def _teacher_score(name: str, teacher: TeacherScore) -> tuple[str, ...]:
+def _teacher_score(name: str, teacher: TeacherScore, digits: int) -> tuple[str, ...]:
     size = _count(teacher.size.parameters if teacher.size else None)
-    return (name, score(teacher.validation), score(teacher.test), size)
+    return (name, score(teacher.validation, digits), score(teacher.test, digits), size)
 
 
 def _gap_closed(
@@ -143,7 +146,8 @@ def _gap_closed(
     if chosen is None or case.erm is None or case.erm.test is None:
         return []
     name = chosen.choice.get(CHECKPOINT)
-    if all(each.test is None for each in case.teachers if each.checkpoint is name):
+    teacher = case.teacher(name)
+    if teacher is None or teacher.test is None:
         return []
     closed, noise = case.gap_closed, case.gap_closed_noise
     if stable:

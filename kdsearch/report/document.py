@@ -365,10 +365,7 @@ def left_blank(case: CaseResult) -> Iterator[str]:
 
 def taught_by(case: CaseResult) -> TestScore | None:
     """The test score of the teacher's checkpoint that taught what the case chose."""
-    if case.winner is None:
-        return None
-    checkpoint = case.winner.choice.get("teacher")
-    return next((t.test for t in case.teachers if t.checkpoint is checkpoint), None)
+    return case.taught_by.test if case.taught_by else None
 
 
 def _spent(rows: Iterable[Spent]) -> str:
