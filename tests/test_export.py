@@ -267,7 +267,7 @@ def test_the_student_without_a_teacher_can_be_asked_for_by_either_case(
         "| teacher | none |",
         f"| learning rate | {outcome.training.learning_rate:g} |",
         f"| this student | {outcome.validation:.4f} | {outcome.test:.4f} |",
-        f"distilled: data/big/small | {distilled.validation:.4f} | {distilled.test:.4f} |",
+        f"distilled: data/big/small | {distilled.validation:.2f} | {distilled.test:.2f} |",
         "| teacher big t_hs | ",
         "Gap closed by data/big/small: ",
         outcome.key,

@@ -28,7 +28,7 @@ from kdsearch.analysis.answer import verdict as verdict_of
 from kdsearch.ledger import Ledger
 from kdsearch.report import answer, card, write_report
 from kdsearch.report.document import document
-from kdsearch.report.markdown import duration, escape, percent, score, table
+from kdsearch.report.markdown import duration, escape, megabytes, percent, score, table
 from kdsearch.report.markdown import points as signed
 from kdsearch.report.page import page
 from kdsearch.report.plain import plain
@@ -86,6 +86,24 @@ def test_a_table_has_as_many_cells_in_every_line() -> None:
 
 def test_markup_in_a_name_is_escaped() -> None:
     assert escape("<b>&|`*\n[x]") == "&lt;b&gt;&amp;\\|\\`\\* \\[x\\]"
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (None, "–"),
+        (42_345, "0.042"),
+        (1_000_000, "1.0"),
+        (9_940_000, "9.9"),
+        (9_960_000, "10"),
+        (437_900_000, "438"),
+        (1_234_500_000, "1,234"),
+    ],
+)
+def test_bytes_are_printed_in_megabytes_with_two_digits_at_least(
+    size: int | None, shown: str
+) -> None:
+    assert megabytes(size) == shown
 
 
 def test_a_gain_is_printed_in_percent_with_one_decimal_and_no_negative_zero() -> None:
@@ -484,6 +502,7 @@ def test_a_model_card_has_the_mean_over_the_winner_seeds_of_what_was_chosen(seed
     assert small.winner.key is not None
     outcome = agenda.results[small.winner.key]
     assert outcome is not None
-    mean = f"| students like it, under the seeds 0, 1, 2 | – | {outcome.test - 0.1:.4f} ± 0.1000 |"
+    assert small.digits == 1
+    mean = f"| students like it, under the seeds 0, 1, 2 | – | {outcome.test - 0.1:.1f} ± 0.1 |"
     assert mean in card(agenda, small, outcome, stable=False, again=None)
     assert "under the seeds" not in card(agenda, small, outcome, stable=True, again=None)

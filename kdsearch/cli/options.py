@@ -16,6 +16,7 @@ from kdsearch.agenda import Agenda
 from kdsearch.errors import InputError, shown
 from kdsearch.ledger import Ledger
 from kdsearch.report import analyse_folder, answer
+from kdsearch.report.markdown import count as count
 from kdsearch.study import Doubt, Resolved, load_study, test_cases
 
 
@@ -127,11 +128,6 @@ def print_doubts(out: Console, doubts: Iterable[Doubt]) -> None:
     """Print a line for each doubt about a study's data and models."""
     for doubt in doubts:
         out.print(f"doubtful: {doubt}")
-
-
-def count(number: int, noun: str) -> str:
-    """Such as `1 test case`, `2 test cases`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class _Console(Console):

@@ -19,8 +19,8 @@ from kdsearch.analysis.comparisons import STABLE_OVER_LAZY, STABLE_OVER_RANDOM
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, PAPER
 from kdsearch.analysis.statistics import FEWEST
 from kdsearch.report.choices import tuned_in_words, with_symbols
-from kdsearch.report.markdown import escape, percent, points, score, table
-from kdsearch.report.practice import MOST_NAMED, answer_list, answer_table, count, lead, rest
+from kdsearch.report.markdown import count, escape, percent, points, score, table
+from kdsearch.report.practice import MOST_NAMED, answer_list, answer_table, lead, rest
 from kdsearch.report.under_seeds import sentence
 from kdsearch.search import ALPHA, SYMBOLS
 from kdsearch.study import TestCase

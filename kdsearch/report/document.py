@@ -8,20 +8,17 @@ from functools import partial
 from kdsearch.agenda import Agenda, TestScore
 from kdsearch.analysis import (
     Analysis,
-    CandidateScores,
     CaseGain,
     CaseResult,
     Figures,
-    Size,
-    Spent,
     Stable,
 )
 from kdsearch.analysis.measures import CaseMeasures
-from kdsearch.analysis.noise import Noise
 from kdsearch.analysis.paper import SOURCE
 from kdsearch.analysis.scores import value_label
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import answer
+from kdsearch.report.case import case_section, spent_table
 from kdsearch.report.figures import (
     BY_CASE,
     LEAST_P,
@@ -46,23 +43,19 @@ from kdsearch.report.markdown import (
     axes_in_words,
     duration,
     escape,
-    megabytes,
-    number,
     percent,
     points,
     reading,
     score,
     signed,
     table,
-    tie,
 )
 from kdsearch.report.measures import measures_section, names_of
-from kdsearch.report.path import path_lines
 from kdsearch.report.row_words import described
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import sizes_section
 from kdsearch.report.smoothing import smoothing_section
-from kdsearch.report.under_seeds import named, sentence
+from kdsearch.report.under_seeds import named
 from kdsearch.search import (
     CHECKPOINT,
     OBJECTIVE,
@@ -97,11 +90,11 @@ def document(
         *(section for figure in figures(analysis) for section in _figure(figure, analysis)),
         *(section for each in flipping(analysis) for section in _table_3(each)),
         *floor_section(analysis),
-        *sizes_section(analysis),
         *measures_section(measured),
         *smoothing_section(smoothed),
+        *sizes_section(analysis),
         "## Test cases",
-        *(section for case in analysis.cases for section in _case(analysis, case, messages)),
+        *(section for case in analysis.cases for section in case_section(analysis, case, messages)),
         *_cost(analysis),
     ]
     glossary = glossary_section(agenda, "\n".join(sections), names_of(measured))
@@ -368,17 +361,6 @@ def taught_by(case: CaseResult) -> TestScore | None:
     return case.taught_by.test if case.taught_by else None
 
 
-def _spent(rows: Iterable[Spent]) -> str:
-    headers = ["trainings", "scored", "diverged", "failed", "time"]
-    return table(
-        headers,
-        [
-            (each.kind, each.scored, each.diverged, each.failed, duration(each.seconds))
-            for each in rows
-        ],
-    )
-
-
 def _cost(analysis: Analysis) -> list[str]:
     total = sum(each.seconds for each in analysis.cost)
     trainings = sum(each.trainings for each in analysis.cost)
@@ -392,145 +374,5 @@ def _cost(analysis: Analysis) -> list[str]:
     return [
         "## Cost",
         text,
-        _spent(analysis.cost),
+        spent_table(analysis.cost),
     ]
-
-
-def _case(analysis: Analysis, case: CaseResult, messages: Mapping[str, str]) -> list[str]:
-    sections = [f"### {escape(case.case)}", _standing(case)]
-    if case.teachers:
-        sections.append(_teachers(case))
-    if case.coinciding:
-        sections.append("The two checkpoints are the same.")
-    if lines := path_lines(case):
-        sections.append("\n".join(f"- {escape(line)}" for line in lines))
-    if case.path:
-        sections.append(_path(case))
-    if gains := gains_of(analysis, case):
-        rows = [(label, percent(gain), *noise_cells(gain, noise)) for label, gain, noise in gains]
-        sections.append(table(["gain on test, %", "gain", "± noise", "noise over"], rows))
-    if case.failures:
-        sections.append("Without a score:")
-        sections.append("\n".join(_failure(case, messages)))
-    sections.append("Cost, including what it shares with other cases:")
-    sections.append(_spent(case.cost))
-    return sections
-
-
-def _teachers(case: CaseResult) -> str:
-    headers = ["model", "epoch", "validation", "test", "parameters", "MB", "examples/s"]
-    shown = partial(score, digits=case.digits)
-    rows: list[tuple[object, ...]] = [
-        (f"teacher {t.checkpoint}", t.epoch, shown(t.validation), shown(t.test), *_size(t.size))
-        for t in case.teachers
-    ]
-    winner = case.winner
-    scores = (shown(winner.validation), shown(winner.test)) if winner else (None, None)
-    rows.append(("student", None, *scores, *_size(case.size)))
-    return table(headers, rows)
-
-
-def _size(size: Size | None) -> tuple[object, object, object]:
-    if size is None:
-        return None, None, None
-    stored = None if size.bytes is None else megabytes(size.bytes)
-    speed = size.examples_per_second
-    return f"{size.parameters:,}", stored, None if speed is None else f"{speed:,.0f}"
-
-
-def _standing(case: CaseResult) -> str:
-    text = str(case.state).capitalize() + (f": {escape(case.reason)}" if case.reason else "") + "."
-    if case.at_floor:
-        text += f" At the floor: {escape(case.at_floor)}."
-    if case.metric is not None:
-        text += f" Scored by {escape(case.metric)}."
-    if case.winner is not None:
-        text += f" Its search chose **{escape(case.winner)}**."
-        if case.winner.validation is None:
-            text += " No candidate of its last decision has a score."
-    if case.stable_over_default is not None and case.stable_over_default < 0:
-        lost = points(-case.stable_over_default)[1:]
-        text += f" The stable configuration scores {lost} points of 100 less than the default."
-    if under := sentence(case.winner_under_seeds, case.digits):
-        text += f" {under}"
-    if best := best_on_test(case):
-        text += f" {best}"
-    return text
-
-
-def best_on_test(case: CaseResult) -> str:
-    """The highest test score of the candidates of a case, in a sentence; empty where none is."""
-    if case.best_on_test is None:
-        return ""
-    text = "The highest test score among its candidates, which chooses nothing, is "
-    text += f"{score(case.best_on_test, case.digits)}."
-    if any(decision.parameter == "alpha" for decision in case.path):
-        text += " Of the α, the default and what validation chose count here, as in Figure 1."
-    return text
-
-
-def _path(case: CaseResult) -> str:
-    headers = ["choice", "decision", "validation", "test", "τ_t", "learning rate", "trials", "won"]
-    named: list[tuple[str, CandidateScores, str]] = [
-        (
-            decision.parameter,
-            each,
-            f"yes{tie(decision.tied)}" if position == decision.winner else "",
-        )
-        for decision in case.path
-        for position, each in enumerate(decision.candidates)
-    ]
-    seeds = any(each.spread is not None for _, each, _ in named)
-    shown = partial(score, digits=case.digits)
-    second = {"stable": case.stable, "lazy": case.lazy}
-    named += [(name, each, "") for name, each in second.items() if each is not None]
-    rows: list[tuple[object, ...]] = [
-        (
-            each,
-            parameter,
-            shown(each.validation),
-            shown(each.test) + (f" ± {shown(each.spread)}" if seeds else ""),
-            number(each.temperature),
-            number(each.learning_rate),
-            f"{each.trials}{tie(each.tied)}",
-            won,
-        )
-        for parameter, each, won in named
-    ]
-    if case.erm is not None:
-        erm = case.erm
-        spread = f" ± {shown(erm.spread)}" if seeds else ""
-        scores = (shown(erm.validation), shown(erm.test) + spread)
-        rate = number(erm.learning_rate)
-        rows.append(("labels alone (ERM)", "erm", *scores, None, rate, erm.trials, ""))
-    return table(headers, rows)
-
-
-def gains_of(analysis: Analysis, case: CaseResult) -> list[tuple[str, float, Noise | None]]:
-    """The gains on test in one test case, with their names and noise."""
-    found = [
-        (row.label, gain.gain, gain.noise)
-        for figures in (analysis, *analysis.further)
-        for row in figures.comparisons
-        for gain in row.gains
-        if gain.case == case.case
-    ]
-    if case.gap_closed is not None:
-        found.append(("share of the gap to its teacher", case.gap_closed, case.gap_closed_noise))
-    if case.over_teacher is not None:
-        found.append(("chosen over its teacher", case.over_teacher, case.over_teacher_noise))
-    return found
-
-
-def noise_cells(gain: float, noise: Noise | None) -> tuple[str, str | None]:
-    """The noise of a gain in percent, and what it was drawn over."""
-    if noise is None:
-        return "not known", None
-    return "identical" if identical(gain, noise) else percent(noise.deviation), str(noise.of)
-
-
-def _failure(case: CaseResult, messages: Mapping[str, str]) -> Iterable[str]:
-    for failure in case.failures:
-        message = messages.get(failure.key)
-        why = f" ({escape(message)})" if message else ""
-        yield f"- {escape(failure.training)}: {failure.state}{why}"

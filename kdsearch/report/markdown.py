@@ -48,12 +48,6 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3g}"
 
 
-def megabytes(size: int) -> str:
-    """A number of bytes in megabytes, with two digits where it is small."""
-    found = size / 1e6
-    return f"{found:,.0f}" if found >= 10 else f"{found:.2g}"
-
-
 def change(value: float | None, digits: int) -> str:
     """A difference of scores as they are, with its sign and so many decimals."""
     if value is None:
@@ -92,6 +86,19 @@ def reading(chance: Chance) -> str:
         return "can be told from chance"
     blocks = f"{chance.blocks} untied block{'' if chance.blocks == 1 else 's'}"
     return f"cannot be told from chance with {blocks} of cases"
+
+
+def count(number: int, noun: str) -> str:
+    """Such as `1 test case`, `2 test cases`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def megabytes(size: int | None) -> str:
+    """Bytes in MB; whole ones, of less than 10 two digits."""
+    if size is None:
+        return NOTHING
+    rounded = float(f"{size / 1e6:.2g}")
+    return f"{rounded:#.2g}" if rounded < 10 else f"{size / 1e6:,.0f}"
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from kdsearch.analysis import (
     Unconverged,
     Verdict,
 )
-from kdsearch.report.markdown import NOTHING, duration, escape, points, score
+from kdsearch.report.markdown import NOTHING, count, duration, escape, points, score
 from kdsearch.report.under_seeds import named
 
 MOST_NAMED = 5
@@ -437,8 +437,3 @@ def export_line(case: CaseAnswer, take: Take, folder: str) -> str:
     if name.startswith("-"):
         words = [*ending, folder, "--", name]
     return shlex.join(["kdsearch", "export", *words])
-
-
-def count(number: int, noun: str) -> str:
-    """Such as `1 case`, `2 cases`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

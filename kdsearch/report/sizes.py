@@ -41,7 +41,7 @@ def rows(found: Sizes) -> Iterator[tuple[object, ...]]:
             "yes" if model.on_front else "",
             f"{size.parameters:,}",
             f"{size.examples_per_second:,.0f}" if size.examples_per_second else NOTHING,
-            megabytes(size.bytes) if size.bytes else NOTHING,
+            megabytes(size.bytes),
         )
 
 

@@ -31,15 +31,12 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     found = figures(analysis)
     for number, further in enumerate(analysis.further, start=2):  # in their order in report.json
         found |= {f"{name}_{number}": each for name, each in figures(further).items()}
-    return (
-        found
-        | {"cases": cases(analysis)}
-        | {
-            "path": path(analysis),
-            "steps": steps(analysis),
-            "sizes": sizes(analysis),
-        }
-    )
+    return found | {
+        "cases": cases(analysis),
+        "path": path(analysis),
+        "steps": steps(analysis),
+        "sizes": sizes(analysis),
+    }
 
 
 def figures(found: Figures) -> dict[str, pd.DataFrame]:

@@ -20,14 +20,12 @@ from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.report.answer import below, without_teacher
+from kdsearch.report.case import best_on_test, gains_of, noise_cells
 from kdsearch.report.document import (
     DOUBTFUL,
     NOISE,
     TESTS,
-    best_on_test,
-    gains_of,
     left_blank,
-    noise_cells,
     table_3_table,
     taught_by,
 )
@@ -69,8 +67,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "score": score, "points": points}
-    environment.filters |= {"megabytes": megabytes, "number": number}
-    environment.filters |= {"duration": duration, "or_nothing": _or_nothing, "parts": _parts}
+    environment.filters |= {"megabytes": megabytes, "number": number, "duration": duration}
+    environment.filters |= {"or_nothing": _or_nothing, "parts": _parts}
     return environment
 
 
