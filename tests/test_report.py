@@ -410,9 +410,11 @@ def test_a_loss_of_less_than_two_deviations_is_within_the_noise(
     assert verdict_of(case.points, noise) is verdict
     case = replace(case, noise=noise, verdict=verdict)
     text = answer(replace(analysis, answer=replace(analysis.answer, cases=(case,))))
-    assert text.startswith("**Without a teacher the student is better in 1 of 1 case**")
-    said = "In 1 of them the difference is within the noise." in text
-    assert said == (verdict is Verdict.WITHIN_NOISE)
+    first = {
+        Verdict.WORSE: "**Without a teacher the student is better in 1 of 1 case**",
+        Verdict.WITHIN_NOISE: "**Distilling cannot be told from training on the labels alone** in ",
+    }
+    assert text.startswith(first[verdict])
 
 
 def test_a_gain_over_less_than_a_row_is_counted_among_what_is_left_out() -> None:
