@@ -171,6 +171,8 @@ def _too_large(search: Search, where: str) -> Iterator[Problem]:
 
 def _unsuited(study: Study, name: str | None, search: Search, where: str) -> Iterator[Problem]:
     """That it asks for more trials than the grid of any of its test cases has."""
+    if case_count(study) > _MOST_CASES:  # which is said of them, and to go through them takes long
+        return
     cases = [case for case in known_cases(study) if case.search == name]
     sizes = [space_of(study, case).size for case in cases if not search.flips]
     most = max(sizes, default=0)
