@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -12,14 +15,15 @@ from test_analysis import searched
 from test_cli import kdsearch
 
 from kdsearch.agenda import FAILURES, Attempt, Failure, Training
-from kdsearch.analysis import Verdict
+from kdsearch.analysis import Take, Verdict
 from kdsearch.analysis.cost import KINDS
 from kdsearch.analysis.edges import FROM_1, SHARES
 from kdsearch.analysis.gains import LeftOut
+from kdsearch.analysis.sizes import Kind
 from kdsearch.distill import memory
 from kdsearch.distill.measures import MEASURES
 from kdsearch.distill.outputs import _STORED
-from kdsearch.report import glossary
+from kdsearch.report import glossary, practice
 from kdsearch.report.figures import LEFT_OUT
 from kdsearch.report.hub import METRICS
 from kdsearch.report.marks import AGAINST_ERM
@@ -63,6 +67,18 @@ def test_the_glossary_has_every_checkpoint_strategy_measure_and_metric() -> None
 
 def test_every_verdict_on_the_student_without_a_teacher_has_words() -> None:
     assert set(AGAINST_ERM) == set(Verdict)
+    assert set(practice.FIRST) == set(practice.FURTHER) == set(Verdict)
+
+
+def test_every_student_that_may_be_taken_has_words_and_options() -> None:
+    assert set(practice.TAKES) == set(practice.OPTIONS) == set(Take)
+
+
+def test_the_picture_of_sizes_draws_every_kind_of_model() -> None:
+    script = files("kdsearch.report.page").joinpath("sizes.js").read_text(encoding="utf-8")
+    drawn = re.search(r"const KINDS = (\[.*?\]);", script)
+    assert drawn is not None
+    assert sorted(json.loads(drawn[1])) == sorted(Kind)
 
 
 def test_every_class_of_failure_has_words() -> None:

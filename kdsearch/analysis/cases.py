@@ -9,7 +9,7 @@ from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView, OutputsTraining, TestScore
 from kdsearch.analysis.comparisons import chosen_over_erm, chosen_over_teacher
-from kdsearch.analysis.cost import CaseTrainings, Spent, spent
+from kdsearch.analysis.cost import CaseTrainings, Spent
 from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.floor import AtFloor, Facts, at_floor
 from kdsearch.analysis.gains import NoGainError, Relative
@@ -232,18 +232,14 @@ def case_result(
     best = candidates.best if candidates else None
     winner = path[-1].candidates[path[-1].winner] if view.traversed else None
     leading = leading_trial(agenda, view)
-    chosen = [agenda.training(view, leading).key] if leading else []
+    first = [agenda.training(view, leading).key] if leading else []
     teachers = teacher_scores(agenda, view, speeds)
-    erm = tuned_erm(agenda, view)
-    if erm is not None and erm.key is not None:
-        erm = replace(erm, size=speeds.size([results[erm.key]]))
-    closed, by_stable = (
-        gap_closed(agenda, view, candidate, erm.on_test if erm else None, noises)
-        for candidate in (
-            view.progress.winner if view.traversed else None,
-            phase2.stable_tuned if phase2 else None,
-        )
-    )
+    erm = _erm(agenda, view, speeds)
+    on_test = erm.on_test if erm else None
+    chosen = view.progress.winner if view.traversed else None
+    closed = gap_closed(agenda, view, chosen, on_test, noises)
+    tuned = phase2.stable_tuned if phase2 else None
+    by_stable = gap_closed(agenda, view, tuned, on_test, noises)
     over_erm = _relative(chosen_over_erm, agenda, view)
     over_teacher = _relative(chosen_over_teacher, agenda, view)
     return CaseResult(
@@ -275,14 +271,18 @@ def case_result(
         stable_gap_closed=by_stable.share if by_stable else None,
         stable_gap_closed_noise=by_stable.noise if by_stable else None,
         # Of the best, if anything: layers may be an axis.
-        size=speeds.size(results[key] for key in [*chosen, *trainings.students]),
+        size=speeds.size(results[key] for key in [*first, *trainings.students]),
         failures=failures(agenda, every),
-        cost=(
-            spent("teacher", (results[key] for key in trainings.teachers)),
-            spent("outputs", (results[key] for key in trainings.outputs)),
-            spent("student", (results[key] for key in trainings.students)),
-        ),
+        cost=trainings.spent,
     )
+
+
+def _erm(agenda: Agenda, view: CaseView, speeds: ModelSpeeds) -> Erm | None:
+    """The student without a teacher, with its size."""
+    erm = tuned_erm(agenda, view)
+    if erm is None or erm.key is None:
+        return erm
+    return replace(erm, size=speeds.size([agenda.results[erm.key]]))
 
 
 def _under_seeds(agenda: Agenda, view: CaseView) -> UnderSeeds | None:

@@ -97,6 +97,17 @@ class CaseTrainings:
         further = (t for t in self._agenda.further(case) if t.key in results)
         return found | {t.key: f"{t} seed={t.seed}" for t in further}
 
+    @property
+    def spent(self) -> tuple[Spent, ...]:
+        """What it took; a training that cases share counts in each of them."""
+        owned: dict[Kind, dict[str, str]] = {
+            "teacher": self.teachers,
+            "outputs": self.outputs,
+            "student": self.students,
+        }
+        results = self._agenda.results
+        return tuple(spent(kind, map(results.__getitem__, keys)) for kind, keys in owned.items())
+
 
 def reused(agenda: Agenda) -> int:
     """How often a training was wanted again after it had run for another choice or test case."""

@@ -6,12 +6,14 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kdsearch.agenda import (
+    Agenda,
     Counts,
     Kind,
     Simulated,
@@ -85,41 +87,59 @@ def plan(
     """Count the trainings of each test case, and their hours. Trains nothing, reads no data."""
     if speed is not None and seconds is not None:
         raise InputError.one("--seconds", "does not go with --speed", "give only one of them")
-    resolved, teacher_bytes, largest = None, None, None
-    took: Durations = {}
+    known = _Known()
     if study_file.is_dir():
         _, agenda = open_folder(study_file)
-        resolved = agenda.resolved
-        study = resolved.study
-        outcomes = [o for o in agenda.results.values() if o is not None]
-        students = [o for o in outcomes if isinstance(o.training, StudentTraining)]
-        if speed is None and seconds is None and students:
-            took = agenda.durations()
-        largest = max((o.model_bytes or 0 for o in outcomes), default=None)
-        teacher_bytes = sum(o.cost.bytes_written for o in outcomes if o.training.kind == "teacher")
+        study, known = agenda.resolved.study, _known(agenda)
     else:
         study = load_study(study_file, models=parse_models(model))
+    resolved, took = known.resolved, known.took
     counts = [case_counts(study, case) for case in test_cases(study)]
     rows = {case.dataset: _rows(study, resolved, case) for case in test_cases(study)}
     folders = _folders(study, resolved)
-    measured = bool(took)
-    if not measured and (speed is not None or seconds is not None):
+    guessed = speed is not None or seconds is not None
+    if guessed:
         took = guessed_seconds(study, rows, folders, speed=speed, seconds=seconds)
     facts = _facts(study, resolved, counts, took) | {
         "slots": slots,
         "speed": speed,
-        "measured": measured,
+        "measured": bool(took) and not guessed,
         "reference": str(counts[0].case),
         "rows_unknown": [name for name, known in rows.items() if known is None],
         "sizes_unknown": _unsized(study, folders),
         "simulated": _simulated(study, took, slots) if took else None,
-        "checkpoint_bytes": teacher_bytes,
-        "training_state_bytes": largest and largest * TRAINING_STATE * slots,
+        "checkpoint_bytes": known.teacher_bytes,
+        "training_state_bytes": known.largest and known.largest * TRAINING_STATE * slots,
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:
         print_plan(study, facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What the folder of a study knows; nothing of a study file."""
+
+    resolved: Resolved | None = None
+    took: Durations = field(default_factory=dict)
+    """Measured, once a student has been trained."""
+    teacher_bytes: int | None = None
+    """Of all checkpoints."""
+    largest: int | None = None
+    """The bytes of the largest model."""
+
+
+def _known(agenda: Agenda) -> _Known:
+    outcomes = [outcome for outcome in agenda.results.values() if outcome is not None]
+    trained = any(isinstance(outcome.training, StudentTraining) for outcome in outcomes)
+    teachers = [outcome for outcome in outcomes if outcome.training.kind == "teacher"]
+    return _Known(
+        resolved=agenda.resolved,
+        took=agenda.durations() if trained else {},
+        teacher_bytes=sum(outcome.cost.bytes_written for outcome in teachers),
+        largest=max((outcome.model_bytes or 0 for outcome in outcomes), default=None),
+    )
 
 
 def _facts(

@@ -63,25 +63,21 @@ def evaluate(
     device = examples.labels.device
 
     def predicted() -> Iterator[tuple[Tensor, Batch, Tensor, Sequence[Any]]]:
-        for indices, batch, values in predict(
-            model, task, examples, settings, order=order, parts=parts
-        ):
+        passes = predict(model, task, examples, settings, order=order, parts=parts)
+        for indices, batch, values in passes:
             with autocast(device, settings.precision):
                 decoded = task.decode(model, tokenizer, batch, values, data, settings)
             yield indices, batch, values, decoded
 
-    def now() -> float:
-        return _now(device) if timed else 0.0
-
     if timed:
-        next(predicted(), None)
+        next(predicted())
     loss_of = batch_loss(task, model, Labels())
     predictions: list[Any] = [None] * len(examples)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
     tally = Tally()
-    seconds, started = 0.0, now()
+    seconds, started = 0.0, _now(device, timed=timed)
     for indices, batch, values, decoded in predicted():
-        seconds += now() - started
+        seconds += _now(device, timed=timed) - started
         labelled = int((task.labels(batch) != IGNORED).sum())
         with autocast(device, settings.precision):
             loss = loss_of(values, batch)
@@ -90,7 +86,7 @@ def evaluate(
         units += labelled
         for index, prediction in zip(indices.tolist(), decoded, strict=True):
             predictions[index] = prediction
-        started = now()
+        started = _now(device, timed=timed)
     mean = float(total) / max(1, units)
     finite = math.isfinite(mean)
     return Evaluation(
@@ -102,9 +98,9 @@ def evaluate(
     )
 
 
-def _now(device: torch.device) -> float:
-    """In seconds, once the device has done what it was given."""
-    if device.type == "cuda":
+def _now(device: torch.device, *, timed: bool) -> float:
+    """In seconds; where it is `timed`, once the device has done what it was given."""
+    if timed and device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 

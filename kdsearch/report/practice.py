@@ -25,7 +25,8 @@ _MOST_LINES = 8
 """Of commands: with more cases the first of each kind stands for the others."""
 _LISTED = 12
 """Cases on a terminal."""
-_OPTIONS = {Take.CHOSEN: [], Take.ERM: ["--erm"], Take.BEST_SO_FAR: ["--best-so-far"]}
+OPTIONS = {Take.CHOSEN: [], Take.ERM: ["--erm"], Take.BEST_SO_FAR: ["--best-so-far"]}
+"""Of `export`."""
 
 
 def lead(analysis: Analysis) -> Iterator[str]:
@@ -76,11 +77,10 @@ def _better_without(found: Answer) -> Iterator[str]:
     lost = [case for case in compared if case.verdict is Verdict.WORSE]
     if not lost:
         return
-    text = (
+    yield (
         f"**Without a teacher the student is better in {len(lost)} of "
         f"{count(len(compared), 'case')}**, by test score: {_named(lost, _against)}."
     )
-    yield text
 
 
 def _against(case: CaseAnswer) -> str:
@@ -112,21 +112,16 @@ def _headline(found: Answer) -> str:
         if floor:
             why = "every test case that could say so is at the floor"
         return f"**Whether distilling is worth it is not known**: {why}."
-    clauses = {
-        Verdict.BETTER: "it beats it in {}",
-        Verdict.WORSE: "it loses in {}",
-        Verdict.WITHIN_NOISE: "the difference is within the noise in {}",
-        Verdict.EQUAL: "the two are equal in {}",
-    }
     so_far = any(case.so_far for case in found.cases if case.counts)
     of = f" of {count(found.compared, 'test case')}"
     said = [
-        (clauses[verdict] if k else f"{_ONE[verdict]} in {{}}").format(number)
+        (FURTHER[verdict] if k else f"{FIRST[verdict]} in {{}}").format(number)
         for k, (verdict, number) in enumerate(found.verdicts.items())
     ]
     if found.compared == 1:
         [case] = [case for case in found.cases if case.counts]
-        verdict = _begun(_ONE[case.verdict], so_far=so_far)
+        [only] = found.verdicts
+        verdict = _begun(FIRST[only], so_far=so_far)
         unclear = ", noise not known" if _noise_unknown(case) else ""
         gain = f"{_points(case)} points (of 100) on test{unclear}"
         return f"**{verdict}** in {escape(case.case)}: {gain}.{without}"
@@ -147,13 +142,20 @@ def _begun(text: str, *, so_far: bool) -> str:
     return text[0].upper() + text[1:]
 
 
-_ONE = {
+FIRST = {
     Verdict.BETTER: "Distilling beats training on the labels alone",
     Verdict.WORSE: "Distilling loses to training on the labels alone",
     Verdict.WITHIN_NOISE: "Distilling cannot be told from training on the labels alone",
     Verdict.EQUAL: "Distilling and training on the labels alone come to the same score",
-    None: "",
 }
+"""What a headline begins with."""
+FURTHER = {
+    Verdict.BETTER: "it beats it in {}",
+    Verdict.WORSE: "it loses in {}",
+    Verdict.WITHIN_NOISE: "the difference is within the noise in {}",
+    Verdict.EQUAL: "the two are equal in {}",
+}
+"""How it goes on, with the number of cases."""
 
 
 def _noise_unknown(case: CaseAnswer) -> bool:
@@ -221,7 +223,7 @@ def answer_table(analysis: Analysis) -> AnswerTable | None:
         cells = [cell[name] for cell in own]
         if any(cell is not None for cell in cells):
             columns[name] = cells
-    if {*columns.get("take", [])} <= {_TAKES[Take.CHOSEN], None}:
+    if {*columns.get("take", [])} <= {TAKES[Take.CHOSEN], None}:
         columns.pop("take", None)
     return AnswerTable(
         headers=tuple(columns),
@@ -256,13 +258,13 @@ def _in_line(row: Mapping[str, str | None]) -> Iterator[str]:
         ("size", "{} of its size"),
         ("speed", "{} its speed"),
     ):
-        if (cell := row.get(name)) and cell != _TAKES[Take.CHOSEN]:
+        if (cell := row.get(name)) and cell != TAKES[Take.CHOSEN]:
             yield words.format(cell)
     if time := row.get("time"):
         yield time
 
 
-_TAKES = {
+TAKES = {
     Take.CHOSEN: "as chosen",
     Take.ERM: "labels alone",
     Take.BEST_SO_FAR: "best so far",
@@ -282,7 +284,7 @@ def _cells(
     elif analysis.winner_seeds:
         yield f"over the seeds {named(analysis.winner_seeds)}", None
     yield "labels alone", _spread(case.erm_test, case.erm_spread, case.digits)
-    yield "take", _TAKES[case.take] if case.take and not case.at_floor else None
+    yield "take", TAKES[case.take] if case.take and not case.at_floor else None
     kept = None if case.kept is None else f"{share(case.kept)} ({points(case.kept_points)})"
     yield "of its teacher", kept
     yield "size", None if case.size is None else share(case.size)
@@ -368,18 +370,11 @@ def _how_to_read(found: Answer, *, compared: bool, seeds: bool) -> Iterator[str]
 
 def _trials(found: Answer) -> Iterator[str]:
     cases = [case for case in found.cases if case.points is not None]
-    many, few = (_range([of(case) for case in cases]) for of in (_own_trials, _erm_trials))
+    many = _range([case.trials for case in cases])
+    few = _range([case.erm_trials for case in cases])
     yield f"A searched student is the best of {many} trials, the one on the labels alone of {few}."
     if all(case.trials > case.erm_trials for case in cases):
-        yield "A part of its lead may come from that."
-
-
-def _own_trials(case: CaseAnswer) -> int:
-    return case.trials
-
-
-def _erm_trials(case: CaseAnswer) -> int:
-    return case.erm_trials
+        yield "That favours the searched one."
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -432,7 +427,7 @@ def _lines(case: CaseAnswer, folder: str) -> Iterator[str]:
 def export_line(case: CaseAnswer, take: Take, folder: str) -> str:
     """The command that hands over the student of a case that is taken."""
     name = str(case.case)
-    ending = [*_OPTIONS[take], "--to", "PATH"]
+    ending = [*OPTIONS[take], "--to", "PATH"]
     words = [folder, name, *ending]
     if name.startswith("-"):
         words = [*ending, folder, "--", name]

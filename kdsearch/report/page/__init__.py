@@ -69,6 +69,30 @@ def _environment() -> Environment:
     environment.filters |= {"percent": percent, "score": score, "points": points}
     environment.filters |= {"megabytes": megabytes, "number": number, "duration": duration}
     environment.filters |= {"or_nothing": _or_nothing, "parts": _parts}
+    environment.globals |= {
+        each.__name__: each
+        for each in (
+            *(described, taught_by, best_on_test, gains_of, left_blank, noise_cells),
+            *(tie, words, cell, model_name, path_lines, named, mean, sentence, shown_at),
+        )
+    }
+    environment.globals |= {
+        "term_forms": _term_forms,
+        "path_note": PATH,
+        "measures": MEASURES,
+        "by_case": BY_CASE,
+        "doubtful": DOUBTFUL,
+        "noise": _html(NOISE),
+        "tests": TESTS,
+        "paper_cases": CASES,
+        "sized": {"title": TITLE, "note": FRONT, "headers": HEADERS, "rows": rows, "timed": timed},
+        "plotly": Markup(get_plotlyjs()),
+    }
+    source = environment.loader
+    assert source is not None
+    for name in ("page.css", "page.js", "terms.js", "smoothing.js", "sizes.js"):
+        text, *_ = source.get_source(environment, name)
+        environment.globals[name.replace(".", "_")] = Markup(text)
     return environment
 
 
@@ -87,10 +111,8 @@ def page(
     """
     names = names_of(measured)
     curves = smoothing_charts(agenda, smoothed)
-    environment = _environment()
-    source = environment.loader
-    assert isinstance(source, PackageLoader)
-    return environment.get_template("page.html.j2").render(
+    template = _environment().get_template("page.html.j2")
+    return template.render(
         analysis=analysis,
         study=agenda.resolved.study,
         lead=_html("\n\n".join(lead(analysis))),
@@ -98,52 +120,22 @@ def page(
         below=_html("\n\n".join(below(analysis))),
         without_teacher=without_teacher(analysis),
         doubts=doubts,
-        doubtful=DOUBTFUL,
         figures=figures_on_page(analysis),
-        described=described,
         many=with_deciles(analysis),
-        by_case=BY_CASE,
         papers=any(row.paper for each in flipping(analysis) for row in each.comparisons),
         papers_note=papers_note(analysis),
         searches=_html("\n\n".join(searches_section(analysis, agenda))),
         without_floor=_html("\n\n".join(floor_section(analysis))),
         tables_3=[(e.search, e.table_3, *table_3_table(e)) for e in flipping(analysis)],
-        paper_cases=CASES,
-        taught_by=taught_by,
-        best_on_test=best_on_test,
-        gains_of=gains_of,
-        left_blank=left_blank,
-        noise_cells=noise_cells,
-        noise=_html(NOISE),
-        tests=TESTS,
         too_few=" ".join(too_few(analysis)),
-        tie=tie,
         measured=[case.models for case in measured],
-        measures=MEASURES,
         names=names,
-        words=words,
-        cell=cell,
-        model_name=model_name,
         smoothed=smoothing_on_page(smoothed),
-        sized={
-            "title": TITLE,
-            "note": FRONT,
-            "headers": HEADERS,
-            "rows": rows,
-            "timed": timed,
-        },
-        path_lines=path_lines,
-        path_note=PATH,
         curves=curves,
         seeds=len(analysis.seeds) > 1,
-        named=named,
-        mean=mean,
         metric_of=partial(metric_of, agenda),
         marks=partial(marks, analysis),
         glossary=partial(_glossary, agenda, names),
-        term_forms=_term_forms,
-        sentence=sentence,
-        shown_at=shown_at,
         erm=any(case.erm is not None for case in analysis.cases),
         data=_charts(analysis, agenda, names) | ({"smoothing": curves} if curves else {}),
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
@@ -151,12 +143,6 @@ def page(
         devices=_devices(used(agenda).values()),
         study_file=_study_file(agenda),
         resolved=agenda.resolved,
-        css=Markup(source.get_source(environment, "page.css")[0]),
-        script=Markup(source.get_source(environment, "page.js")[0]),
-        terms_script=Markup(source.get_source(environment, "terms.js")[0]),
-        smoothing_script=Markup(source.get_source(environment, "smoothing.js")[0]),
-        sizes_script=Markup(source.get_source(environment, "sizes.js")[0]),
-        plotly=Markup(get_plotlyjs()),
     )
 
 

@@ -173,7 +173,7 @@ function drawDeciles(element, figure) {
 function drawPath(element, { path }) {
   // Of a split, so in no colour that a model has.
   const colours = [printing ? "#000" : getComputedStyle(document.body).color, onGround("#C2185B")];
-  const signed = (gain) => {
+  const change = (gain) => {
     const text = gain.toFixed(path.digits);
     return Number(text) === 0 ? text.replace("-", "") : `${gain > 0 ? "+" : ""}${text}`.replace("-", "−");
   };
@@ -188,12 +188,12 @@ function drawPath(element, { path }) {
       name: `${name}: ${ends.join(" → ")}`, mode: "lines+markers+text",
       line: { color: colours[split], shape: "hv", dash: split ? "dash" : "solid" },
       marker: { color: colours[split], symbol: SYMBOLS[split], size: 8 },
-      text: scores.map((_, k) => (k && !path.steps[k - 1].kept && gain(k) !== null ? `step ${signed(gain(k))}` : "")),
+      text: scores.map((_, k) => (k && !path.steps[k - 1].kept && gain(k) !== null ? `step ${change(gain(k))}` : "")),
       cliponaxis: false, textfont: { color: colours[split] },
       error_y: { type: "data", array: scores.map((_, k) => noise(k) ?? 0), visible: path.steps.some((_, k) => noise(k + 1) !== null) },
       customdata: scores.map((score, k) => [k ? path.steps[k - 1].value : "default", score === null ? "" : score.toFixed(path.digits),
-        k && score !== null ? `<br>${signed(score - first)} against the default` : "",
-        gain(k) === null ? "" : `<br>step ${signed(gain(k))}${noise(k) === null ? "" : ` ± ${noise(k).toFixed(path.digits)}`}`]),
+        k && score !== null ? `<br>${change(score - first)} against the default` : "",
+        gain(k) === null ? "" : `<br>step ${change(gain(k))}${noise(k) === null ? "" : ` ± ${noise(k).toFixed(path.digits)}`}`]),
       hovertemplate: `%{customdata[0]}<br>${split ? "test" : "validation"} %{customdata[1]}%{customdata[2]}%{customdata[3]}<extra></extra>`,
     };
   });

@@ -5,9 +5,7 @@ const [SMALLEST, LARGEST] = [7, 20]; // a marker's diameter
 const LINE = 15; // of a label, in pixels
 const LONGEST = 30; // of a label, in characters
 
-// Plotly takes names for HTML.
-const plainly = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-const short = (text) => plainly(text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
+const short = (text) => shown(text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
 
 function diameter(model, fastest) {
   return model.speed ? Math.max(SMALLEST, LARGEST * Math.sqrt(model.speed / fastest)) : SMALLEST;
@@ -27,7 +25,7 @@ function sizeTraces({ models, digits }) {
     traces.push({
       x: some.map((m) => m.parameters), y: some.map((m) => m.test), name: kind, mode: "markers",
       marker: { color: onGround(ROLES[kind].color), symbol: ROLES[kind].symbol, size: some.map((m) => diameter(m, fastest)), opacity: 0.85 },
-      text: some.map((m) => `${plainly(m.name)}${m.front ? ", on the front" : ""}<br>${m.parameters.toLocaleString("en")} parameters<br>`
+      text: some.map((m) => `${shown(m.name)}${m.front ? ", on the front" : ""}<br>${m.parameters.toLocaleString("en")} parameters<br>`
         + `${m.speed ? `${Math.round(m.speed).toLocaleString("en")} examples/s` : "not timed"}<br>test ${m.test.toFixed(digits)}`),
       hovertemplate: "%{text}<extra></extra>",
       error_y: { type: "data", array: some.map((m) => m.spread ?? 0), visible: some.some((m) => m.spread), thickness: 1 },
