@@ -843,6 +843,14 @@ def test_explain_shows_every_candidate_of_every_step(launched: tuple[Path, Path,
     assert all((launched[1] / f"outcomes/{c['key']}.json").exists() for c in decision["candidates"])
 
 
+def test_of_a_blocked_case_export_says_what_can_be_done(
+    failed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = kdsearch("export", failed[1], "g/u/small", "--to", tmp_path / "student")
+    refused(result, "g/u/small: has no student to export yet", "kdsearch retry has what failed")
+    assert "--erm" not in result.err  # the study has no such student
+
+
 def test_explain_takes_a_part_of_a_cases_name(failed: tuple[Path, Path]) -> None:
     assert "g/u/small: blocked" in kdsearch("explain", failed[1]).out
     assert "g/u/small" not in kdsearch("explain", failed[1], "t/small").out

@@ -186,6 +186,10 @@ def _chosen(agenda: Agenda, view: CaseView, *, stable: bool) -> _Student:
         elif tried := _tried(agenda, view):
             remedy = f"for the best of {count(tried, 'configuration')} so far: --best-so-far"
             remedy += " without --stable" if stable else ""
+        elif view.blocked:
+            remedy = "kdsearch retry has what failed for good tried again at the next launch"
+            if agenda.without_teacher(view.case) is not None:
+                remedy += "; for the student on the labels alone: --erm"
         raise InputError.one(view.case, what, remedy)
     best = candidate.best
     if best is None:
