@@ -120,8 +120,8 @@ def _headline(found: Answer) -> str:
     ]
     if found.compared == 1:
         [case] = [case for case in found.cases if case.counts]
-        [only] = found.verdicts
-        verdict = _begun(FIRST[only], so_far=so_far)
+        assert case.verdict is not None  # it has points
+        verdict = _begun(FIRST[case.verdict], so_far=so_far)
         unclear = ", noise not known" if _noise_unknown(case) else ""
         gain = f"{_points(case)} points (of 100) on test{unclear}"
         return f"**{verdict}** in {escape(case.case)}: {gain}.{without}"
