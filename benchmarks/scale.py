@@ -10,7 +10,6 @@ the finished study and on one that lacks the second half of its outcomes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import shutil
@@ -18,10 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
-from kdsearch.agenda import Agenda, Cost, Outcome, TestScore, Training
+from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, TestScore, Training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
@@ -50,25 +52,32 @@ COMMAND = (
     "sys.argv = ['kdsearch', *sys.argv[1:]]; runpy.run_module('kdsearch', run_name='__main__')"
 )
 SPLITS = ("train", "validation", "test")
+PAPER: Mapping[str, Any] = {"learning_rate": [1e-5, 2e-5, 3e-5, 4e-5]}
+"""The paper's grid at four learning rates."""
 
 
-def resolved() -> Resolved:
-    """The study, resolved to made-up digests."""
+def resolved(
+    datasets: int = 13, students: int = 3, search: Mapping[str, Any] = PAPER, **more: Any
+) -> Resolved:
+    """A study of so many data sets and students, resolved to made-up digests."""
     grammar = {"train": 100, "validation": 20, "test": 20}
     config = {"model_type": "bert", "num_hidden_layers": 1}
     study = parse_study(
         {
             "name": "scale",
-            "datasets": {f"data{i:02}": {"grammar": {**grammar, "seed": i}} for i in range(13)},
+            "datasets": {
+                f"data{i:02}": {"grammar": {**grammar, "seed": i}} for i in range(datasets)
+            },
             "models": {"big": {"config": config}}
-            | {f"small{i}": {"config": {**config, "hidden_size": 64 + i}} for i in range(3)},
+            | {f"small{i}": {"config": {**config, "hidden_size": 64 + i}} for i in range(students)},
             "teachers": {"big": {"model": "big"}},
-            "students": {f"small{i}": {"model": f"small{i}"} for i in range(3)},
-            "search": {"learning_rate": [1e-5, 2e-5, 3e-5, 4e-5]},
+            "students": {f"small{i}": {"model": f"small{i}"} for i in range(students)},
+            "search": search,
+            **more,
         },
         place="scale.yaml",
     )
-    datasets = {
+    content = {
         name: ResolvedDataset(
             task="classification",
             metric="f1",
@@ -78,12 +87,13 @@ def resolved() -> Resolved:
         for name in study.datasets
     }
     models = {name: ResolvedModel(path=None, digest=None, labels=None) for name in study.models}
-    return Resolved(study=study, datasets=datasets, models=models, versions={})
+    return Resolved(study=study, datasets=content, models=models, versions={})
 
 
 def made_up(training: Training) -> Outcome:
-    """An outcome whose scores follow from the key."""
-    number = int(hashlib.sha256(training.key.encode()).hexdigest()[:8], 16) / 2**32
+    """An outcome whose scores follow from the training's name, as those of any version do."""
+    student = training.model.name if isinstance(training, StudentTraining) else ""
+    number = crc32(f"{training.data.train} {student} {training}".encode()) / 2**32
     return Outcome(
         key=training.key,
         training=training,

@@ -61,7 +61,17 @@ from kdsearch.search.strategy import (
     possible,
 )
 from kdsearch.search.temperature import local_temperatures, middle
-from kdsearch.search.tuning import NOTHING, Candidate, Scores, Wanted, best_trial, rounds, tune
+from kdsearch.search.tuning import (
+    NOTHING,
+    Candidate,
+    Memory,
+    Scores,
+    Tuning,
+    Wanted,
+    best_trial,
+    rounds,
+    tune,
+)
 
 __all__ = [
     "ALPHA",
@@ -89,6 +99,7 @@ __all__ = [
     "Jsd",
     "LabelSmoothing",
     "Labels",
+    "Memory",
     "Mse",
     "Objective",
     "ParameterError",
@@ -103,6 +114,7 @@ __all__ = [
     "Strategy",
     "Tied",
     "Trial",
+    "Tuning",
     "ValidationScore",
     "Value",
     "Wanted",

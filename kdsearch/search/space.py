@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, NewType
 
@@ -99,6 +99,14 @@ class Trial:
     """Of the teacher; None under an objective without one."""
     settings: tuple[tuple[str, Value], ...]
     """The settings of a training that differ from the study's, by name."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept: a trial is looked up far more often than made. It holds in this process alone."""
+        return hash((self.objective, self.checkpoint, self.settings))
 
     def get(self, name: str) -> Value:
         """The value of a tuned axis; None where it is inactive."""

@@ -6,12 +6,12 @@ What they decided is all that is known of them outside: `Progress`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kdsearch.search.space import Choice, Space, Trial, ValidationScore, Value
-from kdsearch.search.tuning import Candidate, Scores, Wanted, tune
+from kdsearch.search.tuning import Candidate, Memory, Scores, Tuning, Wanted
 
 Alternatives = tuple[tuple[Value, Choice], ...]
 """What is compared: values of an axis, or nothing, and the choices that they stand for."""
@@ -44,6 +44,9 @@ class Progress:
     """The decision that comes next; None once the search is finished."""
     wanted: Wanted = field(default_factory=dict)
     """What it lacks, with the rounds of trials that follow to the search's end."""
+    together: tuple[frozenset[Trial], ...] = ()
+    """The same by what waits for it: until one of these is known as a whole, nothing follows but
+    that less is lacking. Empty where nothing is said of that."""
 
     @property
     def finished(self) -> bool:
@@ -89,10 +92,11 @@ class Strategy(ABC):
         Strategy.named[name] = cls
 
     @abstractmethod
-    def __call__(self, space: Space, scores: Scores) -> Progress:
+    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
         """How far a search of `space` has come by these scores, in whatever order they came.
 
-        Trials that can run side by side are wanted at once.
+        Trials that can run side by side are wanted at once. A `memory` saves looking again at what
+        an earlier walk by fewer of the scores saw, and changes nothing.
         """
 
     def asks(self, size: int) -> int:
@@ -115,24 +119,44 @@ def possible(space: Space, strategy: Strategy) -> tuple[tuple[Trial, ...], tuple
 
 
 def decide(
-    space: Space, scores: Scores, axis: str | None, alternatives: Alternatives
-) -> Decision | Wanted:
+    space: Space,
+    scores: Scores,
+    axis: str | None,
+    alternatives: Alternatives,
+    memory: Memory | None = None,
+) -> Decision | tuple[Wanted, ...]:
     """Tune each alternative, and choose the best: ties keep the earlier one, as held before.
 
-    No score loses to any score.
+    No score loses to any score. While scores are missing: what each alternative lacks that is not
+    tuned yet.
     """
+    memory = {} if memory is None else memory
     candidates: list[Candidate] = []
-    wanted: dict[Trial, int] = {}
+    lacks: list[Wanted] = []
     for value, choice in alternatives:
-        found = tune(choice, space, scores)
+        if choice not in memory:
+            memory[choice] = Tuning(choice, space)
+        found = memory[choice].go_on(scores)
         if isinstance(found, Candidate):
             candidates.append(replace(found, value=value))
-            continue
-        for trial, left in found.items():
-            wanted[trial] = max(wanted.get(trial, 0), left)
-    if wanted:
-        return wanted
+        else:
+            lacks.append(found)
+    if lacks:
+        return tuple(lacks)
     return Decision(axis=axis, candidates=tuple(candidates), winner=best_of(candidates))
+
+
+def lacking(
+    lacks: Iterable[Wanted], pending: Pending, *, decided: Iterable[Decision] = (), later: int = 0
+) -> Progress:
+    """A walk that stands at `pending`, whose alternatives lack this; `later` rounds follow it."""
+    each = tuple(lacks)
+    wanted: dict[Trial, int] = {}
+    for lack in each:
+        for trial, left in lack.items():
+            wanted[trial] = max(wanted.get(trial, 0), left + later)
+    together = tuple(map(frozenset, each))
+    return Progress(decisions=tuple(decided), pending=pending, wanted=wanted, together=together)
 
 
 def best_of(candidates: list[Candidate]) -> Candidate:

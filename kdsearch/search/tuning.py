@@ -44,26 +44,50 @@ class Candidate:
         return cls(choice=choice, trials=known, best=best, score=scores[best] if best else None)
 
 
+class Tuning:
+    """The tuning of a choice over the axes that are active under it, taken up where it stood.
+
+    A score that is known never changes, so that neither does what followed from it. The values of
+    axes in `fixed` are kept: the lazy baseline has a temperature. A round without any score ends
+    the tuning: nothing says where the next round should look.
+    """
+
+    def __init__(self, choice: Choice, space: Space, fixed: Held = NOTHING) -> None:
+        self._choice, self._space, self._fixed = choice, space, fixed
+        self._count = rounds(choice, space, fixed=fixed)
+        self._index = 0
+        self._known: dict[Trial, None] = {}
+        """The trials of the rounds before."""
+        self._trials = self._missing = _round(0, choice, space, None, fixed)
+        self._found: Candidate | None = None
+
+    def go_on(self, scores: Scores) -> Candidate | Wanted:
+        """Tune as far as `scores` reach, which hold all that were known before."""
+        while self._found is None:
+            self._missing = tuple(trial for trial in self._missing if trial not in scores)
+            if self._missing:
+                return dict.fromkeys(self._missing, self._count - self._index)
+            self._known |= dict.fromkeys(self._trials)
+            self._index += 1
+            best = best_trial(self._known, scores)
+            if best is None or self._index == self._count:
+                self._found = Candidate.of(self._choice, self._known, scores)
+            else:
+                self._trials = self._missing = _round(
+                    self._index, self._choice, self._space, best, self._fixed
+                )
+        return self._found
+
+
+Memory = dict[Choice, Tuning]
+"""What a walk of one space leaves for the next one by more scores: how far each choice is."""
+
+
 def tune(
     choice: Choice, space: Space, scores: Scores, *, fixed: Held = NOTHING
 ) -> Candidate | Wanted:
-    """Tune the axes that are active under `choice`, as far as `scores` reach.
-
-    The values of axes in `fixed` are kept: the lazy baseline has a temperature. A round without
-    any score ends the tuning: nothing says where the next round should look.
-    """
-    known: dict[Trial, None] = {}
-    count = rounds(choice, space, fixed=fixed)
-    for index in range(count):
-        best = best_trial(known, scores)
-        if index and best is None:
-            break
-        trials = _round(index, choice, space, best, fixed)
-        missing = tuple(trial for trial in trials if trial not in scores)
-        if missing:
-            return dict.fromkeys(missing, count - index)
-        known |= dict.fromkeys(trials)
-    return Candidate.of(choice, known, scores)
+    """Tune the axes that are active under `choice`, as far as `scores` reach: see `Tuning`."""
+    return Tuning(choice, space, fixed).go_on(scores)
 
 
 def rounds(choice: Choice, space: Space, *, fixed: Held = NOTHING) -> int:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdsearch.search.space import Space
-from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, decide
-from kdsearch.search.tuning import Scores
+from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, decide, lacking
+from kdsearch.search.tuning import Memory, Scores
 
 
 @dataclass(frozen=True)
 class Exhaustive(Strategy, name="exhaustive"):
     """Tunes every choice, and compares them all."""
 
-    def __call__(self, space: Space, scores: Scores) -> Progress:
+    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
         """See `Strategy`."""
         every = tuple((None, choice) for choice in space.choices())
-        found = decide(space, scores, None, every)
+        found = decide(space, scores, None, every, memory)
         if isinstance(found, Decision):
             return Progress(decisions=(found,))
-        pending = Pending(axis=None, alternatives=every)
-        return Progress(decisions=(), pending=pending, wanted=found)
+        return lacking(found, Pending(axis=None, alternatives=every))

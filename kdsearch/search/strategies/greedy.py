@@ -12,8 +12,9 @@ from kdsearch.search.strategy import (
     Progress,
     Strategy,
     decide,
+    lacking,
 )
-from kdsearch.search.tuning import Scores, rounds
+from kdsearch.search.tuning import Memory, Scores, rounds
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Greedy(Strategy, name="greedy"):
 
     flips = True
 
-    def __call__(self, space: Space, scores: Scores) -> Progress:
+    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
         """See `Strategy`."""
         held = space.defaults()
         done: list[Decision] = []
@@ -34,14 +35,11 @@ class Greedy(Strategy, name="greedy"):
             options = alternatives(space, held, axis)
             if not options:
                 continue
-            found = decide(space, scores, axis.name, options)
+            found = decide(space, scores, axis.name, options, memory)
             if not isinstance(found, Decision):
+                pending = Pending(axis=axis.name, alternatives=options)
                 later = rounds_after(space, held, axis)
-                return Progress(
-                    decisions=tuple(done),
-                    pending=Pending(axis=axis.name, alternatives=options),
-                    wanted={trial: left + later for trial, left in found.items()},
-                )
+                return lacking(found, pending, decided=done, later=later)
             done.append(found)
             held = {**held, axis.name: found.winner.value}
         return Progress(decisions=tuple(done))

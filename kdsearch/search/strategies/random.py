@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kdsearch.search.objectives import ParameterError
 from kdsearch.search.space import Choice, Space, Trial
-from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, best_of
-from kdsearch.search.tuning import Candidate, Scores
+from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, best_of, lacking
+from kdsearch.search.tuning import Candidate, Memory, Scores
 
 _WHOLE = 100_000
 """So many points at most are all made, to draw from them; of a larger grid those that are drawn."""
@@ -27,15 +28,13 @@ class Random(Strategy, name="random"):
         if self.trials < 1:
             raise ParameterError("trials", "must be at least 1")
 
-    def __call__(self, space: Space, scores: Scores) -> Progress:
+    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
         """See `Strategy`."""
-        drawn: dict[Choice, list[Trial]] = defaultdict(list)
-        for choice, trial in self._drawn(space):
-            drawn[choice].append(trial)
+        drawn = _drawn(space, self.trials, self.seed)
         missing = [t for trials in drawn.values() for t in trials if t not in scores]
         if missing:
             pending = Pending(axis=None, alternatives=tuple((None, c) for c in drawn))
-            return Progress(decisions=(), pending=pending, wanted=dict.fromkeys(missing, 1))
+            return lacking([dict.fromkeys(missing, 1)], pending)
         candidates = [Candidate.of(choice, trials, scores) for choice, trials in drawn.items()]
         winner = best_of(candidates)
         decision = Decision(axis=None, candidates=tuple(candidates), winner=winner)
@@ -45,12 +44,21 @@ class Random(Strategy, name="random"):
         """See `Strategy`."""
         return self.trials
 
-    def _drawn(self, space: Space) -> Iterable[tuple[Choice, Trial]]:
-        draw, size = random.Random(self.seed), space.size
-        if size <= _WHOLE:
-            every = [(c, trial) for c in space.choices() for trial in space.trials(c)]
-            return draw.sample(every, min(self.trials, len(every)))
+
+@lru_cache(maxsize=64)
+def _drawn(space: Space, trials: int, seed: int) -> Mapping[Choice, Sequence[Trial]]:
+    """So many trials, each once, by their choices."""
+    draw, size = random.Random(seed), space.size
+    points: Iterable[tuple[Choice, Trial]]
+    if size <= _WHOLE:
+        every = [(c, trial) for c in space.choices() for trial in space.trials(c)]
+        points = draw.sample(every, min(trials, len(every)))
+    else:
         indices: dict[int, None] = {}
-        while len(indices) < min(self.trials, size):
+        while len(indices) < min(trials, size):
             indices[draw.randrange(size)] = None
-        return map(space.point, indices)
+        points = map(space.point, indices)
+    drawn: dict[Choice, list[Trial]] = defaultdict(list)
+    for choice, trial in points:
+        drawn[choice].append(trial)
+    return drawn
