@@ -162,7 +162,9 @@ def side(work: str, source: Path, checks: int = 0) -> Taken:
 
 def compare(work: str, sides: Mapping[str, Path], rounds: int) -> None:
     """Walk with each side in turns, print and record."""
-    found = take_turns({n: lambda s=s: side(work, s) for n, s in sides.items()}, rounds, warm_up=False)
+    found = take_turns(
+        {n: lambda s=s: side(work, s) for n, s in sides.items()}, rounds, warm_up=False
+    )
     asked = {turn.more["asked"] for turns in found.turns.values() for turn in turns}
     assert len(asked) == 1, "the sides asked for different trainings"
     decisions = int(found.of("kdsearch", "decisions")[0])

@@ -2,24 +2,24 @@
 
     agenda(study, results) -> the trainings that can run now, most urgent first | complete
 
-It holds no state of its own but a cache: a new result re-decides only the cases that wait for it.
+It holds no state of its own but a cache: a new result re-decides only the cases for which something
+may follow from it, and of these only what it changes.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from operator import itemgetter
-from statistics import fmean
+from functools import partial
 from typing import TypeVar
 
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
 from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes
+from kdsearch.agenda.students import Students, Together, requests_of
 from kdsearch.agenda.training import (
     CheckpointSpec,
-    OutputsTraining,
     StudentTraining,
     TeacherTraining,
     Training,
@@ -33,6 +33,7 @@ from kdsearch.agenda.view import (
     Phase2,
     Request,
 )
+from kdsearch.agenda.waiting import Waiting
 from kdsearch.search import (
     CHECKPOINT,
     LAZY_VALUES,
@@ -46,24 +47,18 @@ from kdsearch.search import (
     Space,
     Trial,
     ValidationScore,
-    Wanted,
     lazy_choice,
     rewards,
     stable_choice,
     stable_values,
-    tune,
 )
-from kdsearch.study import Resolved, Role, TestCase, search_of, space_of, test_cases
+from kdsearch.study import ROLES, Resolved, Role, TestCase, search_of, space_of, test_cases
 
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
 
 
-_LONG = 200
-"""So many students of a round that whole choices wait for are not looked through at each result."""
 _Some = TypeVar("_Some", bound=Training)
-_Alike = tuple[Role, int]
-"""The role of a training and its rounds."""
 
 
 class Agenda:
@@ -94,10 +89,16 @@ class Agenda:
         self._speeds = Speeds(sizes(resolved))
         for result in self._results.values():
             self._learn(result)
+        self._waiting = Waiting(self.cases, self._urgency)
+        self._due = set(self.cases)
+        """The cases where something may follow from what has come."""
         self._views: dict[TestCase, CaseView] = {}
-        self._wanted: dict[TestCase, dict[_Alike, list[Request]]] = {}
-        """What the views want; what is equally urgent is together."""
-        self._waiting: dict[str, set[TestCase]] = defaultdict(set)
+        """Those that hold; where no more than a request has gone, it is still to be made anew."""
+        self._untraversed = {
+            name: {case for case in self._lazy if case.search == name} for name in self.flipping
+        }
+        self._students: dict[TestCase, Students] = {}
+        """Of the cases whose teacher is ready."""
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
             dict
         )
@@ -114,12 +115,10 @@ class Agenda:
         """Take in a result: an outcome, or None for a training that failed for good."""
         self._results[key] = result
         self._learn(result)
-        for case in self._waiting.pop(key, ()):
-            view = self._views.pop(case, None)
-            if view is not None and not view.search.flips:
-                left = tuple(r for r in view.wanted if r.training.key != key)
-                if len(left) >= _LONG and all(r.role == "student" for r in view.wanted):
-                    self._keep(replace(view, wanted=left))
+        for case, more in self._waiting.end(key).items():
+            self._views.pop(case, None)
+            if more:
+                self._due.add(case)
 
     def durations(self) -> dict[TestCase, dict[Role, float]]:
         """The seconds that each case's trainings take, by what has ended so far."""
@@ -139,36 +138,27 @@ class Agenda:
         A path is in seconds, learnt from the trainings that ended. Nothing waits for the lazy
         baseline and for what a case chose under further seeds, whose path is their own length.
         """
-        self.views()
-        groups = [
-            (self._urgency(case, *alike), requests)
-            for case in self.cases
-            for alike, requests in self._wanted[case].items()
-        ]
-        once: dict[str, Request] = {}
-        for _, requests in sorted(groups, key=itemgetter(0), reverse=True):
-            for request in requests:
-                once.setdefault(request.training.key, request)
-        return tuple(once.values())
+        return tuple(self.by_urgency())
+
+    def by_urgency(self) -> Iterator[Request]:
+        """The same one by one, where few of them are looked at; not beyond the next result."""
+        self._decide()
+        return iter(self._waiting)
+
+    def count(self, roles: Collection[Role] = ROLES, but: Collection[str] = ()) -> int:
+        """How many trainings of these roles can run now, those of the keys `but` left out."""
+        self._decide()
+        return self._waiting.count(roles, but)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to run: all is decided, or blocked for good."""
-        return not self.requests()
+        return self.count() == 0
 
     def views(self) -> tuple[CaseView, ...]:
         """Where each case stands, in the order of the study file."""
-        for case in self.cases:
-            if case not in self._views:
-                self._keep(self._first_phase(case))
-        for name in self.flipping:
-            views = [v for v in self._views.values() if v.case.search == name]
-            if name not in self._stable and all(v.blocked or v.traversed for v in views):
-                self._stable[name] = stable_values(self.rewards(name))
-            if name in self._stable:
-                for view in views:
-                    if view.traversed and view.phase2 is None:
-                        self._keep(self._second_phase(view, self._stable[name]))
+        self._due.update(case for case in self.cases if case not in self._views)
+        self._decide()
         return tuple(self._views[case] for case in self.cases)
 
     @property
@@ -193,8 +183,12 @@ class Agenda:
 
     def rewards(self, search: str | None = None) -> tuple[Reward, ...]:
         """The rewards (Table 3) over the traversals of a search that are finished."""
-        views = [self._views.get(case) for case in self.cases if case.search == search]
-        finished = [v for v in views if v is not None and v.traversed]
+        self.views()
+        return self._rewards(search)
+
+    def _rewards(self, search: str | None) -> tuple[Reward, ...]:
+        views = [self._views[case] for case in self.cases if case.search == search]
+        finished = [view for view in views if view.traversed]
         axes = dict.fromkeys(axis.name for view in finished for axis in view.space.voted)
         return rewards([v.progress for v in finished], axes)
 
@@ -236,7 +230,7 @@ class Agenda:
 
     def scores(self, view: CaseView) -> Scores:
         """The validation scores of a case's trials, for a case whose teacher is ready."""
-        return _Scores(self, view)
+        return self._students[view.case].scores
 
     def scored(self, view: CaseView) -> dict[Trial, ValidationScore]:
         """The trials that the case has asked for so far and that have a score, with it."""
@@ -255,14 +249,6 @@ class Agenda:
     def _urgency(self, case: TestCase, role: Role, rounds: int) -> float:
         return self._speeds.path(self._kinds[case], role, rounds)
 
-    def _keep(self, view: CaseView) -> None:
-        self._views[view.case] = view
-        wanted: dict[_Alike, list[Request]] = defaultdict(list)
-        self._wanted[view.case] = wanted
-        for request in view.wanted:
-            wanted[request.training.kind, request.rounds].append(request)
-            self._waiting[request.training.key].add(view.case)
-
     def trained(self, *cases: TestCase) -> int:
         """How many students of these cases have a result; one that they share counts once."""
         # Two trials may be one training, where the teacher's checkpoints coincide.
@@ -270,78 +256,109 @@ class Agenda:
         students = {*found, *(training.key for c in cases for training in self.further(c))}
         return len(students & self._results.keys())
 
-    def _first_phase(self, case: TestCase) -> CaseView:
+    def _decide(self) -> None:
+        """Decide what follows from the results so far."""
+        while self._due:
+            self._walk(self._due.pop())
+            for name, cases in self._untraversed.items():
+                if not cases and name not in self._stable:
+                    self._decide_stable(name)
+
+    def _walk(self, case: TestCase) -> None:
+        """Decide a case anew."""
+        if case not in self._students:
+            view = self._of_teacher(case)
+            if not view.ready:
+                self._keep(view, ())
+                return
+            trainings = partial(self.trainings, view)
+            self._students[case] = Students(view, self._results, trainings)
+        students = self._students[case]
+        view, together = self._first_phase(students)
+        if view.traversed and case.search in self._stable:
+            view, more = self._second_phase(view, self._stable[case.search])
+            together += more
+        self._keep(view, together)
+
+    def _keep(self, view: CaseView, together: Together) -> None:
+        self._views[view.case] = view
+        if view.blocked or view.traversed:
+            self._untraversed.get(view.case.search, set()).discard(view.case)
+        students = self._students.get(view.case)
+        keys = map(students.lacking, together) if students else ()
+        self._waiting.put(view.case, view.wanted, keys)
+
+    def _of_teacher(self, case: TestCase) -> CaseView:
+        """A case before any student: what it wants of its teacher, and whether that is ready."""
         space, search = space_of(self.resolved.study, case), self._searches[case]
         view = CaseView(case=case, search=search, space=space, wanted=())
         trainings = self.graph.teachers(case)
         unknown = self._unknown(trainings)
         if unknown:
             rounds = max(search.walk(space, {}).wanted.values())
-            return replace(view, wanted=_wanted(case, TRAINS_TEACHER, unknown, rounds))
+            return replace(view, wanted=requests_of(case, TRAINS_TEACHER, unknown, rounds))
         chosen = self._best_teacher(trainings)
         if trainings and chosen is None:
             return replace(view, blocked="no training of its teacher succeeded")
         checkpoints = self._checkpoints(case, space, chosen)
         outputs = {name: self.graph.outputs(case, c) for name, c in checkpoints.items()}
-        view = replace(view, ready=True, teacher_training=chosen, outputs=outputs)
-        scores = _Scores(self, view)
-        progress = search.walk(space, scores)
-        view = replace(view, progress=progress)
+        return replace(view, ready=True, teacher_training=chosen, outputs=outputs)
+
+    def _first_phase(self, students: Students) -> tuple[CaseView, Together]:
+        """Where a case stands before the second phase, and what it waits for as a whole."""
+        view, scores = students.view, students.scores
+        case, space, search, outputs = view.case, view.space, view.search, view.outputs
+        progress = search.walk(space, scores, students.memory)
+        view, together = replace(view, progress=progress), progress.together
         # Students wait for the outputs on the training split.
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
         rounds = max(progress.wanted.values(), default=0)
-        wanted = _wanted(case, "outputs", self._unknown(every.values()), rounds)
+        wanted = requests_of(case, "outputs", self._unknown(every.values()), rounds)
         if progress.pending is not None:
             stage = progress.pending.axis or COMPARES
-            wanted += self._ready(view, scores, stage, progress.wanted)
+            wanted += students.ready(stage, progress.wanted)
         if search.flips:  # the lazy baseline needs no traversal; it may meet one
-            lazy = tune(self.lazy(view), space, scores, fixed=LAZY_VALUES)
+            lazy = students.tune(self.lazy(view), LAZY_VALUES)
             if not isinstance(lazy, Candidate):
                 keys = {request.training.key for request in wanted}
-                requests = self._ready(view, scores, LAZY, lazy)
+                requests = students.ready(LAZY, lazy)
                 wanted += tuple(r for r in requests if r.training.key not in keys)
+                together += (frozenset(lazy),)
         if view.chosen is not None:
             seeds = self.resolved.study.winner_seeds or ()
             self._winners[case] = self.training(view, view.chosen).under(seeds)
-            wanted += _wanted(case, WINNER, self._unknown(self.further(case)))
-        return replace(view, wanted=wanted)
+            wanted += requests_of(case, WINNER, self._unknown(self.further(case)))
+        return replace(view, wanted=wanted), together
 
-    def _second_phase(self, view: CaseView, stable: Held) -> CaseView:
-        scores = _Scores(self, view)
+    def _second_phase(self, view: CaseView, stable: Held) -> tuple[CaseView, Together]:
+        """The same with the second phase."""
+        students, wanted, together = self._students[view.case], view.wanted, Together()
         choice, lazy = stable_choice(view.space, stable), self.lazy(view)
-        found = tune(choice, view.space, scores)
-        lazy_found = tune(lazy, view.space, scores, fixed=LAZY_VALUES)
-        wanted = view.wanted
+        found, lazy_found = students.tune(choice), students.tune(lazy, LAZY_VALUES)
         if not isinstance(found, Candidate):
-            requests = self._ready(view, scores, "stable", found)
+            requests = students.ready("stable", found)
             keys = {request.training.key for request in requests}
             wanted = (*requests, *(r for r in wanted if r.training.key not in keys))
+            together = (frozenset(found),)
         phase2 = Phase2(
             stable=choice,
             stable_tuned=found if isinstance(found, Candidate) else None,
             lazy=lazy,
             lazy_tuned=lazy_found if isinstance(lazy_found, Candidate) else None,
         )
-        return replace(view, wanted=wanted, phase2=phase2)
+        return replace(view, wanted=wanted, phase2=phase2), together
+
+    def _decide_stable(self, name: str | None) -> None:
+        """Decide the stable configuration of a search, all of whose cases are traversed."""
+        cases = [case for case in self._lazy if case.search == name]
+        for case in cases:
+            if case not in self._views:
+                self._walk(case)
+        self._stable[name] = stable_values(self._rewards(name))
+        self._due.update(cases)
 
     def _unknown(self, trainings: Iterable[_Some]) -> list[_Some]:
         return [training for training in trainings if training.key not in self._results]
-
-    def _ready(
-        self, view: CaseView, scores: _Scores, stage: str, missing: Wanted
-    ) -> tuple[Request, ...]:
-        """What of `missing` can run now, under every seed."""
-        return tuple(
-            request
-            for trial, rounds in missing.items()
-            if scores.can_run(trial)
-            for request in _wanted(
-                view.case,
-                stage,
-                self._unknown(self.trainings(view, trial)),
-                rounds,
-            )
-        )
 
     def _best_teacher(self, trainings: tuple[TeacherTraining, ...]) -> TeacherTraining | None:
         """Of several learning rates, the one of the highest validation score."""
@@ -373,56 +390,3 @@ class Agenda:
             for name in space.values(CHECKPOINT)
             if (epoch := epochs[name]) is not None
         }
-
-
-def _wanted(
-    case: TestCase, stage: str, trainings: Iterable[Training], rounds: int = 1
-) -> tuple[Request, ...]:
-    return tuple(Request(training=t, case=case, stage=stage, rounds=rounds) for t in trainings)
-
-
-class _Scores(Mapping[Trial, ValidationScore | None]):
-    """The validation scores of a case's trials, looked up in the results by key.
-
-    A trial's score is the mean over the seeds; if one of them has none, neither has the trial.
-    Teacher checkpoints that coincide have one key, so their trials have one score.
-    """
-
-    def __init__(self, agenda: Agenda, view: CaseView) -> None:
-        self._agenda = agenda
-        self._view = view
-        self._known: dict[Trial, ValidationScore | None] = {}
-
-    def __getitem__(self, trial: Trial) -> ValidationScore | None:
-        if trial not in self._known:
-            self._known[trial] = self._score(trial)
-        return self._known[trial]
-
-    def _score(self, trial: Trial) -> ValidationScore | None:
-        results = self._agenda.results
-        if trial.checkpoint is not None:
-            outputs = self._outputs(trial.checkpoint)
-            if outputs is None or (outputs.key in results and not self.can_run(trial)):
-                return None  # without the teacher's outputs there is nothing to learn from
-        outcomes = [results[t.key] for t in self._agenda.trainings(self._view, trial)]
-        scores = [outcome.validation if outcome else None for outcome in outcomes]
-        scored = [score for score in scores if score is not None]
-        return ValidationScore(fmean(scored)) if len(scored) == len(scores) else None
-
-    def can_run(self, trial: Trial) -> bool:
-        """Whether the outputs that the trial's student learns from are there."""
-        if trial.checkpoint is None:
-            return True
-        outputs = self._outputs(trial.checkpoint)
-        outcome = self._agenda.results.get(outputs.key) if outputs else None
-        return outcome is not None and outcome.state == "scored"
-
-    def _outputs(self, checkpoint: Checkpoint) -> OutputsTraining | None:
-        """On the training split; None of a checkpoint that the teacher's training did not keep."""
-        splits = self._view.outputs.get(checkpoint)
-        return splits[0] if splits else None
-
-    def __iter__(self) -> Iterator[Trial]:
-        raise TypeError("scores are looked up, not listed")
-
-    __len__ = __iter__  # type: ignore[assignment]

@@ -33,7 +33,6 @@ class Dispatcher:
         self._running: dict[str, Request] = {}
         self._attempts: dict[str, int] = {}
         self._tries = agenda.resolved.study.tries
-        self._waiting: list[Request] | None = None
         self._finished = 0
         self._ticked = time.monotonic()
 
@@ -55,12 +54,13 @@ class Dispatcher:
     @property
     def wanted(self) -> int:
         """How many trainings could run at once now: those that run, and those that could start."""
-        return len(self._running) + len(self._startable())
+        return len(self._running) + self._agenda.count(self._startable(), but=self._running)
 
     @property
     def ready(self) -> Iterator[Role]:
         """The role of each training that could start now, the most urgent first."""
-        return (request.role for request in reversed(self._startable()))
+        roles = self._startable()
+        return (request.role for request in self._ready() if request.role in roles)
 
     def take(self, roles: Collection[Role] = ROLES) -> Request | None:
         """The most urgent training of these roles that is not running; None while none can start.
@@ -69,13 +69,10 @@ class Dispatcher:
         """
         self._see_whether_it_drains()
         self._tick()
-        waiting, in_time = self._ready(), self._in_time()
-        able = [role for role in roles if role in in_time]
-        places = reversed(range(len(waiting)))
-        place = next((place for place in places if waiting[place].role in able), None)
-        if place is None:
+        able = set(roles).intersection(self._in_time())
+        request = next((each for each in self._ready() if each.role in able), None)
+        if request is None:
             return None
-        request = waiting.pop(place)
         key = request.training.key
         self._running[key] = request
         self._attempts[key] = len(self._ledger.attempts_of(key))
@@ -92,35 +89,30 @@ class Dispatcher:
                 watch.tick()
 
     def _see_whether_it_drains(self) -> None:
-        if self._deadline is not None and not self._running and self._ready():
+        if self._deadline is not None and not self._running:
             # What runs may be followed by something shorter.
-            in_time = self._in_time()
-            if not any(request.role in in_time for request in self._ready()):
+            roles = {request.role for request in self._ready()}
+            if roles and roles.isdisjoint(self._in_time()):
                 self._ledger.ask_to_stop(drain=True, person=False)
         self._drains = self._drains or self._ledger.stop_asked() is not None
 
-    def _startable(self) -> list[Request]:
-        """What could start now, and would end in time, the most urgent last."""
+    def _startable(self) -> Collection[Role]:
+        """The roles whose trainings could start now."""
         if not self._running:  # while the first slot is waited for, nothing is taken
             self._see_whether_it_drains()
         self._tick()
-        if self._deadline is None:
-            return self._ready()
-        in_time = self._in_time()
-        return [request for request in self._ready() if request.role in in_time]
+        return () if self._drains else self._in_time()
 
     def _in_time(self) -> Collection[Role]:
         """The roles whose trainings may start as far as the deadline goes."""
         return ROLES if self._deadline is None else self._deadline.in_time(self._agenda)
 
-    def _ready(self) -> list[Request]:
-        """What could start now but for the deadline, the most urgent last."""
-        if self._drains:
-            return []
-        if self._waiting is None:
-            requests = self._agenda.requests()
-            self._waiting = [r for r in reversed(requests) if r.training.key not in self._running]
-        return self._waiting
+    def _ready(self) -> Iterator[Request]:
+        """What could start now but for the deadline, the most urgent first."""
+        if not self._drains:
+            for request in self._agenda.by_urgency():
+                if request.training.key not in self._running:
+                    yield request
 
     def done(self, key: str) -> None:
         """A training ended: take in the outcome, or the failed attempt, that the ledger has.
@@ -139,7 +131,6 @@ class Dispatcher:
             attempts = self._ledger.attempts_of(key)
         self._ledger.forget_watchdog(key)
         request = self._running.pop(key)
-        self._waiting = None
         self._finished += 1
         if outcome is not None:
             self._agenda.add(key, outcome)
@@ -177,4 +168,3 @@ class Dispatcher:
     def release(self, key: str) -> None:
         """A training was given up through no fault of its own; it will be given out again."""
         self._running.pop(key, None)
-        self._waiting = None

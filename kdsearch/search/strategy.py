@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kdsearch.search.space import Choice, Space, Trial, ValidationScore, Value
-from kdsearch.search.tuning import Candidate, Memory, Scores, Tuning, Wanted
+from kdsearch.search.tuning import Candidate, Memory, Scores, Wanted, tune
 
 Alternatives = tuple[tuple[Value, Choice], ...]
 """What is compared: values of an axis, or nothing, and the choices that they stand for."""
@@ -130,13 +130,10 @@ def decide(
     No score loses to any score. While scores are missing: what each alternative lacks that is not
     tuned yet.
     """
-    memory = {} if memory is None else memory
     candidates: list[Candidate] = []
     lacks: list[Wanted] = []
     for value, choice in alternatives:
-        if choice not in memory:
-            memory[choice] = Tuning(choice, space)
-        found = memory[choice].go_on(scores)
+        found = tune(choice, space, scores, memory=memory)
         if isinstance(found, Candidate):
             candidates.append(replace(found, value=value))
         else:

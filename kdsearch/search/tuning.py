@@ -79,15 +79,25 @@ class Tuning:
         return self._found
 
 
-Memory = dict[Choice, Tuning]
-"""What a walk of one space leaves for the next one by more scores: how far each choice is."""
+Memory = dict[tuple[object, ...], Tuning]
+"""What a walk of a space leaves for the next one by more scores: how far each tuning is."""
 
 
 def tune(
-    choice: Choice, space: Space, scores: Scores, *, fixed: Held = NOTHING
+    choice: Choice,
+    space: Space,
+    scores: Scores,
+    *,
+    fixed: Held = NOTHING,
+    memory: Memory | None = None,
 ) -> Candidate | Wanted:
     """Tune the axes that are active under `choice`, as far as `scores` reach: see `Tuning`."""
-    return Tuning(choice, space, fixed).go_on(scores)
+    if memory is None:
+        return Tuning(choice, space, fixed).go_on(scores)
+    key = (choice, *fixed.items())
+    if key not in memory:
+        memory[key] = Tuning(choice, space, fixed)
+    return memory[key].go_on(scores)
 
 
 def rounds(choice: Choice, space: Space, *, fixed: Held = NOTHING) -> int:
