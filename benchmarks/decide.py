@@ -25,16 +25,17 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pairs import Figure, Taken, child, report, take_turns
 from scale import PAPER, made_up, resolved
 
-from kdsearch.agenda import Agenda, Outcome
+from kdsearch.agenda import Agenda, Outcome, Request, Training, written_outcome
 from kdsearch.driver import Dispatcher
-from kdsearch.ledger import Ledger
+from kdsearch.ledger import Ledger, layout
+from kdsearch.study import Resolved
 
 ROOT = Path(__file__).resolve().parents[1]
 COARSE = {
@@ -56,12 +57,13 @@ WORKS: Mapping[str, Mapping[str, Any]] = {
     "random": {
         "datasets": 1,
         "students": 1,
-        "search": {**PAPER, **GRID, "strategy": "random", "trials": 150},
+        "search": {**PAPER, **GRID, "strategy": "random", "trials": 120},
     },
     "study": {},
     "files": {},
 }
-"""`study` and `files` are the 39 cases."""
+LARGE = ("study", "files")
+"""The 39 cases."""
 SLOTS = 64
 PARTS = 10
 MOST_MS = 1.0
@@ -92,51 +94,83 @@ class Memory:
         """See `Ledger`."""
 
 
-def walk(work: str, folder: Path, checks: int) -> dict[str, Any]:
-    """Search; the milliseconds of each decision by parts of the results, and what was asked for.
+class Files(Ledger):
+    """A ledger whose outcomes are not brought to the disk: a worker waits for that, no driver."""
 
-    The agenda is compared with one that is built anew `checks` times, which is not timed.
-    """
-    study, ledger = resolved(**WORKS[work]), Memory()
-    if work == "files":
-        ledger = Ledger(folder)  # type: ignore[assignment]
-        ledger.prepare()  # type: ignore[attr-defined]
-        ledger.write_resolved(study)  # type: ignore[attr-defined]
-    agenda = Agenda(study)
-    queue = Dispatcher(agenda, ledger)  # type: ignore[arg-type]
-    running: list[tuple[float, int, Any]] = []
-    clock, order, asked, took = 0.0, count(), hashlib.sha256(), []
-    training, cpu = None, 0.0
-    while True:
+    def write_outcome(self, outcome: Outcome) -> bool:
+        """See `Ledger`."""
+        content = json.dumps(written_outcome(outcome), indent=1, ensure_ascii=False)
+        self.path(layout.outcome(outcome.key)).write_text(content)
+        return True
+
+
+class Slots:
+    """The slots: they take what can start, and end one training after the other."""
+
+    def __init__(self, study: Resolved, ledger: Any) -> None:
+        self.agenda = Agenda(study)
+        self.took: list[float] = []
+        """The milliseconds of each decision."""
+        self.cpu = 0.0
+        self.asked = hashlib.sha256()
+        self._queue = Dispatcher(self.agenda, ledger)
+        self._ledger = ledger
+        self._running: list[tuple[float, int, Training]] = []
+        self._clock = 0.0
+        self._ended: Training | None = None
+
+    def decide(self) -> bool:
+        """Take in what ended, and take what can start; whether anything runs."""
+        started: list[Request] = []
         began, began_cpu = time.perf_counter(), time.process_time()
-        if training is not None:
-            queue.done(training.key)
-        started = []
-        while len(running) + len(started) < SLOTS and (request := queue.take()) is not None:
+        if self._ended is not None:
+            self._queue.done(self._ended.key)
+        while len(self._running) + len(started) < SLOTS:
+            request = self._queue.take()
+            if request is None:
+                break
             started.append(request)
-        took.append(1000 * (time.perf_counter() - began))
-        cpu += time.process_time() - began_cpu
+        self.cpu += time.process_time() - began_cpu
+        self.took.append(1000 * (time.perf_counter() - began))
         for request in started:
-            asked.update(f"{request.case} {request.stage} {request.training}\n".encode())
-            seconds = made_up(request.training).cost.seconds
-            heapq.heappush(running, (clock + seconds, next(order), request.training))
-        if not running:
-            break
-        clock, _, training = heapq.heappop(running)
-        if checks and len(took) % max(1, 20_000 // checks) == 0:
-            anew = Agenda(study, agenda.results)
-            assert anew.requests() == agenda.requests()
-            assert anew.views() == agenda.views()
-        ledger.write_outcome(made_up(training))
+            self.asked.update(f"{request.case} {request.stage} {request.training}\n".encode())
+            ends = self._clock + made_up(request.training).cost.seconds
+            order = len(self.took) * SLOTS + len(self._running)
+            heapq.heappush(self._running, (ends, order, request.training))
+        return bool(self._running)
+
+    def end_one(self) -> None:
+        """Have the training end whose turn it is."""
+        self._clock, _, self._ended = heapq.heappop(self._running)
+        self._ledger.write_outcome(made_up(self._ended))
+
+
+def walk(work: str, folder: Path, check_every: int) -> dict[str, float]:
+    """Search; the milliseconds of a decision, by parts of the results, and what was asked for.
+
+    Now and then the agenda is compared with one that is built anew; 0 for never.
+    """
+    study, ledger = resolved(**WORKS[work]), Files(folder) if work == "files" else Memory()
+    if isinstance(ledger, Ledger):
+        ledger.prepare()
+        ledger.write_resolved(study)
+    slots = Slots(study, ledger)
+    while slots.decide():
+        if check_every and len(slots.took) % check_every == 0:
+            anew = Agenda(study, slots.agenda.results)
+            assert anew.requests() == slots.agenda.requests()
+            assert anew.views() == slots.agenda.views()
+        slots.end_one()
+    took = slots.took
     size = len(took) / PARTS
     parts = [took[round(i * size) : round((i + 1) * size)] for i in range(PARTS)]
     return {
         "seconds": sum(took) / 1000,
-        "cpu": cpu,
+        "cpu": slots.cpu,
         "decisions": len(took),
         "mean": statistics.mean(took),
         "p95": statistics.quantiles(took, n=20)[-1],
-        "asked": int(asked.hexdigest()[:12], 16),
+        "asked": int(slots.asked.hexdigest()[:12], 16),
         **{f"part{i}": statistics.mean(part) for i, part in enumerate(parts)},
         **{f"part{i}_p95": statistics.quantiles(part, n=20)[-1] for i, part in enumerate(parts)},
     }
@@ -152,57 +186,40 @@ def at_commit(commit: str, folder: Path) -> Path:
     return folder
 
 
-def side(work: str, source: Path, checks: int = 0) -> Taken:
+def side(work: str, source: Path, check_every: int = 0) -> Taken:
     """One walk in a process of its own, with the kdsearch in `source`."""
     with tempfile.TemporaryDirectory(prefix="kdsearch-decide-") as folder:
         paths = os.pathsep.join([str(source), str(Path(__file__).parent)])
-        command = [sys.executable, __file__, "--walk", work, folder, str(checks)]
+        command = [sys.executable, __file__, "--walk", work, folder, str(check_every)]
         return child(command, env={**os.environ, "PYTHONPATH": paths})
 
 
 def compare(work: str, sides: Mapping[str, Path], rounds: int) -> None:
     """Walk with each side in turns, print and record."""
-    found = take_turns(
-        {n: lambda s=s: side(work, s) for n, s in sides.items()}, rounds, warm_up=False
-    )
-    asked = {turn.more["asked"] for turns in found.turns.values() for turn in turns}
+    turns = {name: partial(side, work, source) for name, source in sides.items()}
+    found = take_turns(turns, rounds, warm_up=False)
+    asked = {turn.more["asked"] for side in found.turns.values() for turn in side}
     assert len(asked) == 1, "the sides asked for different trainings"
     decisions = int(found.of("kdsearch", "decisions")[0])
-    conditions = {"decisions": decisions, "slots": SLOTS, "against": [*sides][1:]}
     for name in sides:
-        by_part = [statistics.median(found.of(name, f"part{i}")) for i in range(PARTS)]
-        worst = [statistics.median(found.of(name, f"part{i}_p95")) for i in range(PARTS)]
-        print(f"{work}, {name}: ms by tenths of {decisions} decisions, mean (95 %):")
-        print("  " + "  ".join(f"{m:.2f} ({w:.2f})" for m, w in zip(by_part, worst, strict=True)))
-    report(
-        f"decide.{work}",
-        "a decision, in the mean",
-        found.figure("kdsearch", "mean"),
-        unit="ms",
-        at_most=MOST_MS,
-        **conditions,
-    )
-    growth = [
-        last / first
-        for first, last in zip(
-            found.of("kdsearch", "part1"), found.of("kdsearch", "part9"), strict=True
+        print(f"{work}, {name}: ms by tenths of {decisions} decisions, mean (95 % below):")
+        means, most = (
+            [statistics.median(found.of(name, f"part{i}{of}")) for i in range(PARTS)]
+            for of in ("", "_p95")
         )
-    ]
-    report(
-        f"decide.{work}.growth",
-        "decisions in the last tenth ÷ in the second",
-        Figure(values=growth, others=found.others),
-        unit="×",
-        **conditions,
-    )
+        print("  " + "  ".join(f"{m:.2f} ({w:.2f})" for m, w in zip(means, most, strict=True)))
+    record = partial(report, decisions=decisions, slots=SLOTS)
+    mean = found.figure("kdsearch", "mean")
+    record(f"decide.{work}", "a decision, in the mean", mean, unit="ms", at_most=MOST_MS)
+    below = found.figure("kdsearch", "p95")
+    record(f"decide.{work}.p95", "95 % of the decisions take less", below, unit="ms")
+    first, last = (found.of("kdsearch", part) for part in ("part1", f"part{PARTS - 1}"))
+    growth = [late / early for late, early in zip(last, first, strict=True)]
+    words = "a decision in the last tenth ÷ in the second"
+    record(f"decide.{work}.growth", words, Figure(values=growth, others=found.others), unit="×")
     for other in [*sides][1:]:
-        report(
-            f"decide.{work}.before",
-            f"decisions a second, kdsearch ÷ kdsearch at {other}",
-            found.speedup("kdsearch", other),
-            unit="×",
-            **conditions,
-        )
+        words = f"decisions a second, kdsearch ÷ kdsearch at {other}"
+        record(f"decide.{work}.before", words, found.speedup("kdsearch", other), unit="×")
 
 
 def main() -> None:
@@ -214,8 +231,8 @@ def main() -> None:
     parser.add_argument("--walk", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.walk:
-        work, folder, checks = given.walk
-        print(json.dumps(walk(work, Path(folder), int(checks))))
+        work, folder, check_every = given.walk
+        print(json.dumps(walk(work, Path(folder), int(check_every))))
         return
     with tempfile.TemporaryDirectory(prefix="kdsearch-decide-") as folder:
         sides = {"kdsearch": ROOT}
@@ -223,7 +240,7 @@ def main() -> None:
             sides[given.against] = at_commit(given.against, Path(folder))
         for work in given.works:
             if not given.against:
-                side(work, ROOT, checks=20)
+                side(work, ROOT, check_every=9_000 if work in LARGE else 30)
             compare(work, sides, given.rounds)
 
 

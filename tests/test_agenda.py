@@ -219,15 +219,17 @@ def _student_keys(agenda: Agenda, view: Any) -> set[str]:
 
 def random_world(seed: int) -> tuple[Resolved, World]:
     draw = random.Random(seed)
-    resolved = resolved_of(random_study(draw))
-    world = World(
+    return resolved_of(random_study(draw)), random_scores(draw)
+
+
+def random_scores(draw: random.Random) -> World:
+    return World(
         seed=draw.randrange(2**32),
         levels=draw.choice([1, 2, 5, 10_000]),
         failing=draw.choice([0, 0, 0.05, 0.3]),
         diverging=draw.choice([0, 0, 0.05, 0.3, 0.9]),
         coinciding=draw.choice([0, 0.5, 1]),
     )
-    return resolved, world
 
 
 @settings(max_examples=portion(2000, 40))
@@ -281,13 +283,33 @@ def test_no_training_runs_twice_but_to_try_again(seed: int, slots: int) -> None:
         assert times == (1 if results[key] else resolved.study.tries)
 
 
-@settings(max_examples=portion(25, 6))
+def any_search(draw: random.Random, raw: dict[str, Any]) -> dict[str, Any]:
+    """The study, at times with a search that compares whole choices beside its own."""
+    taught = {"objective": "ce", "temperature": [1, 4], "learning_rate": [1e-5, 2e-5]}
+    others = {
+        "grid": {
+            **taught,
+            "strategy": "exhaustive",
+            "teacher": ["t_hs", "t_ll"],
+            "alpha": [1, 0.5],
+        },
+        "drawn": {**taught, "strategy": "random", "trials": 5, "alpha": [1, 0.5, 0.1]},
+        "labels": {"strategy": "exhaustive", "objective": "labels"},
+    }
+    if draw.random() < 0.5 or raw["erm"]:
+        return raw
+    own = raw.pop("search")
+    return {**raw, "searches": {"own": own, **dict(draw.sample([*others.items()], 2))}}
+
+
+@settings(max_examples=portion(1000, 6))
 @given(seed=seeds, chance=st.randoms(use_true_random=False))
 def test_the_incremental_agenda_equals_one_built_from_scratch(
     seed: int, chance: random.Random
 ) -> None:
-    resolved, world = random_world(seed)
-    ledger = memory_ledger(resolved)
+    draw = random.Random(seed)
+    resolved = resolved_of(any_search(draw, random_study(draw)))
+    world, ledger = random_scores(draw), memory_ledger(resolved)
     agenda = Agenda(resolved)
     while requests := agenda.requests():
         training = chance.choice(requests).training
@@ -297,9 +319,20 @@ def test_the_incremental_agenda_equals_one_built_from_scratch(
             agenda.add(training.key, results[training.key])
         if chance.random() < 0.15:
             scratch = Agenda(resolved, results)
-            assert scratch.requests() == agenda.requests()
-            assert scratch.views() == agenda.views()
-    assert Agenda(resolved, ledger.results()).views() == agenda.views()
+            assert agenda.requests() == scratch.requests()
+            assert agenda.count() == len(scratch.requests())
+            if chance.random() < 0.5:  # which has its views made anew
+                assert agenda.views() == scratch.views()
+    assert agenda.views() == Agenda(resolved, ledger.results()).views()
+
+
+def test_the_trainings_that_can_run_are_counted_by_role_less_those_that_run() -> None:
+    agenda = Agenda(resolved_of(a_study(erm=True)))
+    [teacher, *students] = agenda.requests()
+    assert agenda.count() == 3
+    assert (agenda.count(["teacher"]), agenda.count(["student"])) == (1, 2)
+    assert agenda.count(but=[teacher.training.key, "of another study"]) == 2
+    assert agenda.count(["student"], but=[students[0].training.key]) == 1
 
 
 class Stopped(BaseException):

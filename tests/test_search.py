@@ -5,11 +5,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import portion
 from fakes import paper_space, uniform, walk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kdsearch
@@ -24,11 +27,13 @@ from kdsearch.search import (
     Exhaustive,
     Greedy,
     Inner,
+    Memory,
     Mse,
     Progress,
     Random,
     Reward,
     Space,
+    Strategy,
     Trial,
     ValidationScore,
     lazy_choice,
@@ -548,6 +553,54 @@ def test_a_random_walk_never_asks_for_a_trial_outside_of_the_grid() -> None:
 
 
 # -- other strategies --------------------------------------------------------------------------
+
+
+def a_walk(draw: random.Random) -> tuple[Space, Strategy]:
+    """A small space of any shape, and a strategy that walks it."""
+
+    def some(values: list[Any], least: int = 1) -> tuple[Any, ...]:
+        return tuple(draw.sample(values, draw.randint(least, len(values))))
+
+    space = paper_space(
+        distance=some(["ce", "mse"]),
+        teacher=some([HS, LL]),
+        student_temperature=some([TIED, 1.0, 2.0]),
+        alpha=some([1.0, 0.5, 0.1]),
+        temperature=tuple(sorted(some([0.5, 1.0, 2.0, 4.0], least=2))),
+        learning_rate=some([1e-5, 2e-5]),
+        inner=draw.choice([*Inner]),
+        order=tuple(draw.sample(ORDER, 3)),
+    )
+    strategies = [
+        Greedy(),
+        Exhaustive(),
+        Random(trials=draw.randint(1, 30), seed=draw.randint(0, 9)),
+    ]
+    return space, draw.choice(strategies)
+
+
+@settings(max_examples=portion(5000, 60))
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_walk_that_remembers_the_ones_before_it_comes_to_what_a_walk_anew_does(seed: int) -> None:
+    draw = random.Random(seed)
+    space, strategy = a_walk(draw)
+    levels, failing, memory = draw.choice([1, 2, 1000]), draw.choice([0, 0, 0.3, 0.9]), Memory()
+    scores: dict[Trial, ValidationScore | None] = {}
+    before = strategy(space, scores, memory)
+    while before.wanted:
+        trial = draw.choice([*before.wanted])
+        failed = uniform(seed, trial, "fails") < failing
+        scores[trial] = None if failed else ValidationScore(round(uniform(seed, trial) * levels))
+        anew = strategy(space, scores)
+        if draw.random() < 0.7:  # not every score is looked at by itself
+            remembered = strategy(space, scores, memory)
+            assert remembered == anew
+            assert [*remembered.wanted] == [*anew.wanted]
+        if all(trials - scores.keys() for trials in before.together):
+            wanted = {t: left for t, left in before.wanted.items() if t != trial}
+            assert replace(before, wanted=wanted, together=anew.together) == anew
+        before = anew
+    assert strategy(space, scores, memory) == before
 
 
 def test_an_exhaustive_search_chooses_the_best_of_all_choices() -> None:
