@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from kdsearch.search import (
     Exhaustive,
     Greedy,
     Inner,
-    Memory,
     Mse,
     Progress,
     Random,
+    Remembered,
     Reward,
     Space,
     Strategy,
@@ -579,28 +579,45 @@ def a_walk(draw: random.Random) -> tuple[Space, Strategy]:
     return space, draw.choice(strategies)
 
 
+class Arriving(Remembered):
+    """Scores that come one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[Trial, ValidationScore | None] = {}
+
+    def __getitem__(self, trial: Trial) -> ValidationScore | None:
+        return self.known[trial]
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+
 @settings(max_examples=portion(5000, 60))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_walk_that_remembers_the_ones_before_it_comes_to_what_a_walk_anew_does(seed: int) -> None:
     draw = random.Random(seed)
     space, strategy = a_walk(draw)
-    levels, failing, memory = draw.choice([1, 2, 1000]), draw.choice([0, 0, 0.3, 0.9]), Memory()
-    scores: dict[Trial, ValidationScore | None] = {}
-    before = strategy(space, scores, memory)
+    levels, failing, scores = draw.choice([1, 2, 1000]), draw.choice([0, 0, 0.3, 0.9]), Arriving()
+    before = strategy(space, scores)
     while before.wanted:
         trial = draw.choice([*before.wanted])
         failed = uniform(seed, trial, "fails") < failing
-        scores[trial] = None if failed else ValidationScore(round(uniform(seed, trial) * levels))
-        anew = strategy(space, scores)
+        score = ValidationScore(round(uniform(seed, trial) * levels))
+        scores.known[trial] = None if failed else score
+        anew = strategy(space, dict(scores))
         if draw.random() < 0.7:  # not every score is looked at by itself
-            remembered = strategy(space, scores, memory)
+            remembered = strategy(space, scores)
             assert remembered == anew
             assert [*remembered.wanted] == [*anew.wanted]
         if all(trials - scores.keys() for trials in before.together):
             wanted = {t: left for t, left in before.wanted.items() if t != trial}
             assert replace(before, wanted=wanted, together=anew.together) == anew
         before = anew
-    assert strategy(space, scores, memory) == before
+    assert strategy(space, scores) == before
 
 
 def test_an_exhaustive_search_chooses_the_best_of_all_choices() -> None:

@@ -308,7 +308,7 @@ class Agenda:
         """Where a case stands before the second phase, and what it waits for as a whole."""
         view, scores = students.view, students.scores
         case, space, search, outputs = view.case, view.space, view.search, view.outputs
-        progress = search.walk(space, scores, students.memory)
+        progress = search.walk(space, scores)
         view, together = replace(view, progress=progress), progress.together
         # Students wait for the outputs on the training split.
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}

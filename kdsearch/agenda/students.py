@@ -14,7 +14,7 @@ from kdsearch.search import (
     Checkpoint,
     Choice,
     Held,
-    Memory,
+    Remembered,
     Trial,
     ValidationScore,
     Wanted,
@@ -33,7 +33,7 @@ def requests_of(
     return tuple(Request(training=t, case=case, stage=stage, rounds=rounds) for t in trainings)
 
 
-class CaseScores(Mapping[Trial, ValidationScore | None]):
+class CaseScores(Remembered):
     """The scores of a case whose teacher is ready, by the keys of each trial's `trainings`.
 
     A trial's score is the mean over the seeds; if one of them has none, neither has the trial.
@@ -46,6 +46,7 @@ class CaseScores(Mapping[Trial, ValidationScore | None]):
         outputs: Mapping[Checkpoint, Sequence[OutputsTraining]],
         trainings: Callable[[Trial], Sequence[StudentTraining]],
     ) -> None:
+        super().__init__()
         self._results = results
         self._outputs = {name: splits[0] for name, splits in outputs.items()}
         """On the training split; none of a checkpoint that the teacher's training did not keep."""
@@ -108,14 +109,13 @@ class Students:
         """`view` is that of the case before any student."""
         self.view = view
         self.scores = CaseScores(results, view.outputs, trainings)
-        self.memory: Memory = {}
         self._results = results
         self._trainings = trainings
         self._requests: dict[Trial, tuple[Request, ...]] = {}
 
     def tune(self, choice: Choice, fixed: Held = NOTHING) -> Candidate | Wanted:
         """Tune a choice, as far as there are scores."""
-        return tune(choice, self.view.space, self.scores, fixed=fixed, memory=self.memory)
+        return tune(choice, self.view.space, self.scores, fixed=fixed)
 
     def ready(self, stage: str, missing: Wanted) -> tuple[Request, ...]:
         """What of `missing` can run now, under every seed."""

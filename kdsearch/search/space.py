@@ -145,6 +145,14 @@ class Space:
             if len(broad) < 2 or list(broad) != sorted(set(broad)):
                 raise ValueError(f"the values of {self.refined} are at least two, and ascend")
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept, as that of a trial."""
+        return hash((self.compared, self.tuned, self.refined, self.inner, self.fixed))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The axes."""

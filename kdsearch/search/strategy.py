@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kdsearch.search.space import Choice, Space, Trial, ValidationScore, Value
-from kdsearch.search.tuning import Candidate, Memory, Scores, Wanted, tune
+from kdsearch.search.tuning import Candidate, Scores, Wanted, tune
 
 Alternatives = tuple[tuple[Value, Choice], ...]
 """What is compared: values of an axis, or nothing, and the choices that they stand for."""
@@ -92,11 +92,10 @@ class Strategy(ABC):
         Strategy.named[name] = cls
 
     @abstractmethod
-    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
+    def __call__(self, space: Space, scores: Scores) -> Progress:
         """How far a search of `space` has come by these scores, in whatever order they came.
 
-        Trials that can run side by side are wanted at once. A `memory` saves looking again at what
-        an earlier walk by fewer of the scores saw, and changes nothing.
+        Trials that can run side by side are wanted at once.
         """
 
     def asks(self, size: int) -> int:
@@ -119,11 +118,7 @@ def possible(space: Space, strategy: Strategy) -> tuple[tuple[Trial, ...], tuple
 
 
 def decide(
-    space: Space,
-    scores: Scores,
-    axis: str | None,
-    alternatives: Alternatives,
-    memory: Memory | None = None,
+    space: Space, scores: Scores, axis: str | None, alternatives: Alternatives
 ) -> Decision | tuple[Wanted, ...]:
     """Tune each alternative, and choose the best: ties keep the earlier one, as held before.
 
@@ -133,7 +128,7 @@ def decide(
     candidates: list[Candidate] = []
     lacks: list[Wanted] = []
     for value, choice in alternatives:
-        found = tune(choice, space, scores, memory=memory)
+        found = tune(choice, space, scores)
         if isinstance(found, Candidate):
             candidates.append(replace(found, value=value))
         else:

@@ -79,25 +79,23 @@ class Tuning:
         return self._found
 
 
-Memory = dict[tuple[object, ...], Tuning]
-"""What a walk of a space leaves for the next one by more scores: how far each tuning is."""
+class Remembered(Mapping[Trial, ValidationScore | None]):
+    """Scores of which there may be more each time, that keep how far each tuning by them is."""
+
+    def __init__(self) -> None:
+        self.tunings: dict[tuple[object, ...], Tuning] = {}
 
 
 def tune(
-    choice: Choice,
-    space: Space,
-    scores: Scores,
-    *,
-    fixed: Held = NOTHING,
-    memory: Memory | None = None,
+    choice: Choice, space: Space, scores: Scores, *, fixed: Held = NOTHING
 ) -> Candidate | Wanted:
     """Tune the axes that are active under `choice`, as far as `scores` reach: see `Tuning`."""
-    if memory is None:
+    if not isinstance(scores, Remembered):
         return Tuning(choice, space, fixed).go_on(scores)
-    key = (choice, *fixed.items())
-    if key not in memory:
-        memory[key] = Tuning(choice, space, fixed)
-    return memory[key].go_on(scores)
+    key = (choice, space, *fixed.items())
+    if key not in scores.tunings:
+        scores.tunings[key] = Tuning(choice, space, fixed)
+    return scores.tunings[key].go_on(scores)
 
 
 def rounds(choice: Choice, space: Space, *, fixed: Held = NOTHING) -> int:

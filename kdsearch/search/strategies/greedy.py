@@ -14,7 +14,7 @@ from kdsearch.search.strategy import (
     decide,
     lacking,
 )
-from kdsearch.search.tuning import Memory, Scores, rounds
+from kdsearch.search.tuning import Scores, rounds
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Greedy(Strategy, name="greedy"):
 
     flips = True
 
-    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
+    def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""
         held = space.defaults()
         done: list[Decision] = []
@@ -35,7 +35,7 @@ class Greedy(Strategy, name="greedy"):
             options = alternatives(space, held, axis)
             if not options:
                 continue
-            found = decide(space, scores, axis.name, options, memory)
+            found = decide(space, scores, axis.name, options)
             if not isinstance(found, Decision):
                 pending = Pending(axis=axis.name, alternatives=options)
                 later = rounds_after(space, held, axis)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from kdsearch.search.objectives import ParameterError
 from kdsearch.search.space import Choice, Space, Trial
 from kdsearch.search.strategy import Decision, Pending, Progress, Strategy, best_of, lacking
-from kdsearch.search.tuning import Candidate, Memory, Scores
+from kdsearch.search.tuning import Candidate, Scores
 
 _WHOLE = 100_000
 """So many points at most are all made, to draw from them; of a larger grid those that are drawn."""
@@ -28,7 +28,7 @@ class Random(Strategy, name="random"):
         if self.trials < 1:
             raise ParameterError("trials", "must be at least 1")
 
-    def __call__(self, space: Space, scores: Scores, memory: Memory | None = None) -> Progress:
+    def __call__(self, space: Space, scores: Scores) -> Progress:
         """See `Strategy`."""
         drawn = _drawn(space, self.trials, self.seed)
         missing = [t for trials in drawn.values() for t in trials if t not in scores]
