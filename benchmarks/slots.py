@@ -37,7 +37,7 @@ from pathlib import Path
 import ray
 import scale
 
-from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
+from kdsearch.agenda import Agenda, Bundle, Failure, Outcome, Request, Training
 from kdsearch.driver import Dispatcher, Watch
 from kdsearch.engine import TabulatedEngine, Worker
 from kdsearch.engine.ray_tune import Cluster, Needs, RayTuneEngine
@@ -109,12 +109,12 @@ class _Stub:
     running: set[str] = field(default_factory=set)
     ends: list[float] = field(default_factory=list)
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         if not self.left:
-            return None
+            return ()
         request = self.left.pop()
         self.running.add(request.training.key)
-        return request
+        return (request,)
 
     def done(self, key: str) -> None:
         self.running.discard(key)

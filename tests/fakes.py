@@ -47,6 +47,7 @@ from kdsearch.search import (
     ValidationScore,
 )
 from kdsearch.study import (
+    Fused,
     Resolved,
     ResolvedDataset,
     ResolvedModel,
@@ -400,6 +401,14 @@ def resolved_of(study: Study | dict[str, Any]) -> Resolved:
     )
 
 
+def fused_study(most: int, **sections: Any) -> Resolved:
+    """A resolved study of which so many students may be trained in one pass."""
+    resolved = resolved_of(a_study(**sections))
+    students, datasets = resolved.study.students, resolved.study.datasets
+    fused = Fused(asked="auto", most={s: dict.fromkeys(datasets, most) for s in students})
+    return resolved.model_copy(update={"fused": fused})
+
+
 SMALL_GRID = {
     "distance": ["ce"],
     "teacher": ["t_hs"],
@@ -685,6 +694,22 @@ class RecordedTraining:
 
     def runs(self) -> list[str]:
         return self.log.read_text().split() if self.log.exists() else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class TogetherTraining:
+    """A `run_together` that gives what `made_up_training` does; each pass is a line of `log`."""
+
+    log: Path
+
+    def __call__(self, trainings: Sequence[Training], folder: Path) -> list[Outcome]:
+        with self.log.open("a") as lines:
+            lines.write(" ".join(training.key for training in trainings) + "\n")
+        made = [made_up_training(training, folder) for training in trainings]
+        return [outcome.model_copy(update={"fused": len(made)}) for outcome in made]
+
+    def passes(self) -> list[list[str]]:
+        return [line.split() for line in self.log.read_text().splitlines()]
 
 
 @dataclass(frozen=True, kw_only=True)

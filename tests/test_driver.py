@@ -53,14 +53,13 @@ class CatchingEngine:
 
     def run(self, queue: Queue) -> None:
         while not queue.complete:
-            request = queue.take()
-            assert request is not None
+            (request,) = queue.take()
             self.tried.append(request.training.key)
             try:
                 self.worker(request.training)
             except Exception as error:
                 if self.tells:
-                    self.worker.fail(request.training, error)
+                    self.worker.fail(error, request.training)
                 queue.lost(request.training.key, "its process ended", node="kdw7")
             else:
                 queue.done(request.training.key)
@@ -312,7 +311,7 @@ def test_the_note_says_what_runs_and_is_emptied(tmp_path: Path) -> None:
     training = request.training
     note = Note(Ledger(tmp_path), slots(1))
     assert (noted(tmp_path)["slots"], noted(tmp_path)["running"]) == (1, {})
-    slot = {"name": "slot-1", "node": "simulated", "key": None}
+    slot = {"name": "slot-1", "node": "simulated", "keys": []}
     assert noted(tmp_path)["fleet"]["slots"] == [slot]
     for end in ("finished", "failed"):
         note.started(request)
@@ -388,7 +387,7 @@ def test_watches_are_told_that_time_passes_though_nothing_happens() -> None:
 def test_a_search_that_is_to_drain_wants_no_more_slots_though_all_are_busy() -> None:
     agenda, ledger = requests(erm=True)
     dispatcher = Dispatcher(agenda, ledger)
-    assert dispatcher.take() is not None
+    assert dispatcher.take()
     before = dispatcher.wanted
     ledger.ask_to_stop(drain=True, person=True)
     dispatcher._ticked -= 1.0  # a second later
@@ -399,7 +398,7 @@ def test_a_search_that_is_to_drain_wants_no_more_slots_though_all_are_busy() -> 
 def test_a_search_that_its_deadline_ends_is_not_stopped_by_a_person() -> None:
     agenda, ledger = requests()
     dispatcher = Dispatcher(agenda, ledger, deadline=Deadline(at=time.monotonic()))
-    assert dispatcher.take() is None
+    assert dispatcher.take() == ()
     assert ledger.stop_asked() == "drain"
     assert not ledger.stopped_by_person()
 

@@ -20,7 +20,7 @@ from fakes import (
     uniform,
 )
 
-from kdsearch.agenda import Agenda, Attempt, Cost, Failure, Outcome, Request, Training
+from kdsearch.agenda import Agenda, Attempt, Bundle, Cost, Failure, Outcome, Request, Training
 from kdsearch.driver import Deadline, Dispatcher
 from kdsearch.engine import (
     Engine,
@@ -163,7 +163,7 @@ class CarefulQueue:
         self.done_keys.append(key)
         self.queue.done(key)
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         return self.queue.take(roles)
 
     def lost(
@@ -277,15 +277,14 @@ def dispatching(**sections: Any) -> tuple[Agenda, Ledger, Dispatcher, Follower]:
 
 
 def take(dispatcher: Dispatcher) -> str:
-    request = dispatcher.take()
-    assert request is not None
+    (request,) = dispatcher.take()
     return request.training.key
 
 
 def test_a_training_that_runs_is_not_handed_out_again() -> None:
     _, _, dispatcher, _ = dispatching()
     key = take(dispatcher)
-    assert dispatcher.take() is None
+    assert dispatcher.take() == ()
     assert not dispatcher.complete
     assert [request.training.key for request in dispatcher.running] == [key]
 
@@ -308,11 +307,11 @@ def test_a_search_that_drains_gives_out_nothing_new_and_is_complete_when_nothing
     agenda, ledger, dispatcher, _ = dispatching(tries=1)
     key = take(dispatcher)
     ledger.ask_to_stop(drain=True, person=True)
-    assert dispatcher.take() is None
+    assert dispatcher.take() == ()
     assert not dispatcher.complete
     ledger.write_outcome(outcome_of(agenda.requests()[0].training))
     dispatcher.done(key)
-    assert dispatcher.take() is None
+    assert dispatcher.take() == ()
     assert dispatcher.complete
     assert not agenda.complete
 
@@ -321,8 +320,7 @@ def test_what_a_worker_had_not_begun_when_the_search_drained_is_no_try(tmp_path:
     ledger = ready(tmp_path)
     agenda = Agenda(RESOLVED)
     dispatcher = Dispatcher(agenda, ledger)
-    request = dispatcher.take()
-    assert request is not None
+    (request,) = dispatcher.take()
     ledger.ask_to_stop(drain=True, person=True)
     recorded = RecordedTraining(log=tmp_path / "runs.txt")
     Worker(folder=tmp_path, run_training=recorded)(request.training)
@@ -345,8 +343,7 @@ def test_a_role_whose_longest_training_would_end_behind_the_deadline_is_not_in_t
 
 def test_a_lost_training_that_had_committed_its_outcome_is_done() -> None:
     agenda, ledger, dispatcher, follower = dispatching()
-    request = dispatcher.take()
-    assert request is not None
+    (request,) = dispatcher.take()
     key = request.training.key
     ledger.write_outcome(outcome_of(request.training))
     dispatcher.lost(key, "the node is gone")
@@ -427,7 +424,7 @@ def test_a_worker_commits_a_failure_with_its_traceback(tmp_path: Path) -> None:
     worker = Worker(folder=tmp_path, run_training=FailingTraining(kind="teacher"))
     with pytest.raises(RuntimeError) as caught:
         worker(training)
-    worker.fail(training, caught.value)
+    worker.fail(caught.value, training)
     [attempt] = ledger.attempts_of(training.key)
     assert attempt.message == "RuntimeError: cannot train a teacher"
     assert "in __call__" in attempt.traceback

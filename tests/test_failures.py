@@ -37,9 +37,9 @@ from test_cli import fill, small_disk
 from kdsearch.agenda import (
     Agenda,
     Attempt,
+    Bundle,
     Failure,
     Outcome,
-    Request,
     Training,
     failed_for_good,
 )
@@ -369,7 +369,7 @@ class FlickeringQueue(Dispatcher):
         self._error = error
         self._asked = Counter[str]()
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         self._ask("take")
         return super().take(roles)
 

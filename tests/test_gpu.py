@@ -110,7 +110,7 @@ def test_a_student_that_does_not_fit_is_trained_in_parts_with_the_same_losses(
 
     with pytest.raises(MemoryExhaustedError) as caught:
         worker(student)
-    worker.fail(student, caught.value)
+    worker.fail(caught.value, student)
     assert [attempt.failure for attempt in ledger.attempts_of(student.key)] == ["gpu_oom"]
     del caught  # it holds what the failed try held
     worker(student)

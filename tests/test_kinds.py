@@ -22,7 +22,16 @@ from ray.exceptions import RaySystemError
 from test_ray import SHORT, launch, lines_until
 from test_slots import DEAD, PREEMPTED, FakePost
 
-from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training, kind_of, written
+from kdsearch.agenda import (
+    Agenda,
+    Bundle,
+    Failure,
+    Outcome,
+    Request,
+    Training,
+    kind_of,
+    written,
+)
 from kdsearch.distill.memory import tight
 from kdsearch.engine.ray_tune import Needs, kinds, making_room
 from kdsearch.engine.ray_tune.left_out import LeftOut
@@ -267,13 +276,14 @@ class FakeQueue:
         self.waiting.insert(len(self.waiting) if place is None else place, request)
         return training.key
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         request = next((each for each in self.waiting if each.role in roles), None)
         if request is not None:
             self.waiting.remove(request)
             self.running[request.training.key] = request
             self.started.append(request.training.key)
-        return request
+            return (request,)
+        return ()
 
     def done(self, key: str) -> None:
         del self.running[key]
@@ -382,13 +392,13 @@ class Plant:
 
     def finish(self, trial: str) -> None:
         """The training ends that a slot has in hand."""
-        key = self.slot(trial).request.training.key
-        self.pool.reported(trial, {"key": key, "failed": False})
+        keys = self.slot(trial).keys
+        self.pool.reported(trial, {"keys": keys, "failed": False})
         self.settle()
 
     @property
     def busy(self) -> list[str]:
-        return sorted(t for t in self.up if self.slot(t).request is not None)
+        return sorted(t for t in self.up if self.slot(t).bundle)
 
     @property
     def starting(self) -> list[str]:

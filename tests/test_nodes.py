@@ -154,7 +154,7 @@ from kdsearch.engine.ray_tune.slot import watched
 class Hanging(type(pathlib.Path())):
     def is_symlink(self):
         time.sleep(60)
-with watched(Hanging("begun"), 0.5):
+with watched([Hanging("begun")], 0.5):
     print("got through")
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_training import GRADIENTS, SLOPE, Linear, assert_values, bert, encoded, trained
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
@@ -97,6 +98,32 @@ def test_each_optimizer_has_every_weight_once_and_decays_none_of_biases_and_norm
     for weight, parameter in model.named_parameters():
         plain = weight.endswith("bias") or "LayerNorm" in weight
         assert decays[id(parameter)] == (0.0 if plain else 0.5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TrainingSettings(),
+        TrainingSettings(optimizer="sgd", sgd=Sgd(momentum=0.9, weight_decay=0.1)),
+        TrainingSettings(optimizer="sgd", sgd=Sgd(momentum=0.9, nesterov=True)),
+        TrainingSettings(optimizer="sgd", sgd=Sgd(momentum=0.0)),
+    ],
+)
+def test_a_fused_step_is_the_plain_one_to_round_off(settings: TrainingSettings) -> None:
+    fused, plain = bert(), bert()
+    plain.load_state_dict(fused.state_dict())
+    steppers = [optimizer_of(model, settings, 1e-2) for model in (fused, plain)]
+    for group in steppers[1].param_groups:
+        group["fused"] = False
+    drawn = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=drawn)
+            other.grad = one.grad.clone()
+        for stepper in steppers:
+            stepper.step()
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
 # -- the epochs of which one is kept ---------------------------------------------------------------

@@ -20,7 +20,7 @@ import ray
 from conftest import SLOTS, TOKEN
 from fakes import SMALL_GRID, FailingTraining, a_study, listening, made_up_training, resolved_of
 
-from kdsearch.agenda import Agenda, Failure, Outcome, Request, Training
+from kdsearch.agenda import Agenda, Bundle, Failure, Outcome, Training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import RunTraining, Worker
 from kdsearch.engine.ray_tune import Cluster, RayTuneEngine, connect
@@ -147,7 +147,7 @@ class BrokenQueue:
 
     queue: Dispatcher
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         return self.queue.take(roles)
 
     def done(self, key: str) -> None:

@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 import ray
-from fakes import a_study, made_up_training, memory_ledger, outcome_of, resolved_of
+from fakes import (
+    a_study,
+    fused_study,
+    made_up_training,
+    memory_ledger,
+    outcome_of,
+    resolved_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.exceptions import RaySystemError
@@ -86,6 +93,8 @@ class World:
 
     most: int | None = None
     tries: int = 2
+    fused: int = 1
+    """How many students may be trained in one pass."""
     post: FakePost = field(default_factory=FakePost)
     begun: set[str] = field(default_factory=set)
     trials: list[str] = field(default_factory=list)
@@ -96,17 +105,18 @@ class World:
     """Why Ray does not say which nodes are draining."""
 
     def __post_init__(self) -> None:
-        resolved = resolved_of(
-            a_study(
-                search=GRID,
-                tries=self.tries,
-                students={"one": {"model": "small"}, "other": {"model": "big"}},
-            )
+        resolved = fused_study(
+            self.fused,
+            search=GRID,
+            tries=self.tries,
+            students={"one": {"model": "small"}, "other": {"model": "big"}},
         )
         self.ledger: Ledger = memory_ledger(resolved)
         self.agenda = Agenda(resolved)
         self.ticks = Ticks()
-        self.queue = Dispatcher(self.agenda, self.ledger, (self.ticks,))
+        self.queue = Dispatcher(
+            self.agenda, self.ledger, (self.ticks,), room=lambda: self.pool.room
+        )
         self.left_out = LeftOut(NEEDED, lambda: [node(1), node(2)])
         self.pool = Pool(
             self.queue,
@@ -152,14 +162,14 @@ class World:
             },
         )
 
-    def finish(self, trial: str) -> str:
-        """Have the training end that the slot has in hand; its key."""
+    def finish(self, trial: str) -> tuple[str, ...]:
+        """Have the trainings end that the slot has in hand; their keys."""
         slot = self.pool._slots[trial]
-        assert slot.request is not None
-        training = slot.request.training
-        self.ledger.write_outcome(outcome_of(training, 0.5, lowest_loss_epoch=1))
-        self.pool.reported(trial, {"key": training.key, "failed": False})
-        return training.key
+        for request in slot.bundle:
+            self.ledger.write_outcome(outcome_of(request.training, 0.5, lowest_loss_epoch=1))
+        keys = slot.keys
+        self.pool.reported(trial, {"keys": keys, "failed": False})
+        return keys
 
     def until_students(self) -> str:
         """Run what comes before the students on one slot; it."""
@@ -185,24 +195,28 @@ def test_no_more_slots_are_asked_for_than_the_search_may_have() -> None:
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 2**32 - 1), most=st.sampled_from([None, 1, 3]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    most=st.sampled_from([None, 1, 3]),
+    fused=st.sampled_from([1, 2, 16]),
+)
 def test_whatever_ends_in_whatever_order_each_training_is_run_once_and_the_search_ends(
-    seed: int, most: int | None
+    seed: int, most: int | None, fused: int
 ) -> None:
-    draw, world = random.Random(seed), World(most=most)
+    draw, world = random.Random(seed), World(most=most, fused=fused)
     pool, done = world.pool, []
     for _ in range(1000):
         world.grow()
         if pool.over:
             break
         up = {slot.name for slot in pool.fleet.slots}
-        busy = [t for t, slot in pool._slots.items() if slot.request is not None]
+        busy = [t for t, slot in pool._slots.items() if slot.bundle]
         waiting = [t for t, slot in pool._slots.items() if slot.name not in up]
         trial = draw.choice([*busy, *waiting])
         if trial in waiting:
             world.up(trial)
         elif draw.random() < 0.9:
-            done.append(world.finish(trial))
+            done += world.finish(trial)
         else:
             pool.gone(trial, PREEMPTED)
     assert pool.error is None
@@ -220,10 +234,10 @@ def test_a_slot_without_work_waits_and_gets_the_next_training_when_there_is_one(
         for trial in world.grow():
             world.up(trial)
         before = len(world.post.orders)
-        world.finish(next(t for t, slot in world.pool._slots.items() if slot.request is not None))
+        world.finish(next(t for t, slot in world.pool._slots.items() if slot.bundle))
         return {name for name, _ in world.post.orders[before:]}
 
-    while not (waits := {slot.name for slot in world.pool.fleet.slots if slot.key is None}):
+    while not (waits := {slot.name for slot in world.pool.fleet.slots if not slot.keys}):
         finish_one()
     while not (given_ := finish_one()):
         pass
@@ -247,6 +261,34 @@ def test_a_process_that_died_in_its_training_is_a_try_and_one_that_had_not_begun
     assert [(a.failure, a.host) for a in world.ledger.attempts_of(key)] == [
         ("worker_lost", "host1")
     ]
+
+
+def test_of_a_bundle_whose_process_died_each_training_that_had_begun_is_tried_again_alone() -> None:
+    world = World(fused=16, most=1)
+    slot = world.until_students()
+    while len(bundle := world.pool.in_hand) == 1:
+        world.finish(slot)
+    assert [s.keys for s in world.pool.fleet.slots] == [bundle]
+    world.begun.add(bundle[0])
+    world.pool.gone(slot, DEAD)
+    assert world.ledger.attempts().keys() == {bundle[0]}
+    found = []
+    [again] = world.grow()
+    world.up(again)
+    while not set(bundle) <= {key for keys in found for key in keys}:
+        found.append(world.finish(again))
+    assert bundle[:1] in found
+
+
+def test_no_more_slots_are_asked_for_than_there_is_room_for_where_bundles_have_it_all() -> None:
+    wanted = {}
+    for fused in (1, 16):
+        world = World(fused=fused)
+        first = world.until_students()
+        while {request.role for request in world.queue.running} != {"student"}:
+            world.finish(first)
+        wanted[fused] = world.queue.wanted
+    assert wanted[16] <= 3 < wanted[1]  # two students, on two hosts of one CPU each
 
 
 def test_a_node_that_lacks_something_is_named_once_and_gets_no_slot(
@@ -439,7 +481,7 @@ def test_a_node_where_trainings_end_is_not_left_out_for_deaths_now_and_then() ->
         world.left_out.works("10.0.0.1")
     assert world.left_out.ids == ()
     assert world.pool.error is None
-    assert world.pool._slots[stays].request is not None
+    assert world.pool._slots[stays].bundle
 
 
 def test_deaths_now_and_then_of_which_no_node_is_known_do_not_end_a_search() -> None:
@@ -482,7 +524,7 @@ def test_while_ray_does_not_say_which_nodes_go_away_trainings_go_on_elsewhere() 
     world.look()
     world.finish(first)
     world.finish(other)
-    assert [slot.node for slot in world.pool.fleet.slots if slot.key] == ["host2"]
+    assert [slot.node for slot in world.pool.fleet.slots if slot.keys] == ["host2"]
 
 
 def test_what_goes_wrong_where_ray_is_asked_which_nodes_go_away_is_kept_and_ends_the_search() -> (
@@ -505,7 +547,7 @@ def test_an_order_is_what_the_slot_is_to_train() -> None:
     [(name, text)] = world.post.orders
     assert name == "slot-1"
     assert text is not None
-    given_ = json.loads(text)
+    [given_] = json.loads(text)
     assert parse_training(given_["training"]).key == world.pool.in_hand[0]
     assert world.pool.in_hand[0] in given_["label"]
 

@@ -37,11 +37,12 @@ class Standing:
     """An engine that stands still, with these trainings in its slots."""
 
     def __init__(self, requests: list[Request], waiting: int = 0) -> None:
-        keys = [*(request.training.key for request in requests), None]
+        given = [*((request.training.key,) for request in requests), ()]
+        self.room = 1
         self.fleet = Fleet(
             slots=tuple(
-                Slot(name=f"slot-{number}", node=f"node{number % 2}", key=key)
-                for number, key in enumerate(keys, 1)
+                Slot(name=f"slot-{number}", node=f"node{number % 2}", keys=keys)
+                for number, keys in enumerate(given, 1)
             ),
             waiting=waiting,
             left_out={"node9": "it does not see /shared"},
@@ -245,7 +246,7 @@ def test_a_terminal_shows_what_matters_of_a_search_that_is_higher_than_it(search
         ],
     }
     facts["slots"] = [
-        {"node": f"n{i // 4:02}", "name": f"slot-{i}", "run": run}
+        {"node": f"n{i // 4:02}", "name": f"slot-{i}", "run": run, "more": []}
         for i, run in enumerate(facts["running"])
     ]
     ends = iter([facts, {**facts, "state": "complete"}])

@@ -12,6 +12,7 @@ from kdsearch.agenda.count import (
     sharing,
     students_left,
 )
+from kdsearch.agenda.fusing import MAY_DIFFER, Bundle, Bundling, alike, most_fused, share_of
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.needs import asked, settled, unneeded, used
 from kdsearch.agenda.outcome import (
@@ -60,6 +61,7 @@ __all__ = [
     "DONE",
     "FAILURES",
     "LAZY",
+    "MAY_DIFFER",
     "STAGES",
     "TRAINS_TEACHER",
     "VERSION",
@@ -67,6 +69,8 @@ __all__ = [
     "WINNER",
     "Agenda",
     "Attempt",
+    "Bundle",
+    "Bundling",
     "CaseView",
     "CheckpointSpec",
     "Cost",
@@ -95,6 +99,7 @@ __all__ = [
     "Training",
     "TrainingCurve",
     "Walk",
+    "alike",
     "answered",
     "asked",
     "best_so_far",
@@ -107,9 +112,11 @@ __all__ = [
     "kind_of",
     "kinds_of",
     "left",
+    "most_fused",
     "parse_training",
     "remaining",
     "settled",
+    "share_of",
     "sharing",
     "sizes",
     "stage_of",

@@ -244,7 +244,8 @@ class Agenda:
 
     def _learn(self, result: Outcome | None) -> None:
         if result is not None:
-            self._speeds.learn(kind_of(result.training), result.cost.seconds)
+            seconds = result.cost.seconds
+            self._speeds.learn(kind_of(result.training), seconds, seconds * result.fused)
 
     def _urgency(self, case: TestCase, role: Role, rounds: int) -> float:
         return self._speeds.path(self._kinds[case], role, rounds)

@@ -124,6 +124,9 @@ class Outcome(Finite):
     """What its weights take in memory, in full precision."""
     parts: int = 1
     """In how many parts each batch was computed: more than one after a GPU's memory ran out."""
+    fused: Annotated[int, Field(ge=1, le=2**31)] = 1
+    """How many students were trained in one pass, this one among them. What several learn is what
+    each learns alone to rounding, not to the bit."""
     metric: str = ""
     """How exactly the scores are computed, as a publication would state it."""
     digests: dict[str, str] = Field(default_factory=dict)

@@ -165,18 +165,20 @@ class Speeds:
 
     sizes: Mapping[Kind, float]
     longest: dict[Role, float] = field(default_factory=lambda: dict.fromkeys(ROLES, 0.0))
-    """The seconds of the longest training of each role; 0 before the first."""
+    """The seconds of the longest pass of each role; 0 before the first."""
     _kinds: dict[Kind, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
     _roles: dict[Role | None, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
 
-    def learn(self, kind: Kind, seconds: float) -> bool:
-        """A training of this kind took so long. Says whether it was the first that did.
+    def learn(self, kind: Kind, seconds: float, of_pass: float = 0.0) -> bool:
+        """A training of this kind took so long, the pass that it was a part of perhaps longer.
+
+        Says whether it was the first of its kind.
 
         One that is not of the study teaches nothing.
         """
         first = kind in self.sizes and kind not in self._kinds
         if kind in self.sizes:
-            self.longest[kind.role] = max(self.longest[kind.role], seconds)
+            self.longest[kind.role] = max(self.longest[kind.role], seconds, of_pass)
             for mean in (self._kinds[kind], self._roles[kind.role], self._roles[None]):
                 mean.add(seconds, self.sizes[kind])
         return first

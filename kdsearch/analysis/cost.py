@@ -109,6 +109,11 @@ class CaseTrainings:
         return tuple(spent(kind, map(results.__getitem__, keys)) for kind, keys in owned.items())
 
 
+def fused(agenda: Agenda) -> int:
+    """How many students were trained with others in one pass."""
+    return sum(result is not None and result.fused > 1 for result in used(agenda).values())
+
+
 def reused(agenda: Agenda) -> int:
     """How often a training was wanted again after it had run for another choice or test case."""
     wanted: list[str] = []

@@ -10,7 +10,7 @@ from kdsearch.agenda import Agenda, used
 from kdsearch.analysis.answer import Answer, answer_of
 from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
-from kdsearch.analysis.cost import Spent, cost, reused
+from kdsearch.analysis.cost import Spent, cost, fused, reused
 from kdsearch.analysis.edges import (
     Edge,
     TeacherEdge,
@@ -114,6 +114,8 @@ class Analysis(Figures):
     cost: tuple[Spent, ...]
     reused: int
     """How often a training was wanted again after it had run for another choice or test case."""
+    fused: int
+    """How many students were trained with others in one pass."""
 
 
 def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACTS) -> Analysis:
@@ -152,6 +154,7 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
         teacher_edges=teacher_edges(agenda),
         cost=taken,
         reused=reused(agenda),
+        fused=fused(agenda),
     )
 
 

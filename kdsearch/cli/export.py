@@ -21,12 +21,13 @@ from kdsearch.cli.options import StudyFolder, case_names, console, count, exampl
 from kdsearch.distill import run_training, trusting
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger, layout, open_plain
-from kdsearch.report import Again, analyse_folder, card, distilled_from
+from kdsearch.report import Again, analyse_folder, card, distilled_from, made_otherwise
 from kdsearch.search import Candidate, best_trial, shown_at
 from kdsearch.study import largest_score
 
 TOLERANCE = 0.02
-"""Of a score, as a share of the largest it can be: what another machine may change."""
+"""Of a score, as a share of the largest it can be: what another machine, or training alone, may
+change."""
 
 _Case = Annotated[
     str,
@@ -314,8 +315,10 @@ def _train_again(
     ledger: Ledger, training: StudentTraining, outcome: Outcome, out: Console
 ) -> tuple[Again, dict[str, str]]:
     """Train a student whose weights are not there."""
-    out.print("its weights were not kept: training it again, which takes about ", end="")
-    out.print(f"{outcome.cost.seconds:.0f} s on the machine of the search")
+    # A pass of several, of which each has its share of the time, takes longer than each alone.
+    takes, about = outcome.cost.seconds * outcome.fused, "about" if outcome.fused == 1 else "up to"
+    out.print("its weights were not kept: training it again, which takes ", end="")
+    out.print(f"{about} {takes:.0f} s on the machine of the search")
     found = run_training(training, ledger.folder, keep=True)
     if not ledger.intact(outcome, layout.student(training.key)):
         ledger.write_digests(training.key, {**ledger.digests_again(training.key), **found.digests})
@@ -329,6 +332,6 @@ def _train_again(
         verdict = "within" if difference <= allowed else "BEYOND"
         out.print(
             f"its test score is {found.test:.4f}, {difference:.4f} away from the search's: "
-            f"{verdict} the tolerance of {allowed:g} for another machine"
+            f"{verdict} the tolerance of {allowed:g} for {made_otherwise(outcome)}"
         )
     return Again(test=found.test, allowed=allowed), found.digests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,7 @@ from kdsearch.cli.options import (
 )
 from kdsearch.cli.reporting import report_so_far
 from kdsearch.cli.watching import Facts, Reader, follow, print_block, print_view, stages_of
-from kdsearch.driver import estimate
+from kdsearch.driver import estimate, fused_words
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_of, layout, read_object
 from kdsearch.report import hints
@@ -134,6 +135,7 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
             "left": {"fewest": known.left.fewest, "most": known.left.most},
         },
         "left": known.in_words(),
+        "fused": fused_words(agenda.resolved),
         "driver": driver,
         "launching": note["launching"],
         "cases": [
@@ -168,12 +170,18 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
 
 def _slots(slots: list[dict[str, Any]], running: dict[str, Any]) -> list[dict[str, Any]]:
     """Each slot with what it runs."""
-    found = [{"node": s["node"], "name": s["name"], "run": running.get(s["key"])} for s in slots]
+    found = [{"node": s["node"], "name": s["name"], **_run_of(s["keys"], running)} for s in slots]
     idle = [slot for slot in found if slot["run"] is None]
-    given = [running[key] for key in running.keys() - {slot["key"] for slot in slots}]
-    if len(idle) == len(given) == 1:  # the driver writes as it gives it out
-        idle[0]["run"] = given[0]
+    told = {key for slot in slots for key in slot["keys"]}
+    if len(idle) == 1:  # the driver writes as it gives them out
+        idle[0] |= _run_of([key for key in running if key not in told], running)
     return found
+
+
+def _run_of(keys: Sequence[str], running: dict[str, Any]) -> dict[str, Any]:
+    """What a slot runs, and how many more trainings in the same pass."""
+    runs = [running[key] for key in keys if key in running]
+    return {"run": runs[0] if runs else None, "more": runs[1:]}
 
 
 def _failed(attempts: list[Attempt]) -> dict[str, Any]:
@@ -221,7 +229,8 @@ def _is_slot(slot: object) -> bool:
     return (
         isinstance(slot, dict)
         and all(isinstance(slot.get(name), str) for name in ("name", "node"))
-        and isinstance(slot.get("key"), str | None)
+        and isinstance(slot.get("keys"), list)
+        and all(isinstance(key, str) for key in slot["keys"])
     )
 
 

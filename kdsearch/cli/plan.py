@@ -29,6 +29,7 @@ from kdsearch.agenda import (
 from kdsearch.api import open_folder
 from kdsearch.cli.options import Json, Models, example, parse_models
 from kdsearch.cli.planning import TRAINING_STATE, print_plan
+from kdsearch.driver import fused_words
 from kdsearch.errors import InputError
 from kdsearch.search import Bounds, Inner
 from kdsearch.study import (
@@ -102,6 +103,7 @@ def plan(
         took = guessed_seconds(study, rows, folders, speed=speed, seconds=seconds)
     facts = _facts(study, resolved, counts, took) | {
         "slots": slots,
+        "fused": fused_words(resolved) if resolved else "",
         "speed": speed,
         "measured": bool(took) and not guessed,
         "reference": str(counts[0].case),

@@ -109,6 +109,8 @@ def _counted(study: Study, facts: Facts) -> Iterator[str]:
             "is drawn at random, a case trains anyway)"
         )
     yield from _other_inner(walks)
+    if facts["fused"]:
+        yield f"  (students in one pass: {facts['fused']})"
     if facts["sharing"]:
         yield "  (the most: a training that searches share is counted for each of them)"
     if further:

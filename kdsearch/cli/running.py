@@ -20,8 +20,27 @@ from kdsearch.cli.options import count
 from kdsearch.cli.reporting import reporting
 from kdsearch.cli.stop import give_up, resume_hint
 from kdsearch.cli.submission import job_metadata
-from kdsearch.distill import forward_preflight, limit_gpu, run_training, run_trusting, tight
-from kdsearch.driver import Deadline, Watch, estimate, note_launch, present, run_search
+from kdsearch.distill import (
+    forward_preflight,
+    fused_at_most,
+    limit_gpu,
+    run_together,
+    run_training,
+    run_trusting,
+    tight,
+)
+from kdsearch.driver import (
+    Deadline,
+    Pays,
+    Watch,
+    estimate,
+    fused_words,
+    measure,
+    note_launch,
+    present,
+    run_search,
+    unmeasured,
+)
 from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
 from kdsearch.ledger import Ledger
 from kdsearch.study import Preflight, Resolved, Study
@@ -46,6 +65,7 @@ class Run:
     def in_process(self) -> None:
         """Without Ray, one training at a time."""
         self._run_models("in this process", partial(run_trusting, self._code, forward_preflight))
+        self._fuse("in this process", self._fused_here)
         self._search(InProcessEngine(worker=self._worker))
 
     def on_ray(self, where: Address, max_slots: int | None) -> None:
@@ -58,6 +78,7 @@ class Run:
             Metrics,
             RayTuneEngine,
             kinds,
+            room,
             run_on_worker,
             slot_check,
         )
@@ -80,6 +101,11 @@ class Run:
             try:
                 run = partial(run_on_worker, cluster, run_trusting, self._code, forward_preflight)
                 self._run_models("on a worker", run)
+                if where.kind == "local" and not cluster.needed["student"].gpus:
+                    self._fuse("in this process", partial(self._fused_here, device="cpu"))
+                elif room(cluster.needed["student"], cluster.left_out):
+                    run = partial(run_on_worker, cluster, role="student")
+                    self._fuse("on a worker", lambda *given: run(self._fused_here, *given))
                 self._search(engine, Metrics(self.agenda, lambda: engine.fleet, seconds_left))
             except EngineError as error:
                 self.out.print(f"kdsearch: {error}")
@@ -98,7 +124,12 @@ class Run:
     @property
     def _worker(self) -> Worker:
         run = partial(run_trusting, self._code, run_training)
-        return Worker(folder=self.ledger.folder, run_training=run, limit=limit_gpu)
+        return Worker(
+            folder=self.ledger.folder,
+            run_training=run,
+            run_together=partial(run_trusting, self._code, run_together),
+            limit=limit_gpu,
+        )
 
     def _search(self, engine: Engine, *more: Watch) -> None:
         every = (*self.watches, *more)
@@ -126,6 +157,21 @@ class Run:
         self.ledger.write_preflight(found)
         for doubt in found.doubts[len(before.doubts) :]:
             self.out.print(f"doubtful: {doubt}")
+
+    @property
+    def _fused_here(self) -> Callable[..., Sequence[int]]:
+        """Picklable."""
+        return partial(run_trusting, self._code, fused_at_most, folder=self.ledger.folder)
+
+    def _fuse(self, where: str, pays: Pays) -> None:
+        """Find out of which students several are trained in one pass, and fix it, once."""
+        probes = unmeasured(present(self.agenda.resolved))
+        if not probes:
+            return
+        self._say(f"measuring whether several students are faster in one pass, {where}")
+        measure(self.agenda, probes, self.ledger, pays)
+        if words := fused_words(self.agenda.resolved):
+            self.out.print(f"students in one pass: {words}")
 
     @contextmanager
     def _cluster(self, where: Address) -> Iterator[Cluster]:

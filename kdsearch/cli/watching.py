@@ -167,6 +167,8 @@ def _summary(facts: Facts) -> Iterator[Text]:
         yield _line(f"not started yet: {facts['launching']}")
     elif not facts["state"].startswith("complete"):
         yield _line(facts["left"])
+        if facts["fused"]:
+            yield _line(f"students in one pass: {facts['fused']}")
     if driver := facts["driver"]:
         yield _line(
             f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}"
@@ -177,7 +179,7 @@ def _unplaced(facts: Facts) -> Iterator[Text]:
     """What the table of slots does not have."""
     if facts["slots_waiting"]:
         yield _line(f"{count(facts['slots_waiting'], 'more slot')} asked for, waiting for room")
-    placed = [slot["run"] for slot in facts["slots"]]
+    placed = [run for slot in facts["slots"] for run in (slot["run"], *slot["more"])]
     for run in facts["running"]:
         if run not in placed:
             yield _line(f"running for {_took(run)}: {_what(run)}")
@@ -278,6 +280,8 @@ def _slots(facts: Facts, most: int | None = None) -> RenderableType:
         for number, slot in enumerate(slots):
             run = slot["run"]
             what, took = (_what(run), _took(run)) if run else ("-", "")
+            if more := len(slot["more"]):
+                what += f", and {more} more in the same pass"
             table.add_row("" if number else node, slot["name"], what, took)
     if rest:
         busy = sum(slot["run"] is not None for slot in rest)

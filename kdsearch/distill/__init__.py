@@ -3,13 +3,14 @@
 Importing this package costs nothing: torch is imported when the first training runs.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from kdsearch.agenda import Outcome, Training
+from kdsearch.agenda import DataSpec, ModelSpec, Outcome, StudentTraining, Training
 from kdsearch.distill.consent import run_trusting, trusting
 from kdsearch.distill.memory import limit_gpu, tight
 from kdsearch.ledger import Ledger
-from kdsearch.study import Preflight, Resolved
+from kdsearch.study import Preflight, Resolved, TrainingSettings
 
 
 def run_training(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
@@ -17,6 +18,42 @@ def run_training(training: Training, folder: Path, *, keep: bool = False) -> Out
     from kdsearch.distill.run import run
 
     return run(training, folder, keep=keep)
+
+
+def run_together(trainings: Sequence[StudentTraining], folder: Path) -> tuple[Outcome, ...]:
+    """Train several students in one pass; see `kdsearch.distill.run.run_together`."""
+    from kdsearch.distill.run import run_together
+
+    return run_together(trainings, folder)
+
+
+def fusing_pays(
+    model: ModelSpec,
+    data: DataSpec,
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    asked: int | None = None,
+    device: str = "",
+) -> int:
+    """How many students to train in one pass; see `kdsearch.distill.together.fusing_pays`."""
+    from kdsearch.distill.together import fusing_pays
+
+    return fusing_pays(model, data, settings, folder, device=device)
+
+
+def fused_at_most(
+    probes: Sequence[tuple[ModelSpec, DataSpec, TrainingSettings]],
+    asked: int | None,
+    folder: Path,
+    *,
+    device: str = "",
+) -> list[int]:
+    """How many of each of several students to train in one pass: see `fusing_pays`.
+
+    Where a number is `asked` for, that one if they learn what each learns alone, else 1.
+    """
+    return [fusing_pays(*probe, folder, asked=asked, device=device) for probe in probes]
 
 
 def check_models(resolved: Resolved, place: str) -> None:
@@ -48,8 +85,11 @@ def forward_preflight(
 __all__ = [
     "check_models",
     "forward_preflight",
+    "fused_at_most",
+    "fusing_pays",
     "limit_gpu",
     "preflight",
+    "run_together",
     "run_training",
     "run_trusting",
     "tight",

@@ -76,7 +76,8 @@ def ensure(
 ) -> None:
     """See that what the training `key` kept in `where` is whole, or `run` that training again.
 
-    On a CPU that gives the same bytes. A GPU may give others: then their digests stand beside
+    On a CPU that gives the same bytes. A GPU may give others, and so does a student that was
+    trained with others in one pass, since it is now trained alone: then their digests stand beside
     the outcome, which is not written again. `names` is the part of the training that says what
     the study calls its models now. Several workers may be at it at once.
     """

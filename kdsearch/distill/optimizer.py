@@ -13,7 +13,7 @@ from kdsearch.study import TrainingSettings
 
 
 def optimizer_of(model: nn.Module, settings: TrainingSettings, learning_rate: float) -> Optimizer:
-    """The settings' optimizer.
+    """The settings' optimizer, in one pass over each weight and all that belongs to it.
 
     Biases and norms (everything of one dimension) do not decay, as is usual.
     """
@@ -31,6 +31,7 @@ def optimizer_of(model: nn.Module, settings: TrainingSettings, learning_rate: fl
                 betas=adam.betas,
                 eps=adam.epsilon,
                 weight_decay=adam.weight_decay,
+                fused=True,
             )
         case "sgd":
             sgd = settings.sgd
@@ -41,6 +42,7 @@ def optimizer_of(model: nn.Module, settings: TrainingSettings, learning_rate: fl
                 momentum=sgd.momentum,
                 nesterov=sgd.nesterov,
                 weight_decay=sgd.weight_decay,
+                fused=True,
             )
 
 

@@ -6,7 +6,9 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -42,6 +44,7 @@ from kdsearch.distill.models import (
 )
 from kdsearch.distill.outputs import KeptOutputs, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
+from kdsearch.distill.together import train_together
 from kdsearch.distill.training import History, TrainingState, train
 from kdsearch.errors import MemoryExhaustedError, StorageError, first_line
 from kdsearch.ledger import Ledger, layout
@@ -59,22 +62,43 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     Kept on disk: a teacher's checkpoints, a checkpoint's outputs, what was made of each test row,
     and a student where the study says so, or `keep`. Raises what the work raises.
     """
-    started, began = datetime.now(UTC), time.monotonic()
-    torch.set_num_threads(training.settings.cpu_threads)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     ledger = Ledger(folder)
     attempts = ledger.attempts_of(training.key)
     # With half of it, a single longer batch may be too much again.
     parts = 4 if any(attempt.failure == "gpu_oom" for attempt in attempts) else 1
     worker = _Worker(ledger, keep=keep, parts=parts)
-    try:
+
+    def work() -> tuple[Outcome, ...]:
         if isinstance(training, TeacherTraining):
-            outcome = worker.teacher(training)
-        elif isinstance(training, OutputsTraining):
-            outcome = worker.outputs(training)
-        else:
-            outcome = worker.student(training)
+            return (worker.teacher(training),)
+        if isinstance(training, OutputsTraining):
+            return (worker.outputs(training),)
+        return (worker.student(training),)
+
+    (outcome,) = _timed(work, training.settings.cpu_threads)
+    return outcome
+
+
+def run_together(trainings: Sequence[StudentTraining], folder: Path) -> tuple[Outcome, ...]:
+    """Train two or more students in one pass; their outcomes, in order, are not yet committed.
+
+    They are of one model, data, settings and seed, all with a teacher or all without one; they may
+    differ in the learning rate, the objective, and whose outputs they learn from. Each learns what
+    it learns alone, to rounding. One that diverges does not disturb the others. The seconds of
+    each are those of the pass by their number. Kept on disk is what `run` keeps.
+    """
+    worker = _Worker(Ledger(folder), keep=False, parts=1)
+    return _timed(lambda: worker.students(trainings), trainings[0].settings.cpu_threads)
+
+
+def _timed(work: Callable[[], tuple[Outcome, ...]], threads: int) -> tuple[Outcome, ...]:
+    """Do some work: its outcomes, each with its share of the seconds."""
+    started, began = datetime.now(UTC), time.monotonic()
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        outcomes = work()
     except torch.OutOfMemoryError as error:
         raise MemoryExhaustedError(first_line(error), gpu=True) from error
     except (MemoryError, RuntimeError) as error:  # torch says it with a RuntimeError
@@ -82,11 +106,23 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
             raise MemoryExhaustedError(first_line(error), gpu=False) from error
         raise
     took = {
-        "seconds": round(time.monotonic() - began, 3),
+        "seconds": round((time.monotonic() - began) / len(outcomes), 3),
         "started": started,
         "ended": datetime.now(UTC),
     }
-    return outcome.model_copy(update={"cost": outcome.cost.model_copy(update=took)})
+    return tuple(
+        outcome.model_copy(update={"cost": outcome.cost.model_copy(update=took)})
+        for outcome in outcomes
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A training before its first step, and what it needs on its way."""
+
+    state: TrainingState
+    validate: Callable[[], Evaluation]
+    checkpoints: DiskCheckpoints
 
 
 class _Worker:
@@ -101,7 +137,7 @@ class _Worker:
 
     def teacher(self, training: TeacherTraining) -> Outcome:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch."""
-        model, _, history = self._train(training, Labels())
+        model, history = self._train(training, Labels())
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -178,14 +214,51 @@ class _Worker:
 
     def student(self, training: StudentTraining) -> Outcome:
         """Train a student, with a teacher's cached outputs or without; score its best epoch."""
-        data, settings = training.data, training.settings
-        task = TASKS[data.task]
+        kept = self._kept(training)
+        model, history = self._train(training, training.objective, kept)
+        return self._scored(training, model, history, kept)
+
+    def students(self, trainings: Sequence[StudentTraining]) -> tuple[Outcome, ...]:
+        """Train several students in one pass; score the best epoch of each, one after another."""
+        kept = [self._kept(training) for training in trainings]
+        first = trainings[0]
+        model = self._built(first)
+        models = [model, *(deepcopy(model) for _ in trainings[1:])]
+        begun = [
+            self._begun(training, student, training.objective, taught_by)
+            for training, student, taught_by in zip(trainings, models, kept, strict=True)
+        ]
+        histories = train_together(
+            [each.state for each in begun],
+            TASKS[first.data.task],
+            [each.validate for each in begun],
+            seed=first.seed,
+            checkpoints=[each.checkpoints for each in begun],
+        )
+        fused = {"fused": len(trainings)}
+        return tuple(
+            self._scored(*each).model_copy(update=fused)
+            for each in zip(trainings, models, histories, kept, strict=True)
+        )
+
+    def _kept(self, training: StudentTraining) -> KeptOutputs | None:
+        """What its teacher says; called before anything is seeded, since it may run a training."""
         taught = training.teaching
-        kept = None
-        if taught is not None:  # before the seed: it may run a training
-            ensure(self._ledger, taught.outputs, layout.OUTPUTS, run, checkpoint=taught.teacher)
-            kept = KeptOutputs(self._ledger, training, self._device)
-        model, tokenizer, history = self._train(training, training.objective, kept)
+        if taught is None:
+            return None
+        ensure(self._ledger, taught.outputs, layout.OUTPUTS, run, checkpoint=taught.teacher)
+        return KeptOutputs(self._ledger, training, self._device)
+
+    def _scored(
+        self,
+        training: StudentTraining,
+        model: nn.Module,
+        history: History,
+        kept: KeptOutputs | None,
+    ) -> Outcome:
+        """Score the best epoch of a student that was trained, and keep it where that is asked."""
+        data, settings = training.data, training.settings
+        task, tokenizer = TASKS[data.task], self._tokenizer(training.model, data)
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -250,21 +323,46 @@ class _Worker:
         training: TeacherTraining | StudentTraining,
         objective: Objective,
         kept: KeptOutputs | None = None,
-    ) -> tuple[Any, Any, History]:
-        """Build the model and train it: it, its tokenizer, how it went.
+    ) -> tuple[nn.Module, History]:
+        """Build the model and train it."""
+        model = self._built(training)
+        begun = self._begun(training, model, objective, kept)
+        history = train(
+            begun.state,
+            begun.validate,
+            seed=training.seed,
+            keep_lowest_loss=isinstance(training, TeacherTraining),
+            checkpoints=begun.checkpoints,
+        )
+        return model, history
 
-        Without a teacher, whose outputs are `kept`, rows that have a label are learnt from.
+    def _built(self, training: TeacherTraining | StudentTraining) -> nn.Module:
+        """A training's model before its first step.
+
         Everything random comes after the seed, and in the same order in every process.
         """
-        data, settings = training.data, training.settings
-        task = TASKS[data.task]
+        data = training.data
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(
-            *(training.model, task, data.labels, tokenizer, self._resolved),
-            dropout=settings.dropout,
+            *(training.model, TASKS[data.task], data.labels, tokenizer, self._resolved),
+            dropout=training.settings.dropout,
         )
-        model.to(self._device)
+        return model.to(self._device)
+
+    def _begun(
+        self,
+        training: TeacherTraining | StudentTraining,
+        model: nn.Module,
+        objective: Objective,
+        kept: KeptOutputs | None,
+    ) -> _Begun:
+        """A training before its first step.
+
+        Without a teacher, whose outputs are `kept`, rows that have a label are learnt from.
+        """
+        data, settings = training.data, training.settings
+        task, tokenizer = TASKS[data.task], self._tokenizer(training.model, data)
         examples = self._encoded(model, training.model, data, "train", settings, labelled=not kept)
         if task.wide:
             check_head(model, task, examples)
@@ -282,14 +380,8 @@ class _Worker:
             teacher=kept.on("validation", len(validation.labels)) if kept else None,
         )
         minutes = self._resolved.study.resources.checkpoint_minutes
-        history = train(
-            state,
-            validate,
-            seed=training.seed,
-            keep_lowest_loss=isinstance(training, TeacherTraining),
-            checkpoints=DiskCheckpoints(self._ledger, training.key, minutes),
-        )
-        return model, tokenizer, history
+        checkpoints = DiskCheckpoints(self._ledger, training.key, minutes)
+        return _Begun(state=state, validate=validate, checkpoints=checkpoints)
 
     # -- inputs ---------------------------------------------------------------------------------
 

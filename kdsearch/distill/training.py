@@ -21,7 +21,7 @@ from kdsearch.distill.evaluation import BATCHES_PER_GROUP, Evaluation, autocast
 from kdsearch.distill.optimizer import optimizer_of, schedule_of
 from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
-from kdsearch.tasks import Encoded, Task
+from kdsearch.tasks import Batch, Encoded, Task
 
 State = dict[str, Tensor]
 
@@ -112,22 +112,48 @@ class TrainingState:
         batch = self.examples.batch(indices)
         with autocast(self._device, self.settings.precision):
             values_RW = _outputs(self.model, self._task, self.examples, indices, self._parts)
-            loss = self._loss_of(values_RW, batch, epoch, partial(self._curve.add, self.done))
+            loss = self.loss(values_RW, batch, epoch)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
+        self.learn(loss, len(indices))
+
+    def loss(self, values_RW: Tensor, batch: Batch, epoch: int) -> Tensor:
+        """Of what the model said of a batch, [R, W]."""
+        return self._loss_of(values_RW, batch, epoch, partial(self._curve.add, self.done))
+
+    def learn(self, loss: Tensor, examples: int) -> None:
+        """Move the weights by the gradient of the loss of so many examples."""
         if self.settings.clip is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._schedule.step()
-        self._total += loss.detach() * len(indices)
+        self._total += loss.detach() * examples
         self.done += 1
 
     def end(self) -> float:
         """End an epoch: the mean of its loss over the examples."""
         self._optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
         return float(self._total) / len(self.examples)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last epoch had a loss that is not finite: no epoch follows."""
+        last = self.history.epochs[-1:]
+        return any(epoch.train_loss is None or epoch.validation_loss is None for epoch in last)
+
+    def conclude(
+        self, train_loss: float, scored: Evaluation, *, keep_lowest_loss: bool = False
+    ) -> None:
+        """Write an epoch down, and keep its weights if they are worth it."""
+        history, stops = self.history, self.settings.stops
+        number = len(history.epochs) + 1
+        history.epochs.append(_epoch(number, train_loss, scored))
+        if self.ended:
+            history.diverged = stops is None or history.best is None
+        elif stops is None or number in stops:
+            _keep(history, history.epochs[-1], self.model, keep_lowest_loss)
 
     def finish(self) -> History:
         """What the training went through."""
@@ -177,11 +203,13 @@ def train(
     of the settings' `stops` before. A training that has `checkpoints` goes on from the last of
     them, as if it had never been interrupted.
     """
-    examples, settings, history = state.examples, state.settings, state.history
+    examples, settings = state.examples, state.settings
     resumed = checkpoints.load() if checkpoints is not None else None
     if resumed is not None:
         state.restore(*resumed)
     for number in range(1 + state.done // state.steps_per_epoch, settings.epochs + 1):
+        if state.ended:
+            break
         state.begin(number)
         order = batches(examples.lengths, settings.batch_size, seed, number)
         for indices in islice(order, state.steps_of(number), None):
@@ -189,13 +217,7 @@ def train(
             within = state.steps_of(number) < state.steps_per_epoch
             if checkpoints is not None and checkpoints.due and within:
                 checkpoints.save(state.done, state.snapshot())
-        epoch = _epoch(number, state.end(), validate())
-        history.epochs.append(epoch)
-        if epoch.train_loss is None or epoch.validation_loss is None:
-            history.diverged = settings.stops is None or history.best is None
-            break
-        if settings.stops is None or number in settings.stops:
-            _keep(history, epoch, state.model, keep_lowest_loss)
+        state.conclude(state.end(), validate(), keep_lowest_loss=keep_lowest_loss)
         if checkpoints is not None and checkpoints.due and number < settings.epochs:
             checkpoints.save(state.done, state.snapshot())
     return state.finish()

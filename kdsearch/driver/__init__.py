@@ -3,6 +3,7 @@
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
 from kdsearch.driver.estimate import Estimate, duration, estimate, rough, span
+from kdsearch.driver.fusing import Pays, Probe, fused_words, measure, unmeasured
 from kdsearch.driver.garbage import Garbage, Left, garbage
 from kdsearch.driver.preflight import Look, preflight_once, present
 from kdsearch.driver.search import open_study, run_search
@@ -16,10 +17,14 @@ __all__ = [
     "Garbage",
     "Left",
     "Look",
+    "Pays",
+    "Probe",
     "Watch",
     "duration",
     "estimate",
+    "fused_words",
     "garbage",
+    "measure",
     "note_launch",
     "open_study",
     "preflight_once",
@@ -27,5 +32,6 @@ __all__ = [
     "rough",
     "run_search",
     "span",
+    "unmeasured",
     "version_changes",
 ]

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from kdsearch.agenda import Agenda, Attempt, Failure, Request, failed_for_good
+from kdsearch.agenda import (
+    Agenda,
+    Attempt,
+    Bundle,
+    Bundling,
+    Failure,
+    Request,
+    failed_for_good,
+    share_of,
+)
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.watch import Watch
 from kdsearch.errors import InputError, StorageError
@@ -24,13 +33,21 @@ class Dispatcher:
         ledger: Ledger,
         watches: tuple[Watch, ...] = (),
         deadline: Deadline | None = None,
+        room: Callable[[], int] = lambda: 1,
     ) -> None:
+        """`room`: how many students could run at once on the machines there are."""
         self._deadline = deadline
         self._drains = False
         self._agenda = agenda
         self._ledger = ledger
         self._watches = watches
+        self._room = room
         self._running: dict[str, Request] = {}
+        self._first: dict[str, str] = {}
+        """Of each training that runs, the first of its bundle."""
+        self._failed = set(ledger.attempts())
+        """What has failed before, here or under an earlier driver."""
+        self._bundling = Bundling(agenda.resolved, self._failed)
         self._attempts: dict[str, int] = {}
         self._tries = agenda.resolved.study.tries
         self._finished = 0
@@ -53,32 +70,48 @@ class Dispatcher:
 
     @property
     def wanted(self) -> int:
-        """How many trainings could run at once now: those that run, and those that could start."""
-        return len(self._running) + self._agenda.count(self._startable(), but=self._running)
+        """How many bundles could run at once now: those that run, and those that could start."""
+        running = len(set(self._first.values()))
+        if not self._bundling:
+            return running + self._agenda.count(self._startable(), but=self._running)
+        return running + sum(1 for _ in self.ready)
 
     @property
     def ready(self) -> Iterator[Role]:
-        """The role of each training that could start now, the most urgent first."""
+        """The role of each bundle that could start now, the most urgent first."""
         roles = self._startable()
-        return (request.role for request in self._ready() if request.role in roles)
+        startable = (request for request in self._ready() if request.role in roles)
+        return self._bundling.roles(startable, self._share())
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
-        """The most urgent training of these roles that is not running; None while none can start.
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
+        """The most urgent training of these roles that is not running; () while none can start.
 
-        Nothing starts that would not end before the deadline. None for good once the search drains.
+        Further ones come with it that may run in one pass. Nothing starts that would not end before
+        the deadline. Nothing for good once the search drains.
         """
         self._see_whether_it_drains()
         self._tick()
         able = set(roles).intersection(self._in_time())
-        request = next((each for each in self._ready() if each.role in able), None)
-        if request is None:
-            return None
-        key = request.training.key
-        self._running[key] = request
-        self._attempts[key] = len(self._ledger.attempts_of(key))
-        for watch in self._watches:
-            watch.started(request)
-        return request
+        ready = self._ready()
+        first = next((request for request in ready if request.role in able), None)
+        if first is None:
+            return ()
+        bundle = self._bundling.take(first, ready, self._share())
+        for request in bundle:
+            key = request.training.key
+            self._running[key] = request
+            self._first[key] = first.training.key
+            self._attempts[key] = len(self._ledger.attempts_of(key))
+            for watch in self._watches:
+                watch.started(request)
+        return bundle
+
+    def _share(self) -> int:
+        """How many trainings of all that run and could start are a slot's."""
+        if not self._bundling:
+            return 1
+        startable = self._agenda.count(self._in_time(), but=self._running)
+        return share_of(len(self._running) + startable, self._room())
 
     def _tick(self) -> None:
         """Tell that time has passed: an engine asks for work once a second, whatever happens."""
@@ -131,12 +164,14 @@ class Dispatcher:
             attempts = self._ledger.attempts_of(key)
         self._ledger.forget_watchdog(key)
         request = self._running.pop(key)
+        del self._first[key]
         self._finished += 1
         if outcome is not None:
             self._agenda.add(key, outcome)
             for watch in self._watches:
                 watch.finished(request, outcome)
             return
+        self._failed.add(key)
         for_good = failed_for_good(attempts, self._tries)
         if for_good:
             self._agenda.add(key, None)
@@ -168,3 +203,4 @@ class Dispatcher:
     def release(self, key: str) -> None:
         """A training was given up through no fault of its own; it will be given out again."""
         self._running.pop(key, None)
+        self._first.pop(key, None)

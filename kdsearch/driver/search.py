@@ -22,6 +22,7 @@ from kdsearch.agenda import (
 )
 from kdsearch.driver.deadline import Deadline
 from kdsearch.driver.dispatcher import Dispatcher
+from kdsearch.driver.fusing import kept_fused
 from kdsearch.driver.keep import Keep
 from kdsearch.driver.preflight import Look, preflight_once
 from kdsearch.driver.watch import Display, FloorWatch, Log, Note, Watch
@@ -85,6 +86,7 @@ def open_study(
         known=changes.known,
         anew=changes.changed,
     )
+    resolved = resolved.model_copy(update={"fused": kept_fused(resolved, before)})
     other = _with_other_content(changes.changed, resolved, before)
     if not edited and not other:
         say("its content is the same: nothing is new")
@@ -246,5 +248,5 @@ def run_search(
         keep = Keep(ledger, agenda)
         floors = FloorWatch(agenda, ledger.facts, (log.warn, display.warn))
         every: tuple[Watch, ...] = (log, note, display, keep, floors, *watches)
-        engine.run(Dispatcher(agenda, ledger, every, deadline))
+        engine.run(Dispatcher(agenda, ledger, every, deadline, lambda: engine.room))
         keep.remove()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from kdsearch.agenda import Attempt, Failure, Outcome, Request, Training
+from kdsearch.agenda import Attempt, Bundle, Failure, Outcome, Training
 from kdsearch.errors import InputError, MemoryExhaustedError, StorageError
 from kdsearch.ledger import Ledger
 from kdsearch.study import ROLES, Role
@@ -25,6 +25,8 @@ class EngineError(Exception):
 
 RunTraining = Callable[[Training, Path], Outcome]
 """Runs a training with the files of the study's folder, and returns its outcome."""
+RunTogether = Callable[[Sequence[Any], Path], Sequence[Outcome]]
+"""Runs several that are alike in one pass, and returns their outcomes."""
 
 
 def no_limit(gpus: float) -> None:
@@ -34,8 +36,11 @@ def no_limit(gpus: float) -> None:
 class Queue(Protocol):
     """Where an engine gets its trainings."""
 
-    def take(self, roles: Collection[Role] = ROLES) -> Request | None:
-        """The most urgent training of these roles that is not running; None if none can start."""
+    def take(self, roles: Collection[Role] = ROLES) -> Bundle:
+        """The most urgent training of these roles that is not running; () if none can start.
+
+        Further ones come with it that may run in one pass.
+        """
 
     def done(self, key: str) -> None:
         """A training ended: its outcome, or a failed attempt, is in the ledger."""
@@ -58,21 +63,21 @@ class Queue(Protocol):
 
     @property
     def wanted(self) -> int:
-        """How many trainings could run at once now: those that run, and those that could start."""
+        """How many bundles could run at once now: those that run, and those that could start."""
 
     @property
     def ready(self) -> Iterable[Role]:
-        """The role of each training that could start now, the most urgent first."""
+        """The role of each bundle that could start now, the most urgent first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place where one training runs at a time."""
+    """A place where one bundle runs at a time."""
 
     name: str
     node: str
-    key: str | None
-    """Of the training that it runs; None while it waits for one."""
+    keys: tuple[str, ...] = ()
+    """Of the trainings that it runs; none while it waits for some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,46 +99,67 @@ class Engine(Protocol):
     def fleet(self) -> Fleet:
         """The slots there are now."""
 
+    @property
+    def room(self) -> int:
+        """How many students could run at once on the machines there are, as far as it is known."""
+
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives, until it is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """Runs one training where the engine puts it, and commits what became of it.
+    """Runs a bundle of trainings where the engine puts it, and commits what became of each.
 
     Picklable, and small: it is sent to every worker process.
     """
 
     folder: Path
     run_training: RunTraining
+    run_together: RunTogether | None = None
+    """Runs several in one pass; without it they run one after the other."""
     limit: Callable[[float], None] = no_limit
     """Called in each process before its first training with the GPUs that are its own: to leave
     the others what is theirs."""
 
-    def __call__(self, training: Training) -> None:
-        """Run `training` and commit its outcome. An exception passes through.
+    def __call__(self, *trainings: Training) -> None:
+        """Run those that have no outcome, and commit theirs. An exception passes through.
 
         Nothing is started of a search that is to drain.
         """
         ledger = Ledger(self.folder)
-        if ledger.outcome(training.key) is None and not ledger.stop_asked():
-            ledger.write_outcome(self.run_training(training, self.folder))
-        ledger.remove_progress(training.key)
+        left = _without_outcome(ledger, trainings)
+        if left and ledger.stop_asked():
+            return
+        for outcome in self._outcomes(left):
+            ledger.write_outcome(outcome)
+        for training in trainings:
+            ledger.remove_progress(training.key)
 
-    def fail(self, training: Training, error: BaseException) -> None:
-        """Commit a failed attempt."""
+    def _outcomes(self, trainings: Sequence[Training]) -> Iterable[Outcome]:
+        if len(trainings) > 1 and self.run_together is not None:
+            return self.run_together(trainings, self.folder)
+        return (self.run_training(training, self.folder) for training in trainings)
+
+    def fail(self, error: BaseException, *trainings: Training) -> None:
+        """Commit a failed attempt of each that has no outcome."""
         failure, message = _failure(error)
-        Ledger(self.folder).write_attempt(
-            Attempt(
-                key=training.key,
-                number=0,
-                failure=failure,
-                message=message,
-                traceback="".join(traceback.format_exception(error)),
-                host=socket.gethostname(),
+        ledger = Ledger(self.folder)
+        for training in _without_outcome(ledger, trainings):
+            ledger.write_attempt(
+                Attempt(
+                    key=training.key,
+                    number=0,
+                    failure=failure,
+                    message=message,
+                    traceback="".join(traceback.format_exception(error)),
+                    host=socket.gethostname(),
+                )
             )
-        )
+
+
+def _without_outcome(ledger: Ledger, trainings: Iterable[Training]) -> list[Training]:
+    return [training for training in trainings if ledger.outcome(training.key) is None]
 
 
 def _failure(error: BaseException) -> tuple[Failure, str]:

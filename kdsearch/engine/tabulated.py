@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from kdsearch.agenda import Training
+from kdsearch.agenda import Bundle, Training
 from kdsearch.engine.base import Fleet, Queue, Slot
 
 
@@ -17,6 +17,8 @@ class TabulatedEngine:
 
     look_up: Callable[[Training], None]
     seconds: Callable[[Training], float]
+    together: Callable[[Sequence[float]], float] = sum
+    """How long a bundle takes of trainings that take so long alone."""
     slots: int = 1
     clock: float = 0.0
     """The simulated seconds since the start."""
@@ -27,19 +29,26 @@ class TabulatedEngine:
     def fleet(self) -> Fleet:
         """As many slots as were asked for; what they run is not told."""
         names = (f"slot-{number}" for number in range(1, self.slots + 1))
-        return Fleet(slots=tuple(Slot(name=name, node="simulated", key=None) for name in names))
+        return Fleet(slots=tuple(Slot(name=name, node="simulated") for name in names))
+
+    @property
+    def room(self) -> int:
+        """Its slots."""
+        return self.slots
 
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives on `slots` simulated slots."""
-        running: list[tuple[float, int, Training]] = []
+        running: list[tuple[float, int, Bundle]] = []
         order = count()
         while not queue.complete:
-            while len(running) < self.slots and (request := queue.take()) is not None:
-                seconds = self.seconds(request.training)
+            while len(running) < self.slots and (bundle := queue.take()):
+                seconds = self.together([self.seconds(request.training) for request in bundle])
                 self.busy += seconds
-                heapq.heappush(running, (self.clock + seconds, next(order), request.training))
+                heapq.heappush(running, (self.clock + seconds, next(order), bundle))
             if not running:  # the search drains
                 continue
-            self.clock, _, training = heapq.heappop(running)
-            self.look_up(training)
-            queue.done(training.key)
+            self.clock, _, bundle = heapq.heappop(running)
+            for request in bundle:
+                self.look_up(request.training)
+            for request in bundle:
+                queue.done(request.training.key)

@@ -227,7 +227,8 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
         if outcome.digests.get(name) != digest:
             where = layout.digests(outcome.key)
             what = f"matches the digest in {where}, not that in its outcome"
-            remedy = "either made again on another machine, or changed"
+            alone = ", or alone after a pass with others," if outcome.fused > 1 else ","
+            remedy = f"either made again on another machine{alone} or changed"
             found.notes.append(Problem(place=str(ledger.folder / name), what=what, remedy=remedy))
     for needed in _needed_files(outcome):
         if not any(name.startswith(needed) for name in outcome.digests):

@@ -24,7 +24,7 @@ class Again:
 
     test: TestScore
     allowed: float
-    """The difference to the search's score that another machine may make."""
+    """The difference to the search's score that another machine, or training alone, may make."""
 
 
 def card(
@@ -178,8 +178,14 @@ def _again(outcome: Outcome, again: Again | None) -> list[str]:
     within = "within" if difference <= again.allowed else "beyond"
     return [
         f"{text}{score(again.test)}, {score(difference)} away from the search's: {within} "
-        f"the tolerance of {again.allowed:g} for another machine."
+        f"the tolerance of {again.allowed:g} for {made_otherwise(outcome)}."
     ]
+
+
+def made_otherwise(outcome: Outcome) -> str:
+    """Where the same training may give other bytes."""
+    alone = f"a student that was one of {outcome.fused} in a pass and is now trained alone"
+    return "another machine" if outcome.fused == 1 else alone
 
 
 def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, object]]:

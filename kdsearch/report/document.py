@@ -371,6 +371,9 @@ def _cost(analysis: Analysis) -> list[str]:
             f" {analysis.reused} times, a training that had already run for another choice or "
             "test case was needed again, and was not repeated."
         )
+    if analysis.fused:
+        text += f" {analysis.fused} students were trained with others in one pass, each timed at "
+        text += "its share."
     return [
         "## Cost",
         text,

@@ -35,6 +35,7 @@ from kdsearch.study.resolve import resolve
 from kdsearch.study.resolved import (
     FORMAT,
     READABLE,
+    Fused,
     Record,
     Resolved,
     ResolvedDataset,
@@ -91,6 +92,7 @@ __all__ = [
     "DatasetFacts",
     "Doubt",
     "Entry",
+    "Fused",
     "Layers",
     "Model",
     "Preflight",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from kdsearch.study.schema import Study
 
@@ -94,6 +94,15 @@ class ResolvedModel(Record):
     """The SHA-256 of each file of its folder; None of the Hub's, and where none was recorded."""
 
 
+class Fused(Record):
+    """How many students of a kind are trained in one pass, as the first launch found it out."""
+
+    asked: Literal["auto"] | int
+    """`resources.fuse` then."""
+    most: dict[str, dict[str, Annotated[int, Field(ge=1, le=2**31)]]]
+    """By student and data set; 1 where each is trained alone."""
+
+
 class Resolved(Record):
     """A study and the digests of what it names. Keys of trainings come only from here."""
 
@@ -105,6 +114,8 @@ class Resolved(Record):
     models: dict[str, ResolvedModel]
     versions: dict[str, str]
     """For the record; no part of any key."""
+    fused: Fused | None = None
+    """None before the first launch found it out, and in folders that trained each student alone."""
 
     @property
     def content(self) -> dict[str, ResolvedDataset | ResolvedModel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator
 
 from kdsearch.study.section import Positive, Section
 
@@ -51,6 +51,17 @@ _Custom = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_cu
 _Values = Annotated[tuple[Annotated[str, Field(pattern=_VALUE)], ...], Field(min_length=1)]
 
 
+def _fuse(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST_FUSED):
+        return value
+    raise ValueError(f"must be auto, or how many students, from 1 to {MOST_FUSED}")
+
+
+Fuse = Annotated[Literal["auto"] | int, PlainValidator(_fuse)]
+MOST_FUSED = 64
+"""In one pass."""
+
+
 class Share(Section):
     """What one training takes of a node. What is left out is as for all, else Ray's default."""
 
@@ -77,6 +88,10 @@ class Resources(Share):
     """The longest that it may take: one that hangs is ended, and has failed with `timeout`."""
     checkpoint_minutes: Positive = 5.0
     """How often it saves where it is, to go on from there if its worker dies."""
+    fuse: Fuse = "auto"
+    """How many students that differ in learning rate, loss or teacher are trained in one pass:
+    `auto`, as many as the first launch finds to pay; a number where that gives the same result
+    as each alone; 1, each alone."""
 
     def of(self, role: Role) -> Share:
         """What a training of this role takes."""

@@ -62,6 +62,11 @@ class RayTuneEngine:
         """The slots there are now."""
         return self._pool.fleet if self._pool else Fleet()
 
+    @property
+    def room(self) -> int:
+        """How many students could run at once on the nodes there are."""
+        return self._pool.room if self._pool else 1
+
     def run(self, queue: Queue) -> None:
         """Run what `queue` gives, until it is complete.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from kdsearch.agenda import Request
+from kdsearch.agenda import Bundle
 from kdsearch.engine.ray_tune.room import Needs
 
 _SECONDS_TO_PLACE = 10.0
@@ -40,7 +40,7 @@ class Held:
     gpus: Sequence[str] = ()
     """The ids of those that it has, on its node."""
     address: str | None = None
-    request: Request | None = None
+    bundle: Bundle = ()
     since: float = field(default_factory=time.monotonic)
     """When it was asked for; once it is up, when it came up or its last training ended."""
     ends: bool = False
@@ -52,7 +52,12 @@ class Held:
     @property
     def idle(self) -> bool:
         """Whether it waits for work."""
-        return self.node is not None and self.request is None and not self.ends
+        return self.node is not None and not self.bundle and not self.ends
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the trainings that it has in hand."""
+        return tuple(request.training.key for request in self.bundle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +211,7 @@ class MakingRoom:
             node = slot.node_id or self.starting.get(slot.name)
             if node is None or slot.ends or slot.name in ending:
                 continue
-            resources, busy = self._needs[slot.kind].resources, slot.request is not None
+            resources, busy = self._needs[slot.kind].resources, bool(slot.bundle)
             taken[node].append(Part(name=slot.name, resources=resources, gpus=slot.gpus, busy=busy))
         for name, claim in self._claims.items():
             taken[claim.node].append(Part(name=name, resources=claim.needs.resources))

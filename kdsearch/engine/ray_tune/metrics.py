@@ -150,7 +150,7 @@ class Metrics:
         seconds = self._seconds_left()
         if seconds is not None:
             self._set("kdsearch_seconds_left", {("fewest",): seconds[0], ("most",): seconds[1]})
-        slots = Count((slot.node, "idle" if slot.key is None else "busy") for slot in fleet.slots)
+        slots = Count((slot.node, "busy" if slot.keys else "idle") for slot in fleet.slots)
         nodes = {slot.node for slot in fleet.slots}
         self._set("kdsearch_slots", {(n, s): slots[n, s] for n in nodes for s in ("busy", "idle")})
         self._set("kdsearch_slots_waiting", {(): fleet.waiting})
@@ -177,7 +177,7 @@ def _named(metric: str, tags: tuple[str, ...]) -> dict[str, str]:
 
 
 def _states(fleet: Fleet) -> dict[str, int]:
-    busy = sum(slot.key is not None for slot in fleet.slots)
+    busy = sum(bool(slot.keys) for slot in fleet.slots)
     return {"busy": busy, "idle": len(fleet.slots) - busy}
 
 

@@ -106,10 +106,11 @@ class Pool:
         self._named = 0
         self._id = uuid.uuid4().hex[:8]
         self._wanted: Counter[str] = Counter()
-        """Of each kind, how many trainings could run at once."""
+        """Of each kind, how many bundles could run at once."""
         self._order: list[str] = []
         """The kinds, the most urgent first."""
         self._ask_draining = draining
+        self._known_room, self._asked_room = 0, -math.inf
         self._looked = -math.inf
         self._surplus_since: dict[str, float] = {}
 
@@ -118,14 +119,7 @@ class Pool:
         """The slots there are now."""
         up = [slot for slot in self._slots.values() if slot.node is not None]
         return Fleet(
-            slots=tuple(
-                Slot(
-                    name=slot.name,
-                    node=slot.node or "",
-                    key=slot.request.training.key if slot.request else None,
-                )
-                for slot in up
-            ),
+            slots=tuple(Slot(name=slot.name, node=slot.node or "", keys=slot.keys) for slot in up),
             waiting=len(self._slots) - len(up),
             left_out=self._left_out.reasons,
         )
@@ -133,7 +127,18 @@ class Pool:
     @property
     def in_hand(self) -> tuple[str, ...]:
         """The keys of the trainings that slots have in hand."""
-        return tuple(s.request.training.key for s in self._slots.values() if s.request is not None)
+        return tuple(key for slot in self._slots.values() for key in slot.keys)
+
+    @property
+    def room(self) -> int:
+        """How many students could run at once on the nodes that are there and stay."""
+        if time.monotonic() - self._asked_room >= _SECONDS_BETWEEN_LOOKS:
+            self._asked_room = time.monotonic()
+            needs, out = self._needs[self._kinds["student"]], self._left_out.ids
+            with suppress(RayError, RuntimeError):  # it is asked again in a second
+                there = (node for node in self._staying() if node["NodeID"] not in out)
+                self._known_room = sum(needs.room(node) for node in there)
+        return min(max(1, self._known_room), self._most or sys.maxsize)
 
     @property
     def over(self) -> bool:
@@ -170,7 +175,7 @@ class Pool:
             self._shrink()
 
     def reported(self, trial: str, result: Mapping[str, Any]) -> None:
-        """A slot came up, or a training ended there."""
+        """A slot came up, or a bundle ended there."""
         slot = self._slots[trial]
         slot.ends = slot.ends or bool(result.get("done"))
         with self._keeping():
@@ -180,11 +185,13 @@ class Pool:
                 slot.since = time.monotonic()
                 if result["lacks"]:
                     self._left_out.lacks(result["node_id"], result["lacks"])
-            if "key" in result:
-                slot.request, slot.since = None, time.monotonic()
+            if "keys" in result:
+                slot.bundle, slot.since = (), time.monotonic()
                 if slot.address and not result["failed"]:
                     self._left_out.works(slot.address)
-                self._queue.done(result["key"])
+        for key in result.get("keys", ()):
+            with self._keeping():
+                self._queue.done(key)
         with self._keeping():
             self._serve()
 
@@ -224,28 +231,28 @@ class Pool:
             self._end(slot)
 
     def _serve(self) -> None:
-        """Give each idle slot a training, as far as there are any."""
+        """Give each idle slot a bundle, as far as there are any."""
         self._want()
         if self.error is not None:
             return
         if self._room.ending:  # what just ended may have made them needed
             self._room.decide(self._slots.values(), self._ready())
         self._clear()
-        running = Counter(slot.kind for slot in self._slots.values() if slot.request is not None)
+        running = Counter(slot.kind for slot in self._slots.values() if slot.bundle)
         for slot in self._slots.values():
             if slot.node_id in self._draining:
                 continue  # what began there now would be cut off
             if slot.idle and running[slot.kind] < self._wanted[slot.kind]:
-                slot.request = self._queue.take(self._roles[slot.kind])
-                if slot.request is None:  # the search drains
+                slot.bundle = self._queue.take(self._roles[slot.kind])
+                if not slot.bundle:  # the search drains
                     self._want()
                     break
                 running[slot.kind] += 1
-                self._post.put(slot.name, order(slot.request))
+                self._post.put(slot.name, order(slot.bundle))
 
     def _want(self) -> None:
         """See how many slots of each kind there should be."""
-        running = [slot.kind for slot in self._slots.values() if slot.request is not None]
+        running = [slot.kind for slot in self._slots.values() if slot.bundle]
         most = self._most or sys.maxsize
         if self.error is not None:
             most = len(running)
@@ -334,13 +341,14 @@ class Pool:
     def _lost(self, slot: Held, reason: str) -> None:
         """A process ended. If it had not begun a training, that is no try of it."""
         failure = failure_of(reason)
-        key = slot.request.training.key if slot.request else None
-        if key is not None and (failure != "worker_lost" or self._begun(key)):
-            self._queue.lost(key, MESSAGES[failure], failure, slot.node or "")
-            return
-        if key is not None:
-            self._queue.release(key)
-        if failure == "worker_lost" and (key is not None or slot.node is None):
+        begun = [key for key in slot.keys if failure != "worker_lost" or self._begun(key)]
+        for key in slot.keys:
+            with self._keeping():
+                if key in begun:
+                    self._queue.lost(key, MESSAGES[failure], failure, slot.node or "")
+                else:
+                    self._queue.release(key)
+        if failure == "worker_lost" and not begun and (slot.bundle or slot.node is None):
             address = slot.address or address_of(reason)
             self._left_out.stillborn(address, last_line(reason) or "no word")
 

@@ -1,4 +1,4 @@
-"""What runs in a Ray actor: one training after the other, in a process that stays warm."""
+"""What runs in a Ray actor: one bundle after the other, in a process that stays warm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from kdsearch.agenda import Request, parse_training, written
+from kdsearch.agenda import Bundle, parse_training, written
 from kdsearch.engine.base import Worker
 from kdsearch.engine.ray_tune.room import Needs
 from kdsearch.ledger import Ledger, OsDisk, open_own
@@ -49,10 +49,10 @@ def config(name: str, group: str, needs: Needs, without: Sequence[str]) -> dict[
     }
 
 
-def order(request: Request) -> str:
+def order(bundle: Bundle) -> str:
     """What a slot is told to run."""
-    training = written(request.training)
-    return json.dumps({"label": str(request), "training": training})
+    orders = [{"label": str(each), "training": written(each.training)} for each in bundle]
+    return json.dumps(orders)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def slot_class(
     """A Trainable that runs the trainings it gets from `mailbox` with `worker`.
 
     Its first result says on which node it is, and what that lacks by `check`; a slot on a node
-    that lacks something is done. Each later one says which training ended. A training that takes
+    that lacks something is done. Each later one says which trainings ended. A training that takes
     longer than `seconds` ends with its process, as does one that fails: after an error on a GPU
     the process may be in no state for another. The dashboard shows it by `title` and its name.
     """
@@ -122,22 +122,26 @@ class _Slot(tune.Trainable):
             "done": bool(lacks),
         }
 
-    def _run(self, given: dict[str, Any]) -> dict[str, Any]:
-        worker, seconds = self.work.worker, self.work.seconds
-        training = parse_training(given["training"])
-        label = f"{given['label']} {training}"
+    def _run(self, given: list[dict[str, Any]]) -> dict[str, Any]:
+        worker = self.work.worker
+        trainings = [parse_training(each["training"]) for each in given]
+        keys = [training.key for training in trainings]
+        pairs = zip(given, trainings, strict=True)
+        label = ", ".join(f"{each['label']} {training}" for each, training in pairs)
         logging.info("%s: started", label)
         began = time.monotonic()
+        ledger = Ledger(worker.folder)
+        seconds = self.work.seconds * len(keys)  # at the worst a pass is as long as all of them
         try:
-            with watched(Ledger(worker.folder).watchdog(training.key), seconds):
-                worker(training)
+            with watched([ledger.watchdog(key) for key in keys], seconds):
+                worker(*trainings)
         except Exception as error:
             logging.exception("%s: failed", label)
             with _ends_after(seconds):
-                worker.fail(training, error)
-            return {"done": True, "key": training.key, "failed": True}
+                worker.fail(error, *trainings)
+            return {"done": True, "keys": keys, "failed": True}
         logging.info("%s: finished in %.1f s", label, time.monotonic() - began)
-        return {"key": training.key, "failed": False}
+        return {"keys": keys, "failed": False}
 
     def __repr__(self) -> str:
         # Of the actor, in the dashboard, for as long as it lives: it serves many trainings.
@@ -145,19 +149,26 @@ class _Slot(tune.Trainable):
 
 
 @contextmanager
-def watched(path: Path, seconds: float) -> Iterator[None]:
-    """Have this process end after `seconds`, with the place where it hangs in `path`.
+def watched(paths: Sequence[Path], seconds: float) -> Iterator[None]:
+    """Have this process end after `seconds`, with the place where it hangs in each of `paths`.
 
-    Where the storage of `path` hangs itself, this place stands in the log of the process.
+    Where their storage hangs itself, this place stands in the log of the process.
     """
+    first, *others = paths
+    disk = OsDisk()
     with _ends_after(seconds):
-        with open_own(path, "w") as file:
+        for path in paths:
+            disk.remove(path)
+        with open_own(first, "w") as file:
+            for other in others:  # one file under every name, since it is written only once
+                disk.link(first, other)
             faulthandler.dump_traceback_later(seconds, exit=True, file=file)
             try:
                 yield
             finally:
                 faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
-        OsDisk().remove(path)
+        for path in paths:
+            disk.remove(path)
 
 
 @contextmanager

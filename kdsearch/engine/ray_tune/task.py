@@ -11,18 +11,21 @@ from ray.exceptions import RayError, RayTaskError
 from kdsearch.engine.base import EngineError
 from kdsearch.engine.ray_tune.cluster import Cluster
 from kdsearch.errors import InputError, StorageError, first_line
+from kdsearch.study import Role
 
 Result = TypeVar("Result")
 
 
-def run_on_worker(cluster: Cluster, function: Callable[..., Result], *arguments: Any) -> Result:
-    """What `function` gives for the arguments on a worker with what a teacher's training takes.
+def run_on_worker(
+    cluster: Cluster, function: Callable[..., Result], *arguments: Any, role: Role = "teacher"
+) -> Result:
+    """What `function` gives for the arguments on a worker with what a training of `role` takes.
 
     All of them must be picklable. It runs on no node that is left out. An `InputError` or a
     `StorageError` of the function is raised here as it was raised there; whatever else becomes of
     it is an `EngineError`.
     """
-    needs = cluster.needed["teacher"]
+    needs = cluster.needed[role]
     named = ("CPU", "GPU", "memory")
     task = ray.remote(function).options(
         num_cpus=needs.resources["CPU"],
