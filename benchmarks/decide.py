@@ -83,6 +83,10 @@ class Memory:
         """See `Ledger`."""
         return self._outcomes.get(key)
 
+    def attempts(self) -> dict[str, list[object]]:
+        """See `Ledger`."""
+        return {}
+
     def attempts_of(self, key: str) -> list[object]:
         """See `Ledger`."""
         return []
@@ -126,10 +130,10 @@ class Slots:
         if self._ended is not None:
             self._queue.done(self._ended.key)
         while len(self._running) + len(started) < SLOTS:
-            request = self._queue.take()
-            if request is None:
+            bundle: Any = self._queue.take()
+            if not bundle:
                 break
-            started.append(request)
+            started += bundle if isinstance(bundle, tuple) else [bundle]  # one before version 3
         self.cpu += time.process_time() - began_cpu
         self.took.append(1000 * (time.perf_counter() - began))
         for request in started:
@@ -211,6 +215,8 @@ def compare(work: str, sides: Mapping[str, Path], rounds: int) -> None:
     record = partial(report, decisions=decisions, slots=SLOTS)
     mean = found.figure("kdsearch", "mean")
     record(f"decide.{work}", "a decision, in the mean", mean, unit="ms", at_most=MOST_MS)
+    cpu = [turn.cpu * 1000 / decisions for turn in found.turns["kdsearch"]]
+    record(f"decide.{work}.cpu", "its processor time", Figure(values=cpu), unit="ms")
     below = found.figure("kdsearch", "p95")
     record(f"decide.{work}.p95", "95 % of the decisions take less", below, unit="ms")
     first, last = (found.of("kdsearch", part) for part in ("part1", f"part{PARTS - 1}"))
