@@ -2,18 +2,20 @@
 # make test         what CI runs
 # make test-all     slow tests too, all that is drawn, and nothing skipped for want of a program
 # make notebooks    runs the notebooks, on what `make quickstart` made, and stores their output
+# make bench        how fast: beside other libraries and beside plain computations; 20 minutes, on a quiet machine
 # make chaos        kills a real search 27 times and compares it with an undisturbed one; half an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FOLDER ?= runs/quickstart
+BENCH ?=
 
-.PHONY: help quickstart test test-all notebooks chaos check format clean
+.PHONY: help quickstart test test-all notebooks bench chaos check format clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 # Two marks: someone who only runs a search needs no test tools.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -53,6 +55,14 @@ test-all: test
 
 notebooks: $(VENV)/.installed-dev
 	KDSEARCH_STUDY=$(abspath $(FOLDER)) $(BIN)/python notebooks/store.py
+
+# What it compares with is no dependency: where it cannot be installed, these sides are skipped.
+$(VENV)/.installed-bench: $(VENV)/.installed benchmarks/requirements.txt
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
+	@touch $@
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/suite.py $(BENCH)
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python tests/chaos.py --kills 27

@@ -1,77 +1,93 @@
-"""What a student's training costs on a GPU: kdsearch beside the Trainer with an online teacher.
+"""What a student's training costs on a GPU, and how one GPU is best filled with trainings.
 
-    python benchmarks/gpu.py [--layers 4 6 12] [--steps 60] [--at-once 1 2 4] [--peak 989e12]
+    python benchmarks/gpu.py [--layers 4 6 12] [--steps 60] [--peak 989e12]
+                             [--works trainer compile processes fused]
+    python benchmarks/gpu.py --tiny [--device cpu]     # small shapes, to try this script
 
 RoBERTa's shapes with random weights: a large teacher, students as wide as the base model; bf16,
-batches of 32 rows of 128 tokens, two classes. Of each side the examples per second while it
-trains: the time of a longer run less that of a shorter one, which takes out what is done once.
-Where the teacher's passes were all that differs, their ratio would follow from the models' sizes:
-it is printed beside, as is what a step of AdamW takes in torch's two ways. `--at-once` runs so many
-trainings of the smallest student side by side on the one GPU, in processes of their own. `--peak`
-is what the GPU does at best, in bf16 operations a second (an H100's and an H200's by default).
+batches of 32 rows of 128 tokens, two classes. Needs kdsearch.distill and accelerate, not Ray.
+
+trainer: kdsearch's steps, the teacher's outputs at hand, beside transformers' Trainer with the
+teacher online. By the models' sizes alone the ratio would be (3 student + teacher) / (3 student),
+passes forwards: 0.8 of it is to be reached. What is above is host time that the Trainer adds: the
+share of the time in which the GPU computes is reported of both sides.
+compile: kdsearch's steps with a compiled student, and with one in CUDA graphs.
+processes: so many trainings of the smallest student at once on the one GPU, in processes of their
+own, as `resources.gpus` has them with a fraction.
+fused: so many in one pass of one process, as `resources.fuse` has them.
+Both as trainings per GPU-hour, of MRPC's 3,668 rows for 10 epochs.
+`--peak` is what the GPU does at best, in bf16 operations a second (an H100's and an H200's).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from others import OBJECTIVE, Recipe, missing, run_trainer
+from pairs import Figure, Taken, report, report_parts, take_turns
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from kdsearch.agenda import DataSpec
-from kdsearch.distill.batch_loss import BatchLoss
-from kdsearch.distill.losses import Units, compute
-from kdsearch.distill.training import train
-from kdsearch.search import Ce
+from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
+from kdsearch.distill.first_token import read_first_alone
+from kdsearch.distill.training import TrainingState, batches
 from kdsearch.study import TrainingSettings
-from kdsearch.tasks import TASKS, Batch, Encoded
+from kdsearch.tasks import TASKS, Encoded
 
 TASK = TASKS["classification"]
 LENGTH, BATCH, CLASSES = 128, 32, 2
-ROWS = 64
-"""Of the validation split; what it takes is in both runs alike."""
 BASE = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
 TINY = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TRAINING = 3668 * 10
+"""Rows that a training reads."""
+WORKS = ("trainer", "compile", "processes", "fused")
 
 
-def model_of(width: dict[str, int], layers: int) -> Any:
-    """A classifier at random, on the device."""
-    config = AutoConfig.for_model(
-        "roberta",
-        num_hidden_layers=layers,
-        vocab_size=50265,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        pad_token_id=1,
-        num_labels=CLASSES,
-        **width,
-    )
-    torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(config).to(DEVICE)
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """The models, and where they are."""
+
+    teacher: dict[str, int]
+    teacher_layers: int
+    student: dict[str, int]
+    device: torch.device
+    steps: int
+    peak: float
+
+    def model(self, width: dict[str, int], layers: int, seed: int = 0) -> Any:
+        """A classifier at random, on the device."""
+        config = AutoConfig.for_model(
+            "roberta",
+            num_hidden_layers=layers,
+            vocab_size=50265,
+            max_position_embeddings=514,
+            type_vocab_size=1,
+            pad_token_id=1,
+            num_labels=CLASSES,
+            **width,
+        )
+        torch.manual_seed(seed)
+        return AutoModelForSequenceClassification.from_config(config).to(self.device)
+
+    def wait(self) -> None:
+        """For all that the GPU was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
-def encoded(rows: int) -> Encoded:
+def encoded(rows: int, device: torch.device) -> Encoded:
     """Rows of random tokens, as long as they may be."""
     generator = torch.Generator().manual_seed(rows)
     inputs = torch.randint(5, 50265, (rows, LENGTH), generator=generator)
@@ -79,114 +95,66 @@ def encoded(rows: int) -> Encoded:
     return Encoded(
         inputs={"input_ids": inputs},
         lengths=torch.full((rows,), LENGTH),
-        counted=torch.ones(rows, 1, dtype=torch.long),
+        counted=torch.ones(rows, 1, dtype=torch.bool),
         labels=labels,
         references=labels.tolist(),
-    ).to(DEVICE)
+    ).to(device)
 
 
-def loss_of(student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """The same of both sides."""
-    units = Units(student=student_BC, teacher=teacher_BC, labels=labels_B)
-    return compute(Ce(temperature=4.0, student_temperature=4.0, alpha=0.5), units)
-
-
-def ours(student: Any, steps: int) -> None:
-    """kdsearch's training, the teacher's outputs at hand."""
-    examples = encoded(steps * BATCH)
-    outputs_NC = torch.randn(len(examples), CLASSES, device=DEVICE)
-
-    def batch_loss(values_RW: Tensor, batch: Batch) -> Tensor:
-        rows = batch.rows.to(DEVICE)
-        return loss_of(values_RW, outputs_NC[rows], TASK.labels(batch))
-
-    fit(student, examples, batch_loss)
-
-
-def fit(student: Any, examples: Encoded, batch_loss: BatchLoss) -> None:
-    """One epoch."""
-    names = tuple(map(str, range(CLASSES)))
-    data = DataSpec(
-        task="classification", metric="accuracy", labels=names, train="", validation="", test=""
-    )
+def state_of(shapes: Shapes, student: nn.Module, *, alone: bool = True) -> TrainingState:
+    """A training of the student at its begin, the teacher's outputs at hand."""
+    examples = encoded(shapes.steps * BATCH, shapes.device)
+    if alone:
+        read_first_alone(student, TASK, examples)
+    generator = torch.Generator().manual_seed(1)
+    outputs_NC = torch.randn(len(examples), CLASSES, generator=generator).to(shapes.device)
     settings = TrainingSettings(
-        epochs=1, batch_size=BATCH, max_length=LENGTH, precision="bf16"
+        epochs=10**6, batch_size=BATCH, max_length=LENGTH, precision="bf16"
     ).for_task("classification")
-    train(
-        student,
-        TASK,
-        None,
-        data,
-        examples,
-        encoded(ROWS),
-        batch_loss,
-        settings=settings,
-        learning_rate=1e-5,
-        seed=0,
-    )
+    loss_of = batch_loss(TASK, student, OBJECTIVE, CachedOutputs(values=outputs_NC, head=None))
+    state = TrainingState(student, TASK, examples, loss_of, settings, learning_rate=1e-5)
+    state.begin(1)
+    return state
 
 
-class Online(Trainer):
-    """The usual recipe: the teacher reads each batch as the student does."""
-
-    teacher: Any = None
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any
-    ) -> Tensor:
-        """The loss of a batch, whose teacher's outputs are made here."""
-        labels = inputs.pop("labels")
-        with torch.no_grad():
-            teacher_BC = self.teacher(**inputs).logits
-        return loss_of(model(**inputs).logits, teacher_BC, labels)
+def stepped(shapes: Shapes, step: Callable[[Tensor, int], None], state: TrainingState) -> Taken:
+    """What an epoch of steps takes."""
+    order = list(batches(state.examples.lengths, BATCH, 0, 1))
+    shapes.wait()
+    cpu, started = time.process_time(), time.perf_counter()
+    for indices in order:
+        step(indices, 1)
+    shapes.wait()
+    return Taken(seconds=time.perf_counter() - started, cpu=time.process_time() - cpu)
 
 
-def trainer(student: Any, steps: int, *, teacher: Any) -> None:
-    """Transformers' Trainer with its defaults."""
-    examples = encoded(steps * BATCH)
-    ids, labels = examples.inputs["input_ids"].cpu(), examples.labels.cpu()
+class PlainRecipe(Recipe):
+    """Rows that are all of one length need no tokenizer."""
+
+    @property
+    def collate(self) -> Any:
+        """Rows as a batch."""
+        return lambda rows: {n: torch.stack([row[n] for row in rows]) for n in rows[0]}
+
+
+def recipe_of(shapes: Shapes, student: nn.Module, teacher: nn.Module, folder: Path) -> Recipe:
+    """The Trainer's side: as many steps on the same rows."""
+    examples = encoded(shapes.steps * BATCH, torch.device("cpu"))
     ones = torch.ones(LENGTH, dtype=torch.long)
     rows = [
-        {"input_ids": ids[n], "attention_mask": ones, "labels": labels[n]} for n in range(len(ids))
+        {"input_ids": ids, "attention_mask": ones, "labels": label}
+        for ids, label in zip(examples.inputs["input_ids"], examples.labels, strict=True)
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=BATCH,
-            max_steps=steps,
-            bf16=DEVICE.type == "cuda",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            learning_rate=1e-5,
-        )
-        recipe = Online(model=student, args=arguments, train_dataset=rows)
-        recipe.teacher = teacher.eval()
-        recipe.remove_callback(PrinterCallback)
-        recipe.train()
-
-
-def seconds(run: Callable[[int], None], steps: int) -> float:
-    """What a run of so many steps takes."""
-    wait()
-    started = time.perf_counter()
-    run(steps)
-    wait()
-    return time.perf_counter() - started
-
-
-def wait() -> None:
-    """For all that the GPU was asked for."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def rate(run: Callable[[int], None], steps: int, rounds: int = 3) -> float:
-    """Examples per second of a run; the median of several rounds."""
-    run(5)
-    short = steps // 4
-    found = [seconds(run, steps) - seconds(run, short) for _ in range(rounds)]
-    return BATCH * (steps - short) / statistics.median(found)
+    return PlainRecipe(
+        student=student,
+        teacher=teacher.eval(),
+        tokenizer=None,
+        rows=rows,
+        epochs=1,
+        precision="bf16",
+        folder=folder,
+        learning_rate=1e-5,
+    )
 
 
 def operations(model: Any, width: dict[str, int], layers: int) -> float:
@@ -195,97 +163,138 @@ def operations(model: Any, width: dict[str, int], layers: int) -> float:
     return 2 * LENGTH * weights + 4 * layers * LENGTH**2 * width["hidden_size"]
 
 
-def busy(student: Any, steps: int) -> float:
-    """The share of the time in which the GPU computed."""
+def busy(shapes: Shapes, work: Callable[[], Taken]) -> float:
+    """The share of the time in which the GPU computed, in percent."""
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        taken = seconds(partial(ours, student), steps)
-    return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6 / taken
+        taken = work()
+    kernels = sum(event.self_device_time_total for event in seen.key_averages())
+    return 100 * kernels / 1e6 / taken.seconds
 
 
-def optimizer_seconds(student: Any, **how: bool) -> float:
-    """What one step of AdamW takes."""
-    for parameter in student.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-9, **how)
-    for _ in range(3):
-        optimizer.step()
-    wait()
-    started = time.perf_counter()
-    for _ in range(20):
-        optimizer.step()
-    wait()
-    return (time.perf_counter() - started) / 20
+def beside_trainer(shapes: Shapes, layers: int, teacher: Any, folder: Path) -> None:
+    """Report kdsearch's steps beside the Trainer's, and how busy either keeps the GPU."""
+    student = shapes.model(shapes.student, layers)
+    own = operations(student, shapes.student, layers)
+    passed = operations(teacher, shapes.teacher, shapes.teacher_layers)
+    state = state_of(shapes, shapes.model(shapes.student, layers))
+    ours = partial(stepped, shapes, state.step, state)
+    theirs = partial(run_trainer, recipe_of(shapes, student, teacher, folder), taught=True)
+    rounds = take_turns({"kdsearch": ours, "trainer": theirs}, 3)
+    by_size = (3 * own + passed) / (3 * own)
+    rows = shapes.steps * BATCH
+    conditions = {"layers": layers, "by_size": by_size, "steps": shapes.steps}
+    report(
+        f"gpu.{layers}.trainer",
+        f"{layers} layers: kdsearch ÷ the Trainer with its teacher; by the sizes {by_size:.2f}",
+        rounds.speedup("kdsearch", "trainer"),
+        unit="×",
+        at_least=0.8 * by_size,
+        **conditions,
+    )
+    for side, turns in rounds.turns.items():
+        rates = [rows / turn.seconds for turn in turns]
+        report(f"gpu.{layers}.{side}_rate", f"{layers} layers: {side}", rates, unit="rows/s")
+    peak = [100 * rows * 3 * own / turn.seconds / shapes.peak for turn in rounds.turns["kdsearch"]]
+    report(f"gpu.{layers}.peak", f"{layers} layers: share of the peak", peak, unit="%")
+    if shapes.device.type == "cuda":
+        shares = {"kdsearch": busy(shapes, ours), "trainer": busy(shapes, theirs)}
+        report_parts(f"gpu.{layers}.busy", f"{layers} layers: the GPU computes", shares)
 
 
-def one_of_several(width: dict[str, int], layers: int, steps: int, together: Any) -> float:
-    """The rate of one training beside others, all of which measure at the same time."""
+def compiled(shapes: Shapes, layers: int) -> None:
+    """Report steps of a compiled student beside the plain ones. Real batches differ in length."""
+    sides: dict[str, Callable[[], Taken]] = {}
+    for name, how in (("plain", None), ("compile", "default"), ("graphs", "reduce-overhead")):
+        student = shapes.model(shapes.student, layers)
+        state = state_of(shapes, student)
+        if how is not None:
+            student.forward = torch.compile(student.forward, mode=how)
+        sides[name] = partial(stepped, shapes, state.step, state)
+    rounds = take_turns(sides, 3)
+    for name in ("compile", "graphs"):
+        words = f"{layers} layers, rows of one length: {name} ÷ plain steps"
+        report(f"gpu.{layers}.{name}", words, rounds.speedup(name, "plain"), unit="×")
+
+
+def one_of_several(shapes: Shapes, layers: int, together: Any) -> float:
+    """The rows a second of one training beside others, all of which measure at the same time."""
     torch.set_num_threads(1)  # as trainings do
-    run = partial(ours, model_of(width, layers))
-    run(5)
-    taken = []
-    for count in (steps, steps // 4):
-        together.wait()
-        taken.append(seconds(run, count))
-    return BATCH * (steps - steps // 4) / (taken[0] - taken[1])
+    state = state_of(shapes, shapes.model(shapes.student, layers))
+    stepped(shapes, state.step, state)
+    together.wait()
+    return shapes.steps * BATCH / stepped(shapes, state.step, state).seconds
 
 
-def at_once(count: int, width: dict[str, int], layers: int, steps: int) -> float:
-    """Examples per second of several trainings on one GPU, all together."""
+def in_processes(shapes: Shapes, layers: int, counts: list[int]) -> None:
+    """Report how many trainings an hour of the GPU gives, with so many processes."""
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(count) as pool:
-        together = manager.Barrier(count)
-        tasks = [(width, layers, steps, together)] * count
-        return sum(pool.starmap(one_of_several, tasks, chunksize=1))
+    for count in counts:
+        with context.Manager() as manager, context.Pool(count) as pool:
+            together = manager.Barrier(count)
+            tasks = [(shapes, layers, together)] * count
+            rate = sum(pool.starmap(one_of_several, tasks, chunksize=1))
+        words = f"trainings per GPU-hour, {layers} layers, {count} at once in processes"
+        report(f"gpu.processes.{count}", words, [rate * 3600 / TRAINING], unit="an hour")
+
+
+def in_one_pass(shapes: Shapes, layers: int, counts: list[int]) -> None:
+    """Report how many trainings an hour of the GPU gives, so many in one pass."""
+    from kdsearch.distill.together import Together
+
+    for count in counts:
+        students = [shapes.model(shapes.student, layers) for _ in range(count)]
+        states = [state_of(shapes, student, alone=False) for student in students]
+        every = Together(states, TASK)
+        every.begin(1)
+        work = partial(stepped, shapes, every.step, states[0])
+        rounds = take_turns({"fused": work}, 3)
+        rows = count * shapes.steps * BATCH
+        hourly = [rows / turn.seconds * 3600 / TRAINING for turn in rounds.turns["fused"]]
+        words = f"trainings per GPU-hour, {layers} layers, {count} in one pass"
+        report(f"gpu.fused.{count}", words, Figure(values=hourly), unit="an hour")
 
 
 def main() -> None:
-    """Measure, print, and print all of it once more as JSON."""
+    """Measure, print, and append to the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, nargs="+", default=[4, 6, 12])
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--at-once", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--fused", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--peak", type=float, default=989e12)
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try this script")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    if DEVICE.type == "cpu" and not given.tiny:
-        parser.error("there is no GPU")
+    if given.device == "cpu" and not given.tiny:
+        parser.error("there is no GPU; to try this script: --tiny")
     transformers.logging.set_verbosity_error()
-    wide, narrow, depth = (TINY, TINY, 2) if given.tiny else (LARGE, BASE, 24)
-    gpu = torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine()
-    print(f"{gpu}, torch {torch.__version__}, transformers {version('transformers')}", flush=True)
-    teacher = model_of(wide, depth)
-    passed = operations(teacher, wide, depth)
-    found: dict[str, Any] = {"gpu": gpu}
-    for layers in given.layers:
-        student = model_of(narrow, layers)
-        own = operations(student, narrow, layers)
-        a = rate(partial(ours, student), given.steps)
-        b = rate(partial(trainer, student, teacher=teacher), given.steps)
-        share = a * 3 * own / given.peak
-        found[f"{layers} layers"] = {"kdsearch": a, "trainer": b, "share_of_peak": share}
-        print(
-            f"{layers:2d} layers: kdsearch {a:7.0f} examples/s ({share:.0%} of the peak), "
-            f"Trainer with its teacher {b:6.0f}: {a / b:.2f} times as many; "
-            f"by the sizes alone {(3 * own + passed) / (3 * own):.2f}",
-            flush=True,
-        )
-        if DEVICE.type == "cuda":
-            found[f"{layers} layers"]["busy"] = busy(student, given.steps)
-            print(f"    busy {found[f'{layers} layers']['busy']:.0%} of the time", flush=True)
-            ways = {"foreach": {"foreach": True}, "fused": {"fused": True}}
-            for name, how in ways.items():
-                taken = found[f"{layers} layers"][name] = optimizer_seconds(student, **how)
-                print(f"    AdamW {name}: {taken * 1000:.2f} ms a step", flush=True)
-    for count in given.at_once:
-        together = at_once(count, narrow, given.layers[0], given.steps)
-        found[f"{count} at once"] = together
-        alone = found[f"{given.at_once[0]} at once"]
-        print(
-            f"{count} at once, {given.layers[0]} layers: {together:.0f} examples/s, "
-            f"{together / alone:.2f} times as many as {given.at_once[0]}",
-            flush=True,
-        )
-    print(json.dumps(found))
+    shapes = Shapes(
+        teacher=LARGE,
+        teacher_layers=24,
+        student=BASE,
+        device=torch.device(given.device),
+        steps=given.steps,
+        peak=given.peak,
+    )
+    if given.tiny:
+        shapes = replace(shapes, teacher=TINY, teacher_layers=2, student=TINY)
+    skipped = missing().get("trainer")
+    if "trainer" in given.works and skipped:
+        print(f"SKIPPED: trainer; {skipped}")
+    elif "trainer" in given.works:
+        teacher = shapes.model(shapes.teacher, shapes.teacher_layers)
+        with tempfile.TemporaryDirectory() as folder:
+            for layers in given.layers:
+                beside_trainer(shapes, layers, teacher, Path(folder))
+        del teacher
+    if "compile" in given.works:
+        for layers in given.layers:
+            compiled(shapes, layers)
+    if "processes" in given.works:
+        in_processes(shapes, given.layers[0], given.processes)
+    if "fused" in given.works:
+        in_one_pass(shapes, given.layers[0], given.fused)
 
 
 if __name__ == "__main__":

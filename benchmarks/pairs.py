@@ -209,6 +209,26 @@ def report(
             side: [{"seconds": t.seconds, "cpu": t.cpu, **t.more} for t in turns]
             for side, turns in figure.turns.items()
         },
+    }
+    print(line(record), flush=True)
+    return _append(record)
+
+
+def report_parts(
+    measure: str, words: str, parts: Mapping[str, float], **conditions: Any
+) -> dict[str, Any]:
+    """Print where a time goes, the share of each part in percent, and append it to the results."""
+    print(f"{measure}: {words}", flush=True)
+    for part, share in parts.items():
+        print(f"  {share:5.1f} %  {part}", flush=True)
+    return _append(
+        {"measure": measure, "words": words, "parts": dict(parts), "conditions": conditions}
+    )
+
+
+def _append(record: dict[str, Any]) -> dict[str, Any]:
+    record = {
+        **record,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         **surroundings(),
@@ -217,7 +237,6 @@ def report(
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    print(line(record), flush=True)
     return record
 
 

@@ -34,6 +34,7 @@ from kdsearch.distill.artifacts import ensure, save_models
 from kdsearch.distill.batch_loss import batch_loss
 from kdsearch.distill.caches import Split, encoded, tokenizer_of
 from kdsearch.distill.evaluation import Evaluation, evaluate
+from kdsearch.distill.first_token import read_first_alone
 from kdsearch.distill.models import (
     build_model,
     check_head,
@@ -167,6 +168,7 @@ class _Worker:
         if training.split == "train":
             return self._keep_outputs(training, model, order)
         examples = self._encoded(model, checkpoint.model, data, training.split, settings)
+        read_first_alone(model, task, examples)
         scored = evaluate(
             *(model, task, tokenizer, examples, data, settings),
             order=order,
@@ -198,6 +200,8 @@ class _Worker:
             examples = self._encoded(model, training.checkpoint.model, data, split, settings)
             if task.wide:
                 check_head(model, task, examples)
+            if split == "train":
+                read_first_alone(model, task, examples)
             path = self._ledger.path(layout.outputs(training.key, split))
             learnt = split == "train"
             written = write_outputs(
@@ -366,12 +370,14 @@ class _Worker:
         examples = self._encoded(model, training.model, data, "train", settings, labelled=not kept)
         if task.wide:
             check_head(model, task, examples)
+        read_first_alone(model, task, examples)
         validation = self._encoded(model, training.model, data, "validation", settings)
         taught_by = kept.on("train", len(examples.labels)) if kept else None
         state = TrainingState(
             *(model, task, examples, batch_loss(task, model, objective, taught_by), settings),
             learning_rate=training.learning_rate,
             parts=self._parts,
+            evaluated_on=(validation,),
         )
         validate = partial(
             evaluate,

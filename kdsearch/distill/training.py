@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from kdsearch.agenda import Epoch, TrainingCurve
 from kdsearch.distill.batch_loss import BatchLoss
 from kdsearch.distill.curve import EntropyCurve
+from kdsearch.distill.embedding import rows_in_use
 from kdsearch.distill.evaluation import BATCHES_PER_GROUP, Evaluation, autocast
 from kdsearch.distill.optimizer import optimizer_of, schedule_of
 from kdsearch.search import ValidationScore
@@ -66,11 +67,14 @@ class TrainingState:
         *,
         learning_rate: float,
         parts: int = 1,
+        evaluated_on: Sequence[Encoded] | None = None,
     ) -> None:
         """`model` is trained in place on `examples`.
 
         With `parts`, the gradient of a batch is accumulated over that many parts of it: the same
-        gradient, in less memory and more time.
+        gradient, in less memory and more time. `evaluated_on` is all that the model is evaluated on
+        before `finish`; where that is told, the model is until then without the rows of its input
+        embedding that no example uses: see `rows_in_use`.
         """
         self.model, self.examples, self.settings = model, examples, settings
         self.steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
@@ -79,6 +83,9 @@ class TrainingState:
         self.history = History()
         self._task, self._loss_of, self._parts = task, loss_of, parts
         self._device = examples.labels.device
+        self._rows = None
+        if evaluated_on is not None:
+            self._rows = rows_in_use(model, task, (examples, *evaluated_on))
         self._optimizer = optimizer_of(model, settings, learning_rate)
         steps = settings.epochs * self.steps_per_epoch
         self._schedule = LambdaLR(self._optimizer, schedule_of(settings, steps))
@@ -156,9 +163,18 @@ class TrainingState:
             _keep(history, history.epochs[-1], self.model, keep_lowest_loss)
 
     def finish(self) -> History:
-        """What the training went through."""
-        self.history.curve = self._curve.points()
-        return self.history
+        """What the training went through. Its model is whole again, and so are the weights kept."""
+        history = self.history
+        history.curve = self._curve.points()
+        if self._rows is not None:
+            history.best = self._whole(history.best)
+            history.lowest_loss = self._whole(history.lowest_loss)
+            self._rows.put_back()
+        return history
+
+    def _whole(self, kept: tuple[Epoch, State] | None) -> tuple[Epoch, State] | None:
+        assert self._rows is not None
+        return None if kept is None else (kept[0], self._rows.whole(kept[1]))
 
     def snapshot(self) -> dict[str, Any]:
         """All that a training goes on from; tensors, numbers and texts only."""
