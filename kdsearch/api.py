@@ -9,8 +9,7 @@ from collections.abc import Callable
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis import (
@@ -27,8 +26,10 @@ from kdsearch.analysis import (
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.report import analyse_folder
-from kdsearch.report import tables as frames
 from kdsearch.report.searches import flipping
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def open_folder(folder: Path) -> tuple[Ledger, Agenda]:
@@ -132,24 +133,28 @@ class Tables:
     """A study's results as data frames. Scores are as measured, gains fractions."""
 
     def __init__(self, study: StudyResults) -> None:
+        # It imports pandas, which takes as long as many a command.
+        from kdsearch.report import tables
+
+        self._frames = tables
         self._study = study
 
     @property
     def cases(self) -> pd.DataFrame:
         """A row per test case: its state, what it chose, its scores, teacher, sizes, seconds."""
-        frame = frames.cases(self._study.analysis)
+        frame = self._frames.cases(self._study.analysis)
         frame.insert(0, "case", [str(each.case) for each in self._study.cases])
         return frame
 
     @property
     def trials(self) -> pd.DataFrame:
         """A row per trial of each test case; a parameter that is inactive in it is empty."""
-        return frames.trials(self._study.trials)
+        return self._frames.trials(self._study.trials)
 
     @property
     def decisions(self) -> pd.DataFrame:
         """A row per candidate of each decision of each test case, with the best of its trials."""
-        frame = frames.path(self._study.analysis)
+        frame = self._frames.path(self._study.analysis)
         rows = [(each.case, step) for each in self._study.cases for step in each.path]
         frame.insert(0, "case", [str(case) for case, step in rows for _ in step.candidates])
         return frame
@@ -157,19 +162,21 @@ class Tables:
     @property
     def comparisons(self) -> pd.DataFrame:
         """A row per comparison: the deciles over its test cases, and after it the paper's."""
-        return self._of_each_search(lambda found: frames.comparisons(found.comparisons))
+        return self._of_each_search(lambda found: self._frames.comparisons(found.comparisons))
 
     @property
     def gains(self) -> pd.DataFrame:
         """A row per test case of each comparison."""
-        return self._of_each_search(lambda found: frames.gains(found.comparisons))
+        return self._of_each_search(lambda found: self._frames.gains(found.comparisons))
 
     @property
     def rewards(self) -> pd.DataFrame:
         """Table 3: a row per alternative."""
-        return self._of_each_search(frames.rewards)
+        return self._of_each_search(self._frames.rewards)
 
     def _of_each_search(self, table: Callable[[Figures], pd.DataFrame]) -> pd.DataFrame:
+        import pandas as pd
+
         study = self._study
         none = [(None, table(study.analysis)[:0])]
         found = [(each.search, table(each)) for each in study.searches] or none

@@ -291,6 +291,7 @@ def test_a_tmpdir_too_long_for_sockets_is_gone_around(long: Path) -> None:
     command = [sys.executable, "-c", LOCAL]
     environment = os.environ | {"TMPDIR": str(long)}
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines() == [
         "TMPDIR is too long for Ray's sockets: using /tmp instead",
         "connected",

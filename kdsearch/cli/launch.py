@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -41,14 +41,16 @@ from kdsearch.cli.stop import parse_deadline, stoppable
 from kdsearch.cli.submission import cluster_path, options_there
 from kdsearch.driver import (
     Deadline,
+    Look,
     Watch,
     duration,
     open_study,
     version_changes,
 )
+from kdsearch.engine import LocalRay
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, driver_lock, layout, storage_error
-from kdsearch.study import Study, installed_versions, load_study
+from kdsearch.study import Preflight, Resolved, Study, installed_versions, load_study
 
 if TYPE_CHECKING:
     from kdsearch.mirror import Mirror
@@ -186,6 +188,7 @@ def _search(
         _disk_in_words(ledger.folder),
         driver_lock(ledger.folder, taken_over=_taken_over),
         stoppable(ledger, out, deadline),
+        closing(LocalRay()) as local,
     ):
         if ledger.stopped_by_person() and not launched_by_person(os.environ):
             print(_stays_stopped(ledger), file=sys.stderr)
@@ -193,6 +196,8 @@ def _search(
         ledger.forget_stop()
         name_own_code(study, place, out.print)
         look = preflight_trusting(study)
+        if where is not None and where.kind == "local":
+            look = _meanwhile(local, look, out)
         agenda = open_study(
             ledger, study, data_dir=data_dir, place=place, look=look, say=out.print, accept=accept
         )
@@ -206,6 +211,7 @@ def _search(
                 out=out,
                 watches=watches,
                 deadline=deadline,
+                local=local,
             )
             if agenda.complete:
                 out.print("nothing left to run")
@@ -236,6 +242,16 @@ def _tell_what_is_known(agenda: Agenda, ledger: Ledger, out: Console) -> None:
             out.print(f"warning: {line}")
     if known:
         out.print(f"resuming: {count(known, 'training')} already done")
+
+
+def _meanwhile(local: LocalRay, look: Look, out: Console) -> Look:
+    """`look`, while a Ray starts; what it looks at for seconds has been read and is well-formed."""
+
+    def looking(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Preflight:
+        local.start(out.print)
+        return look(resolved, ledger, place, digest)
+
+    return looking
 
 
 def _asked() -> bool:

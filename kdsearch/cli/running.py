@@ -41,7 +41,7 @@ from kdsearch.driver import (
     run_search,
     unmeasured,
 )
-from kdsearch.engine import Engine, EngineError, InProcessEngine, Worker
+from kdsearch.engine import Engine, EngineError, InProcessEngine, LocalRay, Worker
 from kdsearch.ledger import Ledger
 from kdsearch.study import Preflight, Resolved, Study
 
@@ -61,6 +61,8 @@ class Run:
     out: Console
     watches: Sequence[Watch]
     deadline: Deadline | None
+    local: LocalRay
+    """The Ray on this machine, where the search runs on that."""
 
     def in_process(self) -> None:
         """Without Ray, one training at a time."""
@@ -188,6 +190,7 @@ class Run:
             source=where.source,
             say=self._say,
             metadata=job_metadata(self.study.name, len(self.agenda.cases), str(self.ledger.folder)),
+            local=self.local,
         )
         with ExitStack() as stack:
             cluster = stack.enter_context(connection)

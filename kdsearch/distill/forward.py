@@ -75,7 +75,12 @@ def forward_passes(
     for use in _uses(resolved):
         loads.setdefault(use.load, {}).setdefault(use.key, use)
     run = _Run(resolved=resolved, ledger=ledger, place=place, device=device)
-    found = dict.fromkeys(each for uses in loads.values() for each in run.look(uses.values()))
+    # After each model it is waited for the collector, which need not look at all that is imported.
+    gc.freeze()
+    try:
+        found = dict.fromkeys(each for uses in loads.values() for each in run.look(uses.values()))
+    finally:
+        gc.unfreeze()
     return (
         [each for each in found if isinstance(each, TeacherSample)],
         [each for each in found if isinstance(each, Doubt)],

@@ -11,6 +11,7 @@ from kdsearch.engine.base import (
     Worker,
 )
 from kdsearch.engine.inprocess import InProcessEngine
+from kdsearch.engine.local_ray import LocalRay
 from kdsearch.engine.tabulated import TabulatedEngine
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EngineError",
     "Fleet",
     "InProcessEngine",
+    "LocalRay",
     "Queue",
     "RunTogether",
     "RunTraining",

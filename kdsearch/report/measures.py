@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining
 from kdsearch.analysis import CaseResult
 from kdsearch.analysis.measures import ByName, CaseMeasures, measured_runs
 from kdsearch.report.markdown import NOTHING, score, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOT_MEASURED = "not measured"
 _DIGITS = 3
@@ -73,6 +74,8 @@ def measures_tables(measured: Sequence[CaseMeasures]) -> dict[str, pd.DataFrame]
     """A row per model and split, by the name of the table's file."""
     if not measured:
         return {}
+    import pandas as pd
+
     names = names_of(measured)
     rows: list[dict[str, object]] = [
         asdict(case.case) | {"model": model.model, "split": split} | _columns(found, names)

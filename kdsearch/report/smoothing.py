@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from kdsearch.agenda import Agenda
 from kdsearch.analysis.measures import Measured
@@ -20,6 +18,9 @@ from kdsearch.analysis.smoothing_paper import SOURCE, Chosen
 from kdsearch.report.markdown import NOTHING, percent, score, table
 from kdsearch.report.measures import NOT_MEASURED, cell, run_for_chart, words
 from kdsearch.study import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TITLE = "Distillation and label smoothing"
 HOW = (
@@ -216,6 +217,8 @@ def smoothing_tables(found: Smoothing | None) -> dict[str, pd.DataFrame]:
     """A row per method, and one per claim, by the names of the tables' files."""
     if found is None:
         return {}
+    import pandas as pd
+
     return {
         "smoothing": pd.DataFrame([_columns(each) for each in found.methods]),
         "smoothing_claims": pd.DataFrame(

@@ -14,12 +14,10 @@ from kdsearch.errors import shown
 from kdsearch.ledger import Ledger, files_in, is_half, is_ours, layout
 from kdsearch.ledger.tested import Tested
 from kdsearch.report.document import document
-from kdsearch.report.latex import latex
 from kdsearch.report.measures import measures_tables
 from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
 from kdsearch.report.smoothing import smoothing_tables
-from kdsearch.report.tables import tables, to_csv
 from kdsearch.study import Doubt
 
 _PATH = re.compile(
@@ -59,6 +57,10 @@ def noises_of(ledger: Ledger, agenda: Agenda) -> Noises:
 
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     """The files of a report, by their names in the study's folder; the page is the last."""
+    # They import pandas, which takes as long as many a command.
+    from kdsearch.report.latex import latex
+    from kdsearch.report.tables import tables, to_csv
+
     analysis = analyse_folder(ledger, agenda)
     messages = failure_messages(ledger, analysis)
     preflight = ledger.preflight()

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ray._private.authentication.authentication_token_setup import (
 from ray._private.services import canonicalize_bootstrap_address
 from ray.job_config import JobConfig
 
+from kdsearch.engine.local_ray import LocalRay
 from kdsearch.engine.ray_tune.room import Needed, cluster_room, local_room, slots
 from kdsearch.errors import InputError, first_line, last_line
 from kdsearch.study import Resolved, Resources
@@ -40,10 +41,6 @@ _OTHER_PYTHON = re.compile(r"Version mismatch: The cluster was started with:.*?P
 _NOT_LET_IN = ("InvalidAuthToken", "couldn't find an authentication token")
 """Ray's words, of a token that is another and of none where RAY_AUTH_MODE asks for one."""
 _PROBE_SECONDS = 5.0
-_TMP = "/tmp"
-_LONGEST_TMPDIR = 39
-"""In bytes. A socket's path has 107 at most, and Ray's lie up to 68 below this folder:
-/ray/session_2026-12-24_08-00-00_123456_1234567/sockets/plasma_store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,63 +90,70 @@ def connect(
     source: str = "--address",
     say: Callable[[str], None] = print,
     metadata: Mapping[str, str] | None = None,
+    local: LocalRay | None = None,
 ) -> Iterator[Cluster]:
-    """Connect to the cluster at `address` (`auto` or HOST:PORT), or start a local one (None).
+    """Connect to the cluster at `address` (`auto` or HOST:PORT), or to a local one (None).
 
     A training takes `resources`; by default a GPU if the cluster has any, and a CPU per thread of
     `threads`. Nodes that are still to come are waited for; `say` is told so. `source` says who gave
-    the address, and `metadata` what the dashboard shows of this job (`job_name` as its name). The
+    the address, and `metadata` what the dashboard shows of this job (`job_name` as its name). A
+    local cluster is `local`, which may have been started before, and ends with the connection. The
     handlers of signals stay. Raises `InputError` where there is no cluster, or none of its nodes
     has room for one, and none comes.
     """
-    context = _init(address, source, say, metadata or {})
-    try:
-        if address is None:
-            needed = local_room(resources, threads)
-        else:
-            needed = cluster_room(resources, threads, say)
-        url = context.dashboard_url
-        yield Cluster(
-            dashboard=f"http://{url}" if url else None,
-            token=_token(),
-            needed=needed,
-            slots=slots(needed),
-        )
-    finally:
-        ray.shutdown()
+    with closing(local or LocalRay()) as own:
+        try:
+            context = _init(address, own, source, say, metadata or {})
+            if address is None:
+                needed = local_room(resources, threads)
+            else:
+                needed = cluster_room(resources, threads, say)
+            url = context.dashboard_url
+            yield Cluster(
+                dashboard=f"http://{url}" if url else None,
+                token=_token(),
+                needed=needed,
+                slots=slots(needed),
+            )
+        finally:  # of a connection that was interrupted too, before what it connected to ends
+            ray.shutdown()
 
 
 def _init(
-    address: str | None, source: str, say: Callable[[str], None], metadata: Mapping[str, str]
+    address: str | None,
+    local: LocalRay,
+    source: str,
+    say: Callable[[str], None],
+    metadata: Mapping[str, str],
 ) -> Any:
-    """Ray's context of a connection to `address`, or to a local Ray that is started."""
+    """Ray's context of a connection to `address`, or to `local`."""
     if address == "auto":
         address = _found(source, say)
-    if address is None:
-        _shorten_tmpdir(say)
-    # Ray's memory monitor would end the whole run, where the kernel's ends one worker.
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    place = "Ray" if address is None else f"{source} {address}"
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Its errors are the tracebacks of trainings that failed: they lie in attempts/. What ends Tune
     # itself is raised.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    if address is not None:
-        # By itself Ray does so for `auto` only.
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        _probe(address, f"{source} {address}")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        if address is None:
+            local.start(say)
+            there = local.address()
+        else:
+            there = address
+        # By itself Ray does so for `auto` only.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        if address is not None:
+            _probe(address, place)
         return ray.init(
-            address=address or "local",
+            address=there,
             # Of a submitted job, what was submitted with it stands before this.
             job_config=JobConfig(metadata=dict(metadata)),
-            include_dashboard=None if address else True,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        place = "Ray" if address is None else f"{source} {address}"
         if other := _OTHER_PYTHON.search(str(error)):
             raise _other(place, "Python", other[1], platform.python_version()) from None
         raise _unreachable(place, first_line(error)) from None
@@ -184,30 +188,6 @@ def _other(place: str, name: str, there: str, here: str) -> InputError:
         f"runs {name} {there}, but this machine has {name} {here}",
         "install exactly the same versions of Ray and Python on both",
     )
-
-
-def _shorten_tmpdir(say: Callable[[str], None]) -> None:
-    """Leave TMPDIR, for this process and those it starts, where Ray's sockets have room.
-
-    Raises `InputError` where that cannot be.
-    """
-    if _too_long("RAY_TMPDIR"):
-        raise _no_room("RAY_TMPDIR")
-    if _too_long("TMPDIR"):
-        if not os.access(_TMP, os.W_OK | os.X_OK):
-            raise _no_room("TMPDIR")
-        say(f"TMPDIR is too long for Ray's sockets: using {_TMP} instead")
-        os.environ["TMPDIR"] = _TMP
-
-
-def _too_long(name: str) -> bool:
-    return len(os.fsencode(os.environ.get(name, ""))) > _LONGEST_TMPDIR
-
-
-def _no_room(name: str) -> InputError:
-    what = f"is too long for Ray's sockets: {os.environ[name]}"
-    remedy = f"give it a folder whose path has at most {_LONGEST_TMPDIR} bytes"
-    return InputError.one(name, what, remedy)
 
 
 def _probe(address: str, place: str) -> None:
