@@ -39,7 +39,7 @@ def fusing_pays(
     """How many students to train in one pass; see `kdsearch.distill.together.fusing_pays`."""
     from kdsearch.distill.together import fusing_pays
 
-    return fusing_pays(model, data, settings, folder, device=device)
+    return fusing_pays(model, data, settings, folder, asked=asked, device=device)
 
 
 def fused_at_most(

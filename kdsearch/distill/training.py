@@ -86,20 +86,20 @@ class TrainingState:
         self._rows = None
         if evaluated_on is not None:
             self._rows = rows_in_use(model, task, (examples, *evaluated_on))
-        self._optimizer = optimizer_of(model, settings, learning_rate)
+        self.optimizer = optimizer_of(model, settings, learning_rate)
         steps = settings.epochs * self.steps_per_epoch
-        self._schedule = LambdaLR(self._optimizer, schedule_of(settings, steps))
+        self._schedule = LambdaLR(self.optimizer, schedule_of(settings, steps))
         enabled = settings.precision == "fp16"
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=enabled)
-        self._total = torch.zeros((), device=self._device)
-        """Of the epoch so far: the sum of its examples' losses."""
+        self.total = torch.zeros((), device=self._device)
+        """Of the epoch so far: the sum of its examples' losses, on the device."""
         self._curve = EntropyCurve(steps, self._device)
 
     @property
     def _moving(self) -> dict[str, Any]:
         return {
             "model": self.model,
-            "optimizer": self._optimizer,
+            "optimizer": self.optimizer,
             "schedule": self._schedule,
             "scaler": self._scaler,
         }
@@ -112,7 +112,7 @@ class TrainingState:
         """Go on with an epoch, or begin it."""
         self.model.train()
         if self.steps_of(epoch) == 0:
-            self._total.zero_()
+            self.total.zero_()
 
     def step(self, indices: Tensor, epoch: int) -> None:
         """Learn from the examples `indices`."""
@@ -120,7 +120,7 @@ class TrainingState:
         with autocast(self._device, self.settings.precision):
             values_RW = _outputs(self.model, self._task, self.examples, indices, self._parts)
             loss = self.loss(values_RW, batch, epoch)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self.learn(loss, len(indices))
 
@@ -128,21 +128,27 @@ class TrainingState:
         """Of what the model said of a batch, [R, W]."""
         return self._loss_of(values_RW, batch, epoch, partial(self._curve.add, self.done))
 
-    def learn(self, loss: Tensor, examples: int) -> None:
-        """Move the weights by the gradient of the loss of so many examples."""
+    def learn(self, loss: Tensor, examples: int, take: Callable[[], object] | None = None) -> None:
+        """Move the weights by the gradient of the loss of so many examples.
+
+        `take` does it in place of the optimizer's own step.
+        """
         if self.settings.clip is not None:
-            self._scaler.unscale_(self._optimizer)
+            self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        if take is not None:
+            take()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
         self._schedule.step()
-        self._total += loss.detach() * examples
+        self.total += loss.detach() * examples
         self.done += 1
 
     def end(self) -> float:
         """End an epoch: the mean of its loss over the examples."""
-        self._optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
-        return float(self._total) / len(self.examples)
+        self.optimizer.zero_grad(set_to_none=True)  # their memory is of use to the evaluation
+        return float(self.total) / len(self.examples)
 
     @property
     def ended(self) -> bool:
@@ -181,8 +187,8 @@ class TrainingState:
         return {
             "moving": {name: part.state_dict() for name, part in self._moving.items()},
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self._total.is_cuda else [],
-            "total": self._total,
+            "random_cuda": torch.cuda.get_rng_state_all() if self.total.is_cuda else [],
+            "total": self.total,
             "curve": self._curve.sums,
             "epochs": [epoch.model_dump() for epoch in self.history.epochs],
             "best": _plain(self.history.best),
@@ -195,9 +201,9 @@ class TrainingState:
         for name, part in self._moving.items():
             part.load_state_dict(state["moving"][name])
         torch.set_rng_state(state["random"])
-        if self._total.is_cuda:
+        if self.total.is_cuda:
             torch.cuda.set_rng_state_all(state["random_cuda"])
-        self._total.copy_(state["total"])
+        self.total.copy_(state["total"])
         if "curve" in state:  # snapshots of earlier versions have none: it begins here
             self._curve.sums.copy_(state["curve"])
         history = self.history

@@ -8,6 +8,7 @@ students as their first dimension.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,9 @@ class TogetherEmbedding(Together, nn.Embedding):
         if self.padding_idx is not None:  # the embedding of which no student learns
             learnt = learnt.masked_fill(numbers == self.padding_idx, self.padding_idx)
         padding = -1 if self.padding_idx is None else self.padding_idx
-        found: Tensor = _Lookup.apply(self.weight, numbers + firsts, learnt, padding)
+        found: Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
+            self.weight, numbers + firsts, learnt, padding
+        )
         if not one:
             return found.view(*input.shape, -1)
         found = found.view(students, 1, *input.shape[1:], -1)
@@ -81,17 +84,18 @@ class TogetherLayerNorm(Together, nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """[K·n, …, H] → the same shape."""
-        normal = F.layer_norm(input, self.normalized_shape, None, None, self.eps)
         if self.weight is None:
-            return normal
-        students = self.together.students
-        rows = normal.view(students, -1, normal.shape[-1])
-        weight = self.weight[:, None]
-        if self.bias is None:
-            scaled = rows * weight
-        else:
-            scaled = torch.addcmul(self.bias[:, None], rows, weight)
-        return scaled.to(normal.dtype).view_as(normal)
+            return F.layer_norm(input, self.normalized_shape, None, None, self.eps)
+        biases: Sequence[Tensor | None] = [None] * self.together.students
+        if self.bias is not None:
+            biases = self.bias.unbind()
+        rows = input.chunk(self.together.students)
+        # One after another: a weight for each of several rows costs more than to join them.
+        normal = [
+            F.layer_norm(own, self.normalized_shape, weight, bias, self.eps)
+            for own, weight, bias in zip(rows, self.weight.unbind(), biases, strict=True)
+        ]
+        return torch.cat(normal)
 
 
 class TogetherDropout(Together, nn.Dropout):
@@ -167,7 +171,7 @@ class _Lookup(torch.autograd.Function):
     """Embeddings whose padding has one number in each student's part of the table."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, weight_KVH: Tensor, numbers: Tensor, learnt: Tensor, padding: int
     ) -> Tensor:
         """The rows `numbers` of the flat table; no gradient goes where `learnt` is `padding`."""
@@ -176,7 +180,7 @@ class _Lookup(torch.autograd.Function):
         return F.embedding(numbers, weight_KVH.flatten(0, 1))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """Of the weights."""
         (learnt,) = ctx.saved_tensors
         students, rows, width = ctx.shape

@@ -32,6 +32,7 @@ class Stack:
         """`students` are alike but for their weights. Raises `UnlikeError`."""
         self._pass = Pass(students=len(students))
         self._students = students
+        self._gradients: list[Tensor] = []
         self.model: Any = deepcopy(students[0])
         stacked: dict[int, nn.Parameter] = {}
         self._parts: list[tuple[nn.Parameter, tuple[nn.Parameter, ...]]] = []
@@ -59,13 +60,24 @@ class Stack:
         values = task.outputs(self.model, repeated)
         return values.view(count, -1, values.shape[-1])
 
+    def backward(self, loss: Tensor) -> None:
+        """Give each student the gradient of the loss of all.
+
+        Weights that a first loss does not reach have none, then and later.
+        """
+        if self._gradients:
+            torch._foreach_zero_(self._gradients)
+        loss.backward()
+        if not self._gradients:
+            self._gradients = [each.grad for each, _ in self._parts if each.grad is not None]
+            self.hand_out_gradients()
+
     def hand_out_gradients(self) -> None:
-        """Give each student its part of the gradient; the stack keeps none."""
+        """Let the gradient of each student be its part of the stack's."""
         for together, parts in self._parts:
-            gradient, together.grad = together.grad, None
-            own = (None,) * len(parts) if gradient is None else gradient.unbind()
-            for part, part_gradient in zip(parts, own, strict=True):
-                part.grad = part_gradient
+            if together.grad is not None:
+                for part, gradient in zip(parts, together.grad.unbind(), strict=True):
+                    part.grad = gradient
 
     def check(self, task: Task, batch: Batch, tolerance: float = _TOLERANCE) -> None:
         """Raise `UnlikeError` unless students say the same of a batch together and alone.
@@ -75,16 +87,16 @@ class Stack:
         device = batch.labels.device
         devices = [device] if device.type == "cuda" else []
         for training in (False, True):
-            said, after = [], []
-            for compute in (lambda: self.outputs(task, batch), lambda: self._alone(task, batch)):
-                with torch.random.fork_rng(devices), torch.no_grad():
-                    for model in (self.model, *self._students):
-                        model.train(training)
-                    said.append(compute())
-                    after.append(_random_state(device))
-            together, alone = said
+            for model in (self.model, *self._students):
+                model.train(training)
+            with torch.random.fork_rng(devices), torch.no_grad():
+                before = _random_state(device)
+                together, after = self.outputs(task, batch), _random_state(device)
+                _set_random_state(device, before)
+                alone = self._alone(task, batch)
+                drawn = torch.equal(after, _random_state(device))
             close = torch.allclose(together, alone, rtol=tolerance, atol=tolerance, equal_nan=True)
-            if not (close and torch.equal(*after)):
+            if not (close and drawn):
                 raise UnlikeError(f"{type(self._students[0]).__name__}: says something else")
 
     def _alone(self, task: Task, batch: Batch) -> Tensor:
