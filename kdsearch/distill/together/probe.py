@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from kdsearch.agenda import DataSpec, ModelSpec
 from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
 from kdsearch.distill.caches import Split, encoded, tokenizer_of
+from kdsearch.distill.first_token import read_first_alone
 from kdsearch.distill.models import build_model, known_inputs
 from kdsearch.distill.together.stack import UnlikeError
 from kdsearch.distill.together.training import Together
@@ -106,6 +107,7 @@ class _Probe:
             device=str(device),
         )
         self._examples = known_inputs(self._model, encoded(split))
+        read_first_alone(self._model, self._task, self._examples)
         self._batches = list(batches(self._examples.lengths, settings.batch_size, 0, 1))
         with torch.no_grad():
             said = self._task.outputs(self._model.eval(), self._examples.batch(self._batches[0]))
@@ -169,6 +171,7 @@ class _Probe:
             *(student, self._task, self._examples),
             *(batch_loss(self._task, student, objective, self._teacher), self._settings),
             learning_rate=_LEARNING_RATE * (1 + number),
+            evaluated_on=(),
         )
 
 

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdsearch.distill.same import ROUNDING, alike
 from kdsearch.distill.together.modules import ATTENTION, MODULES, Pass
 from kdsearch.tasks import Batch, Task
-
-_TOLERANCE = 1e-4
-"""Of what the students say together and alone, in single precision."""
 
 
 class UnlikeError(Exception):
@@ -79,7 +77,7 @@ class Stack:
                 for part, gradient in zip(parts, together.grad.unbind(), strict=True):
                     part.grad = gradient
 
-    def check(self, task: Task, batch: Batch, tolerance: float = _TOLERANCE) -> None:
+    def check(self, task: Task, batch: Batch) -> None:
         """Raise `UnlikeError` unless students say the same of a batch together and alone.
 
         In training too, where they draw the same random numbers. Nothing is left changed.
@@ -95,8 +93,7 @@ class Stack:
                 _set_random_state(device, before)
                 alone = self._alone(task, batch)
                 drawn = torch.equal(after, _random_state(device))
-            close = torch.allclose(together, alone, rtol=tolerance, atol=tolerance, equal_nan=True)
-            if not (close and drawn):
+            if not (drawn and alike([alone], [together], ROUNDING)):
                 raise UnlikeError(f"{type(self._students[0]).__name__}: says something else")
 
     def _alone(self, task: Task, batch: Batch) -> Tensor:
