@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
-from models import DISTANCES, Largest, objective_of
+from models import DISTANCES, objective_of
 from torch import Tensor
 
-from kdsearch.distill.losses import LOSSES, Units, compute, in_chunks, label_loss
+from kdsearch.distill.losses import LOSSES, Units, compute, label_loss
 from kdsearch.search import (
     TIED,
     Ce,
@@ -266,7 +266,7 @@ def test_dkd_is_the_published_one_with_its_gradient(case: Any) -> None:
 def test_dkd_adds_the_labels_cross_entropy_by_its_weight() -> None:
     bare = Dkd(temperature=4, target=1, non_target=8, label_weight=0)
     units = Units(student=STUDENT, teacher=TEACHER, labels=LABELS)
-    own = float(label_loss(STUDENT, LABELS))
+    own = float(label_loss(units))
     found = float(compute(replace(bare, label_weight=0.5), units))
     assert found == pytest.approx(float(compute(bare, units)) + 0.5 * own, rel=1e-6)
 
@@ -490,90 +490,15 @@ def test_a_unit_without_any_class_has_no_gradient(which: str) -> None:
 def test_units_without_a_label_do_not_count_in_the_labels_loss() -> None:
     some = torch.tensor([0, IGNORED, 1, IGNORED, 2])
     expected = F.cross_entropy(STUDENT[[0, 2, 4]], some[[0, 2, 4]])
-    assert float(label_loss(STUDENT, some)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(label_loss(Units(student=STUDENT, labels=some))) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
 def test_the_labels_loss_of_units_without_labels_is_nothing() -> None:
     student = STUDENT.clone().requires_grad_()
-    value = label_loss(student, torch.full((N,), IGNORED))
+    value = label_loss(Units(student=student, labels=torch.full((N,), IGNORED)))
     value.backward()
     assert float(value.detach()) == 0
     assert student.grad is not None
     assert not student.grad.any()
-
-
-# -- in chunks -----------------------------------------------------------------------------------
-
-
-@given(
-    rows=st.integers(1, 23),
-    chunk=st.integers(1, 30),
-    width=st.integers(1, 5),
-    seed=st.integers(0, 99),
-    distance=st.sampled_from(DISTANCES),
-)
-def test_a_loss_in_chunks_is_that_of_the_whole_with_all_of_its_gradients(
-    rows: int, chunk: int, width: int, seed: int, distance: str
-) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    values = torch.randn(rows, width, generator=draw)
-    weight, bias = torch.randn(7, width, generator=draw), torch.randn(7, generator=draw)
-    teacher = 3 * torch.randn(rows, 7, generator=draw)
-    labels = torch.randint(7, (rows,), generator=draw)
-    results = []
-    for chunked in (False, True):
-        leaves = [tensor.clone().requires_grad_() for tensor in (values, weight, bias)]
-
-        def of(some: Tensor, indices: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
-            logits = F.linear(some, leaves[1], leaves[2])
-            return loss(
-                logits, teacher[indices], labels=labels[indices], distance=distance, alpha=0.3
-            )
-
-        value = in_chunks(of, leaves[0], chunk) if chunked else of(leaves[0], torch.arange(rows))
-        value.backward()
-        results.append((value, *(leaf.grad for leaf in leaves)))
-    for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_several_means_in_chunks_are_each_that_of_the_whole() -> None:
-    values = torch.randn(11, 3, requires_grad=True)
-
-    def of(some: Tensor, _: Tensor) -> Tensor:
-        return torch.stack([some.square().mean(), some.mean()])
-
-    means = in_chunks(of, values, 4)
-    torch.testing.assert_close(means, torch.stack([values.square().mean(), values.mean()]))
-    means[0].backward()
-    torch.testing.assert_close(values.grad, 2 * values.detach() / values.numel())
-
-
-def test_no_logits_are_kept_for_the_gradient() -> None:
-    values = torch.randn(40, 4, requires_grad=True)
-    weight = torch.randn(300, 4, requires_grad=True)
-    sizes: list[int] = []
-
-    def of(some: Tensor, _: Tensor) -> Tensor:
-        return F.linear(some, weight).logsumexp(dim=1).mean()
-
-    def keep(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        in_chunks(of, values, 5)
-    assert max(sizes, default=0) <= values.numel()
-
-
-@pytest.mark.parametrize("chunk", [1, 8, 40])
-def test_logits_are_made_for_no_more_rows_than_a_chunk_has(chunk: int) -> None:
-    values = torch.randn(40, 4, requires_grad=True)
-    weight = torch.randn(300, 4, requires_grad=True)
-
-    def of(some: Tensor, _: Tensor) -> Tensor:
-        return F.linear(some, weight).logsumexp(dim=1).mean()
-
-    with Largest() as largest:
-        in_chunks(of, values, chunk).backward()
-    assert largest.numbers == max(chunk * 300, 300 * 4)

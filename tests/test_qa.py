@@ -386,7 +386,7 @@ def losses(
     labels = TASK.labels(batch)
     units = Units(student=student, teacher=teacher, labels=labels, real=real)
     kd = compute(objective_of(distance, 4, 2), units)
-    return float(label_loss(student, labels, real)), float(kd)
+    return float(label_loss(units)), float(kd)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

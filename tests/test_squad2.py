@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from kdsearch.agenda import DataSpec, OutputsTraining
 from kdsearch.distill import check_models, run_training
-from kdsearch.distill.losses import label_loss
+from kdsearch.distill.losses import Units, label_loss
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
@@ -200,7 +200,8 @@ def test_cls_is_a_class_of_each_softmax() -> None:
     assert TASK.labels(everything(encoded)).tolist() == [1, 0, 3, 0]
     chosen = [(logits[0], 1), (logits[1][:3], 0), (logits[2], 3), (logits[3][:3], 0)]
     expected = -sum(float(unit.log_softmax(0)[label]) for unit, label in chosen) / 4
-    found = label_loss(logits, TASK.labels(everything(encoded)), real)
+    labels = TASK.labels(everything(encoded))
+    found = label_loss(Units(student=logits, labels=labels, real=real))
     assert float(found) == pytest.approx(expected)
 
 

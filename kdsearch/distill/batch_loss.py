@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kdsearch.distill.losses import Units, compute, in_chunks
+from kdsearch.distill.losses import Units, compute
 from kdsearch.distill.measures import mean_entropy
+from kdsearch.distill.wide import Head, Hidden, Watch, WideUnits, wide_loss
 from kdsearch.search import Objective
 from kdsearch.tasks import Batch, Task, head_weights
-
-Watch = Callable[[Tensor, int], object]
-"""Is told the mean posterior entropy of a batch, in nats, and over how many units."""
 
 
 class BatchLoss(Protocol):
@@ -26,13 +22,6 @@ class BatchLoss(Protocol):
         self, values_RW: Tensor, batch: Batch, epoch: int = 1, watch: Watch | None = None
     ) -> Tensor:
         """The loss, from the rows that a model says of `batch`, [R, W]."""
-
-
-_MOST_LOGITS = 2**25
-"""At once, of a wide vocabulary: 128 MB in single precision, a few times over."""
-
-Head = tuple[Tensor, Tensor | None]
-"""The weights [C, W] and the bias [C] that make logits of a hidden state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +53,7 @@ def batch_loss(
         return compute(objective, units)
 
     def wide(values_RW: Tensor, batch: Batch, epoch: int = 1, watch: Watch | None = None) -> Tensor:
-        head = head_weights(model)
-        hidden_RW = None if teacher is None else teacher.of(batch)
-
-        def means(chunk_RW: Tensor, indices: Tensor) -> Tensor:
-            units = _wide_units(chunk_RW, indices, batch, head, teacher, hidden_RW, epoch)
-            loss = compute(objective, units)
-            # Behind the loss, so that it is not computed again for the gradient.
-            return loss[None] if watch is None else torch.stack([loss, mean_entropy(units)])
-
-        found = in_chunks(means, values_RW, _chunk(head))
-        if watch is not None:
-            watch(found[1].detach(), len(values_RW))
-        return found[0]
+        return wide_loss(objective, _wide_units(model, values_RW, batch, teacher, epoch), watch)
 
     return wide if task.wide else narrow
 
@@ -88,11 +65,7 @@ def units_of(
     if not task.wide:
         yield _narrow_units(task, values_RW, batch, teacher)
         return
-    head = head_weights(model)
-    hidden_RW = None if teacher is None else teacher.of(batch)
-    values_RW = values_RW.to(head[0].dtype)
-    for indices in torch.arange(len(values_RW), device=values_RW.device).split(_chunk(head)):
-        yield _wide_units(values_RW[indices], indices, batch, head, teacher, hidden_RW)
+    yield from _wide_units(model, values_RW, batch, teacher).some()
 
 
 def _narrow_units(
@@ -107,28 +80,11 @@ def _narrow_units(
 
 
 def _wide_units(
-    chunk_RW: Tensor,
-    indices: Tensor,
-    batch: Batch,
-    head: Head,
-    teacher: CachedOutputs | None,
-    hidden_RW: Tensor | None,
-    epoch: int = 1,
-) -> Units:
-    """Some rows of a batch; `hidden_RW` are the teacher's of all of them."""
-    student_UC = _logits(chunk_RW, head)
-    units = Units(student=student_UC, labels=batch.labels[indices], epoch=epoch)
-    if hidden_RW is not None:
-        assert teacher is not None
+    model: Any, values_RW: Tensor, batch: Batch, teacher: CachedOutputs | None, epoch: int = 1
+) -> WideUnits:
+    student = Hidden(states=values_RW, head=head_weights(model))
+    units = WideUnits(student=student, labels=batch.labels, epoch=epoch)
+    if teacher is not None:
         assert teacher.head is not None
-        hidden = hidden_RW[indices].to(teacher.head[0].dtype)
-        units = replace(units, teacher=_logits(hidden, teacher.head))
+        units = replace(units, teacher=Hidden(states=teacher.of(batch), head=teacher.head))
     return units
-
-
-def _logits(hidden_RW: Tensor, head: Head) -> Tensor:
-    return F.linear(hidden_RW, *head)
-
-
-def _chunk(head: Head) -> int:
-    return max(1, _MOST_LOGITS // len(head[0]))

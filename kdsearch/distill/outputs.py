@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kdsearch.agenda import ForwardSettings, StudentTraining
-from kdsearch.distill.batch_loss import CachedOutputs, Head
+from kdsearch.distill.batch_loss import CachedOutputs
 from kdsearch.distill.evaluation import predict
+from kdsearch.distill.wide import Head
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, discard, layout, put, storage_error, sync_and_digest
 from kdsearch.tasks import TASKS, Encoded, Task, head_weights

@@ -19,8 +19,7 @@ def dkd(objective: Dkd, units: Units) -> Tensor:
     TCKD is the KL divergence of the label against the rest, NCKD that of the softmaxes over the
     rest. KL = TCKD + (1 − p_t of the label)·NCKD. The ramp rises to 1 over the first epochs.
     """
-    labelled = units.labels != IGNORED
-    labels_N = units.labels.where(labelled, 0)
+    labels_N = units.labels.where(units.labels != IGNORED, 0)
     label_NC = F.one_hot(labels_N, units.student.shape[-1]).bool()
     (own_N, others_N, rest_NC), (t_own_N, t_others_N, t_rest_NC) = (
         _parts(masked(logits_NC / objective.temperature, units.real), label_NC)
@@ -29,9 +28,9 @@ def dkd(objective: Dkd, units: Units) -> Tensor:
     target_N = t_own_N.exp() * (t_own_N - own_N) + t_others_N.exp() * (t_others_N - others_N)
     non_target_N = (t_rest_NC.exp() * (t_rest_NC - rest_NC)).masked_fill(label_NC, 0).sum(dim=-1)
     loss_N = objective.target * target_N + objective.non_target * non_target_N
-    distilled = (loss_N * labelled).sum() / labelled.sum().clamp(min=1) * objective.temperature**2
+    distilled = units.labelled_mean(loss_N) * objective.temperature**2
     ramp = min(units.epoch / objective.warmup_epochs, 1.0) if objective.warmup_epochs else 1.0
-    own = label_loss(units.student, units.labels, units.real)
+    own = label_loss(units)
     return objective.label_weight * own + ramp * distilled
 
 

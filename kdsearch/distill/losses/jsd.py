@@ -21,5 +21,5 @@ def jsd(objective: Jsd, units: Units) -> Tensor:
     mixture_NC = torch.logaddexp(teacher_NC + math.log(beta), student_NC + math.log1p(-beta))
     of_teacher = (teacher_NC.exp() * (teacher_NC - mixture_NC)).sum(dim=-1)
     of_student = (student_NC.exp() * (student_NC - mixture_NC)).sum(dim=-1)
-    loss = (beta * of_teacher + (1 - beta) * of_student).mean()
+    loss = units.mean(beta * of_teacher + (1 - beta) * of_student)
     return mixed(units, objective.alpha, scaled(objective, loss))

@@ -8,13 +8,12 @@ from torch import Tensor
 from kdsearch.distill.losses.registry import loss_of
 from kdsearch.distill.losses.units import Units, label_loss, masked
 from kdsearch.search import Labels, LabelSmoothing
-from kdsearch.tasks import IGNORED
 
 
 @loss_of(Labels)
 def labels(objective: Labels, units: Units) -> Tensor:
     """L1: −log p of the label, the mean over the units that have one."""
-    return label_loss(units.student, units.labels, units.real)
+    return label_loss(units)
 
 
 @loss_of(LabelSmoothing)
@@ -27,7 +26,5 @@ def label_smoothing(objective: LabelSmoothing, units: Units) -> Tensor:
     real_NC = torch.ones_like(log_p_NC, dtype=torch.bool) if units.real is None else units.real
     count_N = real_NC.sum(dim=-1).clamp(min=1)
     uniform_N = -log_p_NC.masked_fill(~real_NC, 0).sum(dim=-1) / count_N - count_N.log()
-    labelled_N = units.labels != IGNORED
-    spread = (uniform_N * labelled_N).sum() / labelled_N.sum().clamp(min=1)
-    own = label_loss(units.student, units.labels, units.real)
-    return (1 - objective.smoothing) * own + objective.smoothing * spread
+    spread = units.labelled_mean(uniform_N)
+    return (1 - objective.smoothing) * label_loss(units) + objective.smoothing * spread

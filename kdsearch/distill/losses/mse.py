@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 
 from kdsearch.distill.losses.registry import loss_of
@@ -18,6 +17,6 @@ def mse(objective: Mse, units: Units) -> Tensor:
 
 def _mean_square(units: Units) -> Tensor:
     if units.real is None:
-        return F.mse_loss(units.student, units.teacher)
+        return units.mean(((units.student - units.teacher) ** 2).mean(dim=-1))
     differences_NC = (units.student - units.teacher).masked_fill(~units.real, 0.0)
-    return ((differences_NC**2).sum(dim=-1) / units.real.sum(dim=-1).clamp(min=1)).mean()
+    return units.mean((differences_NC**2).sum(dim=-1) / units.real.sum(dim=-1).clamp(min=1))

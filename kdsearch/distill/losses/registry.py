@@ -22,7 +22,8 @@ def loss_of(
     """Make the function below compute the objectives of a kind.
 
     It is given one and what its units are said to be, with logits in single precision, and
-    returns a scalar: the mean over the units.
+    returns a scalar: the mean over the units, as `Units.mean` and `Units.labelled_mean` make it,
+    which know of a batch whose units come some at a time.
     """
 
     def register(function: Callable[[Kind, Units], Tensor]) -> Callable[[Kind, Units], Tensor]:

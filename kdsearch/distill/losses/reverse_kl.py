@@ -14,5 +14,5 @@ def reverse_kl(objective: ReverseKl, units: Units) -> Tensor:
     """Σ_c p_s · (log p_s − log p_t), each at its temperature, the mean over units."""
     logits = at_temperatures(objective, units)
     student_NC, teacher_NC = (logits_NC.log_softmax(dim=-1) for logits_NC in logits)
-    loss = (student_NC.exp() * (student_NC - teacher_NC)).sum(dim=-1).mean()
-    return mixed(units, objective.alpha, scaled(objective, loss))
+    loss_N = (student_NC.exp() * (student_NC - teacher_NC)).sum(dim=-1)
+    return mixed(units, objective.alpha, scaled(objective, units.mean(loss_N)))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from kdsearch.search import Softened
 from kdsearch.tasks import IGNORED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many units a batch has."""
+
+    units: int
+    labelled: Tensor
+    """Those with a label, a scalar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,18 @@ class Units:
     """Where units have different classes, which of the C each has, [N, C]."""
     epoch: int = 1
     """Which this is of the training, from 1."""
+    of: Counts | None = None
+    """Where these are some of a batch's, the counts of the batch."""
+
+    def mean(self, values_N: Tensor) -> Tensor:
+        """The mean over all units; of some of a batch, what they add to the batch's."""
+        return values_N.sum() / (len(values_N) if self.of is None else self.of.units)
+
+    def labelled_mean(self, values_N: Tensor) -> Tensor:
+        """The same over the units that have a label; 0 if none has."""
+        labelled_N = self.labels != IGNORED
+        count = labelled_N.sum() if self.of is None else self.of.labelled
+        return (values_N * labelled_N).sum() / count.clamp(min=1)
 
 
 def mixed(units: Units, alpha: float, loss: Tensor) -> Tensor:
@@ -37,7 +56,7 @@ def mixed(units: Units, alpha: float, loss: Tensor) -> Tensor:
     """
     if alpha == 1:
         return loss
-    own = label_loss(units.student, units.labels, units.real)
+    own = label_loss(units)
     return (1 - alpha) * own + alpha * loss
 
 
@@ -56,26 +75,12 @@ def scaled(objective: Softened, loss: Tensor) -> Tensor:
     return loss * float(objective.student_temperature) ** 2
 
 
-def label_loss(student_NC: Tensor, labels_N: Tensor, real_NC: Tensor | None = None) -> Tensor:
+def label_loss(units: Units) -> Tensor:
     """L1: cross-entropy on the labels, the mean over the units that have one; 0 if none has."""
-    logits_NC = masked(student_NC.float(), real_NC)
-    total = F.cross_entropy(logits_NC, labels_N, ignore_index=IGNORED, reduction="sum")
-    return total / (labels_N != IGNORED).sum().clamp(min=1)
-
-
-def in_chunks(loss: Callable[[Tensor, Tensor], Tensor], values_RW: Tensor, chunk: int) -> Tensor:
-    """The mean over rows of `loss`, computed `chunk` rows at a time.
-
-    `loss` is given some of the values and the indices of their rows, and returns their mean (or
-    several means, as a vector). What
-    it makes of them, such as logits of a wide vocabulary, is computed again for the gradient
-    instead of being kept.
-    """
-    total = values_RW.new_zeros((), dtype=torch.float32)
-    for indices in torch.arange(len(values_RW), device=values_RW.device).split(chunk):
-        part: Tensor = checkpoint(loss, values_RW[indices], indices, use_reentrant=False)
-        total = total + part * len(indices)
-    return total / len(values_RW)
+    logits_NC = masked(units.student.float(), units.real)
+    return units.labelled_mean(
+        F.cross_entropy(logits_NC, units.labels, ignore_index=IGNORED, reduction="none")
+    )
 
 
 def masked(logits_NC: Tensor, real_NC: Tensor | None) -> Tensor:
