@@ -229,8 +229,9 @@ class Agenda:
         return tuple(training for training in self.winners(case) if training.seed in further)
 
     def scores(self, view: CaseView) -> Scores:
-        """The validation scores of a case's trials, for a case whose teacher is ready."""
-        return self._students[view.case].scores
+        """The validation scores of a case's trials; none before its teacher is ready."""
+        students = self._students.get(view.case)
+        return students.scores if students else {}
 
     def scored(self, view: CaseView) -> dict[Trial, ValidationScore]:
         """The trials that the case has asked for so far and that have a score, with it."""
