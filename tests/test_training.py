@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsearch.distill.batch_loss import BatchLoss, batch_loss
-from kdsearch.distill.evaluation import evaluate, predict
+from kdsearch.distill.evaluation import evaluate, passes, predict
 from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.training import Checkpoints, History, TrainingState, batches, train
 from kdsearch.search import Labels
@@ -176,29 +176,36 @@ def test_predictions_come_with_the_batch_they_were_made_of(task: str, tmp_path: 
     assert sorted(rows) == list(range(len(examples.labels)))
 
 
-def test_predictions_come_group_by_group_in_the_order_of_the_rows() -> None:
-    rows = [{"texts": [SENTENCES[i % 200]], "label": 0} for i in range(450)]
-    examples = encode("classification", rows, TOKENIZER)
-    parts = [i for i, _, _ in predict(bert(), TASK, examples, settings_of(batch_size=1))]
-    found = torch.cat(parts)
-    group = 4 * 50  # four times a training batch, fifty batches
-    for start in (0, 200, 400):
-        there = found[start : start + group]
-        assert sorted(there.tolist()) == list(range(start, min(start + group, 450)))
-        lengths = examples.lengths[there].tolist()
-        assert lengths == sorted(lengths)
-    assert {len(part) for part in parts} == {4, 2}
-
-
-def test_beams_make_the_batches_of_a_pass_smaller(tmp_path: Path) -> None:
-    model, tokenizer = saved("translation", tmp_path)
-    examples = encode("translation", rows_of("translation", 40), tokenizer)
-    sizes = {}
-    for beams in (1, 4, 99):
-        settings = settings_of("translation", batch_size=8, beams=beams)
-        parts = predict(model, TASKS["translation"], examples, settings)
-        sizes[beams] = max(len(indices) for indices, _, _ in parts)
-    assert sizes == {1: min(40, sizes[4] * 4), 4: sizes[4], 99: 1}
+@given(
+    lengths=st.lists(st.integers(1, 900), min_size=1, max_size=300),
+    size=st.integers(1, 4),
+    beams=st.integers(1, 4),
+    parts=st.sampled_from([1, 4]),
+    tokens=st.sampled_from([None, 1, 2048]),
+)
+def test_evaluation_takes_groups_in_order_and_each_by_length(
+    lengths: list[int], size: int, beams: int, parts: int, tokens: int | None
+) -> None:
+    settings = settings_of("translation", batch_size=size, beams=beams)
+    given_lengths = torch.tensor(lengths)
+    found = [indices.tolist() for indices in passes(given_lengths, settings, parts, tokens)]
+    most = max(1, 4 * size // (beams * parts))  # four times a training batch
+    order = [index for batch in found for index in batch]
+    for start in range(0, len(lengths), 50 * most):  # fifty batches
+        group = order[start : start + 50 * most]
+        assert sorted(group) == list(range(start, min(start + 50 * most, len(lengths))))
+        assert [lengths[i] for i in group] == sorted(lengths[i] for i in group)
+    if tokens is None:
+        assert all(len(batch) <= most for batch in found)
+        return
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * lengths[batch[-1]] * beams * parts <= tokens
+    ends = set(range(0, len(lengths), 50 * most))
+    seen = 0
+    for batch, after in pairwise(found):  # no batch had room for the first example of the next
+        seen += len(batch)
+        taken = (len(batch) + 1) * lengths[after[0]] * beams * parts
+        assert taken > tokens or seen in ends
 
 
 def test_the_columns_of_predictions_can_be_put_in_another_order() -> None:

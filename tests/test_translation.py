@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sacrebleu
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import SEQ2SEQ, spread
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
+    GenerationConfig,
     MBart50Tokenizer,
     MBartTokenizer,
     PreTrainedTokenizerFast,
@@ -28,6 +29,7 @@ from kdsearch.search import Labels
 from kdsearch.study import TrainingSettings
 from kdsearch.study.grammar import generate
 from kdsearch.tasks import Batch, Encoded, Translation, has_languages, head_weights
+from kdsearch.tasks.translation import greedy
 
 TASK = Translation()
 ROWS = generate(30, "translation", task="translation")
@@ -410,6 +412,42 @@ def test_greedy_generation_takes_the_likeliest_token_until_the_end() -> None:
         logits = model(input_ids=source, decoder_input_ids=torch.tensor([tokens])).logits
         tokens.append(int(logits[0, -1].argmax()))
     assert found == words().decode(tokens, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=8)
+@given(
+    rows=st.lists(st.integers(0, 29), min_size=1, max_size=9),
+    seed=st.integers(0, 3),
+    most=st.integers(1, 14),
+    first=st.sampled_from([None, 5]),
+    ends=st.floats(-1, 4),
+)
+def test_the_likeliest_tokens_are_those_of_generate(
+    family: str, rows: list[int], seed: int, most: int, first: int | None, ends: float
+) -> None:
+    model = random_model(family, words())
+    torch.manual_seed(seed)
+    spread(model)
+    pad, end = words().pad_token_id, words().eos_token_id
+    shift = torch.zeros(len(words()))
+    shift[end] = ends  # some texts end early, others late
+    shift[pad] = 9.0
+    model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits + shift)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=most,
+        decoder_start_token_id=pad,
+        forced_bos_token_id=first,
+        eos_token_id=end,
+        pad_token_id=pad,
+        suppress_tokens=[pad],
+    )
+    batch = everything(encode([ROWS[index] for index in rows]))
+    expected = model.generate(**batch.arguments)
+    found = greedy(model, batch)
+    assert torch.equal(found[:, : expected.shape[1]], expected)
+    assert (found[:, expected.shape[1] :] == pad).all()
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -20,6 +20,9 @@ from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
 BATCHES_PER_GROUP = 50
 """Of so many batches the examples are sorted by length."""
 _EVALUATION_FACTOR = 4  # no gradients are held, so that more examples fit
+_CPU_NUMBERS = 2**20
+"""Of a batch that is evaluated on a CPU, the hidden states of one layer: fewer are overhead, and
+more leave its caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +55,14 @@ def evaluate(
     parts: int = 1,
     teacher: CachedOutputs | None = None,
     timed: bool = False,
+    cold: bool = False,
 ) -> Evaluation:
     """Score and measure a model on a split whose examples all have labels.
 
-    `teacher` are a teacher's outputs there. Where it is `timed`, a batch is run before, so that the
-    time is not that of a process's first steps: a teacher's is often one that has just begun, a
-    student's one that has trained it. A pass that is not does not wait for the device at every
-    batch. `order`, `parts`: see `predict`.
+    `teacher` are a teacher's outputs there. Of a model that is `cold`, as a teacher often is that a
+    process begins with, a batch is run before, so that the time is not that of first steps. A pass
+    that is not `timed` does not wait for the device at every batch. `order` and `parts`: see
+    `predict`.
     """
     device = examples.labels.device
 
@@ -69,7 +73,7 @@ def evaluate(
                 decoded = task.decode(model, tokenizer, batch, values, data, settings)
             yield indices, batch, values, decoded
 
-    if timed:
+    if cold:
         next(predicted())
     loss_of = batch_loss(task, model, Labels())
     predictions: list[Any] = [None] * len(examples)
@@ -123,15 +127,38 @@ def predict(
     """
     model.eval()
     device = examples.labels.device
-    # Beams multiply what a batch takes. Groups keep the order roughly, for rows written to a disk.
-    size = max(1, settings.batch_size * _EVALUATION_FACTOR // ((settings.beams or 1) * parts))
-    groups = torch.arange(len(examples)).split(size * BATCHES_PER_GROUP)
-    by_length = torch.cat([group[examples.lengths[group].argsort(stable=True)] for group in groups])
-    for indices in by_length.split(size):
+    tokens = _CPU_NUMBERS // _width(model) if device.type == "cpu" else None
+    for indices in passes(examples.lengths, settings, parts, tokens):
         batch = examples.batch(indices)
         with autocast(device, settings.precision):
             values = task.outputs(model, batch)
         yield indices, batch, values[:, list(order)] if order else values
+
+
+def passes(lengths: Tensor, settings: Settings, parts: int, tokens: int | None) -> Iterator[Tensor]:
+    """The numbers of the examples of each batch of an evaluation, by the tokens that each has.
+
+    So many `tokens` at once, with padding; without a limit, as many examples as a GPU has room for.
+    """
+    # Beams multiply what a batch takes. Groups keep the order roughly, for rows written to a disk.
+    share = (settings.beams or 1) * parts
+    size = max(1, settings.batch_size * _EVALUATION_FACTOR // share)
+    for group in torch.arange(len(lengths)).split(size * BATCHES_PER_GROUP):
+        by_length = group[lengths[group].argsort(stable=True)]
+        if tokens is None:
+            yield from by_length.split(size)
+            continue
+        first = 0
+        for end, length in enumerate(lengths[by_length].tolist()):
+            if end > first and (end + 1 - first) * length * share > tokens:
+                yield by_length[first:end]
+                first = end
+        yield by_length[first:]
+
+
+def _width(model: Any) -> int:
+    """How many numbers a hidden state has, or about so many."""
+    return int(getattr(getattr(model, "config", None), "hidden_size", 768))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -174,6 +174,7 @@ class _Worker:
             order=order,
             parts=self._parts,
             timed=training.split == "test",
+            cold=training.split == "test",
         )
         outcome = self._outcome(training, model, None)
         if scored.score is None:

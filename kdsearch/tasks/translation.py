@@ -21,7 +21,12 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.helpers import extract_all_char_ngrams
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+)
 
 from kdsearch.agenda import DataSpec
 from kdsearch.errors import InputError
@@ -130,7 +135,7 @@ class Translation:
             to_id = getattr(tokenizer, "get_lang_id", tokenizer.convert_tokens_to_ids)  # M2M-100's
             code = to_id(data.languages[1])
             first = code if bool((batch.targets[:, 0] == code).all()) else None
-        # The model's own, since those of a pretrained model would fill in what this one leaves out.
+        # The model's own, since those of a pretrained one would fill in what this one leaves out.
         generator: Any = model
         generator.generation_config = GenerationConfig(
             num_beams=settings.beams,
@@ -143,7 +148,8 @@ class Translation:
             pad_token_id=tokenizer.pad_token_id,
             suppress_tokens=[tokenizer.pad_token_id],  # some models may say it, Marian's among them
         )
-        tokens = generator.generate(**batch.arguments)
+        greedily = settings.beams == 1
+        tokens = greedy(model, batch) if greedily else generator.generate(**batch.arguments)
         texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return texts
 
@@ -196,6 +202,48 @@ def _decoder_inputs(model: Any, batch: Batch) -> Tensor:
     starts = batch.targets.new_full((len(batch.targets), 1), model.config.decoder_start_token_id)
     rest = batch.targets[:, :-1]
     return torch.cat([starts, rest.masked_fill(rest == IGNORED, model.config.pad_token_id)], dim=1)
+
+
+@torch.no_grad()
+def greedy(model: Any, batch: Batch) -> Tensor:
+    """[B, T]: the likeliest tokens, one after another: what `generate` says with one beam.
+
+    `generate` takes about twice as long, for what it looks at between the tokens and for examples
+    that have ended. The model's generation_config says what begins and ends a text, and how long it
+    may be.
+    """
+    how = model.generation_config
+    inputs, mask = batch.arguments["input_ids"], batch.arguments["attention_mask"]
+    encoded = model.get_encoder()(input_ids=inputs, attention_mask=mask)
+    if model.config._attn_implementation == "sdpa":  # what it would make of it at each token
+        mask = mask[:, None, None].bool()
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    said = inputs.new_full((len(inputs), how.max_new_tokens + 1), how.pad_token_id)
+    said[:, 0] = how.decoder_start_token_id
+    rows = torch.arange(len(inputs), device=inputs.device)
+    ended = torch.zeros_like(rows, dtype=torch.bool)
+    for place in range(how.max_new_tokens):
+        logits_BC = model(
+            encoder_outputs=encoded,
+            attention_mask=mask,
+            decoder_input_ids=said[rows, place, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        logits_BC[:, how.suppress_tokens] = -torch.inf
+        last = logits_BC.argmax(dim=1)
+        if place == 0 and how.forced_bos_token_id is not None:
+            last[:] = how.forced_bos_token_id
+        said[rows, place + 1] = last.masked_fill(ended, how.pad_token_id)
+        ended |= last == how.eos_token_id
+        going = (~ended).nonzero()[:, 0]
+        if not len(going):
+            break
+        if 2 * len(going) <= len(rows):
+            cache.batch_select_indices(going)
+            encoded.last_hidden_state = encoded.last_hidden_state[going]
+            rows, mask, ended = rows[going], mask[going], ended[going]
+    return said
 
 
 def _metric(data: DataSpec) -> Any:
