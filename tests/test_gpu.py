@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from models import begin, first, run_study, task_study, tiny, tiny_seq2seq
+from models import begin, first, objective_of, run_study, task_study, tiny, tiny_seq2seq
 
 from kdsearch.agenda import Agenda, Outcome, Training
 from kdsearch.distill import limit_gpu, run_training
+from kdsearch.distill.losses import Units, compute
+from kdsearch.distill.wide import Hidden, Room, WideUnits, wide_loss
 from kdsearch.engine import Worker
 from kdsearch.errors import MemoryExhaustedError
 from kdsearch.ledger import Ledger
@@ -128,3 +130,38 @@ def test_a_process_is_held_to_its_part_of_the_memory() -> None:
     torch.empty(int(0.2 * total), dtype=torch.uint8, device="cuda")
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(int(0.26 * total), dtype=torch.uint8, device="cuda")
+
+
+def test_a_wide_loss_in_bf16_is_no_further_from_single_precision_than_all_logits_at_once() -> None:
+    draw = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw, device="cuda")
+
+    states, weight = normal(400, 32), normal(300, 32)
+    teacher = Hidden(states=normal(400, 32), head=(normal(300, 32), None))
+    labels = torch.randint(300, (400,), generator=draw, device="cuda")
+    objective = objective_of("ce", alpha=0.5)
+
+    def gradient(*, wide: bool, bf16: bool) -> torch.Tensor:
+        leaf = weight.clone().requires_grad_()
+        student = Hidden(states=states, head=(leaf, None))
+        whole = slice(None)
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            if wide:
+                room = Room(made=64 * 300 * 4, scored=16 * 300 * 4)
+                units = WideUnits(student=student, teacher=teacher, labels=labels, room=room)
+                loss = wide_loss(objective, units)
+            else:
+                logits = student.logits(whole), teacher.logits(whole)
+                loss = compute(
+                    objective, Units(student=logits[0], teacher=logits[1], labels=labels)
+                )
+        loss.backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    exact = gradient(wide=False, bf16=False)
+    torch.testing.assert_close(gradient(wide=True, bf16=False), exact, rtol=1e-4, atol=1e-6)
+    direct, found = gradient(wide=False, bf16=True), gradient(wide=True, bf16=True)
+    assert float((found - exact).norm()) <= 1.01 * float((direct - exact).norm())

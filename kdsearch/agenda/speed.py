@@ -35,9 +35,9 @@ from kdsearch.study import (
 
 _FORWARD = 1 / 3
 """What a forward pass takes of a step, which has a backward pass too."""
-_HEADS: dict[Role, float] = {"teacher": 1 + _FORWARD, "outputs": 0, "student": 1 + 3 * _FORWARD}
-"""How many steps' worth the output layers of a wide vocabulary take beside each step: logits are
-computed twice (see `distill/batch_loss.py`), a student's beside its teacher's."""
+_HEADS: dict[Role, float] = {"teacher": 1, "outputs": 0, "student": 1 + _FORWARD}
+"""How many steps' worth the output layers of a wide vocabulary take beside each step: a student's
+logits are computed beside its teacher's (see `distill/wide.py`)."""
 Folders = Mapping[str, str]
 """Where models lie, by their names."""
 NOWHERE: Folders = {}
