@@ -75,13 +75,17 @@ class Rounds:
     def ratio(self, over: str, under: str, of: str = "seconds") -> Figure:
         """`over` ÷ `under`, with the ratio of processor times beside a ratio of seconds."""
         cpu = self.ratios(over, under, "cpu") if of == "seconds" else []
-        return Figure(
-            values=self.ratios(over, under, of), cpu=cpu, others=self.others, turns=self.turns
-        )
+        others = self._disturbing(of)
+        return Figure(values=self.ratios(over, under, of), cpu=cpu, others=others, turns=self.turns)
 
     def figure(self, side: str, what: str = "seconds") -> Figure:
         """A side's own figure."""
-        return Figure(values=self.of(side, what), others=self.others, turns=self.turns)
+        others = self._disturbing(what)
+        return Figure(values=self.of(side, what), others=others, turns=self.turns)
+
+    def _disturbing(self, what: str) -> Sequence[float]:
+        """The other work beside a figure; none beside memory."""
+        return () if what.endswith("_mb") else self.others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +250,9 @@ def line(record: Mapping[str, Any]) -> str:
     if record["cpu"]:
         text += f"; by processor time {spread({**record['cpu'], 'unit': record['unit']})}"
     if record["met"] is not None:
-        text += f"; to reach {goal(record)}: {'met' if record['met'] else 'NOT met'}"
+        text += f"; to reach {goal(record)}: {judgement(record)}"
     if record["quiet"] is False:
-        text += f"; NOT QUIET, {record['others']:.1f} cores were at other work"
+        text += f"; DISTURBED, {record['others']:.1f} cores were at other work"
     return f"{text}  ({record['words']})"
 
 
@@ -260,6 +264,13 @@ def spread(record: Mapping[str, Any]) -> str:
     if record["rounds"] > 1:
         text += f" ({_number(record['lowest'])}–{_number(record['highest'])})"
     return text
+
+
+def judgement(record: Mapping[str, Any]) -> str:
+    """Whether what was to be reached is; a disturbed figure does not say."""
+    if record["quiet"] is False:
+        return "not judged"
+    return "met" if record["met"] else "NOT met"
 
 
 def goal(record: Mapping[str, Any]) -> str:
@@ -289,7 +300,8 @@ def surroundings() -> dict[str, Any]:
     """The machine, the versions and the commit."""
     return {
         "machine": {
-            "cpu": _cpu(),
+            "cpu": _cpu("model name") or platform.processor() or platform.machine(),
+            "bf16": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in _cpu("flags").split()],
             "cores": os.cpu_count(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
             "gpu": _gpu(),
@@ -302,13 +314,14 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def _cpu(what: str) -> str:
+    """What Linux says of the first core."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    names = [each.split(":", 1)[1].strip() for each in lines if each.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    found = (each.split(":", 1)[1].strip() for each in lines if each.startswith(what))
+    return next(found, "")
 
 
 def _gpu() -> str | None:

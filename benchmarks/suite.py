@@ -23,8 +23,8 @@ SUITE: dict[str, list[str]] = {
     "shares": ["--rounds", "1"],
     "wide": [],
     "fused": [],
-    "decide": [],
-    "makespan": [],
+    "decide": ["--works", "case", "files", "--rounds", "1"],
+    "makespan": ["--grids", "coarse"],
     "start": [],
 }
 """The scripts, with what keeps them short."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairs import RESULTS, ROOT, goal, spread
+from pairs import RESULTS, ROOT, goal, judgement, spread
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -43,8 +43,7 @@ def answer(record: Record) -> str:
     """Whether what was to be reached is."""
     if record["met"] is None:
         return ""
-    met = "yes" if record["met"] else "**no**"
-    return f"{goal(record)}: {met}"
+    return f"{goal(record)}: {judgement(record)}"
 
 
 def figure(record: Record) -> str:
@@ -66,10 +65,9 @@ def in_terminal(records: Sequence[Record]) -> None:
     name = Column(
         "measure", no_wrap=True, min_width=max((len(r["measure"]) for r in records), default=0)
     )
-    table = Table(name, "figure", "by processor time", "to reach: met")
+    table = Table(name, "figure", "by processor time", "to reach")
     for record in records:
-        wanted = answer(record).replace("**", "")
-        table.add_row(record["measure"], figure(record), by_cpu(record), wanted)
+        table.add_row(record["measure"], figure(record), by_cpu(record), answer(record))
     Console().print(table)
 
 
@@ -82,7 +80,7 @@ def markdown(records: Sequence[Record]) -> str:
         plain = [record for record in here if "parts" not in record]
         if plain:
             text += [
-                "| measure | figure | by processor time | to reach: met |",
+                "| measure | figure | by processor time | to reach |",
                 "|---|---|---|---|",
             ]
             text += [
@@ -102,10 +100,12 @@ def surroundings(record: Record) -> str:
     """The machine, the versions and the commit, in words."""
     machine, versions = record["machine"], record["versions"]
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    flags = f" ({', '.join(machine['bf16'])})" if machine["bf16"] else ""
     packages = ", ".join(f"{name} {number}" for name, number in versions.items())
     changed = " with changes" if record["dirty"] else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB{gpu}; {packages}; "
+        f"{machine['cpu']}{flags}, {machine['cores']} cores, {machine['memory_gb']} GB{gpu}; "
+        f"{packages}; "
         f"commit {(record['commit'] or 'unknown')[:10]}{changed}; {record['date'][:10]}."
     )
 
