@@ -221,6 +221,7 @@ def tiny_study(**sections: Any) -> dict[str, Any]:
             "learning_rate": [1e-2],
         },
         "training": {"epochs": 2, "batch_size": 8, "max_length": 32, "precision": "fp32"},
+        "resources": {"fuse": 1},  # nothing to measure at a launch
         **sections,
     }
 

@@ -519,7 +519,9 @@ ONE_ROUND = {
 def searched(folder: Path, most: int) -> tuple[Ledger, Agenda]:
     """A search of real trainings in this process, of which so many run in one pass."""
     teacher = {"model": "big", "fine_tune": {"learning_rate": [3e-3], "epochs": 3}}
-    ledger, agenda = begin_study(folder, tiny_study(search=ONE_ROUND, teachers={"big": teacher}))
+    ledger, agenda = begin_study(
+        folder, tiny_study(search=ONE_ROUND, teachers={"big": teacher}, resources={})
+    )
     measure(agenda, unmeasured(agenda.resolved), ledger, Paying(most=most))
     worker = Worker(folder=folder, run_training=run_training, run_together=run_together)
     InProcessEngine(worker=worker).run(Dispatcher(agenda, ledger))

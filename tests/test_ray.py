@@ -220,7 +220,7 @@ SHORT = (
     )
 )
 """Six students in all."""
-ONE_SLOT = f"resources: {{cpus: {os.cpu_count()}}}\n"
+ONE_SLOT = f"resources: {{cpus: {os.cpu_count()}, fuse: 1}}\n"
 """Of a Ray on this machine, whose one process imports torch."""
 
 
@@ -310,12 +310,13 @@ class Killed:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, address: str) -> Killed:
     folder = tmp_path_factory.mktemp("killed")
-    first = launch(folder, study=SHORT + ONE_SLOT)
+    one_slot = ONE_SLOT.replace("fuse: 1", "fuse: 4")
+    first = launch(folder, study=SHORT + one_slot)
     wait_for_outcomes(folder, 4, first)
     first.kill()
     first.communicate(timeout=60)
     kept = contents(folder)
-    second = launch(folder, "--address", address, study=SHORT)
+    second = launch(folder, "--address", address, study=f"{SHORT}resources: {{fuse: 4}}\n")
     output, _ = second.communicate(timeout=400)
     assert second.returncode == 0, output
     return Killed(folder, kept, output)
@@ -329,6 +330,8 @@ def test_a_search_that_was_killed_goes_on_and_repeats_no_finished_training(kille
     ledger = Ledger(killed.folder / "run")
     assert Agenda(ledger.resolved(), ledger.results()).complete
     assert not ledger.attempts()
+    assert "measuring" not in killed.output  # the first launch did
+    assert max(outcome.fused for outcome in ledger.outcomes()) > 1
 
 
 def test_a_search_uses_the_ray_at_the_address_it_is_given(killed: Killed) -> None:
