@@ -193,7 +193,7 @@ def _of(state: dict[str, torch.Tensor]) -> Any:
 
 @pytest.mark.parametrize("step", [4, 5])
 def test_a_pass_and_a_training_alone_go_on_from_one_anothers_checkpoints(step: int) -> None:
-    changes = {"epochs": 2, "schedule": "linear", "clip": 1.0}  # 10 steps
+    changes: dict[str, Any] = {"epochs": 2, "schedule": "linear", "clip": 1.0}  # 10 steps
     whole = [alone(student, model_of(0.2), **changes) for student in TAUGHT]
     own = [MemoryCheckpoints(dies_after=step) for _ in TAUGHT]
     for student, checkpoints in zip(TAUGHT, own, strict=True):
