@@ -102,8 +102,8 @@ def connect(
     has room for one, and none comes.
     """
     with closing(local or LocalRay()) as own:
+        context = _init(address, own, source, say, metadata or {})
         try:
-            context = _init(address, own, source, say, metadata or {})
             if address is None:
                 needed = local_room(resources, threads)
             else:
@@ -115,7 +115,7 @@ def connect(
                 needed=needed,
                 slots=slots(needed),
             )
-        finally:  # of a connection that was interrupted too, before what it connected to ends
+        finally:
             ray.shutdown()
 
 
@@ -153,6 +153,9 @@ def _init(
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    except KeyboardInterrupt:
+        ray.shutdown()  # before what it was connecting to ends
+        raise
     except (ConnectionError, ValueError, RuntimeError) as error:
         if other := _OTHER_PYTHON.search(str(error)):
             raise _other(place, "Python", other[1], platform.python_version()) from None
