@@ -85,8 +85,9 @@ MSE = Trial(
 )
 
 
-def resolved(study: dict[str, Any] = STUDY) -> Resolved:
+def resolved(study: dict[str, Any] = STUDY, version: int = VERSION) -> Resolved:
     return Resolved(
+        training_version=version,
         study=parse_study(study, place="study.yaml"),
         datasets={
             name: ResolvedDataset(
@@ -108,8 +109,8 @@ def resolved(study: dict[str, Any] = STUDY) -> Resolved:
     )
 
 
-def trainings() -> dict[str, Training]:
-    graph = Graph(resolved())
+def trainings(version: int = VERSION) -> dict[str, Training]:
+    graph = Graph(resolved(version=version))
     found: dict[str, Training] = {}
     for data in TASKS:
         case = TestCase(dataset=data, teacher="large", student="cut")
@@ -137,44 +138,90 @@ def trainings() -> dict[str, Training]:
 
 
 PINNED = {
-    "sentiment: teacher": "fcfd30940549522b37db47fa",
-    "sentiment: outputs": "f3a4cf86faca2a3f3d6c97f6",
-    "sentiment: scored": "1c32a98d8682f7ef59046af5",
-    "sentiment: CE": "a3ae355f1ed88e4813905770",
-    "sentiment: CE, second seed": "14e629d8759e9016bf212020",
-    "sentiment: MSE": "5374ec6d54c8e55c4a5a6376",
-    "sentiment: ERM": "9298071eb3e0d7571a013bc5",
-    "names: teacher": "32e8d30d6ac8e00974996596",
-    "names: outputs": "d1dd579cd8876f06a2ff4954",
-    "names: scored": "3167eb465f7145da4f13cad1",
-    "names: CE": "74aa56efb3ece8291810dbd8",
-    "names: CE, second seed": "e1c8a9f6b1f3fe80207d2eed",
-    "names: MSE": "1aaee0e386a519cef4c9474c",
-    "names: ERM": "55b0739f1a530120465a1bb8",
-    "questions: teacher": "9527495d67ef62fc842e95b4",
-    "questions: outputs": "2d08c310d2aea98c1666dcad",
-    "questions: scored": "477076352879ffa2cab70b87",
-    "questions: CE": "1d2998e06e17feef67e9c4c9",
-    "questions: CE, second seed": "3b6d4297a0a0c6659e1375d1",
-    "questions: MSE": "402898dbef2da833aca49fbe",
-    "questions: ERM": "36a0fa4276425038244f8345",
-    "pairs: teacher": "0ded863857e4b23f77e2a3ef",
-    "pairs: outputs": "aed956358f3b7db6848bbcdb",
-    "pairs: scored": "aaaa81a355e571600e0770dd",
-    "pairs: CE": "c016d74e88bc619a4b4d6bfb",
-    "pairs: CE, second seed": "b7269e31c892d93121e15826",
-    "pairs: MSE": "68097e500369b61131d4aac0",
-    "pairs: ERM": "9bacf8f9da744eb465de9d31",
-    "given teacher's outputs": "9bea8a8e62b3fdc5a33d171e",
-    "student random of a given teacher": "4bc686b4bd52117b0ebb1f9d",
-    "student borrowed of a given teacher": "6d3af464d6661820eb7869e6",
+    2: {
+        "sentiment: teacher": "6086fa95fe704bbf378c05f3",
+        "sentiment: outputs": "87b07934860aaff1aaa44232",
+        "sentiment: scored": "be706a56d32b02bad93e977f",
+        "sentiment: CE": "ed40e2c6dcab2f1a84e2e025",
+        "sentiment: CE, second seed": "c39966b9248e64c667cf06bd",
+        "sentiment: MSE": "1c029fa5f52b567e44962ea7",
+        "sentiment: ERM": "e58f4988f0141642607b115e",
+        "names: teacher": "31028ec422ecf8c5c1704171",
+        "names: outputs": "9edcda047035c582dc2c9b8a",
+        "names: scored": "5f6dd5d3290be792947722e9",
+        "names: CE": "cafeb1437d0efa9e9e14d57b",
+        "names: CE, second seed": "6f23e954107addcf0cbb8ba7",
+        "names: MSE": "48bc9f6574a2e7e3341b96be",
+        "names: ERM": "289977e4da2404ad64958061",
+        "questions: teacher": "c9be890b9943c0b0da17bcdf",
+        "questions: outputs": "5e41f6ddbaf06f6d537595a4",
+        "questions: scored": "597b45ab245bf51cc6425be2",
+        "questions: CE": "041b8c638b2e55007a0a2645",
+        "questions: CE, second seed": "74cd3002f618070e9d5c95ab",
+        "questions: MSE": "db11b9b04411a5c9b3c12513",
+        "questions: ERM": "6fdbe02b8028ef9d3d8a3bde",
+        "pairs: teacher": "480978277158205c895fe505",
+        "pairs: outputs": "0b8539e9f1a28d8b026d103d",
+        "pairs: scored": "604cccf7d85c7a22984f0b79",
+        "pairs: CE": "8d27f61e38366fe00a429fa3",
+        "pairs: CE, second seed": "b06077a89e64df76e960eccf",
+        "pairs: MSE": "66509947459dc34326937680",
+        "pairs: ERM": "35b8aca62faacdfbc2a42701",
+        "given teacher's outputs": "73be2eab5f0b2f5323822a73",
+        "student random of a given teacher": "d904a9897bc21322bb03ad72",
+        "student borrowed of a given teacher": "0f89bf294f7aae8799e1364d",
+    },
+    3: {
+        "sentiment: teacher": "fcfd30940549522b37db47fa",
+        "sentiment: outputs": "f3a4cf86faca2a3f3d6c97f6",
+        "sentiment: scored": "1c32a98d8682f7ef59046af5",
+        "sentiment: CE": "a3ae355f1ed88e4813905770",
+        "sentiment: CE, second seed": "14e629d8759e9016bf212020",
+        "sentiment: MSE": "5374ec6d54c8e55c4a5a6376",
+        "sentiment: ERM": "9298071eb3e0d7571a013bc5",
+        "names: teacher": "32e8d30d6ac8e00974996596",
+        "names: outputs": "d1dd579cd8876f06a2ff4954",
+        "names: scored": "3167eb465f7145da4f13cad1",
+        "names: CE": "74aa56efb3ece8291810dbd8",
+        "names: CE, second seed": "e1c8a9f6b1f3fe80207d2eed",
+        "names: MSE": "1aaee0e386a519cef4c9474c",
+        "names: ERM": "55b0739f1a530120465a1bb8",
+        "questions: teacher": "9527495d67ef62fc842e95b4",
+        "questions: outputs": "2d08c310d2aea98c1666dcad",
+        "questions: scored": "477076352879ffa2cab70b87",
+        "questions: CE": "1d2998e06e17feef67e9c4c9",
+        "questions: CE, second seed": "3b6d4297a0a0c6659e1375d1",
+        "questions: MSE": "402898dbef2da833aca49fbe",
+        "questions: ERM": "36a0fa4276425038244f8345",
+        "pairs: teacher": "0ded863857e4b23f77e2a3ef",
+        "pairs: outputs": "aed956358f3b7db6848bbcdb",
+        "pairs: scored": "aaaa81a355e571600e0770dd",
+        "pairs: CE": "c016d74e88bc619a4b4d6bfb",
+        "pairs: CE, second seed": "b7269e31c892d93121e15826",
+        "pairs: MSE": "68097e500369b61131d4aac0",
+        "pairs: ERM": "9bacf8f9da744eb465de9d31",
+        "given teacher's outputs": "9bea8a8e62b3fdc5a33d171e",
+        "student random of a given teacher": "4bc686b4bd52117b0ebb1f9d",
+        "student borrowed of a given teacher": "6d3af464d6661820eb7869e6",
+    },
 }
+"""By the version of the training code. Folders of all of them are read."""
 
 
+@pytest.mark.parametrize("version", PINNED)
 @pytest.mark.parametrize("name", trainings())
-def test_a_key_is_what_it_was_in_every_folder_there_is(name: str) -> None:
-    assert VERSION == 3
-    assert trainings()[name].key == PINNED[name]
+def test_a_key_is_what_it_was_in_every_folder_there_is(name: str, version: int) -> None:
+    assert max(PINNED) == VERSION
+    training = trainings(version)[name]
+    assert training.key == PINNED[version][name]
+    assert parse_training(written(training)) == training
+
+
+def test_a_training_that_does_not_say_so_is_of_training_code_2() -> None:
+    found = trainings(2)["sentiment: CE"]
+    plain = written(found)
+    del plain["version"]
+    assert parse_training(plain) == found
 
 
 # -- settings that came later ---------------------------------------------------------------------
@@ -210,7 +257,7 @@ def test_a_key_of_a_setting_that_came_later_is_pinned_too(name: str) -> None:
     student = graph.students(case, CE, outputs)[0]
     assert student.key == key
     assert parse_training(written(student)) == student
-    assert outputs.key == PINNED["sentiment: outputs"]
+    assert outputs.key == PINNED[VERSION]["sentiment: outputs"]
 
 
 class _Data(DataSpec):

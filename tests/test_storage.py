@@ -332,7 +332,7 @@ def test_a_folder_of_another_format_is_refused_with_what_to_do(
     assert contents(run) == before
 
 
-def test_a_folder_of_another_training_code_is_refused_and_not_trained_again(
+def test_a_folder_of_newer_training_code_is_refused(
     copy: tuple[Path, Path],
 ) -> None:
     study, run = copy
@@ -347,13 +347,20 @@ def test_a_folder_of_another_training_code_is_refused_and_not_trained_again(
     assert contents(run) == before
 
 
-def test_a_folder_from_before_the_version_was_recorded_is_of_training_code_2(
+def test_a_folder_of_earlier_training_code_is_read_and_not_trained_again(
     copy: tuple[Path, Path],
 ) -> None:
     study, run = copy
-    rewritten(run, training_version=None)
-    for result in (launch(study, run), *(kdsearch(command, run) for command in COMMANDS)):
-        refused(result, f"from training code 2, but this kdsearch has {VERSION}", "which wrote it")
+    rewritten(run, training_version=None, versions={"kdsearch": "0.0.7"})
+    before = contents(run)
+    refused(
+        launch(study, run),
+        f"its outcomes are from training code 2, but this kdsearch has {VERSION}",
+        "launch into another --folder, or use kdsearch 0.0.7, which wrote it",
+    )
+    assert contents(run) == before
+    for command in COMMANDS:
+        assert "training code" not in kdsearch(command, run).stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", bytes(100), b"\xff\xfe"])

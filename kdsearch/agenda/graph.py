@@ -36,6 +36,7 @@ class Graph:
     def __init__(self, resolved: Resolved) -> None:
         self._resolved = resolved
         self._study = resolved.study
+        self._version = resolved.training_version
 
     def teachers(self, case: TestCase) -> tuple[TeacherTraining, ...]:
         """The trainings of a case's teacher, one per learning rate; none where none is trained."""
@@ -45,6 +46,7 @@ class Graph:
         settings = self.settings(case, "teacher").model_copy(update={"hidden_dtype": None})
         return tuple(
             TeacherTraining(
+                version=self._version,
                 data=self.data(case),
                 model=self._model(teacher.model, teacher.layers),
                 learning_rate=rate,
@@ -76,6 +78,7 @@ class Graph:
         assert settings.max_length is not None  # `for_task` filled it in
         return tuple(
             OutputsTraining(
+                version=self._version,
                 data=self.data(case),
                 checkpoint=checkpoint,
                 split=split,
@@ -122,6 +125,7 @@ class Graph:
                 checkpoint_name=trial.checkpoint,
             )
         return StudentTraining(
+            version=self._version,
             data=self.data(case),
             model=self.student(case, layers),
             teaching=teaching,

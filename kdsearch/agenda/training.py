@@ -86,12 +86,14 @@ class ForwardSettings(Record):
 class Keyed(Record):
     """A record with a key: the digest of everything in it but names."""
 
+    version: int = 2
+    """Of the training code that is meant; of what does not say so, 2."""
+
     @cached_property
     def key(self) -> str:
         """24 hexadecimal digits, equal for trainings whose results are equal."""
         content = _plain(self, exclude=_NAMES)
         _leave_out_later(self, content)
-        content["version"] = VERSION
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

@@ -19,6 +19,7 @@ import transformers
 from torch import nn
 
 from kdsearch.agenda import (
+    VERSION,
     CheckpointSpec,
     Cost,
     DataSpec,
@@ -47,7 +48,7 @@ from kdsearch.distill.outputs import KeptOutputs, write_outputs
 from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.together import train_together
 from kdsearch.distill.training import History, TrainingState, train
-from kdsearch.errors import MemoryExhaustedError, StorageError, first_line
+from kdsearch.errors import InputError, MemoryExhaustedError, StorageError, first_line
 from kdsearch.ledger import Ledger, layout
 from kdsearch.ledger.tested import Tested
 from kdsearch.search import Labels, Objective, ValidationScore
@@ -61,8 +62,13 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
     """Run a training with the files of the study's `folder`; its outcome is not yet committed.
 
     Kept on disk: a teacher's checkpoints, a checkpoint's outputs, what was made of each test row,
-    and a student where the study says so, or `keep`. Raises what the work raises.
+    and a student where the study says so, or `keep`. Raises what the work raises, and `InputError`
+    for a training of other training code than this: it would be another.
     """
+    if training.version != VERSION:
+        what = f"is of training code {training.version}, and this kdsearch has {VERSION}"
+        remedy = "use the kdsearch that wrote its folder, to train it again"
+        raise InputError.one(training, what, remedy)
     ledger = Ledger(folder)
     attempts = ledger.attempts_of(training.key)
     # With half of it, a single longer batch may be too much again.

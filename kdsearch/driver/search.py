@@ -63,6 +63,11 @@ def open_study(
     """
     ledger.prepare()
     before = ledger.resolved() if ledger.exists else None  # refused, its outcomes stay as they are
+    if before and before.training_version != VERSION:
+        if ledger.begun:
+            raise _other_code(ledger.folder, before)
+        ledger.forget()
+        before = None
     ledger.sweep()
     edited = differences(before.study, study) if before else []
     if before and before.study.name != study.name and ledger.begun:
@@ -191,6 +196,15 @@ def _check_disk(agenda: Agenda, folder: Path) -> None:
             f"checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is free",
             "give a --folder with more room, limit the training rows, or drop data sets",
         )
+
+
+def _other_code(folder: Path, before: Resolved) -> InputError:
+    what = f"its outcomes are from training code {before.training_version}"
+    wrote = f"kdsearch {before.versions.get('kdsearch', 'of that version')}"
+    remedy = f"launch into another --folder, or use {wrote}, which wrote it; status, explain, "
+    remedy += "report and the export of kept weights work here too"
+    more = f"but this kdsearch has {VERSION}, which would train them all again"
+    return InputError.one(folder, f"{what}, {more}", remedy)
 
 
 def _another_study(folder: Path, place: str, changed: list[str]) -> InputError:

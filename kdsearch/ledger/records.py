@@ -25,8 +25,8 @@ _IMPOSSIBLE = ("finite_number", "greater_than_equal", "less_than_equal")
 def parse_resolved(path: Path, content: bytes) -> Resolved:
     """A study.
 
-    Raises `UnreadableError` for a damaged one, and `InputError` for one that another kdsearch
-    would train otherwise than this one.
+    Raises `UnreadableError` for a damaged one, and `InputError` for one of another format, or of
+    newer training code.
     """
     _check_version(path, parse_json(content))
     try:
@@ -104,7 +104,7 @@ def _of_another(path: Path, error: ValidationError) -> InputError:
 
 
 def _check_version(path: Path, plain: Any) -> None:
-    """Refuse a study of a kdsearch that had another format, or other results."""
+    """Refuse a study of a kdsearch that had another format, or newer training code."""
     if not isinstance(plain, dict):
         return
     versions = plain.get("versions")
@@ -114,6 +114,6 @@ def _check_version(path: Path, plain: Any) -> None:
     if plain.get("format") not in READABLE:
         raise InputError.one(path, f"has format {plain.get('format')}, not {FORMAT}", remedy)
     version = plain.get("training_version", 2)
-    if version != VERSION:
+    if not isinstance(version, int) or version > VERSION:
         what = f"its outcomes are from training code {version}, but this kdsearch has {VERSION}"
-        raise InputError.one(path, f"{what}, which would train them all again", remedy)
+        raise InputError.one(path, what, remedy)
