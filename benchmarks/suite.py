@@ -22,7 +22,7 @@ SUITE: dict[str, list[str]] = {
     "step": [],
     "shares": ["--rounds", "1"],
     "wide": [],
-    "fused": [],
+    "fused": ["--hidden", "32", "384", "--rounds", "2"],
     "decide": ["--works", "case", "files", "--rounds", "1"],
     "makespan": ["--grids", "coarse"],
     "start": [],
