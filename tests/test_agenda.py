@@ -44,6 +44,7 @@ from kdsearch.agenda import (
     sizes,
     stage_of,
 )
+from kdsearch.agenda.waiting import Waiting
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import TabulatedEngine
 from kdsearch.ledger import Ledger
@@ -324,6 +325,18 @@ def test_the_incremental_agenda_equals_one_built_from_scratch(
             if chance.random() < 0.5:  # which has its views made anew
                 assert agenda.views() == scratch.views()
     assert agenda.views() == Agenda(resolved, ledger.results()).views()
+
+
+def test_more_may_follow_once_what_is_waited_for_together_is_whole_else_at_each_result() -> None:
+    agenda = Agenda(resolved_of(a_study(erm=True)))
+    students = [r for r in agenda.requests() if r.role == "student"]
+    [case] = {request.case for request in students}
+    first, second = (request.training.key for request in students)
+    for together, more in (([{first, second}], [False, True]), ([], [True, True])):
+        waiting = Waiting([case], lambda case, role, rounds: 1.0)
+        waiting.put(case, students, together)
+        assert [waiting.end(first), waiting.end(second)] == [{case: each} for each in more]
+        assert not list(waiting)
 
 
 def test_the_trainings_that_can_run_are_counted_by_role_less_those_that_run() -> None:

@@ -102,6 +102,8 @@ class Agenda:
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = defaultdict(
             dict
         )
+        self._keys: dict[TestCase, set[str]] = defaultdict(set)
+        """Of these trainings."""
         self._winners: dict[TestCase, tuple[StudentTraining, ...]] = {}
         self._stable: dict[str | None, Held] = {}
         """Of each search, once it is decided."""
@@ -205,6 +207,7 @@ class Agenda:
             if trial.checkpoint is not None:
                 outputs = view.outputs[trial.checkpoint][0]
             known[trial] = self.graph.students(view.case, trial, outputs)
+            self._keys[view.case].update(training.key for training in known[trial])
         return known[trial]
 
     def training(self, view: CaseView, trial: Trial) -> StudentTraining:
@@ -253,9 +256,8 @@ class Agenda:
 
     def trained(self, *cases: TestCase) -> int:
         """How many students of these cases have a result; one that they share counts once."""
-        # Two trials may be one training, where the teacher's checkpoints coincide.
-        found = (t.key for c in cases for seeds in self._trainings[c].values() for t in seeds)
-        students = {*found, *(training.key for c in cases for training in self.further(c))}
+        further = {training.key for case in cases for training in self.further(case)}
+        students = further.union(*(self._keys[case] for case in cases))
         return len(students & self._results.keys())
 
     def _decide(self) -> None:
