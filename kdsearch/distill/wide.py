@@ -36,7 +36,7 @@ class Room:
     """How many bytes of logits are there at once."""
 
     made: int
-    """Of both heads together. Products of more rows are faster."""
+    """Of both heads together. Where a quarter of the head's gradient is more, that is held."""
     scored: int
     """In single precision; computing their loss takes several times as much."""
 
@@ -121,7 +121,12 @@ class WideUnits:
 
     @property
     def _room(self) -> Room:
-        return self.room or (_CPU if self.labels.device.type == "cpu" else _GPU)
+        if self.room is not None:
+            return self.room
+        room = _CPU if self.labels.device.type == "cpu" else _GPU
+        # A wide head is read for each chunk: the wider it is, the more rows a product should have.
+        quarter = self.student.head[0].numel()  # in bytes, of the head's gradient
+        return replace(room, made=max(room.made, quarter))
 
     def _slices(self, rows: int, logits: int) -> Iterator[slice]:
         size = max(1, logits // len(self.student.head[0]))
