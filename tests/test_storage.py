@@ -360,7 +360,7 @@ def test_a_folder_of_earlier_training_code_is_read_and_not_trained_again(
     )
     assert contents(run) == before
     for command in COMMANDS:
-        assert "training code" not in kdsearch(command, run).stderr
+        assert "training code" not in kdsearch(command, run).err
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", bytes(100), b"\xff\xfe"])
