@@ -1,7 +1,7 @@
 """Students in one pass beside the same ones one after another.
 
     python benchmarks/fused.py [--students 4 8 16] [--hidden 32 64 128 384] [--rounds 3]
-                               [--steps 40] [--epochs 6]
+                               [--steps 40] [--epochs 6] [--only-steps]
 
 The quickstart's sentiment data and its small encoder (1 layer), also wider ones; its teacher,
 trained for an epoch. The students differ in distance, temperature, α and learning rate, and take
@@ -226,7 +226,8 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128, 384])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40, help="in a turn, of a student of width 32")
-    parser.add_argument("--epochs", type=int, default=6, help="0: no whole trainings")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--only-steps", action="store_true")
     given = parser.parse_args()
     with scratch() as folder:
         for number, hidden in enumerate(given.hidden):
@@ -234,7 +235,7 @@ def main() -> None:
             where = folder / f"hidden-{hidden}"
             compare(where, different(student, 3))
             steps_alone(where, student, hidden, given)
-            if number == 0 and given.epochs:
+            if number == 0 and not given.only_steps:
                 whole_trainings(where, student, given)
 
 
