@@ -92,7 +92,7 @@ def launch(checkout: Path, study: Path, seen: dict[Path, str]) -> Taken:
                 if time.time() - began > LONGEST:
                     sys.exit(f"no training has ended: {''.join(lines.queue)}")
                 stages(found, folder, lines, began)
-        seen[checkout] = json.dumps(json.loads((folder / "resolved.json").read_text())["content"])
+        seen[checkout] = json.dumps(json.loads((folder / "resolved.json").read_text())["datasets"])
     return Taken(seconds=found["computes"], cpu=0.0, more=found)
 
 
@@ -130,7 +130,7 @@ def main() -> None:
         given.rounds,
     )
     if len(set(seen.values())) != 1:
-        sys.exit("the sides have read different rows or models")
+        sys.exit("the sides have read different rows")
     for stage, words in STAGES.items():
         reach = TO_REACH if stage == "computes" else None
         figure = turns.figure("kdsearch", stage)
