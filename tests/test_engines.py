@@ -190,6 +190,10 @@ class CarefulQueue:
     def ready(self) -> Iterable[Role]:
         return self.queue.ready
 
+    @property
+    def ahead(self) -> Collection[str]:
+        return self.queue.ahead
+
 
 def test_an_outcome_is_in_the_ledger_before_its_training_is_called_done(
     tmp_path: Path, make_engine: Callable[[Worker, int], Engine]

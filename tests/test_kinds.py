@@ -313,6 +313,10 @@ class FakeQueue:
     def ready(self) -> Iterable[Role]:
         return (request.role for request in self.waiting)
 
+    @property
+    def ahead(self) -> Collection[str]:
+        return ()
+
 
 @dataclass
 class Plant:

@@ -177,6 +177,10 @@ class BrokenQueue:
     def ready(self) -> Iterable[Role]:
         return self.queue.ready
 
+    @property
+    def ahead(self) -> Collection[str]:
+        return self.queue.ahead
+
 
 def test_an_error_in_a_hook_ends_the_search_with_that_error_and_repeats_nothing(
     tmp_path: Path, cluster: Cluster

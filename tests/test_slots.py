@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from ray.exceptions import RaySystemError
 from test_engines import Follower
 
-from kdsearch.agenda import Agenda, Outcome, Training, parse_training
+from kdsearch.agenda import Agenda, Outcome, Speculation, Training, parse_training
 from kdsearch.driver import Dispatcher
 from kdsearch.engine import EngineError
 from kdsearch.engine.ray_tune import Cluster, Expected, Needs, left_out, losses
@@ -103,6 +103,9 @@ class World:
     draining: set[str] = field(default_factory=set)
     no_word: Exception | None = None
     """Why Ray does not say which nodes are draining."""
+    ahead: bool = False
+    """Whether idle slots run ahead of decisions."""
+    scales: bool = False
 
     def __post_init__(self) -> None:
         resolved = fused_study(
@@ -115,7 +118,11 @@ class World:
         self.agenda = Agenda(resolved)
         self.ticks = Ticks()
         self.queue = Dispatcher(
-            self.agenda, self.ledger, (self.ticks,), room=lambda: self.pool.room
+            self.agenda,
+            self.ledger,
+            (self.ticks,),
+            room=lambda: self.pool.room,
+            speculation=Speculation(self.agenda) if self.ahead else None,
         )
         self.left_out = LeftOut(NEEDED, lambda: [node(1), node(2)])
         self.pool = Pool(
@@ -127,6 +134,7 @@ class World:
             most=self.most,
             placed=lambda groups: {g: self.placed[g] for g in groups if g in self.placed},
             draining=self._told,
+            scales=self.scales,
         )
         self._trials = 0
 
@@ -243,6 +251,44 @@ def test_a_slot_without_work_waits_and_gets_the_next_training_when_there_is_one(
         pass
     assert waits <= given_
     assert world.pool.error is None
+
+
+def runs_ahead(world: World, slot: str) -> bool:
+    keys = world.pool._slots[slot].keys
+    return keys != () and set(keys) <= set(world.queue.ahead)
+
+
+def running_ahead(world: World) -> str:
+    """A slot that runs ahead, while all others run what is asked for."""
+    slot = world.until_students()
+    while world.queue.running[0].role != "student":
+        world.finish(slot)
+    for trial in world.grow():
+        world.up(trial)
+    while not runs_ahead(world, slot):
+        world.finish(slot)
+    return slot
+
+
+def test_a_slot_without_work_runs_ahead_and_none_is_asked_for_to_do_so() -> None:
+    world = World(ahead=True)
+    slot = running_ahead(world)
+    assert not any(runs_ahead(world, other) for other in world.trials if other != slot)
+    assert len(world.pool.in_hand) == len(world.trials)
+    assert world.grow() == []
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_only_where_idle_nodes_go_a_slot_without_work_for_long_does_not_run_ahead(
+    scales: bool,
+) -> None:
+    world = World(ahead=True, scales=scales)
+    slot = running_ahead(world)
+    world.pool._slots[slot].since -= 3600  # what was asked for ended so long ago there
+    world.finish(slot)
+    assert runs_ahead(world, slot) != scales
+    world.look()
+    assert world.pool._slots[slot].ends == scales
 
 
 def test_a_process_that_died_in_its_training_is_a_try_and_one_that_had_not_begun_it_is_none() -> (

@@ -14,7 +14,7 @@ from kdsearch.agenda.count import (
 )
 from kdsearch.agenda.fusing import MAY_DIFFER, Bundle, Bundling, alike, most_fused, share_of
 from kdsearch.agenda.graph import Graph
-from kdsearch.agenda.needs import asked, settled, unneeded, used
+from kdsearch.agenda.needs import asked, settled, spare, unneeded, used
 from kdsearch.agenda.outcome import (
     FAILURES,
     Attempt,
@@ -38,6 +38,7 @@ from kdsearch.agenda.progress import (
     stage_of,
 )
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk
+from kdsearch.agenda.speculation import Speculation
 from kdsearch.agenda.speed import Kind, Speeds, guessed_seconds, kind_of, kinds_of, sizes
 from kdsearch.agenda.training import (
     VERSION,
@@ -53,9 +54,19 @@ from kdsearch.agenda.training import (
     parse_training,
     written,
 )
-from kdsearch.agenda.view import COMPARES, LAZY, TRAINS_TEACHER, WINNER, CaseView, Phase2, Request
+from kdsearch.agenda.view import (
+    AHEAD,
+    COMPARES,
+    LAZY,
+    TRAINS_TEACHER,
+    WINNER,
+    CaseView,
+    Phase2,
+    Request,
+)
 
 __all__ = [
+    "AHEAD",
     "BLOCKED",
     "COMPARES",
     "DONE",
@@ -91,6 +102,7 @@ __all__ = [
     "Results",
     "Simulated",
     "Simulation",
+    "Speculation",
     "Speeds",
     "StudentTraining",
     "TeacherTraining",
@@ -119,6 +131,7 @@ __all__ = [
     "share_of",
     "sharing",
     "sizes",
+    "spare",
     "stage_of",
     "students_left",
     "unneeded",

@@ -152,6 +152,11 @@ class Agenda:
         self._decide()
         return self._waiting.count(roles, but)
 
+    def asks_for(self, key: str) -> bool:
+        """Whether the training of this key can run now."""
+        self._decide()
+        return key in self._waiting
+
     @property
     def complete(self) -> bool:
         """Whether nothing is left to run: all is decided, or blocked for good."""

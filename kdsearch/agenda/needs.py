@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -58,6 +58,25 @@ def unneeded(agenda: Agenda) -> set[str]:
     others = agenda.results.keys() - asked(agenda)
     if settled(agenda):
         return others
+    outcomes = {key for key in others if agenda.results[key] is not None}
+    return outcomes - _in_reach(agenda, outcomes)
+
+
+def spare(agenda: Agenda) -> set[str]:
+    """The keys of the outcomes of students of the study's grid that no decision has asked for.
+
+    They ran ahead of one (see `Speculation`), or an earlier version of the study asked for them.
+    """
+    others = agenda.results.keys() - asked(agenda)
+    outcomes = (agenda.results[key] for key in others)
+    students = {o.key for o in outcomes if o and isinstance(o.training, StudentTraining)}
+    return _in_reach(agenda, students)
+
+
+def _in_reach(agenda: Agenda, keys: Collection[str]) -> set[str]:
+    """Those of the outcomes that a study of this grid may ask for, whatever it has decided."""
+    if not keys:
+        return set()
     graph, study = agenda.graph, agenda.resolved.study
     seeds = {*study.student_seeds, *study.further_seeds}
     outputs: dict[str, list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)
@@ -75,8 +94,8 @@ def unneeded(agenda: Agenda) -> set[str]:
             return any(_in_grid(graph, view, None, training) for view in agenda.views())
         return training.key in outputs  # teachers are asked for from the start
 
-    outcomes = (agenda.results[key] for key in others)
-    return {o.key for o in outcomes if o is not None and not may_be_asked(o.training)}
+    outcomes = (agenda.results[key] for key in keys)
+    return {o.key for o in outcomes if o is not None and may_be_asked(o.training)}
 
 
 def _outputs(graph: Graph, view: CaseView) -> Iterator[OutputsTraining]:
@@ -100,6 +119,7 @@ def _in_grid(
     return any(
         training.key == student.key
         for trial in alike
+        if trial.get("learning_rate") in (None, training.learning_rate)
         for student in graph.students(view.case, trial, outputs)[0].under([training.seed])
     )
 

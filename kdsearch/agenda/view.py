@@ -17,6 +17,8 @@ COMPARES = "comparison"
 """The stage of a search that compares whole choices."""
 WINNER = "winner"
 """The stage of what a case chose, under seeds that its search did not have."""
+AHEAD = "ahead"
+"""The stage of what no decision has asked for yet: see `Speculation`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,9 @@ class Waiting:
             if role in roles
         )
 
+    def __contains__(self, key: str) -> bool:
+        return any(key in wanted for wanted in self._cases.values())
+
     def __iter__(self) -> Iterator[Request]:
         """The most urgent first."""
         if self._order is None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from math import fsum
 from typing import Literal
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, used
+from kdsearch.agenda import Agenda, CaseView, Outcome, spare, used
 from kdsearch.search import Trial
 from kdsearch.study import TestCase
 
@@ -44,6 +44,11 @@ def cost(agenda: Agenda) -> tuple[Spent, ...]:
         # All others are known, so what is left is a student.
         groups[known.get(key, "student")].append(result)
     return tuple(spent(kind, groups[kind]) for kind in KINDS)
+
+
+def beside(agenda: Agenda) -> Spent:
+    """What the students took that no decision asked for."""
+    return spent("student", (agenda.results[key] for key in spare(agenda)))
 
 
 def spent(kind: Kind, results: Iterable[Outcome | None]) -> Spent:

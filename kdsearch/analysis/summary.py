@@ -10,7 +10,7 @@ from kdsearch.agenda import Agenda, used
 from kdsearch.analysis.answer import Answer, answer_of
 from kdsearch.analysis.cases import CaseResult, State, case_results
 from kdsearch.analysis.comparisons import figure_1, figure_2, figure_3, over_erm, stable_over_others
-from kdsearch.analysis.cost import Spent, cost, fused, reused
+from kdsearch.analysis.cost import Spent, beside, cost, fused, reused
 from kdsearch.analysis.edges import (
     Edge,
     TeacherEdge,
@@ -112,6 +112,8 @@ class Analysis(Figures):
     unconverged: tuple[Unconverged, ...]
     teacher_edges: tuple[TeacherEdge, ...]
     cost: tuple[Spent, ...]
+    beside: Spent
+    """What the students took that no decision asked for: where slots would have been idle."""
     reused: int
     """How often a training was wanted again after it had run for another choice or test case."""
     fused: int
@@ -153,6 +155,7 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
         unconverged=unconverged(agenda),
         teacher_edges=teacher_edges(agenda),
         cost=taken,
+        beside=beside(agenda),
         reused=reused(agenda),
         fused=fused(agenda),
     )

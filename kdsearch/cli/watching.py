@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kdsearch.agenda import (
+    AHEAD,
     BLOCKED,
     COMPARES,
     DONE,
@@ -177,6 +178,9 @@ def _summary(facts: Facts) -> Iterator[Text]:
 
 def _unplaced(facts: Facts) -> Iterator[Text]:
     """What the table of slots does not have."""
+    ahead = sum(run["stage"] == AHEAD for run in facts["running"])
+    if ahead:
+        yield _line(f"{count(ahead, 'training')} of these ahead of a decision that may ask for it")
     if facts["slots_waiting"]:
         yield _line(f"{count(facts['slots_waiting'], 'more slot')} asked for, waiting for room")
     placed = [run for slot in facts["slots"] for run in (slot["run"], *slot["more"])]

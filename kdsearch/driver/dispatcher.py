@@ -12,6 +12,7 @@ from kdsearch.agenda import (
     Bundling,
     Failure,
     Request,
+    Speculation,
     failed_for_good,
     share_of,
 )
@@ -34,17 +35,24 @@ class Dispatcher:
         watches: tuple[Watch, ...] = (),
         deadline: Deadline | None = None,
         room: Callable[[], int] = lambda: 1,
+        speculation: Speculation | None = None,
     ) -> None:
-        """`room`: how many students could run at once on the machines there are."""
+        """`room`: how many students could run at once on the machines there are.
+
+        `speculation`: what may run where a slot would be idle, ahead of the decisions.
+        """
         self._deadline = deadline
         self._drains = False
         self._agenda = agenda
         self._ledger = ledger
         self._watches = watches
         self._room = room
+        self._speculation = speculation
         self._running: dict[str, Request] = {}
         self._first: dict[str, str] = {}
         """Of each training that runs, the first of its bundle."""
+        self._ahead: set[str] = set()
+        """Of what runs, what nothing had asked for when that was looked at last."""
         self._failed = set(ledger.attempts())
         """What has failed before, here or under an earlier driver."""
         self._bundling = Bundling(agenda.resolved, self._failed)
@@ -65,16 +73,30 @@ class Dispatcher:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to run, or may be started, and nothing is running."""
-        return not self._running and (self._drains or self._agenda.complete)
+        """Whether nothing is left to run, or may be started, and nothing is running.
+
+        Nobody waits for what runs ahead: it is given up.
+        """
+        if len(self._running) > len(self.ahead):
+            return False
+        return self._drains or self._agenda.complete
 
     @property
     def wanted(self) -> int:
-        """How many bundles could run at once now: those that run, and those that could start."""
-        running = len(set(self._first.values()))
+        """How many bundles could run at once now: those that run, and those that could start.
+
+        Without those that run ahead, for which no slot is held or asked for.
+        """
+        running = len(set(self._first.values()).difference(self.ahead))
         if not self._bundling:
             return running + self._agenda.count(self._startable(), but=self._running)
         return running + sum(1 for _ in self.ready)
+
+    @property
+    def ahead(self) -> Collection[str]:
+        """The keys of what runs ahead of a decision that may ask for it."""
+        self._ahead = {key for key in self._ahead if not self._agenda.asks_for(key)}
+        return self._ahead
 
     @property
     def ready(self) -> Iterator[Role]:
@@ -86,8 +108,9 @@ class Dispatcher:
     def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         """The most urgent training of these roles that is not running; () while none can start.
 
-        Further ones come with it that may run in one pass. Nothing starts that would not end before
-        the deadline. Nothing for good once the search drains.
+        Further ones come with it that may run in one pass. While nothing waits, one that may be
+        asked for later. Nothing starts that would not end before the deadline. Nothing for good
+        once the search drains.
         """
         self._see_whether_it_drains()
         self._tick()
@@ -95,23 +118,38 @@ class Dispatcher:
         ready = self._ready()
         first = next((request for request in ready if request.role in able), None)
         if first is None:
-            return ()
-        bundle = self._bundling.take(first, ready, self._share())
+            bundle = self._next_ahead(able)
+        else:
+            bundle = self._bundling.take(first, ready, self._share())
         for request in bundle:
             key = request.training.key
             self._running[key] = request
-            self._first[key] = first.training.key
+            self._first[key] = bundle[0].training.key
             self._attempts[key] = len(self._ledger.attempts_of(key))
             for watch in self._watches:
                 watch.started(request)
         return bundle
+
+    def _next_ahead(self, roles: Collection[Role]) -> Bundle:
+        """The likeliest that may be asked for later, if nothing waits that is; it runs from now."""
+        waits = self._agenda.count(but=self._running) > 0
+        if self._speculation is None or self._drains or waits or "student" not in roles:
+            return ()
+        for request in self._speculation:
+            key = request.training.key
+            known = key in self._running or key in self._agenda.results
+            if not known and key not in self._failed:  # that is tried again when it is needed
+                self._ahead.add(key)
+                return (request,)
+        return ()
 
     def _share(self) -> int:
         """How many trainings of all that run and could start are a slot's."""
         if not self._bundling:
             return 1
         startable = self._agenda.count(self._in_time(), but=self._running)
-        return share_of(len(self._running) + startable, self._room())
+        asked_for = len(self._running) - len(self.ahead) + startable
+        return share_of(asked_for, self._room())
 
     def _tick(self) -> None:
         """Tell that time has passed: an engine asks for work once a second, whatever happens."""
@@ -165,6 +203,9 @@ class Dispatcher:
         self._ledger.forget_watchdog(key)
         request = self._running.pop(key)
         del self._first[key]
+        self._ahead.discard(key)
+        if self._speculation is not None:
+            self._speculation.forget(request.case)
         self._finished += 1
         if outcome is not None:
             self._agenda.add(key, outcome)
@@ -204,3 +245,4 @@ class Dispatcher:
         """A training was given up through no fault of its own; it will be given out again."""
         self._running.pop(key, None)
         self._first.pop(key, None)
+        self._ahead.discard(key)

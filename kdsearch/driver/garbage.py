@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdsearch.agenda import Agenda, asked, settled, unneeded
+from kdsearch.agenda import Agenda, asked, settled, spare, unneeded
 from kdsearch.driver.keep import superseded
 from kdsearch.ledger import MARKER, Ledger, files_in, is_half, is_ours, layout
 
 EARLIER = "from an earlier version of the study"
+SPARE = "from a training that no decision asked for"
 SUPERSEDED = "weights of students that can no longer win"
 NO_OUTCOME = "from a training that has no outcome"
 OTHER_TRY = "from a try that another try of the same training was ahead of"
@@ -75,14 +76,16 @@ def _known(ledger: Ledger, agenda: Agenda, name: str) -> frozenset[str]:
 
 def _garbage(ledger: Ledger, agenda: Agenda) -> Iterator[tuple[str, str]]:
     dropped, resolved = unneeded(agenda), agenda.resolved
-    yield from ((EARLIER, layout.outcome(k)) for k in sorted(dropped) if agenda.results[k])
+    why = dict.fromkeys(dropped & spare(agenda), SPARE)
+    outcomes = (key for key in sorted(dropped) if agenda.results[key])
+    yield from ((why.get(key, EARLIER), layout.outcome(key)) for key in outcomes)
     wanted, done = asked(agenda), settled(agenda)
     for folder in _FOLDERS:
         for path in _listed(ledger.folder / folder):
             name, key = f"{folder}/{path.name}", path.name.partition(".")[0]
             # Of a training without a result it is known what it was when all have been asked for.
             if key in dropped or (done and key not in wanted):
-                yield EARLIER, name
+                yield why.get(key, EARLIER if key in agenda.results else SPARE), name
             elif folder in layout.KEPT and not _has_outcome(ledger, key):
                 yield NO_OUTCOME, name
             elif folder == layout.TESTED and _of_another_try(ledger, agenda, name):

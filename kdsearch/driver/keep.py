@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from statistics import fmean
+from types import MappingProxyType
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, Request, used
+from kdsearch.agenda import AHEAD, Agenda, CaseView, Outcome, Request, used
 from kdsearch.driver.watch import Watch
 from kdsearch.ledger import Ledger
 from kdsearch.search import LAZY_VALUES, Candidate, Trial, tune
+from kdsearch.study import TestCase
 
+_NONE: Mapping[str, TestCase] = MappingProxyType({})
 _SECONDS_BETWEEN = 30.0
 """A few students more for half a minute cost less than to look after every training."""
 
 
-def superseded(agenda: Agenda, present: Iterable[str]) -> set[str]:
+def superseded(
+    agenda: Agenda, present: Iterable[str], ahead: Mapping[str, TestCase] = _NONE
+) -> set[str]:
     """The keys among `present` whose students no `export` can ask for any more.
 
     While a case is searched, the best so far is not among them; `export --best-so-far` gives it.
     The validation score of what a traversal holds never falls, so a student that is behind
-    another one of its test case cannot win. A student that the study has not asked for is not one.
+    another one of its test case cannot win. A student that the study has not asked for is not one,
+    but for those that ran `ahead` of a decision, of their cases.
     """
     needed = {key for view in agenda.views() for key in _needed(agenda, view)}
-    results = used(agenda)
-    return {key for key in present if key in results and key not in needed}
+    results, present = used(agenda), set(present)
+    behind = _behind(agenda, {key: ahead[key] for key in present & ahead.keys() - results.keys()})
+    return {*behind, *(key for key in present if key in results and key not in needed)}
+
+
+def _behind(agenda: Agenda, ahead: Mapping[str, TestCase]) -> Iterator[str]:
+    """Of students that nothing has asked for, those that cannot win."""
+    views = {view.case: view for view in agenda.views()}
+    for key, case in ahead.items():
+        outcome, decided = agenda.results.get(key), views[case].progress.decisions
+        score = outcome.validation if outcome else None
+        held = decided[-1].winner.score if decided else None
+        alone = len(agenda.resolved.study.student_seeds) == 1  # of several the mean counts
+        if agenda.complete or (alone and score is not None and held is not None and score < held):
+            yield key
 
 
 def _needed(agenda: Agenda, view: CaseView) -> Iterator[str]:
@@ -81,7 +100,13 @@ class Keep(Watch):
     def __init__(self, ledger: Ledger, agenda: Agenda) -> None:
         self._ledger = ledger
         self._agenda = agenda
+        self._ahead: dict[str, TestCase] = {}
         self._due = time.monotonic() + _SECONDS_BETWEEN
+
+    def started(self, request: Request) -> None:
+        """See `Watch`."""
+        if request.stage == AHEAD:
+            self._ahead[request.training.key] = request.case
 
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
@@ -91,6 +116,6 @@ class Keep(Watch):
     def remove(self) -> None:
         """Remove them now, if the study keeps the best ones only."""
         if self._agenda.resolved.study.keep_students == "best":
-            for key in superseded(self._agenda, self._ledger.kept_students()):
+            for key in superseded(self._agenda, self._ledger.kept_students(), self._ahead):
                 self._ledger.remove_student(key)
         self._due = time.monotonic() + _SECONDS_BETWEEN

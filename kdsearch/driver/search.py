@@ -13,6 +13,7 @@ from kdsearch.agenda import (
     VERSION,
     Agenda,
     OutputsTraining,
+    Speculation,
     TeacherTraining,
     cached_bytes,
     checkpoint_bytes,
@@ -262,5 +263,7 @@ def run_search(
         keep = Keep(ledger, agenda)
         floors = FloorWatch(agenda, ledger.facts, (log.warn, display.warn))
         every: tuple[Watch, ...] = (log, note, display, keep, floors, *watches)
-        engine.run(Dispatcher(agenda, ledger, every, deadline, lambda: engine.room))
+        speculates = agenda.resolved.study.resources.speculate
+        ahead = Speculation(agenda) if speculates else None
+        engine.run(Dispatcher(agenda, ledger, every, deadline, lambda: engine.room, ahead))
         keep.remove()

@@ -39,7 +39,8 @@ class Queue(Protocol):
     def take(self, roles: Collection[Role] = ROLES) -> Bundle:
         """The most urgent training of these roles that is not running; () if none can start.
 
-        Further ones come with it that may run in one pass.
+        Further ones come with it that may run in one pass. While none waits, it may be one that may
+        be asked for later: see `ahead`.
         """
 
     def done(self, key: str) -> None:
@@ -59,15 +60,25 @@ class Queue(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to run, and nothing is running."""
+        """Whether nothing is left to run, and nothing is running but `ahead`."""
 
     @property
     def wanted(self) -> int:
-        """How many bundles could run at once now: those that run, and those that could start."""
+        """How many bundles could run at once now: those that run, and those that could start.
+
+        Without those that run `ahead`.
+        """
 
     @property
     def ready(self) -> Iterable[Role]:
         """The role of each bundle that could start now, the most urgent first."""
+
+    @property
+    def ahead(self) -> Collection[str]:
+        """The keys of trainings that run where a slot would be idle, and that nothing asks for.
+
+        No slot is held or asked for to run them, and at the end they are given up.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from kdsearch.analysis import (
     Figures,
     Stable,
 )
+from kdsearch.analysis.cost import Spent
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import SOURCE
 from kdsearch.analysis.scores import value_label
@@ -361,11 +362,22 @@ def taught_by(case: CaseResult) -> TestScore | None:
     return case.taught_by.test if case.taught_by else None
 
 
+def not_asked_for(beside: Spent) -> str:
+    """What ran that no decision asked for, as a sentence."""
+    return (
+        f"{beside.trainings} more, which took {duration(beside.seconds)}, were trained ahead of "
+        "decisions that did not ask for them, where slots would have been idle: they are in no "
+        "figure."
+    )
+
+
 def _cost(analysis: Analysis) -> list[str]:
     total = sum(each.seconds for each in analysis.cost)
     trainings = sum(each.trainings for each in analysis.cost)
     text = f"{trainings} trainings took {duration(total)} in all, summed over workers; tries that "
     text += "failed are not timed."
+    if analysis.beside.trainings:
+        text += f" {not_asked_for(analysis.beside)}"
     if analysis.reused:
         text += (
             f" {analysis.reused} times, a training that had already run for another choice or "

@@ -39,6 +39,7 @@ from kdsearch.search.space import (
     shown_at,
     shown_value,
 )
+from kdsearch.search.speculation import ahead
 from kdsearch.search.stable import (
     LAZY_TEMPERATURE,
     LAZY_VALUES,
@@ -116,6 +117,7 @@ __all__ = [
     "ValidationScore",
     "Value",
     "Wanted",
+    "ahead",
     "alternatives",
     "best_of",
     "best_trial",

@@ -88,6 +88,9 @@ class Resources(Share):
     """The longest that it may take: one that hangs is ended, and has failed with `timeout`."""
     checkpoint_minutes: Positive = 5.0
     """How often it saves where it is, to go on from there if its worker dies."""
+    speculate: bool = True
+    """Whether slots that would idle train what the next decisions may ask for. No decision changes
+    by it, and no node is asked for or kept for it."""
     fuse: Fuse = "auto"
     """How many students that differ in learning rate, loss or teacher are trained in one pass:
     `auto`, as many as the first launch finds to pay; a number where that gives the same result

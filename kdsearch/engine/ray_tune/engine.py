@@ -25,6 +25,7 @@ from kdsearch.engine.ray_tune.left_out import LeftOut
 from kdsearch.engine.ray_tune.losses import PREEMPTED
 from kdsearch.engine.ray_tune.mailbox import Mailbox, MailboxError
 from kdsearch.engine.ray_tune.pool import MOST_WAITING, Pool
+from kdsearch.engine.ray_tune.room import autoscaled
 from kdsearch.engine.ray_tune.scheduler import SlotScheduler
 from kdsearch.engine.ray_tune.searcher import SlotSearcher
 from kdsearch.engine.ray_tune.slot import no_check, slot_class
@@ -90,6 +91,7 @@ class RayTuneEngine:
                 needed=self.cluster.needed,
                 begun=self._begun,
                 most=self.max_slots,
+                scales=autoscaled(),
             )
             try:
                 with _every_loss_is_an_actors():

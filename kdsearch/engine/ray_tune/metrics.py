@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ray.util.metrics import Counter, Gauge
 
 from kdsearch.agenda import (
+    AHEAD,
     STAGES,
     Agenda,
     Attempt,
@@ -41,11 +42,14 @@ METRICS = {
     "kdsearch_trainings_finished": Metric(Counter, ("case", "kind"), "trainings with an outcome"),
     "kdsearch_tries_failed": Metric(Counter, ("case", "kind", "class"), "tries that failed"),
     "kdsearch_trainings_running": Metric(Gauge, ("case", "kind"), "trainings that run"),
+    "kdsearch_trainings_ahead": Metric(
+        Gauge, ("case",), "of those that run, those that no decision had asked for at their start"
+    ),
     "kdsearch_trainings_waiting": Metric(
         Gauge, ("case", "kind"), "trainings that could start and wait for a slot"
     ),
     "kdsearch_cache_hits": Metric(
-        Gauge, (), "trainings that were asked for and had a result already"
+        Gauge, (), "trainings that were asked for and had run already, or ran ahead"
     ),
     "kdsearch_students_done": Metric(Gauge, ("case",), "students that have a result"),
     "kdsearch_students_left": Metric(
@@ -104,13 +108,13 @@ class Metrics:
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
         self._running.pop(request.training.key, None)
-        self._ended += 1
+        self._ended += request.stage != AHEAD
         self._count("kdsearch_trainings_finished", _case_and_kind(request))
 
     def failed(self, request: Request, attempt: Attempt, *, for_good: bool) -> None:
         """See `Watch`."""
         self._running.pop(request.training.key, None)
-        self._ended += for_good
+        self._ended += for_good and request.stage != AHEAD
         self._count("kdsearch_tries_failed", (*_case_and_kind(request), attempt.failure))
 
     def tick(self) -> None:
@@ -132,6 +136,8 @@ class Metrics:
         agenda, views = self._agenda, self._agenda.views()
         waiting = [r for r in agenda.requests() if r.training.key not in self._running]
         self._set("kdsearch_trainings_running", Count(map(_case_and_kind, self._running.values())))
+        ahead = [r for r in self._running.values() if r.stage == AHEAD]
+        self._set("kdsearch_trainings_ahead", Count((str(r.case),) for r in ahead))
         self._set("kdsearch_trainings_waiting", Count(map(_case_and_kind, waiting)))
         self._set("kdsearch_cache_hits", {(): answered(agenda) - self._ended})
         done, left, best, stage = {}, {}, {}, {}

@@ -89,14 +89,19 @@ class Pool:
         most: int | None = None,
         placed: Placed = placed,
         draining: Callable[[], Collection[str]] = draining,
+        scales: bool = False,
     ) -> None:
-        """`begun` tells of a key whether a worker process has begun its training."""
+        """`begun` tells of a key whether a worker process has begun its training.
+
+        `scales`: whether a node goes, and costs no more, when its slots have ended.
+        """
         self.error: Exception | None = None
         self._queue = queue
         self._post = post
         self._left_out = left_out
         self._begun = begun
         self._most = most
+        self._scales = scales
         self._roles = kinds(needed)
         self._needs = {kind: needed[roles[0]] for kind, roles in self._roles.items()}
         self._kinds = {role: kind for kind, roles in self._roles.items() for role in roles}
@@ -142,8 +147,8 @@ class Pool:
 
     @property
     def over(self) -> bool:
-        """Whether nothing runs, and nothing will."""
-        return not self.in_hand and (self.error is not None or self._queue.complete)
+        """Whether nothing runs, and nothing will. What runs ahead is not waited for."""
+        return not self._needed() and (self.error is not None or self._queue.complete)
 
     def grow(self, trial: str) -> dict[str, Any] | None:
         """The configuration of one more slot; None while there are enough."""
@@ -186,7 +191,9 @@ class Pool:
                 if result["lacks"]:
                     self._left_out.lacks(result["node_id"], result["lacks"])
             if "keys" in result:
-                slot.bundle, slot.since = (), time.monotonic()
+                if not (self._scales and set(slot.keys).issubset(self._queue.ahead)):
+                    slot.since = time.monotonic()
+                slot.bundle = ()
                 if slot.address and not result["failed"]:
                     self._left_out.works(slot.address)
         for key in result.get("keys", ()):
@@ -238,21 +245,37 @@ class Pool:
         if self._room.ending:  # what just ended may have made them needed
             self._room.decide(self._slots.values(), self._ready())
         self._clear()
-        running = Counter(slot.kind for slot in self._slots.values() if slot.bundle)
+        running = Counter(slot.kind for slot in self._needed())
         for slot in self._slots.values():
             if slot.node_id in self._draining:
                 continue  # what began there now would be cut off
-            if slot.idle and running[slot.kind] < self._wanted[slot.kind]:
+            needed = running[slot.kind] < self._wanted[slot.kind]
+            if slot.idle and (needed or self._may_run_ahead(slot)):
                 slot.bundle = self._queue.take(self._roles[slot.kind])
-                if not slot.bundle:  # the search drains
+                if not slot.bundle:  # the search drains, or there is nothing to run ahead
                     self._want()
                     break
-                running[slot.kind] += 1
+                running[slot.kind] += needed
                 self._post.put(slot.name, order(slot.bundle))
+
+    def _needed(self) -> list[Held]:
+        """The slots that run what is asked for."""
+        ahead, slots = self._queue.ahead, self._slots.values()
+        return [slot for slot in slots if not set(slot.keys).issubset(ahead)]
+
+    def _may_run_ahead(self, slot: Held) -> bool:
+        """Whether a slot may run what nothing asks for yet, since nothing else could start.
+
+        Where nodes go that are idle, no node is kept for that: it must have had work lately.
+        """
+        waits = next(iter(self._queue.ready), None) is not None
+        if waits or "student" not in self._roles[slot.kind]:
+            return False
+        return not self._scales or slot.since > time.monotonic() - _IDLE_SECONDS
 
     def _want(self) -> None:
         """See how many slots of each kind there should be."""
-        running = [slot.kind for slot in self._slots.values() if slot.bundle]
+        running = [slot.kind for slot in self._needed()]
         most = self._most or sys.maxsize
         if self.error is not None:
             most = len(running)

@@ -183,7 +183,7 @@ def _youngest() -> float:
 
 def _gpus_to_come(needs: Needs, say: Say) -> int:
     """1 if trainings are to wait for a GPU of a cluster that has none now, 0 if for none."""
-    if not _autoscaled():
+    if not autoscaled():
         say(
             "this cluster has no GPU: trainings run on CPUs "
             "(resources.gpus in the study: 1 waits for one, 0 uses none)"
@@ -212,7 +212,7 @@ def _wait_for_room(needed: Needed, say: Say) -> None:
 
     Where an autoscaler can bring what other trainings need, those that have room may begin.
     """
-    scaled, said = _autoscaled(), ""
+    scaled, said = autoscaled(), ""
     deadline = time.monotonic() + _JOINING_SECONDS
     with ExitStack() as stack:
         requests = {
@@ -257,7 +257,8 @@ def _nodes_there() -> str:
     return f"{number} node{'' if number == 1 else 's'} so far, without that room"
 
 
-def _autoscaled() -> bool:
+def autoscaled() -> bool:
+    """Whether nodes of the cluster come and go as they are needed."""
     return any(_NODE_GROUP in node["Labels"] for node in _alive())
 
 

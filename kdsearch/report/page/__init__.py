@@ -26,6 +26,7 @@ from kdsearch.report.document import (
     NOISE,
     TESTS,
     left_blank,
+    not_asked_for,
     table_3_table,
     taught_by,
 )
@@ -135,6 +136,7 @@ def page(
         seeds=len(analysis.seeds) > 1,
         metric_of=partial(metric_of, agenda),
         marks=partial(marks, analysis),
+        not_asked_for=not_asked_for,
         glossary=partial(_glossary, agenda, names),
         erm=any(case.erm is not None for case in analysis.cases),
         data=_charts(analysis, agenda, names) | ({"smoothing": curves} if curves else {}),

@@ -1,0 +1,84 @@
+"""What slots that would idle may train ahead of the decisions that may ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from kdsearch.agenda.agenda import Agenda
+from kdsearch.agenda.students import CaseScores
+from kdsearch.agenda.training import StudentTraining
+from kdsearch.agenda.view import AHEAD, CaseView, Request
+from kdsearch.search import Trial, ahead
+from kdsearch.study import TestCase
+
+
+class Speculation:
+    """Students that undecided test cases may want later, those of the longest path first.
+
+    Nothing that an agenda says changes by one: it does not know of them before it asks for them.
+    Whoever takes in a result of a case says so by `forget`.
+    """
+
+    def __init__(self, agenda: Agenda) -> None:
+        self._agenda = agenda
+        self._cases: dict[TestCase, tuple[CaseView, _Again]] = {}
+        self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = {}
+
+    def __iter__(self) -> Iterator[Request]:
+        """What may be wanted next, also what has a result, or runs; looked for as it is read."""
+        durations = self._agenda.durations()
+        undecided = [view for view in self._agenda.views() if self._is_undecided(view)]
+        for view in sorted(
+            undecided,
+            key=lambda view: max(view.progress.wanted.values()) * durations[view.case]["student"],
+            reverse=True,
+        ):
+            if view.case not in self._cases or self._cases[view.case][0] is not view:
+                self._cases[view.case] = view, _Again(self._requests(view))
+            yield from self._cases[view.case][1]
+
+    def forget(self, case: TestCase) -> None:
+        """A result of this case has come, which changes what is likely."""
+        self._cases.pop(case, None)
+
+    def _is_undecided(self, view: CaseView) -> bool:
+        """Whether the case has a decision before it, and all that its students learn from."""
+        results = self._agenda.results
+        trained_on = (results.get(splits[0].key) for splits in view.outputs.values())
+        there = all(outcome and outcome.state == "scored" for outcome in trained_on)
+        return view.ready and bool(view.progress.wanted) and there
+
+    def _requests(self, view: CaseView) -> Iterator[Request]:
+        asked = self._agenda.students(view.case)
+        made = self._trainings.setdefault(view.case, {})
+        made |= asked
+
+        def trainings(trial: Trial) -> tuple[StudentTraining, ...]:
+            # The agenda's own would count them as asked for.
+            if trial not in made:
+                outputs = view.outputs[trial.checkpoint][0] if trial.checkpoint else None
+                made[trial] = self._agenda.graph.students(view.case, trial, outputs)
+            return made[trial]
+
+        scores = CaseScores(self._agenda.results, view.outputs, trainings)
+        known = sum(trial in scores for trial in asked)
+        for trial in ahead(view.search.walk, view.space, scores, known):
+            for training in trainings(trial):
+                yield Request(training=training, case=view.case, stage=AHEAD)
+
+
+class _Again:
+    """What an iterator yields, as often as one likes; read no further than it is asked for."""
+
+    def __init__(self, requests: Iterator[Request]) -> None:
+        self._known: list[Request] = []
+        self._rest = requests
+
+    def __iter__(self) -> Iterator[Request]:
+        return chain(self._known, self._new())
+
+    def _new(self) -> Iterator[Request]:
+        for request in self._rest:
+            self._known.append(request)
+            yield request
