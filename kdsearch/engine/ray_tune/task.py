@@ -27,7 +27,7 @@ def run_on_worker(
     """
     needs = cluster.needed[role]
     named = ("CPU", "GPU", "memory")
-    task = ray.remote(function).options(
+    task = ray.remote(_call).options(
         num_cpus=needs.resources["CPU"],
         num_gpus=needs.gpus,
         memory=needs.resources.get("memory"),
@@ -36,7 +36,7 @@ def run_on_worker(
         max_retries=1,
     )
     try:
-        result: Result = ray.get(task.remote(*arguments))
+        result: Result = ray.get(task.remote(function, *arguments))
     except RayTaskError as error:
         if isinstance(error.cause, InputError | StorageError):
             raise error.cause from None
@@ -44,3 +44,8 @@ def run_on_worker(
     except RayError as error:
         raise EngineError(f"a worker was lost: {first_line(error)}") from None
     return result
+
+
+def _call(function: Callable[..., Result], *arguments: Any) -> Result:
+    """`function` itself may be a partial one, which Ray takes for no function."""
+    return function(*arguments)
