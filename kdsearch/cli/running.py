@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+import torch
 import typer
 from rich.console import Console
 
@@ -85,6 +86,11 @@ class Run:
             slot_check,
         )
 
+        before = self.ledger.preflight()
+        ran = before is None or before.forward
+        if where.kind == "local" and ran and not torch.cuda.is_available():
+            # A Ray of our own starts meanwhile.
+            self._fuse("in this process", partial(self._fused_here, device="cpu"))
         with self._cluster(where) as cluster:
             # A local Ray does not grow. Of several kinds of slots one or the other has room there.
             fixed = where.kind == "local" and len(kinds(cluster.needed)) == 1
