@@ -7,8 +7,9 @@ The quickstart's sentiment data and its small encoder (1 layer), also wider ones
 trained for an epoch. The students differ in distance, temperature, α and learning rate, and take
 fused steps of AdamW on both sides. Two figures: steps alone, of each width; whole trainings with
 validation, test and outcome, of the first. Before, both sides take 150 steps, and must have the
-same losses (1e-6, relatively) and weights (5e-6 at a learning rate of 1e-3; but for the biases of
-keys, whose gradient is rounding and nothing else). One thread.
+same losses (1e-6, relatively) and weights (5e-6 at width 32, 1e-4 above it, a tenth of a step at
+the highest learning rate; but for the biases of keys, whose gradient is rounding and nothing else).
+One thread.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def in_one_pass(students: Students, together: Together, steps: int) -> None:
         together.step(indices, 1)
 
 
-def compare(folder: Path, trainings: Sequence[StudentTraining]) -> None:
+def compare(folder: Path, trainings: Sequence[StudentTraining], tolerance: float) -> None:
     """Raise unless both sides learn the same."""
     apart, fused = Students(folder, trainings), Students(folder, trainings)
     one_after_another(apart, COMPARED)
@@ -160,7 +161,7 @@ def compare(folder: Path, trainings: Sequence[StudentTraining]) -> None:
         assert abs(float(state.total / too.total) - 1) < 1e-6
         for name, weight in state.model.state_dict().items():
             gap = (weight - too.model.state_dict()[name]).abs().max()
-            assert "key.bias" in name or gap < 5e-6, (name, gap)
+            assert "key.bias" in name or gap < tolerance, (name, gap)
 
 
 def steps_alone(
@@ -233,7 +234,7 @@ def main() -> None:
         for number, hidden in enumerate(given.hidden):
             student = student_of(folder / f"hidden-{hidden}", hidden, given.epochs)
             where = folder / f"hidden-{hidden}"
-            compare(where, different(student, 3))
+            compare(where, different(student, 3), 5e-6 if hidden == 32 else 1e-4)
             steps_alone(where, student, hidden, given)
             if number == 0 and not given.only_steps:
                 whole_trainings(where, student, given)
