@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -22,6 +24,7 @@ from kdsearch.search import Labels
 from kdsearch.tasks import TASKS, Encoded
 
 _USUAL = ENCODERS["bert"][2]
+_GPT2 = {"n_embd": 16, "n_head": 2, "pad_token_id": 0}
 CUT = (
     *("bert", "roberta", "distilbert", "xlm-roberta", "electra"),  # queries and all behind them
     *("modernbert", "deberta-v2", "mpnet", "megatron-bert"),  # what is behind attention
@@ -96,6 +99,19 @@ def test_the_last_layer_sees_one_token_behind_its_keys_and_values(kind: str) -> 
     assert len(seen) == 6
 
 
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "gpt2"])
+def test_its_weights_are_gone_with_the_model(kind: str) -> None:
+    model = classifier(kind, **_GPT2 if kind == "gpt2" else {})
+    weights = [weakref.ref(weight) for weight in model.parameters()]
+    gc.disable()  # which would find those in a cycle, some time
+    try:
+        read_first_alone(model, TASK, encoded(40))
+        del model
+        assert not any(weight() is not None for weight in weights)
+    finally:
+        gc.enable()
+
+
 def test_its_dropout_is_that_of_a_training() -> None:
     model = bert()
     assert read_first_alone(model, TASK, encoded(40))
@@ -132,7 +148,12 @@ HEADS: dict[str, Callable[[Tensor], Tensor]] = {
 def parts_of(model: nn.Module) -> dict[str, Any]:
     """What a model's modules have beside weights."""
     return {
-        name: (sorted(vars(module)), len(module._forward_pre_hooks), len(module._forward_hooks))
+        name: (
+            type(module),
+            sorted(vars(module)),
+            len(module._forward_pre_hooks),
+            len(module._forward_hooks),
+        )
         for name, module in model.named_modules()
     }
 
@@ -156,7 +177,7 @@ def test_a_head_that_may_learn_to_read_other_tokens_keeps_the_whole_layer(head: 
     [
         ("modernbert", {"classifier_pooling": "mean"}),
         ("xlnet", {"d_model": 16, "n_head": 2, "d_inner": 32}),
-        ("gpt2", {"n_embd": 16, "n_head": 2, "pad_token_id": 0}),
+        ("gpt2", _GPT2),
         ("albert", {"embedding_size": 8}),  # each of its layers is the last one
         ("bert", {"is_decoder": True}),
         ("bart", {"d_model": 16, "decoder_start_token_id": 0, "pad_token_id": 0}),

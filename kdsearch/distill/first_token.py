@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import torch
@@ -112,12 +111,15 @@ def _cut(layer: nn.Module, names: _Names) -> Callable[[], None]:
     if not names.attention:
         return lambda: hook.remove()
     attention: Any = layer.get_submodule(names.attention)
-    attention.projections = names.projections
-    attention.forward = MethodType(_attend, attention)
+    kind = type(attention)
+    # A class and no method of its own, which would refer to it: weights in a cycle stay in memory
+    # until the collector runs.
+    parts = {"forward": _attend, "projections": names.projections}
+    attention.__class__ = type(kind.__name__, (kind,), parts)
 
     def undo() -> None:
         hook.remove()
-        del attention.projections, attention.forward
+        attention.__class__ = kind
 
     return undo
 
