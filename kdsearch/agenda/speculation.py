@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 from kdsearch.agenda.agenda import Agenda
 from kdsearch.agenda.students import CaseScores
 from kdsearch.agenda.training import StudentTraining
 from kdsearch.agenda.view import AHEAD, CaseView, Request
-from kdsearch.search import Trial, ahead
+from kdsearch.search import Remembered, Trial, ahead
 from kdsearch.study import TestCase
 
 
@@ -23,6 +24,7 @@ class Speculation:
     def __init__(self, agenda: Agenda) -> None:
         self._agenda = agenda
         self._cases: dict[TestCase, tuple[CaseView, _Again]] = {}
+        self._scores: dict[TestCase, CaseScores] = {}
         self._trainings: dict[TestCase, dict[Trial, tuple[StudentTraining, ...]]] = {}
 
     def __iter__(self) -> Iterator[Request]:
@@ -50,22 +52,28 @@ class Speculation:
         return view.ready and bool(view.progress.wanted) and there
 
     def _requests(self, view: CaseView) -> Iterator[Request]:
-        asked = self._agenda.students(view.case)
-        made = self._trainings.setdefault(view.case, {})
-        made |= asked
-
-        def trainings(trial: Trial) -> tuple[StudentTraining, ...]:
-            # The agenda's own would count them as asked for.
-            if trial not in made:
-                outputs = view.outputs[trial.checkpoint][0] if trial.checkpoint else None
-                made[trial] = self._agenda.graph.students(view.case, trial, outputs)
-            return made[trial]
-
-        scores = CaseScores(self._agenda.results, view.outputs, trainings)
-        known = sum(trial in scores for trial in asked)
-        for trial in ahead(view.search.walk, view.space, scores, known):
-            for training in trainings(trial):
+        if view.case not in self._scores:
+            trainings = partial(self._made, view)
+            self._scores[view.case] = CaseScores(self._agenda.results, view.outputs, trainings)
+        scores = self._scores[view.case]
+        known = self._agenda.scores(view)
+        if isinstance(known, Remembered):
+            scores.tunings |= {k: each for k, each in known.tunings.items() if each.finished}
+        number = sum(trial in scores for trial in self._agenda.students(view.case))
+        for trial in ahead(view.search.walk, view.space, scores, number):
+            for training in self._made(view, trial):
                 yield Request(training=training, case=view.case, stage=AHEAD)
+
+    def _made(self, view: CaseView, trial: Trial) -> tuple[StudentTraining, ...]:
+        """The trainings of a trial. The agenda's own would count them as asked for."""
+        asked = self._agenda.students(view.case).get(trial)
+        if asked is not None:
+            return asked
+        made = self._trainings.setdefault(view.case, {})
+        if trial not in made:
+            outputs = view.outputs[trial.checkpoint][0] if trial.checkpoint else None
+            made[trial] = self._agenda.graph.students(view.case, trial, outputs)
+        return made[trial]
 
 
 class _Again:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple, NoReturn
 
 from kdsearch.search.space import Space, Trial, ValidationScore
 from kdsearch.search.strategy import Strategy
-from kdsearch.search.tuning import Scores
+from kdsearch.search.tuning import Remembered, Scores
 
 ROUNDS, WORLDS = 2, 16
 """So many rounds of answers are made up at most, and so many sets of answers looked at. In
@@ -70,12 +70,16 @@ def ahead(walk: Strategy, space: Space, scores: Scores, known: int) -> Iterator[
             heapq.heappush(worlds, _World(*after))
 
 
-class _Overlay(Mapping[Trial, ValidationScore | None]):
+class _Overlay(Remembered):
     """Scores, and made-up ones over them."""
 
     def __init__(self, made_up: Scores, scores: Scores) -> None:
+        super().__init__()
         self._made_up = made_up
         self._scores = scores
+        if isinstance(scores, Remembered):  # what is finished is so under all that are made up
+            known = scores.tunings.items()
+            self.tunings = {key: tuning for key, tuning in known if tuning.finished}
 
     def __getitem__(self, trial: Trial) -> ValidationScore | None:
         return self._made_up[trial] if trial in self._made_up else self._scores[trial]

@@ -61,6 +61,11 @@ class Tuning:
         self._trials = self._missing = _round(0, choice, space, None, fixed)
         self._found: Candidate | None = None
 
+    @property
+    def finished(self) -> bool:
+        """Whether it lacks nothing more."""
+        return self._found is not None
+
     def go_on(self, scores: Scores) -> Candidate | Wanted:
         """Tune as far as `scores` reach, which hold all that were known before."""
         while self._found is None:
