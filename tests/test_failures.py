@@ -111,6 +111,14 @@ def test_each_class_of_failure_has_its_number_of_tries(
     assert failed_for_good(tried(*failures), tries) is for_good
 
 
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_try_in_one_pass_with_others_counts_for_nothing(failure: Failure) -> None:
+    together = [each.model_copy(update={"fused": 8}) for each in tried(failure, steps=[9])]
+    assert not failed_for_good(together, 1)
+    alone = tried(*["worker_lost"] * 3)
+    assert failed_for_good([*together, *alone], 1)
+
+
 def test_a_lost_worker_does_not_count_while_the_checkpoints_get_on() -> None:
     lost = tried(*["worker_lost"] * 5, steps=[0, 0, 7, 7, 9])
     assert not failed_for_good(lost, 1)

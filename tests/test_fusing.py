@@ -21,6 +21,7 @@ from fakes import (
     TogetherTraining,
     World,
     a_study,
+    attempt_at,
     fused_study,
     made_up_training,
     memory_ledger,
@@ -69,6 +70,7 @@ def some_student() -> StudentTraining:
 
 STUDENT = some_student()
 OTHER: dict[str, Any] = {
+    "version": 2,
     "kind": None,  # there is one
     "data": STUDENT.data.model_copy(update={"train": "other"}),
     "model": STUDENT.model.model_copy(update={"layers": 2}),
@@ -171,6 +173,11 @@ def test_a_study_that_says_so_trains_each_student_alone() -> None:
     assert len(dispatcher.take()) == 1
 
 
+def test_what_was_measured_for_another_number_does_not_hold() -> None:
+    asks_for_4 = resolved_of(a_study(resources={"fuse": 4}))
+    assert most_fused(asks_for_4.model_copy(update={"fused": fused_study(8).fused})) == {}
+
+
 def test_students_under_different_seeds_are_in_different_bundles() -> None:
     _, _, dispatcher = at_students(16, 1, search=GRID, seeds=[1, 2])
     seeds = []
@@ -188,9 +195,24 @@ def test_each_of_a_bundle_whose_worker_is_lost_has_a_try_and_runs_alone_from_the
     assert len(bundle) > 1
     for key in bundle:
         dispatcher.lost(key, "killed")
-    assert [len(ledger.attempts_of(key)) for key in bundle] == [1] * len(bundle)
+    tries = [attempt for key in bundle for attempt in ledger.attempts_of(key)]
+    assert [attempt.fused for attempt in tries] == [len(bundle)] * len(bundle)
     assert dispatcher.wanted == len(bundle)
     assert [len(dispatcher.take()) for _ in bundle] == [1] * len(bundle)
+
+
+def test_what_failed_in_one_pass_has_all_its_tries_alone() -> None:
+    agenda, ledger, dispatcher = at_students(16, 1, search=GRID, tries=1)
+    bundle = keys(dispatcher.take())
+    for key in bundle:
+        ledger.write_attempt(attempt_at(key).model_copy(update={"fused": len(bundle)}))
+        dispatcher.done(key)
+    assert agenda.results.keys().isdisjoint(bundle)
+    assert ledger.results(tries=1).keys().isdisjoint(bundle)
+    [first] = keys(dispatcher.take())
+    ledger.write_attempt(attempt_at(first))
+    dispatcher.done(first)
+    assert agenda.results[first] is None
 
 
 def test_what_failed_under_an_earlier_driver_runs_alone() -> None:
@@ -332,8 +354,8 @@ def test_an_error_in_a_bundle_is_a_try_of_each_that_has_no_outcome(tmp_path: Pat
     ledger, trainings = ready(tmp_path), alike_students(3)
     ledger.write_outcome(made_up_training(trainings[1], tmp_path))
     Worker(folder=tmp_path, run_training=made_up_training).fail(RuntimeError("no"), *trainings)
-    tried = [[a.failure for a in ledger.attempts_of(t.key)] for t in trainings]
-    assert tried == [["error"], [], ["error"]]
+    tried = [[(a.failure, a.fused) for a in ledger.attempts_of(t.key)] for t in trainings]
+    assert tried == [[("error", 3)], [], [("error", 3)]]
 
 
 def test_of_a_search_that_is_to_drain_no_bundle_begins_and_no_checkpoint_is_lost(

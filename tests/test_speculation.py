@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from kdsearch.agenda import (
     AHEAD,
     Agenda,
+    Cost,
     Outcome,
     Request,
     Speculation,
@@ -39,7 +40,7 @@ from kdsearch.agenda import (
     unneeded,
 )
 from kdsearch.analysis import analyse
-from kdsearch.driver import Dispatcher
+from kdsearch.driver import Deadline, Dispatcher
 from kdsearch.driver.garbage import EARLIER, SPARE, garbage
 from kdsearch.driver.keep import superseded
 from kdsearch.engine import TabulatedEngine, Worker
@@ -333,6 +334,29 @@ def test_a_search_that_drains_gives_up_what_runs_ahead() -> None:
         ahead = handing.queue.ahead
         taken = [r for r in handing.queue.running if r.training.key not in ahead]
     assert handing.queue.running
+
+
+def test_where_nothing_needed_ends_before_the_deadline_what_runs_ahead_is_not_waited_for() -> None:
+    handing = Handing()
+    deadline, more = Deadline(at=time.monotonic() + 600), handing.speculation
+    handing.queue = Dispatcher(handing.agenda, handing.ledger, (), deadline, speculation=more)
+    needed = handing.students()
+    while handing.queue.take():
+        pass
+    hour = Cost(seconds=3600.0, device="", host="")
+    while needed:
+        for request in needed:
+            outcome = outcome_of(request.training, 0.5, lowest_loss_epoch=1, cost=hour)
+            handing.ledger.write_outcome(outcome)
+            handing.queue.done(request.training.key)
+        ahead = handing.queue.ahead
+        needed = [r for r in handing.queue.running if r.training.key not in ahead]
+    assert handing.queue.running
+    assert not handing.agenda.complete
+    assert not handing.queue.complete
+    assert handing.queue.take() == ()
+    assert handing.ledger.stop_asked() == "drain"
+    assert handing.queue.complete
 
 
 def test_of_two_cases_that_of_the_longer_path_comes_first() -> None:

@@ -34,12 +34,16 @@ def alike(training: Training) -> str | None:
 
 
 def most_fused(resolved: Resolved) -> dict[tuple[str, str], int]:
-    """How many run in one pass, by student and data set, where that is more than one."""
-    if resolved.fused is None or resolved.study.resources.fuse == 1:
+    """How many run in one pass, by student and data set, where that is more than one.
+
+    Nothing while what the study file asks for was not measured.
+    """
+    fused = resolved.fused
+    if fused is None or fused.asked != resolved.study.resources.fuse:
         return {}
     return {
         (student, dataset): most
-        for student, datasets in resolved.fused.most.items()
+        for student, datasets in fused.most.items()
         for dataset, most in datasets.items()
         if most > 1
     }

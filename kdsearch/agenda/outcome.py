@@ -183,6 +183,8 @@ class Attempt(Record):
     traceback: str = ""
     host: str
     """Of the node where it ran; empty if that is not known."""
+    fused: int = 1
+    """How many trainings its slot had in hand, this one among them."""
     steps: int = 0
     """Of the training's last checkpoint: where the next try goes on."""
     ended: _TimeIfKnown = None
@@ -199,11 +201,13 @@ def failed_for_good(attempts: Sequence[Attempt], tries: int) -> bool:
 
     Errors, timeouts and a host's want of memory share the study's tries. A GPU's want of memory is
     tried once more, with each batch in parts. A process that is lost, or a node, is no fault of
-    the training while its checkpoints get on; so are the disk and the files never.
+    the training while its checkpoints get on; so are the disk and the files never. Nobody knows
+    whose fault it was in one pass with others: that try counts for nothing, and the next is alone.
     """
-    count = Counter(attempt.failure for attempt in attempts)
-    furthest = max((attempt.steps for attempt in attempts), default=0)
-    stuck = Counter(attempt.failure for attempt in attempts if attempt.steps == furthest)
+    alone = [attempt for attempt in attempts if attempt.fused == 1]
+    count = Counter(attempt.failure for attempt in alone)
+    furthest = max((attempt.steps for attempt in alone), default=0)
+    stuck = Counter(attempt.failure for attempt in alone if attempt.steps == furthest)
     return (
         count["error"] + count["timeout"] + count["host_oom"] >= tries
         or count["gpu_oom"] >= _GPU_OOM_TRIES

@@ -111,6 +111,11 @@ def _counted(study: Study, facts: Facts) -> Iterator[str]:
     yield from _other_inner(walks)
     if facts["fused"]:
         yield f"  (students in one pass: {facts['fused']})"
+    if study.resources.speculate:
+        yield (
+            "  (beside these, slots that would be idle train what decisions may ask for, unless "
+            "resources.speculate is false)"
+        )
     if facts["sharing"]:
         yield "  (the most: a training that searches share is counted for each of them)"
     if further:

@@ -71,8 +71,9 @@ def run(training: Training, folder: Path, *, keep: bool = False) -> Outcome:
         raise InputError.one(training, what, remedy)
     ledger = Ledger(folder)
     attempts = ledger.attempts_of(training.key)
-    # With half of it, a single longer batch may be too much again.
-    parts = 4 if any(attempt.failure == "gpu_oom" for attempt in attempts) else 1
+    # With half of it, a single longer batch may be too much again. A pass of several takes more.
+    alone = [attempt for attempt in attempts if attempt.fused == 1]
+    parts = 4 if any(attempt.failure == "gpu_oom" for attempt in alone) else 1
     worker = _Worker(ledger, keep=keep, parts=parts)
 
     def work() -> tuple[Outcome, ...]:

@@ -49,8 +49,8 @@ class Dispatcher:
         self._room = room
         self._speculation = speculation
         self._running: dict[str, Request] = {}
-        self._first: dict[str, str] = {}
-        """Of each training that runs, the first of its bundle."""
+        self._bundles: dict[str, Bundle] = {}
+        """Of each training that runs, what its slot was given at once."""
         self._ahead: set[str] = set()
         """Of what runs, what nothing had asked for when that was looked at last."""
         self._failed = set(ledger.attempts())
@@ -77,9 +77,12 @@ class Dispatcher:
 
         Nobody waits for what runs ahead: it is given up.
         """
-        if len(self._running) > len(self.ahead):
-            return False
-        return self._drains or self._agenda.complete
+        return not self._needed_run and (self._drains or self._agenda.complete)
+
+    @property
+    def _needed_run(self) -> bool:
+        """Whether anything runs that is asked for."""
+        return len(self._running) > len(self.ahead)
 
     @property
     def wanted(self) -> int:
@@ -87,7 +90,8 @@ class Dispatcher:
 
         Without those that run ahead, for which no slot is held or asked for.
         """
-        running = len(set(self._first.values()).difference(self.ahead))
+        firsts = {bundle[0].training.key for bundle in self._bundles.values()}
+        running = len(firsts.difference(self.ahead))
         if not self._bundling:
             return running + self._agenda.count(self._startable(), but=self._running)
         return running + sum(1 for _ in self.ready)
@@ -124,7 +128,7 @@ class Dispatcher:
         for request in bundle:
             key = request.training.key
             self._running[key] = request
-            self._first[key] = bundle[0].training.key
+            self._bundles[key] = bundle
             self._attempts[key] = len(self._ledger.attempts_of(key))
             for watch in self._watches:
                 watch.started(request)
@@ -160,7 +164,7 @@ class Dispatcher:
                 watch.tick()
 
     def _see_whether_it_drains(self) -> None:
-        if self._deadline is not None and not self._running:
+        if self._deadline is not None and not self._needed_run:
             # What runs may be followed by something shorter.
             roles = {request.role for request in self._ready()}
             if roles and roles.isdisjoint(self._in_time()):
@@ -169,7 +173,7 @@ class Dispatcher:
 
     def _startable(self) -> Collection[Role]:
         """The roles whose trainings could start now."""
-        if not self._running:  # while the first slot is waited for, nothing is taken
+        if not self._needed_run:  # while the first slot is waited for, nothing is taken
             self._see_whether_it_drains()
         self._tick()
         return () if self._drains else self._in_time()
@@ -202,7 +206,7 @@ class Dispatcher:
             attempts = self._ledger.attempts_of(key)
         self._ledger.forget_watchdog(key)
         request = self._running.pop(key)
-        del self._first[key]
+        del self._bundles[key]
         self._ahead.discard(key)
         if self._speculation is not None:
             self._speculation.forget(request.case)
@@ -238,11 +242,19 @@ class Dispatcher:
         if hung:
             failure, message = "timeout", "it took longer than resources.hours and was ended"
         self._ledger.write_attempt(
-            Attempt(key=key, number=0, failure=failure, message=message, traceback=hung, host=node)
+            Attempt(
+                key=key,
+                number=0,
+                failure=failure,
+                message=message,
+                traceback=hung,
+                host=node,
+                fused=len(self._bundles[key]),
+            )
         )
 
     def release(self, key: str) -> None:
         """A training was given up through no fault of its own; it will be given out again."""
         self._running.pop(key, None)
-        self._first.pop(key, None)
+        self._bundles.pop(key, None)
         self._ahead.discard(key)

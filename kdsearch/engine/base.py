@@ -165,6 +165,7 @@ class Worker:
                     message=message,
                     traceback="".join(traceback.format_exception(error)),
                     host=socket.gethostname(),
+                    fused=len(trainings),
                 )
             )
 

@@ -90,7 +90,7 @@ class Resources(Share):
     """How often it saves where it is, to go on from there if its worker dies."""
     speculate: bool = True
     """Whether slots that would idle train what the next decisions may ask for. No decision changes
-    by it, and no node is asked for or kept for it."""
+    by it, and no node is asked for; one that would go stays until what it trains has ended."""
     fuse: Fuse = "auto"
     """How many students that differ in learning rate, loss or teacher are trained in one pass:
     `auto`, as many as the first launch finds to pay; a number where that gives the same result

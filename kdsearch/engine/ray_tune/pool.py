@@ -266,7 +266,8 @@ class Pool:
     def _may_run_ahead(self, slot: Held) -> bool:
         """Whether a slot may run what nothing asks for yet, since nothing else could start.
 
-        Where nodes go that are idle, no node is kept for that: it must have had work lately.
+        Where nodes go that are idle, none is kept by one such training after the other: the slot
+        must have had work lately.
         """
         waits = next(iter(self._queue.ready), None) is not None
         if waits or "student" not in self._roles[slot.kind]:
