@@ -944,8 +944,8 @@ def test_a_pass_that_ends_halfway_leaves_no_file(
     given["model"].register_forward_pre_hook(fail_at_the_third)
     if task == "translation":
         given["model"].get_decoder().register_forward_pre_hook(fail_at_the_third)
-    with pytest.raises(error):
-        write_outputs(folder / "key.npy", **given)
+    with pytest.raises(error):  # of so tiny a model, one pass takes all that is not in parts
+        write_outputs(folder / "key.npy", **given, parts=2**12)
     assert [name.endswith(".tmp") for name in passes[-1]] == [True]
     assert nothing_is_left(folder)
 
