@@ -10,7 +10,7 @@ from kdsearch.agenda.agenda import Agenda
 from kdsearch.agenda.students import CaseScores
 from kdsearch.agenda.training import StudentTraining
 from kdsearch.agenda.view import AHEAD, CaseView, Request
-from kdsearch.search import Remembered, Trial, ahead
+from kdsearch.search import Trial, ahead
 from kdsearch.study import TestCase
 
 
@@ -57,8 +57,8 @@ class Speculation:
             self._scores[view.case] = CaseScores(self._agenda.results, view.outputs, trainings)
         scores = self._scores[view.case]
         known = self._agenda.scores(view)
-        if isinstance(known, Remembered):
-            scores.tunings |= {k: each for k, each in known.tunings.items() if each.finished}
+        assert isinstance(known, CaseScores)  # its teacher is ready
+        scores.tunings = known.tunings
         number = sum(trial in scores for trial in self._agenda.students(view.case))
         for trial in ahead(view.search.walk, view.space, scores, number):
             for training in self._made(view, trial):

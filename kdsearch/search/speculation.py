@@ -54,11 +54,13 @@ def ahead(walk: Strategy, space: Space, scores: Scores, known: int) -> Iterator[
         made_up = world.before | dict.fromkeys(world.lacked, _WORST)
         if world.best is not None:
             made_up[world.best] = ValidationScore(world.rounds * _BEST)
-        lacked = tuple(walk(space, _Overlay(made_up, scores)).wanted)
+        wanted = walk(space, _Overlay(made_up, scores)).wanted
+        lacked = tuple(wanted)
         if world.rounds:
             yield from (trial for trial in lacked if trial not in told)
         told.update(lacked)
-        if world.rounds == ROUNDS or not lacked or lacked in stood:
+        more = max(wanted.values(), default=0) > 1
+        if world.rounds == ROUNDS or not more or lacked in stood:
             continue
         stood.add(lacked)
         stays = known + len(made_up)
@@ -77,9 +79,8 @@ class _Overlay(Remembered):
         super().__init__()
         self._made_up = made_up
         self._scores = scores
-        if isinstance(scores, Remembered):  # what is finished is so under all that are made up
-            known = scores.tunings.items()
-            self.tunings = {key: tuning for key, tuning in known if tuning.finished}
+        if isinstance(scores, Remembered):
+            self.tunings = {key: tuning.copy() for key, tuning in scores.tunings.items()}
 
     def __getitem__(self, trial: Trial) -> ValidationScore | None:
         return self._made_up[trial] if trial in self._made_up else self._scores[trial]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
@@ -61,10 +62,11 @@ class Tuning:
         self._trials = self._missing = _round(0, choice, space, None, fixed)
         self._found: Candidate | None = None
 
-    @property
-    def finished(self) -> bool:
-        """Whether it lacks nothing more."""
-        return self._found is not None
+    def copy(self) -> Tuning:
+        """One that goes on by itself from here, by whatever scores."""
+        other = copy(self)
+        other._known = dict(self._known)
+        return other
 
     def go_on(self, scores: Scores) -> Candidate | Wanted:
         """Tune as far as `scores` reach, which hold all that were known before."""
