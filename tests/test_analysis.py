@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kdsearch.agenda import (
+    VERSION,
     Agenda,
     Attempt,
     Cost,
@@ -129,7 +130,8 @@ def searched(
     ledger = Ledger(folder)
     ledger.prepare()
     study = parse_study(raw or two_cases(), place="x")
-    ledger.write_resolved(resolve(study, data_dir=None, store=ledger.write_rows, place="x"))
+    resolved = resolve(study, data_dir=None, store=ledger.write_rows, place="x")
+    ledger.write_resolved(resolved.model_copy(update={"training_version": VERSION}))
     agenda = Agenda(ledger.resolved(), ledger.results())
 
     def look_up(training: Training) -> None:

@@ -331,6 +331,20 @@ def test_plan_counts_what_is_chosen_under_winner_seeds_too(here: Path) -> None:
     assert "(including what each test case chose, under 2 further seeds)" in result.out
 
 
+@pytest.mark.parametrize(
+    ("speculate", "alpha", "says"),
+    [(True, [1, 0.5], True), (False, [1, 0.5], False), (True, [1], False)],
+)
+def test_plan_says_that_idle_slots_train_more_of_the_grid_unless_they_do_not(
+    here: Path, speculate: bool, alpha: list[float], says: bool
+) -> None:
+    search = {**tiny()["search"], "distance": ["ce", "mse"], "alpha": alpha}
+    study = tiny(search=search, resources={"speculate": speculate})
+    words = " ".join(kdsearch("plan", written(here / "tiny.yaml", study)).out.split())
+    line = "(beside these, slots that would be idle train what decisions may ask for"
+    assert (line in words) == says
+
+
 def test_plan_tells_the_time_of_so_many_students_on_so_many_slots(here: Path) -> None:
     study = written(here / "tiny.yaml", tiny())
     shown = kdsearch("plan", study, "--seconds", "120", "--slots", "2").out
@@ -396,9 +410,9 @@ def test_plan_of_a_translation_counts_an_output_layer_that_no_layers_are_cut_fro
     facts = json.loads(
         kdsearch("plan", written(here / "s.yaml", study), "--seconds", "90", "--json").out
     )
-    # The output layer has as many weights as all twelve, and takes two steps' worth of them.
+    # The output layer has as many weights as all twelve, and takes 4/3 steps' worth of them.
     cut, whole = (case["seconds_each"] for case in facts["cases"])
-    assert whole / cut == pytest.approx((1 + 2) / (4 / 12 + 2))
+    assert whole / cut == pytest.approx((1 + 4 / 3) / (4 / 12 + 4 / 3))
 
 
 def test_plan_names_the_models_whose_size_it_has_to_assume(here: Path) -> None:

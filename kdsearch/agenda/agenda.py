@@ -57,7 +57,6 @@ from kdsearch.study import ROLES, Resolved, Role, TestCase, search_of, space_of,
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
 
-
 _Some = TypeVar("_Some", bound=Training)
 
 

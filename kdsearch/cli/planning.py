@@ -111,7 +111,7 @@ def _counted(study: Study, facts: Facts) -> Iterator[str]:
     yield from _other_inner(walks)
     if facts["fused"]:
         yield f"  (students in one pass: {facts['fused']})"
-    if study.resources.speculate:
+    if study.resources.speculate and facts["students"]["fewest"] < facts["grid"]:
         yield (
             "  (beside these, slots that would be idle train what decisions may ask for, unless "
             "resources.speculate is false)"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-import torch
 import typer
 from rich.console import Console
 
@@ -88,9 +87,11 @@ class Run:
 
         before = self.ledger.preflight()
         ran = before is None or before.forward
-        if where.kind == "local" and ran and not torch.cuda.is_available():
-            # A Ray of our own starts meanwhile.
-            self._fuse("in this process", partial(self._fused_here, device="cpu"))
+        if where.kind == "local" and ran and unmeasured(present(self.agenda.resolved)):
+            import torch  # as the measuring does, and no command that only reads files
+
+            if not torch.cuda.is_available():  # a Ray of our own starts meanwhile
+                self._fuse("in this process", partial(self._fused_here, device="cpu"))
         with self._cluster(where) as cluster:
             # A local Ray does not grow. Of several kinds of slots one or the other has room there.
             fixed = where.kind == "local" and len(kinds(cluster.needed)) == 1

@@ -63,12 +63,7 @@ def open_study(
     another name, nothing is changed: `InputError`.
     """
     ledger.prepare()
-    before = ledger.resolved() if ledger.exists else None  # refused, its outcomes stay as they are
-    if before and before.training_version != VERSION:
-        if ledger.begun:
-            raise _other_code(ledger.folder, before)
-        ledger.forget()
-        before = None
+    before = _before(ledger)  # refused, its outcomes stay as they are
     ledger.sweep()
     edited = differences(before.study, study) if before else []
     if before and before.study.name != study.name and ledger.begun:
@@ -106,6 +101,17 @@ def open_study(
         preflight_once(resolved, ledger, place=place, look=look, say=say)
     ledger.replace_resolved(agenda.resolved)
     return agenda
+
+
+def _before(ledger: Ledger) -> Resolved | None:
+    """What the folder holds; None where that is nothing, or of other code and not begun."""
+    before = ledger.resolved() if ledger.exists else None
+    if before is None or before.training_version == VERSION:
+        return before
+    if ledger.begun:
+        raise _other_code(ledger.folder, before)
+    ledger.forget()
+    return None
 
 
 def _begin(

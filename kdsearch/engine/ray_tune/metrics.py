@@ -136,8 +136,9 @@ class Metrics:
         agenda, views = self._agenda, self._agenda.views()
         waiting = [r for r in agenda.requests() if r.training.key not in self._running]
         self._set("kdsearch_trainings_running", Count(map(_case_and_kind, self._running.values())))
-        ahead = [r for r in self._running.values() if r.stage == AHEAD]
-        self._set("kdsearch_trainings_ahead", Count((str(r.case),) for r in ahead))
+        ahead = Count(str(r.case) for r in self._running.values() if r.stage == AHEAD)
+        cases = [str(view.case) for view in views]
+        self._set("kdsearch_trainings_ahead", {(case,): ahead[case] for case in cases})
         self._set("kdsearch_trainings_waiting", Count(map(_case_and_kind, waiting)))
         self._set("kdsearch_cache_hits", {(): answered(agenda) - self._ended})
         done, left, best, stage = {}, {}, {}, {}
