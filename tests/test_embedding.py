@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from models import encode, everything, rows_of, save_model
 from test_first_token import classifier
 from test_training import DATA, TASK, TOKENIZER, encoded, settings_of
@@ -165,3 +166,14 @@ def test_embeddings_of_both_sides_keep_all_rows(kind: str, tmp_path: Path) -> No
 def test_an_embedding_of_few_rows_keeps_them_all() -> None:
     model = classifier("bert")
     assert rows_in_use(model, TASK, (encoded(40),)) is None
+
+
+def test_weights_that_a_model_reads_itself_keep_all_rows() -> None:
+    model = model_of()
+    embeddings = model.bert.embeddings
+    whole = embeddings.word_embeddings
+    embeddings.forward = lambda input_ids, **_: F.embedding(input_ids, whole.weight)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda *_: seen.append(len(whole.weight)))
+    assert rows_in_use(model, TASK, (encoded(40),)) is None
+    assert set(seen) == {MANY}  # on a GPU, a number beyond the rows ends the process

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from models import ENCODERS, encode, everything, rows_of, save_model, spread
-from test_training import DATA, TASK, TOKENIZER, bert, encoded, settings_of
+from models import ENCODERS, encode, everything, rows_of, save_model, settings_of, spread
+from test_training import DATA, TASK, TOKENIZER, bert, encoded
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 

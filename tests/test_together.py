@@ -141,6 +141,20 @@ def test_students_of_other_families_learn_what_they_learn_alone(kind: str) -> No
         assert_equal(alone(student, model_of(0.0, kind), epochs=1), fused)
 
 
+def test_padding_that_attends_to_nothing_disturbs_no_student() -> None:
+    """In ModernBERT's layers a token sees those near it; padding far behind a text sees none."""
+
+    def model() -> Any:
+        found = model_of(0.0, "modernbert")
+        for module in found.modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.2
+        return found
+
+    for student, fused in zip(TAUGHT[:2], together(TAUGHT[:2], model(), epochs=1), strict=True):
+        assert_equal(alone(student, model(), epochs=1), fused, 5e-5)
+
+
 def test_students_without_a_teacher_are_trained_in_one_pass_too() -> None:
     students = [(Labels(), 1e-3), (Labels(), 1e-2)]
     for student, fused in zip(students, together(students, model_of(0.1)), strict=True):
@@ -250,6 +264,32 @@ def test_a_model_that_would_learn_something_else_is_refused(why: str) -> None:
     states = [state_of(deepcopy(model), student) for student in TAUGHT]
     with pytest.raises(UnlikeError):
         Together(states, TASK).stack.check(TASK, encoded(8).batch(torch.arange(8)))
+
+
+class Distances(torch.nn.Module):
+    """A number by how far a token is from the first, looked up for all examples at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(64, 2)
+
+    def forward(self, hidden_BH: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.table(torch.arange(12)).sum(dim=0)
+        return hidden_BH[:, :2] + found
+
+
+@pytest.mark.parametrize("students", [2, 3, 5])
+def test_a_table_that_is_not_looked_up_by_examples_is_refused(students: int) -> None:
+    model = model_of(0.0, cut=False)
+    model.classifier = Distances()
+    states = [state_of(deepcopy(model), TAUGHT[0]) for _ in range(students)]
+    weights = deepcopy(states[1].model.state_dict())
+    for examples in (4, 8):  # of 4, three students have 12 rows: as many as there are distances
+        stack, batch = Together(states, TASK).stack, encoded(8).batch(torch.arange(examples))
+        with pytest.raises(UnlikeError):
+            stack.check(TASK, batch)
+    for name, value in states[1].model.state_dict().items():
+        assert torch.equal(value, weights[name])
 
 
 # -- with the files of a study -------------------------------------------------------------------

@@ -72,7 +72,7 @@ def rows_in_use(model: Any, task: Task, splits: Sequence[Encoded]) -> RowsInUse 
 
     None, and nothing is changed, where that would not pay, where the weights have another use
     (as those of an output head, or of another embedding), and where the model looks up anything
-    but the tokens that it is given.
+    but the tokens that it is given, or reads the weights in another way.
     """
     try:
         embedding = model.get_input_embeddings()
@@ -90,7 +90,7 @@ def rows_in_use(model: Any, task: Task, splits: Sequence[Encoded]) -> RowsInUse 
     said = said_of(model, task, splits[0])
     before = said()
     hook.remove()
-    if not all(used_V[tokens].all() for tokens in looked_up):
+    if not looked_up or not all(used_V[tokens].all() for tokens in looked_up):
         return None
     cut = RowsInUse(model, embedding, used_V)
     if alike(before, said(), ROUNDING):

@@ -4,8 +4,9 @@
 `fusing_pays` tells whether that is any use.
 """
 
+from kdsearch.distill.together.modules import UnlikeError
 from kdsearch.distill.together.probe import fusing_pays
-from kdsearch.distill.together.stack import Stack, UnlikeError
+from kdsearch.distill.together.stack import Stack
 from kdsearch.distill.together.training import Together, train_together
 
 __all__ = ["Stack", "Together", "UnlikeError", "fusing_pays", "train_together"]

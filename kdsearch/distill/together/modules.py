@@ -20,6 +20,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+
+class UnlikeError(Exception):
+    """A model that cannot be computed for several students at once, or says something else so."""
+
+
 ATTENTION = "kdsearch_together"
 """The name of `attend` among transformers' attention functions."""
 
@@ -60,10 +65,15 @@ class TogetherEmbedding(Together, nn.Embedding):
     """Weights [K, V, H]."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[K·B, …] numbers → [K·B, …, H]; of one row, such as positions, for every example."""
+        """[K·B, …] numbers → [K·B, …, H]; of one row, such as positions, for every example.
+
+        Raises `UnlikeError` for numbers that are not of examples, such as distances of tokens.
+        """
         students, examples = self.together.students, self.together.examples
         rows = self.weight.shape[1]
         one = len(input) == 1 or input.stride(0) == 0
+        if not one and len(input) != students * examples:
+            raise UnlikeError(f"looks up {list(input.shape)} numbers for {examples} examples")
         numbers = input[:1].expand(students, -1) if one else input.view(students, -1)
         firsts = torch.arange(0, students * rows, rows, device=input.device)[:, None]
         learnt = numbers + firsts
@@ -141,7 +151,8 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     weights = query @ key.mT * scale
     if attention_mask is not None and attention_mask.dtype == torch.bool:
-        weights = weights.masked_fill(~attention_mask, -torch.inf)
+        # No infinity: padding that sees nothing, in a layer that looks near, would be NaN by that.
+        weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
     elif attention_mask is not None:
         weights = weights + attention_mask
     weights = _drop(weights.softmax(dim=-1), dropout, module.together.students)

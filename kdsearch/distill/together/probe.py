@@ -22,7 +22,7 @@ from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
 from kdsearch.distill.caches import Split, encoded, tokenizer_of
 from kdsearch.distill.first_token import read_first_alone
 from kdsearch.distill.models import build_model, known_inputs
-from kdsearch.distill.together.stack import UnlikeError
+from kdsearch.distill.together.modules import UnlikeError
 from kdsearch.distill.together.training import Together
 from kdsearch.distill.training import TrainingState, batches
 from kdsearch.ledger import Ledger

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kdsearch.distill.same import ROUNDING, alike
-from kdsearch.distill.together.modules import ATTENTION, MODULES, Pass
+from kdsearch.distill.together.modules import ATTENTION, MODULES, Pass, UnlikeError
 from kdsearch.tasks import Batch, Task
 
-
-class UnlikeError(Exception):
-    """A model that cannot be computed for several students at once, or says something else so."""
+_APART = 0.1
+"""By what share of its weights a student differs from the next while they are compared."""
 
 
 class Stack:
@@ -82,6 +81,18 @@ class Stack:
 
         In training too, where they draw the same random numbers. Nothing is left changed.
         """
+        # Students begin alike: of those one could say what another should, and would not be seen.
+        before = [together.detach().clone() for together, _ in self._parts]
+        for number, (_, parts) in enumerate(self._parts):
+            for student, part in enumerate(parts):
+                part.data.mul_(1 + _APART * ((student + number) % len(parts)))
+        try:
+            self._compare(task, batch)
+        finally:
+            for (together, _), values in zip(self._parts, before, strict=True):
+                together.data.copy_(values)
+
+    def _compare(self, task: Task, batch: Batch) -> None:
         device = batch.labels.device
         devices = [device] if device.type == "cuda" else []
         for training in (False, True):
