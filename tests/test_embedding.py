@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from models import encode, everything, rows_of, save_model
+from models import encode, everything, rows_of, save_model, settings_of
 from test_first_token import classifier
-from test_training import DATA, TASK, TOKENIZER, encoded, settings_of
+from test_training import DATA, TASK, TOKENIZER, encoded
 from torch import Tensor
 
 from kdsearch.distill.batch_loss import batch_loss
