@@ -510,7 +510,10 @@ OTHERS = ("ner", "qa", "translation")
 
 def erm_like(teacher: TeacherTraining) -> StudentTraining:
     """The same model, data, rate and seed as a teacher's, as a student without one."""
-    shared = {name: getattr(teacher, name) for name in ("data", "model", "learning_rate", "seed")}
+    shared = {
+        name: getattr(teacher, name)
+        for name in ("version", "data", "model", "learning_rate", "seed")
+    }
     return StudentTraining(settings=teacher.settings, teaching=None, objective=Labels(), **shared)
 
 

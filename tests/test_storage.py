@@ -356,7 +356,7 @@ def test_a_folder_of_earlier_training_code_is_read_and_not_trained_again(
     refused(
         launch(study, run),
         f"its outcomes are from training code 2, but this kdsearch has {VERSION}",
-        "launch into another --folder, or use kdsearch 0.0.7, which wrote it",
+        "launch into another --folder, or use the kdsearch that wrote it",
     )
     assert contents(run) == before
     for command in COMMANDS:

@@ -207,8 +207,7 @@ def _check_disk(agenda: Agenda, folder: Path) -> None:
 
 def _other_code(folder: Path, before: Resolved) -> InputError:
     what = f"its outcomes are from training code {before.training_version}"
-    wrote = f"kdsearch {before.versions.get('kdsearch', 'of that version')}"
-    remedy = f"launch into another --folder, or use {wrote}, which wrote it; status, explain, "
+    remedy = "launch into another --folder, or use the kdsearch that wrote it; status, explain, "
     remedy += "report and the export of kept weights work here too"
     more = f"but this kdsearch has {VERSION}, which would train them all again"
     return InputError.one(folder, f"{what}, {more}", remedy)
