@@ -3,8 +3,8 @@
     python benchmarks/makespan.py [--slots 8 16 24 64 256] [--grids paper coarse]
 
 With made-up scores and durations: 30 s and what the weights, the tokens and the epochs come to at
-120 TFLOP/s; times 0.8 to 1.25 by data set and model, and 0.95 to 1.05 by training. Translation has
-the weights of its head on top. The search knows none of that at its start; it guesses, and learns.
+120 TFLOP/s; times 0.8 to 1.25 by data set and model, and 0.95 to 1.05 by training. The search knows
+of that the size alone; it learns the rest.
 
 The order is the agenda's, beside the one it once had: by the students that a case has left, and
 with the lazy baseline after all traversals. The bound is the longer of all work over all slots and
@@ -20,9 +20,10 @@ from zlib import crc32
 
 import yaml
 
-from kdsearch.agenda import Job, Kind, Simulated, Simulation, Walk, kinds_of, per_token
+from kdsearch.agenda import Job, Kind, Simulated, Simulation, Walk, kinds_of
+from kdsearch.agenda.speed import per_row
 from kdsearch.search import Held, Inner, Wanted
-from kdsearch.study import Study, known_rows, parse_study, shipped_studies, task_of, test_cases
+from kdsearch.study import Study, known_rows, parse_study, shipped_studies, test_cases
 
 COORDINATE = {"inner": "coordinate"}
 GRIDS = {
@@ -36,8 +37,6 @@ GRIDS = {
     "joint": {"inner": "joint"},
 }
 """The paper's grid with either inner tuning, and a coarse one."""
-TOKENS = {"classification": 45, "ner": 25, "qa": 260, "translation": 70}
-HEAD = 250_027 * 1024
 FLOPS_PER_SECOND = 1.2e14
 
 
@@ -80,14 +79,11 @@ class World:
         self._mean: dict[Kind, float] = {}
         for case in test_cases(study):
             dataset = study.datasets[case.dataset]
-            rows, task = known_rows(case.dataset, dataset), task_of(case.dataset, dataset)
+            rows = known_rows(case.dataset, dataset)
             assert rows is not None
             for kind in kinds_of(study, case, case.dataset).values():
-                weights = per_token(study, case, kind)
-                self.guess[kind] = rows["train"] * weights * (60 if task != "qa" else 220)
-                if task == "translation":
-                    weights += HEAD * study.training.epochs * (kind.role != "outputs")
-                flops = 6 * rows["train"] * TOKENS[task] * weights
+                self.guess[kind] = rows["train"] * per_row(study, case, kind)
+                flops = 6 * self.guess[kind]
                 self._mean[kind] = 30 + flops / FLOPS_PER_SECOND * noise(str(kind), 0.8, 1.25)
 
     def seconds(self, job: Job) -> float:
