@@ -158,7 +158,7 @@ def test_a_worker_tells_the_class_of_its_failure_with_the_traceback_in_a_file(
     try:
         raise error
     except Exception as caught:
-        Worker(folder=tmp_path, run_training=made_up_training).fail(training, caught)
+        Worker(folder=tmp_path, run_training=made_up_training).fail(caught, training)
     [attempt] = ledger.attempts_of(training.key)
     assert attempt.failure == failure
     text = (tmp_path / "attempts" / training.key / "1.txt").read_text()
