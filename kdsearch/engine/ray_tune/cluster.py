@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class Expected:
     """The study."""
     models: Collection[str]
     """Which of its models the node is to have, or to get from the Hub."""
+
+
+_SECONDS_TO_END = 1.5
+"""A launch that was stopped ends itself within a second, unless `ray.shutdown` keeps the
+interpreter from it: that takes most of a second of its own, longer on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,9 @@ def connect(
                 needed=needed,
                 slots=slots(needed),
             )
+        except KeyboardInterrupt:
+            time.sleep(_SECONDS_TO_END)
+            raise
         finally:
             ray.shutdown()
 
