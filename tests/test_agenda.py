@@ -327,14 +327,14 @@ def test_the_incremental_agenda_equals_one_built_from_scratch(
     assert agenda.views() == Agenda(resolved, ledger.results()).views()
 
 
-def test_more_may_follow_once_what_is_waited_for_together_is_whole_else_at_each_result() -> None:
+def test_more_may_follow_once_a_round_is_whole_else_at_each_result() -> None:
     agenda = Agenda(resolved_of(a_study(erm=True)))
     students = [r for r in agenda.requests() if r.role == "student"]
     [case] = {request.case for request in students}
     first, second = (request.training.key for request in students)
-    for together, more in (([{first, second}], [False, True]), ([], [True, True])):
+    for open_rounds, more in (([{first, second}], [False, True]), ([], [True, True])):
         waiting = Waiting([case], lambda case, role, rounds: 1.0)
-        waiting.put(case, students, together)
+        waiting.put(case, students, open_rounds)
         assert [waiting.end(first), waiting.end(second)] == [{case: each} for each in more]
         assert not list(waiting)
 

@@ -613,9 +613,9 @@ def test_a_walk_that_remembers_the_ones_before_it_comes_to_what_a_walk_anew_does
             remembered = strategy(space, scores)
             assert remembered == anew
             assert [*remembered.wanted] == [*anew.wanted]
-        if all(trials - scores.keys() for trials in before.together):
+        if all(trials - scores.keys() for trials in before.open_rounds):
             wanted = {t: left for t, left in before.wanted.items() if t != trial}
-            assert replace(before, wanted=wanted, together=anew.together) == anew
+            assert replace(before, wanted=wanted, open_rounds=anew.open_rounds) == anew
         before = anew
     assert strategy(space, scores) == before
 

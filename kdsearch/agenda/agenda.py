@@ -17,7 +17,7 @@ from typing import TypeVar
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
 from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes
-from kdsearch.agenda.students import Students, Together, requests_of
+from kdsearch.agenda.students import OpenRounds, Students, requests_of
 from kdsearch.agenda.training import (
     CheckpointSpec,
     StudentTraining,
@@ -282,18 +282,18 @@ class Agenda:
             trainings = partial(self.trainings, view)
             self._students[case] = Students(view, self._results, trainings)
         students = self._students[case]
-        view, together = self._first_phase(students)
+        view, open_rounds = self._first_phase(students)
         if view.traversed and case.search in self._stable:
             view, more = self._second_phase(view, self._stable[case.search])
-            together += more
-        self._keep(view, together)
+            open_rounds += more
+        self._keep(view, open_rounds)
 
-    def _keep(self, view: CaseView, together: Together) -> None:
+    def _keep(self, view: CaseView, open_rounds: OpenRounds) -> None:
         self._views[view.case] = view
         if view.blocked or view.traversed:
             self._untraversed.get(view.case.search, set()).discard(view.case)
         students = self._students.get(view.case)
-        keys = map(students.lacking, together) if students else ()
+        keys = map(students.lacking, open_rounds) if students else ()
         self._waiting.put(view.case, view.wanted, keys)
 
     def _of_teacher(self, case: TestCase) -> CaseView:
@@ -312,12 +312,12 @@ class Agenda:
         outputs = {name: self.graph.outputs(case, c) for name, c in checkpoints.items()}
         return replace(view, ready=True, teacher_training=chosen, outputs=outputs)
 
-    def _first_phase(self, students: Students) -> tuple[CaseView, Together]:
+    def _first_phase(self, students: Students) -> tuple[CaseView, OpenRounds]:
         """Where a case stands before the second phase, and what it waits for as a whole."""
         view, scores = students.view, students.scores
         case, space, search, outputs = view.case, view.space, view.search, view.outputs
         progress = search.walk(space, scores)
-        view, together = replace(view, progress=progress), progress.together
+        view, open_rounds = replace(view, progress=progress), progress.open_rounds
         # Students wait for the outputs on the training split.
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
         rounds = max(progress.wanted.values(), default=0)
@@ -331,30 +331,30 @@ class Agenda:
                 keys = {request.training.key for request in wanted}
                 requests = students.ready(LAZY, lazy)
                 wanted += tuple(r for r in requests if r.training.key not in keys)
-                together += (frozenset(lazy),)
+                open_rounds += (frozenset(lazy),)
         if view.chosen is not None:
             seeds = self.resolved.study.winner_seeds or ()
             self._winners[case] = self.training(view, view.chosen).under(seeds)
             wanted += requests_of(case, WINNER, self._unknown(self.further(case)))
-        return replace(view, wanted=wanted), together
+        return replace(view, wanted=wanted), open_rounds
 
-    def _second_phase(self, view: CaseView, stable: Held) -> tuple[CaseView, Together]:
+    def _second_phase(self, view: CaseView, stable: Held) -> tuple[CaseView, OpenRounds]:
         """The same with the second phase."""
-        students, wanted, together = self._students[view.case], view.wanted, Together()
+        students, wanted, open_rounds = self._students[view.case], view.wanted, OpenRounds()
         choice, lazy = stable_choice(view.space, stable), self.lazy(view)
         found, lazy_found = students.tune(choice), students.tune(lazy, LAZY_VALUES)
         if not isinstance(found, Candidate):
             requests = students.ready("stable", found)
             keys = {request.training.key for request in requests}
             wanted = (*requests, *(r for r in wanted if r.training.key not in keys))
-            together = (frozenset(found),)
+            open_rounds = (frozenset(found),)
         phase2 = Phase2(
             stable=choice,
             stable_tuned=found if isinstance(found, Candidate) else None,
             lazy=lazy,
             lazy_tuned=lazy_found if isinstance(lazy_found, Candidate) else None,
         )
-        return replace(view, wanted=wanted, phase2=phase2), together
+        return replace(view, wanted=wanted, phase2=phase2), open_rounds
 
     def _decide_stable(self, name: str | None) -> None:
         """Decide the stable configuration of a search, all of whose cases are traversed."""

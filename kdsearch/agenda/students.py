@@ -22,8 +22,8 @@ from kdsearch.search import (
 )
 from kdsearch.study import TestCase
 
-Together = tuple[frozenset[Trial], ...]
-"""Trials by what waits for them: see `Progress.together`."""
+OpenRounds = tuple[frozenset[Trial], ...]
+"""Trials by what waits for them: see `Progress.open_rounds`."""
 
 
 def requests_of(

@@ -24,18 +24,18 @@ class Waiting:
         """`urgency` is asked anew of each case, role and rounds once a result has come."""
         self._urgency = urgency
         self._groups: dict[TestCase, dict[_Alike, _Group]] = {case: {} for case in cases}
-        self._together: dict[TestCase, dict[str, list[set[str]]]] = {}
+        self._open_rounds: dict[TestCase, dict[str, list[set[str]]]] = {}
         """By case and key: what is waited for as a whole, as far as it is missing."""
         self._cases: dict[Role, dict[str, set[TestCase]]] = {role: {} for role in ROLES}
         """Those that want a key."""
         self._order: list[_Group] | None = None
 
     def put(
-        self, case: TestCase, requests: Iterable[Request], together: Iterable[set[str]]
+        self, case: TestCase, requests: Iterable[Request], open_rounds: Iterable[set[str]]
     ) -> None:
         """Take down what a case wants, in the place of what it wanted before.
 
-        Of the keys in a set of `together` nothing follows until the last one has its result.
+        Of the keys in a set of `open_rounds` nothing follows until the last one has its result.
         """
         groups: dict[_Alike, _Group] = defaultdict(dict)
         for request in requests:
@@ -50,10 +50,10 @@ class Waiting:
             self._cases[now[key].role].setdefault(key, set()).add(case)
         # Sorted: which of a case's requests is the first changes as results come.
         self._groups[case] = dict(sorted(groups.items(), key=itemgetter(0)))
-        self._together[case] = defaultdict(list)
-        for keys in together:
+        self._open_rounds[case] = defaultdict(list)
+        for keys in open_rounds:
             for key in keys:
-                self._together[case][key].append(keys)
+                self._open_rounds[case][key].append(keys)
         self._order = None
 
     def end(self, key: str) -> dict[TestCase, bool]:
@@ -65,7 +65,7 @@ class Waiting:
     def _end(self, case: TestCase, key: str) -> bool:
         for group in self._groups[case].values():
             group.pop(key, None)
-        parts = self._together[case].pop(key, [])
+        parts = self._open_rounds[case].pop(key, [])
         for keys in parts:
             keys.discard(key)
         return not (parts and all(parts))  # teachers, say, are in none

@@ -44,7 +44,7 @@ class Progress:
     """The decision that comes next; None once the search is finished."""
     wanted: Wanted = field(default_factory=dict)
     """What it lacks, with the rounds of trials that follow to the search's end."""
-    together: tuple[frozenset[Trial], ...] = ()
+    open_rounds: tuple[frozenset[Trial], ...] = ()
     """The same by what waits for it: until one of these is known as a whole, nothing follows but
     that less is lacking. Empty where nothing is said of that."""
 
@@ -147,8 +147,12 @@ def lacking(
     for lack in each:
         for trial, left in lack.items():
             wanted[trial] = max(wanted.get(trial, 0), left + later)
-    together = tuple(map(frozenset, each))
-    return Progress(decisions=tuple(decided), pending=pending, wanted=wanted, together=together)
+    return Progress(
+        decisions=tuple(decided),
+        pending=pending,
+        wanted=wanted,
+        open_rounds=tuple(map(frozenset, each)),
+    )
 
 
 def best_of(candidates: list[Candidate]) -> Candidate:
