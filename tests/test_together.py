@@ -15,11 +15,11 @@ from test_resume import DeadError, MemoryCheckpoints
 from test_training import DATA, TASK, TOKENIZER, bert, encoded
 
 from kdsearch.agenda import Graph, StudentTraining
-from kdsearch.distill import fusing_pays, run_together, run_training
+from kdsearch.distill import run_together, run_training
 from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
 from kdsearch.distill.evaluation import evaluate
 from kdsearch.distill.first_token import read_first_alone
-from kdsearch.distill.together import Together, UnlikeError, train_together
+from kdsearch.distill.together import Together, UnlikeError, fusing_pays, train_together
 from kdsearch.distill.training import History, TrainingState, train
 from kdsearch.engine import Worker
 from kdsearch.ledger import Ledger

@@ -27,21 +27,6 @@ def run_together(trainings: Sequence[StudentTraining], folder: Path) -> tuple[Ou
     return run_together(trainings, folder)
 
 
-def fusing_pays(
-    model: ModelSpec,
-    data: DataSpec,
-    settings: TrainingSettings,
-    folder: Path,
-    *,
-    asked: int | None = None,
-    device: str = "",
-) -> int:
-    """How many students to train in one pass; see `kdsearch.distill.together.fusing_pays`."""
-    from kdsearch.distill.together import fusing_pays
-
-    return fusing_pays(model, data, settings, folder, asked=asked, device=device)
-
-
 def fused_at_most(
     probes: Sequence[tuple[ModelSpec, DataSpec, TrainingSettings]],
     asked: int | None,
@@ -49,10 +34,12 @@ def fused_at_most(
     *,
     device: str = "",
 ) -> list[int]:
-    """How many of each of several students to train in one pass: see `fusing_pays`.
+    """How many of each of several students to train in one pass.
 
-    Where a number is `asked` for, that one if they learn what each learns alone, else 1.
+    See `kdsearch.distill.together.fusing_pays`.
     """
+    from kdsearch.distill.together import fusing_pays
+
     return [fusing_pays(*probe, folder, asked=asked, device=device) for probe in probes]
 
 
@@ -86,7 +73,6 @@ __all__ = [
     "check_models",
     "forward_preflight",
     "fused_at_most",
-    "fusing_pays",
     "limit_gpu",
     "preflight",
     "run_together",

@@ -43,8 +43,7 @@ class RowsInUse:
         ones_1H = torch.ones_like(whole_VH[:1])
         embedding.weight = nn.Parameter(torch.cat([whole_VH[self._used], ones_1H]))
         if self._padding is not None:  # the row that learns nothing
-            used = bool(used_V[self._padding])
-            embedding.padding_idx = int(numbers_V[self._padding]) if used else None
+            embedding.padding_idx = int(numbers_V[self._padding])
 
     def whole(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state of the model with all rows."""
@@ -83,6 +82,8 @@ def rows_in_use(model: Any, task: Task, splits: Sequence[Encoded]) -> RowsInUse 
     used_V = torch.zeros(embedding.num_embeddings, dtype=torch.bool, device=embedding.weight.device)
     for split in splits:
         used_V[split.inputs["input_ids"]] = True
+    if embedding.padding_idx is not None:  # a model may pad by itself, once a batch is odd
+        used_V[embedding.padding_idx] = True
     if int((~used_V).sum()) * embedding.embedding_dim < _WORTH or _is_shared(model, embedding):
         return None
     looked_up: list[Tensor] = []

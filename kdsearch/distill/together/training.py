@@ -13,7 +13,7 @@ from kdsearch.distill.evaluation import Evaluation, autocast
 from kdsearch.distill.together.optimizer import Steps
 from kdsearch.distill.together.stack import Stack
 from kdsearch.distill.training import Checkpoints, History, TrainingState, batches
-from kdsearch.tasks import Task
+from kdsearch.tasks import Encoded, Task
 
 
 class Together:
@@ -73,7 +73,7 @@ def train_together(
     """
     first, every = states[0], Together(states, task)
     examples, settings = first.examples, first.settings
-    every.stack.check(task, examples.batch(torch.arange(min(len(examples), settings.batch_size))))
+    every.stack.check(task, examples.batch(_compared(examples, settings.batch_size)))
     resumed = [each.load() for each in checkpoints]
     if len({found and found[0] for found in resumed}) == 1:
         for state, found in zip(states, resumed, strict=True):
@@ -95,3 +95,12 @@ def train_together(
         if number < settings.epochs:
             every.save(checkpoints)
     return [state.finish() for state in states]
+
+
+def _compared(examples: Encoded, size: int) -> Tensor:
+    """The numbers of the shortest and the longest example, and of so many more.
+
+    What padding does shows where it is long.
+    """
+    by_length = examples.lengths.argsort(stable=True)
+    return torch.cat([by_length[[0, -1]], torch.arange(min(len(examples), size))])
