@@ -2,7 +2,7 @@
 # make test         what CI runs
 # make test-all     slow tests too, all that is drawn, and nothing skipped for want of a program
 # make notebooks    runs the notebooks, on what `make quickstart` made, and stores their output
-# make bench        how fast: beside other libraries and beside plain computations; 20 minutes, on a quiet machine
+# make bench        how fast: beside other libraries and beside plain computations, on a quiet machine
 # make chaos        kills a real search 27 times and compares it with an undisturbed one; half an hour
 
 PYTHON ?= python3

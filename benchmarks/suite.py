@@ -2,8 +2,8 @@
 
     python benchmarks/suite.py [--data FOLDER --model FOLDER] [--only step wide …] [--publish]
 
-What `make bench` runs: under 20 minutes on two quiet cores. `--data` and `--model` are for the
-benchmarks that train: see benchmarks/material.py. `--publish`: see benchmarks/table.py.
+What `make bench` runs; it is to take under 20 minutes on two quiet cores. `--data`, `--model`:
+for the benchmarks that train, see benchmarks/material.py. `--publish`: see benchmarks/table.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SUITE: dict[str, list[str]] = {
     "wide": [],
     "fused": ["--hidden", "32", "384", "--rounds", "2"],
     "decide": ["--works", "case", "files", "--rounds", "1"],
-    "makespan": ["--grids", "coarse"],
+    "speculation": ["--slots", "64"],
     "start": [],
 }
 """The scripts, with what keeps them short."""
