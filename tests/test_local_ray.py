@@ -60,9 +60,13 @@ def test_of_a_study_that_is_refused_while_it_starts_nothing_of_it_is_left(tmp_pa
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "kdsearch", "launch", "wrong.yaml", "--address", "local"]
     environment = os.environ | {"MARK": str(tmp_path)}
-    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert found.returncode == 2, found.stderr
-    assert "The hidden size (33) is not a multiple" in found.stderr
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: len(marked(str(tmp_path))) > 1)  # a Ray has been begun
+        _, said = process.communicate()
+    assert process.returncode == 2, said
+    assert "The hidden size (33) is not a multiple" in said
     assert not marked(str(tmp_path))
 
 

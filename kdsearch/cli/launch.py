@@ -213,12 +213,7 @@ def _search(
                 deadline=deadline,
                 local=local,
             )
-            if agenda.complete:
-                out.print("nothing left to run")
-            elif where is None:
-                run.in_process()
-            else:
-                run.on_ray(where, max_slots)
+            run.to_the_end(where, max_slots)
         report = last_report(ledger, agenda)
     out.print(f"\nsearch ended after {duration(time.monotonic() - started)}")
     if report:

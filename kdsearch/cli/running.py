@@ -64,17 +64,26 @@ class Run:
     local: LocalRay
     """The Ray on this machine, where the search runs on that."""
 
-    def in_process(self) -> None:
+    def to_the_end(self, where: Address | None, max_slots: int | None) -> None:
+        """In this process, or on the Ray at an address, on at most `max_slots`.
+
+        Raises `typer.Exit` where Ray ends before the search does.
+        """
+        if self.agenda.complete:
+            self.out.print("nothing left to run")
+        elif where is None:
+            self._in_process()
+        else:
+            self._on_ray(where, max_slots)
+
+    def _in_process(self) -> None:
         """Without Ray, one training at a time."""
         self._run_models("in this process", partial(run_trusting, self._code, forward_preflight))
         self._fuse("in this process", self._fused_here)
         self._search(InProcessEngine(worker=self._worker))
 
-    def on_ray(self, where: Address, max_slots: int | None) -> None:
-        """On as many slots as there is room for, at most `max_slots`.
-
-        Raises `typer.Exit` where Ray ends before the search does.
-        """
+    def _on_ray(self, where: Address, max_slots: int | None) -> None:
+        """On as many slots as there is room for."""
         # Ray takes a second to import, which commands that only read files do not need.
         from kdsearch.engine.ray_tune import (
             Metrics,
