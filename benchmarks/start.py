@@ -82,7 +82,8 @@ def launched(checkout: Path, study: Path, folder: Path) -> Iterator[queue.Queue[
 
 def launch(checkout: Path, study: Path, seen: dict[Path, str]) -> Taken:
     """Launch the study, until its first training has ended."""
-    with tempfile.TemporaryDirectory(prefix="start-") as temporary:
+    # A worker that the interrupt has found at work may write once more while the folder goes.
+    with tempfile.TemporaryDirectory(prefix="start-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / "study"
         found: dict[str, float] = {}
         began = time.time()

@@ -13,6 +13,7 @@ what beam search generates. A training pair with a side of more than the most to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import compress
 from typing import Any
 
@@ -155,13 +156,14 @@ class Translation:
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """BLEU or chrF of the whole split, from 0 to 100."""
-        return float(_metric(data).corpus_score(list(predictions), [list(references)]).score)
+        metric = _against(data.metric, _language(data), tuple(references))
+        return float(metric.corpus_score(list(predictions), None).score)
 
     def statistics(
         self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec
     ) -> dict[str, list[float]]:
         """What sacrebleu counts in each sentence, whose sums over a split it makes the score of."""
-        metric = _metric(data)
+        metric = _metric(data.metric, _language(data))
         count = _ngrams if isinstance(metric, CHRF) else _words_and_ngrams
         counts = (count(metric, *pair) for pair in zip(predictions, references, strict=True))
         columns = map(list, zip(*counts, strict=True))
@@ -169,7 +171,7 @@ class Translation:
 
     def signature(self, data: DataSpec) -> str:
         """Sacrebleu's own."""
-        metric = _metric(data)
+        metric = _metric(data.metric, _language(data))
         metric.corpus_score(["a"], [["a"]])  # it knows the number of references only afterwards
         return f"{data.metric.upper()} {metric.get_signature()}"
 
@@ -246,12 +248,25 @@ def greedy(model: Any, batch: Batch) -> Tensor:
     return said
 
 
-def _metric(data: DataSpec) -> Any:
-    if data.metric == "chrf":
-        return CHRF()
+@lru_cache(maxsize=4)
+def _against(name: str, language: str, references: tuple[str, ...]) -> Any:
+    """A metric that has counted a split's references, which each epoch of each student is scored
+    against.
+    """
+    return _metric(name, language, [references])
+
+
+def _metric(name: str, language: str, references: Sequence[Sequence[str]] | None = None) -> Any:
+    if name == "chrf":
+        return CHRF(references=references)
     # By the language BLEU splits texts without spaces: Chinese, Japanese, Korean.
+    return BLEU(trg_lang=language, references=references)
+
+
+def _language(data: DataSpec) -> str:
+    """Of the targets, as sacrebleu calls it; empty where none is given."""
     code = data.languages[1].strip("_").split("_")[0] if data.languages else ""
-    return BLEU(trg_lang={"jpn": "ja", "kor": "ko", "zho": "zh"}.get(code, code))
+    return {"jpn": "ja", "kor": "ko", "zho": "zh"}.get(code, code)
 
 
 def _words_and_ngrams(bleu: BLEU, predicted: str, reference: str) -> tuple[int, ...]:
