@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdsearch.agenda import DataSpec, ModelSpec
 from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
@@ -39,7 +39,7 @@ _WORTH = 1.15
 _STEP_SECONDS = 0.05
 """A longer step of a single student is arithmetic on any machine."""
 _TURNS = 3
-_TURN_SECONDS = 0.1
+_TURN_SECONDS = 0.05
 _FEWEST_STEPS = 3
 _COMPARED_STEPS = 8
 _LEARNING_RATE = 1e-4
@@ -117,6 +117,7 @@ class _Probe:
         rows = int(self._examples.offsets[-1])
         values = torch.randn(rows, said.shape[-1], device=device)
         self._teacher = CachedOutputs(values=values, head=None)
+        self._made: dict[int, TrainingState | Together] = {}
 
     def agreeing(self, students: int) -> int:
         """So many if they learn what each learns alone, else 1."""
@@ -154,20 +155,23 @@ class _Probe:
         return {k: k * alone / least for k, least in zip(sizes, together, strict=True)}
 
     def _steppers(self, *sizes: int) -> list[TrainingState | Together]:
-        """A training alone, and several together, of students that begin alike; at a warm start."""
-        torch.manual_seed(0)
-        return [self._stepper(students) for students in sizes]
+        """A training alone, and several together, of students that begin alike."""
+        for students in sizes:
+            if students not in self._made:
+                self._made[students] = self._stepper(students)
+        return [self._made[students] for students in sizes]
 
     def _stepper(self, students: int) -> TrainingState | Together:
-        states = [self._state(deepcopy(self._model), number) for number in range(students)]
+        torch.manual_seed(0)
+        states = [self._state(number) for number in range(students)]
         if students == 1:
-            found: TrainingState | Together = states[0]
-        else:
-            found = Together(states, self._task)
-            found.stack.check(self._task, self._examples.batch(self._batches[0]))
+            return states[0]
+        found = Together(states, self._task)
+        found.stack.check(self._task, self._examples.batch(self._batches[0]))
         return found
 
-    def _state(self, student: nn.Module, number: int) -> TrainingState:
+    def _state(self, number: int) -> TrainingState:
+        student = deepcopy(self._model)
         temperature = float(1 + number)
         objective = Ce(temperature=temperature, student_temperature=temperature, alpha=0.5)
         return TrainingState(
