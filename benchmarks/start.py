@@ -31,6 +31,8 @@ from typing import Any
 from pairs import ROOT, Taken, child, report, take_turns
 
 LONGEST = 180.0
+_REST = 4.0
+"""Until what it has started is gone, too, and does not disturb the next one."""
 STAGES = {
     "resolved": "until the study is resolved",
     "ray": "until Ray is up",
@@ -78,6 +80,7 @@ def launched(checkout: Path, study: Path, folder: Path) -> Iterator[queue.Queue[
     finally:
         run.send_signal(signal.SIGINT)
         run.wait()
+        time.sleep(_REST)
 
 
 def launch(checkout: Path, study: Path, seen: dict[Path, str]) -> Taken:

@@ -213,7 +213,8 @@ def main() -> None:
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("options", nargs="*", help="of `kdsearch launch`, behind --")
-    given = parser.parse_args()
+    # Intermixed: else the options of `launch` would have to stand before ours.
+    given = parser.parse_intermixed_args()
     if given.plain:
         plain(given.plain, given.slots, reuse=given.reuse)
         return
