@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -234,7 +235,8 @@ def _append(record: dict[str, Any]) -> dict[str, Any]:
     record = {
         **record,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Of folders and files their names: where they lie is nobody else's concern.
+        "command": " ".join(re.sub(r"[^\s=]*/", "", argument) for argument in sys.argv),
         **surroundings(),
         "threads": _threads(),
     }
