@@ -59,6 +59,10 @@ notebooks: $(VENV)/.installed-dev
 # What it compares with is no dependency: where it cannot be installed, these sides are skipped.
 $(VENV)/.installed-bench: $(VENV)/.installed benchmarks/requirements.txt
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
+	@! $(BIN)/python -m pip show --quiet torchvision 2>/dev/null || \
+	  $(BIN)/python -c 'import torchvision' 2>/dev/null || { \
+	  echo "torchvision is no build of torch's kind and is removed, torchdistill with it: see benchmarks/requirements.txt"; \
+	  $(BIN)/python -m pip uninstall --quiet --yes torchvision torchdistill; }
 	@touch $@
 
 bench: $(VENV)/.installed-bench
