@@ -36,7 +36,7 @@ WORKERS.set_forkserver_preload(["models", "kdsearch.distill.run"])
 
 LABEL_NAMES = tuple(LABELS)
 SENTENCES = tuple(str(row["sentence"]) for row in generate(200, "words"))
-TASK_LABELS = {"classification": LABEL_NAMES, "ner": TAGS, "qa": (), "translation": ()}
+TASK_LABELS = {"classification": LABEL_NAMES, "ner": TAGS, "qa": (), "translation": (), "lm": ()}
 
 _USUAL: dict[str, Any] = {
     "hidden_size": 16,
@@ -94,6 +94,16 @@ SEQ2SEQ: dict[str, tuple[tuple[str, str], tuple[str, str], dict[str, Any]]] = {
 }
 """By model type: the fields of its depths, where its layers are, and the rest of a tiny one."""
 
+DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("num_hidden_layers", "model.layers", {**_USUAL, **_SPECIAL}),
+    "gpt2": (
+        "n_layer",
+        "transformer.h",
+        {"n_embd": 16, "n_head": 2, "n_positions": 64, **_SPECIAL},
+    ),
+}
+"""By model type: the field of its depth, where its layers are, and the rest of a tiny one."""
+
 
 DISTANCES = ("ce", "mse")
 
@@ -128,6 +138,16 @@ def tiny_seq2seq(layers: int = 1, **fields: Any) -> dict[str, Any]:
     return {"model_type": "bart", **dict.fromkeys(_SIDES, layers), **_BART, **fields}
 
 
+def tiny_decoder(layers: int = 1, **fields: Any) -> dict[str, Any]:
+    """A study's `config` of a tiny Llama."""
+    return {"model_type": "llama", "num_hidden_layers": layers, **_USUAL, **fields}
+
+
+def kind_for(task: str) -> str:
+    """A model type that can do a task."""
+    return {"translation": "bart", "lm": "llama"}.get(task, "bert")
+
+
 def save_model(
     folder: Path,
     kind: str = "bert",
@@ -155,7 +175,7 @@ def save_model(
         rest = {**rest, **dict.fromkeys(depths, layers), **ends}
         rest["pad_token_id"] = rest["decoder_start_token_id"] = tokenizer.pad_token_id
     else:
-        depth, _, rest = ENCODERS.get(kind, ("num_hidden_layers", "", _USUAL))
+        depth, _, rest = (ENCODERS | DECODERS).get(kind, ("num_hidden_layers", "", _USUAL))
         rest = {**rest, depth: layers}
     if names:
         rest["id2label"] = dict(enumerate(names))
@@ -247,6 +267,11 @@ def task_study(task: str, **sections: Any) -> dict[str, Any]:
         models = {
             "big": {"config": tiny_seq2seq(2, d_model=32)},
             "small": {"config": tiny_seq2seq()},
+        }
+    if task == "lm":
+        models = {
+            "big": {"config": tiny_decoder(2, hidden_size=32)},
+            "small": {"config": tiny_decoder()},
         }
     usual = tiny_study()
     beams = {"beams": 2} if task == "translation" else {}

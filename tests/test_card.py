@@ -17,6 +17,7 @@ import pytest
 from fakes import SMALL_GRID, World, a_study, resolved_of, search_through
 from huggingface_hub import ModelCard
 from models import (
+    DECODERS,
     ENCODERS,
     SENTENCES,
     SEQ2SEQ,
@@ -140,6 +141,15 @@ VARIANTS = {
         data={"metric": "chrf"},
         training={"precision": "bf16"},
     ),
+    "continuations": Variant(task="lm", kind="llama", training={"max_length": 12}),
+    "continuations in bf16": Variant(task="lm", kind="gpt2", training={"precision": "bf16"}),
+    "answers in words": Variant(
+        task="lm",
+        kind="llama",
+        rows=lambda count: told(count),
+        data={"text": "ask", "label": "say", "metric": "exact_match"},
+        training={"max_length": 16},
+    ),
     "multilingual translations": Variant(
         task="translation",
         kind="mbart",
@@ -147,6 +157,15 @@ VARIANTS = {
         data={"languages": ["de_DE", "en_XX"]},
     ),
 }
+
+
+def told(count: int) -> list[dict[str, Any]]:
+    """Questions, most of which have one answer."""
+    draw = random.Random(count)
+    return [
+        {"ask": f"{draw.choice(SENTENCES)} ?", "say": f" so {draw.choice('aaab')}"}
+        for _ in range(count)
+    ]
 
 
 def studied(folder: Path, variant: Variant) -> Ledger:
@@ -159,9 +178,15 @@ def studied(folder: Path, variant: Variant) -> Ledger:
             rows = variant.rows(count)
             files[split] = str(folder / f"{split}.jsonl")
             Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        texts = [*texts, "on Ada Ben Rome Oslo saw a", "who where when was it ? wrote a book in"]
+        texts = [
+            *texts,
+            *SENTENCES,
+            "so a b ?",
+            "on Ada Ben Rome Oslo saw a",
+            "who where when was it ? wrote a book in",
+        ]
         source = {"files": files}
-    depths, _, rest = (ENCODERS | SEQ2SEQ)[variant.kind]
+    depths, _, rest = (ENCODERS | SEQ2SEQ | DECODERS)[variant.kind]
     layers = dict.fromkeys(depths if isinstance(depths, tuple) else [depths], 1)
     config = {"model_type": variant.kind, **rest, **layers}
     other = save_model(
@@ -218,8 +243,12 @@ def test_the_code_of_a_card_gives_the_score_that_it_reports(
     [data] = ledger.resolved().datasets.values()
     rows = ledger.folder / "data" / f"{data.splits['test'].digest}.jsonl"
     found = printed(path, rows, monkeypatch)
-    assert found == pytest.approx(reported.metric_value, abs=1e-9)
-    assert f"test score, {found:.4f}" in path.read_text()
+    # A likelihood is a sum of many roundings, and in bf16 a batch's are other ones.
+    close = {"abs": 1e-9} if reported.metric_type != "likelihood" else {"rel": 1e-5}
+    if "bf16" in name:
+        close = {"rel": 1e-2}
+    assert found == pytest.approx(reported.metric_value, **close)
+    assert f"test score, {reported.metric_value:.4f}" in path.read_text()
     assert found > 0
 
 

@@ -10,11 +10,13 @@ import pytest
 from models import (
     LABEL_NAMES,
     begin,
+    kind_for,
     multilingual,
     save_model,
     task_study,
     task_texts,
     tiny,
+    tiny_decoder,
     tiny_seq2seq,
 )
 from transformers import AutoTokenizer
@@ -27,7 +29,7 @@ CASE: dict[str, Any] = {
     "teachers": {"t": {"model": "big"}},
     "students": {"s": {"model": "small"}},
 }
-PER_TOKEN = ("ner", "qa", "translation")
+PER_TOKEN = ("ner", "qa", "translation", "lm")
 
 
 def check(folder: Path, task: str, models: dict[str, Any], **sections: Any) -> None:
@@ -37,8 +39,8 @@ def check(folder: Path, task: str, models: dict[str, Any], **sections: Any) -> N
     check_models(ledger.resolved(), "study.yaml")
 
 
-def kind_for(task: str) -> str:
-    return "bart" if task == "translation" else "bert"
+def config_for(task: str) -> dict[str, Any]:
+    return {"translation": tiny_seq2seq, "lm": tiny_decoder}.get(task, tiny)()
 
 
 def folders(folder: Path, task: str, *texts: tuple[str, ...]) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def test_tokenizers_that_only_pad_and_cut_differently_are_equal(task: str, tmp_p
 def test_the_training_splits_words_and_a_models_own_tokenizer_are_different(
     task: str, tmp_path: Path
 ) -> None:
-    small = tiny_seq2seq() if task == "translation" else tiny()
+    small = config_for(task)
     big = save_model(tmp_path / "big", kind_for(task), task=task)
     with pytest.raises(InputError, match="have different tokenizers"):
         check(tmp_path / "study", task, {"big": str(big), "small": {"config": small}})
@@ -214,9 +216,7 @@ def test_the_default_length_of_a_task_counts_where_the_study_says_nothing(tmp_pa
 def test_a_teacher_and_a_student_whose_tokens_are_compared_read_alike(
     task: str, tmp_path: Path
 ) -> None:
-    models = {"big": {"config": tiny(2)}, "small": {"config": tiny()}}
-    if task == "translation":
-        models = {name: {"config": tiny_seq2seq()} for name in models}
+    models = {name: {"config": config_for(task)} for name in ("big", "small")}
     for section, where in (("teachers", "t"), ("students", "s")):
         changed = {**CASE[section][where], "training": {"max_length": 31}}
         what = r"students\.s: its max_length is .* compared token by token"

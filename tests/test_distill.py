@@ -25,6 +25,7 @@ from models import (
     cross_entropy,
     encode,
     first,
+    kind_for,
     macro_f1,
     multilingual,
     one_by_one,
@@ -502,7 +503,7 @@ def test_a_given_teacher_that_changed_since_the_study_began_gives_no_outputs(
 
 # -- the other tasks ---------------------------------------------------------------------------
 
-OTHERS = ("ner", "qa", "translation")
+OTHERS = ("ner", "qa", "translation", "lm")
 
 
 # -- students without a teacher, and what every model takes ------------------------------------
@@ -592,7 +593,12 @@ def test_a_study_of_each_task_runs_to_its_end(other: Ran) -> None:
 
 
 def test_an_outcome_says_how_its_scores_are_computed(other: Ran) -> None:
-    starts = {"ner": "micro F1", "qa": "SQuAD token", "translation": "BLEU nrefs:1|"}
+    starts = {
+        "ner": "micro F1",
+        "qa": "SQuAD token",
+        "translation": "BLEU nrefs:1|",
+        "lm": "likelihood of a completion's token",
+    }
     for outcome in other.ledger.outcomes():
         assert outcome.metric.startswith(starts[task_of(other)])
         assert ("|version:" in outcome.metric) == (task_of(other) == "translation")
@@ -637,6 +643,8 @@ def alone_by_row(ledger: Ledger, training: OutputsTraining) -> np.ndarray[Any, A
                 found = model(
                     **batch.arguments, labels=batch.targets, output_hidden_states=True
                 ).decoder_hidden_states[-1]
+            elif data.task == "lm":
+                found = model(**batch.arguments, output_hidden_states=True).hidden_states[-1]
             elif data.task == "qa":
                 said = model(**batch.arguments)
                 found = torch.stack([said.start_logits, said.end_logits], dim=-1)
@@ -657,7 +665,7 @@ def test_the_outputs_of_each_task_are_what_the_saved_checkpoint_says_of_each_row
     for _, training in outputs_by_split(other, "train"):
         expected, found = alone_by_row(other.ledger, training), outputs_of(other.ledger, training)
         assert found.shape == expected.shape
-        if task_of(other) == "translation":
+        if TASKS[task_of(other)].wide:
             np.testing.assert_allclose(bits(found), expected, rtol=2**-7, atol=1e-5)
         else:
             assert found.dtype == np.float32
@@ -903,8 +911,7 @@ def nothing_is_left(folder: Path) -> bool:
 
 def a_pass(task: str, folder: Path) -> dict[str, Any]:
     """What `write_outputs` needs for a few rows of a task, but for a path."""
-    kind = "bart" if task == "translation" else "bert"
-    save_model(folder, kind, task=task, max_position_embeddings=128)
+    save_model(folder, kind_for(task), task=task, max_position_embeddings=128)
     examples = encode(task, rows_of(task, 40), AutoTokenizer.from_pretrained(folder))
     return {
         "model": TASKS[task].head.from_pretrained(folder),
@@ -922,7 +929,7 @@ def test_what_was_written_has_the_name_the_digest_and_the_rows(task: str, tmp_pa
     folder.mkdir()
     written = write_outputs(folder / "key.npy", **given)
     assert written is not None
-    wanted = [folder / "key.npy"] + [folder / "key.head.safetensors"] * (task == "translation")
+    wanted = [folder / "key.npy"] + [folder / "key.head.safetensors"] * TASKS[task].wide
     assert sorted(written) == sorted(folder.iterdir()) == sorted(wanted)
     for path, digest in written.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from models import encode, everything, rows_of, save_model, settings_of
+from models import encode, everything, rows_of, save_model, settings_of, task_texts
 from test_first_token import classifier
 from test_training import DATA, TASK, TOKENIZER, encoded
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from kdsearch.distill.batch_loss import batch_loss
 from kdsearch.distill.embedding import rows_in_use
 from kdsearch.distill.evaluation import evaluate
+from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.optimizer import schedule_of
 from kdsearch.distill.training import History, TrainingState, train
 from kdsearch.search import Labels
@@ -161,6 +162,14 @@ def test_embeddings_of_both_sides_keep_all_rows(kind: str, tmp_path: Path) -> No
         weights = deepcopy(model.state_dict())
         assert rows_in_use(model, task, (examples,)) is None
         assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_reads_what_it_has_written_keeps_all_rows(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(task_texts("lm"))
+    sizes = {"tokenizer": tokenizer, "vocab_size": MANY, "tie_word_embeddings": False}
+    task, folder = TASKS["lm"], save_model(tmp_path, "llama", task="lm", **sizes)
+    examples = encode("lm", rows_of("lm", 8), tokenizer)
+    assert rows_in_use(task.head.from_pretrained(folder), task, (examples,)) is None
 
 
 def test_an_embedding_of_few_rows_keeps_them_all() -> None:

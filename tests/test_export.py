@@ -26,7 +26,7 @@ from kdsearch.driver.keep import Keep
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, layout
 
-TASKS = ("classification", "ner", "qa", "translation")
+TASKS = ("classification", "ner", "qa", "translation", "lm")
 
 
 def finished(folder: Path, task: str, **sections: Any) -> tuple[Ledger, Agenda]:

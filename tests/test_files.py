@@ -30,6 +30,7 @@ SAYS: dict[str, dict[str, Any]] = {
     "ner": {"text": "words", "label": "tags", "labels": ["O", "B-X", "I-X"]},
     "qa": {},
     "translation": {"text": "de", "label": "en"},
+    "lm": {"text": "de", "label": "en"},
 }
 SPLITS = ("train", "validation", "test")
 

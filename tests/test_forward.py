@@ -14,6 +14,7 @@ from models import (
     begin,
     data_of,
     encode,
+    kind_for,
     save_model,
     task_study,
     task_texts,
@@ -60,8 +61,7 @@ def change(folder: Path, **weights: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("task", SPECS)
 def test_nothing_is_found_wrong_with_models_that_can_be_trained(task: str, tmp_path: Path) -> None:
-    kind = "bart" if task == "translation" else "bert"
-    donor = save_model(tmp_path / "donor", kind, task=task)
+    donor = save_model(tmp_path / "donor", kind_for(task), task=task)
     study = task_study(
         task,
         models={"big": str(donor), "small": task_study(task)["models"]["small"]},
@@ -72,8 +72,7 @@ def test_nothing_is_found_wrong_with_models_that_can_be_trained(task: str, tmp_p
 
 @pytest.mark.parametrize("task", SPECS)
 def test_a_given_teacher_of_any_task_is_scored_on_a_sample(task: str, tmp_path: Path) -> None:
-    kind = "bart" if task == "translation" else "bert"
-    donor = save_model(tmp_path / "donor", kind, task=task)
+    donor = save_model(tmp_path / "donor", kind_for(task), task=task)
     models = {"big": str(donor), "small": {**task_study(task)["models"]["small"]}}
     models["small"]["tokenizer"] = "big"
     study = task_study(task, models=models, teachers={"t": {"checkpoint": "big"}})
@@ -124,6 +123,8 @@ def test_a_teacher_that_always_says_one_label_is_doubted(tmp_path: Path) -> None
         ("qa", 0.2, None, False),
         ("translation", 0.4, None, True),
         ("translation", 5.0, None, False),
+        ("lm", 0.008, None, True),
+        ("lm", 0.05, None, False),
     ],
 )
 def test_a_teacher_that_says_next_to_nothing_is_poor(

@@ -496,6 +496,7 @@ def rows_for(task: str, kind: str = "jsonl") -> list[dict[str, Any]]:
             if kind in ("csv", "tsv", "csv.xz")
             else {"pair": {"de": f"eins {i}", "en": f"one {i}"}}
         ),
+        "lm": lambda i: {"ask": f"{i} + 1 =", "say": f" {i + 1}"},
     }
     return [kinds[task](i) for i in range(5)]
 
@@ -505,6 +506,7 @@ SAYS: dict[str, dict[str, Any]] = {
     "ner": {"text": "w", "label": "t"},
     "qa": {},
     "translation": {"text": "pair.de", "label": "pair.en"},
+    "lm": {"text": "ask", "label": "say"},
 }
 CELLS: list[Any] = [
     *(None, True, 0, 1, 2, -1, 0.0, 1.0, 0.5, 10**30, 10**4_000, 1e308, math.nan, math.inf),

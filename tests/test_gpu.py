@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from models import begin, first, objective_of, run_study, task_study, tiny, tiny_seq2seq
+from models import (
+    begin,
+    first,
+    objective_of,
+    run_study,
+    task_study,
+    tiny,
+    tiny_decoder,
+    tiny_seq2seq,
+)
 
 from kdsearch.agenda import Agenda, Outcome, Training
 from kdsearch.distill import limit_gpu, run_training
@@ -21,7 +30,7 @@ from kdsearch.ledger import Ledger
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
-TASKS = ("classification", "ner", "qa", "translation")
+TASKS = ("classification", "ner", "qa", "translation", "lm")
 
 # What is dropped is drawn on the device, from other streams than on a CPU.
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -32,6 +41,10 @@ ENCODERS = {
 SEQ2SEQ = {
     "big": {"config": tiny_seq2seq(2, d_model=32, dropout=0.0)},
     "small": {"config": tiny_seq2seq(dropout=0.0)},
+}
+DECODERS = {
+    "big": {"config": tiny_decoder(2, hidden_size=32)},
+    "small": {"config": tiny_decoder()},
 }
 
 
@@ -76,7 +89,7 @@ def test_a_whole_study_of_each_task_runs_there(tmp_path: Path, task: str, precis
 def test_a_student_learns_what_it_learns_on_a_cpu(
     tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = SEQ2SEQ if task == "translation" else ENCODERS
+    models = {"translation": SEQ2SEQ, "lm": DECODERS}.get(task, ENCODERS)
     _, agenda = up_to_the_students(tmp_path, task_study(task, models=models))
     student = first(agenda, "student")
     there = run_training(student, tmp_path)

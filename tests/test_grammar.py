@@ -68,7 +68,7 @@ def test_a_bigger_model_labels_the_grammar_better_than_a_smaller_one(tmp_path: P
 # -- all tasks ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation"])
+@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation", "lm"])
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(task: str) -> None:
     first, again, other = (
         generate(100, seed, noise=0.2, task=task) for seed in ("0/train", "0/train", "0/test")
@@ -83,9 +83,9 @@ def test_the_sentences_of_a_seed_stay_those_that_earlier_studies_were_trained_on
     assert hashlib.sha256(rows).hexdigest()[:16] == "6f794a7872b32291"
 
 
-@pytest.mark.parametrize("task", ["ner", "qa", "translation"])
+@pytest.mark.parametrize("task", ["ner", "qa", "translation", "lm"])
 def test_noise_leaves_what_is_read_as_it_is(task: str) -> None:
-    labels = {"ner": "ner_tags", "qa": "answers", "translation": "target"}
+    labels = {"ner": "ner_tags", "qa": "answers", "translation": "target", "lm": "completion"}
     clean, noisy = (generate(200, "read", noise=noise, task=task) for noise in (0.0, 1.0))
     for rows in (clean, noisy):
         for row in rows:

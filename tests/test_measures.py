@@ -22,6 +22,7 @@ from models import (
     data_of,
     encode,
     everything,
+    kind_for,
     one_by_one,
     rows_of,
     run_study,
@@ -188,8 +189,7 @@ def test_a_new_measure_is_one_function() -> None:
 
 
 def made(task: str, folder: Path, seed: int) -> Any:
-    kind = "bart" if task == "translation" else "bert"
-    save_model(folder, kind, task=task, seed=seed, max_position_embeddings=128)
+    save_model(folder, kind_for(task), task=task, seed=seed, max_position_embeddings=128)
     return TASKS[task].head.from_pretrained(folder).eval()
 
 
@@ -198,7 +198,7 @@ def logits_of(task: str, model: Any, examples: Any) -> tuple[list[list[float]], 
     """Of every unit of a split the logits of its real classes, and its label."""
     batch = everything(examples)
     values = TASKS[task].outputs(model, batch)
-    if task == "translation":
+    if TASKS[task].wide:
         values = torch.nn.functional.linear(values, *head_weights(model))
     units, real = TASKS[task].units(values, batch)
     real = torch.ones_like(units, dtype=torch.bool) if real is None else real
@@ -263,7 +263,7 @@ def trained(task: str, folder: Path, seen: list[float], **changes: Any) -> Histo
 
     def looking(values: Tensor, batch: Any, epoch: int = 1, watch: Any = None) -> Tensor:
         logits = values.detach()
-        if task == "translation":
+        if TASKS[task].wide:
             logits = torch.nn.functional.linear(logits, *head_weights(model)).detach()
         units, real = TASKS[task].units(logits, batch)
         real = torch.ones_like(units, dtype=torch.bool) if real is None else real

@@ -517,7 +517,7 @@ def test_a_model_whose_logits_are_not_linear_in_its_hidden_states_is_refused(
     squashed = Squashed.from_pretrained(folder)
     with pytest.raises(InputError, match="Squashed: its logits are not a linear map") as error:
         check_head(squashed, TRANSLATION, examples)
-    assert "such as BART" in str(error.value)
+    assert "as that of BART" in str(error.value)
 
 
 # -- at random ---------------------------------------------------------------------------------

@@ -146,6 +146,15 @@ def test_a_score_of_translations_follows_from_their_sums(
     assert found == pytest.approx(score, abs=1e-10)
 
 
+def test_a_score_of_completions_follows_from_their_sums() -> None:
+    sums = [(-3.25, 4), (-0.125, 1), (-11.5, 7)]
+    found, score = both_ways("lm", sums, (), data_of("lm", metric="likelihood"))
+    assert found == pytest.approx(score, abs=1e-12)
+    right = ("4", "5", "6")
+    found, score = both_ways("lm", ("4", "6", "#### 6"), right, data_of("lm", metric="exact_match"))
+    assert found == pytest.approx(score, abs=1e-12)
+
+
 # -- what a training keeps ----------------------------------------------------------------------
 
 

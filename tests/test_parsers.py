@@ -35,6 +35,7 @@ COLUMNS = {
         labels=(),
         metric="bleu",
     ),
+    "lm": Columns(task="lm", text=("ask",), label="say", labels=(), metric="likelihood"),
 }
 CONTEXT = "Ada wrote it, and Ada kept it."
 GOOD: dict[str, list[Row]] = {
@@ -51,12 +52,20 @@ GOOD: dict[str, list[Row]] = {
         }
     ],
     "translation": [{"translation": {"de": "Er sagte es .", "en": "He said so ."}}],
+    "lm": [
+        {"ask": "2 + 3 =", "say": " 5"},
+        {"ask": [{"role": "user", "content": "2 + 3?", "name": "Ada"}], "say": "5"},
+    ],
 }
 PARSED: dict[str, list[Row]] = {
     "classification": [{"texts": ["a", ""], "label": 0}, {"texts": ["c", "d"], "label": 1}],
     "ner": [{"words": ["Ada", "wrote"], "tags": [1, 0]}],
     "qa": [{"question": "Who?", "context": CONTEXT, "answers": [{"text": "Ada", "start": 18}]}],
     "translation": [{"source": "Er sagte es .", "target": "He said so ."}],
+    "lm": [
+        {"prompt": "2 + 3 =", "completion": " 5"},
+        {"prompt": [{"role": "user", "content": "2 + 3?"}], "completion": "5"},
+    ],
 }
 TASKS = tuple(COLUMNS)
 

@@ -206,7 +206,26 @@ def test_a_longest_input_that_leaves_no_training_pair_is_refused(tmp_path: Path)
     assert not doubts
 
 
-@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation"])
+@pytest.mark.parametrize(("metric", "cut"), [("likelihood", 0.0), ("exact_match", 1.0)])
+def test_prompts_that_leave_no_room_to_write_count_as_cut(
+    metric: str, cut: float, tmp_path: Path
+) -> None:
+    rows = [{"ask": " ".join(WORDS[:12]), "say": f"{word}"} for word in WORDS[:20]]
+    data = {"text": "ask", "label": "say", "metric": metric, **files(tmp_path, train=rows)}
+    found = read(tmp_path / "study", "lm", data, training={"max_length": 20})
+    assert of(found, "train").cut == 0.0  # 13 tokens and 2: nothing generated there
+    assert of(found, "validation").cut == cut
+
+
+def test_messages_that_no_template_writes_are_a_problem_of_the_model(tmp_path: Path) -> None:
+    rows = [{"ask": [{"role": "user", "content": "the cat"}], "say": f"sat {n}"} for n in range(9)]
+    data = {"text": "ask", "label": "say", **files(tmp_path, train=rows)}
+    _, _, [problem] = read(tmp_path / "study", "lm", data)
+    assert problem.place == "study.yaml: models.big, models.small"
+    assert problem.what.startswith("its tokenizer has no chat template")
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation", "lm"])
 def test_what_fits_and_is_known_raises_no_doubt(task: str, tmp_path: Path) -> None:
     grammar = {"grammar": {"train": 96, "validation": 24, "test": 20}}
     found, doubts, problems = read(tmp_path, task, grammar)
@@ -214,7 +233,9 @@ def test_what_fits_and_is_known_raises_no_doubt(task: str, tmp_path: Path) -> No
         (model, split) for model in ("big", "small") for split in ("train", "validation", "test")
     }
     assert not any(r.cut or r.beyond or r.unknown > 0.1 for r in found)
-    assert all((r.beyond is None) == (task in ("classification", "translation")) for r in found)
+    assert all(
+        (r.beyond is None) == (task in ("classification", "translation", "lm")) for r in found
+    )
     assert (list(doubts), list(problems)) == ([], [])
 
 

@@ -659,7 +659,7 @@ def test_an_empty_cell_is_a_missing_label(tmp_path: Path, kind: str) -> None:
     assert [row["label"] for row in read(dataset)["train"]] == [0, None, 1]
 
 
-@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation"])
+@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation", "lm"])
 def test_every_grammar_gives_rows_that_its_task_accepts(task: str) -> None:
     sizes = {"train": 30, "validation": 20, "test": 10}
     dataset = Dataset.model_validate_json(json.dumps({"grammar": sizes, "task": task}))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import begin, run_study, save_model, tiny_study
+from models import begin, run_study, save_model, tiny_decoder, tiny_study
 
 from kdsearch.agenda import cached_bytes, checkpoint_bytes
 from kdsearch.distill import run_training
@@ -31,13 +31,15 @@ def study_of(task: str, **width: int) -> dict[str, Any]:
     if task == "translation":
         model = {"config": {**SEQ2SEQ, **width}}
         study["models"] = {"big": model, "small": model}
+    if task == "lm":
+        study["models"] = {"big": {"config": tiny_decoder(2)}, "small": {"config": tiny_decoder()}}
     study["search"] |= {"teacher": ["t_hs"], "distance": ["mse"], "alpha": [1]}
     study["teachers"]["big"]["fine_tune"]["epochs"] = 1
     study["training"] |= {"epochs": 1, "beams": 1}
     return study
 
 
-@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation"])
+@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation", "lm"])
 def test_the_outputs_on_disk_are_no_larger_than_foretold(tmp_path: Path, task: str) -> None:
     ledger, agenda = begin(tmp_path, study_of(task, d_model=16))
     foretold = cached_bytes(agenda.resolved, agenda.cases[0])

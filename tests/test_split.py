@@ -28,6 +28,7 @@ SAYS: dict[str, dict[str, Any]] = {
     "ner": {"text": "words", "label": "tags", "labels": ["O", "B-X", "B-Y"]},
     "qa": {},
     "translation": {"text": "de", "label": "en"},
+    "lm": {"text": "de", "label": "en"},
 }
 
 
@@ -79,6 +80,7 @@ GROUP = {
     "ner": lambda row: row["words"][1],
     "qa": lambda row: row["context"],
     "translation": lambda row: row["source"],
+    "lm": lambda row: row["prompt"],
 }
 
 

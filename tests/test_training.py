@@ -20,6 +20,7 @@ from models import (
     data_of,
     encode,
     everything,
+    kind_for,
     macro_f1,
     rows_of,
     save_model,
@@ -223,8 +224,7 @@ def test_the_columns_of_predictions_can_be_put_in_another_order() -> None:
 
 def saved(task: str, folder: Path) -> tuple[Any, Any]:
     """A tiny model at random for a task, and its tokenizer."""
-    kind = "bart" if task == "translation" else "bert"
-    save_model(folder, kind, task=task, max_position_embeddings=128)
+    save_model(folder, kind_for(task), task=task, max_position_embeddings=128)
     return TASKS[task].head.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 

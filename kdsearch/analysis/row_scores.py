@@ -50,6 +50,11 @@ def row_scores(columns: Columns, data: DataSpec) -> RowScores:
         case "classification", _:
             label, predicted = _classes(columns, data)
             return _f1(label, predicted, len(data.labels))
+        case "lm", "likelihood":
+            terms = _dense(columns, "log_likelihood", "tokens")
+            return RowScores(terms=terms, score=lambda sums: np.exp(_share(sums)))
+        case "lm", _:
+            return RowScores(terms=_with_ones(_dense(columns, "right")[:, 0]), score=_share)
         case "qa", metric:
             return RowScores(terms=_with_ones(_dense(columns, metric)[:, 0]), score=_share)
         case "ner", "accuracy":

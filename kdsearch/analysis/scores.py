@@ -203,7 +203,12 @@ def row_worth(agenda: Agenda, view: CaseView) -> float:
 
 
 def score_digits(agenda: Agenda, view: CaseView) -> int:
-    """How many decimals a score of a test case is shown with: as many as one row's worth has."""
+    """How many decimals a score of a test case is shown with: as many as one row's worth has.
+
+    A likelihood is no share of rows, and small.
+    """
+    if agenda.resolved.datasets[view.case.dataset].metric == "likelihood":
+        return 4
     return max(1, math.ceil(-math.log10(row_worth(agenda, view))))
 
 

@@ -186,8 +186,8 @@ def _assumed(facts: Facts) -> Iterator[str]:
         yield (
             f"  (--{option} is that of the student of {facts['reference']}; the others and the "
             "teachers follow from their size: rows × epochs × tokens of a row × weights that each "
-            "passes, without embeddings but, in translation, with the output layer; scoring is not "
-            "counted)"
+            "passes, without embeddings but, in translation and lm, with the output layer; scoring "
+            "is not counted)"
         )
         if facts["rows_unknown"]:
             yield "  (every data set is taken to be as large, as some are not known until read)"

@@ -23,6 +23,7 @@ from kdsearch.distill.headers import read_shapes
 from kdsearch.distill.layers import truncate
 from kdsearch.distill.models import dropout_fields, random_config
 from kdsearch.distill.vocabulary import (
+    manner_of,
     tokenizer_content,
     tokenizer_of,
     tokenizer_problem,
@@ -50,6 +51,8 @@ _OTHER_PROBLEMS = {
     "multi_label_classification": "several labels at once",
     "regression": "regression",
 }
+_READ_BOTH_WAYS = {"bert-generation", "cpmant", "xlnet"}
+"""Unless they are told otherwise, though transformers has them among causal models."""
 _SHORTEST_LENGTH = 8
 """In tokens, the special ones among them."""
 _SHORTEST_WINDOW = 24
@@ -251,13 +254,19 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
     if (path := resolved.models[name].path) is not None:
         _check_weights(path)
     wanted = resolved.datasets[dataset].task
-    if config.is_encoder_decoder and not task.wide:
+    if config.is_encoder_decoder and wanted != "translation":
         if task.per_token:
-            return f"{config.model_type} is an encoder-decoder; {wanted} needs an encoder"
+            kind = "a decoder" if task.wide else "an encoder"
+            return f"{config.model_type} is an encoder-decoder; {wanted} needs {kind}"
         if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
             return f"{config.model_type} is an encoder-decoder without a head for {wanted}"
-    if task.wide and not config.is_encoder_decoder:
+    if wanted == "translation" and not config.is_encoder_decoder:
         return f"{config.model_type} is not an encoder-decoder model, which {wanted} needs"
+    if wanted == "lm" and not _reads_forward(config):
+        return (
+            f"{config.model_type} does not read from left to right, which {wanted} needs: a token "
+            "would be seen before it is said"
+        )
     if resolved.datasets[dataset].unanswerable and _reads_forward(config):
         return (
             f"{config.model_type} reads from left to right, so [CLS], which stands for no "
@@ -274,9 +283,8 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
 def _reads_forward(config: Any) -> bool:
     """Whether a token knows those before it alone, as in GPT and Llama."""
     kind = config.model_type
-    return (
-        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()
+    return kind in causal - _READ_BOTH_WAYS
 
 
 @lru_cache(maxsize=32)
@@ -314,6 +322,13 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 )
                 remedy = "take models with the same tokenizer; only classification can do without"
                 yield Problem(place=where, what=what, remedy=remedy)
+            elif task == "lm" and _manner(resolved, teacher) != _manner(resolved, student):
+                what = (
+                    f"the tokenizers of {student} and the teacher {teacher} have different chat "
+                    "templates or end-of-text tokens, so that they would read different tokens"
+                )
+                remedy = "copy the files of one tokenizer into a copy of the other model's folder"
+                yield Problem(place=where, what=what, remedy=remedy)
             elif TASKS[task].wide and _width(resolved, teacher) != _width(resolved, student):
                 what = (
                     f"{student} has {_width(resolved, student)} outputs, and the teacher "
@@ -345,7 +360,7 @@ def config_of(resolved: Resolved, name: str) -> Any:
 
 
 def _width(resolved: Resolved, name: str) -> object:
-    """How many outputs a model for translation has."""
+    """How many outputs a model with a wide vocabulary has."""
     if resolved.models[name].path is not None:
         return config_of(resolved, name).vocab_size
     tokenizer = tokenizer_of(*tokenizer_source(resolved, name))
@@ -354,3 +369,7 @@ def _width(resolved: Resolved, name: str) -> object:
 
 def _content(resolved: Resolved, name: str) -> str:
     return tokenizer_content(*tokenizer_source(resolved, name))
+
+
+def _manner(resolved: Resolved, name: str) -> object:
+    return manner_of(*tokenizer_source(resolved, name))

@@ -71,8 +71,11 @@ def rows_in_use(model: Any, task: Task, splits: Sequence[Encoded]) -> RowsInUse 
 
     None, and nothing is changed, where that would not pay, where the weights have another use
     (as those of an output head, or of another embedding), and where the model looks up anything
-    but the tokens that it is given, or reads the weights in another way.
+    but the tokens that it is given (those that it has written itself, for one), or reads the
+    weights in another way.
     """
+    if task.wide:
+        return None
     try:
         embedding = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):  # of CANINE and others that hash

@@ -252,7 +252,9 @@ def _is_poor(score: float, chance: float | None, data: DataSpec) -> bool:
     """Whether a teacher says no more than one label for all would, or next to nothing."""
     if chance is not None:
         return score <= chance
-    return score <= (1.0 if data.task == "translation" else 0.1)  # of 100, of 1
+    # A good model of a language has a perplexity of 10 and more.
+    least = {"translation": 1.0, "lm": 0.01}.get(data.task, 0.1)  # of 100, of 1
+    return score <= least
 
 
 def _tell_apart(references: Sequence[Any], data: DataSpec) -> bool:

@@ -52,7 +52,7 @@ def build_model(
         "label2id": {label: number for number, label in enumerate(labels)},
     }
     if not labels:
-        names = {"num_labels": 2}  # of qa, start and end; translation has no use for it
+        names = {"num_labels": 2}  # of qa, start and end; others have no use for it
     if spec.config is not None:
         config = random_config(spec.config, names)
         config.update(_dropouts(spec, config, dropout))
@@ -62,6 +62,7 @@ def build_model(
         config.pad_token_id = tokenizer.pad_token_id
         if config.is_encoder_decoder:
             config.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
+        if config.is_encoder_decoder or task.wide:
             config.bos_token_id = tokenizer.bos_token_id
             config.eos_token_id = tokenizer.eos_token_id
         model: nn.Module = task.head.from_config(config, trust_remote_code=False)
@@ -222,7 +223,7 @@ def check_head(model: Any, task: Task, examples: Encoded) -> None:
         raise InputError.one(
             type(model).__name__,
             "its logits are not a linear map of its last hidden states, which are what is cached",
-            "use a model whose head is one linear layer, such as BART, Marian, mBART or T5",
+            "use a model whose head is one linear layer, as that of BART, T5, Llama and Qwen is",
         )
 
 

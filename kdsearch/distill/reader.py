@@ -15,7 +15,7 @@ from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.vocabulary import tokenizer_of, tokenizer_source
 from kdsearch.study import SAMPLE, Reading, Resolved, Row, TrainingSettings
 from kdsearch.study.tags import Entity, scheme_of, scored_entities
-from kdsearch.tasks import TASKS, Encoded, has_languages
+from kdsearch.tasks import TASKS, Encoded, has_languages, prompts_and_completions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class Reader:
         if len(rows) > SAMPLE:
             draw = random.Random(f"{self._seed} {self.dataset} {split}")
             rows = [rows[number] for number in sorted(draw.sample(range(len(rows)), SAMPLE))]
-        read = self._read(rows)
+        read = self._read(split, rows)
         total = sum(len(row.ids) for row in read)
         ids = np.fromiter(chain.from_iterable(row.ids for row in read), dtype=np.int64, count=total)
         # Some tokenizers give no token for what they do not know, not even an unknown one.
@@ -146,7 +146,7 @@ class Reader:
             for start in range(0, len(rows), SAMPLE)  # a whole split as tokens would be large
             for row, tokens in zip(
                 rows[start : start + SAMPLE],
-                self._read(rows[start : start + SAMPLE]),
+                self._read(split, rows[start : start + SAMPLE]),
                 strict=True,
             )
             if max(tokens.ids, default=0) >= size
@@ -162,7 +162,7 @@ class Reader:
         tokens: list[str] = self._tokenizer.convert_ids_to_tokens(found.unique().tolist())
         return min(int(using.sum()), len(some)), tokens  # a row of qa may be several windows
 
-    def _read(self, rows: Sequence[Row]) -> list[Tokens]:
+    def _read(self, split: str, rows: Sequence[Row]) -> list[Tokens]:
         """Rows as tokens, each text by itself."""
         longest = self.longest
         if self.task == "qa":
@@ -177,6 +177,16 @@ class Reader:
                     long=min(len(question), most) + len(context) + beside > longest,
                 )
                 for question, context in zip(questions, contexts, strict=True)
+            ]
+        if self.task == "lm":
+            pairs = prompts_and_completions(rows, self._tokenizer)
+            room = longest
+            if self._data.metric == "exact_match" and split != "train":
+                room -= longest // 2  # for what is written
+            cut = [len(p) > room or len(p) + len(c) > longest for p, c in pairs]
+            return [
+                Tokens(ids=[*p, *c], cut=long, long=long)
+                for (p, c), long in zip(pairs, cut, strict=True)
             ]
         if self.task == "translation":
             beside = self._tokenizer.num_special_tokens_to_add()

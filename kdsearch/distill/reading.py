@@ -10,7 +10,7 @@ import transformers
 from kdsearch.distill.check import config_of, settings_for, teacher_models
 from kdsearch.distill.reader import Count, Reader
 from kdsearch.distill.vocabulary import tokenizer_content, tokenizer_source
-from kdsearch.errors import Problem, shortened_list
+from kdsearch.errors import InputError, Problem, shortened_list
 from kdsearch.study import (
     SPLITS,
     Doubt,
@@ -49,7 +49,15 @@ def readings(
         for alike in groups:
             models = list(alike.models)
             reader = Reader(resolved, dataset, models[0], every["train"], alike.settings)
-            counts = {split: reader.count(split, every[split]) for split in SPLITS}
+            try:
+                counts = {split: reader.count(split, every[split]) for split in SPLITS}
+            except InputError as error:  # of messages that its tokenizer does not write
+                where = f"{place}: {', '.join(f'models.{model}' for model in models)}"
+                problems += (
+                    Problem(place=where, what=f"{p.place} {p.what}", remedy=p.remedy)
+                    for p in error.problems
+                )
+                continue
             for split, count in counts.items():
                 found += (count.reading(dataset, model, split) for model in models)
             for said in (
@@ -151,7 +159,8 @@ def _cut_rows(
     A problem where no training pair would be left.
     """
     split = max(counts, key=lambda split: (counts[split].beyond_share, counts[split].cut_share))
-    nothing_left = reader.task == "translation" and counts["train"].cut == counts["train"].rows
+    left_out = reader.task in ("translation", "lm")
+    nothing_left = left_out and counts["train"].cut == counts["train"].rows
     if nothing_left:
         split = "train"
     count, length, models = counts[split], reader.longest, list(alike.models)
@@ -161,9 +170,10 @@ def _cut_rows(
     if reader.task == "qa":
         what = f"{rows} questions are longer than {length // 4} tokens, a quarter of max_length"
         what += f"; {count.beyond} of {count.parts} answers are in no window as a whole"
-    elif reader.task == "translation":
+    elif left_out:
         lost = "left out" if split == "train" else "cut"
-        what = f"{rows} pairs have a side of more than {length} tokens and are {lost}"
+        long = "pairs have a side of" if reader.task == "translation" else "rows have"
+        what = f"{rows} {long} more than {length} tokens and are {lost}"
     else:
         what = f"{rows} rows are longer than {length} tokens"
         if count.parts is not None:

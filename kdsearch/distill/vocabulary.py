@@ -33,6 +33,13 @@ def tokenizer_problem(resolved: Resolved, name: str, dataset: str) -> str | None
     explicit = resolved.study.datasets[dataset].languages
     if tokenizer is None:  # of the training split's words
         return None if explicit is None else f"words have no language codes; {dataset} names some"
+    if data.task == "lm":
+        if tokenizer.eos_token_id is not None:
+            return None
+        return (
+            "its tokenizer has no end-of-text token, which completions end with "
+            "(name one of its tokens as eos_token in its tokenizer_config.json)"
+        )
     if tokenizer.pad_token_id is None:
         token = json.dumps(tokenizer.eos_token or "one of its tokens", ensure_ascii=False)
         remedy = f'add "pad_token": {token} to its tokenizer_config.json'
@@ -92,6 +99,12 @@ def tokenizer_content(path: str | None, trusted: bool) -> str:
     state = ("padding", "truncation", *(["post_processor"] * has_languages(tokenizer)))
     rest = {key: value for key, value in content.items() if key not in state}
     return json.dumps(rest, sort_keys=True)
+
+
+def manner_of(path: str | None, trusted: bool) -> object:
+    """By what a tokenizer writes messages, and ends a text; None of the training split's words."""
+    tokenizer = tokenizer_of(path, trusted)
+    return None if tokenizer is None else (tokenizer.chat_template, tokenizer.eos_token)
 
 
 @lru_cache(maxsize=32)

@@ -16,9 +16,10 @@ driver.json, driver.lock   who drives the search
 launch.log            a line for each event of the search
 digests/<key>.json    of files that were made again, where they differ from the outcome's
 checkpoints/<key>/    a teacher's kept epochs
-outputs/<key>.npy     a checkpoint's outputs on the training split; of translation hidden states,
-                      with the head that makes logits of them in <key>.head.safetensors; beside
-                      it those on validation and test, <key>.validation.npy and <key>.test.npy
+outputs/<key>.npy     a checkpoint's outputs on the training split; of translation and lm hidden
+                      states, with the head that makes logits of them in <key>.head.safetensors;
+                      beside it those on validation and test, <key>.validation.npy and
+                      <key>.test.npy
 students/<key>/       a student's best epoch, as a Hugging Face folder
 tested/<key>.<digest>.json.gz   what a model made of each row of the test split
 report/               what `kdsearch report` wrote

@@ -112,6 +112,8 @@ METRICS = {
     "accuracy": ("accuracy", "The share of right answers, from 0 to 1."),
     "exact_match": ("exact match", "The share of answers that are right to the letter, from 0 to "
                     "1."),
+    "likelihood": ("likelihood", "How probable a model finds the right continuation, by the token, "
+                   "from 0 to 1: one over the perplexity."),
     "bleu": ("BLEU", "How much of a translation’s wording stands in the reference, from 0 to 100."),
     "chrf": ("chrF", "How many of a translation’s character sequences stand in the reference, from "
              "0 to 100."),

@@ -16,6 +16,8 @@ METRICS = {
     ("ner", "accuracy"): "accuracy",
     ("qa", "f1"): "squad",
     ("qa", "exact_match"): "squad",
+    ("lm", "likelihood"): "likelihood",
+    ("lm", "exact_match"): "exact_match",
     ("translation", "bleu"): "sacrebleu",
     ("translation", "chrf"): "chrf",
 }

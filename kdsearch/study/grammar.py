@@ -278,10 +278,25 @@ def _any_words(row: Row, draw: random.Random) -> None:
     row["target"] = " ".join(draw.choice(words) for _ in row["target"].split())
 
 
+# -- language modelling ------------------------------------------------------------------------
+
+
+def _prompted(draw: random.Random) -> Row:
+    """A translation, asked for and given."""
+    row = _translated(draw)
+    return {"prompt": f"{row['source']} =", "completion": f" {row['target']}"}
+
+
+def _any_completion(row: Row, draw: random.Random) -> None:
+    words = list(LEXICON.values())
+    row["completion"] = "".join(f" {draw.choice(words)}" for _ in row["completion"].split())
+
+
 # How a row of each task is made, and how it is labelled at random.
 GRAMMARS: dict[str, tuple[Callable[[random.Random], Row], Callable[[Row, random.Random], None]]] = {
     "classification": (_sentence, _any_label),
     "ner": (_tagged, _any_kinds),
     "qa": (_asked, _any_span),
     "translation": (_translated, _any_words),
+    "lm": (_prompted, _any_completion),
 }

@@ -1,7 +1,7 @@
 """Checking a data set's raw rows and bringing them to their task's form, of `tasks/`.
 
 A row of the training split may lack its gold label (None), though not the column of it, nor a
-reference translation, on which the teacher's outputs depend.
+reference translation or a completion, on which the teacher's outputs depend.
 """
 
 from __future__ import annotations
@@ -88,7 +88,11 @@ def missing_columns(
     is there and empty, so that a misspelt name is never taken for rows without labels.
     """
     wanted = [*columns.text]
-    if labelled or columns.task == "translation" or not all(_has(head, text) for text in wanted):
+    if (
+        labelled
+        or SPECS[columns.task].width is None
+        or not all(_has(head, text) for text in wanted)
+    ):
         wanted.append(columns.label)
     if columns.group is not None and not labelled:
         wanted.append(columns.group)
@@ -114,7 +118,7 @@ def _no_column(
     if near and "." not in column:
         name = others[near[0]]
         remedy += f"; did you mean {name if name == name.strip() else shortened(name)}?"
-    elif column == columns.label and not labelled and columns.task != "translation":
+    elif column == columns.label and not labelled and SPECS[columns.task].width:
         remedy += "; leave it empty in rows without a label"
     return Problem(place=place, what=f"has no column {column}", remedy=remedy)
 

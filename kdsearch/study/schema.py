@@ -134,10 +134,13 @@ class Dataset(Section):
     """The column or columns that a model reads; `a.b` is the field b of the column a.
 
     classification: a sentence, or the two of a pair; ner: the words; qa: question and context;
-    translation: the source.
+    translation: the source; lm: the prompt, text or messages.
     """
     label: str | None = None
-    """The column of what a model should say: label, tags, answers or translation."""
+    """The column of what a model should say: label, tags, answers, translation or completion.
+
+    lm: where it is the column of the messages itself, the last of them.
+    """
     labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The labels' names, in the order of their numbers in the data.
 

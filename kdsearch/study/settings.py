@@ -83,7 +83,7 @@ class TrainingSettings(Section):
     beams: PositiveInt | None = None
     """translation: of the beam search. Default: 5."""
     hidden_dtype: Literal["bf16", "fp32"] | None = None
-    """translation: of the teacher's hidden states in the cache. Default: bf16."""
+    """translation, lm: of the teacher's hidden states in the cache. Default: bf16."""
     optimizer: Annotated[Optimizer, LATER] = "adamw"
     adam: Adam = Adam()
     """Of the optimizer adamw."""
@@ -125,12 +125,12 @@ class TrainingSettings(Section):
         So a key covers what its training depends on, no more.
         """
         length = self.max_length or SPECS[task].max_length
-        sgd = self.optimizer == "sgd"
+        sgd, wide = self.optimizer == "sgd", SPECS[task].width is None
         update = {
             "max_length": length,
             "stride": (self.stride or min(128, length // 2)) if task == "qa" else None,
             "beams": (self.beams or 5) if task == "translation" else None,
-            "hidden_dtype": (self.hidden_dtype or "bf16") if task == "translation" else None,
+            "hidden_dtype": (self.hidden_dtype or "bf16") if wide else None,
             "adam": Adam() if sgd else self.adam,
             "sgd": (self.sgd or Sgd()) if sgd else None,
         }

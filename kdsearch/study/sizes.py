@@ -66,8 +66,9 @@ def cache_bytes(
     """About how many bytes one checkpoint's outputs on all splits take.
 
     `rows` are those of the outputs, `model` is the teacher, `settings` are its outputs', and
-    `path` is its folder, where that is known. Translation keeps hidden states, and the head that
-    makes logits of them; of a model of the Hub that is not known here a width of 1,024 is assumed.
+    `path` is its folder, where that is known. Translation and lm keep hidden states, and the head
+    that makes logits of them; of a model of the Hub that is not known here a width of 1,024 is
+    assumed.
     """
     width_of = SPECS[task].width
     if width_of is None:

@@ -2,15 +2,18 @@
 
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, Task
 from kdsearch.tasks.classification import Classification
+from kdsearch.tasks.heads import head_weights
+from kdsearch.tasks.lm import LanguageModelling, prompts_and_completions
 from kdsearch.tasks.ner import Ner
 from kdsearch.tasks.qa import QuestionAnswering
-from kdsearch.tasks.translation import Translation, has_languages, head_weights
+from kdsearch.tasks.translation import Translation, has_languages
 
 TASKS: dict[str, Task] = {
     "classification": Classification(),
     "ner": Ner(),
     "qa": QuestionAnswering(),
     "translation": Translation(),
+    "lm": LanguageModelling(),
 }
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "Batch",
     "Classification",
     "Encoded",
+    "LanguageModelling",
     "Ner",
     "QuestionAnswering",
     "Settings",
@@ -26,4 +30,5 @@ __all__ = [
     "Translation",
     "has_languages",
     "head_weights",
+    "prompts_and_completions",
 ]

@@ -2,9 +2,10 @@
 
 A model reads *examples*: sentences, pairs of them, windows of a context. What is distilled and
 scored are *units*: the examples of classification, the words of ner, the target tokens of
-translation; of qa two distributions per window. What a model says is kept as *rows* of outputs,
-those of an example next to each other: one per unit, but for qa, where a row is a position of the
-context. Data has rows too, those of its files: `encode` makes examples of them.
+translation, the completions' tokens of lm; of qa two distributions per window. What a model says is
+kept as *rows* of outputs, those of an example next to each other: one per unit, but for qa, where a
+row is a position of the context. Data has rows too, those of its files: `encode` makes examples of
+them.
 
 Shapes: N examples, B of them in a batch, L tokens, T target tokens, R rows of W numbers, U units
 with C classes.

@@ -32,6 +32,7 @@ from transformers import (
 from kdsearch.agenda import DataSpec
 from kdsearch.errors import InputError
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, padded
+from kdsearch.tasks.heads import hidden_states
 
 _COUNTS = {
     "bleu": (
@@ -98,18 +99,8 @@ class Translation:
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[target tokens, width of the decoder]: what the model's head is given."""
-        found: list[Tensor] = []
-
-        def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            found.append(arguments[0])
-            return (arguments[0][:, :0],)  # the head is called later, on what is needed
-
-        hook = _head(model).register_forward_pre_hook(keep)
-        try:
-            model(**batch.arguments, decoder_input_ids=_decoder_inputs(model, batch))
-        finally:
-            hook.remove()
-        return found[0][batch.counted]
+        inputs = _decoder_inputs(model, batch)
+        return hidden_states(model, **batch.arguments, decoder_input_ids=inputs)[batch.counted]
 
     def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A target token each."""
@@ -179,20 +170,6 @@ class Translation:
 def has_languages(tokenizer: Any) -> bool:
     """Whether a tokenizer marks texts with the codes of their languages."""
     return hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
-
-
-def head_weights(model: Any) -> tuple[Tensor, Tensor | None]:
-    """[vocabulary, W] and [vocabulary]: the weights of a model's head, which is linear."""
-    head = _head(model)
-    shift = getattr(model, "final_logits_bias", None)  # of BART and its kin: a buffer, not a layer
-    if shift is None:
-        return head.weight, head.bias
-    shift = shift.flatten()
-    return head.weight, shift if head.bias is None else head.bias + shift
-
-
-def _head(model: Any) -> Any:
-    return model.get_output_embeddings()
 
 
 def _decoder_inputs(model: Any, batch: Batch) -> Tensor:
