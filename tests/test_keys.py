@@ -22,6 +22,7 @@ from kdsearch.search import (
     Mse,
     Objective,
     ReverseKl,
+    TotalVariation,
     Trial,
 )
 from kdsearch.study import (
@@ -317,6 +318,7 @@ def test_a_field_that_came_later_is_in_the_key_once_it_differs(field: dict[str, 
 OTHERS = [
     ReverseKl(temperature=4, student_temperature=2, alpha=1),
     Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.5),
+    TotalVariation(temperature=4, student_temperature=2, alpha=1),
     Dkd(temperature=4, target=1, non_target=8, warmup_epochs=20),
 ]
 

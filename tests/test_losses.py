@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from kdsearch.search import (
     Mse,
     Objective,
     ReverseKl,
+    TotalVariation,
 )
 from kdsearch.tasks import IGNORED
 
@@ -322,12 +324,23 @@ def test_jsd_weighs_the_divergences_of_both_from_their_mixture(beta: float) -> N
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["reverse KL", "JSD"])
+def test_total_variation_is_the_largest_difference_of_the_probability_of_any_event() -> None:
+    student, teacher = softmax(STUDENT, 2), softmax(TEACHER, 4)
+    units = Units(student=STUDENT, teacher=TEACHER, labels=LABELS)
+    found = compute(TotalVariation(temperature=4, student_temperature=2, alpha=1), units)
+    events = itertools.product((0, 1), repeat=student.shape[1])  # which classes are in it
+    largest = np.max([(teacher - student) @ np.array(event) for event in events], axis=0)
+    assert float(found) == pytest.approx(largest.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["reverse KL", "JSD", "TVD"])
 def test_its_gradient_is_that_of_the_formula_in_double_precision(objective: str) -> None:
     def formula(student: Tensor) -> Tensor:
         p, q = (TEACHER.double() / 4).softmax(-1), (student / 2).softmax(-1)
         if objective == "reverse KL":
             return (q * (q / p).log()).sum(-1).mean()
+        if objective == "TVD":
+            return (p - q).clamp(min=0).sum(-1).mean()
         m = 0.3 * p + 0.7 * q
         return (0.3 * p * (p / m).log() + 0.7 * q * (q / m).log()).sum(-1).mean()
 
@@ -400,6 +413,7 @@ OBJECTIVES: dict[str, Objective] = {
     "MSE and labels": Mse(alpha=0.5),
     "reverse KL": ReverseKl(temperature=4, student_temperature=2, alpha=1),
     "JSD": Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.3),
+    "TVD": TotalVariation(temperature=4, student_temperature=2, alpha=1),
     "DKD": Dkd(temperature=4, target=1, non_target=8),
     "labels": Labels(),
     "smoothed labels": LabelSmoothing(smoothing=0.3),

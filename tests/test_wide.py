@@ -16,7 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kdsearch.distill.losses import Units, compute
 from kdsearch.distill.measures import mean_entropy
 from kdsearch.distill.wide import Hidden, Room, WideUnits, wide_loss
-from kdsearch.search import Ce, Dkd, Jsd, Labels, LabelSmoothing, Mse, Objective, ReverseKl
+from kdsearch.search import (
+    Ce,
+    Dkd,
+    Jsd,
+    Labels,
+    LabelSmoothing,
+    Mse,
+    Objective,
+    ReverseKl,
+    TotalVariation,
+)
 from kdsearch.tasks import IGNORED
 
 CE = Ce(temperature=4, student_temperature=2, alpha=0.3, gradient_scale="tau_squared")
@@ -26,6 +36,7 @@ OBJECTIVES = [
     Mse(alpha=0.3),
     ReverseKl(temperature=2, student_temperature=2, alpha=0.7),
     Jsd(temperature=2, student_temperature=3, alpha=0.5, beta=0.3),
+    TotalVariation(temperature=2, student_temperature=1, alpha=0.5),
     Dkd(temperature=2, target=1, non_target=3, label_weight=0.5, warmup_epochs=4),
     Labels(),
     LabelSmoothing(smoothing=0.2),

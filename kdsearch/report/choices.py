@@ -23,6 +23,7 @@ OBJECTIVES: Mapping[str, str] = {
     "mse": "squared difference between the logits and those of {}",
     "reverse_kl": "reverse KL divergence from {}",
     "jsd": "generalised Jensen–Shannon divergence from {}",
+    "total_variation": "total variation distance from {}",
     "dkd": "decoupled distillation from {}",
     "labels": "cross-entropy to the labels alone, without a teacher",
     "label_smoothing": "cross-entropy to smoothed labels, without a teacher",

@@ -38,6 +38,8 @@ OBJECTIVES = {
     "what the teacher thinks unlikely must be unlikely for the student too.",
     "jsd": "Jensen–Shannon divergence: how far the student’s and the teacher’s probabilities lie "
     "from a mixture of both.",
+    "total_variation": "Total variation distance: how much probability the student would have to "
+    "move to say what the teacher says. No single unlikely answer can make it large.",
     "dkd": "Decoupled distillation: the teacher’s confidence in the right class and its opinion of "
     "the other classes are learnt as two parts, each with a weight.",
     "labels": "Empirical risk minimisation, also called labels alone or no teacher: plain "

@@ -19,6 +19,7 @@ from kdsearch.search.objectives import (
     ReverseKl,
     Softened,
     Tied,
+    TotalVariation,
     significant,
 )
 from kdsearch.search.space import (
@@ -113,6 +114,7 @@ __all__ = [
     "Space",
     "Strategy",
     "Tied",
+    "TotalVariation",
     "Trial",
     "ValidationScore",
     "Value",

@@ -151,6 +151,11 @@ class Jsd(Softened, kind="jsd"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TotalVariation(Softened, kind="total_variation", title="TVD"):
+    """Total variation distance: half of what the probabilities differ by, over all classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dkd(Objective, kind="dkd"):
     """Decoupled KD (Zhao et al., CVPR 2022): the label's share of KL, and that of the others.
 
