@@ -43,6 +43,8 @@ translation: a sentence in an invented language.
 The language says the negation first, then subject, place, object, adverb, verb and modal; "in"
 stands behind its place, an adjective behind its noun, and an article agrees with the gender of
 its noun, which only the noun itself tells.
+
+lm: the same sentence with "=" behind it as a prompt, and its translation as the completion.
 """
 
 from __future__ import annotations
