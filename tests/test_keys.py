@@ -5,7 +5,8 @@ A change on purpose raises `agenda.VERSION`. A new field that a key would cover 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -338,6 +339,43 @@ def test_a_student_of_another_objective_is_read_as_it_was_written(objective: Obj
     found = parse_training(written(student))
     assert found == student
     assert found.key not in PINNED.values()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """CE and JSD as of a later version, by kind: with a parameter more."""
+    for kind in ("ce", "jsd"):  # what follows is undone
+        monkeypatch.setitem(Objective.kinds, kind, Objective.kinds[kind])
+
+    @dataclass(frozen=True, kw_only=True)
+    class LaterCe(Ce, kind="ce"):
+        sparse = frozenset({"hint"})
+        hint: float = 0.0
+
+    @dataclass(frozen=True, kw_only=True)
+    class LaterJsd(Jsd, kind="jsd"):
+        sparse = frozenset({"hint"})
+        hint: float = 0.0
+
+    values = {"temperature": 4, "student_temperature": 2, "alpha": 1}
+    return {
+        "ce": (Ce(**values), partial(LaterCe, **values)),
+        "jsd": (Jsd(**values, beta=0.5), partial(LaterJsd, **values, beta=0.5)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["ce", "jsd"])
+def test_a_parameter_that_came_later_is_in_the_key_once_it_differs(
+    kind: str, later: dict[str, Any]
+) -> None:
+    student = trainings()["names: CE"]
+    before, now = later[kind]
+    plain, same, other = (
+        student.model_copy(update={"objective": each}) for each in (before, now(), now(hint=2))
+    )
+    assert same.key == plain.key
+    assert other.key != plain.key
+    assert [parse_training(written(each)) for each in (same, other)] == [same, other]
 
 
 def test_students_of_different_objectives_have_different_keys() -> None:

@@ -159,7 +159,8 @@ class OutputsTraining(Keyed):
 
 
 _SPREAD = ("distance", "temperature", "student_temperature", "alpha", "gradient_scale")
-"""The fields of a student in which CE and MSE are written, beside the others."""
+"""The fields of a student in which CE and MSE are written, beside the others. Of their parameters
+those that came later stand in a part of their own."""
 
 
 def _objective(content: Any) -> Objective:
@@ -227,10 +228,11 @@ class StudentTraining(Keyed):
             case None:
                 pass
             case "mse":
-                found["objective"] = {"kind": "mse", "alpha": content.get("alpha")}
+                own = {"alpha": content.get("alpha")}
+                found["objective"] = {"kind": "mse", **own, **content.get("objective", {})}
             case kind:
-                given = {name: content.get(name) for name in _SPREAD[1:]}
-                found["objective"] = {"kind": kind, **given}
+                own = {name: content.get(name) for name in _SPREAD[1:]}
+                found["objective"] = {"kind": kind, **own, **content.get("objective", {})}
         return found
 
 
@@ -247,7 +249,10 @@ def _plain(training: BaseModel, exclude: dict[str, Any] | None = None) -> dict[s
 
 def _spread(training: StudentTraining, content: dict[str, Any]) -> dict[str, Any]:
     """The content as it was when there were CE, MSE and ERM alone, so that keys stay."""
-    content["objective"]["kind"] = training.objective.kind
+    objective = content["objective"]
+    for name in training.objective.spared:
+        del objective[name]
+    objective["kind"] = training.objective.kind
     if training.teaching is not None:
         content |= content.pop("teaching")
     match training.objective:
@@ -255,9 +260,11 @@ def _spread(training: StudentTraining, content: dict[str, Any]) -> dict[str, Any
             del content["teaching"], content["objective"]
             content["kind"] = "erm"
         case Ce() | Mse():
-            objective = content.pop("objective")
             objective["distance"] = objective.pop("kind")
+            later = {name: objective.pop(name) for name in objective.keys() - {*_SPREAD}}
             content |= {**dict.fromkeys(_SPREAD), "gradient_scale": "none", **objective}
+            del content["objective"]
+            content |= {"objective": later} if later else {}
     return content
 
 

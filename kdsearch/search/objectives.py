@@ -42,6 +42,8 @@ class Objective:
     """Whether labels are always learnt from; else only where `alpha` is below 1."""
     fewest_classes: ClassVar[int] = 2
     """Of so few it still is a loss of its own."""
+    sparse: ClassVar[frozenset[str]] = frozenset()
+    """The parameters that came later than the keys, which leave them out at their defaults."""
     kinds: ClassVar[dict[str, type[Objective]]] = {}
     """Every objective there is, by its name."""
 
@@ -52,13 +54,23 @@ class Objective:
             Objective.kinds[kind] = cls
 
     @property
+    def spared(self) -> frozenset[str]:
+        """The parameters that its key leaves out."""
+        defaults = self._defaults
+        return frozenset(name for name in self.sparse if getattr(self, name) == defaults[name])
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        return {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The values of its fields, by their names."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def shown(self, *more: str) -> str:
         """Its title, `more`, and the parameters that differ from their defaults."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        defaults = self._defaults
         values = [
             f"{SYMBOLS.get(name, name)}={self._shown(name, value)}"
             for name, value in self.parameters.items()
@@ -98,7 +110,12 @@ class LabelSmoothing(Objective, kind="label_smoothing", title="LS"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Softened(Objective):
+class Taught(Objective):
+    """What every objective with a teacher may have beside its own parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softened(Taught):
     """A distance between probabilities at temperatures, mixed with the labels' loss (Eq. 1).
 
     Raises `ValueError` for a value out of range.
@@ -156,7 +173,7 @@ class TotalVariation(Softened, kind="total_variation", title="TVD"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dkd(Objective, kind="dkd"):
+class Dkd(Taught, kind="dkd"):
     """Decoupled KD (Zhao et al., CVPR 2022): the label's share of KL, and that of the others.
 
     Of two classes there is one other, so that its second part is 0. Raises `ValueError` for a
@@ -186,7 +203,7 @@ class Dkd(Objective, kind="dkd"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mse(Objective, kind="mse"):
+class Mse(Taught, kind="mse"):
     """Squared difference of the raw logits, mixed with the labels' cross-entropy (Eq. 1)."""
 
     labelled = False
