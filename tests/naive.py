@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Score = Callable[..., float | None]
-"""Of (distance, teacher, τ_t, τ_s, α, learning rate); None if that training has no score."""
+"""Of (distance, teacher, τ_t, τ_s, α, learning rate, targets); None if that training has no score.
+"""
 
 
 class Best(NamedTuple):
@@ -58,7 +59,8 @@ def tune(
         elif student == "tied":
             student = temperature
         found = score(
-            values["distance"], values["teacher"], temperature, student, values["alpha"], rate
+            *(values["distance"], values["teacher"], temperature, student, values["alpha"], rate),
+            values.get("targets", "data"),
         )
         if found is not None and (best is None or found > best.score):
             best = Best(found, temperature, rate)
@@ -89,9 +91,9 @@ def tune(
 
 def traverse(grid: Mapping[str, Any], score: Score) -> list[Decision]:
     """Flip one parameter at a time from the defaults, then every α."""
-    held = {name: grid[name][0] for name in ("distance", "teacher", "student_temperature", "alpha")}
+    held = {name: grid[name][0] for name in names(grid)}
     decisions = []
-    for parameter in [*grid["order"], "alpha"]:
+    for parameter in [*grid["order"], *(["targets"] if "targets" in grid else []), "alpha"]:
         if parameter != "alpha" and len(grid[parameter]) == 1:
             continue
         if parameter == "student_temperature" and held["distance"] == "mse":
@@ -133,5 +135,11 @@ def stable_choice(grid: Mapping[str, Any], stable: Mapping[str, Any]) -> dict[st
     """The defaults, but for the stable values that the grid has."""
     return {
         name: stable[name] if stable.get(name) in grid[name] else grid[name][0]
-        for name in ("distance", "teacher", "student_temperature", "alpha")
+        for name in names(grid)
     }
+
+
+def names(grid: Mapping[str, Any]) -> list[str]:
+    """The parameters that are compared."""
+    every = ("distance", "teacher", "student_temperature", "targets", "alpha")
+    return [name for name in every if name in grid]

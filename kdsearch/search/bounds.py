@@ -7,12 +7,12 @@ which trials turn out equal. Failures are left out: they can only make a search 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
-from kdsearch.search.objectives import TIED
+from kdsearch.search.objectives import OF_TERMS, TERMS, TIED
 from kdsearch.search.space import (
     CHECKPOINT,
     OBJECTIVE,
@@ -42,36 +42,71 @@ class Bounds:
         return Bounds(fewest=self.fewest + other.fewest, most=self.most + other.most)
 
 
+Coincidence = frozenset[tuple[Checkpoint, Checkpoint]]
+"""Checkpoints that are other names of one, each with that one."""
+DIFFER: Coincidence = frozenset()
+
+
+def coincidences(names: Iterable[Checkpoint]) -> tuple[Coincidence, ...]:
+    """Every way in which these checkpoints of one training may be the same, first that none is."""
+    epochs = [name for name in names if name.epoch is not None]
+    others = [name for name in names if name.epoch is None]
+    may_be = ((name, *epochs, *others[:place]) for place, name in enumerate(others))
+    ways = (dict(zip(others, each, strict=True)) for each in product(*may_be))
+    return tuple(
+        frozenset((name, one) for name, one in way.items() if name is not one)
+        for way in ways
+        if all(way.get(one, one) is one for one in way.values())  # which is no other's name itself
+    )
+
+
 def count_bounds(
     space: Space,
     *,
     decided: Held = NOTHING,
     lazy: Choice | None = None,
-    coincide: bool | None = False,
+    coincide: Iterable[Coincidence] = (DIFFER,),
 ) -> Bounds:
     """The fewest and the most distinct trials of a greedy search.
 
     `decided` holds the winners that are known already. With the `lazy` choice the second phase is
-    counted too: lazy itself, and any choice as the stable one. `coincide`: whether the two teacher
-    checkpoints are one; None while only the teacher's training can tell.
+    counted too: lazy itself, and any choice as the stable one. `coincide` has the ways in which the
+    teacher's checkpoints may be the same.
     """
-    counter = _Counter(space, lazy)
-    every: list[Bounds] = []
-    for visited in set(_paths(space, decided)):
-        for stable in _stable_choices(space) if lazy is not None else (None,):
-            wanted = visited | ({stable} if stable else frozenset())
-            if coincide is not True:
-                every.append(counter.count(wanted))
-            if coincide is not False:
-                merged = frozenset(map(_of_one_checkpoint, wanted))
-                every.append(counter.count(merged, coincide=True))
+    asked = {
+        (
+            frozenset(_merged(space, choice, way) for choice in wanted),
+            lazy and _merged(space, lazy, way),
+        )
+        for visited in set(_paths(space, decided))
+        for stable in (_stable_choices(space) if lazy is not None else (None,))
+        for wanted in (visited | ({stable} if stable else frozenset()),)
+        for way in coincide
+    }
+    counters = {lazy: _Counter(space, lazy) for _, lazy in asked}
+    every = [counters[lazy].count(wanted) for wanted, lazy in asked]
     return Bounds(
         fewest=min(bounds.fewest for bounds in every), most=max(bounds.most for bounds in every)
     )
 
 
-def _of_one_checkpoint(choice: Choice) -> Choice:
-    return choice.but(**{CHECKPOINT: Checkpoint.HIGHEST_SCORE})
+def _merged(space: Space, choice: Choice, way: Coincidence) -> Choice:
+    """One choice of all that have the same trials, however they are tuned."""
+    one = dict(way).get(choice.get(CHECKPOINT))
+    merged = choice if one is None else choice.but(**{CHECKPOINT: one})
+    idle = {
+        name: space.values(name)[0]
+        for name, terms in OF_TERMS.items()
+        if name in choice.names and not any(_may_weigh(space, choice, term) for term in terms)
+    }
+    return merged.but(**idle)
+
+
+def _may_weigh(space: Space, choice: Choice, term: str) -> bool:
+    """Whether a term may have a weight above 0 under a choice."""
+    if term in choice.names:
+        return bool(choice.get(term))
+    return term in space.names and any(space.values(term))
 
 
 def _paths(space: Space, decided: Held) -> Iterator[frozenset[Choice]]:
@@ -110,14 +145,13 @@ class _Counter:
         self._lazy = lazy
         self._tied = {axis.name for axis in space.compared if TIED in axis.values}
 
-    def count(self, wanted: frozenset[Choice], *, coincide: bool = False) -> Bounds:
+    def count(self, wanted: frozenset[Choice]) -> Bounds:
         groups: dict[Choice, set[Choice]] = defaultdict(set)
         for choice in wanted:
             groups[self._untied(choice)].add(choice)
         lazy = self._lazy
         lazy_group = None
         if lazy is not None:
-            lazy = _of_one_checkpoint(lazy) if coincide else lazy
             lazy_group = self._untied(lazy)
             groups[lazy_group]  # it may be a group of its own
         total = Bounds(fewest=0, most=0)
@@ -135,7 +169,8 @@ class _Counter:
         return Choice(frozenset(pair for pair in choice.values if pair[0] not in self._tied))
 
     def _at_defaults(self, choice: Choice) -> Choice:
-        names = {name for name, _ in choice.values} - self._tied - {OBJECTIVE}
+        # A term's weight of 0 has fewer, where what it needs is an axis.
+        names = {name for name, _ in choice.values} - self._tied - {OBJECTIVE, *TERMS}
         return choice.but(**{name: self._space.values(name)[0] for name in names})
 
 

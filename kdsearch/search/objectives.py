@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 
 Tied = Literal["tied"]
 TIED: Final[Tied] = "tied"
@@ -19,6 +21,30 @@ SYMBOLS = {"temperature": "τ_t", "student_temperature": "τ_s", "alpha": "α"}
 """How a parameter is written where there is little room; the others by their names."""
 
 GradientScale = Literal["none", "tau_squared"]
+AttentionHeads = Literal["each", "mean"]
+TEACHERS: Final = "teacher"
+"""As many relation heads as the teacher has attention heads."""
+MAPPINGS = ("uniform", "first", "last")
+"""The layer mappings of every layer of the student."""
+MAPPED = ("hidden_states", "attention", "cls_states")
+"""The terms that compare layers of the student with those that are mapped to them."""
+TERMS = ("hint", *MAPPED, "relations")
+"""The terms that compare what student and teacher compute between their layers; each is a weight,
+a field of `Taught`."""
+OF_TERMS: Mapping[str, tuple[str, ...]] = {
+    "layer_mapping": MAPPED,
+    "attention_heads": ("attention",),
+    "relation_heads": ("relations",),
+}
+"""The parameters that only some terms need, with these terms."""
+
+DATA: Final = "data"
+Written = Literal["greedy", "beam", "sample", "rejection"]
+"""How a teacher writes: the likeliest token each time; the likeliest text that a beam search finds;
+drawn from its probabilities; several drawn, of which those are kept whose answer is right."""
+Targets = Literal["data"] | Written
+TemperatureUnit = Literal["none", "logit_scale"]
+"""What a temperature of 1 is: 1, or the teacher's logit scale (`distill.scale`)."""
 
 
 class ParameterError(ValueError):
@@ -40,6 +66,8 @@ class Objective:
     """Whether a teacher's outputs are learnt from."""
     labelled: ClassVar[bool] = True
     """Whether labels are always learnt from; else only where `alpha` is below 1."""
+    reads_outputs: ClassVar[bool] = True
+    """Whether its loss takes what the teacher says of each row, where it has one."""
     fewest_classes: ClassVar[int] = 2
     """Of so few it still is a loss of its own."""
     sparse: ClassVar[frozenset[str]] = frozenset()
@@ -49,6 +77,7 @@ class Objective:
 
     def __init_subclass__(cls, *, kind: str = "", title: str = "") -> None:
         """Without a `kind`, a part that several objectives share."""
+        cls.sparse = frozenset().union(*(vars(part).get("sparse", ()) for part in cls.__mro__))
         if kind:
             cls.kind, cls.title = kind, title or kind.upper()
             Objective.kinds[kind] = cls
@@ -111,23 +140,127 @@ class LabelSmoothing(Objective, kind="label_smoothing", title="LS"):
 
 @dataclass(frozen=True, kw_only=True)
 class Taught(Objective):
-    """What every objective with a teacher may have beside its own parameters."""
+    """What every objective with a teacher may have beside its own parameters: targets, and terms.
+
+    A weight of 0 leaves a term out, and what only terms need then has its default. Raises
+    `ValueError` for a value out of range.
+    """
+
+    sparse = frozenset({"targets", *TERMS, "layer_mapping", "attention_heads", "relation_heads"})
+    targets: Targets = DATA
+    """Whose texts the student learns on: the data's own, or what the teacher writes in the place
+    of each label. The loss on labels is then that on the teacher's words."""
+    hint: float = 0.0
+    """Weight of FitNets' hint (Romero et al., ICLR 2015, Eq. 3): the middle layer's hidden states,
+    by a learnt projection."""
+    hidden_states: float = 0.0
+    """Weight of the hidden states of mapped layers, by a learnt projection (TinyBERT, Jiao et al.,
+    EMNLP Findings 2020, Eq. 8)."""
+    attention: float = 0.0
+    """Weight of the attention scores of mapped layers, before their softmax (TinyBERT, Eq. 7)."""
+    cls_states: float = 0.0
+    """Weight of the normalised states of [CLS] in mapped layers (PKD, Sun et al., EMNLP
+    2019)."""
+    relations: float = 0.0
+    """Weight of the last layer's self-attention relations (MiniLMv2, Wang et al., ACL Findings
+    2021)."""
+    layer_mapping: str = "uniform"
+    """Which of the teacher's layers are mapped to the student's: see `study.mapping`."""
+    attention_heads: AttentionHeads = "each"
+    """Whether `attention` compares each head's scores, or their mean over the heads."""
+    relation_heads: int | Literal["teacher"] = TEACHERS
+    """Into how many heads `relations` divides the widths of student and teacher."""
+
+    def __post_init__(self) -> None:
+        for name in TERMS:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ParameterError(name, "must be at least 0 and finite")
+        _check_mapping(self.layer_mapping)
+        if self.relation_heads != TEACHERS and self.relation_heads < 1:
+            raise ParameterError("relation_heads", "must be at least 1, or teacher")
+        defaults = self._defaults
+        for name, terms in OF_TERMS.items():
+            if not any(getattr(self, term) for term in terms):
+                object.__setattr__(self, name, defaults[name])
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The weights above 0, by their terms."""
+        return {name: weight for name in TERMS if (weight := getattr(self, name))}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Softened(Taught):
+class Features(Taught, kind="features", title="features"):
+    """Terms alone: the cross-entropy on the labels, and what is added to it.
+
+    Raises `ValueError` without a term.
+    """
+
+    reads_outputs = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.terms:
+            what = "needs a weight above 0 of one of them, or nothing would be distilled"
+            raise ValueError(f"{what}: {', '.join(TERMS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceKd(Taught, kind="sequence", title="SeqKD"):
+    """Cross-entropy on the texts that the teacher writes (Kim & Rush, EMNLP 2016, §3.2).
+
+    Raises `ValueError` for a value out of range.
+    """
+
+    labelled = False
+    reads_outputs = False
+    targets: Targets = "greedy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets == DATA:
+            what = "must be what the teacher writes; the data’s own texts are learnt by `labels`"
+            raise ParameterError("targets", what)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tempered(Taught):
+    """Logits divided by temperatures. Both have one unit, the teacher's logit scale if it is that:
+    two teachers whose logits differ by a factor then say the same at one temperature.
+    """
+
+    sparse = Taught.sparse | {"temperature_unit"}
+    temperatures: ClassVar[tuple[str, ...]] = ("temperature",)
+    """The parameters that are some."""
+    temperature_unit: TemperatureUnit = "none"
+
+    def at_scale(self, logit_scale: float) -> Self:
+        """The same with temperatures as logits are divided by them, for a teacher of that scale.
+
+        Raises `ValueError` where the scale is 0: nothing that such a teacher says depends on τ.
+        """
+        if self.temperature_unit == "none":
+            return self
+        values = {name: getattr(self, name) * logit_scale for name in self.temperatures}
+        return dataclasses.replace(self, temperature_unit="none", **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softened(Tempered):
     """A distance between probabilities at temperatures, mixed with the labels' loss (Eq. 1).
 
     Raises `ValueError` for a value out of range.
     """
 
     labelled = False
+    temperatures = ("temperature", "student_temperature")
     temperature: float
     student_temperature: float | Tied
     alpha: float
     gradient_scale: GradientScale = "none"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         temperature, student = self.temperature, self.student_temperature
         if student == TIED:
             student = temperature
@@ -173,7 +306,7 @@ class TotalVariation(Softened, kind="total_variation", title="TVD"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dkd(Taught, kind="dkd"):
+class Dkd(Tempered, kind="dkd"):
     """Decoupled KD (Zhao et al., CVPR 2022): the label's share of KL, and that of the others.
 
     Of two classes there is one other, so that its second part is 0. Raises `ValueError` for a
@@ -192,6 +325,7 @@ class Dkd(Taught, kind="dkd"):
     """Over which the distillation grows linearly to its whole weight."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_temperature("temperature", self.temperature)
         for name in ("target", "non_target", "label_weight", "warmup_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -210,6 +344,7 @@ class Mse(Taught, kind="mse"):
     alpha: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_alpha(self.alpha)
 
 
@@ -226,3 +361,15 @@ def _check_temperature(name: str, temperature: float) -> None:
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha <= 1:
         raise ParameterError("alpha", "must be above 0 and at most 1 (Eq. 1)")
+
+
+def _check_mapping(mapping: str) -> None:
+    if mapping in MAPPINGS:
+        return
+    if not re.fullmatch(r"(0|[1-9][0-9]{0,3})(\+(0|[1-9][0-9]{0,3}))*", mapping):
+        names = ", ".join(MAPPINGS)
+        what = f"must be {names}, or layers of the teacher, counted from 0, such as 3+7+11"
+        raise ParameterError("layer_mapping", what)
+    numbers = [*map(int, mapping.split("+"))]
+    if numbers != sorted(set(numbers)):
+        raise ParameterError("layer_mapping", "must name its layers in ascending order, once each")

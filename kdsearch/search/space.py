@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
 from itertools import product
-from typing import Any, NewType
+from typing import Any, NewType, cast
 
 from kdsearch.search.objectives import SYMBOLS, TIED, Objective
 from kdsearch.search.temperature import local_temperatures
@@ -28,6 +29,8 @@ ALPHA = "alpha"
 CHECKPOINT = "teacher"
 """The axis of the teacher's checkpoints, which is active under an objective with a teacher."""
 
+_EPOCH = re.compile("epoch ([1-9][0-9]{0,5})")
+
 Value = Any
 """Of an axis: a number or a name."""
 Held = Mapping[str, Value]
@@ -35,12 +38,32 @@ Held = Mapping[str, Value]
 
 
 class Checkpoint(StrEnum):
-    """Which of the teacher's checkpoints teaches."""
+    """Which of the teacher's checkpoints teaches.
+
+    Beside these `Checkpoint("epoch 3")`, that of an epoch of the teacher's own training.
+    """
 
     HIGHEST_SCORE = "t_hs"
     LOWEST_LOSS = "t_ll"
     GIVEN = "given"
     """A teacher that came already fine-tuned, with a single checkpoint."""
+    WINNER = "winner"
+    """A teacher that is a student of this study: what its test case chose, at its best epoch."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Checkpoint | None:
+        """An epoch, which is one and the same however often it is named."""
+        if not isinstance(value, str) or not _EPOCH.fullmatch(value):
+            return None
+        found = str.__new__(cls, value)
+        found._name_ = found._value_ = value
+        return cast(Checkpoint, cls._value2member_map_.setdefault(value, found))
+
+    @property
+    def epoch(self) -> int | None:
+        """The number of the epoch that is meant; None where none is."""
+        found = _EPOCH.fullmatch(self.value)
+        return int(found[1]) if found else None
 
 
 class Inner(StrEnum):
