@@ -1,6 +1,16 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
-from kdsearch.study.cases import TestCase, taught_cases, teacher_of, test_cases
+from kdsearch.study.cache import HIDDEN, SAMPLED, TOP_K, kept_tokens, shown_cache
+from kdsearch.study.caching import cached_at
+from kdsearch.study.cases import (
+    TestCase,
+    cases_before,
+    cases_behind,
+    one_teacher,
+    taught_cases,
+    teacher_of,
+    test_cases,
+)
 from kdsearch.study.catalogue import CATALOGUE, Entry
 from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
@@ -8,6 +18,7 @@ from kdsearch.study.effective import (
     checkpoints_of,
     effective_settings,
     epochs_key,
+    lora_place,
     nested_epochs,
     place_of,
     rates,
@@ -15,10 +26,17 @@ from kdsearch.study.effective import (
     setting_axes,
     source_of,
     space_of,
+    uses_lora,
 )
+from kdsearch.study.fitting import equal_layers
 from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
-from kdsearch.study.layers import Layers, kept_layers, named_layers, shown_layers
+from kdsearch.study.layers import (
+    Layers,
+    fewest_layers,
+    kept_layers,
+    shown_layers,
+)
 from kdsearch.study.load import load_study, parse_study, shipped_studies
 from kdsearch.study.model_files import weight_files
 from kdsearch.study.preflight import (
@@ -59,17 +77,44 @@ from kdsearch.study.schema import (
     SPLITS,
     Dataset,
     Model,
+    Student,
     Study,
     Teacher,
     TestCases,
 )
 from kdsearch.study.search import Search
 from kdsearch.study.section import LATER
-from kdsearch.study.settings import AXES, Adam, Sgd, TrainingSettings
-from kdsearch.study.sizes import BASE, cache_bytes, passed_weights, readable_size, shape_of
+from kdsearch.study.settings import (
+    AXES,
+    LORA_RANK,
+    SECTIONS,
+    WORDS,
+    Adam,
+    Lora,
+    Sequences,
+    Sgd,
+    TrainingSettings,
+)
+from kdsearch.study.sizes import (
+    BASE,
+    cache_bytes,
+    passed_weights,
+    readable_size,
+    row_bytes,
+    shape_of,
+)
 from kdsearch.study.sources import changed_sources, digest_model, find_model
 from kdsearch.study.survey import survey
 from kdsearch.study.tasks import SPECS, Row, TaskSpec, largest_score
+from kdsearch.study.terms import (
+    AskedTerms,
+    asked_layers_of,
+    asked_terms,
+    depths,
+    kept_depth,
+    own_layers,
+    term_layers,
+)
 from kdsearch.study.travel import travelling_files
 from kdsearch.study.versions import installed_versions
 
@@ -79,14 +124,21 @@ __all__ = [
     "CATALOGUE",
     "ERM",
     "FORMAT",
+    "HIDDEN",
     "LATER",
+    "LORA_RANK",
     "READABLE",
     "ROLES",
     "SAMPLE",
+    "SAMPLED",
+    "SECTIONS",
     "SHARES",
     "SPECS",
     "SPLITS",
+    "TOP_K",
+    "WORDS",
     "Adam",
+    "AskedTerms",
     "DataRows",
     "Dataset",
     "DatasetFacts",
@@ -94,6 +146,7 @@ __all__ = [
     "Entry",
     "Fused",
     "Layers",
+    "Lora",
     "Model",
     "Preflight",
     "Reading",
@@ -106,9 +159,11 @@ __all__ = [
     "Role",
     "Row",
     "Search",
+    "Sequences",
     "Sgd",
     "Share",
     "SplitFacts",
+    "Student",
     "Study",
     "TaskSpec",
     "Teacher",
@@ -116,29 +171,41 @@ __all__ = [
     "TestCase",
     "TestCases",
     "TrainingSettings",
+    "asked_layers_of",
+    "asked_terms",
     "axis_key",
     "cache_bytes",
+    "cached_at",
+    "cases_before",
+    "cases_behind",
     "changed_sources",
     "checkpoints_of",
     "columns_of",
+    "depths",
     "differences",
     "digest_model",
     "digest_rows",
     "effective_settings",
     "epochs_key",
+    "equal_layers",
+    "fewest_layers",
     "find_model",
     "given_labels",
     "hub_model",
     "hub_rows",
     "installed_versions",
+    "kept_depth",
     "kept_layers",
+    "kept_tokens",
     "known_rows",
     "label_count",
     "largest_score",
     "load_study",
-    "named_layers",
+    "lora_place",
     "nested_epochs",
+    "one_teacher",
     "output_rows_per_row",
+    "own_layers",
     "parse_study",
     "passed_weights",
     "place_of",
@@ -148,10 +215,12 @@ __all__ = [
     "read_dataset",
     "readable_size",
     "resolve",
+    "row_bytes",
     "search_of",
     "setting_axes",
     "shape_of",
     "shipped_studies",
+    "shown_cache",
     "shown_layers",
     "source_of",
     "source_paths",
@@ -160,7 +229,9 @@ __all__ = [
     "task_of",
     "taught_cases",
     "teacher_of",
+    "term_layers",
     "test_cases",
     "travelling_files",
+    "uses_lora",
     "weight_files",
 ]

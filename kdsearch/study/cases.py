@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdsearch.study.schema import Study, Teacher, TestCases
 from kdsearch.study.section import Unread
@@ -57,6 +57,42 @@ def taught_cases(study: Study) -> tuple[TestCase, ...]:
 def teacher_of(study: Study, case: TestCase) -> Teacher | None:
     """The teacher of a test case; None of one without."""
     return None if case.teacher is None else study.teachers[case.teacher]
+
+
+def cases_before(study: Study, case: TestCase) -> tuple[TestCase, ...]:
+    """The test case whose choice teaches this one, the one whose choice teaches that one, …
+
+    None where no student teaches. In a circle, which is refused, each is there once.
+    """
+    found: dict[TestCase, None] = {}
+    while case.teacher in study.teachers and (name := study.teachers[case.teacher].student_of):
+        case = replace(case, teacher=name)
+        if case in found:
+            break
+        found[case] = None
+    return tuple(found)
+
+
+def cases_behind(
+    study: Study, cases: Collection[TestCase]
+) -> dict[TestCase, list[tuple[TestCase, ...]]]:
+    """Of each case whose choice teaches, all ways from it: the last of `cases` first."""
+    found: dict[TestCase, list[tuple[TestCase, ...]]] = {}
+    there = {*cases}
+    for last in cases:
+        before = cases_before(study, last)
+        for place, case in enumerate(before):
+            if {*before[: place + 1]} <= there:
+                found.setdefault(case, []).append((last, *before[:place]))
+    return found
+
+
+def one_teacher(study: Study, case: TestCase) -> TestCase | tuple[str, str]:
+    """What the taught cases have in common that share a teacher's trainings and outputs.
+
+    That is a data set and a teacher; a student that teaches is its own in each case.
+    """
+    return case if cases_before(study, case) else (case.dataset, case.taught)
 
 
 def case_count(study: Study) -> int:

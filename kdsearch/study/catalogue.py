@@ -46,9 +46,13 @@ class Entry:
     """How many rows the study's seed draws from train for a split without parts."""
     output_rows: float
     """Of a teacher's outputs, the mean per row of data; an estimate for their size: words of ner,
-    tokens of qa's context, tokens of a translation."""
+    tokens of qa's context, tokens of a translation or a completion."""
     label_count: int | None = None
     """Where `labels` does not say it."""
+    prompt: str | None = None
+    """Of lm: the template of a prompt, where it is not the text alone; see `Dataset`."""
+    choices: str | tuple[str, ...] | None = None
+    """Of lm: a question's choices; see `Dataset`."""
     languages: tuple[str, str] | None = None
     """Of translation: the source's and the target's code in mBART's tokenizer."""
     limit: Mapping[str, int] = field(default_factory=dict)
@@ -64,6 +68,7 @@ UNPINNED = {
     "eriktks/conll2002",
     "eriktks/conll2003",
     "facebook/mlqa",
+    "lucasmccabe/logiqa",
     "tner/ontonotes5",
     "wmt/wmt16",
 }
@@ -168,6 +173,31 @@ def _conll(split: str) -> tuple[Part, ...]:
 
 def _wmt16(config: str, split: str) -> tuple[Part, ...]:
     return (Part(hub="wmt/wmt16", config=config, split=split, revision="main"),)
+
+
+def _arc(config: str, split: str) -> tuple[Part, ...]:
+    revision = "210d026faf9955653af8916fad021475a3f00453"
+    return (Part(hub="allenai/ai2_arc", config=config, split=split, revision=revision),)
+
+
+def _gsm8k(split: str) -> tuple[Part, ...]:
+    revision = "cc7b047b6e5bb11b4f1af84efc572db110a51b3c"
+    return (Part(hub="openai/gsm8k", config="main", split=split, revision=revision),)
+
+
+def _openbookqa(split: str) -> tuple[Part, ...]:
+    revision = "388097ea7776314e93a529163e0fea805b8a6454"
+    return (Part(hub="allenai/openbookqa", config="main", split=split, revision=revision),)
+
+
+def _aqua(split: str) -> tuple[Part, ...]:
+    revision = "33301c6a050c96af81f63cad5562cb5363e88971"
+    return (Part(hub="deepmind/aqua_rat", config="raw", split=split, revision=revision),)
+
+
+def _boolq(split: str) -> tuple[Part, ...]:
+    revision = "35b264d03638db9f4ce671b711558bf7ff0f80d5"
+    return (Part(hub="google/boolq", split=split, revision=revision),)
 
 
 def _export(hub: str, config: str, split: str, convert: Convert | None = None) -> Part:
@@ -410,5 +440,101 @@ CATALOGUE = {
         limit={"train": 100_000},
         note="Validation is newsdev2016, test newstest2016; 100,000 pairs of train are drawn. The "
         "published counts leave out pairs of more than 128 tokens.",
+    ),
+    # Cobbe et al. 2021.
+    # {"question": "Ann has 2 eggs …", "answer": "2 + 3 = <<2+3=5>>5\n#### 5"}
+    "gsm8k": Entry(
+        task="lm",
+        text=("question",),
+        prompt="Question: {question}\nAnswer:",
+        label="answer",
+        metric="exact_match",
+        rows={"train": 6_973, "validation": 500, "test": 1_319},
+        parts={"train": _gsm8k("train"), "test": _gsm8k("test")},
+        cut={"validation": 500},
+        output_rows=128,
+        note="Validation is cut off train; test is the official one.",
+    ),
+    # Clark et al. 2018.
+    # {"id": "a", "question": "Why?", "choices": {"text": ["so", "not"], "label": ["A", "B"]},
+    #  "answerKey": "A"}
+    **{
+        f"arc_{name.lower()}": Entry(
+            task="lm",
+            text=("question",),
+            prompt="Question: {question}\nAnswer:",
+            label="answerKey",
+            choices="choices",
+            metric="multiple_choice",
+            rows=dict(zip(("train", "validation", "test"), rows, strict=True)),
+            parts={split: _arc(f"ARC-{name}", split) for split in ("train", "validation", "test")},
+            output_rows=tokens,
+            note="The official splits.",
+        )
+        for name, rows, tokens in (
+            ("Challenge", (1_119, 299, 1_172), 7),
+            ("Easy", (2_251, 570, 2_376), 5.5),
+        )
+    },
+    # Mihaylov et al. 2018, without its book of facts.
+    # {"id": "a", "question_stem": "The sun is", "choices": {"text": ["hot", "cold"],
+    #  "label": ["A", "B"]}, "answerKey": "A"}
+    "openbookqa": Entry(
+        task="lm",
+        text=("question_stem",),
+        prompt="Question: {question_stem}\nAnswer:",
+        label="answerKey",
+        choices="choices",
+        metric="multiple_choice",
+        rows={"train": 4_957, "validation": 500, "test": 500},
+        parts={split: _openbookqa(split) for split in ("train", "validation", "test")},
+        output_rows=4.7,
+        note="The official splits, without the facts.",
+    ),
+    # Ling et al. 2017.
+    # {"question": "How many?", "options": ["A)1", "B)2"], "rationale": "…", "correct": "B"}
+    "aqua_rat": Entry(
+        task="lm",
+        text=("question",),
+        prompt="Question: {question}\nAnswer:",
+        label="correct",
+        choices="options",
+        metric="multiple_choice",
+        rows={"train": 97_467, "validation": 254, "test": 254},
+        parts={split: _aqua(split) for split in ("train", "validation", "test")},
+        output_rows=5.3,
+        note="The official splits; its rationales are not used.",
+    ),
+    # Liu et al. 2020.
+    # {"context": "All birds sing.", "query": "So?", "options": ["…", "…"], "correct_option": 0}
+    "logiqa": Entry(
+        task="lm",
+        text=("context", "query"),
+        prompt="{context}\nQuestion: {query}\nAnswer:",
+        label="correct_option",
+        choices="options",
+        metric="multiple_choice",
+        rows={"train": 7_376, "validation": 651, "test": 651},
+        parts={
+            split: (_export("lucasmccabe/logiqa", "default", split),)
+            for split in ("train", "validation", "test")
+        },
+        output_rows=20,
+        note="The official splits.",
+    ),
+    # Clark et al. 2019.
+    # {"question": "is it so", "answer": true, "passage": "It is."}
+    "boolq": Entry(
+        task="lm",
+        text=("passage", "question"),
+        prompt="{passage}\nQuestion: {question}?\nAnswer:",
+        label="answer",
+        choices=("no", "yes"),
+        metric="multiple_choice",
+        rows={"train": 8_427, "validation": 1_000, "test": 3_270},
+        parts={"train": _boolq("train"), "test": _boolq("validation")},
+        cut={"validation": 1_000},
+        output_rows=2,
+        note="Validation is cut off train; test is the official validation.",
     ),
 }

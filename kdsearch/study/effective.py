@@ -18,7 +18,16 @@ from kdsearch.study.resources import Role
 from kdsearch.study.schema import ERM, Student, Study, Teacher
 from kdsearch.study.search import Search
 from kdsearch.study.section import Section, Unread, as_far_as_read
-from kdsearch.study.settings import AXES, SECTIONS, UNREAD, TrainingSettings, read
+from kdsearch.study.settings import (
+    AXES,
+    LORA_RANK,
+    SECTIONS,
+    UNREAD,
+    WORDS,
+    WRITTEN,
+    TrainingSettings,
+    read,
+)
 
 Axes = Mapping[str, tuple[Value, ...]]
 """The values of axes, by their names."""
@@ -56,8 +65,8 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
     `inner` is another inner tuning than the study's, to compare the two.
     """
     teacher = teacher_of(study, case)
-    given = tuple(teacher.given) if teacher else ()
-    space = search_of(study, case).space(given, rates(study, case))
+    there = teacher.there if teacher else ()
+    space = search_of(study, case).space(there, rates(study, case))
     if nested_epochs(study, case):
         compared, tuned = (
             tuple(axis for axis in axes if axis.name != EPOCHS)
@@ -69,9 +78,9 @@ def space_of(study: Study, case: TestCase, inner: Inner | None = None) -> Space:
 
 def checkpoints_of(study: Study, case: TestCase) -> tuple[Checkpoint, ...]:
     """Those of a case's teacher on its data set that any of the study's searches asks for."""
-    given = tuple(study.teachers[case.taught].given)
-    if given == (Checkpoint.GIVEN,):
-        return given
+    there = study.teachers[case.taught].there
+    if len(there) == 1:
+        return there
     blocks = (
         block
         for block in study.test_cases
@@ -80,7 +89,8 @@ def checkpoints_of(study: Study, case: TestCase) -> tuple[Checkpoint, ...]:
     )
     names = {name for block in blocks for name in searches_of(study, block, taught=True)}
     asked = (study.every_search[name].teacher or () for name in study.every_search if name in names)
-    return tuple(map(Checkpoint, dict.fromkeys(chain.from_iterable(asked))))
+    every = tuple(map(Checkpoint, dict.fromkeys(chain.from_iterable(asked))))
+    return tuple(name for name in every if not there or name in there)
 
 
 def nested_epochs(study: Study, case: TestCase) -> tuple[int, ...] | None:
@@ -121,6 +131,24 @@ def source_of(study: Study, case: TestCase, role: Role, setting: str) -> str:
     return f"training.{setting}"
 
 
+def lora_place(study: Study, case: TestCase, role: Role) -> str | None:
+    """Where the study gives a case's trainings of a role adapters; None where none has any."""
+    if not _is_trained(study, case, role):
+        return None
+    ranks = search_of(study, case).axes.get(LORA_RANK) if role == "student" else None
+    if ranks is not None:
+        adapted = any(rank != WORDS[LORA_RANK] for rank in ranks)
+        return f"{place_of(case)}.{LORA_RANK}" if adapted else None
+    adapted = effective_settings(study, case, role).lora is not None
+    return source_of(study, case, role, "lora") if adapted else None
+
+
+def uses_lora(study: Study) -> bool:
+    """Whether any training of a study has adapters."""
+    roles: tuple[Role, ...] = ("teacher", "student")
+    return any(lora_place(study, case, r) for case, r in product(test_cases(study), roles))
+
+
 def axis_key(study: Study, case: TestCase, axis: str) -> str:
     """Where a study file has the values of an axis of a case: `search.temperature.broad`."""
     search, own = search_of(study, case), place_of(case)
@@ -155,7 +183,7 @@ def _changes(study: Study, case: TestCase, role: Role) -> list[tuple[str, Mappin
     if role == "student":
         student = study.students[case.student]
         if teacher is not None:  # it reads what its teacher wrote
-            written = {n: value for n, value in teacher.training.items() if n == "hidden_dtype"}
+            written = {n: value for n, value in teacher.training.items() if n in WRITTEN}
             changes.append((f"{own}.training", written))
         changes.append((f"students.{case.student}.training", student.training))
     elif teacher is not None:
@@ -209,11 +237,13 @@ def setting_problems(study: Study, place: str) -> Iterator[Problem]:
     checked: set[object] = set()
     conflicts = (_conflicts(study, case, role, place, checked) for case, role in trainings)
     yield from as_far_as_read(*conflicts, _unused_sections(study, trainings, place))
+    epochs = (_epoch_problems(study, case, place) for case in known_cases(study))
+    yield from dict.fromkeys(as_far_as_read(*epochs))
 
 
 def _is_trained(study: Study, case: TestCase, role: Role) -> bool:
     teacher = teacher_of(study, case)
-    return role == "student" or (teacher is not None and not teacher.given)
+    return role == "student" or (teacher is not None and not teacher.there)
 
 
 def _conflicts(
@@ -235,6 +265,29 @@ def _conflicts(
     if (settings, tuple(axes.items())) not in checked:
         checked.add((settings, tuple(axes.items())))
         yield from _axis_problems(settings, axes, f"{place}: {place_of(case)}")
+
+
+def _epoch_problems(study: Study, case: TestCase, place: str) -> Iterator[Problem]:
+    """Epochs that a search names as its teacher's checkpoints, and that there will not be."""
+    teacher, asked = teacher_of(study, case), search_of(study, case).teacher or ()
+    named = {name: epoch for name in asked if (epoch := Checkpoint(name).epoch) is not None}
+    where = f"{place}: {place_of(case)}.teacher"
+    if teacher is None or not named:
+        return
+    if teacher.there:
+        if len(teacher.there) > 1 and len(named) == len(asked):
+            what = f"{case.teacher} is given as t_hs and t_ll, and no epoch of it is"
+            yield Problem(place=where, what=what, remedy="name t_hs or t_ll too")
+        return
+    try:
+        last = effective_settings(study, case, "teacher").epochs
+    except ValidationError:  # which is said of them
+        return
+    for name, epoch in named.items():
+        if epoch > last:
+            key = source_of(study, case, "teacher", EPOCHS)
+            what = f"{name} is beyond the {last} of {case.teacher} on {case.dataset} ({key})"
+            yield Problem(place=where, what=what, remedy="name an earlier one, or train it longer")
 
 
 def _unused_sections(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdsearch.errors import Problem
-from kdsearch.search import Objective
+from kdsearch.search import DATA, OBJECTIVE, Objective, SequenceKd
 from kdsearch.study.cases import TestCase, teacher_of, test_cases
 from kdsearch.study.effective import (
     asked_layers,
     effective_settings,
     place_of,
     search_of,
+    source_of,
     space_of,
 )
-from kdsearch.study.layers import named_layers, shown_layers
+from kdsearch.study.layers import fewest_layers, kept_layers, shown_layers
 from kdsearch.study.model_files import config_of
+from kdsearch.study.preflight import Doubt
 from kdsearch.study.resolved import ResolvedDataset, ResolvedModel
 from kdsearch.study.resources import ROLES
 from kdsearch.study.schema import Study
+from kdsearch.study.settings import Sequences, TrainingSettings
+from kdsearch.study.tasks import SPECS
 
 _LAYER_FIELDS = ("encoder_layers", "num_hidden_layers", "n_layers", "num_layers", "n_layer")
 _DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
@@ -33,14 +38,39 @@ def too_many_layers(study: Study, models: dict[str, ResolvedModel], place: str) 
         sides = None if donor is None or donor.path is None else _sides(config_of(Path(donor.path)))
         if sides is None:
             continue
-        named, least = named_layers(wanted), min(sides)
-        if (wanted > len(sides) * least) if named is None else (named[-1] >= least):
-            each = " on each side" if named is not None and len(sides) > 1 else ""
-            has = least if named is not None else len(sides) * least
+        named, least = isinstance(wanted, str), min(sides)
+        has = least if named else len(sides) * least
+        if fewest_layers(wanted) > has:
+            each = " on each side" if named and len(sides) > 1 else ""
             what = f"asks for {shown_layers(wanted)} of {model}, which has {has}{each}"
-            remedy = f"use 0 to {least - 1}" if named is not None else ""
+            remedy = f"use 0 to {least - 1}" if named else ""
             problems.append(Problem(place=f"{place}: {where}", what=what, remedy=remedy))
     return problems
+
+
+def equal_layers(study: Study, models: Mapping[str, ResolvedModel], place: str) -> list[Doubt]:
+    """Values of an axis that keep the same layers of a student's model: each is trained.
+
+    They cannot be one value, since of a deeper model they may be two.
+    """
+    doubts: dict[Doubt, None] = {}
+    for case in test_cases(study):
+        name, where = study.students[case.student].model, f"{place}: {place_of(case)}.layers"
+        path, seen = models[name].path, dict[object, Any]()
+        sides = None if path is None else _sides(config_of(Path(path)))
+        for layers in search_of(study, case).axes.get("layers", ()):
+            if sides is None:  # which is refused
+                continue
+            each = layers // len(sides) if isinstance(layers, int) else layers
+            kept = tuple(kept_layers(each, total) for total in sides)
+            if kept in seen:
+                what = (
+                    f"of {name}, {seen[kept]} and {layers} are the same layers: each student is "
+                    "trained twice"
+                )
+                doubts[Doubt(place=where, what=what, remedy="leave one of them out")] = None
+            seen.setdefault(kept, layers)
+    return list(doubts)
 
 
 def _sides(config: dict[str, Any]) -> tuple[int, ...] | None:
@@ -78,7 +108,7 @@ def unlabelled_problems(
                 place=where, what=f"{what}, which is all that {who} learns from", remedy=remedy
             )
             problems[f"{where} {case.search}"] = problem
-        if train.unlabelled == train.rows and teacher is not None and not teacher.given:
+        if train.unlabelled == train.rows and teacher is not None and not teacher.there:
             remedy = "give a teacher that is already fine-tuned, or labelled rows"
             what = f"{what}, so {case.teacher} cannot be fine-tuned"
             problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, remedy=remedy)
@@ -100,6 +130,50 @@ def class_problems(study: Study, datasets: dict[str, ResolvedDataset], place: st
                 where = f"{place}: {place_of(case)}.distance"
                 problems[Problem(place=where, what=what, remedy=remedy)] = None
     return list(problems)
+
+
+def writing_problems(
+    study: Study, datasets: dict[str, ResolvedDataset], place: str
+) -> list[Problem]:
+    """Texts that students would learn on, and a teacher cannot write."""
+    problems: dict[Problem, None] = {}
+    for case in test_cases(study):
+        task = datasets[case.dataset].task
+        for kind, targets in _targets(study, case):
+            where = f"{place}: {place_of(case)}.{'targets' if kind is None else 'distance'}"
+            if targets != DATA and not SPECS[task].writes:
+                what = f"{kind or targets} has students learn on texts that their teacher writes, "
+                what += f"and {case.dataset} is for {task}, whose models write none"
+                remedy = "leave it out, or give it data of translation or lm by test_cases"
+                problems[Problem(place=where, what=what, remedy=remedy)] = None
+            elif targets == "rejection" and not SPECS[task].answers:
+                what = f"rejection keeps texts whose answer is right, and {task} of {case.dataset} "
+                what += "has no such answers"
+                remedy = "take sample, beam or greedy"
+                problems[Problem(place=where, what=what, remedy=remedy)] = None
+    return [*problems, *_unread_sequences(study, place)]
+
+
+def _unread_sequences(study: Study, place: str) -> Iterator[Problem]:
+    """How texts are written, where none are."""
+    cases = test_cases(study)
+    if any(targets != DATA for case in cases for _, targets in _targets(study, case)):
+        return
+    for case in cases:
+        if effective_settings(study, case, "sequences").sequences != Sequences():
+            where = source_of(study, case, "sequences", "sequences")
+            what, remedy = "is for texts that teachers write", "list targets in a search: [greedy]"
+            yield Problem(place=f"{place}: {where}", what=f"{what}, and none does", remedy=remedy)
+            return
+
+
+def _targets(study: Study, case: TestCase) -> Iterator[tuple[str | None, str]]:
+    """What a case's students learn on, and the objective that says so if it is not the axis."""
+    space = space_of(study, case)
+    if "targets" in space.names:
+        yield from ((None, targets) for targets in space.values("targets"))
+    elif SequenceKd.kind in space.values(OBJECTIVE):
+        yield SequenceKd.kind, SequenceKd().targets
 
 
 def equal_cases(
@@ -126,9 +200,9 @@ def equal_cases(
             (
                 datasets[case.dataset].model_copy(update={"files": None}),
                 [content(name) for name in names or ()],
-                teacher and (teacher.fine_tune, teacher.labels, teacher.layers),
+                teacher and (teacher.fine_tune, teacher.labels, teacher.layers, teacher.student_of),
                 (content(student.model), student.layers, space_of(study, case)),
-                [effective_settings(study, case, role) for role in ROLES],
+                [_told_apart(effective_settings(study, case, role)) for role in ROLES],
                 search_of(study, case).walk,
             )
         )
@@ -137,3 +211,8 @@ def equal_cases(
             problems.append(Problem(place=f"{place}: test_cases", what=what, remedy="keep one"))
         first.setdefault(same, case)
     return problems
+
+
+def _told_apart(settings: TrainingSettings) -> TrainingSettings:
+    """Without what is in no key."""
+    return settings.model_copy(update={"gradient_checkpointing": False})

@@ -9,17 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.metadata import version
-from typing import Annotated
+from importlib.util import find_spec
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field
 
 import kdsearch
 from kdsearch.errors import shown_name
+from kdsearch.study.cases import taught_cases
+from kdsearch.study.effective import space_of
 from kdsearch.study.resolved import Record, Resolved
+from kdsearch.study.terms import asked_terms
 
 SAMPLE = 2_000
 """The most rows of a split that are given to a tokenizer, drawn by the study's seed."""
 
+
+_OF_MODELS = {"layers", "lora_rank", "dropout"}
+"""The axes that not every model has."""
 
 Shown = Annotated[str, AfterValidator(shown_name)]
 
@@ -43,6 +50,8 @@ class SplitFacts(Record):
     unlabelled: int
     labels: dict[str, Annotated[int, Field(ge=0)]]
     """How often each label occurs; of ner each kind of entity. Empty for the other tasks."""
+    chance: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The share of right answers that takes no learning, of rows with choices."""
 
 
 class DatasetFacts(Record):
@@ -99,20 +108,27 @@ def preflight_digest(resolved: Resolved) -> str:
 
     Where the files lie is no part of it.
     """
+    own = ("temperature", "student_temperature", "temperature_unit")
+    temperatures: dict[str, Any] = {
+        **dict.fromkeys(own, True),
+        "axes": {"temperature", *_OF_MODELS},
+    }
     study = resolved.study.model_dump(
         mode="json",
         include={
             **dict.fromkeys(("seed", "datasets", "models", "teachers", "students"), True),
             **dict.fromkeys(("test_cases", "training", "erm"), True),
-            "search": {"alpha"},
-            "searches": {"__all__": {"distance", "alpha"}},
+            "search": {"alpha": True, **temperatures},
+            "searches": {"__all__": {"distance": True, "alpha": True, **temperatures}},
         },
         exclude={
             "datasets": {"__all__": {"files"}},
             "models": {"__all__": {"path", "hub", "revision"}},
         },
     )
-    content = {
+    spaces = (space_of(resolved.study, case) for case in taught_cases(resolved.study))
+    terms = [vars(asked) for space in spaces if (asked := asked_terms(space))]
+    content: dict[str, Any] = {
         "study": study,
         "datasets": {
             name: data.model_dump(exclude={"files", *([] if data.test_groups else ["test_groups"])})
@@ -121,5 +137,8 @@ def preflight_digest(resolved: Resolved) -> str:
         "models": {name: (model.digest, model.labels) for name, model in resolved.models.items()},
         "kdsearch": kdsearch.__version__,
         "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+        "peft": bool(find_spec("peft")),
     }
+    if terms:
+        content["terms"] = terms
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -7,9 +7,12 @@ from typing import Any
 
 from kdsearch.errors import Problem
 from kdsearch.search import Labels
+from kdsearch.study.asked import as_catalogued
+from kdsearch.study.caching import cache_problems
 from kdsearch.study.cases import (
     TestCase,
     case_count,
+    cases_before,
     known_cases,
     taught_in,
     test_cases,
@@ -59,7 +62,7 @@ def _dataset(where: str, name: str, dataset: Dataset) -> Iterator[Problem]:
         return
     task = CATALOGUE[entry].task
     if dataset.task is None:
-        for what in dataset.task_problems(task):
+        for what in as_catalogued(dataset, CATALOGUE[entry]).task_problems(task):
             yield Problem(place=where, what=what)
     elif dataset.task != task:
         what, remedy = f"{entry} is for {task}", "remove task"
@@ -87,7 +90,7 @@ def _of_teachers(study: Study, place: str) -> Iterator[Problem]:
         where = f"{place}: teachers.{name}"
         fields = ("model", "checkpoint", "t_hs", "t_ll")
         checks = (_teachers_model(study, where, teacher, field) for field in fields)
-        yield from as_far_as_read(*checks)
+        yield from as_far_as_read(*checks, _student_of(study, where, name, teacher))
 
 
 def _teachers_model(study: Study, where: str, teacher: Teacher, field: str) -> Iterator[Problem]:
@@ -97,6 +100,20 @@ def _teachers_model(study: Study, where: str, teacher: Teacher, field: str) -> I
     if given and study.models[name].config is not None:
         what = f"{name} is randomly initialised, so it cannot be fine-tuned already"
         yield Problem(place=where, what=what, remedy="give a path or a Hub id")
+
+
+def _student_of(study: Study, where: str, name: str, teacher: Teacher) -> Iterator[Problem]:
+    """A teacher that is a student of none, or in the end of itself."""
+    other = teacher.student_of
+    where = f"{where}.student_of"
+    yield from _check(where, other, study.teachers, "a teacher of this study")
+    way = [name]
+    while other in study.teachers and other not in way:
+        way.append(other)
+        other = study.teachers[other].student_of
+    if other == name:
+        what = f"goes round in a circle: {' → '.join([*way, name])}"
+        yield Problem(place=where, what=what, remedy="begin with a model or a checkpoint")
 
 
 def _of_students(study: Study, place: str) -> Iterator[Problem]:
@@ -192,7 +209,9 @@ def _of_cases(study: Study, place: str) -> Iterator[Problem]:
         _cases_twice(study, f"{place}: test_cases"),
         _cases_of_one_name(study, f"{place}: test_cases"),
         setting_problems(study, place),
+        cache_problems(study, place),
         _of_layers(study, place),
+        _without_before(study, f"{place}: test_cases"),
     )
 
 
@@ -214,6 +233,16 @@ def _cases_of_one_name(study: Study, where: str) -> Iterator[Problem]:
             remedy = "rename the search, or the teacher or student of that name"
             yield Problem(place=where, what=what, remedy=remedy)
         seen[str(case)] = case
+
+
+def _without_before(study: Study, where: str) -> Iterator[Problem]:
+    """Cases whose teacher is what another test case chooses, where the study has none."""
+    cases = dict.fromkeys(known_cases(study))
+    for case in cases:
+        before = cases_before(study, case)[:1]
+        if before and before[0].teacher in study.teachers and before[0] not in cases:
+            what = f"{case} learns from what {before[0]} chooses, which is no test case"
+            yield Problem(place=where, what=what, remedy="add it")
 
 
 def _of_layers(study: Study, place: str) -> Iterator[Problem]:

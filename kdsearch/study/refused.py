@@ -12,7 +12,8 @@ from kdsearch.search import Objective, ParameterError, Strategy, Value
 LARGEST = 100_000
 """The most trials of a grid that is counted before anything starts."""
 _STAND_IN = 0.5
-"""A number that any parameter may be, in place of what cannot be read or is refused."""
+"""A number that any parameter without a default may be, in place of what cannot be read or is
+refused."""
 
 
 def needed(kind: type[Objective | Strategy]) -> set[str]:
@@ -36,7 +37,7 @@ def refused(
     while len(found) > before:
         before = len(found)
         sound = {n: [v for v in values.get(n, ()) if (n, v) not in found] for n in names}
-        for point in product(*(sound[name] or [_STAND_IN] for name in names)):
+        for point in product(*(sound[name] or [_stand_in(kind, name)] for name in names)):
             at = dict(zip(names, point, strict=True))
             if not found.keys().isdisjoint(at.items()):
                 continue
@@ -50,6 +51,12 @@ def refused(
                     found["", str(error)] = str(error)
     for (name, value), what in found.items():
         yield name, value, what
+
+
+def _stand_in(kind: type[Objective | Strategy], name: str) -> Value:
+    """What a parameter is in place of values that cannot be read or are refused."""
+    [default] = [f.default for f in dataclasses.fields(kind) if f.name == name]  # type: ignore[arg-type]
+    return _STAND_IN if default is dataclasses.MISSING else default
 
 
 def _ends(values: tuple[Value, ...]) -> tuple[Value, ...]:

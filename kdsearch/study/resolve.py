@@ -7,16 +7,27 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from kdsearch.errors import InputError, Problem
-from kdsearch.study.fitting import class_problems, equal_cases, too_many_layers, unlabelled_problems
+from kdsearch.study.fitting import (
+    class_problems,
+    equal_cases,
+    too_many_layers,
+    unlabelled_problems,
+    writing_problems,
+)
 from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
 from kdsearch.study.model_files import check_files, config_of, quantised, refuse_adapter
 from kdsearch.study.resolved import Resolved, ResolvedDataset, ResolvedModel, ResolvedSplit
 from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
 from kdsearch.study.schema import Model, Study
+from kdsearch.study.sizes import depth_in
 from kdsearch.study.sources import combined, data_digests, model_digests
 from kdsearch.study.tasks import SPECS, Row
+from kdsearch.study.terms import term_problems
 from kdsearch.study.versions import installed_versions
+
+_BYTES_PER_TOKEN = 4
+"""About, of UTF-8 in most languages."""
 
 
 def resolve(
@@ -61,6 +72,8 @@ def resolve(
         problems += label_problems(study, datasets, models, place)
         problems += unlabelled_problems(study, datasets, place)
         problems += class_problems(study, datasets, place)
+        problems += writing_problems(study, datasets, place)
+        problems += term_problems(study, datasets, models, place)
         problems += equal_cases(study, datasets, models, place)
     if problems:
         raise InputError(problems)
@@ -111,7 +124,25 @@ def _resolve_dataset(
         files=files,
         test_groups=groups,
         unanswerable=columns.unanswerable,
+        answer=columns.answer,
+        also=columns.also,
+        messages=any(
+            isinstance(row["prompt"], list)
+            for rows in data.splits.values()
+            for row in rows
+            if columns.task == "lm"
+        ),
+        tokens=round(sum(map(_bytes, data.splits["train"])) / _BYTES_PER_TOKEN),
     )
+
+
+def _bytes(value: object) -> int:
+    """Of all text in a row."""
+    if isinstance(value, str):
+        return len(value.encode()) + 1
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _drawn_before(study: Study, name: str, known: Resolved | None) -> bool:
@@ -154,7 +185,7 @@ def _resolve_models(
     for name, model in study.models.items():
         same = known and known.study.models.get(name) == model
         if known and same and f"models.{name}" not in anew:
-            models[name] = known.models[name]
+            models[name] = _with_depth(model, known.models[name])
             continue
         try:
             models[name] = _resolve_model(model, f"{place}: models.{name}")
@@ -167,7 +198,8 @@ def _resolve_models(
 
 def _resolve_model(model: Model, place: str) -> ResolvedModel:
     if model.config is not None:
-        return ResolvedModel(path=None, digest=None, labels=None)
+        depth = depth_in(model.config)
+        return ResolvedModel(path=None, digest=None, labels=None, depth=depth)
     if model.hub is not None:
         folder = hub_model(model.hub, model.revision, place, code=model.trust_remote_code)
     else:
@@ -196,4 +228,15 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         revision=folder.name if model.hub is not None else None,  # as the Hub's cache names it
         labels=labels,
         files=files if model.hub is None else None,
+        depth=depth_in(config),
     )
+
+
+def _with_depth(model: Model, known: ResolvedModel) -> ResolvedModel:
+    """A model as it was resolved by a version that may not have looked at its depth."""
+    config = model.config
+    if config is None and known.path is not None and os.path.isdir(known.path):
+        config = config_of(Path(known.path))
+    if known.depth is not None or config is None:
+        return known
+    return known.model_copy(update={"depth": depth_in(config)})

@@ -56,11 +56,22 @@ class ResolvedDataset(Record):
     """Of ner: the scheme of the tags that were made into IOB2."""
     unanswerable: bool = False
     """Whether its questions may have no answer."""
+    answer: str | None = None
+    """Of lm: the pattern of a final answer."""
+    also: tuple[str, ...] = ()
+    """Further metrics."""
+    messages: bool = True
+    """Of lm: whether a prompt is one of messages, which a chat template writes; True in folders
+    that did not tell."""
     files: dict[str, str] | None = None
     """The SHA-256 of each local file it was read from; None in folders that did not tell."""
     test_groups: str | None = None
     """The digest of rows that number the group of each test row, by a column that the study names;
     None where it names none that they have, and in folders that did not tell."""
+
+    tokens: int = 0
+    """About how many tokens the training rows have, for what is kept of each; 0 where it was not
+    looked at."""
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -77,8 +88,14 @@ _UNTOLD: dict[str, Any] = {
     "converted": None,
     "files": None,
     "test_groups": None,
+    "also": (),
+    "messages": True,
+    "tokens": 0,
 }
 """A data set without what is told of its rows, which trainings do not see."""
+
+
+_UNTOLD_OF_MODEL: dict[str, Any] = {"files": None, "depth": None}
 
 
 class ResolvedModel(Record):
@@ -92,6 +109,9 @@ class ResolvedModel(Record):
     """The names of its outputs, of a model that was fine-tuned for classification."""
     files: dict[str, str] | None = None
     """The SHA-256 of each file of its folder; None of the Hub's, and where none was recorded."""
+    depth: int | None = None
+    """How many layers it has; None where its configuration does not say, and of an
+    encoder-decoder."""
 
 
 class Fused(Record):
@@ -122,5 +142,7 @@ class Resolved(Record):
         """What trainings see of the data sets and models, `datasets.NAME` and `models.NAME`."""
         return {
             **{f"datasets.{n}": d.model_copy(update=_UNTOLD) for n, d in self.datasets.items()},
-            **{f"models.{n}": m.model_copy(update={"files": None}) for n, m in self.models.items()},
+            **{
+                f"models.{n}": m.model_copy(update=_UNTOLD_OF_MODEL) for n, m in self.models.items()
+            },
         }

@@ -9,10 +9,15 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from kdsearch.study.section import Positive, Section
 
-Role = Literal["teacher", "outputs", "student"]
-"""What a training is for: a teacher, what a teacher says, or a student."""
+Role = Literal["teacher", "outputs", "sequences", "student"]
+"""What a training is for: a teacher, what a teacher says, what it writes, or a student."""
 ROLES: tuple[Role, ...] = get_args(Role)
-SHARES: Mapping[Role, str] = {"teacher": "teachers", "outputs": "outputs", "student": "students"}
+SHARES: Mapping[Role, str] = {
+    "teacher": "teachers",
+    "outputs": "outputs",
+    "sequences": "outputs",
+    "student": "students",
+}
 """The key of `resources` that says what trainings of a role take."""
 _WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 """Of a node's label."""
@@ -82,7 +87,7 @@ class Resources(Share):
     teachers: Share = Share()
     """What a teacher's training takes, as far as it is not what all take."""
     outputs: Share = Share()
-    """The same of a teacher's pass over a split."""
+    """The same of a teacher's pass over a split, also where it writes."""
     students: Share = Share()
     hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
     """The longest that it may take: one that hangs is ended, and has failed with `timeout`."""

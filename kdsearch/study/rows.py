@@ -13,6 +13,7 @@ from typing import Protocol
 
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import grammar
+from kdsearch.study.asked import as_catalogued
 from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.files import RawFiles, expanded, folder_files, named_files
 from kdsearch.study.hub import HubUnreachableError, hub_rows
@@ -25,6 +26,7 @@ from kdsearch.study.split import Drawing, group_of, hash_of
 from kdsearch.study.tagging import settle_tags
 from kdsearch.study.tags import expand_tags
 from kdsearch.study.tasks import SPECS, Columns, Row
+from kdsearch.study.tasks.templates import columns_in
 
 
 def task_of(name: str, dataset: Dataset) -> str:
@@ -46,18 +48,26 @@ def columns_of(name: str, dataset: Dataset) -> Columns:
         labels, metric = (), SPECS[task].metrics[0]
     else:
         entry = CATALOGUE[dataset.catalogue or name]
+        dataset = as_catalogued(dataset, entry)
         text, label, labels, metric = entry.text, entry.label, entry.labels, entry.metric
         languages = entry.languages
     labels = dataset.labels or labels
+    text = columns_in(dataset.prompt) if dataset.prompt is not None else dataset.text or text
+    if isinstance(dataset.choices, str):
+        text = (*text, dataset.choices)
     return Columns(
         task=task,
-        text=dataset.text or text,
+        text=text,
         label=dataset.label or label,
         labels=expand_tags(labels) if task == "ner" and labels else labels,
         metric=dataset.metric or metric,
         languages=dataset.languages or languages,
         group=dataset.group,
         unanswerable=dataset.unanswerable,
+        prompt=dataset.prompt,
+        choices=dataset.choices,
+        answer=dataset.answer,
+        also=dataset.also,
     )
 
 

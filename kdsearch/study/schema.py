@@ -12,10 +12,10 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainValidator,
 )
 
 from kdsearch.search import Checkpoint, Labels
+from kdsearch.study.asked import ASKED
 from kdsearch.study.axes import LISTED, distinct
 from kdsearch.study.layers import Layers
 from kdsearch.study.resources import LABEL_PATTERNS, Resources
@@ -72,7 +72,8 @@ def _finite(value: object) -> bool:
     return all(map(_finite, parts)) and (not isinstance(value, float) or math.isfinite(value))
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
+OfAny = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Names = Annotated[OfAny, Field(min_length=1)]
 
 
 FileSource = str | tuple[str, ...] | dict[str, str]
@@ -89,6 +90,15 @@ def _file_source(value: object) -> FileSource:
     raise ValueError("expected a path, a list of paths, or text files by the names of columns")
 
 
+def _of_row(value: object) -> str | tuple[str, ...]:
+    match value:
+        case str() if value:
+            return value
+        case list() | tuple() if all(isinstance(each, str) for each in value):
+            return tuple(each.strip() for each in value)
+    raise ValueError("expected the name of a column, or a list of texts")
+
+
 class Files(Section):
     """Of each split a file, a pattern such as train-*.parquet, a list of these, or a folder.
 
@@ -97,9 +107,9 @@ class Files(Section):
     training rows, drawn by the study's seed, serves as a split that is left out.
     """
 
-    train: Annotated[FileSource, PlainValidator(_file_source)]
-    validation: Annotated[FileSource, PlainValidator(_file_source)] | None = None
-    test: Annotated[FileSource, PlainValidator(_file_source)] | None = None
+    train: Annotated[FileSource, BeforeValidator(_file_source)]
+    validation: Annotated[FileSource, BeforeValidator(_file_source)] | None = None
+    test: Annotated[FileSource, BeforeValidator(_file_source)] | None = None
 
 
 class Limit(Section):
@@ -139,7 +149,20 @@ class Dataset(Section):
     label: str | None = None
     """The column of what a model should say: label, tags, answers, translation or completion.
 
-    lm: where it is the column of the messages itself, the last of them.
+    lm: where it is the column of the messages itself, the last of them; where there are choices,
+    the right one: its text, its letter or its number, counted from 0.
+    """
+    prompt: Annotated[str, Field(min_length=1)] | None = None
+    """lm: in place of `text`, the prompt with `{column}` for what a row has in a column.
+
+    A space is put between prompt and completion, as with choices, where neither has one there.
+    """
+    choices: Annotated[str | tuple[str, ...], BeforeValidator(_of_row)] | None = None
+    """lm: the column of a row's choices, or the choices of every row: [no, yes]."""
+    answer: Annotated[str, Field(min_length=1)] | None = None
+    """lm: a regular expression that finds the final answer, in its group if it has one.
+
+    Of several matches the last. Default: what stands behind the last ####, or all of a text.
     """
     labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The labels' names, in the order of their numbers in the data.
@@ -149,6 +172,11 @@ class Dataset(Section):
     """
     metric: str | None = None
     """One of the task's. Default: the first of them."""
+    also: OfAny = ()
+    """Further metrics of the task, which are measured on test and decide nothing.
+
+    No key covers them: what was trained before one was named has no such score.
+    """
     languages: tuple[str, str] | None = None
     """translation: the source's and the target's code in a multilingual tokenizer (de_DE)."""
     unanswerable: bool = False
@@ -183,8 +211,10 @@ class Dataset(Section):
             yield f"{' and '.join(self._given)} exclude each other; keep one"
 
     def _grammar(self) -> Iterator[str]:
-        if self._given == ["grammar"] and (self.text or self.label or self.labels):
-            yield "a grammar has its own columns and labels; remove text, label, labels"
+        own = (self.text, self.label, self.labels, self.prompt, self.choices)
+        if self._given == ["grammar"] and any(each is not None for each in own):
+            names = "text, label, labels, prompt, choices"
+            yield f"a grammar has its own columns and labels; remove {names}"
 
     def _group(self) -> Iterator[str]:
         if self.group is not None and self.files is None:
@@ -197,6 +227,8 @@ class Dataset(Section):
         if task is None or len(given) > 1:
             return
         needed = SPECS[task].needed if given == ["files"] else ()
+        if self.prompt is not None:
+            needed = tuple(name for name in needed if name != "text")
         if missing := [name for name in needed if vars(self).get(name, "") is None]:
             yield f"files of {task} need {', '.join(missing)}"
         yield from self.task_problems(task)
@@ -212,12 +244,21 @@ class Dataset(Section):
     def task_problems(self, task: str) -> Iterator[str]:
         """The keys that do not go with `task`."""
         spec = SPECS[task]
-        checks = (self._metric, self._columns, self._labels, self._languages, self._unanswerable)
-        return as_far_as_read(*(check(task, spec) for check in checks))
+        checks = (
+            *(self._metric, self._also, self._columns, self._labels, self._languages),
+            self._unanswerable,
+        )
+        of_task = (check(task, spec) for check in checks)
+        return as_far_as_read(*of_task, *(check(self, task) for check in ASKED))
 
     def _metric(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.metric is not None and self.metric not in spec.metrics:
             yield f"the metric of {task} is one of {', '.join(spec.metrics)}"
+
+    def _also(self, task: str, spec: TaskSpec) -> Iterator[str]:
+        others = [name for name in spec.metrics if name != (self.metric or spec.metrics[0])]
+        if not {*self.also} <= {*others} or len({*self.also}) < len(self.also):
+            yield f"also names further metrics of {task}, each once: {', '.join(others)}"
 
     def _columns(self, task: str, spec: TaskSpec) -> Iterator[str]:
         if self.text is not None and len(self.text) not in spec.columns:
@@ -299,7 +340,7 @@ class FineTune(Section):
 
 
 class Teacher(Section):
-    """A teacher: a model to fine-tune here, or one or two checkpoints that are given."""
+    """A teacher: a model to fine-tune here, one or two that are given, or a student."""
 
     model: str | None = None
     layers: Layers | None = None
@@ -311,6 +352,9 @@ class Teacher(Section):
     """A model of this study that is already fine-tuned; stage t is then skipped."""
     t_hs: str | None = None
     t_ll: str | None = None
+    student_of: str | None = None
+    """Another teacher of this study: this one is, of each data set, student and search, the student
+    that the test case with that other teacher chose, under the first seed."""
     labels: tuple[str, ...] | None = None
     """The names of a given teacher's outputs, where its own configuration does not name them.
 
@@ -326,42 +370,47 @@ class Teacher(Section):
     def single_form(self) -> bool:
         """Whether one thing is said of where it comes from."""
         pair = self.t_hs is not None and self.t_ll is not None
-        return (self.model is not None, self.checkpoint is not None, pair).count(True) == 1
+        single = (self.model, self.checkpoint, self.student_of)
+        return [pair, *(name is not None for name in single)].count(True) == 1
 
     @property
-    def _ready(self) -> bool:
-        return self.single_form and self.model is None
+    def _what(self) -> str | None:
+        """What it is called where it is not fine-tuned here; None of one that is."""
+        if not self.single_form or self.model is not None:
+            return None
+        return "a given teacher" if self.given else "a student that teaches"
 
     def _forms(self) -> Iterator[str]:
         if (self.t_hs is None) != (self.t_ll is None):
             yield "t_hs and t_ll go together; call a single one checkpoint"
         elif not self.single_form:
-            yield "give exactly one of model, checkpoint, and the pair t_hs and t_ll"
+            yield "give exactly one of model, checkpoint, student_of, and the pair t_hs and t_ll"
 
     def _outputs(self) -> Iterator[str]:
-        if self.single_form and not self._ready and self.labels is not None:
+        if self.single_form and not self.given and self.labels is not None:
             yield "labels name the outputs of a given teacher; remove them"
 
     def _tuning(self) -> Iterator[str]:
-        if self._ready and self.fine_tune != FineTune():
-            yield "a given teacher is not fine-tuned; remove fine_tune"
+        if self._what and self.fine_tune != FineTune():
+            yield f"{self._what} is not fine-tuned; remove fine_tune"
 
     def _layers(self) -> Iterator[str]:
-        if self._ready and self.layers is not None:
-            yield "a given teacher is used whole; remove layers"
+        if self._what and self.layers is not None:
+            yield f"{self._what} is used whole; remove layers"
 
     def _settings(self) -> Iterator[str]:
-        if self._ready and (unused := sorted(self.training.keys() - {*FORWARD})):
-            yield f"a given teacher is not trained; remove {', '.join(unused)} from training"
+        if self._what and (unused := sorted(self.training.keys() - {*FORWARD})):
+            again = " again" if self.student_of is not None else ""
+            yield f"{self._what} is not trained{again}; remove {', '.join(unused)} from training"
 
     def _epochs(self) -> Iterator[str]:
-        fine_tuned = self.single_form and not self._ready
+        fine_tuned = self.single_form and not self._what
         if fine_tuned and self.fine_tune.epochs is not None and "epochs" in self.training:
             yield "epochs is given in fine_tune and in training; keep one"
 
     @property
     def given(self) -> dict[Checkpoint, str]:
-        """The given checkpoints, by the name they have in a search; empty for a fine-tuned one."""
+        """The given checkpoints, by the name they have in a search; empty of any other teacher."""
         names = {
             Checkpoint.HIGHEST_SCORE: self.t_hs,
             Checkpoint.LOWEST_LOSS: self.t_ll,
@@ -369,13 +418,19 @@ class Teacher(Section):
         }
         return {checkpoint: name for checkpoint, name in names.items() if name is not None}
 
+    @property
+    def there(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that it has whatever a search names; none of one that is fine-tuned."""
+        return tuple(self.given) if self.student_of is None else (Checkpoint.WINNER,)
+
 
 class Student(Section):
     """A student: a model of this study, or some layers of it."""
 
     model: str
     layers: Layers | None = None
-    """Which to keep: `3`, evenly spaced, the last among them; `first 3`; `0+2+4`. Default: all."""
+    """Which to keep: `3`, evenly spaced, the last among them; `first 3`, `last 3`; `0+2+4`.
+    Default: all."""
     training: StudentChanges = Field(default_factory=dict)
     """What differs from the settings of the study and of the data set."""
     learning_rate: Annotated[Rates, AfterValidator(distinct)] | None = None

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Self, get_type_hints
 
@@ -23,9 +24,11 @@ from kdsearch.search import (
     ALPHA,
     CHECKPOINT,
     OBJECTIVE,
+    TERMS,
     TIED,
     Axis,
     Checkpoint,
+    Features,
     Inner,
     Objective,
     Space,
@@ -67,9 +70,12 @@ _PAPER: Mapping[str, tuple[Value, ...]] = {
 }
 """Table 2: the values of what a greedy search leaves out. Another one has the first alone."""
 _KINDS = ("ce", "mse")
+_ON_POLICY = ("gkd", "minillm", "on_policy")
 _ORDERED = (CHECKPOINT, "student_temperature", OBJECTIVE)
 AS_FAR_AS_READ: Final = {"as far as read": True}
 """The context in which a search with problems is made without what they concern."""
+_FIXED = ("gradient_scale", "temperature_unit")
+"""The parameters of objectives that are one for a whole search."""
 _GREEDY = ("order", "inner")
 """What only a strategy that flips axes has."""
 _LARGEST_GREEDY = 5_000
@@ -89,12 +95,42 @@ def _is_not(value: str, what: str, names: Sequence[str]) -> str:
     return f"{value} is not {what} ({remedy})"
 
 
+def _all_at_0(title: str, weights: Sequence[str]) -> str:
+    """Of a grid whose weights are above 0, but not at every point."""
+    listed = " and ".join(weights)
+    where = f"at a point where {listed} {'are all' if len(weights) > 1 else 'is'} 0"
+    return (
+        f"{title}: nothing would be distilled {where}; give it a search of its own without that "
+        f"point, or leave 0 out of {f'one of {listed}' if len(weights) > 1 else listed}"
+    )
+
+
 def _kind(value: str) -> str:
+    if value in _ON_POLICY:
+        raise ValueError(
+            f"{value} is out of scope: its students learn from texts of their own, of which no "
+            "teacher's outputs can be kept beforehand (reverse_kl and jsd on the data's texts are "
+            "objectives)"
+        )
     return _one_of(Objective.kinds, "an objective", value)
 
 
 def _strategy(value: str) -> str:
     return _one_of(Strategy.named, "a strategy", value)
+
+
+def _checkpoint(value: str) -> str:
+    with suppress(ValueError):
+        if Checkpoint(value).epoch is not None:
+            return value
+    names = [*map(str, _PAPER[CHECKPOINT])]
+    known = f"available: {', '.join(names)}, or epoch N"
+    if value not in names:
+        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+        # How many epochs a teacher has is not known here, so that none of them is proposed.
+        remedy = f"did you mean {near[0]}?" if near else known
+        raise ValueError(f"{value} is not a checkpoint of a teacher ({remedy})")
+    return value
 
 
 _Alphas = Annotated[
@@ -117,7 +153,11 @@ class Search(Section):
         _KINDS
     )
     """The objectives' kinds; `objective` is another name of it."""
-    teacher: Annotated[tuple[Literal["t_hs", "t_ll"], ...], Field(min_length=1)] | None = None
+    teacher: (
+        Annotated[tuple[Annotated[str, AfterValidator(_checkpoint)], ...], Field(min_length=1)]
+        | None
+    ) = None
+    """Its checkpoints: t_hs, t_ll, and `epoch 3` for one of its own training."""
     student_temperature: Annotated[StudentTemperatures | None, LISTED] = None
     alpha: Annotated[_Alphas | None, LISTED] = None
     order: tuple[str, ...] = _ORDERED
@@ -134,6 +174,9 @@ class Search(Section):
     """joint: each τ_t with every learning rate. coordinate: the rate first, then τ_t at that."""
     gradient_scale: Literal["none", "tau_squared"] = "none"
     """tau_squared multiplies the CE term by τ_s² (Hinton et al.); the paper prints no factor."""
+    temperature_unit: Literal["none", "logit_scale"] = "none"
+    """logit_scale: every temperature is one of the teacher's logits, so that teachers whose logits
+    are of different sizes can share a grid."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -230,9 +273,10 @@ class Search(Section):
                         yield (name,), f"the range gives {shown}: {what}"
                         break
                     yield from found
-        scaled = _active("gradient_scale", self.distance) or papers
-        if known and self.gradient_scale != "none" and not scaled:
-            yield ("gradient_scale",), f"{nothing}; remove it"
+        for name in _FIXED:
+            active = _active(name, self.distance) or papers
+            if known and getattr(self, name) != "none" and not active:
+                yield (name,), f"{nothing}; remove it"
         tunable = [n for n in (*self._values(), "learning_rate") if n not in (OBJECTIVE, ALPHA)]
         for i, name in enumerate(self.tuned or ()):
             if name not in {*tunable, *aside} - {OBJECTIVE, ALPHA}:
@@ -265,6 +309,9 @@ class Search(Section):
                 if name in self._values():
                     place = (name, self._values()[name].index(value))
                 words = f"{what}, not {quoted(value)}" if name else f"{title}: {what}"
+                weighed = [term for term in TERMS if any(sound.get(term, ()))]
+                if kind_of is Features and not name and weighed:
+                    words = _all_at_0(title, weighed)
                 found[place, words] = None
         return list(found)
 
@@ -286,6 +333,11 @@ class Search(Section):
     def taught(self) -> bool:
         """Whether any of its objectives has a teacher."""
         return any(Objective.kinds[kind].taught for kind in self.distance)
+
+    @property
+    def in_logit_scales(self) -> bool:
+        """Whether its temperatures are in units of the teacher's logit scale."""
+        return self.temperature_unit != "none" and _active("temperature_unit", self.distance)
 
     @property
     def learns_labels(self) -> bool:
@@ -321,13 +373,17 @@ class Search(Section):
         }
 
     def space(
-        self, given: tuple[Checkpoint, ...] = (), rates: tuple[float, ...] | None = None
+        self, there: tuple[Checkpoint, ...] = (), rates: tuple[float, ...] | None = None
     ) -> Space:
-        """The space of a test case, for a teacher's `given` checkpoints, at its own `rates`."""
+        """The space of a test case at its own `rates`, its teacher's checkpoints as they are.
+
+        `there` are those of one that is not fine-tuned here: of a single one nothing is chosen.
+        """
         values = self._values() | {"learning_rate": rates or self.learning_rate}
         if self.teacher is not None:
-            own = tuple(map(Checkpoint, self.teacher))
-            values[CHECKPOINT] = given if given == (Checkpoint.GIVEN,) else own
+            asked = tuple(map(Checkpoint, self.teacher))
+            own = tuple(name for name in asked if name in there) or asked
+            values[CHECKPOINT] = there if len(there) == 1 else own
         compared = [name for name in values if name not in self._tuned and name != ALPHA]
         compared.sort(key=lambda name: (*self.order, name).index(name))
         compared += [ALPHA] * (ALPHA in values)
@@ -341,7 +397,7 @@ class Search(Section):
             tuned=axes(name for name in self._tuned if name in values),
             refined=refined,
             inner=Inner(self.inner),
-            fixed=(("gradient_scale", self.gradient_scale),),
+            fixed=tuple((name, getattr(self, name)) for name in _FIXED),
         )
 
     @property

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from kdsearch.search import Value
+from kdsearch.search import Value, Written
+from kdsearch.study.cache import HIDDEN, Cache
 from kdsearch.study.layers import Layers
 from kdsearch.study.section import (
     LATER,
@@ -23,7 +24,7 @@ from kdsearch.study.section import (
 )
 from kdsearch.study.tasks import SPECS
 
-FORWARD = ("batch_size", "max_length", "stride", "beams", "hidden_dtype", "precision")
+FORWARD = ("batch_size", "max_length", "stride", "beams", "hidden_dtype", "cache", "precision")
 """The settings that a forward pass has too: all that a given teacher needs."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -32,6 +33,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 # A list too, as `Adam.betas`.
 Stops = Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
 Optimizer = Literal["adamw", "sgd"]
+Module = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Adam(Section):
@@ -57,11 +59,48 @@ class Sgd(Section):
             yield "nesterov needs a momentum above 0"
 
 
+class Lora(Section):
+    """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685): W + (α/r)·B·A, of which A and B learn.
+
+    The model's own weights stay as they are; a head that the task draws anew is trained whole.
+    """
+
+    r: PositiveInt = 8
+    """The rank of B·A."""
+    alpha: Positive = 16.0
+    """It is not to be tuned beside the learning rate (§4.1), and stays when `r` is an axis."""
+    modules: Annotated[tuple[Module, ...], Field(min_length=1, strict=False)] | None = None
+    """The last part of the names of linear layers: [q_proj, v_proj]. Default: all in the blocks."""
+    dropout: Dropout = 0.0
+    """Of what the adapters read."""
+
+
 SECTIONS: Mapping[Optimizer, tuple[str, type[Section]]] = {
     "adamw": ("adam", Adam),
     "sgd": ("sgd", Sgd),
 }
 """Of each optimizer, the section of `training` with its settings."""
+
+
+WRITTEN = ("hidden_dtype", "cache", "sequences")
+"""The settings of what a teacher writes, which its students share."""
+
+
+class Sequences(Section):
+    """How a teacher writes the texts that students learn on, under `targets` other than data."""
+
+    beams: PositiveInt = 5
+    """Of `beam`."""
+    samples: PositiveInt | None = None
+    """Texts that are drawn for each row. Default: 1 of `sample`, 8 of `rejection`."""
+    temperature: Positive = 1.0
+    """At which they are drawn."""
+
+    def texts(self, how: Written) -> int:
+        """How many are written for each row."""
+        if how in ("greedy", "beam"):
+            return 1
+        return self.samples or (8 if how == "rejection" else 1)
 
 
 class TrainingSettings(Section):
@@ -84,6 +123,8 @@ class TrainingSettings(Section):
     """translation: of the beam search. Default: 5."""
     hidden_dtype: Literal["bf16", "fp32"] | None = None
     """translation, lm: of the teacher's hidden states in the cache. Default: bf16."""
+    cache: Annotated[Cache, LATER] = HIDDEN
+    """translation, lm: what is kept of the teacher's outputs on the training split."""
     optimizer: Annotated[Optimizer, LATER] = "adamw"
     adam: Adam = Adam()
     """Of the optimizer adamw."""
@@ -91,6 +132,13 @@ class TrainingSettings(Section):
     """Of the optimizer sgd. Default: that section's own defaults."""
     dropout: Annotated[Dropout | None, LATER] = None
     """Every share of dropout in the model's configuration. Default: the model's own."""
+    lora: Annotated[Lora | None, LATER] = None
+    """Adapters in place of the weights, where peft is installed. Default: all weights learn."""
+    gradient_checkpointing: bool = False
+    """Activations are computed again for the gradient, in less memory. No key covers it: the
+    gradient is the same."""
+    sequences: Annotated[Sequences, LATER] = Sequences()
+    """translation, lm: of what a teacher writes for its students."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The share of the steps over which the learning rate rises from 0."""
@@ -131,6 +179,7 @@ class TrainingSettings(Section):
             "stride": (self.stride or min(128, length // 2)) if task == "qa" else None,
             "beams": (self.beams or 5) if task == "translation" else None,
             "hidden_dtype": (self.hidden_dtype or "bf16") if wide else None,
+            "cache": self.cache if wide else HIDDEN,
             "adam": Adam() if sgd else self.adam,
             "sgd": (self.sgd or Sgd()) if sgd else None,
         }
@@ -143,7 +192,7 @@ class TrainingSettings(Section):
         """
         if not any(changes):
             return self
-        for section in (self, self.adam, self.sgd):
+        for section in (self, self.adam, self.sgd, self.lora):
             whole(section)
         content = self.model_dump()
         for change in changes:
@@ -159,9 +208,11 @@ class TrainingSettings(Section):
         """
         values = {name: None if v == WORDS.get(name) else v for name, v in values.items()}
         section, kind = SECTIONS[values.get("optimizer", self.optimizer)]
+        rank = values.get(LORA_RANK)
+        adapters = {"lora": rank and {"r": rank}} if LORA_RANK in values else {}
         own = {name: value for name, value in values.items() if name in type(self).model_fields}
         of_section = {name: value for name, value in values.items() if name in kind.model_fields}
-        return self.but(own, {section: of_section} if of_section else {})
+        return self.but(own, adapters, {section: of_section} if of_section else {})
 
 
 def _changes(section: type[Section], *left_out: str) -> Any:
@@ -174,6 +225,8 @@ def _changes(section: type[Section], *left_out: str) -> Any:
         nested = next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
         if name not in left_out:
             fields[name] = _changes(nested) if nested else hints[name]
+            if nested is Lora:  # which a student may have turned off
+                fields[name] |= None
     kind: Any = TypedDict  # which type checkers know with literals alone
     made = kind(f"{section.__name__}Changes", fields, total=False)
     made.__pydantic_config__ = STRICT
@@ -187,7 +240,7 @@ else:
     # A training's threads are what Ray sets CPUs aside for, so that they are the study's.
     TrainingChanges = _changes(TrainingSettings, "cpu_threads")
     # A student reads what its teacher wrote.
-    StudentChanges = _changes(TrainingSettings, "cpu_threads", "hidden_dtype")
+    StudentChanges = _changes(TrainingSettings, "cpu_threads", *WRITTEN)
 
 
 UNREAD: Final = object()
@@ -201,7 +254,9 @@ def read(change: Mapping[str, Any]) -> Mapping[str, Any]:
     return change
 
 
-WORDS = {"clip": "none", "dropout": "own"}
+LORA_RANK = "lora_rank"
+"""The axis whose values are those of `lora.r`, or `none` for no adapters."""
+WORDS = {"clip": "none", "dropout": "own", LORA_RANK: "none"}
 """How an axis writes what is None in the settings: of an axis, None is the value of none."""
 _PLAIN = ("optimizer", "batch_size", "epochs", "schedule", "warmup", "precision")
 _OF_OPTIMIZER = ("momentum", "nesterov", "weight_decay")
@@ -215,6 +270,7 @@ def _axes() -> Mapping[str, TypeAdapter[Any]]:
         "layers": Layers,
         "clip": Positive | Literal["none"],
         "dropout": Dropout | Literal["own"],
+        LORA_RANK: PositiveInt | Literal["none"],
         **{name: hints[name] for name in _PLAIN},
         **{name: of_optimizer[name] for name in _OF_OPTIMIZER},
     }

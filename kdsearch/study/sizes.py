@@ -8,12 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdsearch.study.cache import HIDDEN, SAMPLED, kept_tokens
 from kdsearch.study.layers import kept_layers
 from kdsearch.study.schema import Model
 from kdsearch.study.settings import TrainingSettings
 from kdsearch.study.tasks import SPECS
 
 _ITEM_BYTES = {"fp32": 4, "bf16": 2}
+_TOP_BYTES = 6
+"""Of a likeliest token: its number and its probability, of which there is one more for the rest."""
+_DRAW_BYTES = 6
+"""Of a drawn token: its number and how often it was drawn."""
+_PLACE_BYTES = 10
+"""Of where a row's draws are, and how many."""
 
 
 class Shape(NamedTuple):
@@ -62,23 +69,48 @@ def cache_bytes(
     rows: float,
     labels: int,
     path: str | None = None,
+    *,
+    others: float = 0,
 ) -> int:
-    """About how many bytes one checkpoint's outputs on all splits take.
+    """About how many bytes one checkpoint's outputs on all splits take; of sampled ones, at most.
 
-    `rows` are those of the outputs, `model` is the teacher, `settings` are its outputs', and
-    `path` is its folder, where that is known. Translation and lm keep hidden states, and the head
-    that makes logits of them; of a model of the Hub that is not known here a width of 1,024 is
-    assumed.
+    `rows` are those of the outputs on the training split, `others` on the others, where all is
+    kept. `model` is the teacher, `settings` are its outputs', and `path` is its folder, where that
+    is known. Of hidden states there is also the head that makes logits of them.
+    """
+    whole = settings.model_copy(update={"cache": HIDDEN})
+    each, every = (row_bytes(s, task, model, labels, path) for s in (settings, whole))
+    head = 0
+    if SPECS[task].width is None:
+        shape = _wide_shape(model, path)
+        head = (shape.vocabulary or 0) * shape.width * _ITEM_BYTES["fp32"]
+    return round(rows * each + others * every + head)
+
+
+def row_bytes(
+    settings: TrainingSettings, task: str, model: Model, labels: int, path: str | None = None
+) -> int:
+    """How many bytes a row of outputs on the training split takes, a token's where they are wide.
+
+    Of sampled tokens, at most: what is drawn twice is kept once. See `cache_bytes`; of a model of
+    the Hub that is not known here a width of 1,024 is assumed.
     """
     width_of = SPECS[task].width
-    if width_of is None:
-        shape = shape_of(model, path or model.path) or _ASSUMED
-        width = shape.width
-        vocabulary = shape.vocabulary or (_OF_WORDS if model.config else _ASSUMED.vocabulary or 0)
+    if width_of is not None:
+        return width_of(labels) * _ITEM_BYTES["fp32"]
+    if settings.cache == HIDDEN:
         dtype = settings.for_task(task).hidden_dtype
         assert dtype is not None  # `for_task` filled it in
-        return round(rows * width * _ITEM_BYTES[dtype] + vocabulary * width * _ITEM_BYTES["fp32"])
-    return round(rows * width_of(labels) * _ITEM_BYTES["fp32"])
+        return _wide_shape(model, path).width * _ITEM_BYTES[dtype]
+    kind, count = kept_tokens(settings.cache)
+    return _PLACE_BYTES + _DRAW_BYTES * count if kind == SAMPLED else _TOP_BYTES * count + 2
+
+
+def _wide_shape(model: Model, path: str | None) -> Shape:
+    """That of a teacher whose vocabulary is wide."""
+    shape = shape_of(model, path or model.path) or _ASSUMED
+    vocabulary = shape.vocabulary or (_OF_WORDS if model.config else _ASSUMED.vocabulary)
+    return shape._replace(vocabulary=vocabulary)
 
 
 def shape_of(model: Model, folder: str | None = None) -> Shape | None:
@@ -87,6 +119,9 @@ def shape_of(model: Model, folder: str | None = None) -> Shape | None:
     None where none of these says it.
     """
     config = model.config or (_config_in(folder) if folder else {})
+    part = config.get("text_config")  # of several, as Gemma 3's, the one that reads text
+    if isinstance(part, dict):
+        config = {**config, **part}
     numbers = {n: v for n, v in config.items() if isinstance(v, int) and v > 0}
     parts = (numbers[a] + numbers[b] for a, b in _PARTS if a in numbers and b in numbers)
     layers = next(parts, None) or _first(numbers, _LAYERS)
@@ -94,6 +129,13 @@ def shape_of(model: Model, folder: str | None = None) -> Shape | None:
     if layers or width:
         return Shape(layers or BASE.layers, width or BASE.width, numbers.get("vocab_size"))
     return _HUB.get(model.hub or "")
+
+
+def depth_in(config: Mapping[str, Any]) -> int | None:
+    """How many layers a configuration says a model of one stack has; None where it does not."""
+    numbers = {name: value for name, value in config.items() if isinstance(value, int)}
+    split = config.get("is_encoder_decoder") or any({*names} <= numbers.keys() for names in _PARTS)
+    return None if split else _first(numbers, _LAYERS)
 
 
 def _config_in(folder: str) -> dict[str, Any]:

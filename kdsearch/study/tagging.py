@@ -28,7 +28,7 @@ def settle_tags(
         what = f"its labels lack the tag {OUTSIDE}"
         return columns, (what, "name every tag: labels: [O, B-PER, ...]")
     columns = replace(columns, labels=named or in_order(found), collected=not named)
-    if columns.metric == "f1":
+    if "f1" in (columns.metric, *columns.also):
         other = not found <= {*columns.labels} and scheme_of(found) not in (None, "IOB2")
         by_name = not named or (other and scheme_of(named) == "IOB2")
         scheme = scheme_of(found if by_name else named)
@@ -59,8 +59,9 @@ def _labels_of_all(given: Sequence[tuple[str, ...]], columns: Columns) -> tuple[
     one, *others = [{*spelt_as(labels, columns.labels)} for labels in given]
     if any(other != one for other in others) or not one >= {*columns.labels}:
         return None
-    same = columns.metric != "f1" or scheme_of(one) == scheme_of(columns.labels)
-    return in_order(one) if same else None
+    of_entities = "f1" in (columns.metric, *columns.also)
+    other = of_entities and scheme_of(one) != scheme_of(columns.labels)
+    return None if other else in_order(one)
 
 
 def _no_scheme(labels: Sequence[str]) -> tuple[str, str]:

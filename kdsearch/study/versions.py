@@ -7,7 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 import kdsearch
 
-_PACKAGES = ("torch", "transformers", "ray", "datasets", "tokenizers", "numpy", "scikit-learn")
+_PACKAGES = (
+    *("torch", "transformers", "ray", "datasets", "tokenizers", "numpy", "scikit-learn"),
+    "peft",  # which is optional
+)
 
 
 def installed_versions() -> dict[str, str]:

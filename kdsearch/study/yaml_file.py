@@ -15,15 +15,15 @@ from kdsearch.study.sizes import readable_size
 _MOST_BYTES = 2_000_000
 _MOST_VALUES = 50_000
 """With what aliases stand for, which can be far more than a file holds."""
-_NAMED_AS_WRITTEN = ("labels", "languages")
+_NAMED_AS_WRITTEN = ("labels", "languages", "choices")
 """Keys whose values are names, also where YAML has a meaning for them: no, 1.0, null."""
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which `1e-5` is a number, a date is text, `010` no number and a key stands once.
 
-    Below `labels` and `languages` every value is text as it is written. Tags are refused: a study
-    has nothing to say with them.
+    Below `labels`, `languages` and `choices` every value is text as it is written. Tags are
+    refused: a study has nothing to say with them.
     """
 
     def __init__(self, stream: str) -> None:

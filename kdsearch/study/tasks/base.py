@@ -36,6 +36,14 @@ class Columns:
     """Of ner: that of the data's tags."""
     unanswerable: bool = False
     """Of qa: whether a question may have no answer."""
+    prompt: str | None = None
+    """Of lm: what is made of the columns of text, as `{column}` in a template; None: the first."""
+    choices: str | tuple[str, ...] | None = None
+    """Of lm: the column of each row's choices, the last of `text`; or the choices of every row."""
+    answer: str | None = None
+    """Of lm: the pattern of a final answer, which every completion has."""
+    also: tuple[str, ...] = ()
+    """Further metrics."""
     published: bool = False
     """Whether the rows are somebody else's, and stay as they were when first read."""
 
@@ -60,6 +68,10 @@ class TaskSpec:
     """0: it has no labels."""
     has_languages: bool = False
     has_unanswerable: bool = False
+    writes: bool = False
+    """Whether its models write texts, which a teacher's students may learn on."""
+    answers: bool = False
+    """Whether such a text comes to an answer that is right or wrong."""
     max_length: int = 128
     """In tokens, where the study says nothing."""
     tokens: int

@@ -28,6 +28,7 @@ TRANSLATION = TaskSpec(
     needed=("text", "label"),
     generated=(("source",), "target", ()),
     has_languages=True,
+    writes=True,
     tokens=60,
     sample=8,
     gold="target",
