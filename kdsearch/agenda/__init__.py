@@ -3,17 +3,31 @@
 from kdsearch.agenda.agenda import Agenda, Results
 from kdsearch.agenda.count import (
     Counts,
-    cached_bytes,
     case_counts,
-    checkpoint_bytes,
-    checkpoint_models,
     left,
+    passes,
     remaining,
     sharing,
     students_left,
 )
-from kdsearch.agenda.fusing import MAY_DIFFER, Bundle, Bundling, alike, most_fused, share_of
+from kdsearch.agenda.fusing import (
+    MAY_DIFFER,
+    Bundle,
+    Bundling,
+    alike,
+    most_fused,
+    runs_alone,
+    share_of,
+)
 from kdsearch.agenda.graph import Graph
+from kdsearch.agenda.kept_bytes import (
+    cached_bytes,
+    checkpoint_bytes,
+    checkpoint_models,
+    passed_units,
+    resolved_signal_bytes,
+    signal_bytes,
+)
 from kdsearch.agenda.needs import asked, settled, spare, unneeded, used
 from kdsearch.agenda.outcome import (
     FAILURES,
@@ -25,6 +39,7 @@ from kdsearch.agenda.outcome import (
     Outcome,
     TestScore,
     TrainingCurve,
+    WrittenRows,
     failed_for_good,
     written_outcome,
 )
@@ -41,16 +56,20 @@ from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk
 from kdsearch.agenda.speculation import Speculation
 from kdsearch.agenda.speed import Kind, Speeds, guessed_seconds, kind_of, kinds_of, sizes
 from kdsearch.agenda.training import (
+    SIGNALS,
     VERSION,
     CheckpointSpec,
     DataSpec,
     ForwardSettings,
     ModelSpec,
     OutputsTraining,
+    SequencesTraining,
+    Signal,
     StudentTraining,
     TeacherTraining,
     Teaching,
     Training,
+    WritingSettings,
     parse_training,
     written,
 )
@@ -73,6 +92,7 @@ __all__ = [
     "FAILURES",
     "LAZY",
     "MAY_DIFFER",
+    "SIGNALS",
     "STAGES",
     "TRAINS_TEACHER",
     "VERSION",
@@ -100,6 +120,8 @@ __all__ = [
     "Phase2",
     "Request",
     "Results",
+    "SequencesTraining",
+    "Signal",
     "Simulated",
     "Simulation",
     "Speculation",
@@ -111,6 +133,8 @@ __all__ = [
     "Training",
     "TrainingCurve",
     "Walk",
+    "WritingSettings",
+    "WrittenRows",
     "alike",
     "answered",
     "asked",
@@ -126,10 +150,15 @@ __all__ = [
     "left",
     "most_fused",
     "parse_training",
+    "passed_units",
+    "passes",
     "remaining",
+    "resolved_signal_bytes",
+    "runs_alone",
     "settled",
     "share_of",
     "sharing",
+    "signal_bytes",
     "sizes",
     "spare",
     "stage_of",

@@ -18,16 +18,14 @@ from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
 from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes
 from kdsearch.agenda.students import OpenRounds, Students, requests_of
+from kdsearch.agenda.teachers import Teachers
 from kdsearch.agenda.training import (
-    CheckpointSpec,
     StudentTraining,
-    TeacherTraining,
     Training,
 )
 from kdsearch.agenda.view import (
     COMPARES,
     LAZY,
-    TRAINS_TEACHER,
     WINNER,
     CaseView,
     Phase2,
@@ -35,16 +33,13 @@ from kdsearch.agenda.view import (
 )
 from kdsearch.agenda.waiting import Waiting
 from kdsearch.search import (
-    CHECKPOINT,
     LAZY_VALUES,
     Candidate,
-    Checkpoint,
     Choice,
     Held,
     Labels,
     Reward,
     Scores,
-    Space,
     Trial,
     ValidationScore,
     lazy_choice,
@@ -52,7 +47,15 @@ from kdsearch.search import (
     stable_choice,
     stable_values,
 )
-from kdsearch.study import ROLES, Resolved, Role, TestCase, search_of, space_of, test_cases
+from kdsearch.study import (
+    ROLES,
+    Resolved,
+    Role,
+    TestCase,
+    search_of,
+    space_of,
+    test_cases,
+)
 
 Results = Mapping[str, Outcome | None]
 """By key: an outcome, None for a training that failed for good, absent while unknown."""
@@ -81,6 +84,7 @@ class Agenda:
             for case in reversed(self.cases)
             if case.teacher is None and self._searches[case].distance == (Labels.kind,)
         }
+        self._teachers = Teachers(resolved, self.graph, self._results)
         self._kinds = {
             case: kinds_of(study, case, resolved.datasets[case.dataset].splits["train"].digest)
             for case in self.cases
@@ -103,6 +107,9 @@ class Agenda:
         )
         self._keys: dict[TestCase, set[str]] = defaultdict(set)
         """Of these trainings."""
+        self._prerequisites: dict[TestCase, dict[Trial, tuple[Training, ...] | None]] = defaultdict(
+            dict
+        )
         self._winners: dict[TestCase, tuple[StudentTraining, ...]] = {}
         self._stable: dict[str | None, Held] = {}
         """Of each search, once it is decided."""
@@ -207,20 +214,45 @@ class Agenda:
         """The trainings of a trial in a case whose teacher is ready: one under each seed."""
         known = self._trainings[view.case]
         if trial not in known:
-            outputs = None
-            if trial.checkpoint is not None:
-                outputs = view.outputs[trial.checkpoint][0]
-            known[trial] = self.graph.students(view.case, trial, outputs)
+            known[trial] = self.graph.students(view.case, trial, view.taught_by(trial))
             self._keys[view.case].update(training.key for training in known[trial])
         return known[trial]
+
+    def prerequisites(self, view: CaseView, trial: Trial) -> tuple[Training, ...] | None:
+        """What the students of a trial wait for in a case whose teacher is ready.
+
+        None where there is no such checkpoint of its teacher.
+        """
+        known = self._prerequisites[view.case]
+        if trial not in known:
+            there = view.has_checkpoint(trial)
+            known[trial] = (
+                self.graph.prerequisites(view.case, trial, view.taught_by(trial)) if there else None
+            )
+        return known[trial]
+
+    def waited_for(self, case: TestCase) -> Iterator[Training]:
+        """What the students wait for of the trials that the case has asked for so far.
+
+        Of a trial that cannot run any more, what there is of it.
+        """
+        students = self._students.get(case)
+        for trial, trainings in self._prerequisites[case].items():
+            given_up = students is not None and students.scores.cannot_run(trial)
+            for training in trainings or ():
+                if not given_up or training.key in self._results:
+                    yield training
 
     def training(self, view: CaseView, trial: Trial) -> StudentTraining:
         """The training of a trial under the first seed."""
         return self.trainings(view, trial)[0]
 
     def students(self, case: TestCase) -> Mapping[Trial, tuple[StudentTraining, ...]]:
-        """Every trial that the case has asked for so far, with its trainings."""
-        return self._trainings[case]
+        """Every trial that the case has asked for so far and that can run, with its trainings."""
+        known, students = self._trainings[case], self._students.get(case)
+        if students is None:
+            return known
+        return {trial: t for trial, t in known.items() if not students.scores.cannot_run(trial)}
 
     def winners(self, case: TestCase) -> tuple[StudentTraining, ...]:
         """The trainings of what the case chose, under each of the study's winner seeds.
@@ -256,7 +288,8 @@ class Agenda:
             self._speeds.learn(kind_of(result.training), seconds, seconds * result.fused)
 
     def _urgency(self, case: TestCase, role: Role, rounds: int) -> float:
-        return self._speeds.path(self._kinds[case], role, rounds)
+        own = self._speeds.path(self._kinds[case], role, rounds)
+        return own + self._teachers.seconds_behind(case, self._speeds, self._kinds)
 
     def trained(self, *cases: TestCase) -> int:
         """How many students of these cases have a result; one that they share counts once."""
@@ -279,8 +312,8 @@ class Agenda:
             if not view.ready:
                 self._keep(view, ())
                 return
-            trainings = partial(self.trainings, view)
-            self._students[case] = Students(view, self._results, trainings)
+            known = partial(self.prerequisites, view), partial(self.trainings, view)
+            self._students[case] = Students(view, self._results, *known)
         students = self._students[case]
         view, open_rounds = self._first_phase(students)
         if view.traversed and case.search in self._stable:
@@ -292,25 +325,19 @@ class Agenda:
         self._views[view.case] = view
         if view.blocked or view.traversed:
             self._untraversed.get(view.case.search, set()).discard(view.case)
+            self._due |= self._teachers.followers(view.case) - self._students.keys()
         students = self._students.get(view.case)
         keys = map(students.lacking, open_rounds) if students else ()
         self._waiting.put(view.case, view.wanted, keys)
 
     def _of_teacher(self, case: TestCase) -> CaseView:
         """A case before any student: what it wants of its teacher, and whether that is ready."""
-        space, search = space_of(self.resolved.study, case), self._searches[case]
-        view = CaseView(case=case, search=search, space=space, wanted=())
-        trainings = self.graph.teachers(case)
-        unknown = self._unknown(trainings)
-        if unknown:
-            rounds = max(search.walk(space, {}).wanted.values())
-            return replace(view, wanted=requests_of(case, TRAINS_TEACHER, unknown, rounds))
-        chosen = self._best_teacher(trainings)
-        if trainings and chosen is None:
-            return replace(view, blocked="no training of its teacher succeeded")
-        checkpoints = self._checkpoints(case, space, chosen)
-        outputs = {name: self.graph.outputs(case, c) for name, c in checkpoints.items()}
-        return replace(view, ready=True, teacher_training=chosen, outputs=outputs)
+        before = self._teachers.before(case)
+        if before is None:
+            return self._teachers.view(case)
+        found = self._views.get(before)
+        winner = self.training(found, found.chosen) if found and found.chosen else None
+        return self._teachers.view_after(case, found, winner)
 
     def _first_phase(self, students: Students) -> tuple[CaseView, OpenRounds]:
         """Where a case stands before the second phase, and what it waits for as a whole."""
@@ -318,7 +345,7 @@ class Agenda:
         case, space, search, outputs = view.case, view.space, view.search, view.outputs
         progress = search.walk(space, scores)
         view, open_rounds = replace(view, progress=progress), progress.open_rounds
-        # Students wait for the outputs on the training split.
+        # Of every checkpoint, whichever is wanted: also on the splits where it is scored.
         every = {t.key: t for splits in zip(*outputs.values(), strict=True) for t in splits}
         rounds = max(progress.wanted.values(), default=0)
         wanted = requests_of(case, "outputs", self._unknown(every.values()), rounds)
@@ -328,15 +355,13 @@ class Agenda:
         if search.flips:  # the lazy baseline needs no traversal; it may meet one
             lazy = students.tune(self.lazy(view), LAZY_VALUES)
             if not isinstance(lazy, Candidate):
-                keys = {request.training.key for request in wanted}
-                requests = students.ready(LAZY, lazy)
-                wanted += tuple(r for r in requests if r.training.key not in keys)
+                wanted += students.ready(LAZY, lazy)
                 open_rounds += (frozenset(lazy),)
         if view.chosen is not None:
             seeds = self.resolved.study.winner_seeds or ()
             self._winners[case] = self.training(view, view.chosen).under(seeds)
             wanted += requests_of(case, WINNER, self._unknown(self.further(case)))
-        return replace(view, wanted=wanted), open_rounds
+        return replace(view, wanted=_distinct(wanted)), open_rounds
 
     def _second_phase(self, view: CaseView, stable: Held) -> tuple[CaseView, OpenRounds]:
         """The same with the second phase."""
@@ -344,9 +369,7 @@ class Agenda:
         choice, lazy = stable_choice(view.space, stable), self.lazy(view)
         found, lazy_found = students.tune(choice), students.tune(lazy, LAZY_VALUES)
         if not isinstance(found, Candidate):
-            requests = students.ready("stable", found)
-            keys = {request.training.key for request in requests}
-            wanted = (*requests, *(r for r in wanted if r.training.key not in keys))
+            wanted = _distinct((*students.ready("stable", found), *wanted))
             open_rounds = (frozenset(found),)
         phase2 = Phase2(
             stable=choice,
@@ -368,33 +391,10 @@ class Agenda:
     def _unknown(self, trainings: Iterable[_Some]) -> list[_Some]:
         return [training for training in trainings if training.key not in self._results]
 
-    def _best_teacher(self, trainings: tuple[TeacherTraining, ...]) -> TeacherTraining | None:
-        """Of several learning rates, the one of the highest validation score."""
-        best: tuple[ValidationScore, TeacherTraining] | None = None
-        for training in trainings:
-            outcome = self._results[training.key]
-            if outcome is None or outcome.validation is None:
-                continue
-            if best is None or outcome.validation > best[0]:
-                best = (outcome.validation, training)
-        return best[1] if best else None
 
-    def _checkpoints(
-        self, case: TestCase, space: Space, chosen: TeacherTraining | None
-    ) -> dict[Checkpoint, CheckpointSpec]:
-        if case.teacher is None:
-            return {}
-        if chosen is None:
-            given = self.resolved.study.teachers[case.teacher].given
-            return {name: self.graph.given(case, given[name]) for name in space.values(CHECKPOINT)}
-        outcome = self._results[chosen.key]
-        assert outcome is not None
-        epochs = {
-            Checkpoint.HIGHEST_SCORE: outcome.best_epoch,
-            Checkpoint.LOWEST_LOSS: outcome.lowest_loss_epoch,
-        }
-        return {
-            name: self.graph.checkpoint(chosen, epoch)
-            for name in space.values(CHECKPOINT)
-            if (epoch := epochs[name]) is not None
-        }
+def _distinct(requests: Iterable[Request]) -> tuple[Request, ...]:
+    """Of several requests for one training the first."""
+    found: dict[str, Request] = {}
+    for request in requests:
+        found.setdefault(request.training.key, request)
+    return tuple(found.values())

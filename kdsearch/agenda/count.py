@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from pathlib import Path
 
 from kdsearch.agenda.agenda import Agenda
+from kdsearch.agenda.training import SIGNALS, OutputsTraining
 from kdsearch.agenda.view import CaseView
 from kdsearch.search import (
     CHECKPOINT,
+    DATA,
+    OBJECTIVE,
     Axis,
     Bounds,
     Checkpoint,
     Choice,
+    Coincidence,
     Inner,
+    Objective,
     Space,
     Strategy,
+    Targets,
     Trial,
     Value,
+    Written,
+    coincidences,
     count_bounds,
+    is_active,
     lazy_choice,
     local_temperatures,
     possible,
@@ -29,16 +38,13 @@ from kdsearch.study import (
     SPLITS,
     Resolved,
     Study,
-    Teacher,
     TestCase,
-    cache_bytes,
+    asked_layers_of,
     checkpoints_of,
-    effective_settings,
+    one_teacher,
     search_of,
     space_of,
-    taught_cases,
     teacher_of,
-    weight_files,
 )
 
 _MOST_COUNTED = 20_000
@@ -52,6 +58,9 @@ class Counts:
     case: TestCase
     teachers: int
     outputs: Bounds
+    """The passes of its teacher over a split, or over what it wrote."""
+    sequences: Bounds
+    """How often its teacher writes."""
     students: Bounds
     """Of both phases, and of what it chose under further seeds."""
     grid: int
@@ -63,17 +72,19 @@ def case_counts(study: Study, case: TestCase, inner: Inner | None = None) -> Cou
     teacher, space = teacher_of(study, case), space_of(study, case, inner)
     names = space.values(CHECKPOINT) if teacher else ()
     # A pair that is given may be one model; of one that is fine-tuned, only its training tells.
-    given = {teacher.given[name] for name in names} if teacher and teacher.given else None
-    may_coincide = given is None and len(names) > 1
-    coincide = None if may_coincide else given is not None and len(given) < len(names)
+    coincide = coincidences(names)
+    if teacher and teacher.given:
+        coincide = (_coinciding({name: teacher.given[name] for name in names}),)
     if search_of(study, case).flips:
         trials = _students(space, lazy_choice(space, f"{study.seed}/{case}"), coincide)
     else:
         trials = _trials(space, search_of(study, case).walk, coincide)
+    outputs, sequences = passes(study, [case])
     return Counts(
         case=case,
-        teachers=len(teacher.fine_tune.learning_rate) if teacher and not teacher.given else 0,
-        outputs=_outputs(study, case) if teacher else Bounds(fewest=0, most=0),
+        teachers=len(teacher.fine_tune.learning_rate) if teacher and not teacher.there else 0,
+        outputs=outputs,
+        sequences=sequences,
         students=_under_seeds(study, trials, len(study.further_seeds)),
         grid=len(study.student_seeds) * _grid_size(space),
     )
@@ -100,12 +111,53 @@ def sharing(study: Study, cases: Sequence[TestCase]) -> list[list[TestCase]]:
     return [members for _, members in groups]
 
 
-def _outputs(study: Study, case: TestCase) -> Bounds:
-    """The passes of a case's teacher, which other cases share, over every split."""
-    teacher, names = study.teachers[case.taught], checkpoints_of(study, case)
+def passes(study: Study, cases: Sequence[TestCase]) -> tuple[Bounds, Bounds]:
+    """The passes of a teacher over a split or over what it wrote, and how often it writes.
+
+    They are shared by its `cases` (see `one_teacher`); none of a case without a teacher.
+    """
+    if cases[0].teacher is None:
+        return Bounds(fewest=0, most=0), Bounds(fewest=0, most=0)
+    teacher, names = study.teachers[cases[0].taught], checkpoints_of(study, cases[0])
     most = len({teacher.given[name] for name in names}) if teacher.given else len(names)
-    fewest = most if teacher.given else min(most, 1)
-    return Bounds(fewest=len(SPLITS) * fewest, most=len(SPLITS) * most)
+    fewest = most if teacher.given else min(len(names) - len(way) for way in coincidences(names))
+    first = {each for case in cases for each in _firstwritten_for(study, case)}
+    every = {each for case in cases for each in written_for(space_of(study, case))}
+    return (
+        Bounds(
+            fewest=len(SPLITS) * fewest + sum(reads for _, reads in first),
+            most=len(SPLITS) * most + most * sum(reads for _, reads in every),
+        ),
+        Bounds(
+            fewest=len({targets for targets, _ in first}),
+            most=most * len({targets for targets, _ in every}),
+        ),
+    )
+
+
+def _targets(space: Space) -> Iterator[tuple[Targets, bool]]:
+    """What students may learn on, and whether a teacher's outputs on that are learnt from."""
+    for name in space.values(OBJECTIVE):
+        kind = Objective.kinds[name]
+        default = next((f.default for f in fields(kind) if f.name == "targets"), DATA)  # type: ignore[arg-type]
+        listed = "targets" in space.names and is_active("targets", name)
+        for targets in space.values("targets") if listed else (default,):
+            yield targets, kind.reads_outputs
+
+
+def written_for(space: Space) -> Iterator[tuple[Written, bool]]:
+    """What a teacher may write for a case, and whether its outputs on that are learnt from."""
+    for targets, reads in _targets(space):
+        if targets != DATA:
+            yield targets, reads
+
+
+def _firstwritten_for(study: Study, case: TestCase) -> Iterator[tuple[Written, bool]]:
+    """The same of what a case begins with having written, whatever comes of it."""
+    for trial in search_of(study, case).walk(space_of(study, case), {}).wanted:
+        targets = trial.objective.parameters.get("targets", DATA)
+        if targets != DATA:
+            yield targets, trial.objective.reads_outputs
 
 
 def _under_seeds(study: Study, trials: Bounds, further: int) -> Bounds:
@@ -114,15 +166,31 @@ def _under_seeds(study: Study, trials: Bounds, further: int) -> Bounds:
     return Bounds(fewest=seeds * trials.fewest + further, most=seeds * trials.most + further)
 
 
+def _coinciding(content: Mapping[Checkpoint, str]) -> Coincidence:
+    """Which checkpoints are other names of one, by what each of them is."""
+    first = {what: name for name, what in reversed([*content.items()])}
+    return frozenset((n, first[what]) for n, what in content.items() if first[what] is not n)
+
+
 @lru_cache(maxsize=1024)
-def _trials(space: Space, strategy: Strategy, coincide: bool | None) -> Bounds:
+def _trials(space: Space, strategy: Strategy, coincide: tuple[Coincidence, ...]) -> Bounds:
     """Those of a strategy that flips nothing: its first round, or up to the whole grid after it."""
     first, every = possible(space, strategy)
-    alone, alike = len(set(every)), len(set(map(_without_checkpoint, first)))
     return Bounds(
-        fewest=len(first) if coincide is False else alike,
-        most=len(set(map(_without_checkpoint, every))) if coincide is True else alone,
+        fewest=min(_distinct(first, coincide)),
+        most=max(_distinct(every, coincide)),
     )
+
+
+def _distinct(trials: Iterable[Trial], coincide: tuple[Coincidence, ...]) -> Iterator[int]:
+    """How many trainings they are, in each way in which their checkpoints may be the same."""
+    found: dict[Trial, set[Checkpoint | None]] = defaultdict(set)
+    for trial in trials:
+        found[replace(trial, checkpoint=None)].add(trial.checkpoint)
+    counts = Counter(map(frozenset, found.values()))
+    for way in coincide:
+        one: dict[Checkpoint | None, Checkpoint] = {**dict(way)}
+        yield sum(n * len({one.get(c, c) for c in names}) for names, n in counts.items())
 
 
 @lru_cache(maxsize=1024)
@@ -138,61 +206,15 @@ def _grid_size(space: Space) -> int:
     return len({trial for choice in space.choices() for trial in space.trials(choice)})
 
 
-def _without_checkpoint(trial: Trial) -> Trial:
-    return replace(trial, checkpoint=None)
-
-
 @lru_cache(maxsize=1024)
 def _students(
     space: Space,
     lazy: Choice,
-    coincide: bool | None,
+    coincide: tuple[Coincidence, ...],
     decided: frozenset[tuple[str, Value]] = frozenset(),
 ) -> Bounds:
     """The cases of a study differ in few of these, and are asked for them again and again."""
     return count_bounds(space, decided=dict(decided), lazy=lazy, coincide=coincide)
-
-
-def checkpoint_models(study: Study, teacher: Teacher) -> list[str]:
-    """The model of each checkpoint that a teacher has at most."""
-    return list(teacher.given.values()) or [teacher.model or ""] * _checkpoints(study)
-
-
-def _checkpoints(study: Study) -> int:
-    """How many checkpoints of a teacher that is fine-tuned here the searches ask for."""
-    return len({name for search in study.every_search.values() for name in search.teacher or ()})
-
-
-def checkpoint_bytes(resolved: Resolved) -> int:
-    """About how many bytes the kept epochs of all teachers take, of those whose size is known."""
-    study = resolved.study
-    pairs = {(case.dataset, case.taught) for case in taught_cases(study)}
-    total = 0
-    for _, name in pairs:
-        teacher = study.teachers[name]
-        path = resolved.models[teacher.model].path if teacher.model else None
-        if path is not None:
-            kept = _checkpoints(study) * len(teacher.fine_tune.learning_rate)
-            total += kept * sum(file.stat().st_size for file in weight_files(Path(path)))
-    return total
-
-
-def cached_bytes(resolved: Resolved, case: TestCase) -> int:
-    """About how many bytes the outputs of a case's teacher take, of all its checkpoints."""
-    study, data = resolved.study, resolved.datasets[case.dataset]
-    teacher = study.teachers[case.taught]
-    settings = effective_settings(study, case, "outputs")
-    return sum(
-        cache_bytes(
-            settings,
-            data.task,
-            study.models[name],
-            sum(split.units for split in data.splits.values()),
-            len(data.labels),
-            resolved.models[name].path,
-        )
-        for name in checkpoint_models(study, teacher)
-    )
 
 
 def remaining(agenda: Agenda, view: CaseView) -> Bounds:
@@ -201,8 +223,9 @@ def remaining(agenda: Agenda, view: CaseView) -> Bounds:
     if view.blocked or view.finished or (view.traversed and not view.search.flips):
         return Bounds(fewest=wanted, most=wanted)
     decisions = view.progress.decisions
-    unknown = not view.ready and Checkpoint.LOWEST_LOSS in view.space.values(CHECKPOINT)
-    coincide = None if unknown else view.coinciding
+    coincide = coincidences(view.space.values(CHECKPOINT) if view.case.teacher else ())
+    if view.ready:
+        coincide = (_coinciding({name: splits[0].key for name, splits in view.outputs.items()}),)
     if view.search.flips:
         decided = frozenset((each.axis, each.winner.value) for each in decisions if each.axis)
         trials = _students(view.space, agenda.lazy(view), coincide, decided)
@@ -246,9 +269,51 @@ def left(agenda: Agenda) -> Bounds:
     graph, views = agenda.graph, agenda.views()
     keys = {training.key for view in views for training in graph.teachers(view.case)}
     keys |= {t.key for view in views for pair in view.outputs.values() for t in pair}
+    keys |= {t.key for view in views for t in agenda.waited_for(view.case)}
     unknown = len(keys - agenda.results.keys())
     total = Bounds(fewest=unknown, most=unknown)
-    waiting = (view.case for view in views if not view.ready and not view.blocked)
-    for case in {(case.dataset, case.teacher): case for case in waiting}.values():
-        total += case_counts(agenda.resolved.study, case).outputs
+    of_teachers: dict[object, list[CaseView]] = defaultdict(list)
+    for view in views:
+        if not view.blocked:
+            taught_by = one_teacher(agenda.resolved.study, view.case) if view.case.teacher else None
+            of_teachers[taught_by].append(view)
+    for group in of_teachers.values():
+        total += _passes_left(agenda, group)
     return sum((bounds for _, bounds in students_left(agenda)), total)
+
+
+def _passes_left(agenda: Agenda, views: Sequence[CaseView]) -> Bounds:
+    """What a teacher may still have to say and to write, beside what is known of it already."""
+    study = agenda.resolved.study
+    unfinished = [view for view in views if not view.finished]
+    compared = _compared(agenda.resolved, unfinished)
+    if not views[0].ready:
+        outputs, sequences = passes(study, [view.case for view in views])
+        signals = compared * len(checkpoints_of(study, views[0].case))
+        return outputs + sequences + Bounds(fewest=0, most=signals)
+    every = {each for view in unfinished for each in written_for(view.space)}
+    most = sum(reads for _, reads in every) + len({targets for targets, _ in every}) + compared
+    asked = {
+        training.key
+        for view in unfinished
+        for training in agenda.waited_for(view.case)
+        if training.kind == "sequences" or (training.kind == "outputs" and _is_more(training))
+    }
+    checkpoints = {splits[0].key for view in views for splits in view.outputs.values()}
+    return Bounds(fewest=0, most=max(0, most * len(checkpoints) - len(asked)))
+
+
+def _is_more(training: OutputsTraining) -> bool:
+    """Whether it is not one of the passes over each split."""
+    return training.sequences is not None or training.signal is not None
+
+
+def _compared(resolved: Resolved, views: Iterable[CaseView]) -> int:
+    """How many signals of a checkpoint terms may compare, on whatever texts."""
+    found = {
+        (SIGNALS[term], layers, targets)
+        for view in views
+        for targets, _ in _targets(view.space)
+        for term, layers in asked_layers_of(resolved.study, resolved.models, [view.case])
+    }
+    return len(found)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from kdsearch.agenda.training import StudentTraining, Training
 from kdsearch.agenda.view import Request
-from kdsearch.study import SPECS, Resolved, Role
+from kdsearch.study import SPECS, Resolved, Role, TrainingSettings
 
 Bundle = tuple[Request, ...]
 """Trainings that a slot is given at once, the most urgent first: one, or several that are alike."""
@@ -22,15 +22,24 @@ def alike(training: Training) -> str | None:
     """What is equal of trainings that may run in one pass; None of one that must run alone.
 
     Teachers and their outputs run alone, and so do students of a wide vocabulary, whose steps are
-    arithmetic, and those under fp16, whose loss is scaled by what its own gradients are.
+    arithmetic, those under fp16, whose loss is scaled by what its own gradients are, those with
+    terms, which look into the model, those with adapters, and those that are to take less memory.
     """
-    if not isinstance(training, StudentTraining) or training.settings.precision == "fp16":
+    if not isinstance(training, StudentTraining) or runs_alone(training.settings):
         return None
     if SPECS[training.data.task].width is None:
+        return None
+    if training.teaching is not None and training.teaching.signals:
         return None
     common = training.model_dump(mode="json", exclude=set(MAY_DIFFER))
     taught = training.teaching is not None
     return json.dumps([common, taught], sort_keys=True)
+
+
+def runs_alone(settings: TrainingSettings) -> bool:
+    """Whether no student of such settings may run in one pass with others."""
+    adapted = settings.lora is not None
+    return settings.precision == "fp16" or adapted or settings.gradient_checkpointing
 
 
 def most_fused(resolved: Resolved) -> dict[tuple[str, str], int]:

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from kdsearch.agenda.training import (
+    SIGNALS,
     CheckpointSpec,
     DataSpec,
     ForwardSettings,
     ModelSpec,
     OutputsTraining,
+    SequencesTraining,
+    Signal,
     StudentTraining,
     TeacherTraining,
     Teaching,
+    Training,
+    WritingSettings,
 )
-from kdsearch.search import Trial, Value
+from kdsearch.search import DATA, Taught, Trial, Value, Written
 from kdsearch.study import (
+    HIDDEN,
     SPLITS,
     Resolved,
     Role,
+    Sequences,
     TestCase,
     TrainingSettings,
+    cached_at,
+    checkpoints_of,
     effective_settings,
     given_labels,
+    kept_depth,
     teacher_of,
+    term_layers,
 )
 
 _NOTHING: Mapping[str, Value] = MappingProxyType({})
+_WITHOUT_TEACHER = {"hidden_dtype": None, "cache": HIDDEN}
+"""The settings of a teacher's outputs, of a training that reads none."""
 
 
 class Graph:
@@ -37,13 +51,17 @@ class Graph:
         self._resolved = resolved
         self._study = resolved.study
         self._version = resolved.training_version
+        self._sequences: dict[tuple[object, ...], SequencesTraining] = {}
+        self._of_written: dict[tuple[str, str], OutputsTraining] = {}
+        self._signals: dict[tuple[str, str, tuple[int, ...]], OutputsTraining] = {}
 
     def teachers(self, case: TestCase) -> tuple[TeacherTraining, ...]:
         """The trainings of a case's teacher, one per learning rate; none where none is trained."""
         teacher = teacher_of(self._study, case)
         if teacher is None or teacher.model is None:
             return ()
-        settings = self.settings(case, "teacher").model_copy(update={"hidden_dtype": None})
+        settings = self.settings(case, "teacher").model_copy(update=_WITHOUT_TEACHER)
+        epochs = {checkpoint.epoch for checkpoint in checkpoints_of(self._study, case)}
         return tuple(
             TeacherTraining(
                 version=self._version,
@@ -52,6 +70,7 @@ class Graph:
                 learning_rate=rate,
                 settings=settings,
                 seed=self._study.seed,
+                kept_epochs=tuple(sorted(epoch for epoch in epochs if epoch is not None)),
             )
             for rate in teacher.fine_tune.learning_rate
         )
@@ -60,6 +79,12 @@ class Graph:
         """An epoch of a teacher that was fine-tuned here."""
         return CheckpointSpec(
             model=training.model, training=training.key, epoch=epoch, labels=training.data.labels
+        )
+
+    def winner(self, training: StudentTraining) -> CheckpointSpec:
+        """A student that teaches, as it was at its best epoch."""
+        return CheckpointSpec(
+            model=training.model, training=training.key, epoch=None, labels=training.data.labels
         )
 
     def given(self, case: TestCase, model: str) -> CheckpointSpec:
@@ -76,6 +101,9 @@ class Graph:
         """The outputs of a checkpoint on each split, the training split first."""
         settings = self.settings(case, "outputs")
         assert settings.max_length is not None  # `for_task` filled it in
+        some: dict[str, Any] = {}
+        if settings.cache != HIDDEN:
+            some = {"cache": settings.cache, "temperature": cached_at(self._study, case)}
         return tuple(
             OutputsTraining(
                 version=self._version,
@@ -90,10 +118,120 @@ class Graph:
                     hidden_dtype=settings.hidden_dtype if split == "train" else None,
                     precision=settings.precision,
                     cpu_threads=settings.cpu_threads,
+                    **(some if split == "train" else {}),
                 ),
             )
             for split in SPLITS
         )
+
+    def prerequisites(
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining | None
+    ) -> tuple[Training, ...]:
+        """What must have a scored outcome before the students of a trial can run.
+
+        `outputs` are those of its checkpoint on the training split, None under an objective without
+        a teacher. Each reads of the others those before it alone.
+        """
+        if outputs is None:
+            return ()
+        learnt, sequences = self._learnt(case, trial, outputs)
+        signals = self.signals(case, trial, outputs).values()
+        return (*([sequences] if sequences else []), learnt, *signals)
+
+    def _learnt(
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining
+    ) -> tuple[OutputsTraining, SequencesTraining | None]:
+        """The outputs that a trial's students are given, and what they are on in place of the data.
+
+        An objective that reads none has those on the data, to measure agreement with.
+        """
+        targets = trial.objective.parameters.get("targets", DATA)
+        if targets == DATA:
+            return outputs, None
+        sequences = self.sequences(case, outputs.checkpoint, targets)
+        if not trial.objective.reads_outputs:
+            return outputs, sequences
+        return self._outputs_on(sequences, outputs), sequences
+
+    def _outputs_on(
+        self, sequences: SequencesTraining, outputs: OutputsTraining
+    ) -> OutputsTraining:
+        """The same outputs on what was written."""
+        known = (sequences.key, outputs.key)
+        if known not in self._of_written:
+            update = {"sequences": sequences.key}
+            self._of_written[known] = outputs.model_copy(update=update)
+        return self._of_written[known]
+
+    def sequences(
+        self, case: TestCase, checkpoint: CheckpointSpec, how: Written
+    ) -> SequencesTraining:
+        """What a checkpoint writes for the students of a case."""
+        known = (case, checkpoint.training, checkpoint.epoch, checkpoint.model.name, how)
+        if known not in self._sequences:
+            self._sequences[known] = self._written(case, checkpoint, how)
+        return self._sequences[known]
+
+    def _written(
+        self, case: TestCase, checkpoint: CheckpointSpec, how: Written
+    ) -> SequencesTraining:
+        settings = self.settings(case, "sequences")
+        assert settings.max_length is not None  # `for_task` filled it in
+        wanted, drawn = settings.sequences, how in ("sample", "rejection")
+        return SequencesTraining(
+            version=self._version,
+            data=self.data(case),
+            checkpoint=checkpoint,
+            how=how,
+            settings=WritingSettings(
+                batch_size=settings.batch_size,
+                max_length=settings.max_length,
+                stride=None,
+                beams=wanted.beams if how == "beam" else None,
+                hidden_dtype=None,
+                samples=wanted.texts(how) if drawn else None,
+                temperature=wanted.temperature if drawn else None,
+                precision=settings.precision,
+                cpu_threads=settings.cpu_threads,
+            ),
+            seed=self._study.seed if drawn else None,
+        )
+
+    def signals(
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining
+    ) -> dict[str, OutputsTraining]:
+        """By the terms of a trial's objective, the teacher's signals that they compare.
+
+        Their layers are those that are mapped, so that students of equal depth share them.
+        """
+        objective = trial.objective
+        if not isinstance(objective, Taught) or not objective.terms:
+            return {}
+        if objective.targets != DATA:
+            sequences = self.sequences(case, outputs.checkpoint, objective.targets)
+            outputs = self._outputs_on(sequences, outputs)
+        student = self.student(case, dict(trial.settings).get("layers"))
+        teacher = self._depth(outputs.checkpoint.model)
+        # Without what says how outputs are kept.
+        own = ("batch_size", "max_length", "stride", "precision", "cpu_threads")
+        kept = {name: getattr(outputs.settings, name) for name in own}
+        settings = ForwardSettings(**kept, beams=None, hidden_dtype=None)
+        found = {}
+        for term in objective.terms:
+            layers = term_layers(term, objective.layer_mapping, teacher, self._depth(student))
+            known = (outputs.key, SIGNALS[term], layers)
+            if known not in self._signals:
+                signal = Signal(name=SIGNALS[term], layers=layers)
+                update = {"settings": settings, "signal": signal}
+                self._signals[known] = outputs.model_copy(update=update)
+            found[term] = self._signals[known]
+        return found
+
+    def _depth(self, spec: ModelSpec) -> int:
+        """How many layers a model has."""
+        depth = kept_depth(self._resolved.models[spec.name], spec.layers)
+        assert depth is not None  # a study with terms does not resolve without
+        return depth
 
     def student(self, case: TestCase, layers: int | str | None = None) -> ModelSpec:
         """A case's student before any training, with these layers or with its own."""
@@ -116,13 +254,18 @@ class Graph:
         learning_rate, layers = changed.pop("learning_rate"), changed.pop("layers", None)
         settings, teaching = self.settings(case, at=changed), None
         if outputs is None:
-            settings = settings.model_copy(update={"hidden_dtype": None})
+            settings = settings.model_copy(update=_WITHOUT_TEACHER)
         else:
             assert trial.checkpoint is not None
+            learnt, sequences = self._learnt(case, trial, outputs)
+            every = self.signals(case, trial, outputs)
+            signals = {term: training.key for term, training in every.items()}
             teaching = Teaching(
                 teacher=outputs.checkpoint,
-                outputs=outputs.key,
+                outputs=learnt.key,
+                sequences=sequences.key if sequences else None,
                 checkpoint_name=trial.checkpoint,
+                signals=signals or None,
             )
         return StudentTraining(
             version=self._version,
@@ -140,21 +283,14 @@ class Graph:
     ) -> TrainingSettings:
         """How a case's trainings of a role go, `at` values of axes of the space."""
         task = self._resolved.datasets[case.dataset].task
-        return effective_settings(self._study, case, role).at(at).for_task(task)
+        settings = effective_settings(self._study, case, role).at(at).for_task(task)
+        if role == "sequences":
+            return settings
+        return settings.model_copy(update={"sequences": Sequences()})
 
     def data(self, case: TestCase) -> DataSpec:
         """What a case is trained and scored on."""
-        dataset = self._resolved.datasets[case.dataset]
-        return DataSpec(
-            task=dataset.task,
-            metric=dataset.metric,
-            labels=dataset.labels,
-            languages=dataset.languages,
-            train=dataset.splits["train"].digest,
-            validation=dataset.splits["validation"].digest,
-            test=dataset.splits["test"].digest,
-            unanswerable=dataset.unanswerable,
-        )
+        return DataSpec.of(self._resolved.datasets[case.dataset])
 
     def _model(self, name: str, layers: int | str | None = None) -> ModelSpec:
         model = self._study.models[name]

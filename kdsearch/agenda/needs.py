@@ -9,12 +9,20 @@ from functools import lru_cache
 
 from kdsearch.agenda.agenda import Agenda, Results
 from kdsearch.agenda.graph import Graph
-from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
+from kdsearch.agenda.training import (
+    CheckpointSpec,
+    ModelSpec,
+    OutputsTraining,
+    StudentTraining,
+    TeacherTraining,
+    Training,
+)
 from kdsearch.agenda.view import CaseView
 from kdsearch.search import (
     CHECKPOINT,
     LAZY_VALUES,
     Axis,
+    Checkpoint,
     Objective,
     Space,
     Strategy,
@@ -33,6 +41,7 @@ def asked_by(agenda: Agenda, view: CaseView) -> Iterator[str]:
     yield from (training.key for training in agenda.graph.teachers(view.case))
     for splits in view.outputs.values():
         yield from (training.key for training in splits)
+    yield from (training.key for training in agenda.waited_for(view.case))
     for seeds in agenda.students(view.case).values():
         yield from (training.key for training in seeds)
     yield from (training.key for training in agenda.further(view.case))
@@ -79,33 +88,82 @@ def _in_reach(agenda: Agenda, keys: Collection[str]) -> set[str]:
         return set()
     graph, study = agenda.graph, agenda.resolved.study
     seeds = {*study.student_seeds, *study.further_seeds}
-    outputs: dict[str, list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)
+    passes: set[str] = set()
+    taught: dict[tuple[object, ...], list[tuple[CaseView, OutputsTraining]]] = defaultdict(list)
     for view in agenda.views():
-        for training in _outputs(graph, view):
-            outputs[training.key].append((view, training))
+        for training in _outputs(agenda, view):
+            passes.add(training.key)
+            if training.split == "train":
+                taught[_identity(training.checkpoint)].append((view, training))
+
+    waited_for: dict[tuple[object, ...], set[str]] = {}
 
     def may_be_asked(training: Training) -> bool:
-        if isinstance(training, StudentTraining) and training.seed not in seeds:
-            return False
-        if isinstance(training, StudentTraining) and training.teaching is not None:
-            teachers = outputs.get(training.teaching.outputs, ())
-            return any(_in_grid(graph, view, teacher, training) for view, teacher in teachers)
-        if isinstance(training, StudentTraining):
-            return any(_in_grid(graph, view, None, training) for view in agenda.views())
-        return training.key in outputs  # teachers are asked for from the start
+        match training:
+            case TeacherTraining():
+                return False  # they are asked for from the start
+            case StudentTraining(teaching=None):
+                found = (_in_grid(graph, view, None, training) for view in agenda.views())
+                return training.seed in seeds and any(found)
+            case StudentTraining():
+                teachers = taught.get(_identity(training.taught.teacher), ())
+                found = (_in_grid(graph, view, outputs, training) for view, outputs in teachers)
+                return training.seed in seeds and any(found)
+        if training.key in passes:
+            return True
+        own = _identity(training.checkpoint)
+        if own not in waited_for:
+            waited_for[own] = {k for each in taught.get(own, ()) for k in _waited_for(graph, *each)}
+        return training.key in waited_for[own]
 
     outcomes = (agenda.results[key] for key in keys)
     return {o.key for o in outcomes if o is not None and may_be_asked(o.training)}
 
 
-def _outputs(graph: Graph, view: CaseView) -> Iterator[OutputsTraining]:
+def _outputs(agenda: Agenda, view: CaseView) -> Iterator[OutputsTraining]:
     """Those of the case's teacher that it may ask for."""
+    graph = agenda.graph
     if view.ready:
         yield from (training for splits in view.outputs.values() for training in splits)
+        return
+    if Checkpoint.WINNER in view.space.values(CHECKPOINT):
+        # Which student it will be is not known: any of the case before that has taught.
+        kept = view.search.axes.get("layers", (None,))
+        models = [_content(graph.student(view.case, layers)) for layers in kept]
+        taught = {
+            result.training.checkpoint.training: result.training.checkpoint
+            for result in agenda.results.values()
+            if result is not None and isinstance(result.training, OutputsTraining)
+        }
+        for checkpoint in taught.values():
+            is_student = checkpoint.training is not None and checkpoint.epoch is None
+            if is_student and _content(checkpoint.model) in models:
+                yield from graph.outputs(view.case, checkpoint)
         return
     for teacher in graph.teachers(view.case):
         for epoch in range(1, teacher.settings.epochs + 1):
             yield from graph.outputs(view.case, graph.checkpoint(teacher, epoch))
+
+
+def _content(model: ModelSpec) -> ModelSpec:
+    """A model without what the study calls it."""
+    return model.model_copy(update={"name": "", "tokenizer_name": None})
+
+
+def _identity(checkpoint: CheckpointSpec) -> tuple[object, ...]:
+    """Equal of checkpoints that are one, whatever the study calls them."""
+    return checkpoint.training, checkpoint.epoch, checkpoint.model.weights
+
+
+def _waited_for(graph: Graph, view: CaseView, outputs: OutputsTraining) -> set[str]:
+    """The keys of what students of the case may wait for that `outputs` teach."""
+    trials = (trial for alike in _grid(view.space, view.search.walk).values() for trial in alike)
+    return {
+        training.key
+        for trial in trials
+        if trial.checkpoint
+        for training in graph.prerequisites(view.case, trial, outputs)
+    }
 
 
 def _in_grid(

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from kdsearch.agenda.training import AnyTraining, written
+from kdsearch.agenda.training import AnyTraining, SequencesTraining, written
 from kdsearch.search import ValidationScore
 from kdsearch.study import Record
 
@@ -34,7 +34,7 @@ class Finite(Record):
 # Wide enough for all that was ever measured, and small enough that sums and means are finite.
 _Score = Field(ge=-1e6, le=1e6)
 _Measured = Annotated[float, Field(ge=-1e6, le=1e6)]
-Measures = dict[Annotated[str, Field(pattern="^[a-z_]{1,60}$")], _Measured]
+Measures = dict[Annotated[str, Field(pattern="^[a-z_][a-z0-9_]{0,59}$")], _Measured]
 """By name. Empty where nothing was measured; a measure that was not, or is undefined, is absent."""
 _Count = Annotated[int, Field(ge=0, le=2**63)]
 
@@ -84,6 +84,34 @@ class TrainingCurve(Finite):
         return self
 
 
+class WrittenRows(Finite):
+    """What became of the texts that a teacher wrote."""
+
+    texts: _Count
+    """All that it wrote."""
+    unfinished: _Count = 0
+    """Of these, those that had not ended after the most tokens; they are not learnt from."""
+    empty: _Count = 0
+    """Those without a word, which are not learnt from either."""
+    wrong: _Count = 0
+    """Of `rejection`, those whose answer is not that of the label."""
+    repeated: _Count = 0
+    """Those that it had written before for the same row."""
+    without: _Count = 0
+    """The rows of the training split for which nothing is left."""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Those that are not learnt from, by why."""
+        names = ("unfinished", "empty", "wrong", "repeated")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def rows(self) -> int:
+        """Those that are learnt from."""
+        return self.texts - sum(self.left_out.values())
+
+
 class Cost(Finite):
     """What a training took. The only part of an outcome that differs between equal runs."""
 
@@ -114,14 +142,21 @@ class Outcome(Finite):
     """None where it was not measured."""
     measures: Measures = Field(default_factory=dict)
     """On test; of a checkpoint's outputs, on their split."""
+    wrote: WrittenRows | None = None
+    """Of a checkpoint's sequences alone."""
     best_epoch: int | None = None
     """Of the highest validation score: the one that is scored, and a teacher's t_hs."""
     lowest_loss_epoch: int | None = None
     """Of the lowest validation loss: a teacher's t_ll."""
     parameters: _Count | None = None
     """How many weights the model has."""
+    trained_parameters: _Count | None = None
+    """How many weights were trained, adapters among them; None where all of the model's were."""
     model_bytes: _Count | None = None
     """What its weights take in memory, in full precision."""
+    logit_scale: Annotated[float, Field(ge=0, le=1e30)] | None = None
+    """The teacher's on the training split: of its outputs there, and of a student with temperatures
+    in units of it. None elsewhere, and of outputs before it was measured."""
     parts: int = 1
     """In how many parts each batch was computed: more than one after a GPU's memory ran out."""
     fused: Annotated[int, Field(ge=1, le=2**31)] = 1
@@ -132,6 +167,22 @@ class Outcome(Finite):
     digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file that was kept, by its path in the study's folder."""
     cost: Cost
+
+    @property
+    def wrote_nothing(self) -> str | None:
+        """Of a teacher that wrote no text to learn from: what became of them, and what helps."""
+        wrote, training = self.wrote, self.training
+        if wrote is None or wrote.rows or not isinstance(training, SequencesTraining):
+            return None
+        longest, none = training.settings.max_length, f"none of its {wrote.texts} texts"
+        if wrote.unfinished == wrote.texts:
+            what = f"{none} ended under a max_length of {longest}"
+            return f"{what}; raise it, or train the teacher longer"
+        if wrote.wrong == wrote.texts:
+            return f"{none} had the right answer; train the teacher longer"
+        why = ", ".join(f"{number} {name}" for name, number in wrote.left_out.items() if number)
+        what = f"{none} can be learnt from ({why})"
+        return f"{what}; train the teacher longer, or raise max_length from {longest}"
 
 
 def written_outcome(outcome: Outcome) -> dict[str, Any]:

@@ -18,6 +18,7 @@ STAGES = (
     BLOCKED,
     TRAINS_TEACHER,
     "outputs",
+    "sequences",
     *AXES,
     COMPARES,
     "stable",
@@ -27,7 +28,8 @@ STAGES = (
     DONE,
 )
 """Every stage that a test case can be in. Whole choices and axes that are not the paper's are
-compared in `comparison`; `waits` is for the traversals of the other cases."""
+compared in `comparison`; `waits` is for the traversals of the other cases, or for the choice of the
+one that teaches it."""
 
 
 def stage_of(view: CaseView) -> str:

@@ -14,6 +14,7 @@ from zlib import crc32
 
 from kdsearch.agenda.speed import Kind, Speeds, kinds_of
 from kdsearch.search import (
+    DATA,
     LAZY_VALUES,
     Candidate,
     Choice,
@@ -36,7 +37,10 @@ from kdsearch.study import (
     Role,
     Study,
     TestCase,
+    cases_before,
+    cases_behind,
     checkpoints_of,
+    one_teacher,
     search_of,
     space_of,
     test_cases,
@@ -220,9 +224,16 @@ class Simulation:
         self._seconds = seconds
         self.speeds = Speeds(sizes)
         self.walks = [Walk(study, case) for case in test_cases(study)]
-        self._by_teacher: dict[tuple[str, str | None], list[Walk]] = defaultdict(list)
+        self._by_teacher: dict[object, list[Walk]] = defaultdict(list)
+        """The walks that share a teacher; those without one by themselves."""
         for walk in self.walks:
-            self._by_teacher[walk.case.dataset, walk.case.teacher].append(walk)
+            self._by_teacher[self._teacher(walk)].append(walk)
+        of = {walk.case: walk for walk in self.walks}
+        self._behind = {
+            case: [[of[each] for each in way] for way in ways]
+            for case, ways in cases_behind(study, of).items()
+        }
+        """See `cases_behind`."""
         self._ready: dict[tuple[object, ...], deque[Job]] = defaultdict(deque)
         """What is equally urgent is in one queue."""
         self._urgencies: dict[tuple[object, ...], float] = {}
@@ -230,9 +241,17 @@ class Simulation:
         self._started: set[tuple[object, ...]] = set()
         self._done: Counter[tuple[object, ...]] = Counter()
         self._chose: set[int] = set()
-        """The walks whose choices are asked for under further seeds, by their identity."""
+        """The walks whose choices are made, by their identity."""
         self._stable: set[str | None] = set()
         """The searches whose stable configurations are asked for."""
+        self._longest = {
+            teacher: max(walks, key=lambda walk: self.speeds.seconds(walk.kinds["student"]))
+            for teacher, walks in self._by_teacher.items()
+        }
+        self._of_teachers: set[tuple[object, ...]] = set()
+        """What teachers have said and written."""
+        self._held_up: list[tuple[Walk, Trial, int]] = []
+        """The students that wait for more of it, with their rounds."""
 
     def run(self) -> Simulated:
         """Run it to its end."""
@@ -252,7 +271,10 @@ class Simulation:
 
     def urgency(self, job: Job) -> float:
         """The highest runs first: as `Agenda.requests` has it."""
-        return self.speeds.path(job.walk.kinds, job.role, job.rounds)
+        own = self.speeds.path(job.walk.kinds, job.role, job.rounds)
+        ways = self._behind.get(job.walk.case, ())
+        later = (sum(self.speeds.path(w.kinds, "outputs", w.rounds) for w in way) for way in ways)
+        return own + max(later, default=0.0)
 
     def with_teacher(self, walk: Walk) -> Wanted:
         """What a case can run once its teacher is ready."""
@@ -263,17 +285,21 @@ class Simulation:
         return walk.stable(values)
 
     def _begin(self) -> None:
-        for (_, teacher), walks in self._by_teacher.items():
-            if teacher is None:
-                for walk in walks:
-                    self._ask_students(walk, walk.start())
+        for walks in self._by_teacher.values():
+            case = walks[0].case
+            if case.teacher is None:
+                self._ask_students(walks[0], walks[0].start())
+            if case.teacher is None or cases_before(self._study, case):
                 continue
-            longest = max(walks, key=lambda walk: self.speeds.seconds(walk.kinds["student"]))
+            longest = self._longest[self._teacher(walks[0])]
             of_teacher = self._rates(longest)
             for rate in of_teacher:
                 self._ask(Job(walk=longest, role="teacher", what=rate, rounds=longest.rounds))
             if not of_teacher:
                 self._ask_outputs(longest)
+
+    def _teacher(self, walk: Walk) -> object:
+        return one_teacher(self._study, walk.case) if walk.case.teacher else walk.case
 
     def _rates(self, walk: Walk) -> tuple[float, ...]:
         teacher = self._study.teachers[walk.case.taught]
@@ -303,11 +329,11 @@ class Simulation:
             case "teacher", _:
                 if self._all_done(job, len(self._rates(job.walk))):
                     self._ask_outputs(job.walk)
-            case "outputs", ("train", _):
-                case = job.walk.case
-                if self._all_done(job, len(checkpoints_of(self._study, case))):
-                    for walk in self._by_teacher[case.dataset, case.teacher]:
-                        self._ask_students(walk, self.with_teacher(walk))
+            case "outputs" | "sequences", _:
+                self._of_teachers.add((id(job.walk), job.role, job.what))
+                held_up, self._held_up = self._held_up, []
+                for walk, trial, rounds in held_up:
+                    self._ask_students(walk, {trial: rounds})
             case "student", (Trial() as trial, seed) if seed in self._study.student_seeds:
                 if self._all_done(job, len(self._study.student_seeds), trial):
                     self._ask_students(job.walk, job.walk.scored(trial))
@@ -331,16 +357,42 @@ class Simulation:
     def _ask_outputs(self, walk: Walk) -> None:
         for what in product(SPLITS, checkpoints_of(self._study, walk.case)):
             self._ask(Job(walk=walk, role="outputs", what=what, rounds=walk.rounds))
+        for taught in self._by_teacher[self._teacher(walk)]:
+            self._ask_students(taught, self.with_teacher(taught))
 
     def _ask_students(self, walk: Walk, wanted: Wanted) -> None:
         for trial, rounds in wanted.items():
+            lacking = self._lacking(walk, trial, rounds)
+            if lacking is not None:
+                self._held_up.append((walk, trial, rounds))
+                self._ask(lacking)
+                continue
             for seed in self._study.student_seeds:
                 self._ask(Job(walk=walk, role="student", what=(trial, seed), rounds=rounds))
+
+    def _lacking(self, walk: Walk, trial: Trial, rounds: int) -> Job | None:
+        """What a trial's students still wait for, the first of it."""
+        if trial.checkpoint is None:
+            return None
+        targets = trial.objective.parameters.get("targets", DATA)
+        longest = self._longest[self._teacher(walk)]
+        said = targets if trial.objective.reads_outputs else DATA
+        before: list[tuple[Role, str]] = [("outputs", "train" if said == DATA else said)]
+        if targets != DATA:
+            before.insert(0, ("sequences", targets))
+        for role, of in before:
+            what = of, trial.checkpoint
+            if (id(longest), role, what) not in self._of_teachers:
+                return Job(walk=longest, role=role, what=what, rounds=rounds)
+        return None
 
     def _ask_winner(self, walk: Walk) -> None:
         if not walk.finished or id(walk) in self._chose:
             return
         self._chose.add(id(walk))
+        for way in self._behind.get(walk.case, ()):
+            if len(way) == 1:
+                self._ask_outputs(way[0])
         trial = walk.chosen()
         for seed in self._study.further_seeds:
             self._ask(Job(walk=walk, role="student", what=(trial, seed), rounds=1))

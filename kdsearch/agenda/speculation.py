@@ -8,7 +8,7 @@ from itertools import chain
 
 from kdsearch.agenda.agenda import Agenda
 from kdsearch.agenda.students import CaseScores
-from kdsearch.agenda.training import StudentTraining
+from kdsearch.agenda.training import StudentTraining, Training
 from kdsearch.agenda.view import AHEAD, CaseView, Request
 from kdsearch.search import Trial, ahead
 from kdsearch.study import TestCase
@@ -45,7 +45,7 @@ class Speculation:
         self._cases.pop(case, None)
 
     def _is_undecided(self, view: CaseView) -> bool:
-        """Whether the case has a decision before it, and all that its students learn from."""
+        """Whether the case has a decision before it, and what its teacher says."""
         results = self._agenda.results
         trained_on = (results.get(splits[0].key) for splits in view.outputs.values())
         there = all(outcome and outcome.state == "scored" for outcome in trained_on)
@@ -53,16 +53,23 @@ class Speculation:
 
     def _requests(self, view: CaseView) -> Iterator[Request]:
         if view.case not in self._scores:
-            trainings = partial(self._made, view)
-            self._scores[view.case] = CaseScores(self._agenda.results, view.outputs, trainings)
+            made = partial(self._prerequisites, view), partial(self._made, view)
+            self._scores[view.case] = CaseScores(self._agenda.results, *made)
         scores = self._scores[view.case]
         known = self._agenda.scores(view)
         assert isinstance(known, CaseScores)  # its teacher is ready
         scores.tunings = known.tunings
         number = sum(trial in scores for trial in self._agenda.students(view.case))
         for trial in ahead(view.search.walk, view.space, scores, number):
-            for training in self._made(view, trial):
-                yield Request(training=training, case=view.case, stage=AHEAD)
+            if scores.can_run(trial):
+                for training in self._made(view, trial):
+                    yield Request(training=training, case=view.case, stage=AHEAD)
+
+    def _prerequisites(self, view: CaseView, trial: Trial) -> tuple[Training, ...] | None:
+        """See `Agenda.prerequisites`, which would count them as asked for."""
+        if not view.has_checkpoint(trial):
+            return None
+        return self._agenda.graph.prerequisites(view.case, trial, view.taught_by(trial))
 
     def _made(self, view: CaseView, trial: Trial) -> tuple[StudentTraining, ...]:
         """The trainings of a trial. The agenda's own would count them as asked for."""
@@ -71,8 +78,7 @@ class Speculation:
             return asked
         made = self._trainings.setdefault(view.case, {})
         if trial not in made:
-            outputs = view.outputs[trial.checkpoint][0] if trial.checkpoint else None
-            made[trial] = self._agenda.graph.students(view.case, trial, outputs)
+            made[trial] = self._agenda.graph.students(view.case, trial, view.taught_by(trial))
         return made[trial]
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from kdsearch.agenda.training import (
     OutputsTraining,
+    SequencesTraining,
     StudentTraining,
     TeacherTraining,
     Training,
@@ -35,7 +36,9 @@ from kdsearch.study import (
 
 _FORWARD = 1 / 3
 """What a forward pass takes of a step, which has a backward pass too."""
-_HEADS: dict[Role, float] = {"teacher": 1, "outputs": 0, "student": 1 + _FORWARD}
+_WRITING = 10 * _FORWARD
+"""The same of writing a text, a token at a time: a guess until the first has ended."""
+_HEADS: dict[Role, float] = {"teacher": 1, "outputs": 0, "sequences": 1, "student": 1 + _FORWARD}
 """How many steps' worth the output layers of a wide vocabulary take beside each step: a student's
 logits are computed beside its teacher's (see `distill/wide.py`)."""
 Folders = Mapping[str, str]
@@ -61,8 +64,8 @@ def kind_of(training: Training) -> Kind:
     match training:
         case TeacherTraining(model=model):
             return Kind("teacher", data, model.name, model.layers)
-        case OutputsTraining(checkpoint=checkpoint):
-            return Kind("outputs", data, checkpoint.model.name, checkpoint.model.layers)
+        case OutputsTraining(checkpoint=checkpoint) | SequencesTraining(checkpoint=checkpoint):
+            return Kind(training.kind, data, checkpoint.model.name, checkpoint.model.layers)
         case StudentTraining(model=model):
             return Kind("student", data, model.name, model.layers)
 
@@ -73,9 +76,11 @@ def kinds_of(study: Study, case: TestCase, data: str) -> dict[Role, Kind]:
     found: dict[Role, Kind] = {"student": Kind("student", data, student.model, student.layers)}
     if teacher is not None:
         # Two given checkpoints are about equally large.
-        model = teacher.model or next(iter(teacher.given.values()))
-        found["teacher"] = Kind("teacher", data, model, teacher.layers)
-        found["outputs"] = Kind("outputs", data, model, teacher.layers)
+        model = teacher.model or next(iter(teacher.given.values()), student.model)
+        layers = student.layers if teacher.student_of else teacher.layers
+        found["teacher"] = Kind("teacher", data, model, layers)
+        found["outputs"] = Kind("outputs", data, model, layers)
+        found["sequences"] = Kind("sequences", data, model, layers)
     return found
 
 
@@ -104,7 +109,8 @@ def per_row(study: Study, case: TestCase, kind: Kind, folders: Folders = NOWHERE
     weights = passed_weights(shape, kind.layers)
     if SPECS[task].width is None:  # half of the tokens pass the encoder, half decoder and head
         weights = (weights + _HEADS[kind.role] * shape.width * (shape.vocabulary or 0)) / 2
-    return tokens * weights * (_FORWARD if kind.role == "outputs" else settings.epochs)
+    passes: dict[Role, float] = {"outputs": _FORWARD, "sequences": _WRITING}
+    return tokens * weights * passes.get(kind.role, settings.epochs)
 
 
 def guessed_seconds(
@@ -191,6 +197,7 @@ class Speeds:
         lead: dict[Role, tuple[Role, ...]] = {
             "teacher": ("teacher", "outputs"),
             "outputs": ("outputs",),
+            "sequences": ("sequences", "outputs"),
             "student": (),
         }
         students = rounds * self.seconds(kinds["student"])

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from kdsearch.agenda.outcome import Outcome
-from kdsearch.agenda.training import OutputsTraining, StudentTraining, Training
+from kdsearch.agenda.training import StudentTraining, Training
 from kdsearch.agenda.view import CaseView, Request
 from kdsearch.search import (
     NOTHING,
     Candidate,
-    Checkpoint,
     Choice,
     Held,
     Remembered,
@@ -24,6 +23,9 @@ from kdsearch.study import TestCase
 
 OpenRounds = tuple[frozenset[Trial], ...]
 """Trials by what waits for them: see `Progress.open_rounds`."""
+Prerequisites = Callable[[Trial], Sequence[Training] | None]
+"""Of a trial, what must have a scored outcome before its students can run (`Graph.prerequisites`);
+None where the teacher's training did not keep its checkpoint."""
 
 
 def requests_of(
@@ -36,20 +38,20 @@ def requests_of(
 class CaseScores(Remembered):
     """The scores of a case whose teacher is ready, by the keys of each trial's `trainings`.
 
-    A trial's score is the mean over the seeds; if one of them has none, neither has the trial.
-    Teacher checkpoints that coincide have one key, so their trials have one score.
+    A trial's score is the mean over the seeds; if one of them has none, neither has the trial, nor
+    has one of whose prerequisites one has failed. Teacher checkpoints that coincide have one key,
+    so their trials have one score.
     """
 
     def __init__(
         self,
         results: Mapping[str, Outcome | None],
-        outputs: Mapping[Checkpoint, Sequence[OutputsTraining]],
+        prerequisites: Prerequisites,
         trainings: Callable[[Trial], Sequence[StudentTraining]],
     ) -> None:
         super().__init__()
         self._results = results
-        self._outputs = {name: splits[0] for name, splits in outputs.items()}
-        """On the training split; none of a checkpoint that the teacher's training did not keep."""
+        self._prerequisites = prerequisites
         self._trainings = trainings
         self._known: dict[Trial, ValidationScore | None] = {}
 
@@ -64,31 +66,41 @@ class CaseScores(Remembered):
         return isinstance(trial, Trial) and (trial in self._known or self._is_known(trial))
 
     def _is_known(self, trial: Trial) -> bool:
-        if self._cannot_run(trial):
+        if self.cannot_run(trial):
             return True
         return all(training.key in self._results for training in self._trainings(trial))
 
     def _score(self, trial: Trial) -> ValidationScore | None:
-        if self._cannot_run(trial):
+        if self.cannot_run(trial):
             return None
         outcomes = [self._results[training.key] for training in self._trainings(trial)]
         scores = [outcome.validation if outcome else None for outcome in outcomes]
         scored = [score for score in scores if score is not None]
         return ValidationScore(fmean(scored)) if len(scored) == len(scores) else None
 
-    def _cannot_run(self, trial: Trial) -> bool:
-        """Whether there will never be outputs for it, without which there is nothing to learn."""
-        if trial.checkpoint is None:
-            return False
-        outputs = self._outputs.get(trial.checkpoint)
-        return outputs is None or (outputs.key in self._results and not self.can_run(trial))
+    def cannot_run(self, trial: Trial) -> bool:
+        """Whether there will never be what its students learn from."""
+        before = self._prerequisites(trial)
+        return before is None or any(
+            training.key in self._results and not self._is_there(training.key)
+            for training in before
+        )
 
     def can_run(self, trial: Trial) -> bool:
-        """Whether the outputs that the trial's student learns from are there."""
-        if trial.checkpoint is None:
-            return True
-        outputs = self._outputs.get(trial.checkpoint)
-        outcome = self._results.get(outputs.key) if outputs else None
+        """Whether what the trial's students learn from is there."""
+        before = self._prerequisites(trial)
+        return before is not None and all(self._is_there(training.key) for training in before)
+
+    def before(self, trial: Trial) -> Iterator[Training]:
+        """What of a trial's prerequisites can run now; of one that can never run, nothing."""
+        if self.cannot_run(trial):
+            return
+        for training in self._prerequisites(trial) or ():
+            if training.key not in self._results and all(map(self._is_there, training.reads)):
+                yield training
+
+    def _is_there(self, key: str) -> bool:
+        outcome = self._results.get(key)
         return outcome is not None and outcome.state == "scored"
 
     def __iter__(self) -> Iterator[Trial]:
@@ -104,11 +116,12 @@ class Students:
         self,
         view: CaseView,
         results: Mapping[str, Outcome | None],
+        prerequisites: Prerequisites,
         trainings: Callable[[Trial], Sequence[StudentTraining]],
     ) -> None:
         """`view` is that of the case before any student."""
         self.view = view
-        self.scores = CaseScores(results, view.outputs, trainings)
+        self.scores = CaseScores(results, prerequisites, trainings)
         self._results = results
         self._trainings = trainings
         self._requests: dict[Trial, tuple[Request, ...]] = {}
@@ -118,14 +131,22 @@ class Students:
         return tune(choice, self.view.space, self.scores, fixed=fixed)
 
     def ready(self, stage: str, missing: Wanted) -> tuple[Request, ...]:
-        """What of `missing` can run now, under every seed."""
-        return tuple(
+        """What of `missing` can run now, under every seed, and of what that waits for."""
+        before = {
+            training.key: Request(
+                training=training, case=self.view.case, stage=training.kind, rounds=rounds
+            )
+            for trial, rounds in sorted(missing.items(), key=lambda item: item[1])
+            for training in self.scores.before(trial)
+        }
+        students = (
             request
             for trial, rounds in missing.items()
             if self.scores.can_run(trial)
             for request in self._asked(trial, stage, rounds)
             if request.training.key not in self._results
         )
+        return (*before.values(), *students)
 
     def lacking(self, trials: Iterable[Trial]) -> set[str]:
         """The keys of the trials' trainings that have no result yet."""

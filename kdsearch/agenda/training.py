@@ -17,17 +17,19 @@ from pydantic import (
     model_validator,
 )
 
-from kdsearch.search import Ce, Checkpoint, Labels, Mse, Objective
-from kdsearch.study import LATER, Record, TrainingSettings
+from kdsearch.search import Ce, Checkpoint, Labels, Mse, Objective, Written
+from kdsearch.study import HIDDEN, LATER, Record, ResolvedDataset, TrainingSettings
 
 VERSION = 3
 """Of the training code. Raise it when the same training would give another result."""
 
-# What a training carries for readers and workers, and what its key leaves out.
+# What a training carries for readers and workers, and what its key leaves out: no result has it.
 _NAMES: dict[str, Any] = {
+    "data": {"also"},
     "model": {"name", "tokenizer_name"},
     "checkpoint": {"model": {"name", "tokenizer_name"}},
     "teaching": {"teacher": {"model": {"name", "tokenizer_name"}}, "checkpoint_name": True},
+    "settings": {"gradient_checkpointing"},
 }
 
 
@@ -43,6 +45,26 @@ class DataSpec(Record):
     test: str
     unanswerable: Annotated[bool, LATER] = False
     """Of qa: whether a question may have no answer, whose place is [CLS]."""
+    answer: Annotated[str | None, LATER] = None
+    """Of lm: the pattern of a final answer; None for what stands behind ####."""
+    also: tuple[str, ...] = ()
+    """Further metrics, which are measured on test; no part of a key."""
+
+    @classmethod
+    def of(cls, dataset: ResolvedDataset) -> DataSpec:
+        """That of a data set as it was read."""
+        return cls(
+            task=dataset.task,
+            metric=dataset.metric,
+            labels=dataset.labels,
+            languages=dataset.languages,
+            train=dataset.splits["train"].digest,
+            validation=dataset.splits["validation"].digest,
+            test=dataset.splits["test"].digest,
+            unanswerable=dataset.unanswerable,
+            answer=dataset.answer,
+            also=dataset.also,
+        )
 
 
 class ModelSpec(Record):
@@ -61,12 +83,13 @@ class ModelSpec(Record):
 
 
 class CheckpointSpec(Record):
-    """A teacher's checkpoint: an epoch of a training of this study, or a given model."""
+    """A teacher's checkpoint: of a training of this study, or a given model."""
 
     model: ModelSpec
     training: str | None
     """The key of the teacher's training; None for a given one."""
     epoch: int | None
+    """Of the teacher's training; None for a given one, and for a student at its best epoch."""
     labels: tuple[str, ...]
     """The names of its outputs, in their order."""
 
@@ -79,8 +102,21 @@ class ForwardSettings(Record):
     stride: int | None
     beams: int | None
     hidden_dtype: str | None
+    cache: Annotated[str, LATER] = HIDDEN
+    """Of the training split: what of the outputs is kept, as `study.cache` has it."""
+    temperature: Annotated[float | None, LATER] = None
+    """At which tokens are drawn or the likeliest are kept; None where all is."""
     precision: Literal["fp32", "bf16", "fp16"]
     cpu_threads: int
+
+
+class WritingSettings(ForwardSettings):
+    """How a teacher's texts are written; what the way that it writes does not use is None."""
+
+    samples: int | None
+    """Texts of each row, which are drawn."""
+    temperature: float | None
+    """At which they are drawn."""
 
 
 class Keyed(Record):
@@ -95,6 +131,11 @@ class Keyed(Record):
         content = _plain(self, exclude=_NAMES)
         _leave_out_later(self, content)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The keys of the trainings whose products it reads, beside a teacher's checkpoint."""
+        return ()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """The same with other values; its key is its own, whether or not this one's is known."""
@@ -131,7 +172,10 @@ def _fields(kind: type[BaseModel]) -> tuple[dict[str, Any], frozenset[str]]:
 
 
 class TeacherTraining(Keyed):
-    """Fine-tuning a teacher; the epochs of the highest score and of the lowest loss are kept."""
+    """Fine-tuning a teacher.
+
+    The epochs of the highest score and of the lowest loss are kept, and those that a search names.
+    """
 
     kind: Literal["teacher"] = "teacher"
     data: DataSpec
@@ -139,23 +183,83 @@ class TeacherTraining(Keyed):
     learning_rate: float
     settings: TrainingSettings
     seed: int
+    kept_epochs: Annotated[tuple[int, ...], LATER] = ()
+    """Those that a search names, ascending."""
 
     def __str__(self) -> str:
         return f"teacher {self.model.name} lr={self.learning_rate:g}"
 
 
+SignalName = Literal["hidden_states", "cls_states", "attention", "relations"]
+
+
+class Signal(Record):
+    """What a model computes inside of it, in some of its layers, which are counted from 0."""
+
+    name: SignalName
+    """Of attention queries and keys, of relations queries, keys and values: what both are made
+    of, at any number of heads, takes less than they do where texts are long."""
+    layers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} of layers {'+'.join(map(str, self.layers))}"
+
+
+SIGNALS: Mapping[str, SignalName] = {
+    "hint": "hidden_states",
+    "hidden_states": "hidden_states",
+    "cls_states": "cls_states",
+    "attention": "attention",
+    "relations": "relations",
+}
+"""What each term of an objective compares."""
+
+
 class OutputsTraining(Keyed):
-    """Computing a checkpoint's outputs on one split, and its score there."""
+    """Computing a checkpoint's outputs on one split, and its score there; or instead a signal."""
 
     kind: Literal["outputs"] = "outputs"
     data: DataSpec
     checkpoint: CheckpointSpec
     split: Literal["train", "validation", "test"]
     settings: ForwardSettings
+    sequences: Annotated[str | None, LATER] = None
+    """The key of the training that wrote the rows in the place of the training split's."""
+    signal: Annotated[Signal | None, LATER] = None
+    """What is kept in place of the outputs, of the training split."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Keyed`."""
+        return (self.sequences,) if self.sequences else ()
 
     def __str__(self) -> str:
-        epoch = f" epoch {self.checkpoint.epoch}" if self.checkpoint.epoch is not None else ""
-        return f"outputs of {self.checkpoint.model.name}{epoch} on {self.split}"
+        what = self.signal or "outputs"
+        where = "what it wrote" if self.sequences else self.split
+        return f"{what} of {_shown(self.checkpoint)} on {where}"
+
+
+class SequencesTraining(Keyed):
+    """Having a checkpoint write a text in the place of each training row's label.
+
+    Its product are rows as the training split has them (Kim & Rush, EMNLP 2016, §3.2).
+    """
+
+    kind: Literal["sequences"] = "sequences"
+    data: DataSpec
+    checkpoint: CheckpointSpec
+    how: Written
+    settings: WritingSettings
+    seed: int | None
+    """Of what is drawn; None where nothing is."""
+
+    def __str__(self) -> str:
+        return f"{self.how} sequences of {_shown(self.checkpoint)}"
+
+
+def _shown(checkpoint: CheckpointSpec) -> str:
+    epoch = f" epoch {checkpoint.epoch}" if checkpoint.epoch is not None else ""
+    return f"{checkpoint.model.name}{epoch}"
 
 
 _SPREAD = ("distance", "temperature", "student_temperature", "alpha", "gradient_scale")
@@ -179,9 +283,15 @@ class Teaching(Record):
 
     teacher: CheckpointSpec
     outputs: str
-    """The key of the teacher's outputs on the training split."""
+    """The key of the teacher's outputs on the rows that are learnt on: those of the training split,
+    or what the teacher wrote. Where the objective reads none, on the training split: what they say
+    of the other splits is compared with the student."""
+    sequences: Annotated[str | None, LATER] = None
+    """The key of the training that wrote the rows that are learnt on; None: the data's own."""
     checkpoint_name: Checkpoint
     """What the search calls the checkpoint (two names may mean one); no part of a key."""
+    signals: Annotated[dict[str, str] | None, LATER] = None
+    """By the terms of the objective, the keys of the teacher's signals that they compare."""
 
 
 class StudentTraining(Keyed):
@@ -202,6 +312,15 @@ class StudentTraining(Keyed):
         """What a student that has a teacher learns from."""
         assert self.teaching is not None
         return self.teaching
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Keyed`."""
+        if self.teaching is None:
+            return ()
+        taught = self.teaching
+        written = (taught.sequences,) if taught.sequences else ()
+        return (*written, taught.outputs, *(taught.signals or {}).values())
 
     def under(self, seeds: Iterable[int]) -> tuple[StudentTraining, ...]:
         """The same training under each of `seeds`."""
@@ -274,10 +393,11 @@ def _kind(training: Any) -> str:
     return "student" if kind == "erm" else str(kind)
 
 
-Training = TeacherTraining | OutputsTraining | StudentTraining
+Training = TeacherTraining | OutputsTraining | SequencesTraining | StudentTraining
 AnyTraining = Annotated[
     Annotated[TeacherTraining, Tag("teacher")]
     | Annotated[OutputsTraining, Tag("outputs")]
+    | Annotated[SequencesTraining, Tag("sequences")]
     | Annotated[StudentTraining, Tag("student")],
     Discriminator(_kind),
 ]

@@ -58,7 +58,11 @@ class CaseView:
     search: Search
     space: Space
     wanted: tuple[Request, ...]
+    before: tuple[TestCase, ...] = ()
+    """The cases that its teacher comes from, where that is a student: see `cases_before`."""
     blocked: str | None = None
+    waits_for: TestCase | None = None
+    """The case whose choice teaches it, until that is known."""
     teacher_training: TeacherTraining | None = None
     ready: bool = False
     """Whether its students can be asked for: its teacher is trained, or it has none."""
@@ -66,6 +70,19 @@ class CaseView:
     """Of its teacher's checkpoints, once it is ready."""
     progress: Progress = NOT_BEGUN
     phase2: Phase2 | None = None
+
+    def taught_by(self, trial: Trial) -> OutputsTraining | None:
+        """The outputs of a trial's checkpoint on the training split; None of one without."""
+        return self.outputs[trial.checkpoint][0] if trial.checkpoint else None
+
+    def has_checkpoint(self, trial: Trial) -> bool:
+        """Whether there is such a checkpoint of its teacher; true of a trial that needs none."""
+        return trial.checkpoint is None or trial.checkpoint in self.outputs
+
+    @property
+    def first_teacher(self) -> str | None:
+        """Its teacher; where that is a student, the one that its generations began with."""
+        return self.before[-1].teacher if self.before else self.case.teacher
 
     @property
     def traversed(self) -> bool:
@@ -92,6 +109,7 @@ class CaseView:
 
     @property
     def coinciding(self) -> bool:
-        """Whether the teacher's two checkpoints turned out to be one."""
-        pairs = self.outputs.values()
-        return len(pairs) == 2 and len({outputs[0].key for outputs in pairs}) == 1
+        """Whether t_hs and t_ll turned out to be one."""
+        names = (Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS)
+        keys = [self.outputs[name][0].key for name in names if name in self.outputs]
+        return len(keys) == 2 and len(set(keys)) == 1
