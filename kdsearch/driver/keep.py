@@ -11,7 +11,7 @@ from kdsearch.agenda import AHEAD, Agenda, CaseView, Outcome, Request, used
 from kdsearch.driver.watch import Watch
 from kdsearch.ledger import Ledger
 from kdsearch.search import LAZY_VALUES, Candidate, Trial, tune
-from kdsearch.study import TestCase
+from kdsearch.study import TestCase, cases_before
 
 _NONE: Mapping[str, TestCase] = MappingProxyType({})
 _SECONDS_BETWEEN = 30.0
@@ -19,19 +19,33 @@ _SECONDS_BETWEEN = 30.0
 
 
 def superseded(
-    agenda: Agenda, present: Iterable[str], ahead: Mapping[str, TestCase] = _NONE
+    agenda: Agenda,
+    present: Iterable[str],
+    ahead: Mapping[str, TestCase] = _NONE,
+    views: Iterable[CaseView] | None = None,
 ) -> set[str]:
     """The keys among `present` whose students no `export` can ask for any more.
+
+    Nor can one of them teach another. `views` are of the cases whose best are kept, else of all.
 
     While a case is searched, the best so far is not among them; `export --best-so-far` gives it.
     The validation score of what a traversal holds never falls, so a student that is behind
     another one of its test case cannot win. A student that the study has not asked for is not one,
     but for those that ran `ahead` of a decision, of their cases.
     """
-    needed = {key for view in agenda.views() for key in _needed(agenda, view)}
+    kept = agenda.views() if views is None else views
+    needed = {key for view in kept for key in _needed(agenda, view)}
     results, present = used(agenda), set(present)
     behind = _behind(agenda, {key: ahead[key] for key in present & ahead.keys() - results.keys()})
     return {*behind, *(key for key in present if key in results and key not in needed)}
+
+
+def teaching(agenda: Agenda) -> list[CaseView]:
+    """The cases of which a student is still to teach, or may have to write something."""
+    views, study = {view.case: view for view in agenda.views()}, agenda.resolved.study
+    unfinished = (view.case for view in views.values() if not (view.finished or view.blocked))
+    before = {found[0] for case in unfinished if (found := cases_before(study, case))}
+    return [view for case, view in views.items() if case in before]
 
 
 def _behind(agenda: Agenda, ahead: Mapping[str, TestCase]) -> Iterator[str]:
@@ -114,8 +128,13 @@ class Keep(Watch):
             self.remove()
 
     def remove(self) -> None:
-        """Remove them now, if the study keeps the best ones only."""
-        if self._agenda.resolved.study.keep_students == "best":
-            for key in superseded(self._agenda, self._ledger.kept_students(), self._ahead):
+        """Remove them now, if the study keeps the best ones only, or none but what teaches."""
+        study, views = self._agenda.resolved.study, None
+        if study.keep_students == "none":
+            views = teaching(self._agenda)
+        students_teach = any(teacher.student_of for teacher in study.teachers.values())
+        if study.keep_students == "best" or (study.keep_students == "none" and students_teach):
+            there = self._ledger.kept_students()
+            for key in superseded(self._agenda, there, self._ahead, views):
                 self._ledger.remove_student(key)
         self._due = time.monotonic() + _SECONDS_BETWEEN

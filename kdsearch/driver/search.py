@@ -18,6 +18,7 @@ from kdsearch.agenda import (
     cached_bytes,
     checkpoint_bytes,
     left,
+    resolved_signal_bytes,
     unneeded,
     used,
 )
@@ -36,6 +37,7 @@ from kdsearch.study import (
     Study,
     changed_sources,
     differences,
+    one_teacher,
     readable_size,
     resolve,
     taught_cases,
@@ -181,7 +183,8 @@ def _unchanged(
 def _check_disk(agenda: Agenda, folder: Path) -> None:
     """Refuse a study whose kept files the disk cannot hold, before anything is trained."""
     resolved = agenda.resolved
-    groups = {(case.dataset, case.teacher): case for case in taught_cases(resolved.study)}
+    study = resolved.study
+    groups = {one_teacher(study, case): case for case in taught_cases(study)}
     there = {"outputs": 0, "teacher": 0}
     for outcome in used(agenda).values():
         if outcome is None:
@@ -192,16 +195,22 @@ def _check_disk(agenda: Agenda, folder: Path) -> None:
             there["teacher"] += outcome.cost.bytes_written
         elif isinstance(training, OutputsTraining):
             there["outputs"] += outcome.cost.bytes_written
-    outputs = sum(cached_bytes(resolved, case) for case in groups.values()) - there["outputs"]
+    signals = [resolved_signal_bytes(resolved, case) for case in groups.values()]
+    compared = sum(sum(each.values()) for each in signals)
+    outputs = sum(cached_bytes(resolved, case) for case in groups.values()) + compared
+    outputs -= there["outputs"]
     checkpoints = checkpoint_bytes(resolved) - there["teacher"]
     needed = max(outputs, 0) + max(checkpoints, 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
+        of_terms = f" (what terms compare {readable_size(compared)})" if compared else ""
+        fewer = "name fewer layers in layer_mapping, lower max_length, " if compared else ""
         raise InputError.one(
             folder,
-            f"the teachers' outputs need about {readable_size(max(outputs, 0))} and their "
-            f"checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is free",
-            "give a --folder with more room, limit the training rows, or drop data sets",
+            f"the teachers' outputs need about {readable_size(max(outputs, 0))}{of_terms} and "
+            f"their checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is "
+            "free",
+            f"give a --folder with more room, {fewer}limit the training rows, or drop data sets",
         )
 
 

@@ -85,7 +85,8 @@ class Log(Watch):
     def finished(self, request: Request, outcome: Outcome) -> None:
         """See `Watch`."""
         score = outcome.validation
-        scored = outcome.state if score is None else f"validation={score:.4f}"
+        without = outcome.wrote_nothing or outcome.state
+        scored = without if score is None else f"validation={score:.4f}"
         if outcome.test is not None and not any(map(layout.is_tested, outcome.digests)):
             scored += ", but no test rows are kept, so that its noise is not known"
         self._log.info("%s finished in %.1f s: %s", request, outcome.cost.seconds, scored)

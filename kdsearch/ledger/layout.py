@@ -19,7 +19,10 @@ checkpoints/<key>/    a teacher's kept epochs
 outputs/<key>.npy     a checkpoint's outputs on the training split; of translation and lm hidden
                       states, with the head that makes logits of them in <key>.head.safetensors;
                       beside it those on validation and test, <key>.validation.npy and
-                      <key>.test.npy
+                      <key>.test.npy; where tokens are drawn, where those of a row are, and all of
+                      them in <key>.draws.npy; of a signal (`agenda.Signal`) in bfloat16, [rows,
+                      vectors, width]
+sequences/<key>.jsonl   what a checkpoint wrote: rows as those of the training split
 students/<key>/       a student's best epoch, as a Hugging Face folder
 tested/<key>.<digest>.json.gz   what a model made of each row of the test split
 report/               what `kdsearch report` wrote
@@ -41,11 +44,12 @@ DIGESTS = "digests"
 DATA = "data"
 CHECKPOINTS = "checkpoints"
 OUTPUTS = "outputs"
+SEQUENCES = "sequences"
 STUDENTS = "students"
 TESTED = "tested"
 PROGRESS = "progress"
 REPORT = "report"
-KEPT = (CHECKPOINTS, OUTPUTS, STUDENTS, TESTED)
+KEPT = (CHECKPOINTS, OUTPUTS, SEQUENCES, STUDENTS, TESTED)
 """Of files that outcomes have digests of."""
 FOLDERS = (OUTCOMES, ATTEMPTS, DIGESTS, DATA, *KEPT, PROGRESS, REPORT)
 
@@ -89,7 +93,8 @@ _OURS = re.compile(
             r"data/[0-9a-f]{32}\.jsonl",
             rf"checkpoints/{_ASIDE}/epoch-\d+/{_SAVED}",
             rf"students/{_ASIDE}/{_SAVED}",
-            rf"outputs/(?:{_KEY}\.(?:(?:validation\.|test\.)?npy|head\.safetensors)|\.[0-9a-f]{{32}}(?:\.head)?\.tmp)",
+            rf"outputs/(?:{_KEY}\.(?:(?:validation\.|test\.|draws\.)?npy|head\.safetensors)|\.[0-9a-f]{{32}}(?:\.head|\.draws)?\.tmp)",
+            rf"sequences/{_KEY}\.jsonl",
             rf"tested/{_KEY}\.[0-9a-f]{{64}}\.json\.gz",
             rf"progress/{_ASIDE}/(?:\d+-[0-9a-f]{{64}}\.pt|\.[0-9a-f]{{32}}\.tmp)",
             r"report/report\.(?:html|md|json)",
@@ -177,6 +182,16 @@ def outputs(key: str, split: str = "train") -> str:
 def head(key: str) -> str:
     """The head that makes logits of them, where they are hidden states."""
     return f"{OUTPUTS}/{key}.head.safetensors"
+
+
+def draws(key: str) -> str:
+    """The tokens that were drawn of them, where only such are kept."""
+    return f"{OUTPUTS}/{key}.draws.npy"
+
+
+def sequences(key: str) -> str:
+    """What a checkpoint wrote: rows as those of the training split."""
+    return f"{SEQUENCES}/{key}.jsonl"
 
 
 def student(key: str) -> str:

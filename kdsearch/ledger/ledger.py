@@ -5,6 +5,7 @@ What the folder holds stands in `layout.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -109,8 +110,7 @@ class Ledger(Results):
 
     def write_rows(self, digest: str, rows: list[Row]) -> None:
         """Keep the rows of a split under their digest."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._commit(self.path(layout.rows(digest)), lines.encode())
+        self._commit(self.path(layout.rows(digest)), written_rows(rows).encode())
 
     def rows(self, digest: str, most: int | None = None) -> list[Row]:
         """The rows of a split, or its first ones.
@@ -118,17 +118,31 @@ class Ledger(Results):
         Raises `InputError` for what is no JSON, and where all of them have another digest.
         """
         path = self.path(layout.rows(digest))
+        rows = self._rows(path, most)
+        found = digest if most is not None else digest_rows(rows)
+        if found != digest:
+            raise InputError.one(path, f"has the digest {found}", _COPY)
+        return rows
+
+    def write_sequences(self, key: str, rows: list[Row]) -> str:
+        """Keep the rows that a teacher wrote; their file's SHA-256."""
+        content = written_rows(rows)
+        self.make_folder(self.folder / layout.SEQUENCES)
+        self.write(layout.sequences(key), content)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def sequences(self, key: str) -> list[Row]:
+        """The rows that a teacher wrote. Raises `InputError` for what is no JSON."""
+        return self._rows(self.path(layout.sequences(key)))
+
+    def _rows(self, path: Path, most: int | None = None) -> list[Row]:
         try:
             content = self.disk.read(path)
             # Not `splitlines`: a text may hold U+2028 and other ends of lines.
             lines = content.split(b"\n", -1 if most is None else most)[:most]
-            rows = [parse_json(line) for line in lines if line]
-            found = digest if most is not None else digest_rows(rows)
+            return [parse_json(line) for line in lines if line]
         except ValueError as error:
             raise InputError.one(path, f"holds no rows: {error}", _COPY) from None
-        if found != digest:
-            raise InputError.one(path, f"has the digest {found}", _COPY)
-        return rows
 
     def results(self, tries: int | None = None) -> dict[str, Outcome | None]:
         """What is known: outcomes, and None for what failed as often as the study allows.
@@ -256,3 +270,8 @@ class Ledger(Results):
     def forget_nodes(self) -> None:
         """What an earlier search found of its nodes holds no more."""
         self._drop(self.path(layout.NODES))
+
+
+def written_rows(rows: list[Row]) -> str:
+    """Rows as a file has them."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -12,8 +12,10 @@ from kdsearch.agenda import (
     Agenda,
     Outcome,
     OutputsTraining,
+    SequencesTraining,
     StudentTraining,
     TeacherTraining,
+    Training,
     unneeded,
 )
 from kdsearch.errors import InputError, Problem, shown
@@ -23,7 +25,7 @@ from kdsearch.ledger.layout import FOLDERS, KEPT, is_half, is_key, is_ours
 from kdsearch.ledger.ledger import Ledger
 from kdsearch.ledger.links import MARKER, files_in
 from kdsearch.ledger.reading import UnreadableError
-from kdsearch.study import largest_score
+from kdsearch.study import SAMPLED, largest_score
 
 CANNOT_KNOW = (
     "not checked: whether scores, epochs and costs are as measured; nothing is signed, and a "
@@ -189,6 +191,10 @@ def _contradictions(outcome: Outcome) -> Iterator[str]:
         if has != wanted[training.split]:
             yield f"does not have the score that outputs on {training.split} have"
         return
+    if isinstance(training, SequencesTraining):
+        if outcome.wrote is None or outcome.wrote.rows <= 0:
+            yield "does not say how many rows were written"
+        return
     if [epoch.epoch for epoch in epochs] != list(range(1, training.settings.epochs + 1)):
         yield f"does not have the {training.settings.epochs} epochs of its training"
         return
@@ -211,13 +217,16 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
     """Check the files that a training kept against their digests; the names that have one."""
     problems = found.problems
     path = ledger.path(layout.outcome(outcome.key))
-    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(KEPT, "/./.", strict=True))
+    own = tuple(f"{folder}/{outcome.key}{end}" for folder, end in zip(KEPT, "/../.", strict=True))
+    read = tuple(map(layout.sequences, _read(outcome.training)))
     try:
         again = ledger.digests_again(outcome.key)
     except PermissionError:
         problems.append(_not_readable(ledger, ledger.path(layout.digests(outcome.key))))
         again = {}
     for name, digest in {**outcome.digests, **again}.items():
+        if name in read:
+            continue  # which its own training is checked for
         if not (name.startswith(own) and _DIGEST.fullmatch(digest) and _leads_inside(ledger, name)):
             what = f"has a digest of {shown(name)[:80]}, which is not one of its files"
             problems.append(Problem(place=str(path), what=what, remedy=_REPEAT))
@@ -237,6 +246,11 @@ def _kept(ledger: Ledger, outcome: Outcome, found: Verified) -> set[str]:
     return outcome.digests.keys() | again.keys()
 
 
+def _read(training: Training) -> tuple[str, ...]:
+    """The keys of the rows whose digest it has too, so that it is made again where they are."""
+    return training.reads if isinstance(training, OutputsTraining) else ()
+
+
 def _leads_inside(ledger: Ledger, name: str) -> bool:
     try:
         ledger.path(name)
@@ -251,11 +265,14 @@ def _needed_files(outcome: Outcome) -> list[str]:
     if outcome.state == "diverged" or isinstance(training, StudentTraining):
         return []
     if isinstance(training, TeacherTraining):
-        epochs = {outcome.best_epoch, outcome.lowest_loss_epoch}
+        epochs = {outcome.best_epoch, outcome.lowest_loss_epoch, *training.kept_epochs}
         kept = [layout.checkpoint(outcome.key, epoch) for epoch in epochs if epoch is not None]
         return [f"{folder}/" for folder in sorted(set(kept))]
     if isinstance(training, OutputsTraining) and training.split == "train":
-        return [layout.outputs(outcome.key)]
+        draws = [layout.draws(outcome.key)] * training.settings.cache.startswith(SAMPLED)
+        return [layout.outputs(outcome.key), *draws]
+    if isinstance(training, SequencesTraining):
+        return [layout.sequences(outcome.key)]
     return []
 
 

@@ -29,7 +29,14 @@ from kdsearch.engine.ray_tune.room import Needed, slots
 from kdsearch.engine.ray_tune.slot import own_gpus
 from kdsearch.errors import InputError, Problem, StorageError, first_line
 from kdsearch.ledger import Ledger, OsDisk, layout
-from kdsearch.study import Resolved, Role, find_model, installed_versions, readable_size
+from kdsearch.study import (
+    Resolved,
+    Role,
+    find_model,
+    installed_versions,
+    readable_size,
+    uses_lora,
+)
 
 SAME = ("kdsearch", "training", "torch", "transformers", "tokenizers")
 """Whose versions must be the driver's: results are to be the same on every node."""
@@ -63,7 +70,7 @@ class Facts:
 def lacks(facts: Facts, expected: Expected) -> list[str]:
     """What a node lacks that has these facts; nothing if it can work."""
     found = [*filter(None, [facts.trouble]), *facts.models]
-    for name in SAME:
+    for name in (*SAME, *(["peft"] if uses_lora(expected.resolved.study) else [])):
         here, there = facts.versions.get(name), expected.versions.get(name)
         if here is None and there is not None:
             found.append(f"has no {name} (the driver has {there})")

@@ -126,7 +126,7 @@ def room(needs: Needs, left_out: Collection[str] = ()) -> int:
 
 def words(roles: Sequence[Role]) -> str:
     """Roles as a study names them: `teachers and outputs`."""
-    return " and ".join(SHARES[role] for role in roles)
+    return " and ".join(dict.fromkeys(SHARES[role] for role in roles))
 
 
 def slots(needed: Needed, left_out: Collection[str] = ()) -> int:
