@@ -3,10 +3,11 @@
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, Task
 from kdsearch.tasks.classification import Classification
 from kdsearch.tasks.heads import head_weights
-from kdsearch.tasks.lm import LanguageModelling, prompts_and_completions
+from kdsearch.tasks.lm import GENERATING, LanguageModelling, prompts_and_completions
 from kdsearch.tasks.ner import Ner
 from kdsearch.tasks.qa import QuestionAnswering
 from kdsearch.tasks.translation import Translation, has_languages
+from kdsearch.tasks.writing import Gumbel, Writer
 
 TASKS: dict[str, Task] = {
     "classification": Classification(),
@@ -17,17 +18,20 @@ TASKS: dict[str, Task] = {
 }
 
 __all__ = [
+    "GENERATING",
     "IGNORED",
     "TASKS",
     "Batch",
     "Classification",
     "Encoded",
+    "Gumbel",
     "LanguageModelling",
     "Ner",
     "QuestionAnswering",
     "Settings",
     "Task",
     "Translation",
+    "Writer",
     "has_languages",
     "head_weights",
     "prompts_and_completions",

@@ -46,6 +46,11 @@ class Batch:
     """[R] class numbers; of qa [R, 2], 1 where an answer starts and where it ends."""
     targets: Tensor | None
     """[B, T] tokens of the reference translations, IGNORED behind their ends."""
+    choices: tuple[Batch, ...] = ()
+    """Of lm: the wrong choices, one of each example at a time."""
+    classes: int | None = None
+    """Of wide outputs, how many of the head's classes there are: what else its table has is padding
+    that no token stands for. None for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,10 @@ class Encoded:
     """Of each example: what its prediction is scored against. None of the training split."""
     targets: Tensor | None = None
     """[N, T]; see `Batch`."""
+    choices: tuple[Encoded, ...] = ()
+    """N examples each; see `Batch`. An example with fewer has its last one several times."""
+    classes: int | None = None
+    """See `Batch`."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -85,6 +94,7 @@ class Encoded:
             counted=self.counted.to(device),
             labels=self.labels.to(device),
             targets=None if self.targets is None else self.targets.to(device),
+            choices=tuple(each.to(device) for each in self.choices),
         )
 
     def batch(self, indices: Tensor) -> Batch:
@@ -113,6 +123,8 @@ class Encoded:
             rows=rows,
             labels=self.labels[rows.to(device)],
             targets=targets,
+            choices=tuple(each.batch(indices) for each in self.choices),
+            classes=self.classes,
         )
 
 

@@ -29,10 +29,11 @@ from transformers import (
     GenerationConfig,
 )
 
-from kdsearch.agenda import DataSpec
+from kdsearch.agenda import DataSpec, WritingSettings
 from kdsearch.errors import InputError
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, padded
 from kdsearch.tasks.heads import hidden_states
+from kdsearch.tasks.writing import Gumbel
 
 _COUNTS = {
     "bleu": (
@@ -120,8 +121,46 @@ class Translation:
         settings: Settings,
     ) -> list[str]:
         """The translations that beam search finds."""
+        tokens = self._said(model, tokenizer, batch, data, settings)
+        texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+    def write(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        data: DataSpec,
+        settings: WritingSettings,
+        noise: Gumbel | None,
+    ) -> list[str | None]:
+        """See `Writer`."""
+        tokens = self._said(model, tokenizer, batch, data, settings, noise)[:, 1:].tolist()
+        texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ended = (tokenizer.eos_token_id in each for each in tokens)
+        return [text if done else None for text, done in zip(texts, ended, strict=True)]
+
+    def written(self, row: Mapping[str, Any], text: str, reference: Any) -> dict[str, Any] | None:
+        """See `Writer`."""
+        return {**row, "target": text} if text.strip() else None
+
+    def is_right(self, text: str, reference: Any, data: DataSpec) -> bool:
+        """A translation has no right answer, so that none is asked for (`TaskSpec.answers`)."""
+        raise NotImplementedError
+
+    def _said(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        batch: Batch,
+        data: DataSpec,
+        settings: Settings,
+        noise: Gumbel | None = None,
+    ) -> Tensor:
+        """[B, T]: the tokens of the translations, behind that which the decoder starts with."""
         assert batch.targets is not None
         assert settings.max_length is not None
+        beams = settings.beams or 1
         first = None  # a language code that every target begins with, as mBART-50's do
         if data.languages is not None and has_languages(tokenizer):
             to_id = getattr(tokenizer, "get_lang_id", tokenizer.convert_tokens_to_ids)  # M2M-100's
@@ -130,7 +169,7 @@ class Translation:
         # The model's own, since those of a pretrained one would fill in what this one leaves out.
         generator: Any = model
         generator.generation_config = GenerationConfig(
-            num_beams=settings.beams,
+            num_beams=beams,
             do_sample=False,
             early_stopping=False,  # True would end with worse beams, shorter than the best one
             max_new_tokens=settings.max_length,
@@ -140,10 +179,10 @@ class Translation:
             pad_token_id=tokenizer.pad_token_id,
             suppress_tokens=[tokenizer.pad_token_id],  # some models may say it, Marian's among them
         )
-        greedily = settings.beams == 1
-        tokens = greedy(model, batch) if greedily else generator.generate(**batch.arguments)
-        texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return texts
+        if beams == 1:
+            return greedy(model, batch, noise)
+        tokens: Tensor = generator.generate(**batch.arguments)
+        return tokens
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], data: DataSpec) -> float:
         """BLEU or chrF of the whole split, from 0 to 100."""
@@ -184,9 +223,10 @@ def _decoder_inputs(model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def greedy(model: Any, batch: Batch) -> Tensor:
+def greedy(model: Any, batch: Batch, noise: Gumbel | None = None) -> Tensor:
     """[B, T]: the likeliest tokens, one after another: what `generate` says with one beam.
 
+    With `noise`, those that are drawn by it.
     With a tiny model `generate` takes 1.7 times as long, for what it looks at between the tokens
     and for examples that have ended. The model's generation_config says what begins and ends a
     text, and how long it may be.
@@ -210,6 +250,8 @@ def greedy(model: Any, batch: Batch) -> Tensor:
             use_cache=True,
         ).logits[:, -1]
         logits_BC[:, how.suppress_tokens] = -torch.inf
+        if noise is not None:
+            logits_BC = noise.noisy(logits_BC, rows.tolist())
         last = logits_BC.argmax(dim=1)
         if place == 0 and how.forced_bos_token_id is not None:
             last[:] = how.forced_bos_token_id
