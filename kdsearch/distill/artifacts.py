@@ -18,8 +18,9 @@ from kdsearch.agenda import (
     TeacherTraining,
     Training,
 )
+from kdsearch.distill.lora import FOLDER, merged, write_adapter
 from kdsearch.distill.models import load_tokenizer
-from kdsearch.distill.training import State
+from kdsearch.distill.training import State, put_back
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, discard, layout, storage_error, sync_and_digest
 from kdsearch.study import Resolved
@@ -47,9 +48,14 @@ def save_models(
     try:
         ledger.make_folder(temporary)
         for name, state in kept.items():
-            model.load_state_dict(state)
-            model.save_pretrained(temporary / name)
+            put_back(model, state)
+            with merged(model):
+                model.save_pretrained(temporary / name)
             tokenizer.save_pretrained(temporary / name)
+            if training.settings.lora is not None:
+                spec, source = training.model, resolved.study.models[training.model.name]
+                folder = temporary / name / FOLDER
+                write_adapter(folder, model, state, spec.name, source, data.task)
         files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
         digests = {
             str((final / path.relative_to(temporary)).relative_to(root)): sync_and_digest(path)

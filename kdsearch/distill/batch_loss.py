@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from kdsearch.distill.losses import Units, compute
+from kdsearch.distill.losses import KeptClasses, Units, compute
 from kdsearch.distill.measures import mean_entropy
 from kdsearch.distill.wide import Head, Hidden, Watch, WideUnits, wide_loss
 from kdsearch.search import Objective
@@ -39,8 +39,18 @@ class CachedOutputs:
         return self.values[rows].to(batch.labels.device)
 
 
+class CachedTokens(Protocol):
+    """Of a wide teacher's outputs on a split, some tokens of each row."""
+
+    def kept(self, batch: Batch) -> KeptClasses:
+        """Those of a batch, where the batch is."""
+
+
+TeacherOutputs = CachedOutputs | CachedTokens
+
+
 def batch_loss(
-    task: Task, model: Any, objective: Objective, teacher: CachedOutputs | None = None
+    task: Task, model: Any, objective: Objective, teacher: TeacherOutputs | None = None
 ) -> BatchLoss:
     """The loss of a model's batches under an objective, taught by a teacher's outputs or not."""
 
@@ -59,7 +69,7 @@ def batch_loss(
 
 
 def units_of(
-    task: Task, model: Any, values_RW: Tensor, batch: Batch, teacher: CachedOutputs | None = None
+    task: Task, model: Any, values_RW: Tensor, batch: Batch, teacher: TeacherOutputs | None = None
 ) -> Iterator[Units]:
     """The units of a batch; those of a wide vocabulary some at a time."""
     if not task.wide:
@@ -69,22 +79,31 @@ def units_of(
 
 
 def _narrow_units(
-    task: Task, values_RW: Tensor, batch: Batch, teacher: CachedOutputs | None, epoch: int = 1
+    task: Task, values_RW: Tensor, batch: Batch, teacher: TeacherOutputs | None, epoch: int = 1
 ) -> Units:
     student_UC, real_UC = task.units(values_RW, batch)
     units = Units(student=student_UC, labels=task.labels(batch), real=real_UC, epoch=epoch)
     if teacher is not None:
+        assert isinstance(teacher, CachedOutputs)
         teacher_UC, _ = task.units(teacher.of(batch), batch)
         units = replace(units, teacher=teacher_UC)
     return units
 
 
 def _wide_units(
-    model: Any, values_RW: Tensor, batch: Batch, teacher: CachedOutputs | None, epoch: int = 1
+    model: Any, values_RW: Tensor, batch: Batch, teacher: TeacherOutputs | None, epoch: int = 1
 ) -> WideUnits:
-    student = Hidden(states=values_RW, head=head_weights(model))
-    units = WideUnits(student=student, labels=batch.labels, epoch=epoch)
-    if teacher is not None:
+    head, classes = head_weights(model), batch.classes
+    if classes is not None and isinstance(teacher, CachedOutputs):
         assert teacher.head is not None
-        units = replace(units, teacher=Hidden(states=teacher.of(batch), head=teacher.head))
+        # A tokenizer may know more tokens than there is room for, if no text has them.
+        classes = min(classes, len(head[0]), len(teacher.head[0]))
+    student = Hidden(states=values_RW, head=head, classes=classes)
+    units = WideUnits(student=student, labels=batch.labels, epoch=epoch)
+    if isinstance(teacher, CachedOutputs):
+        assert teacher.head is not None
+        taught = Hidden(states=teacher.of(batch), head=teacher.head, classes=classes)
+        units = replace(units, teacher=taught)
+    elif teacher is not None:
+        units = replace(units, kept=teacher.kept(batch))
     return units

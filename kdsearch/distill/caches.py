@@ -9,8 +9,8 @@ from typing import Any
 
 from kdsearch.agenda import DataSpec, ModelSpec
 from kdsearch.distill.models import load_tokenizer
-from kdsearch.ledger import Ledger
-from kdsearch.study import SPECS
+from kdsearch.ledger import Ledger, layout
+from kdsearch.study import SPECS, Row
 from kdsearch.tasks import TASKS, Encoded, Settings
 
 
@@ -56,12 +56,24 @@ class Split:
     labelled: bool
     folder: Path
     device: str
+    sequences: str | None = None
+    """The key of the training whose rows stand in the place of the split's."""
 
     @property
-    def digest(self) -> str:
-        """Of its rows."""
+    def digest(self) -> str | None:
+        """Of its rows; of those that a teacher wrote, of their file."""
+        if self.sequences:
+            return Ledger(self.folder).digest(layout.sequences(self.sequences))
         digest: str = getattr(self.data, self.split)
         return digest
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its rows."""
+        ledger = Ledger(self.folder)
+        if self.sequences:
+            return ledger.sequences(self.sequences)
+        return ledger.rows(getattr(self.data, self.split))
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -84,7 +96,7 @@ def encoded(split: Split) -> Encoded:
 def _encoded(wanted: _Hashed) -> Encoded:
     (split,) = wanted.values
     task, gold = TASKS[split.data.task], SPECS[split.data.task].gold
-    rows = Ledger(split.folder).rows(split.digest)
+    rows = split.rows
     if split.labelled:
         rows = [row for row in rows if row[gold] is not None]
     tokenizer = tokenizer_of(split.spec, split.data, split.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,23 +21,28 @@ from transformers.models.auto.modeling_auto import (
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.consent import trusts
 from kdsearch.distill.headers import read_shapes
-from kdsearch.distill.layers import truncate
+from kdsearch.distill.layers import text_config, truncate
+from kdsearch.distill.lora import adapted_layers
 from kdsearch.distill.models import dropout_fields, random_config
 from kdsearch.distill.vocabulary import (
-    manner_of,
     tokenizer_content,
     tokenizer_of,
     tokenizer_problem,
     tokenizer_source,
+    unlike_tokenizers,
 )
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import (
+    Lora,
     Resolved,
     Role,
+    Student,
+    Teacher,
     TestCase,
     TrainingSettings,
     effective_settings,
     given_labels,
+    lora_place,
     place_of,
     setting_axes,
     source_of,
@@ -108,6 +114,10 @@ class _Use(NamedTuple):
     """Where the study says what its length is."""
     dropout_of: str | None
     """The same of its dropout, if that is set."""
+    lora: Lora | None = None
+    """The adapters that it gets; those of another rank are on the same layers."""
+    recomputed: bool = False
+    """Whether its activations are computed again for the gradient."""
 
 
 def _uses(resolved: Resolved) -> Iterator[_Use]:
@@ -127,8 +137,28 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
         axes = setting_axes(space_of(study, case))
         for layers in axes.get("layers", ()):
             yield use._replace(where=f"{place_of(case)}.layers", layers=layers)
+        yield from _memory_uses(resolved, case)
         if "dropout" in axes:
             yield use._replace(dropout_of=f"{place_of(case)}.dropout")
+
+
+def _memory_uses(resolved: Resolved, case: TestCase) -> Iterator[_Use]:
+    """The models of a case's trainings that get adapters, or whose activations are not kept."""
+    study, teacher = resolved.study, teacher_of(resolved.study, case)
+    roles: tuple[tuple[Role, Student | Teacher | None], ...] = (
+        ("student", study.students[case.student]),
+        ("teacher", teacher),
+    )
+    for role, user in roles:
+        if user is None or user.model is None:
+            continue
+        use = _use(resolved, case, role, user.model)
+        settings = settings_for(resolved, case, role)
+        if (where := lora_place(study, case, role)) is not None:
+            yield use._replace(where=where, lora=settings.lora or Lora())
+        if settings.gradient_checkpointing:
+            where = source_of(study, case, role, "gradient_checkpointing")
+            yield use._replace(where=where, recomputed=True)
 
 
 def _use(resolved: Resolved, case: TestCase, role: Role, model: str) -> _Use:
@@ -153,9 +183,13 @@ def settings_for(resolved: Resolved, case: TestCase, role: Role) -> TrainingSett
 
 
 def teacher_models(resolved: Resolved, case: TestCase) -> tuple[str, ...]:
-    """The models of a test case's teacher: the one to fine-tune, or those that are given."""
-    teacher = teacher_of(resolved.study, case)
-    return (*filter(None, [teacher.model]), *teacher.given.values()) if teacher else ()
+    """The models of a test case's teacher: the one to fine-tune, those given, or its student's."""
+    study, teacher = resolved.study, teacher_of(resolved.study, case)
+    if teacher is None:
+        return ()
+    if teacher.student_of is not None:
+        return (study.students[case.student].model,)
+    return (*filter(None, [teacher.model]), *teacher.given.values())
 
 
 def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
@@ -207,20 +241,14 @@ def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
 def _metric_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Metrics that need a package which is not there: BLEU of Japanese and Korean."""
     for name, data in resolved.datasets.items():
-        spec = DataSpec(
-            task=data.task,
-            metric=data.metric,
-            labels=data.labels,
-            languages=data.languages,
-            unanswerable=data.unanswerable,
-            **{split: data.splits[split].digest for split in data.splits},
-        )
-        try:
-            TASKS[data.task].signature(spec)
-        except RuntimeError as error:
-            what = f"{data.metric} cannot be computed: {' '.join(str(error).split())}"
-            remedy = "install what it asks for on every node, or set metric: chrf"
-            yield Problem(place=f"{place}: datasets.{name}.metric", what=what, remedy=remedy)
+        for metric in (data.metric, *data.also):
+            spec = DataSpec.of(data).model_copy(update={"metric": metric})
+            try:
+                TASKS[data.task].signature(spec)
+            except RuntimeError as error:
+                what = f"{metric} cannot be computed: {' '.join(str(error).split())}"
+                remedy = "install what it asks for on every node, or set metric: chrf"
+                yield Problem(place=f"{place}: datasets.{name}.metric", what=what, remedy=remedy)
 
 
 def _unknown_fields(fields: dict[str, Any]) -> str | None:
@@ -262,25 +290,33 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
             return f"{config.model_type} is an encoder-decoder without a head for {wanted}"
     if wanted == "translation" and not config.is_encoder_decoder:
         return f"{config.model_type} is not an encoder-decoder model, which {wanted} needs"
-    if wanted == "lm" and not _reads_forward(config):
+    if wanted == "lm" and not reads_forward(config):
         return (
             f"{config.model_type} does not read from left to right, which {wanted} needs: a token "
             "would be seen before it is said"
         )
-    if resolved.datasets[dataset].unanswerable and _reads_forward(config):
+    if resolved.datasets[dataset].unanswerable and reads_forward(config):
         return (
             f"{config.model_type} reads from left to right, so [CLS], which stands for no "
             f"answer, cannot see the question: remove datasets.{dataset}.unanswerable, or take "
             "an encoder"
         )
+    if use.lora is not None and find_spec("peft") is None:
+        return "adapters need peft, which is not installed: pip install peft, on every node"
+    if use.lora is not None and fields is not None:
+        return f"{name} is drawn at random, so that adapters would adapt nothing: give a model"
     with torch.device("meta"):
         model = task.head.from_config(config, trust_remote_code=trusts(name))
     if use.layers is not None:
         truncate(model, use.layers)
+    if use.lora is not None:
+        adapted_layers(model, use.lora.modules)
+    if use.recomputed and not model.supports_gradient_checkpointing:
+        return f"{config.model_type} keeps its activations: transformers cannot recompute them"
     return tokenizer_problem(resolved, name, dataset) or _too_long(config, use)
 
 
-def _reads_forward(config: Any) -> bool:
+def reads_forward(config: Any) -> bool:
     """Whether a token knows those before it alone, as in GPT and Llama."""
     kind = config.model_type
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()
@@ -294,7 +330,7 @@ def _check_weights(path: str) -> None:
 
 
 def _too_long(config: Any, use: _Use) -> str | None:
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = getattr(text_config(config), "max_position_embeddings", None)
     if isinstance(positions, int) and "roberta" in config.model_type:
         positions -= 2  # they are counted from behind the padding token's
     if isinstance(positions, int) and 0 < positions < use.length:
@@ -313,23 +349,24 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
             continue
         student = resolved.study.students[case.student].model
         where = f"{place}: students.{case.student}"
-        yield from _unlike_lengths(resolved, case, where)
+        yield from unlike_lengths(resolved, case, where)
         for teacher in teacher_models(resolved, case):
             if _content(resolved, teacher) != _content(resolved, student):
                 what = (
                     f"{student} and the teacher {teacher} have different tokenizers; "
                     f"{task} compares their outputs token by token"
                 )
-                remedy = "take models with the same tokenizer; only classification can do without"
-                yield Problem(place=where, what=what, remedy=remedy)
-            elif task == "lm" and _manner(resolved, teacher) != _manner(resolved, student):
+                more, remedy = unlike_tokenizers(resolved, student, teacher)
+                yield Problem(place=where, what=what + more, remedy=remedy)
+            elif task == "lm" and (other := _unlike_manner(resolved, case, teacher, student)):
                 what = (
-                    f"the tokenizers of {student} and the teacher {teacher} have different chat "
-                    "templates or end-of-text tokens, so that they would read different tokens"
+                    f"the tokenizers of {student} and the teacher {teacher} have different "
+                    f"{other}, so that they would read different tokens"
                 )
                 remedy = "copy the files of one tokenizer into a copy of the other model's folder"
                 yield Problem(place=where, what=what, remedy=remedy)
-            elif TASKS[task].wide and _width(resolved, teacher) != _width(resolved, student):
+            # The surplus of lm's tables is left out: see `Batch.classes`.
+            elif task == "translation" and _width(resolved, teacher) != _width(resolved, student):
                 what = (
                     f"{student} has {_width(resolved, student)} outputs, and the teacher "
                     f"{teacher} {_width(resolved, teacher)}"
@@ -337,7 +374,7 @@ def _pair_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 yield Problem(place=where, what=what, remedy="take models with the same vocabulary")
 
 
-def _unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[Problem]:
+def unlike_lengths(resolved: Resolved, case: TestCase, where: str) -> Iterator[Problem]:
     """Lengths of a teacher and a student whose outputs are compared token by token."""
     teacher, student = (settings_for(resolved, case, role) for role in ("outputs", "student"))
     for name in ("max_length", "stride"):
@@ -371,5 +408,11 @@ def _content(resolved: Resolved, name: str) -> str:
     return tokenizer_content(*tokenizer_source(resolved, name))
 
 
-def _manner(resolved: Resolved, name: str) -> object:
-    return manner_of(*tokenizer_source(resolved, name))
+def _unlike_manner(resolved: Resolved, case: TestCase, teacher: str, student: str) -> str | None:
+    """By what models with the same tokenizer would still write texts, or end them, differently."""
+    theirs, own = (tokenizer_of(*tokenizer_source(resolved, name)) for name in (teacher, student))
+    names = {"chat_template": "chat templates", "eos_token": "end-of-text tokens"}
+    if not resolved.datasets[case.dataset].messages:
+        del names["chat_template"]
+    unlike = (name for name in names if getattr(theirs, name, None) != getattr(own, name, None))
+    return " and ".join(names[name] for name in unlike) or None

@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from kdsearch.agenda import DataSpec
-from kdsearch.distill.batch_loss import CachedOutputs, batch_loss, units_of
+from kdsearch.distill.batch_loss import TeacherOutputs, batch_loss, units_of
+from kdsearch.distill.layers import text_config
 from kdsearch.distill.measures import Tally
 from kdsearch.search import Labels
-from kdsearch.tasks import IGNORED, Batch, Encoded, Settings, Task
+from kdsearch.tasks import GENERATING, IGNORED, Batch, Encoded, Settings, Task
 
 BATCHES_PER_GROUP = 50
 """Of so many batches the examples are sorted by length."""
 _EVALUATION_FACTOR = 4  # no gradients are held, so that more examples fit
+_OF_TEXTS = GENERATING | {"bleu", "chrf"}
+"""The metrics of what a model writes: it writes once for all of them."""
 _CPU_NUMBERS = 2**20
 """Of a batch that is evaluated on a CPU, the hidden states of one layer: fewer are overhead, and
 more leave its caches."""
@@ -53,16 +56,17 @@ def evaluate(
     *,
     order: Sequence[int] = (),
     parts: int = 1,
-    teacher: CachedOutputs | None = None,
+    teacher: TeacherOutputs | None = None,
+    also: Sequence[str] = (),
     timed: bool = False,
     cold: bool = False,
 ) -> Evaluation:
     """Score and measure a model on a split whose examples all have labels.
 
-    `teacher` are a teacher's outputs there. Of a model that is `cold`, as a teacher often is that a
-    process begins with, a batch is run before, so that the time is not that of first steps. A pass
-    that is not `timed` does not wait for the device at every batch. `order` and `parts`: see
-    `predict`.
+    `teacher` are a teacher's outputs there; `also` are further metrics, whose scores are measures.
+    Of a model that is `cold`, as a teacher often is that a process begins with, a batch is run
+    before, so that the time is not that of first steps. A pass that is not `timed` does not wait
+    for the device at every batch. `order` and `parts`: see `predict`.
     """
     device = examples.labels.device
 
@@ -77,29 +81,49 @@ def evaluate(
         next(predicted())
     loss_of = batch_loss(task, model, Labels())
     predictions: list[Any] = [None] * len(examples)
+    further = {
+        metric: (data.model_copy(update={"metric": metric}), [*predictions]) for metric in also
+    }
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
     tally = Tally()
     seconds, started = 0.0, _now(device, timed=timed)
     for indices, batch, values, decoded in predicted():
         seconds += _now(device, timed=timed) - started
         labelled = int((task.labels(batch) != IGNORED).sum())
+        texts = decoded if data.metric in _OF_TEXTS else None
         with autocast(device, settings.precision):
             loss = loss_of(values, batch)
+            for metric, (of_metric, others) in further.items():
+                found = texts if metric in _OF_TEXTS else None
+                if found is None:
+                    found = task.decode(model, tokenizer, batch, values, of_metric, settings)
+                if metric in _OF_TEXTS:
+                    texts = found
+                _place(found, indices, others)
         tally.add(units_of(task, model, values, batch, teacher))
         total += loss.double() * labelled
         units += labelled
-        for index, prediction in zip(indices.tolist(), decoded, strict=True):
-            predictions[index] = prediction
+        _place(decoded, indices, predictions)
         started = _now(device, timed=timed)
     mean = float(total) / max(1, units)
     finite = math.isfinite(mean)
+    scores = {
+        metric: task.score(others, examples.references, of_metric)
+        for metric, (of_metric, others) in further.items()
+        if finite
+    }
     return Evaluation(
         score=task.score(predictions, examples.references, data) if finite else None,
         loss=mean,
-        measures=tally.values() if finite else {},
+        measures=tally.values() | scores if finite else {},
         predictions=predictions,
         examples_per_second=round(len(examples.references) / seconds, 1) if timed else None,
     )
+
+
+def _place(decoded: Sequence[Any], indices: Tensor, predictions: list[Any]) -> None:
+    for index, prediction in zip(indices.tolist(), decoded, strict=True):
+        predictions[index] = prediction
 
 
 def _now(device: torch.device, *, timed: bool) -> float:
@@ -127,12 +151,20 @@ def predict(
     """
     model.eval()
     device = examples.labels.device
-    tokens = _CPU_NUMBERS // _width(model) if device.type == "cpu" else None
-    for indices in passes(examples.lengths, settings, parts, tokens):
+    for indices in predicted_together(model, examples, settings, parts):
         batch = examples.batch(indices)
         with autocast(device, settings.precision):
             values = task.outputs(model, batch)
         yield indices, batch, values[:, list(order)] if order else values
+
+
+def predicted_together(
+    model: nn.Module, examples: Encoded, settings: Settings, parts: int
+) -> Iterator[Tensor]:
+    """The numbers of the examples that a model passes at once, where it does not learn."""
+    on_cpu = examples.labels.device.type == "cpu"
+    tokens = _CPU_NUMBERS // _width(model) if on_cpu else None
+    yield from passes(examples.lengths, settings, parts, tokens)
 
 
 def passes(lengths: Tensor, settings: Settings, parts: int, tokens: int | None) -> Iterator[Tensor]:
@@ -158,7 +190,8 @@ def passes(lengths: Tensor, settings: Settings, parts: int, tokens: int | None) 
 
 def _width(model: Any) -> int:
     """How many numbers a hidden state has, or about so many."""
-    return int(getattr(getattr(model, "config", None), "hidden_size", 768))
+    config = getattr(model, "config", None)
+    return int(getattr(config and text_config(config), "hidden_size", 768))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from kdsearch.agenda import CheckpointSpec, DataSpec, Graph, ModelSpec
+from kdsearch.agenda import SIGNALS, CheckpointSpec, DataSpec, Graph, ModelSpec, Signal
 from kdsearch.distill.evaluation import evaluate
 from kdsearch.distill.models import (
     build_model,
@@ -23,9 +23,19 @@ from kdsearch.distill.models import (
     load_tokenizer,
     model_folder,
 )
+from kdsearch.distill.signals import watch
 from kdsearch.errors import InputError, Problem, first_line
 from kdsearch.ledger import Ledger
-from kdsearch.study import SPECS, Doubt, Resolved, TeacherSample, teacher_of, test_cases
+from kdsearch.study import (
+    SPECS,
+    Doubt,
+    Resolved,
+    TeacherSample,
+    asked_terms,
+    space_of,
+    teacher_of,
+    test_cases,
+)
 from kdsearch.tasks import TASKS, Encoded, Settings, Task
 
 _FIRST = 64
@@ -46,6 +56,8 @@ class _Use:
     teacher: str | None = None
     """The name of the teacher that the model is; None of one that is trained first."""
     checkpoint: CheckpointSpec | None = None
+    signals: tuple[Signal, ...] = ()
+    """What terms compare of it."""
 
     @property
     def load(self) -> str:
@@ -57,7 +69,8 @@ class _Use:
     @property
     def key(self) -> str:
         """What is equal for uses that are one."""
-        return repr((self.load, self.dataset, self.teacher, self.checkpoint))
+        signals = sorted(signal.name for signal in self.signals)
+        return repr((self.load, self.dataset, self.teacher, self.checkpoint, signals))
 
 
 def forward_passes(
@@ -93,6 +106,9 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
     graph = Graph(resolved)
     for case in test_cases(resolved.study):
         teacher = teacher_of(resolved.study, case)
+        asked = asked_terms(space_of(resolved.study, case)) if teacher else None
+        names = sorted({SIGNALS[term] for term in asked.terms}) if asked else ()
+        signals = tuple(Signal(name=name, layers=(0,)) for name in names)
         for model in teacher.given.values() if teacher else ():
             checkpoint = graph.given(case, model)
             _, outputs, _ = graph.outputs(case, checkpoint)
@@ -103,6 +119,7 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
                 settings=outputs.settings,
                 teacher=case.teacher,
                 checkpoint=checkpoint,
+                signals=signals,
             )
         for training in graph.teachers(case)[:1]:
             yield _Use(
@@ -110,12 +127,14 @@ def _uses(resolved: Resolved) -> Iterator[_Use]:
                 data=training.data,
                 spec=training.model,
                 settings=training.settings,
+                signals=signals,
             )
         yield _Use(
             dataset=case.dataset,
             data=graph.data(case),
             spec=graph.student(case),
             settings=graph.settings(case),
+            signals=signals,
         )
 
 
@@ -188,6 +207,8 @@ class _Run:
             yield Doubt(place=place, what=what, remedy=remedy)
         if task.wide:
             check_head(model, task, examples)
+        if use.signals:
+            watch(model, use.signals, lambda: _outputs(model, task, examples, two))
         if use.checkpoint is not None:
             yield from self._sample(use, model, tokenizer, place)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kdsearch.errors import InputError
-from kdsearch.study import kept_layers, shown_layers
+from kdsearch.study import fewest_layers, kept_layers, shown_layers
 
 
 def truncate(model: Any, layers: int | str) -> None:
@@ -19,8 +19,10 @@ def truncate(model: Any, layers: int | str) -> None:
     layers are found by the configuration's count, not by a model's name.
     """
     if not model.config.is_encoder_decoder:
-        field = _depth(model.config, _DEPTHS)
-        _truncate_stack(model, model.config, field, getattr(model.config, field), layers)
+        config = text_config(model.config)
+        stack = model if config is model.config else model.get_decoder()
+        field = _depth(config, _DEPTHS)
+        _truncate_stack(stack, config, field, getattr(config, field), layers)
         return
     if isinstance(layers, int) and layers % 2:
         raise InputError.one(
@@ -38,6 +40,14 @@ def truncate(model: Any, layers: int | str) -> None:
         _truncate_stack(stack, model.config, field, depth, each)
 
 
+def text_config(config: Any) -> Any:
+    """Of a configuration of several parts that of the one that reads text, as Gemma 3's; else it.
+
+    An encoder-decoder's two sides are no such parts.
+    """
+    return config if config.is_encoder_decoder else config.get_text_config()
+
+
 _DEPTHS = ("num_hidden_layers",)
 _ENCODER_DEPTHS = ("encoder_layers", "num_encoder_layers", "num_layers")
 _DECODER_DEPTHS = ("decoder_layers", "num_decoder_layers", "num_layers")
@@ -50,7 +60,7 @@ def _depth(config: Any, fields: Sequence[str]) -> str:
 
 def _truncate_stack(stack: Any, config: Any, field: str, total: int, layers: int | str) -> None:
     kept = kept_layers(layers, total)
-    if kept[-1] >= total:
+    if fewest_layers(layers) > total:
         what = f"has {total} layers, 0 to {total - 1}, but {shown_layers(layers)} are asked for"
         raise InputError.one(type(stack).__name__, what)
     holder, name = _layer_list(stack, total)

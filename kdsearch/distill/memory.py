@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdsearch.errors import InputError, Problem
@@ -14,9 +15,10 @@ from kdsearch.study import (
     Resolved,
     Role,
     Sgd,
-    TrainingSettings,
+    TestCase,
     effective_settings,
-    named_layers,
+    kept_layers,
+    lora_place,
     readable_size,
     taught_cases,
     test_cases,
@@ -96,15 +98,18 @@ def _least(resolved: Resolved) -> dict[Role, tuple[str, int]]:
     used: set[tuple[Role, str, str, int | str | None, int]] = set()
     for case in test_cases(study):
         student = study.students[case.student]
-        copies = _copies(effective_settings(study, case, "student"))
+        copies = _copies(resolved, case, "student")
         used.add(("student", case.student, student.model, student.layers, copies))
     for case in taught_cases(study):
         teacher = study.teachers[case.taught]
         if teacher.model is not None:
-            copies = _copies(effective_settings(study, case, "teacher"))
+            copies = _copies(resolved, case, "teacher")
             used.add(("teacher", case.taught, teacher.model, teacher.layers, copies))
             used.add(("outputs", case.taught, teacher.model, teacher.layers, 1))
         used |= {("outputs", case.taught, model, None, 1) for model in teacher.given.values()}
+        if teacher.student_of is not None:
+            student = study.students[case.student]
+            used.add(("outputs", case.taught, student.model, student.layers, 1))
     found: dict[Role, tuple[str, int]] = {}
     for role, name, model, layers, copies in sorted(used, key=str):
         path = resolved.models[model].path
@@ -114,7 +119,10 @@ def _least(resolved: Resolved) -> dict[Role, tuple[str, int]]:
     return found
 
 
-def _copies(settings: TrainingSettings) -> int:
+def _copies(resolved: Resolved, case: TestCase, role: Role) -> int:
+    if lora_place(resolved.study, case, role) is not None:
+        return 1  # adapters are small
+    settings = effective_settings(resolved.study, case, role)
     momentum = settings.optimizer == "sgd" and (settings.sgd or Sgd()).momentum > 0
     return _COPIES[settings.optimizer] + momentum
 
@@ -139,9 +147,13 @@ def _weight_bytes(folder: Path, kept: int | str | None = None) -> int:
             total += file.stat().st_size
     if kept is None or not layers:
         return total
-    named = named_layers(kept)
-    count = kept if named is None else sum(int(name.split(".")[-2]) in named for name in layers)
-    return total - round(in_layers * (1 - min(1.0, int(count) / len(layers))))
+    stacks = Counter(name.rsplit(".", 2)[0] for name in layers)
+    count = kept if isinstance(kept, int) else _on_each_side(kept, stacks.values())
+    return total - round(in_layers * (1 - min(1.0, count / len(layers))))
+
+
+def _on_each_side(kept: str, sides: Iterable[int]) -> int:
+    return sum(len(kept_layers(kept, total)) for total in sides)
 
 
 def _free(root: Path) -> Iterator[int]:

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.consent import trusts
-from kdsearch.distill.layers import truncate
+from kdsearch.distill.layers import text_config, truncate
 from kdsearch.errors import InputError
 from kdsearch.study import Resolved, Row, digest_model, find_model
 from kdsearch.tasks import Encoded, Task, head_weights
@@ -28,6 +28,7 @@ from kdsearch.tasks import Encoded, Task, head_weights
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _MOST_WORDS = 30_000
 _MOST_WEIGHTS = 3
+_RECOMPUTE = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
 
 
 def build_model(
@@ -56,15 +57,16 @@ def build_model(
     if spec.config is not None:
         config = random_config(spec.config, names)
         config.update(_dropouts(spec, config, dropout))
-        config.vocab_size = len(tokenizer)
-        if hasattr(config, "decoder_vocab_size"):  # Marian's
-            config.decoder_vocab_size = len(tokenizer)
-        config.pad_token_id = tokenizer.pad_token_id
-        if config.is_encoder_decoder:
-            config.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
-        if config.is_encoder_decoder or task.wide:
-            config.bos_token_id = tokenizer.bos_token_id
-            config.eos_token_id = tokenizer.eos_token_id
+        text = text_config(config)
+        text.vocab_size = len(tokenizer)
+        if hasattr(text, "decoder_vocab_size"):  # Marian's
+            text.decoder_vocab_size = len(tokenizer)
+        text.pad_token_id = tokenizer.pad_token_id
+        if text.is_encoder_decoder:
+            text.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
+        if text.is_encoder_decoder or task.wide:
+            text.bos_token_id = tokenizer.bos_token_id
+            text.eos_token_id = tokenizer.eos_token_id
         model: nn.Module = task.head.from_config(config, trust_remote_code=False)
         return model
     folder = model_folder(spec.name, spec.weights, resolved)
@@ -78,6 +80,16 @@ def build_model(
         truncate(model, spec.layers)
     _pad(model, task, tokenizer)
     return model
+
+
+def recompute(model: Any) -> None:
+    """Have activations within a model's layers computed again for the gradient, and not kept.
+
+    Raises `ValueError` where transformers knows no layers of it to do that for.
+    """
+    # Transformers had it under another name first.
+    name = next(n for n in _RECOMPUTE if hasattr(model, n))
+    getattr(model, name)({"use_reentrant": False})
 
 
 def dropout_fields(config: Any) -> tuple[str, ...]:

@@ -12,12 +12,16 @@ from torch.optim import SGD, AdamW, Optimizer
 from kdsearch.study import TrainingSettings
 
 
-def optimizer_of(model: nn.Module, settings: TrainingSettings, learning_rate: float) -> Optimizer:
-    """The settings' optimizer, in one pass over each weight and all that belongs to it.
+def optimizer_of(
+    model: nn.Module, settings: TrainingSettings, learning_rate: float, *more: nn.Module
+) -> Optimizer:
+    """The settings' optimizer of a model, and what `more` is learnt beside it.
+
+    It takes one pass over each weight and all that belongs to it.
 
     Biases and norms (everything of one dimension) do not decay, as is usual.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for each in (model, *more) for p in each.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1]},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -13,17 +13,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdsearch.agenda import ForwardSettings, StudentTraining
-from kdsearch.distill.batch_loss import CachedOutputs
-from kdsearch.distill.evaluation import predict
+from kdsearch.agenda import ForwardSettings, OutputsTraining, Signal, StudentTraining
+from kdsearch.distill.batch_loss import CachedOutputs, TeacherOutputs
+from kdsearch.distill.evaluation import autocast, predict, predicted_together
+from kdsearch.distill.signals import watch
+from kdsearch.distill.terms import KeptSignal
+from kdsearch.distill.tokens import (
+    DRAW,
+    PLACE,
+    CachedDraws,
+    CachedTop,
+    DrawnRows,
+    TopRows,
+    top_row,
+)
 from kdsearch.distill.wide import Head
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, discard, layout, put, storage_error, sync_and_digest
-from kdsearch.tasks import TASKS, Encoded, Task, head_weights
+from kdsearch.study import HIDDEN, SAMPLED, kept_tokens
+from kdsearch.tasks import TASKS, Batch, Encoded, Task, head_weights
 
 _Read = TypeVar("_Read")
+_Array = np.ndarray[Any, Any]
 _STORED = {"fp32": "float32", "bf16": "int16"}
 """numpy's types by the study's: it has no bfloat16, of which these are the bits."""
+_Passed = Iterator[tuple[Tensor, Sequence[int], _Array | None]]
+"""Of each pass the numbers of its examples, how many rows each has, and what is kept of all these
+rows, [R, …]; None where one is not finite."""
 
 
 def write_outputs(
@@ -36,25 +52,92 @@ def write_outputs(
     *,
     parts: int = 1,
     with_head: bool = True,
+    tokens: TopRows | DrawnRows | None = None,
 ) -> dict[Path, str] | None:
     """Write what a model says of a split to `path`, and beside it its head if wide.
 
     Returns the digests of what was written, None where the model says something that is not
-    finite. `order`, `parts`: see `predict`. Raises `StorageError`.
+    finite. `order`, `parts`: see `predict`. `tokens` makes the rows where not all is kept. Raises
+    `StorageError`.
     """
+    keep = tokens or partial(_whole_rows, dtype=settings.hidden_dtype or "fp32")
+
+    def passed() -> _Passed:
+        for indices, batch, values in predict(
+            model, task, examples, settings, order=order, parts=parts
+        ):
+            finite = bool(torch.isfinite(values).all())
+            yield indices, batch.counts.tolist(), keep(values, batch) if finite else None
+
+    head = head_weights(model) if with_head and task.wide else None
+    return _write(path, passed(), examples.offsets, head, tokens)
+
+
+def write_signal(
+    path: Path,
+    model: Any,
+    task: Task,
+    examples: Encoded,
+    settings: ForwardSettings,
+    signal: Signal,
+    *,
+    parts: int = 1,
+) -> dict[Path, str] | None:
+    """Write what a model computes inside of it to `path`, in bfloat16: see `KeptSignal`.
+
+    Returns and raises as `write_outputs` does; `InputError` for a model that does not show it.
+    """
+
+    def passed() -> _Passed:
+        model.eval()
+        for indices in predicted_together(model, examples, settings, parts):
+            batch = examples.batch(indices)
+            with torch.no_grad(), autocast(examples.labels.device, settings.precision):
+                said = partial(task.outputs, model, batch)
+                _, seen = watch(model, [signal], said)
+                values = seen[signal]
+            counts = [1] * len(indices)
+            if signal.name != "cls_states":
+                values = values[batch.arguments["attention_mask"].bool()]
+                counts = examples.lengths[indices].tolist()
+            finite = bool(torch.isfinite(values).all())
+            yield indices, counts, _stored(values, "bf16") if finite else None
+
+    return _write(path, passed(), _offsets(signal, examples))
+
+
+def _offsets(signal: Signal, examples: Encoded) -> Tensor:
+    """[N + 1]: the number of each example's first row of a signal, and that of all rows."""
+    counts = torch.ones_like(examples.lengths)
+    if signal.name != "cls_states":
+        counts = examples.lengths
+    return torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
+
+
+def _write(
+    path: Path,
+    passed: _Passed,
+    offsets: Tensor,
+    head: tuple[Tensor, Tensor | None] | None = None,
+    tokens: TopRows | DrawnRows | None = None,
+) -> dict[Path, str] | None:
+    """Write rows, and the head if there is one."""
     temporary = path.with_name(layout.half_file())
     files = {path: temporary}
-    with_head = with_head and task.wide
-    if with_head:
+    if head is not None:
         files[_head_path(path)] = temporary.with_suffix(".head.tmp")
     try:
+        if tokens is not None:
+            files |= tokens.beside(path, temporary)
         with temporary.open("wb") as file:
-            if not _write_rows(file, model, task, examples, settings, order, parts):
+            if not _write_rows(file, passed, offsets):
                 return None
-        if with_head:
-            weight, bias = head_weights(model)
-            head = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
+        if tokens is not None:
+            tokens.finish()
+        if head is not None:
+            weight, bias = head
+            named = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
             save_file(plain, files[_head_path(path)])
         digests = {final: sync_and_digest(written) for final, written in files.items()}
         for final, written in files.items():
@@ -75,8 +158,10 @@ class KeptOutputs:
         self._key = training.taught.outputs
         self._remedy = f"remove {layout.outcome(self._key)} and launch again to recompute it"
 
-    def on(self, split: str, rows: int) -> CachedOutputs | None:
+    def on(self, split: str, rows: int) -> TeacherOutputs | None:
         """Those on a split with so many rows; wide ones stay on the disk.
+
+        Where some tokens are kept, that is on the training split; elsewhere all is, to measure.
 
         None where they were not kept: an earlier version kept those on the training split alone.
         """
@@ -84,11 +169,11 @@ class KeptOutputs:
         outcome = self._ledger.outcome(self._key)
         if split != "train" and (outcome is None or name not in self._ledger.digests(outcome)):
             return None
-        path = self._ledger.path(name)
-        # torch wants to be able to write; it stays here
-        array = self._read(path, lambda: np.load(path, mmap_mode="c", allow_pickle=False))
+        path, array = self._array(name)
         if len(array) != rows:
             raise InputError.one(path, f"has {len(array)} rows, not {rows}", self._remedy)
+        if split == "train" and self._training.settings.cache != HIDDEN:
+            return self._tokens(path, array)
         head = self._head if TASKS[self._training.data.task].wide else None
         width = array.shape[1] if head is None else head[0].shape[1]
         stored = _STORED[self._training.settings.hidden_dtype or "fp32"]
@@ -100,6 +185,46 @@ class KeptOutputs:
         elif stored == "int16":
             values = values.view(torch.bfloat16)
         return CachedOutputs(values=values, head=head)
+
+    def signals(self, examples: Encoded) -> dict[str, KeptSignal]:
+        """Those that the student's terms compare, by term, of the `examples` of training."""
+        return {
+            term: self._signal(key, examples)
+            for term, key in (self._training.taught.signals or {}).items()
+        }
+
+    def _signal(self, key: str, examples: Encoded) -> KeptSignal:
+        outcome = self._ledger.outcome(key)
+        assert outcome is not None
+        assert isinstance(outcome.training, OutputsTraining)
+        signal = outcome.training.signal
+        assert signal is not None
+        offsets = _offsets(signal, examples)
+        path, array = self._array(layout.outputs(key))
+        if array.dtype != "int16" or array.ndim != 3 or len(array) != int(offsets[-1]):
+            what = f"holds {array.dtype} × {array.shape}, not {int(offsets[-1])} rows of a signal"
+            remedy = f"remove {layout.outcome(key)} and launch again to recompute it"
+            raise InputError.one(path, what, remedy)
+        values = torch.from_numpy(array).view(torch.bfloat16)
+        return KeptSignal(signal=signal, values=values, offsets=offsets)
+
+    def _array(self, name: str) -> tuple[Path, _Array]:
+        """A file, whose values stay on the disk."""
+        path = self._ledger.path(name)
+        # torch wants to be able to write; it stays here
+        return path, self._read(path, lambda: np.load(path, mmap_mode="c", allow_pickle=False))
+
+    def _tokens(self, path: Path, array: _Array) -> TeacherOutputs:
+        kind, count = kept_tokens(self._training.settings.cache)
+        wanted = PLACE if kind == SAMPLED else top_row(min(count, *_kept(array)))
+        if array.dtype != wanted:
+            raise InputError.one(path, f"holds {array.dtype}", self._remedy)
+        if kind != SAMPLED:
+            return CachedTop(rows=array)
+        path, draws = self._array(layout.draws(self._key))
+        if draws.dtype != DRAW:
+            raise InputError.one(path, f"holds {draws.dtype}", self._remedy)
+        return CachedDraws(places=array, draws=draws)
 
     @cached_property
     def _head(self) -> Head:
@@ -117,45 +242,43 @@ class KeptOutputs:
             raise InputError.one(path, f"cannot be read: {error}", self._remedy) from None
 
 
+def _kept(array: _Array) -> tuple[int, ...]:
+    """How many tokens each row has, of the likeliest ones."""
+    return array.dtype["tokens"].shape if array.dtype.names == top_row(1).names else (0,)
+
+
 def _head_path(outputs: Path) -> Path:
     """Where the head of a teacher's wide outputs lies, beside those on the training split."""
     return outputs.with_name(Path(layout.head(outputs.stem)).name)
 
 
-def _write_rows(
-    file: BinaryIO,
-    model: Any,
-    task: Task,
-    examples: Encoded,
-    settings: ForwardSettings,
-    order: Sequence[int],
-    parts: int,
-) -> bool:
+def _write_rows(file: BinaryIO, passed: _Passed, offsets: Tensor) -> bool:
     """Write the rows of all examples in their order as a `.npy`; False where one is not finite."""
-    dtype = settings.hidden_dtype or "fp32"
     start = None
-    for indices, batch, values in predict(
-        model, task, examples, settings, order=order, parts=parts
-    ):
-        if not torch.isfinite(values).all():
+    for indices, counts, stored in passed:
+        if stored is None:
             return False
         if start is None:
-            shape = (len(examples.labels), values.shape[1])
-            np.lib.format.write_array_header_1_0(
-                file,
-                {"descr": np.dtype(_STORED[dtype]).str, "fortran_order": False, "shape": shape},
-            )
+            header = {"descr": np.lib.format.dtype_to_descr(stored.dtype), "fortran_order": False}
+            shape = (int(offsets[-1]), *stored.shape[1:])
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
             start = file.tell()
-        stored = _bits(values) if dtype == "bf16" else values.float().cpu().numpy()
-        firsts = examples.offsets[indices].tolist()
-        ends = batch.counts.cumsum(dim=0).tolist()
-        row_bytes = stored.dtype.itemsize * stored.shape[1]
-        for first, begin, end in zip(firsts, [0, *ends], ends, strict=False):
+        row_bytes = stored[:1].nbytes
+        begin = 0
+        for first, count in zip(offsets[indices].tolist(), counts, strict=True):
             file.seek(start + first * row_bytes)
-            file.write(stored[begin:end].tobytes())
+            file.write(stored[begin : begin + count].tobytes())
+            begin += count
     return True
 
 
-def _bits(values: Tensor) -> np.ndarray[Any, Any]:
-    bits: np.ndarray[Any, Any] = values.to(torch.bfloat16).cpu().view(torch.int16).numpy()
-    return bits
+def _whole_rows(values: Tensor, batch: Batch, *, dtype: str) -> _Array:
+    """[R, W]: all of a batch's outputs."""
+    return _stored(values, dtype)
+
+
+def _stored(values: Tensor, dtype: str) -> _Array:
+    if dtype == "bf16":
+        values = values.to(torch.bfloat16).view(torch.int16)
+    stored: _Array = values.cpu().numpy() if dtype == "bf16" else values.float().cpu().numpy()
+    return stored

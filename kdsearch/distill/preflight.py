@@ -6,10 +6,11 @@ from kdsearch.distill.check import check_models
 from kdsearch.distill.forward import forward_passes
 from kdsearch.distill.memory import fits_memory
 from kdsearch.distill.reading import readings
+from kdsearch.distill.term_check import term_problems_of_models
 from kdsearch.distill.weights import weight_problems
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
-from kdsearch.study import Preflight, Resolved, survey
+from kdsearch.study import Preflight, Resolved, equal_layers, survey
 
 
 def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Preflight:
@@ -24,6 +25,8 @@ def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Pr
         check_models(resolved, place)
     except InputError as error:
         every += error.problems
+    else:
+        every += term_problems_of_models(resolved, place)
     every += weight_problems(resolved, place)
     if every:  # what follows reads the models
         raise InputError(dict.fromkeys(every))
@@ -34,7 +37,7 @@ def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Pr
         digest=digest,
         datasets=dict(datasets),
         readings=tuple(found),
-        doubts=(*doubts, *more_doubts),
+        doubts=(*doubts, *equal_layers(resolved.study, resolved.models, place), *more_doubts),
     )
     return forward_preflight(result, resolved, ledger, place) if fits_memory(resolved) else result
 

@@ -15,7 +15,13 @@ from kdsearch.distill.models import word_tokenizer
 from kdsearch.distill.vocabulary import tokenizer_of, tokenizer_source
 from kdsearch.study import SAMPLE, Reading, Resolved, Row, TrainingSettings
 from kdsearch.study.tags import Entity, scheme_of, scored_entities
-from kdsearch.tasks import TASKS, Encoded, has_languages, prompts_and_completions
+from kdsearch.tasks import (
+    GENERATING,
+    TASKS,
+    Encoded,
+    has_languages,
+    prompts_and_completions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +90,7 @@ class Reader:
         self.dataset = dataset
         self.settings = settings
         self._seed = resolved.study.seed
-        self._data = DataSpec(
-            task=data.task,
-            metric=data.metric,
-            labels=data.labels,
-            languages=data.languages,
-            **{split: data.splits[split].digest for split in data.splits},
-        )
+        self._data = DataSpec.of(data)
         self._task = TASKS[data.task]
         tokenizer = tokenizer_of(*tokenizer_source(resolved, model))
         self.of_words = tokenizer is None
@@ -154,11 +154,11 @@ class Reader:
         if not some:
             return 0, []
         encoded = self._encode(some, training=split == "train")
-        outside = encoded.inputs["input_ids"] >= size
-        using, found = outside.any(dim=1), encoded.inputs["input_ids"][outside]
+        read = [encoded.inputs["input_ids"], *(c.inputs["input_ids"] for c in encoded.choices)]
         if encoded.targets is not None:
-            outside = encoded.targets >= size
-            using, found = using | outside.any(dim=1), torch.cat([found, encoded.targets[outside]])
+            read.append(encoded.targets)
+        using = torch.stack([(ids >= size).any(dim=1) for ids in read]).any(dim=0)
+        found = torch.cat([ids[ids >= size] for ids in read])
         tokens: list[str] = self._tokenizer.convert_ids_to_tokens(found.unique().tolist())
         return min(int(using.sum()), len(some)), tokens  # a row of qa may be several windows
 
@@ -179,15 +179,7 @@ class Reader:
                 for question, context in zip(questions, contexts, strict=True)
             ]
         if self.task == "lm":
-            pairs = prompts_and_completions(rows, self._tokenizer)
-            room = longest
-            if self._data.metric == "exact_match" and split != "train":
-                room -= longest // 2  # for what is written
-            cut = [len(p) > room or len(p) + len(c) > longest for p, c in pairs]
-            return [
-                Tokens(ids=[*p, *c], cut=long, long=long)
-                for (p, c), long in zip(pairs, cut, strict=True)
-            ]
+            return self._read_lm(split, rows)
         if self.task == "translation":
             beside = self._tokenizer.num_special_tokens_to_add()
             sources = self._ids([row["source"] for row in rows])
@@ -206,6 +198,28 @@ class Reader:
             Tokens(ids=[*chain(*sides)], cut=length > longest, long=length > longest)
             for sides, length in zip(read, lengths, strict=True)
         ]
+
+    def _read_lm(self, split: str, rows: Sequence[Row]) -> list[Tokens]:
+        """Prompts with completions, or with all of their choices."""
+        every = [row.get("choices", [row["completion"]]) for row in rows]
+        told = [
+            {**row, "completion": text}
+            for row, texts in zip(rows, every, strict=True)
+            for text in texts
+        ]
+        pairs = iter(prompts_and_completions(told, self._tokenizer))
+        room, scored = self.longest, split != "train"
+        if scored and not GENERATING.isdisjoint((self._data.metric, *self._data.also)):
+            room -= self.longest // 2  # for what is written
+        found = []
+        for row, texts in zip(rows, every, strict=True):
+            own = {text: next(pairs) for text in texts}
+            used = own.values() if scored else [own[row["completion"]]]
+            long = any(len(p) > room or len(p) + len(c) > self.longest for p, c in used)
+            prompt, _ = own[row["completion"]]
+            ids = [*prompt, *chain(*(completion for _, completion in own.values()))]
+            found.append(Tokens(ids=ids, cut=long, long=long))
+        return found
 
     def _ids(self, texts: list[str] | None = None, **targets: list[str]) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import transformers
 
 from kdsearch.distill.check import config_of, settings_for, teacher_models
+from kdsearch.distill.layers import text_config
 from kdsearch.distill.reader import Count, Reader
 from kdsearch.distill.vocabulary import tokenizer_content, tokenizer_source
 from kdsearch.errors import InputError, Problem, shortened_list
@@ -109,7 +110,7 @@ def _embedding_problem(
     """Tokens of the data that a model has no embedding for; of all rows, as one is enough."""
     size = reader.size  # of a model at random
     if resolved.models[model].path is not None:
-        size = getattr(config_of(resolved, model), "vocab_size", size)
+        size = getattr(text_config(config_of(resolved, model)), "vocab_size", size)
     if reader.vocabulary <= size:
         return
     using, tokens = 0, dict[str, None]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from kdsearch.distill.curve import EntropyCurve
 from kdsearch.distill.embedding import rows_in_use
 from kdsearch.distill.evaluation import BATCHES_PER_GROUP, Evaluation, autocast
 from kdsearch.distill.optimizer import optimizer_of, schedule_of
+from kdsearch.distill.terms import Terms
 from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
 from kdsearch.tasks import Batch, Encoded, Task
@@ -49,6 +50,8 @@ class History:
     best: tuple[Epoch, State] | None = None
     """The epoch of the highest validation score; the earlier one of equals."""
     lowest_loss: tuple[Epoch, State] | None = None
+    named: dict[int, State] = field(default_factory=dict)
+    """Those that were asked for by their numbers."""
     diverged: bool = False
     curve: TrainingCurve | None = None
     """None before the end."""
@@ -68,8 +71,9 @@ class TrainingState:
         learning_rate: float,
         parts: int = 1,
         evaluated_on: Sequence[Encoded] | None = None,
+        terms: Terms | None = None,
     ) -> None:
-        """`model` is trained in place on `examples`.
+        """`model` is trained in place on `examples`; `terms` are added to the loss.
 
         With `parts`, the gradient of a batch is accumulated over that many parts of it: the same
         gradient, in less memory and more time. `evaluated_on` is all that the model is evaluated on
@@ -86,7 +90,10 @@ class TrainingState:
         self._rows = None
         if evaluated_on is not None:
             self._rows = rows_in_use(model, task, (examples, *evaluated_on))
-        self.optimizer = optimizer_of(model, settings, learning_rate)
+        self._terms = terms
+        more = () if terms is None else (terms,)
+        self._learnt = (model, *more)
+        self.optimizer = optimizer_of(model, settings, learning_rate, *more)
         steps = settings.epochs * self.steps_per_epoch
         self._schedule = LambdaLR(self.optimizer, schedule_of(settings, steps))
         enabled = settings.precision == "fp16"
@@ -97,8 +104,9 @@ class TrainingState:
 
     @property
     def _moving(self) -> dict[str, Any]:
+        terms = {} if self._terms is None else {"terms": self._terms}
         return {
-            "model": self.model,
+            **terms,
             "optimizer": self.optimizer,
             "schedule": self._schedule,
             "scaler": self._scaler,
@@ -118,11 +126,33 @@ class TrainingState:
         """Learn from the examples `indices`."""
         batch = self.examples.batch(indices)
         with autocast(self._device, self.settings.precision):
-            values_RW = _outputs(self.model, self._task, self.examples, indices, self._parts)
+            values_RW, added = self._said(indices)
             loss = self.loss(values_RW, batch, epoch)
+            if added is not None:
+                loss = loss + added
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self.learn(loss, len(indices))
+
+    def _said(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the model says of a batch, [R, W], and what terms add to its loss.
+
+        Of several parts, only one's activations are held.
+        """
+
+        def said(part: Tensor) -> tuple[Tensor, Tensor | None]:
+            run = partial(self._task.outputs, self.model, self.examples.batch(part))
+            if self._terms is None:
+                return run(), None
+            return self._terms.added(self.model, run, part, indices)
+
+        if self._parts == 1:
+            return said(indices)
+        parts = indices.chunk(self._parts)
+        found = [checkpoint(said, part, use_reentrant=False) for part in parts]
+        added = [each for _, each in found if each is not None]
+        outputs = torch.cat([values for values, _ in found])
+        return outputs, torch.stack(added).sum() if added else None
 
     def loss(self, values_RW: Tensor, batch: Batch, epoch: int) -> Tensor:
         """Of what the model said of a batch, [R, W]."""
@@ -135,7 +165,8 @@ class TrainingState:
         """
         if self.settings.clip is not None:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+            learnt = [p for module in self._learnt for p in module.parameters()]
+            nn.utils.clip_grad_norm_(learnt, self.settings.clip)
         if take is not None:
             take()
         else:
@@ -157,16 +188,21 @@ class TrainingState:
         return any(epoch.train_loss is None or epoch.validation_loss is None for epoch in last)
 
     def conclude(
-        self, train_loss: float, scored: Evaluation, *, keep_lowest_loss: bool = False
+        self,
+        train_loss: float,
+        scored: Evaluation,
+        *,
+        keep_lowest_loss: bool = False,
+        keep_epochs: Collection[int] = (),
     ) -> None:
-        """Write an epoch down, and keep its weights if they are worth it."""
+        """Write an epoch down, and keep its weights if they are worth it or it is one to keep."""
         history, stops = self.history, self.settings.stops
         number = len(history.epochs) + 1
         history.epochs.append(_epoch(number, train_loss, scored))
         if self.ended:
             history.diverged = stops is None or history.best is None
         elif stops is None or number in stops:
-            _keep(history, history.epochs[-1], self.model, keep_lowest_loss)
+            _keep(history, history.epochs[-1], self.model, keep_lowest_loss, keep_epochs)
 
     def finish(self) -> History:
         """What the training went through. Its model is whole again, and so are the weights kept."""
@@ -175,6 +211,7 @@ class TrainingState:
         if self._rows is not None:
             history.best = self._whole(history.best)
             history.lowest_loss = self._whole(history.lowest_loss)
+            history.named = {n: self._rows.whole(state) for n, state in history.named.items()}
             self._rows.put_back()
         return history
 
@@ -185,6 +222,7 @@ class TrainingState:
     def snapshot(self) -> dict[str, Any]:
         """All that a training goes on from; tensors, numbers and texts only."""
         return {
+            "model": learnt(self.model),
             "moving": {name: part.state_dict() for name, part in self._moving.items()},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self.total.is_cuda else [],
@@ -193,11 +231,14 @@ class TrainingState:
             "epochs": [epoch.model_dump() for epoch in self.history.epochs],
             "best": _plain(self.history.best),
             "lowest_loss": _plain(self.history.lowest_loss),
+            "named": self.history.named,
         }
 
     def restore(self, done: int, state: dict[str, Any]) -> None:
         """Go on from the `snapshot` after `done` steps."""
         self.done = done
+        # Snapshots of earlier versions have the model among what moves.
+        put_back(self.model, state["model"] if "model" in state else state["moving"]["model"])
         for name, part in self._moving.items():
             part.load_state_dict(state["moving"][name])
         torch.set_rng_state(state["random"])
@@ -209,6 +250,7 @@ class TrainingState:
         history = self.history
         history.epochs = [Epoch.model_validate(epoch) for epoch in state["epochs"]]
         history.best, history.lowest_loss = map(_parsed, (state["best"], state["lowest_loss"]))
+        history.named = state.get("named", {})  # which those of earlier versions do not have
 
 
 def train(
@@ -217,6 +259,7 @@ def train(
     *,
     seed: int,
     keep_lowest_loss: bool = False,
+    keep_epochs: Collection[int] = (),
     checkpoints: Checkpoints | None = None,
 ) -> History:
     """Train from `state` to the last epoch, each of which `validate` scores.
@@ -239,23 +282,27 @@ def train(
             within = state.steps_of(number) < state.steps_per_epoch
             if checkpoints is not None and checkpoints.due and within:
                 checkpoints.save(state.done, state.snapshot())
-        state.conclude(state.end(), validate(), keep_lowest_loss=keep_lowest_loss)
+        state.conclude(
+            *(state.end(), validate()), keep_lowest_loss=keep_lowest_loss, keep_epochs=keep_epochs
+        )
         if checkpoints is not None and checkpoints.due and number < settings.epochs:
             checkpoints.save(state.done, state.snapshot())
     return state.finish()
 
 
-def _outputs(
-    model: nn.Module, task: Task, examples: Encoded, indices: Tensor, parts: int
-) -> Tensor:
-    """What the model says of a batch, [R, W], of which only one part's activations are held."""
-    if parts == 1:
-        return task.outputs(model, examples.batch(indices))
-    outputs: list[Tensor] = [
-        checkpoint(task.outputs, model, examples.batch(part), use_reentrant=False)
-        for part in indices.chunk(parts)
-    ]
-    return torch.cat(outputs)
+def learnt(model: nn.Module) -> State:
+    """The weights of a model that learn, and its buffers: all else is as it was built."""
+    return {
+        name: value.detach()
+        for name, value in model.state_dict(keep_vars=True).items()
+        if value.requires_grad or not isinstance(value, nn.Parameter)
+    }
+
+
+def put_back(model: nn.Module, state: State) -> None:
+    """Give a model, built as that one was, the weights that `learnt` found."""
+    unknown = model.load_state_dict(state, strict=False).unexpected_keys
+    assert not unknown, unknown
 
 
 def _plain(kept: tuple[Epoch, State] | None) -> tuple[dict[str, Any], State] | None:
@@ -292,17 +339,26 @@ def _epoch(number: int, train_loss: float, scored: Evaluation) -> Epoch:
     )
 
 
-def _keep(history: History, epoch: Epoch, model: nn.Module, keep_lowest_loss: bool) -> None:
+def _keep(
+    history: History,
+    epoch: Epoch,
+    model: nn.Module,
+    keep_lowest_loss: bool,
+    keep_epochs: Collection[int],
+) -> None:
     better = history.best is None or _score(epoch) > _score(history.best[0])
     lower = keep_lowest_loss and (
         history.lowest_loss is None or _loss(epoch) < _loss(history.lowest_loss[0])
     )
-    if better or lower:
-        state = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+    named = epoch.epoch in keep_epochs
+    if better or lower or named:
+        state = {name: value.cpu().clone() for name, value in learnt(model).items()}
         if better:
             history.best = (epoch, state)
         if lower:
             history.lowest_loss = (epoch, state)
+        if named:
+            history.named[epoch.epoch] = state
 
 
 def _score(epoch: Epoch) -> float:

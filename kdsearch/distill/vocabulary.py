@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from kdsearch.distill.consent import trusts
-from kdsearch.errors import InputError
+from kdsearch.errors import InputError, shortened_list
 from kdsearch.study import Resolved
 from kdsearch.tasks import TASKS, has_languages
 
@@ -101,10 +101,29 @@ def tokenizer_content(path: str | None, trusted: bool) -> str:
     return json.dumps(rest, sort_keys=True)
 
 
-def manner_of(path: str | None, trusted: bool) -> object:
-    """By what a tokenizer writes messages, and ends a text; None of the training split's words."""
-    tokenizer = tokenizer_of(path, trusted)
-    return None if tokenizer is None else (tokenizer.chat_template, tokenizer.eos_token)
+def unlike_tokenizers(resolved: Resolved, student: str, teacher: str) -> tuple[str, str]:
+    """In what the tokenizers of two models differ, and what to do about it."""
+    remedy = "take models with the same tokenizer; only classification can do without"
+    own, theirs = (tokenizer_of(*tokenizer_source(resolved, n)) for n in (student, teacher))
+    if own is None or theirs is None:
+        return "", remedy
+    words, others = own.get_vocab(), theirs.get_vocab()
+    found = ""
+    for name, more, known in ((teacher, others, words), (student, words, others)):
+        if added := sorted(more.keys() - known.keys(), key=more.__getitem__):
+            found += f". Only {name} has {shortened_list(added)}"
+    moved = [word for word in words if others.get(word, words[word]) != words[word]]
+    if moved:
+        found += f". Not in the same place: {shortened_list(sorted(moved, key=words.__getitem__))}"
+    elif not found:
+        found = ". They have the same tokens, and cut texts into them differently"
+    elif words.keys() < others.keys() or others.keys() < words.keys():
+        fewer, other = (student, teacher) if len(words) < len(others) else (teacher, student)
+        remedy += (
+            "; or, where no text has these tokens, copy the tokenizer of "
+            f"{fewer} into a copy of the folder of {other}"
+        )
+    return found, remedy
 
 
 @lru_cache(maxsize=32)

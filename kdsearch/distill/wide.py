@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kdsearch.distill.losses import Counts, Units, compute
+from kdsearch.distill.losses import Counts, KeptClasses, Units, compute
 from kdsearch.distill.measures import mean_entropy
 from kdsearch.search import Objective
 from kdsearch.tasks import IGNORED
@@ -52,17 +52,20 @@ class Hidden:
     states: Tensor
     """[R, W]."""
     head: Head
+    classes: int | None = None
+    """How many of the head's count, None for all. The others are made, since a GPU is faster with
+    the table as it is, and are neither seen nor learnt."""
 
     def to(self, dtype: torch.dtype) -> Hidden:
         """To be made in `dtype`."""
         weight, bias = self.head
         head = weight.to(dtype), None if bias is None else bias.to(dtype)
-        return Hidden(states=self.states.to(dtype), head=head)
+        return replace(self, states=self.states.to(dtype), head=head)
 
     def logits(self, rows: slice) -> Tensor:
         """[rows, C]."""
         weight, bias = self.head
-        return F.linear(self.states[rows].to(weight.dtype), weight, bias)
+        return F.linear(self.states[rows].to(weight.dtype), weight, bias)[:, : self.classes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,8 @@ class WideUnits:
     labels: Tensor
     """Class numbers, [R], or `IGNORED`."""
     teacher: Hidden | None = None
+    kept: KeptClasses | None = None
+    """What is kept of a teacher in place of its hidden states."""
     epoch: int = 1
     """Which this is of the training, from 1."""
     room: Room | None = None
@@ -110,6 +115,7 @@ class WideUnits:
                 student=student_NC[some],
                 teacher=teacher_NC[some],
                 labels=labels_N[some],
+                kept=None if self.kept is None else self.kept[rows][some],
                 epoch=self.epoch,
                 of=self._counts,
             )
@@ -204,12 +210,13 @@ class _Gradients:
     def add(self, rows: slice, logits_NC: Tensor) -> None:
         """Add what the gradient of some rows' logits makes."""
         states, weight, bias = self.found
+        classes = self._student.classes
         if states is not None:
-            states[rows] = logits_NC @ self._student.head[0]
+            states[rows] = logits_NC @ self._student.head[0][:classes]
         if weight is not None:
-            _add_product(weight, logits_NC, self._student.states[rows])
+            _add_product(weight[:classes], logits_NC, self._student.states[rows])
         if bias is not None:
-            bias += logits_NC.sum(dim=0, dtype=torch.float32)
+            bias[:classes] += logits_NC.sum(dim=0, dtype=torch.float32)
 
 
 def _add_product(sum_CW: Tensor, logits_NC: Tensor, states_NW: Tensor) -> None:

@@ -16,5 +16,9 @@ def ce(objective: Ce, units: Units) -> Tensor:
     Its gradient is that of the KL divergence: they differ by the teacher's entropy.
     """
     student_NC, teacher_NC = at_temperatures(objective, units)
-    loss_N = -(teacher_NC.softmax(dim=-1) * student_NC.log_softmax(dim=-1)).sum(dim=-1)
+    log_p_NC = student_NC.log_softmax(dim=-1)
+    if units.kept is not None:
+        loss_N = units.kept.cross_entropy(log_p_NC)
+    else:
+        loss_N = -(teacher_NC.softmax(dim=-1) * log_p_NC).sum(dim=-1)
     return mixed(units, objective.alpha, scaled(objective, units.mean(loss_N)))

@@ -19,6 +19,7 @@ def dkd(objective: Dkd, units: Units) -> Tensor:
     TCKD is the KL divergence of the label against the rest, NCKD that of the softmaxes over the
     rest. KL = TCKD + (1 − p_t of the label)·NCKD. The ramp rises to 1 over the first epochs.
     """
+    assert objective.temperature_unit == "none"  # else see `Tempered.at_scale`
     labels_N = units.labels.where(units.labels != IGNORED, 0)
     label_NC = F.one_hot(labels_N, units.student.shape[-1]).bool()
     (own_N, others_N, rest_NC), (t_own_N, t_others_N, t_rest_NC) = (

@@ -7,12 +7,18 @@ from torch import Tensor
 
 from kdsearch.distill.losses.registry import loss_of
 from kdsearch.distill.losses.units import Units, label_loss, masked
-from kdsearch.search import Labels, LabelSmoothing
+from kdsearch.search import Labels, LabelSmoothing, SequenceKd
 
 
 @loss_of(Labels)
 def labels(objective: Labels, units: Units) -> Tensor:
     """L1: −log p of the label, the mean over the units that have one."""
+    return label_loss(units)
+
+
+@loss_of(SequenceKd)
+def sequence(objective: SequenceKd, units: Units) -> Tensor:
+    """The same of the teacher's tokens: the rows that are learnt on have its texts for labels."""
     return label_loss(units)
 
 

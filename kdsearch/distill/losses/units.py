@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +23,39 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptClasses:
+    """What is kept of a teacher's probabilities of N units, at one temperature: K classes of each.
+
+    The K shares of a unit and its rest sum to 1.
+    """
+
+    classes: Tensor
+    """Class numbers, [N, K]; where fewer are kept, any, with a share of 0."""
+    shares: Tensor
+    """[N, K]: their probabilities, or estimates of them without a bias."""
+    rest: Tensor | None = None
+    """[N]: what all other classes have together; None where they are sampled too."""
+
+    def __getitem__(self, rows: slice) -> KeptClasses:
+        """Those of some units."""
+        rest = None if self.rest is None else self.rest[rows]
+        return KeptClasses(classes=self.classes[rows], shares=self.shares[rows], rest=rest)
+
+    def cross_entropy(self, log_p_NC: Tensor) -> Tensor:
+        """[N]: −Σ_kept q log p, and of a rest −q_rest · log Σ_others p, in nats.
+
+        With a rest it is the cross-entropy between K + 1 classes, the last of which stands for all
+        that are not kept: at its least where p has the teacher's probabilities of the K, however
+        the others share what remains. Renormalised, the K would teach a p without any others.
+        """
+        loss_N = -(self.shares * log_p_NC.gather(1, self.classes)).sum(dim=1)
+        if self.rest is None:
+            return loss_N
+        others_N = log_p_NC.scatter(1, self.classes, -math.inf).logsumexp(dim=1)
+        return loss_N - self.rest * others_N
+
+
+@dataclass(frozen=True, kw_only=True)
 class Units:
     """N scored units of C classes: what student, teacher and labels say of them."""
 
@@ -30,7 +64,9 @@ class Units:
     labels: Tensor
     """Class numbers, [N], or `IGNORED`."""
     teacher: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Of an objective without a teacher, nothing."""
+    """Of an objective without a teacher, nothing; nor where some classes of it are kept."""
+    kept: KeptClasses | None = None
+    """What is kept of a teacher in place of its logits, at the objective's temperature."""
     real: Tensor | None = None
     """Where units have different classes, which of the C each has, [N, C]."""
     epoch: int = 1
@@ -62,6 +98,7 @@ def mixed(units: Units, alpha: float, loss: Tensor) -> Tensor:
 
 def at_temperatures(objective: Softened, units: Units) -> tuple[Tensor, Tensor]:
     """The logits of student and teacher, each over its temperature, [N, C]."""
+    assert objective.temperature_unit == "none"  # else see `Tempered.at_scale`
     return (
         masked(units.student / float(objective.student_temperature), units.real),
         masked(units.teacher / objective.temperature, units.real),

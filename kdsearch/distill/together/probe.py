@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdsearch.agenda import DataSpec, ModelSpec
+from kdsearch.agenda import DataSpec, ModelSpec, runs_alone
 from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
 from kdsearch.distill.caches import Split, encoded, tokenizer_of
 from kdsearch.distill.first_token import read_first_alone
@@ -69,7 +69,7 @@ def fusing_pays(
     the rows raise.
     """
     task = TASKS[data.task]
-    if task.wide or settings.precision not in _AGREEMENT or asked == 1:
+    if task.wide or runs_alone(settings) or asked == 1:
         return 1
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with _as_a_worker(settings.cpu_threads, where):
