@@ -70,6 +70,7 @@ def _explained(agenda: Agenda, view: CaseView, found: CaseResult) -> dict[str, A
         "stage": stage_of(view),
         "metric": agenda.resolved.datasets[view.case.dataset].metric,
         "teacher_checkpoints_coincide": view.coinciding,
+        "logit_scales": dict(found.logit_scales),
         "scores": [
             {"model": name, "validation": validation, "test": test}
             for name, validation, test in _scores(found)
@@ -98,6 +99,7 @@ def _candidate(found: CandidateScores) -> dict[str, Any]:
         "validation": found.validation,
         "test": found.test,
         "temperature": found.temperature,
+        "effective_temperature": found.effective_temperature,
         "learning_rate": found.learning_rate,
         "further_tuned": found.further_tuned,
         "trainings": found.trials,
@@ -186,10 +188,18 @@ def _explain_decision(
             shown_at(value_of(candidate), each.further_tuned),
             "no score" if each.validation is None else score(each.validation, case.digits),
             "no score" if each.test is None else score(each.test, case.digits),
-            "—" if each.temperature is None else f"{each.temperature:g}",
+            _temperature(each),
             "—" if each.learning_rate is None else f"{each.learning_rate:g}",
             f"{each.trials}{tie(each.tied)}",
         )
     out.print(table)
     if rest := len(decision.candidates) - len(shown):
         out.print(f"    and {rest} more, which scored no higher; --json has them all")
+
+
+def _temperature(found: CandidateScores) -> str:
+    """τ_t, and in brackets what it comes to where it is in units of the teacher's logit scale."""
+    if found.temperature is None:
+        return "—"
+    comes_to = found.effective_temperature
+    return f"{found.temperature:g}" + ("" if comes_to is None else f" ({comes_to:g})")

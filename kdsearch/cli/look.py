@@ -20,6 +20,7 @@ from kdsearch.agenda import (
     used,
 )
 from kdsearch.analysis import at_floor, edges, teacher_edges, unconverged
+from kdsearch.analysis.kept import every_kept
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, bring_report, run_there
 from kdsearch.cli.options import (
@@ -159,11 +160,17 @@ def _status(ledger: Ledger, agenda: Agenda) -> dict[str, Any]:
         "diverged": sum(
             result is not None and result.state == "diverged" for result in results.values()
         ),
+        "wrote_nothing": [
+            f"{result.training}: {why}"
+            for result in results.values()
+            if result is not None and (why := result.wrote_nothing)
+        ],
         "doubts": len(preflight.doubts) if preflight else 0,
         "hints": [
             *(str(found) for view in agenda.views() if (found := at_floor(agenda, view, facts))),
             *hints(edges(agenda), unconverged(agenda), teacher_edges(agenda)),
         ],
+        "kept": {name: str(kept) for name, kept in every_kept(agenda).items()},
         "failed": [_failed(attempts[key]) for key in failed],
     }
 
@@ -262,6 +269,8 @@ def stage_of(view: CaseView) -> str:
         return f"blocked: {view.blocked}"
     if view.wanted:
         return view.wanted[0].stage
+    if view.waits_for is not None:
+        return f"waits for {view.waits_for}, whose choice is its teacher"
     return "done" if view.finished else "waits for the other cases"
 
 

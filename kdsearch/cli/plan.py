@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,26 +25,38 @@ from kdsearch.agenda import (
     checkpoint_models,
     guessed_seconds,
     kinds_of,
+    passed_units,
+    passes,
+    resolved_signal_bytes,
     sharing,
+    signal_bytes,
 )
 from kdsearch.api import open_folder
 from kdsearch.cli.options import Json, Models, example, parse_models
-from kdsearch.cli.planning import TRAINING_STATE, print_plan
+from kdsearch.cli.planning import TRAINING_STATE, named_epochs, print_plan
 from kdsearch.driver import fused_words
 from kdsearch.errors import InputError
 from kdsearch.search import Bounds, Inner
 from kdsearch.study import (
+    HIDDEN,
+    SAMPLED,
+    SPECS,
+    TOP_K,
     Resolved,
+    ResolvedModel,
     Role,
     Study,
     TestCase,
     cache_bytes,
+    cases_before,
     effective_settings,
     known_rows,
     label_count,
     load_study,
     nested_epochs,
+    one_teacher,
     output_rows_per_row,
+    row_bytes,
     search_of,
     shape_of,
     task_of,
@@ -53,6 +66,8 @@ from kdsearch.study import (
 Durations = Mapping[TestCase, Mapping[Role, float]]
 Range = dict[str, float]
 """The `fewest` and the `most`."""
+_WAYS = (HIDDEN, f"{SAMPLED} 64", f"{TOP_K} 128")
+"""To keep a wide teacher's outputs, with usual numbers of tokens."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -111,7 +126,8 @@ def plan(
         "sizes_unknown": _unsized(study, folders),
         "simulated": _simulated(study, took, slots) if took else None,
         "checkpoint_bytes": known.teacher_bytes,
-        "training_state_bytes": known.largest and known.largest * TRAINING_STATE * slots,
+        "training_state_bytes": known.largest
+        and known.largest * (TRAINING_STATE + named_epochs(study)) * slots,
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
@@ -149,7 +165,11 @@ def _facts(
 ) -> dict[str, Any]:
     by_case = {c.case: c for c in counts}
     groups = sharing(study, tuple(by_case))
-    shared = list({(c.case.dataset, c.case.teacher): c for c in counts if c.case.teacher}.values())
+    of_teacher: dict[object, list[Counts]] = defaultdict(list)
+    for each in counts:
+        if each.case.teacher:
+            of_teacher[one_teacher(study, each.case)].append(each)
+    shared = [_shared(study, of_one) for of_one in of_teacher.values()]
     cases = [_case(study, c, took) for c in counts]
     caches = [_cache(study, resolved, c, took) for c in shared]
     students: Range | None = None
@@ -166,6 +186,7 @@ def _facts(
         "cases": cases,
         "teachers": sum(c.teachers for c in shared),
         "outputs": _range(sum((c.outputs for c in shared), Bounds(fewest=0, most=0))),
+        "sequences": _range(sum((c.sequences for c in shared), Bounds(fewest=0, most=0))),
         "caches": caches,
         "students": {
             "fewest": sum(max(by_case[c].students.fewest for c in group) for group in groups),
@@ -179,6 +200,12 @@ def _facts(
         and teachers
         and {end: students[end] + teachers[end] for end in students},
     }
+
+
+def _shared(study: Study, counts: list[Counts]) -> Counts:
+    """The counts of one of a teacher's cases on a data set, with the passes for all of them."""
+    outputs, sequences = passes(study, [each.case for each in counts])
+    return replace(counts[-1], outputs=outputs, sequences=sequences)
 
 
 def _case(study: Study, counts: Counts, took: Durations) -> dict[str, Any]:
@@ -262,30 +289,90 @@ def _cache(
 ) -> dict[str, Any]:
     """A teacher's trainings on a data set, and its outputs that are kept."""
     case = counts.case
-    dataset, teacher = study.datasets[case.dataset], study.teachers[case.taught]
+    dataset = study.datasets[case.dataset]
     per_row = output_rows_per_row(case.dataset, dataset)
     rows = _rows(study, resolved, case)
     taken: int | None = None
     if resolved is not None:
         taken = cached_bytes(resolved, case)
     elif rows is not None and per_row is not None:
-        every, names = sum(rows.values()), checkpoint_models(study, teacher)
+        train, names = rows["train"] * per_row, checkpoint_models(study, case)
+        others = sum(rows.values()) * per_row - train
+        passed_over = [*passed_units(study, case, train)]
         task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
         settings = effective_settings(study, case, "outputs")
         models = (study.models[name] for name in names)
-        taken = sum(cache_bytes(settings, task, each, every * per_row, labels) for each in models)
+        taken = sum(
+            cache_bytes(settings, task, each, some, labels, others=others)
+            for each in models
+            for some in passed_over
+        )
     seconds = took.get(case)
     trained = counts.teachers * seconds["teacher"] if seconds else 0
-    passed = _range(counts.outputs, seconds["outputs"]) if seconds else {}
+    passed: Range = {}
+    if seconds:
+        written = _range(counts.sequences, seconds["sequences"])
+        passed = _range(counts.outputs, seconds["outputs"])
+        passed = {end: some + written[end] for end, some in passed.items()}
     return {
         "dataset": case.dataset,
         "teacher": case.teacher,
+        **dict.fromkeys(("student", "search")),
+        **({"student": case.student, "search": case.search} if cases_before(study, case) else {}),
         "trainings": counts.teachers,
         "passes": _range(counts.outputs),
+        "sequences": _range(counts.sequences),
         "train_rows": rows["train"] if rows else None,
         "bytes": taken,
+        **_each(study, resolved, case),
+        "signals": None if rows is None else _signals(study, resolved, case, rows["train"]),
         "seconds": {end: trained + some for end, some in passed.items()} or None,
     }
+
+
+def _each(study: Study, resolved: Resolved | None, case: TestCase) -> dict[str, Any]:
+    """What a teacher's outputs take for each token, or row of data, and would in other `ways`.
+
+    None where that is not known until the data is read.
+    """
+    dataset, settings = study.datasets[case.dataset], effective_settings(study, case, "outputs")
+    task = task_of(case.dataset, dataset)
+    labels, per_row = label_count(case.dataset, dataset), output_rows_per_row(case.dataset, dataset)
+    name = checkpoint_models(study, case)[0]
+    path = None
+    if resolved is not None:
+        labels = len(resolved.datasets[case.dataset].labels)
+        train = resolved.datasets[case.dataset].splits["train"]
+        per_row, path = train.units / train.rows, resolved.models[name].path
+
+    def each(cache: str) -> int:
+        kept = settings.model_copy(update={"cache": cache})
+        return row_bytes(kept, task, study.models[name], labels, path)
+
+    if SPECS[task].width is not None:
+        known = round(each(HIDDEN) * (per_row or 0))
+        return {"each": "row", "bytes_each": known or None, "cache": None, "ways": {}}
+    chosen = {way.partition(" ")[0]: way for way in (*_WAYS, settings.cache)}
+    return {
+        "each": "token",
+        "bytes_each": each(settings.cache),
+        "cache": settings.cache,
+        "ways": {way: each(way) for way in chosen.values()},
+    }
+
+
+def _signals(study: Study, resolved: Resolved | None, case: TestCase, rows: int) -> dict[str, int]:
+    """The bytes of what terms compare of a teacher, by signal; before anything is read, a guess."""
+    if resolved is not None:
+        return resolved_signal_bytes(resolved, case)
+    folders = _folders(study, None)
+    shapes = {name: shape_of(model, folders.get(name)) for name, model in study.models.items()}
+    models = {
+        name: ResolvedModel(path=None, digest=None, labels=None, depth=shape and shape.layers)
+        for name, shape in shapes.items()
+    }
+    task = task_of(case.dataset, study.datasets[case.dataset])
+    return signal_bytes(study, models, case, task, rows, folders)
 
 
 def _range(bounds: Bounds, factor: float = 1) -> Range:

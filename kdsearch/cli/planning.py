@@ -10,8 +10,8 @@ from rich.table import Column, Table
 
 from kdsearch.cli.options import console, count
 from kdsearch.driver import duration, rough, span
-from kdsearch.search import Checkpoint
-from kdsearch.study import BASE, Study, readable_size
+from kdsearch.search import Checkpoint, coincidences
+from kdsearch.study import BASE, SAMPLED, Study, readable_size, shown_cache
 
 Facts = Mapping[str, Any]
 """What `plan --json` prints."""
@@ -32,7 +32,8 @@ class _Unit(NamedTuple):
 _UNITS = (_Unit("hours", 3600), _Unit("minutes", 60), _Unit("seconds", 1))
 
 TRAINING_STATE = 5
-"""The weights, Adam's two moments, and those of the best epoch and of the one of lowest loss."""
+"""The weights, Adam's two moments, and those of the best epoch and of the one of lowest loss; more
+where a search names epochs."""
 _WIDTH = 240
 """Of a table that no terminal bounds."""
 _LOOK: dict[str, Any] = {
@@ -51,7 +52,7 @@ def print_plan(study: Study, facts: Facts) -> None:
     out.print(_students_table(facts))
     if facts["caches"]:
         out.print(_teachers_table(facts))
-    for line in (*_counted(study, facts), *_timed(facts), *_on_disk(facts)):
+    for line in (*_counted(study, facts), *_timed(facts), *_on_disk(study, facts)):
         out.print(line)
 
 
@@ -77,7 +78,7 @@ def _teachers_table(facts: Facts) -> Table:
     table = _table("Teachers", *headings, *([unit.name] if unit else []))
     for row in facts["caches"]:
         cells = [
-            f"{row['dataset']}/{row['teacher']}",
+            _teacher(row),
             str(row["trainings"]),
             _range(row["passes"]),
             "?" if row["train_rows"] is None else f"{row['train_rows']:,}",
@@ -87,6 +88,18 @@ def _teachers_table(facts: Facts) -> Table:
             cells.append(unit.words(row["seconds"], "–"))
         table.add_row(*cells)
     return table
+
+
+def _teacher(row: Facts) -> str:
+    """On a data set; of a student that teaches also the case that it is of, which is its own."""
+    names = (row[name] for name in ("dataset", "teacher", "student", "search"))
+    return "/".join(name for name in names if name is not None)
+
+
+def named_epochs(study: Study) -> int:
+    """How many epochs of a teacher's training the study's searches name in all."""
+    named = {name for search in study.every_search.values() for name in search.teacher or ()}
+    return sum(Checkpoint(name).epoch is not None for name in named)
 
 
 def _table(title: str, first: str, *others: str) -> Table:
@@ -128,10 +141,14 @@ def _counted(study: Study, facts: Facts) -> Iterator[str]:
         )
     yield f"teachers to fine-tune: {facts['teachers']}, shared by the cases of a data set"
     yield f"passes of teachers over a split: {_words(facts['outputs'])}"
-    lowest = Checkpoint.LOWEST_LOSS.value
-    asked = any(lowest in (each.teacher or ()) for each in study.every_search.values())
-    if asked and facts["teachers"]:
-        yield "  (the fewest if a teacher's two checkpoints turn out to be the same)"
+    if facts["sequences"]["most"]:
+        yield (
+            f"training splits that teachers write anew: {_words(facts['sequences'])} (passes over "
+            "them are among those above)"
+        )
+    asked = (tuple(map(Checkpoint, s.teacher or ())) for s in study.every_search.values())
+    if facts["teachers"] and any(len(coincidences(names)) > 1 for names in asked):
+        yield "  (the fewest if checkpoints of a teacher turn out to be the same)"
 
 
 def _other_inner(walks: list[dict[str, Any]]) -> Iterator[str]:
@@ -198,25 +215,67 @@ def _assumed(facts: Facts) -> Iterator[str]:
         )
 
 
-def _on_disk(facts: Facts) -> Iterator[str]:
+def _on_disk(study: Study, facts: Facts) -> Iterator[str]:
     sizes = [cache["bytes"] for cache in facts["caches"]]
     known = (
         "not known until the data is read"
         if None in sizes
         else f"about {readable_size(sum(sizes))}"
     )
+    named = named_epochs(study)
+    more = f" and {count(named, 'epoch')} that a search names" if named else ""
     kept = (
         f"checkpoints {readable_size(facts['checkpoint_bytes'])} so far"
         if facts["checkpoint_bytes"]
-        else "up to two checkpoints per teacher training, each of the model's size"
+        else f"up to two checkpoints{more} per teacher training, each of the model's size"
     )
     yield f"disk: teachers' outputs {known}; {kept}"
+    yield from _each(facts)
+    yield from _compared(facts)
     state = facts["training_state_bytes"]
     yield (
         f"  and while it runs, for each of {count(facts['slots'], 'slot')}, up to "
-        f"{TRAINING_STATE} times its model in full precision: what a training resumes from after "
-        f"a crash{f' ({readable_size(state)} in all)' if state else ''}"
+        f"{TRAINING_STATE + named} times its model in full precision: what a training resumes from "
+        f"after a crash{f' ({readable_size(state)} in all)' if state else ''}"
     )
+
+
+def _each(facts: Facts) -> Iterator[str]:
+    """What a row of data takes; of wide outputs a token, as it is kept and in other ways."""
+    small = {
+        row["dataset"]: f"{row['bytes_each']:,}"
+        for row in facts["caches"]
+        if row["each"] == "row" and row["bytes_each"]
+    }
+    if small:
+        yield f"  (bytes a row: {', '.join(f'{name} {size}' for name, size in small.items())})"
+    groups: dict[str, list[str]] = {}
+    for row in facts["caches"]:
+        ways = (
+            shown_cache(way)
+            + (" (chosen) " if way == row["cache"] else " ")
+            + ("at most " if way.startswith(SAMPLED) else "")
+            + f"{size:,}"
+            for way, size in row["ways"].items()
+        )
+        if row["ways"]:
+            groups.setdefault("; ".join(ways), []).append(_teacher(row))
+    for ways_shown, names in groups.items():
+        yield (
+            f"  (bytes a token of {', '.join(names)}, by training.cache: {ways_shown}; "
+            "all but hidden serve ce at one temperature alone)"
+        )
+
+
+def _compared(facts: Facts) -> Iterator[str]:
+    """What is kept for terms beside the outputs."""
+    for row in facts["caches"]:
+        if row["signals"]:
+            each = (f"{what} {readable_size(size)}" for what, size in row["signals"].items())
+            yield (
+                f"  and for what terms compare of {_teacher(row)}, a pass each, "
+                f"about {readable_size(sum(row['signals'].values()))}: {'; '.join(each)}"
+            )
 
 
 def _unit(facts: Facts) -> _Unit | None:

@@ -170,6 +170,8 @@ def _summary(facts: Facts) -> Iterator[Text]:
         yield _line(facts["left"])
         if facts["fused"]:
             yield _line(f"students in one pass: {facts['fused']}")
+    for name, kept in facts["kept"].items():
+        yield _line(f"kept of the outputs of {name}: {kept}")
     if driver := facts["driver"]:
         yield _line(
             f"driven by process {driver['pid']} on {driver['host']} since {driver['since']}"
@@ -195,8 +197,9 @@ def _troubles(facts: Facts, most: int | None = None) -> Iterator[Text]:
     yield from _first(blocked, most, "test case", "blocked")
     nodes = [f"node {name} is left out: {why}" for name, why in facts["left_out"].items()]
     yield from _first(nodes, most, "node", "left out")
-    if facts["diverged"]:
-        yield _line(f"{count(facts['diverged'], 'training')} diverged, without a score")
+    if diverged := facts["diverged"] - len(facts["wrote_nothing"]):
+        yield _line(f"{count(diverged, 'training')} diverged, without a score")
+    yield from _first(facts["wrote_nothing"], most, "teacher", "without a text to learn from")
     if facts["doubts"]:
         yield _line(f"{count(facts['doubts'], 'doubt')} about data and models: see the report")
     yield from _first(facts["hints"], most, "hint", "to change the study")
@@ -339,6 +342,8 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
         runs = len(keys.intersection(running))
         words = ((runs, _RUN), (len(keys) - runs, _WAIT))
         found[stage] = ", ".join(f"{number}{what}" for number, what in words if number)
+    if view.waits_for is not None:
+        found[TRAINS_TEACHER] = f"after {view.waits_for.teacher}"
     if view.blocked:
         found[TRAINS_TEACHER] = "failed"
     return found
