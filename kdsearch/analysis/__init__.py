@@ -23,9 +23,11 @@ from kdsearch.analysis.edges import (
     teacher_edges,
     unconverged,
 )
-from kdsearch.analysis.erm import Erm
+from kdsearch.analysis.erm import Erm, OtherSetting
 from kdsearch.analysis.floor import AtFloor, Facts, Without, at_floor, floor_of
 from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, compare, deciles, gain
+from kdsearch.analysis.generations import Generation, Line
+from kdsearch.analysis.levels import Level, Levels, StudentLevels
 from kdsearch.analysis.noise import DEVIATIONS
 from kdsearch.analysis.paper import PaperRow
 from kdsearch.analysis.path import Difference, Step
@@ -42,6 +44,7 @@ from kdsearch.analysis.stable import (
     table_3,
 )
 from kdsearch.analysis.summary import Analysis, Figures, Status, analyse
+from kdsearch.analysis.trends import Trend
 from kdsearch.analysis.trials import TrialResult, trial_results
 
 __all__ = [
@@ -61,8 +64,13 @@ __all__ = [
     "Erm",
     "Facts",
     "Figures",
+    "Generation",
     "LeftOut",
+    "Level",
+    "Levels",
+    "Line",
     "ModelSpeeds",
+    "OtherSetting",
     "PaperRow",
     "Recorded",
     "Relative",
@@ -76,12 +84,14 @@ __all__ = [
     "State",
     "Status",
     "Step",
+    "StudentLevels",
     "Table",
     "Table3",
     "Take",
     "TeacherEdge",
     "TeacherScore",
     "TestScores",
+    "Trend",
     "TrialResult",
     "TrialScores",
     "Unconverged",

@@ -11,7 +11,7 @@ from statistics import median
 from kdsearch.agenda import Agenda, CaseView, TestScore
 from kdsearch.analysis.cases import CaseResult, State, TeacherScore
 from kdsearch.analysis.cost import Spent
-from kdsearch.analysis.erm import Erm, tuned_erm
+from kdsearch.analysis.erm import Erm, OtherSetting, other_settings, tuned_erm
 from kdsearch.analysis.noise import DEVIATIONS, Noises
 from kdsearch.analysis.scores import leading_trial, on_test, points, row_worth
 from kdsearch.analysis.speeds import Size
@@ -65,6 +65,8 @@ class CaseAnswer:
     erm_validation: ValidationScore | None
     erm_test: TestScore | None
     erm_spread: float | None
+    other_settings: tuple[OtherSetting, ...]
+    """In which the two were not trained alike, so that the teacher is not all that differs."""
     verdict: Verdict | None
     """None where a side has no test score."""
     points: float | None
@@ -205,6 +207,7 @@ def _case(agenda: Agenda, view: CaseView, result: CaseResult, noises: Noises) ->
         erm_validation=erm.validation if erm else None,
         erm_test=erm.test if erm else None,
         erm_spread=erm.spread if erm else None,
+        other_settings=other_settings(agenda, view, best) if best else (),
         verdict=verdict(difference, noise),
         points=difference,
         noise=noise,

@@ -14,6 +14,7 @@ from kdsearch.analysis.erm import Erm, tuned_erm
 from kdsearch.analysis.floor import AtFloor, Facts, at_floor
 from kdsearch.analysis.gains import NoGainError, Relative
 from kdsearch.analysis.gap import gap_closed
+from kdsearch.analysis.kept import KeptTokens, kept_of
 from kdsearch.analysis.noise import Noise, Noises
 from kdsearch.analysis.path import Difference, Step, over_default, steps
 from kdsearch.analysis.scores import (
@@ -37,6 +38,7 @@ from kdsearch.search import (
     Trial,
     ValidationScore,
     shown_at,
+    significant,
 )
 from kdsearch.study import TestCase
 
@@ -73,6 +75,8 @@ class CandidateScores:
     test: TestScore | None
     temperature: float | None
     """The tuned τ_t; None where it is inactive, or where no trial has a score."""
+    effective_temperature: float | None
+    """By which the teacher's logits are divided, where τ_t is in units of its logit scale."""
     learning_rate: float | None
     further_tuned: Held
     """The best trial's values of the other axes that are tuned."""
@@ -133,6 +137,8 @@ class TeacherScore:
     epoch: int | None
     validation: ValidationScore | None
     test: TestScore | None
+    kept: KeptTokens | None = None
+    """Of its outputs; None where all is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +148,13 @@ class UnscoredTraining:
     key: str
     training: str
     state: Literal["diverged", "failed"]
+    wrote_nothing: str | None = None
+    """Of a teacher that diverged only in that: why, and what helps."""
+
+    @property
+    def what(self) -> str:
+        """What became of it, in words."""
+        return self.wrote_nothing or self.state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +173,9 @@ class CaseResult:
     """How many decimals its scores are shown with: more would say what its test split cannot."""
     teachers: tuple[TeacherScore, ...]
     coinciding: bool
-    """Whether the teacher's two checkpoints are one."""
+    """Whether t_hs and t_ll are one."""
+    logit_scales: Mapping[Checkpoint, float]
+    """Of its checkpoints, where temperatures are in units of them, as far as they are known."""
     path: tuple[DecisionScores, ...]
     steps: tuple[Step, ...]
     """What each decision brought; empty where whole choices are compared."""
@@ -223,7 +238,7 @@ def case_result(
     state, reason = state_of(view)
     path = _path(agenda, view, speeds)
     trainings = CaseTrainings(agenda, view)
-    every = trainings.teachers | trainings.outputs | trainings.students
+    every = trainings.teachers | trainings.outputs | trainings.sequences | trainings.students
     results = agenda.results
     phase2 = view.phase2
     stable = _second_phase(agenda, view, phase2.stable_tuned, speeds) if phase2 else None
@@ -251,6 +266,7 @@ def case_result(
         metric=next((o.metric for key in every if (o := results[key]) is not None), None),
         teachers=teachers,
         coinciding=view.coinciding,
+        logit_scales=_logit_scales(agenda, view),
         path=path,
         steps=steps(agenda, view, noises),
         over_default=over_default(agenda, view, noises),
@@ -275,6 +291,13 @@ def case_result(
         failures=failures(agenda, every),
         cost=trainings.spent,
     )
+
+
+def _logit_scales(agenda: Agenda, view: CaseView) -> Mapping[Checkpoint, float]:
+    if not view.search.in_logit_scales:
+        return {}
+    first = ((name, agenda.results.get(of[0].key)) for name, of in view.outputs.items())
+    return {name: outcome.logit_scale for name, outcome in first if outcome and outcome.logit_scale}
 
 
 def _erm(agenda: Agenda, view: CaseView, speeds: ModelSpeeds) -> Erm | None:
@@ -328,6 +351,9 @@ def state_of(view: CaseView) -> tuple[State, str | None]:
         stages = ", ".join(dict.fromkeys(request.stage for request in view.wanted))
         number = len({request.training.key for request in view.wanted})
         return State.UNFINISHED, f"trainings to run next: {number}, for: {stages}"
+    if view.waits_for is not None:
+        what = f"its teacher is what {view.waits_for} chooses, whose search is not finished"
+        return State.UNFINISHED, what
     if not view.finished:
         return State.UNFINISHED, "its second phase waits for the traversals of the other cases"
     return State.FINISHED, None
@@ -349,7 +375,10 @@ def failures(agenda: Agenda, trainings: dict[str, str]) -> tuple[UnscoredTrainin
         if outcome is None:
             found.append(UnscoredTraining(key=key, training=name, state="failed"))
         elif outcome.state == "diverged":
-            found.append(UnscoredTraining(key=key, training=name, state="diverged"))
+            nothing = outcome.wrote_nothing
+            found.append(
+                UnscoredTraining(key=key, training=name, state="diverged", wrote_nothing=nothing)
+            )
     # Not in the order in which they were asked for, which depends on what ended first.
     return tuple(sorted(found, key=lambda each: (each.training, each.key)))
 
@@ -368,6 +397,7 @@ def _teacher_score(
         validation=validation.validation if validation else None,
         test=test.test if test else None,
         size=speeds.size([test]),
+        kept=kept_of(outputs, agenda.results),
     )
 
 
@@ -417,6 +447,7 @@ def candidate_scores(
         if choice.get(CHECKPOINT) in (None, *view.outputs)
         else (),
         temperature=best.get("temperature") if best else None,
+        effective_temperature=_effective_temperature(agenda, best, key),
         learning_rate=best.get("learning_rate") if best else None,
         further_tuned=further_tuned(view, best),
         epoch=_best_epoch(agenda, key),
@@ -425,6 +456,13 @@ def candidate_scores(
         key=key,
         size=speeds.size([agenda.results[key]]) if key else None,
     )
+
+
+def _effective_temperature(agenda: Agenda, best: Trial | None, key: str | None) -> float | None:
+    outcome = agenda.results[key] if key else None
+    if best is None or outcome is None or outcome.logit_scale is None:
+        return None
+    return significant(best.get("temperature") * outcome.logit_scale)
 
 
 def further_tuned(view: CaseView, trial: Trial | None) -> Held:

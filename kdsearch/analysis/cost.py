@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import fsum
-from typing import Literal
+from typing import Literal, TypeVar
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, spare, used
+from kdsearch.agenda import (
+    Agenda,
+    CaseView,
+    Outcome,
+    OutputsTraining,
+    SequencesTraining,
+    Training,
+    spare,
+    used,
+)
 from kdsearch.search import Trial
 from kdsearch.study import TestCase
 
-Kind = Literal["teacher", "outputs", "student"]
-KINDS: tuple[Kind, ...] = ("teacher", "outputs", "student")
+Kind = Literal["teacher", "outputs", "sequences", "student"]
+_Some = TypeVar("_Some", bound=Training)
+KINDS: tuple[Kind, ...] = ("teacher", "outputs", "sequences", "student")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +49,18 @@ def cost(agenda: Agenda) -> tuple[Spent, ...]:
     owned = [CaseTrainings(agenda, view) for view in agenda.views()]
     known: dict[str, Kind] = {key: "teacher" for case in owned for key in case.teachers}
     known |= {key: "outputs" for case in owned for key in case.outputs}
+    known |= {key: "sequences" for case in owned for key in case.sequences}
     groups: dict[Kind, list[Outcome | None]] = defaultdict(list)
     for key, result in used(agenda).items():
         # All others are known, so what is left is a student.
         groups[known.get(key, "student")].append(result)
-    return tuple(spent(kind, groups[kind]) for kind in KINDS)
+    return _by_kind(groups)
+
+
+def _by_kind(groups: Mapping[Kind, Collection[Outcome | None]]) -> tuple[Spent, ...]:
+    """Of each kind; of few studies has a teacher written anything."""
+    kinds = (kind for kind in KINDS if kind != "sequences" or groups.get(kind))
+    return tuple(spent(kind, groups.get(kind, ())) for kind in kinds)
 
 
 def beside(agenda: Agenda) -> Spent:
@@ -90,8 +107,19 @@ class CaseTrainings:
     def outputs(self) -> dict[str, str]:
         """The outputs of its checkpoints."""
         pairs = self._view.outputs
-        every = (t for outputs in pairs.values() for t in outputs)
+        every = [t for outputs in pairs.values() for t in outputs]
+        every += self._waited_for(OutputsTraining)
         return {t.key: str(t) for t in every if t.key in self._agenda.results}
+
+    @cached_property
+    def sequences(self) -> dict[str, str]:
+        """What they wrote."""
+        every = self._waited_for(SequencesTraining)
+        return {t.key: str(t) for t in every if t.key in self._agenda.results}
+
+    def _waited_for(self, kind: type[_Some]) -> list[_Some]:
+        every = self._agenda.waited_for(self._view.case)
+        return [training for training in every if isinstance(training, kind)]
 
     @cached_property
     def students(self) -> dict[str, str]:
@@ -108,10 +136,11 @@ class CaseTrainings:
         owned: dict[Kind, dict[str, str]] = {
             "teacher": self.teachers,
             "outputs": self.outputs,
+            "sequences": self.sequences,
             "student": self.students,
         }
         results = self._agenda.results
-        return tuple(spent(kind, map(results.__getitem__, keys)) for kind, keys in owned.items())
+        return _by_kind({kind: [results[key] for key in keys] for kind, keys in owned.items()})
 
 
 def fused(agenda: Agenda) -> int:
@@ -126,6 +155,7 @@ def reused(agenda: Agenda) -> int:
         wanted += [t.key for t in agenda.graph.teachers(view.case)]
         outputs = view.outputs
         wanted += [t.key for splits in outputs.values() for t in splits]
+        wanted += {t.key for t in agenda.waited_for(view.case)} - {*wanted}
         for trials in _trials_by_choice(view):
             known = [t for t in trials if t.checkpoint is None or t.checkpoint in outputs]
             wanted += [t.key for trial in known for t in agenda.trainings(view, trial)]

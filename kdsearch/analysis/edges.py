@@ -14,7 +14,14 @@ from kdsearch.study import TestCase, axis_key, epochs_key
 End = Literal["largest", "smallest"]
 SHARES = ("alpha", "beta", "smoothing", "dropout", "warmup", "momentum")
 """The axes whose values lie between 0 and 1."""
-FROM_1 = ("temperature", "student_temperature", "batch_size", "epochs")
+FROM_1 = (
+    "temperature",
+    "student_temperature",
+    "batch_size",
+    "epochs",
+    "lora_rank",
+    "relation_heads",
+)
 """Those that end naturally at 1: τ there leaves probabilities as they are."""
 _NO_TUNING = "layers"
 """More of them make another student."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdsearch.agenda import Agenda, CaseView, TestScore
+from kdsearch.agenda import Agenda, CaseView, StudentTraining, TestScore
 from kdsearch.analysis.scores import TestScores, candidate_on_test
 from kdsearch.analysis.speeds import Size
-from kdsearch.search import ValidationScore
+from kdsearch.search import Trial, ValidationScore, Value
+from kdsearch.study import AXES, SECTIONS, WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +57,45 @@ def tuned_erm(agenda: Agenda, view: CaseView) -> Erm | None:
         learning_rate=winner.best.get("learning_rate"),
         key=agenda.training(other, winner.best).key,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherSetting:
+    """A setting in which a student differs from the one without a teacher beside it."""
+
+    name: str
+    student: Value
+    erm: Value
+
+
+def other_settings(agenda: Agenda, view: CaseView, trial: Trial) -> tuple[OtherSetting, ...]:
+    """Where a trial was trained otherwise than the tuned student without a teacher.
+
+    Each has a learning rate of its own, which is no difference. Nothing where there is no such
+    student.
+    """
+    other = agenda.without_teacher(view.case)
+    if other is None or other.case == view.case or not other.traversed:
+        return ()
+    best = other.progress.winner.best
+    if best is None:
+        return ()
+    mine = _settings(agenda.training(view, trial))
+    plain = _settings(agenda.training(other, best))
+    return tuple(
+        OtherSetting(name=name, student=mine.get(name), erm=plain.get(name))
+        for name in AXES
+        if mine.get(name) != plain.get(name)
+    )
+
+
+def _settings(training: StudentTraining) -> dict[str, Value]:
+    """What a search may have as an axis, as a student was trained; None of another optimizer."""
+    settings = training.settings
+    section, _ = SECTIONS[settings.optimizer]
+    held = {**vars(getattr(settings, section)), **vars(settings)}
+    held["lora_rank"] = settings.lora and settings.lora.r
+    held["layers"] = "all" if training.model.layers is None else training.model.layers
+    return {
+        name: WORDS.get(name) if held[name] is None else held[name] for name in AXES if name in held
+    }

@@ -58,10 +58,13 @@ def floor_of(data: ResolvedDataset, facts: DatasetFacts | None) -> float:
 
     Of classification, the best that one and the same label for every row comes to, if the labels'
     counts are known: the majority's share in accuracy, 2 s / (1 + s) in F1 for the label of the
-    share s. Of all else, and at least, a hundredth of the largest score.
+    share s. Of multiple choice what a draw comes to, or always the same text. Of all else, and at
+    least, a hundredth of the largest score.
     """
     least = SPECS[data.task].largest_score / 100
     split = facts.splits.get("validation") if facts else None
+    if data.metric == "multiple_choice" and split and split.chance:
+        return max(least, split.chance)
     counts = split.labels if split else {}
     total = sum(counts.values())
     if data.task != "classification" or not total:

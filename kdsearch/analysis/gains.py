@@ -171,7 +171,7 @@ def compare(
 
     Of a `maximum` over what it is compared with no gain can be below 0.
     """
-    gains = []
+    gains, blocks = [], []
     left_out: dict[LeftOut, int] = {}
     for view in views:
         try:
@@ -179,6 +179,7 @@ def compare(
         except NoGainError as error:
             left_out[error.reason] = left_out.get(error.reason, 0) + 1
         else:
+            blocks.append(block_of(view))
             gains.append(
                 CaseGain(
                     case=view.case,
@@ -189,7 +190,6 @@ def compare(
                 )
             )
     values = [each.gain for each in gains]
-    blocks = [block_of(each.case) for each in gains]
     spreads = [each.spread for each in gains if each.spread is not None]
     return Comparison(
         figure=figure,

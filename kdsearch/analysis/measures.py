@@ -83,7 +83,9 @@ def case_measures(agenda: Agenda, cases: Sequence[CaseResult]) -> tuple[CaseMeas
                 ModelMeasures(
                     model=found.model,
                     validation=over_seeds(found.validation, tuple(names), found.taught),
-                    test=over_seeds(found.test, tuple(names), found.taught),
+                    test=over_seeds(
+                        found.test, tuple(names), found.taught, _further(agenda, view.case)
+                    ),
                 )
                 for found in models
             ),
@@ -154,14 +156,23 @@ def _at_best_epoch(outcome: Outcome) -> Measures:
     return next(found, {})
 
 
-def over_seeds(seeds: Sequence[Measures], names: Sequence[str], taught: bool) -> ByName:
-    """Measures under each seed, by their `names`; whether it was `taught` has to be known."""
+def _further(agenda: Agenda, case: TestCase) -> tuple[str, ...]:
+    return agenda.resolved.datasets[case.dataset].also
+
+
+def over_seeds(
+    seeds: Sequence[Measures], names: Sequence[str], taught: bool, further: Sequence[str] = ()
+) -> ByName:
+    """Measures under each seed, by their `names`; whether it was `taught` has to be known.
+
+    Those of `further` metrics are never undefined.
+    """
     found: dict[str, Measured | None] = {}
     for name in names:
         values = [measures[name] for measures in seeds if name in measures]
         if len(values) == len(seeds):
             spread = stdev(values) if len(values) > 1 else None
             found[name] = Measured(mean=fmean(values), spread=spread)
-        elif not all(seeds) or (taught and name in _OF_A_TEACHER):
+        elif not all(seeds) or (taught and name in _OF_A_TEACHER) or name in further:
             found[name] = None
     return found

@@ -53,8 +53,9 @@ def row_scores(columns: Columns, data: DataSpec) -> RowScores:
         case "lm", "likelihood":
             terms = _dense(columns, "log_likelihood", "tokens")
             return RowScores(terms=terms, score=lambda sums: np.exp(_share(sums)))
-        case "lm", _:
-            return RowScores(terms=_with_ones(_dense(columns, "right")[:, 0]), score=_share)
+        case "lm", metric:
+            name = "rouge_l" if metric == "rouge_l" else "right"
+            return RowScores(terms=_with_ones(_dense(columns, name)[:, 0]), score=_share)
         case "qa", metric:
             return RowScores(terms=_with_ones(_dense(columns, metric)[:, 0]), score=_share)
         case "ner", "accuracy":

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from kdsearch.agenda import Outcome, OutputsTraining
+from kdsearch.agenda import Outcome, OutputsTraining, SequencesTraining
 
 _MATTERS = ("batch_size", "max_length", "stride", "beams", "precision", "cpu_threads")
 """The settings that a model's speed depends on."""
@@ -69,7 +69,11 @@ class ModelSpeeds:
 def _model(outcome: Outcome) -> _Model:
     """What two outcomes have in common that timed one model under one condition."""
     training = outcome.training
-    source = training.checkpoint if isinstance(training, OutputsTraining) else training
+    source = (
+        training.checkpoint
+        if isinstance(training, OutputsTraining | SequencesTraining)
+        else training
+    )
     content = source.model.model_dump_json(exclude={"name", "tokenizer_name"})
     settings = (getattr(training.settings, name) for name in _MATTERS)
     return content, outcome.parameters, *settings

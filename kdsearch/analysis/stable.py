@@ -47,7 +47,7 @@ class Table3:
     """How many blocks of cases these are of; see `statistics`."""
     rows: tuple[RewardRow, ...]
     coinciding: int
-    """Cases whose teacher's two checkpoints are one."""
+    """Cases whose teacher has one checkpoint for both t_hs and t_ll."""
     same_student_temperature: int
     """Cases in which both sides of the τ_s flip came to one objective: τ_t = τ_s = 1."""
 
@@ -76,7 +76,7 @@ def table_3(agenda: Agenda, search: str | None = None) -> Table3:
     axes = dict.fromkeys(found.axis for found in found_in_all)
     blocks: dict[object, list[Progress]] = {}
     for view in traversed:
-        blocks.setdefault(block_of(view.case), []).append(view.progress)
+        blocks.setdefault(block_of(view), []).append(view.progress)
     by_block = [
         {(each.axis, each.default, each.alternative): each.reward for each in rewards(of, axes)}
         for of in blocks.values()
@@ -131,9 +131,10 @@ def stable_configuration(agenda: Agenda, search: str | None = None) -> Stable | 
     space = agenda.resolved.study.every_search[search].space()
     there = {name for view in views for name in view.space.names}
     held = {n: value for n, value in (space.defaults() | dict(values)).items() if n in there}
-    given = (Checkpoint.GIVEN,)
-    if CHECKPOINT in held and all(view.space.values(CHECKPOINT) == given for view in views):
-        held[CHECKPOINT] = Checkpoint.GIVEN
+    if CHECKPOINT in held:
+        single = [view.space.values(CHECKPOINT)[0] for view in views]
+        if {*single} <= {Checkpoint.GIVEN, Checkpoint.WINNER}:
+            held[CHECKPOINT] = single[0]
     return Stable(
         choice=space.choice(held),
         deviations=dict(values),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kdsearch.study import TestCase
+from kdsearch.agenda import CaseView
 
 Interval = tuple[float, float]
 FEWEST = 6
@@ -41,9 +41,9 @@ class Chance:
         return self.p is not None and self.p <= CHANCE
 
 
-def block_of(case: TestCase) -> tuple[str, str | None]:
+def block_of(view: CaseView) -> tuple[str, str | None]:
     """What the cases of a block have in common."""
-    return case.dataset, case.teacher
+    return view.case.dataset, view.first_teacher
 
 
 def decile_intervals(

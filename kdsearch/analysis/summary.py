@@ -21,6 +21,9 @@ from kdsearch.analysis.edges import (
 )
 from kdsearch.analysis.floor import Facts, Without, medians_without, rewards_without
 from kdsearch.analysis.gains import Comparison
+from kdsearch.analysis.generations import Line, lines_of
+from kdsearch.analysis.levels import Levels, levels
+from kdsearch.analysis.measures import case_measures
 from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.sizes import Sizes, sizes
 from kdsearch.analysis.speeds import ModelSpeeds
@@ -31,6 +34,7 @@ from kdsearch.analysis.stable import (
     stable_configuration,
     table_3,
 )
+from kdsearch.analysis.trends import Trend, trends
 from kdsearch.study import TestCase
 
 NO_FACTS: Facts = MappingProxyType({})
@@ -106,8 +110,14 @@ class Analysis(Figures):
     further: tuple[Figures, ...]
     """Of its other searches."""
     cases: tuple[CaseResult, ...]
+    levels: Levels
+    """Token against sequence level."""
+    generations: tuple[Line, ...]
+    """Where students teach students."""
     sizes: tuple[Sizes, ...]
     """The models of each data set by size, speed and score."""
+    trends: tuple[Trend, ...]
+    """What goes with what; empty of a study with one student and one teacher."""
     edges: tuple[Edge, ...]
     unconverged: tuple[Unconverged, ...]
     teacher_edges: tuple[TeacherEdge, ...]
@@ -150,7 +160,10 @@ def analyse(agenda: Agenda, noises: Noises | None = None, facts: Facts = NO_FACT
         flips=bool(agenda.flipping),
         further=tuple(figures_of(agenda, noises, search, floor) for search in others),
         cases=cases,
+        levels=levels(agenda, noises),
+        generations=lines_of(agenda, cases, noises),
         sizes=sizes(agenda, cases, speeds),
+        trends=trends(agenda, cases, case_measures(agenda, cases)),
         edges=edges(agenda),
         unconverged=unconverged(agenda),
         teacher_edges=teacher_edges(agenda),

@@ -22,7 +22,7 @@ from kdsearch.report.choices import tuned_in_words, with_symbols
 from kdsearch.report.markdown import count, escape, percent, points, score, table
 from kdsearch.report.practice import MOST_NAMED, answer_list, answer_table, lead, rest
 from kdsearch.report.under_seeds import sentence
-from kdsearch.search import ALPHA, SYMBOLS
+from kdsearch.search import ALPHA, SYMBOLS, TERMS
 from kdsearch.study import TestCase
 
 _BEYOND = {"largest": "larger", "smallest": "smaller"}
@@ -72,6 +72,7 @@ def hints(
             )
     for edge in edges:
         name = SYMBOLS.get(edge.axis, edge.axis.replace("_", " "))
+        name = f"weight of {name}" if edge.axis in TERMS else name
         only = ", of 2 only," if edge.fewest == 2 else ""
         yield (
             f"the chosen {name} is the {edge.end} that was tried{only} in {len(edge.cases)} of "
@@ -148,7 +149,7 @@ def _best_of(cases: Sequence[CaseResult]) -> str:
         text += f". {found}"
     if others:
         named = "; ".join(f"{escape(case.case)}, {_scores(case)}" for case in others)
-        text += f". Behind it: {named}"
+        text += f"{'' if text.endswith('.') else '.'} Behind it: {named}"
     return text
 
 

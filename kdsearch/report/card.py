@@ -10,12 +10,14 @@ import yaml
 import kdsearch
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.analysis import CaseResult, TeacherScore
+from kdsearch.report.choices import TARGETS
 from kdsearch.report.hub import metadata
-from kdsearch.report.markdown import NOTHING, escape, percent, score, table
-from kdsearch.report.snippets import reproduce, use
+from kdsearch.report.markdown import NOTHING, escape, metric_in_words, percent, score, table
+from kdsearch.report.marks import perplexity
+from kdsearch.report.snippets import adapter, reproduce, use
 from kdsearch.report.under_seeds import mean, named
-from kdsearch.search import CHECKPOINT, SYMBOLS, Labels
-from kdsearch.study import TestCase, TrainingSettings
+from kdsearch.search import CHECKPOINT, DATA, SYMBOLS, Checkpoint, Labels
+from kdsearch.study import HIDDEN, TestCase, TrainingSettings, shown_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +57,9 @@ def card(
         f"“{escape(agenda.resolved.study.name)}”, with the {_which(so_far, stable=stable)}.",
         "## Use",
         use(agenda, case.case.dataset, outcome),
+        *(["## The adapter alone", adapter(agenda, outcome)] if training.settings.lora else []),
         "## Scores",
-        f"Scored by {escape(outcome.metric)}.",
+        f"Scored by {metric_in_words(outcome.metric)}.{perplexity(outcome.metric, test)}",
         table(["model", "validation", "test", "parameters"], scores),
         *_gap_closed(agenda, case, stable=stable),
         *(text for each in distilled for text in _gap_closed(agenda, each, of=each)),
@@ -189,19 +192,24 @@ def made_otherwise(outcome: Outcome) -> str:
 
 
 def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, object]]:
-    settings = training.settings
+    settings, cache = training.settings, training.settings.cache
     layers = training.model.layers
     kept = f"{layers}, evenly spaced" if isinstance(layers, int) else layers or "all"
     return [
         ("student", training.model.name),
         ("layers kept of it", kept),
         ("parameters", _count(outcome.parameters)),
+        *_adapters(outcome, settings),
         ("teacher", _teacher(training)),
+        *([] if cache == HIDDEN else [("kept of its outputs", shown_cache(cache))]),
         ("distance", training.objective.title),
         *(
             (SYMBOLS.get(name, name.replace("_", " ")), value)
             for name, value in training.objective.parameters.items()
+            if name not in training.objective.spared
         ),
+        *_logit_scale(outcome),
+        *([("texts learnt on", TARGETS[targets])] if (targets := _targets(training)) else []),
         ("learning rate", f"{training.learning_rate:g}"),
         ("epochs", f"{settings.epochs}, of which {outcome.best_epoch} is kept"),
         ("batch size", settings.batch_size),
@@ -214,6 +222,30 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
     ]
 
 
+def _adapters(outcome: Outcome, settings: TrainingSettings) -> list[tuple[str, object]]:
+    lora = settings.lora
+    if lora is None:
+        return []
+    where = ", ".join(lora.modules) if lora.modules else "all linear layers of its blocks"
+    dropout = f", dropout {lora.dropout:g}" if lora.dropout else ""
+    return [
+        ("weights trained", _count(outcome.trained_parameters)),
+        ("adapters", f"LoRA of rank {lora.r}, α {lora.alpha:g}{dropout}, of {where}; merged"),
+    ]
+
+
+def _logit_scale(outcome: Outcome) -> list[tuple[str, object]]:
+    """Where temperatures are in units of it."""
+    scale = outcome.logit_scale
+    return [] if scale is None else [("logit scale of the teacher", f"{scale:g}")]
+
+
+def _targets(training: StudentTraining) -> str | None:
+    """How its teacher wrote what it learnt on; None of the data's own texts."""
+    targets: str = training.objective.parameters.get("targets", DATA)
+    return None if targets == DATA else targets
+
+
 def _count(parameters: int | None) -> str:
     return NOTHING if parameters is None else f"{parameters:,}"
 
@@ -223,6 +255,8 @@ def _teacher(training: StudentTraining) -> str:
     if taught is None:
         return "none"
     epoch = taught.teacher.epoch
+    if taught.checkpoint_name is Checkpoint.WINNER:
+        return f"{taught.teacher.model.name}, a student itself: training {taught.teacher.training}"
     of = f", epoch {epoch}" if epoch is not None else ""
     return f"{taught.teacher.model.name}, {taught.checkpoint_name}{of}"
 

@@ -12,13 +12,16 @@ from kdsearch.report.markdown import (
     duration,
     escape,
     megabytes,
+    metric_in_words,
     number,
     percent,
     points,
     score,
     table,
+    temperature,
     tie,
 )
+from kdsearch.report.marks import perplexity
 from kdsearch.report.path import path_lines
 from kdsearch.report.under_seeds import sentence
 
@@ -29,7 +32,9 @@ def case_section(analysis: Analysis, case: CaseResult, messages: Mapping[str, st
     if case.teachers:
         sections.append(_teachers(case))
     if case.coinciding:
-        sections.append("The two checkpoints are the same.")
+        sections.append("t_hs and t_ll are the same checkpoint.")
+    if text := kept_sentence(case):
+        sections.append(text)
     if lines := path_lines(case):
         sections.append("\n".join(f"- {escape(line)}" for line in lines))
     if case.path:
@@ -71,8 +76,9 @@ def _standing(case: CaseResult) -> str:
     if case.at_floor:
         text += f" At the floor: {escape(case.at_floor)}."
     if case.metric is not None:
-        text += f" Scored by {escape(case.metric)}."
+        text += f" Scored by {metric_in_words(case.metric)}."
     if case.winner is not None:
+        text += perplexity(case.metric, case.winner.test)
         text += f" Its search chose **{escape(case.winner)}**."
         if case.winner.validation is None:
             text += " No candidate of its last decision has a score."
@@ -97,6 +103,12 @@ def best_on_test(case: CaseResult) -> str:
     return text
 
 
+def kept_sentence(case: CaseResult) -> str:
+    """What its students learnt from, where that is not all of its teacher's outputs."""
+    found = dict.fromkeys(f"{t.checkpoint}: {t.kept}" for t in case.teachers if t.kept)
+    return f"Kept of the teacher’s outputs: {'; '.join(found)}." if found else ""
+
+
 def _path(case: CaseResult) -> str:
     headers = ["choice", "decision", "validation", "test", "τ_t", "learning rate", "trials", "won"]
     named: list[tuple[str, CandidateScores, str]] = [
@@ -118,7 +130,7 @@ def _path(case: CaseResult) -> str:
             parameter,
             shown(each.validation),
             shown(each.test) + (f" ± {shown(each.spread)}" if seeds else ""),
-            number(each.temperature),
+            temperature(each.temperature, each.effective_temperature),
             number(each.learning_rate),
             f"{each.trials}{tie(each.tied)}",
             won,
@@ -161,7 +173,7 @@ def _failure(case: CaseResult, messages: Mapping[str, str]) -> Iterable[str]:
     for failure in case.failures:
         message = messages.get(failure.key)
         why = f" ({escape(message)})" if message else ""
-        yield f"- {escape(failure.training)}: {failure.state}{why}"
+        yield f"- {escape(failure.training)}: {escape(failure.what)}{why}"
 
 
 def spent_table(rows: Iterable[Spent]) -> str:

@@ -8,7 +8,11 @@ from kdsearch.report.markdown import axes_in_words, escape
 from kdsearch.search import (
     ALPHA,
     CHECKPOINT,
+    DATA,
+    MAPPED,
+    MAPPINGS,
     OBJECTIVE,
+    TEACHERS,
     TIED,
     Checkpoint,
     Choice,
@@ -25,7 +29,9 @@ OBJECTIVES: Mapping[str, str] = {
     "jsd": "generalised Jensen–Shannon divergence from {}",
     "total_variation": "total variation distance from {}",
     "dkd": "decoupled distillation from {}",
+    "sequence": "cross-entropy to texts of {}",
     "labels": "cross-entropy to the labels alone, without a teacher",
+    "features": "cross-entropy to the labels, and what is computed inside of {}",
     "label_smoothing": "cross-entropy to smoothed labels, without a teacher",
 }
 """What is minimised, by an objective's kind; {} is who teaches."""
@@ -34,8 +40,15 @@ CHECKPOINTS: Mapping[Checkpoint | None, str] = {
     Checkpoint.HIGHEST_SCORE: "the teacher checkpoint of the highest validation score",
     Checkpoint.LOWEST_LOSS: "the teacher checkpoint of the lowest validation loss",
     Checkpoint.GIVEN: "the teacher as it was given",
+    Checkpoint.WINNER: "the student that the test case before chose",
     None: "the teacher",
 }
+
+
+def _checkpoint(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is not None and checkpoint.epoch is not None:
+        return f"the teacher as it was after epoch {checkpoint.epoch}"
+    return CHECKPOINTS[checkpoint]
 
 
 def _percent(share: float) -> str:
@@ -62,11 +75,35 @@ def _alpha(value: Value) -> str:
     return f"human labels with {_percent(1 - value)} of the weight"
 
 
+def _alpha_of_texts(value: Value) -> str:
+    """The same where what stands for labels are the teacher's texts."""
+    return "their words as labels " + (
+        "unused" if value == 1 else f"with {_percent(1 - value)} of the weight"
+    )
+
+
 def _warmup_epochs(value: Value) -> str:
     if not value:
         return "distillation at its whole weight from the start"
     epochs = f"{value} epochs" if value != 1 else "epoch"
     return f"distillation growing to its whole weight over the first {epochs}"
+
+
+def _weight(what: str) -> Callable[[Value], str]:
+    return lambda value: f"{what} with weight {shown_value(value)}" if value else f"no {what}"
+
+
+def _layer_mapping(value: Value) -> str:
+    if value == "uniform":
+        return "its layers mapped to the teacher’s at even distances"
+    if value in MAPPINGS:
+        return f"its layers mapped to the teacher’s {value}"
+    return f"its layers mapped to the teacher’s {value}, counted from 0"
+
+
+def _relation_heads(value: Value) -> str:
+    of_teacher = "as many relation heads as the teacher has heads"
+    return of_teacher if value == TEACHERS else f"{value} relation heads"
 
 
 def _clip(value: Value) -> str:
@@ -77,7 +114,21 @@ def _dropout(value: Value) -> str:
     return "the model’s own dropout" if value == "own" else f"dropout {value:g}"
 
 
+def _lora_rank(value: Value) -> str:
+    return "all weights trained" if value == "none" else f"LoRA of rank {value}"
+
+
+TARGETS: Mapping[str, str] = {
+    "data": "the data’s own texts",
+    "greedy": "texts that the teacher wrote greedily",
+    "beam": "texts that the teacher found by beam search",
+    "sample": "texts drawn from the teacher",
+    "rejection": "texts drawn from the teacher, those with the right answer",
+}
+"""What a student learns on."""
+
 PARAMETERS: Mapping[str, Callable[[Value], str]] = {
+    "targets": TARGETS.__getitem__,
     "temperature": _is("the teacher at temperature"),
     "student_temperature": _student_temperature,
     ALPHA: _alpha,
@@ -90,12 +141,25 @@ PARAMETERS: Mapping[str, Callable[[Value], str]] = {
     "gradient_scale": _one_of(
         none="the loss not scaled by a temperature", tau_squared="the loss multiplied by τ_s²"
     ),
+    "hint": _weight("a hint from the teacher’s middle layer"),
+    "hidden_states": _weight("hidden states"),
+    "attention": _weight("attention scores"),
+    "cls_states": _weight("states of [CLS]"),
+    "relations": _weight("self-attention relations"),
+    "layer_mapping": _layer_mapping,
+    "attention_heads": _one_of(each="attention head by head", mean="attention’s mean over heads"),
+    "relation_heads": _relation_heads,
+    "temperature_unit": _one_of(
+        none="temperatures as they are",
+        logit_scale="temperatures in units of the teacher’s logit scale",
+    ),
 }
 """Of a value of an objective's parameter, in the order in which a sentence has them."""
 
 SETTINGS: Mapping[str, Callable[[Value], str]] = {
     "learning_rate": _is("learning rate"),
     "layers": shown_layers,
+    "lora_rank": _lora_rank,
     "clip": _clip,
     "dropout": _dropout,
     "optimizer": _one_of(adamw="AdamW", sgd="SGD"),
@@ -115,16 +179,35 @@ SETTINGS: Mapping[str, Callable[[Value], str]] = {
 """Of a value of a setting of the training."""
 
 
+_OF_TERMS = {
+    "layer_mapping": MAPPED,
+    "attention_heads": ("attention",),
+    "relation_heads": ("relations",),
+}
+"""What is said of terms, if one of them has a weight."""
+
+
+def _unused(name: str, values: Mapping[str, Value]) -> bool:
+    weights = [values[term] for term in _OF_TERMS.get(name, ()) if term in values]
+    return bool(weights) and not any(weights)
+
+
 def in_words(choice: Choice) -> str:
     """Such as `cross-entropy to the teacher checkpoint of the lowest validation loss, the student
     at the teacher’s temperature, human labels unused`."""
     found = dict(choice.values)
-    kind, teacher = found.pop(OBJECTIVE), CHECKPOINTS[found.pop(CHECKPOINT, None)]
+    kind, teacher = found.pop(OBJECTIVE), _checkpoint(found.pop(CHECKPOINT, None))
     words = {**PARAMETERS, **SETTINGS}
+    if found.get("targets", DATA) != DATA:
+        words[ALPHA] = _alpha_of_texts
     # A loss of one's own goes by its title, its parameters by their names.
     words |= {name: _is(name) for name in sorted(found.keys() - words.keys())}
     parts = [OBJECTIVES.get(kind, f"{Objective.kinds[kind].title} to {{}}").format(teacher)]
-    parts += [say(found[name]) for name, say in words.items() if name in found]
+    parts += [
+        say(found[name])
+        for name, say in words.items()
+        if name in found and not _unused(name, found)
+    ]
     return ", ".join(parts)
 
 

@@ -38,7 +38,9 @@ from kdsearch.report.figures import (
     without_empty,
 )
 from kdsearch.report.floor import floor_section
+from kdsearch.report.generations import generations_section
 from kdsearch.report.glossary import glossary_section
+from kdsearch.report.levels import levels_section
 from kdsearch.report.markdown import (
     NOTHING,
     axes_in_words,
@@ -56,6 +58,7 @@ from kdsearch.report.row_words import described
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import sizes_section
 from kdsearch.report.smoothing import smoothing_section
+from kdsearch.report.trends import trends_section
 from kdsearch.report.under_seeds import named
 from kdsearch.search import (
     CHECKPOINT,
@@ -90,10 +93,13 @@ def document(
         *_how(analysis, agenda),
         *(section for figure in figures(analysis) for section in _figure(figure, analysis)),
         *(section for each in flipping(analysis) for section in _table_3(each)),
+        *levels_section(analysis),
+        *generations_section(analysis),
         *floor_section(analysis),
         *measures_section(measured),
         *smoothing_section(smoothed),
         *sizes_section(analysis),
+        *trends_section(analysis),
         "## Test cases",
         *(section for case in analysis.cases for section in case_section(analysis, case, messages)),
         *_cost(analysis),
@@ -162,9 +168,10 @@ def _row(analysis: Analysis) -> str:
 def _walked(name: str | None, search: Search) -> str:
     """How a search went through its axes."""
     whose = "" if name is None else f"{escape(name)}: "
+    unit = "; temperature_unit is `logit_scale`" if search.in_logit_scales else ""
     if not search.flips:
         kinds = ", ".join(Objective.kinds[kind].title for kind in search.distance)
-        return f"{whose}{kinds}; the strategy is {search.strategy}."
+        return f"{whose}{kinds}; the strategy is {search.strategy}{unit}."
     space = search.space()
     order = ", ".join(axis.name for axis in space.voted)
     last = ", then α" if search.alpha else ""
@@ -173,7 +180,7 @@ def _walked(name: str | None, search: Search) -> str:
     text += f"{'were' if len(space.tuned) > 1 else 'was'} tuned by `{search.inner}` search"
     if any(is_active("gradient_scale", kind) for kind in search.distance):
         text += f"; gradient_scale is `{search.gradient_scale}`"
-    return f"{text}."
+    return f"{text}{unit}."
 
 
 def _seeds(seeds: Sequence[int], winner_seeds: Sequence[int]) -> str:
@@ -269,7 +276,7 @@ def _equal(figures: Figures) -> list[str]:
     if figures.stable is None or figures.stable.choice.get(CHECKPOINT) is None:
         return []
     return [
-        f"The teacher's two checkpoints coincide in {found.coinciding} of these cases. In "
+        f"t_hs and t_ll are the same checkpoint in {found.coinciding} of these cases. In "
         f"{found.same_student_temperature} both sides of the τ_s flip are the same trial "
         "(τ_t = 1 won on both)."
     ]

@@ -42,6 +42,10 @@ OBJECTIVES = {
     "move to say what the teacher says. No single unlikely answer can make it large.",
     "dkd": "Decoupled distillation: the teacher’s confidence in the right class and its opinion of "
     "the other classes are learnt as two parts, each with a weight.",
+    "features": "The labels, and what the teacher computes inside of it, such as hidden states and "
+    "attention. What it says in the end, its logits, is not learnt from.",
+    "sequence": "Sequence-level distillation: plain training on texts that the teacher wrote in "
+    "the place of the labels (Kim & Rush, 2016).",
     "labels": "Empirical risk minimisation, also called labels alone or no teacher: plain "
     "training on the labels, without a teacher. What distillation has to beat.",
     "label_smoothing": "Label smoothing: plain training on the labels, of which a small share is "
@@ -56,6 +60,9 @@ _ALSO = {
 
 AXES = {
     "distance": "What the student minimises: how far it is from the teacher, or from the labels.",
+    "targets": "Which texts the student learns on: the data’s own, or what the teacher writes for "
+    "each row: greedily, by a beam search, drawn (sample), or drawn and kept where the answer is "
+    "right (rejection).",
     "temperature": "The teacher’s temperature. Its raw outputs are divided by it before they "
     "become probabilities: above 1, these show more of what it thinks of the less likely answers.",
     "student_temperature": "The student’s temperature while it is trained: the teacher’s "
@@ -68,10 +75,32 @@ AXES = {
     "label_weight": "In DKD, the weight of the labels.",
     "gradient_scale": "Whether the loss is multiplied by τ_s², so that a high temperature does not "
     "make it small.",
+    "temperature_unit": "What a temperature of 1 is: 1 (none), or the teacher’s logit scale, by "
+    "which it is then multiplied: how far apart its raw outputs for one row lie, on average. "
+    "Teachers that are sure to different degrees can so be searched with the same temperatures.",
     "warmup_epochs": "In DKD, the epochs over which distillation grows to its whole weight.",
     "smoothing": "The share of a label that is spread over all classes.",
+    "hint": "The weight of FitNets’ hint: the student’s middle layer learns to compute what the "
+    "teacher’s does, through a projection that is learnt beside it and thrown away.",
+    "hidden_states": "The weight of hidden states: what a layer of the student computes of each "
+    "token, brought to the teacher’s width by a learnt projection, is drawn towards what the "
+    "teacher’s layer that is mapped to it computes (TinyBERT).",
+    "attention": "The weight of attention scores: how much each token looks at each other one, "
+    "layer by layer (TinyBERT).",
+    "cls_states": "The weight of the states of [CLS], the token that stands for the whole text, in "
+    "mapped layers, whatever their length (PKD).",
+    "relations": "The weight of self-attention relations: how alike the tokens’ queries are, their "
+    "keys and their values, in the last layer. Widths may differ (MiniLM).",
+    "layer_mapping": "Which of the teacher’s layers the student’s learn from: at even distances "
+    "(uniform), the first, the last, or those that are named.",
+    "attention_heads": "Whether attention scores are compared head by head, or as their mean.",
+    "relation_heads": "Into how many parts queries, keys and values are divided, each of which has "
+    "relations of its own.",
     "learning_rate": "How large a step each update of the student is. Tuned anew for every choice.",
-    "layers": "Which of its model’s layers the student keeps.",
+    "layers": "Which of its model’s layers the student keeps, which is where it starts from: a "
+    "number is that many at even distances.",
+    "lora_rank": "LoRA: the student’s weights stay as they are, and small matrices of this rank, "
+    "added to them, learn in their place. none: all of its weights learn.",
     "optimizer": "The rule that turns a loss into updates of the weights.",
     "batch_size": "The number of training rows per update.",
     "epochs": "Passes over the training rows. Of a training, the epoch that is best on validation "
@@ -87,12 +116,16 @@ AXES = {
     "clip": "The largest size that a gradient may have before it is cut.",
 }
 """By the name of an axis, or of a parameter of an objective."""
+_FORMS = {"learning_rate": ("lr",), "temperature_unit": ("logit scale",)}
+"""How else it is written, or what of it is."""
 
 CHECKPOINTS = {
     Checkpoint.HIGHEST_SCORE: "The teacher as it was after the epoch of its highest validation "
     "score.",
     Checkpoint.LOWEST_LOSS: "The teacher as it was after the epoch of its lowest validation loss.",
     Checkpoint.GIVEN: "A teacher that came already trained, as a single checkpoint.",
+    Checkpoint.WINNER: "A teacher that is itself a student of this study: what the test case of "
+    "the generation before chose, under the first seed, at its best epoch.",
 }
 
 MEASURES = {
@@ -103,8 +136,10 @@ MEASURES = {
     "probable answer: 1 if all others are alike to it, 0 if one of them has it all. Neither high "
     "nor low is good in itself.",
     "calibration_error": "The gap between how sure a model is and how often it is right; best is "
-    "0.",
-    "agreement": "How often student and teacher give the same answer.",
+    "0. Of texts it is that of each token of the right one, as the entropies are.",
+    "agreement": "How often student and teacher give the same answer; of texts, multiple choice "
+    "too, at how many tokens of the right one both find the same one the likeliest, whatever "
+    "answer is chosen or written.",
 }
 """By the name of a measure."""
 
@@ -115,7 +150,11 @@ METRICS = {
     "exact_match": ("exact match", "The share of answers that are right to the letter, from 0 to "
                     "1."),
     "likelihood": ("likelihood", "How probable a model finds the right continuation, by the token, "
-                   "from 0 to 1: one over the perplexity."),
+                   "from 0 to 1: one over the perplexity. 0.25 is a perplexity of 4."),
+    "multiple_choice": ("multiple choice", "The share of questions of whose choices a model finds "
+                        "the right one most probable, by the character, from 0 to 1."),
+    "rouge_l": ("ROUGE-L", "How much of what a model writes stands in the reference, in the same "
+                "order of words, and how much of the reference in it, from 0 to 1."),
     "bleu": ("BLEU", "How much of a translation’s wording stands in the reference, from 0 to 100."),
     "chrf": ("chrF", "How many of a translation’s character sequences stand in the reference, from "
              "0 to 100."),
@@ -135,11 +174,13 @@ TEACHING = (
     _term("distillation", "Training a small model, the student, to answer as a large one, the "
           "teacher, does. Also KD, knowledge distillation.", "KD"),
     _term("teacher", "The large model that the student learns from. As a decision: which of its "
-          "checkpoints, t_hs or t_ll."),
+          "checkpoints."),
     _term("student", "The small model that is trained.", "students"),
     _term("checkpoint", "A model as it was after one of its epochs. A teacher trained in "
-          "the study has two: t_hs and t_ll.", "checkpoints"),
+          "the study has two, t_hs and t_ll, and epochs that a search names.", "checkpoints"),
     _term("self-KD", "Distillation from a teacher of the student’s own size."),
+    _term("generation", "Of students that are taught by what another test case chose: how many "
+          "such choices lead to it, itself included.", "generations"),
     _term("reverse KD", "Distillation from a teacher smaller than the student."),
 )  # fmt: skip
 _SEARCHING = (
@@ -167,7 +208,8 @@ _SEARCHING = (
     _term("at the floor", "No student of the test case scores more on validation than takes no "
           "learning at all, such as giving one answer everywhere."),
     _term("unscored", "Compared with something that has no score."),
-    _term("diverged", "The loss became infinite or no number, so there is no score."),
+    _term("diverged", "The loss became infinite or no number, so there is no score; of a "
+          "teacher that writes: nothing that it wrote can be learnt from."),
     _term("failed", "Tried as often as allowed, and never came to an end."),
     _term("unfinished", "Some of its trainings are still to come."),
     _term("blocked", "It cannot go on, since something it needs has failed for good."),
@@ -198,6 +240,12 @@ _SCORING = (
     _term("seed", "The number that decides what is random in a training. Two seeds, two results.",
           "seeds"),
     _term("outputs", "What a teacher says of every row, kept for its students to learn from."),
+    _term("kept of the teacher’s outputs", "In place of all it says: so many draws of a token by "
+          "its probabilities (sampled), right on average; or its likeliest tokens (top_k), with "
+          "the probability that they have together, all others as one.",
+          "Kept of the teacher’s outputs"),
+    _term("sequences", "Texts that a teacher wrote in the place of the labels, on which its "
+          "students learn."),
     _term("parameters", "The size of a model: how many numbers it has."),
     _term("size", "The student’s parameters as a share of its teacher’s."),
     _term("speed", "How many rows the student scores in the time that its teacher takes for one."),
@@ -214,6 +262,8 @@ _COUNTING = (
           "(95 % interval)."),
     _term("p", "How likely a result this strong would be if neither side were better. Only a small "
           "p (below 0.05) speaks against luck."),
+    _term("ρ", "Spearman’s rank correlation: whether what is higher in one quantity is higher in "
+          "the other too. 1 is the same order, −1 the reverse, 0 neither."),
     _term("least p", "The smallest p that so many test cases can give. Above 0.05, nothing can be "
           "told from luck, however the cases go."),
     _term("untied block", "Test cases of one data set and one teacher, counted as one, whose "
@@ -222,7 +272,7 @@ _COUNTING = (
           "less those where it loses.", "reward"),
     _term("alternative", "A value that is compared with the default."),
     _term("reading", "What p says, in words."),
-    _term("left out", "Test cases that a row does not count, and why."),
+    _term("left out", "Test cases, or blocks of them, that a row does not count."),
     _term("nats", "The unit of entropy."),
 )  # fmt: skip
 
@@ -265,20 +315,26 @@ def _objectives() -> Iterator[Term]:
 def _checkpoints(agenda: Agenda) -> Iterator[Term]:
     used = {name for view in agenda.views() for name in view.outputs}
     for checkpoint, text in CHECKPOINTS.items():
-        if checkpoint is not Checkpoint.GIVEN or checkpoint in used:
+        if checkpoint in (Checkpoint.HIGHEST_SCORE, Checkpoint.LOWEST_LOSS) or checkpoint in used:
             yield _term(checkpoint.value, text)
+    for checkpoint in sorted(used):
+        if checkpoint.epoch is not None:
+            yield _term(
+                checkpoint.value, f"The teacher as it was after its epoch {checkpoint.epoch}."
+            )
 
 
 def _axes(agenda: Agenda) -> Iterator[Term]:
     spaces = [view.space for view in agenda.views()]
     used = {name for space in spaces for name in space.names}
     kinds = {kind for space in spaces for kind in space.values(OBJECTIVE)}
-    used = used.union(*map(parameters_of, kinds))
+    # What is added to an objective is told of where it is tried.
+    used = used.union(*(parameters_of(kind) - Objective.kinds[kind].sparse for kind in kinds))
+    used |= {name for space in spaces for name, value in space.fixed if value != "none"}
     for name, text in AXES.items():
         if name in used:
             words, symbol = name.replace("_", " "), SYMBOLS.get(name)
-            more = ("lr",) if name == "learning_rate" else ()
-            yield _term(symbol or words, text, words, name, *more)
+            yield _term(symbol or words, text, words, name, *_FORMS.get(name, ()))
 
 
 def _strategies(agenda: Agenda) -> Iterator[Term]:
@@ -289,7 +345,7 @@ def _strategies(agenda: Agenda) -> Iterator[Term]:
 
 
 def _metrics(agenda: Agenda) -> Iterator[Term]:
-    used = {data.metric for data in agenda.resolved.datasets.values()}
+    used = {m for data in agenda.resolved.datasets.values() for m in (data.metric, *data.also)}
     for name, (title, text) in METRICS.items():
         if name in used:
             yield _term(title, text)

@@ -18,6 +18,8 @@ METRICS = {
     ("qa", "exact_match"): "squad",
     ("lm", "likelihood"): "likelihood",
     ("lm", "exact_match"): "exact_match",
+    ("lm", "multiple_choice"): "accuracy",
+    ("lm", "rouge_l"): "rouge",
     ("translation", "bleu"): "sacrebleu",
     ("translation", "chrf"): "chrf",
 }

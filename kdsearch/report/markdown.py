@@ -20,6 +20,15 @@ def escape(text: object) -> str:
     return re.sub(r"([\\`*|\[\]~$]|(?<!\w)_|_(?!\w))", r"\\\1", html.escape(line, quote=False))
 
 
+def metric_in_words(metric: str) -> str:
+    """How a score is computed, a pattern of answers within as code."""
+    words, found_by, pattern = metric.partition(", found by ")
+    fence = "``" if "`" in pattern else "`"
+    space = " " if "`" in pattern else ""
+    code = f"{fence}{space}{shown(' '.join(pattern.split()))}{space}{fence}"
+    return escape(words) + (found_by + code if pattern else "")
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; None is a cell without a value. The first column is text, so it is to the left."""
     lines = [_line(headers), _line([":--", *["--:"] * (len(headers) - 1)], raw=True)]
@@ -46,6 +55,11 @@ def score(value: float | None, digits: int = 4) -> str:
 def number(value: float | None) -> str:
     """A temperature or a learning rate, with three digits."""
     return NOTHING if value is None else f"{value:.3g}"
+
+
+def temperature(value: float | None, effective: float | None) -> str:
+    """A τ_t, and in brackets what it comes to where it is in units of something."""
+    return number(value) if effective is None else f"{number(value)} ({number(effective)})"
 
 
 def change(value: float | None, digits: int) -> str:

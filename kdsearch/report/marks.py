@@ -27,6 +27,13 @@ def metric_name(metric: str) -> str:
     return METRICS.get(metric, (metric, ""))[0]
 
 
+def perplexity(metric: str | None, test: float | None) -> str:
+    """What is one over a likelihood on test, in a sentence; empty of other metrics."""
+    if not test or metric is None or not metric.startswith("likelihood"):
+        return ""
+    return f" On test the student's perplexity is {1 / test:.4g}."
+
+
 def marks(analysis: Analysis, case: CaseResult) -> str:
     """How it compares with the student without a teacher, and what speaks against its numbers."""
     return "; ".join(_marks(analysis, case))

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kdsearch.agenda import Agenda, CaseView, Outcome, OutputsTraining
+from kdsearch.agenda import Agenda, CaseView, Outcome, StudentTraining, TeacherTraining
 from kdsearch.analysis import CaseResult
 from kdsearch.analysis.measures import ByName, CaseMeasures, measured_runs
+from kdsearch.report.glossary import METRICS
 from kdsearch.report.markdown import NOTHING, score, table
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ MEASURES = (
     "entropy is its share of ln C, the highest with C classes; “without top” leaves out "
     "the most probable class and is a share of ln(C − 1), undefined for two classes. "
     "The calibration error is the mean gap between how sure a model is and how often it is right, "
-    "over 15 bins. Agreement is how often student and teacher predict the same. “Not measured” "
-    "marks trainings that ran before this was measured."
+    "over 15 bins. Agreement is how often student and teacher predict the same. Of texts, "
+    "multiple choice too, all of this is of the tokens of the right one, and not of the answer "
+    "that is chosen or written. Metrics that a data set has beside its own stand here too. “Not "
+    "measured” marks trainings that ran before this was measured."
 )
 
 
 def words(name: str) -> str:
-    """A measure's name as it is read."""
-    return name.replace("_", " ")
+    """A measure's name as it is read, or that of a further metric."""
+    return METRICS.get(name, (name.replace("_", " "), ""))[0]
 
 
 def names_of(measured: Sequence[CaseMeasures]) -> list[str]:
@@ -139,7 +142,7 @@ def _curve(outcome: Outcome) -> list[tuple[float, float | None]]:
     if curve is None:
         return []
     training = outcome.training
-    assert not isinstance(training, OutputsTraining)
+    assert isinstance(training, TeacherTraining | StudentTraining)
     in_epochs = training.settings.epochs / curve.steps
     firsts = range(0, curve.steps, curve.every)
     return [

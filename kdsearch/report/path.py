@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kdsearch.analysis import CaseResult, Difference, Step
-from kdsearch.report.markdown import change, score
+from kdsearch.report.markdown import change, number, score
 
 PATH = (
     "A step is a decision: what it brought over what was held before. Validation is what chose, so "
@@ -14,7 +14,24 @@ PATH = (
 
 
 def path_lines(case: CaseResult) -> list[str]:
-    """A line for validation and one for test; none of a search that compares whole choices."""
+    """A line for validation and one for test; none of a search that compares whole choices.
+
+    Before them, the unit of the temperatures where it is the teacher's logit scale.
+    """
+    return [*_units(case), *_path(case)]
+
+
+def _units(case: CaseResult) -> list[str]:
+    if not case.logit_scales:
+        return []
+    scales = ", ".join(f"{number(scale)} of {name}" for name, scale in case.logit_scales.items())
+    return [
+        f"Temperatures are in units of the teacher’s logit scale ({scales}); in brackets stands "
+        "what τ_t comes to."
+    ]
+
+
+def _path(case: CaseResult) -> list[str]:
     if case.over_default is None:
         return []
     digits, in_all = case.digits, case.over_default

@@ -22,7 +22,14 @@ from kdsearch.study import Doubt
 
 FORMAT = 5
 """Of report.json. Raise it when a name in it changes."""
-_ONLY_IF_ANY = ("winner_seeds", "winner_under_seeds", "further_tuned")
+_ONLY_IF_ANY = (
+    "winner_seeds",
+    "winner_under_seeds",
+    "further_tuned",
+    "generations",
+    "levels",
+    "trends",
+)
 """Names that stand in a report.json only where there is something under them."""
 _PAPERS = ("distance", "teacher", "student_temperature", "alpha")
 

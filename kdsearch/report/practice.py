@@ -19,6 +19,7 @@ from kdsearch.analysis import (
 )
 from kdsearch.report.markdown import NOTHING, count, duration, escape, points, score
 from kdsearch.report.under_seeds import named
+from kdsearch.search import shown_at
 
 MOST_NAMED = 5
 _MOST_LINES = 8
@@ -44,6 +45,7 @@ def lead(analysis: Analysis) -> Iterator[str]:
     said = bool(lost) and found.compared == 1
     if not said and any(case.case.teacher is not None for case in found.cases):
         yield _headline(found)
+    yield from _trained_otherwise(found)
     yield " ".join([*_medians(found), _cost(found)])
     seeds = len(analysis.seeds) > 1
     if trust := " ".join(_trust(found, seeds=seeds, unconverged=analysis.unconverged)):
@@ -81,6 +83,27 @@ def _better_without(found: Answer) -> Iterator[str]:
         f"**Without a teacher the student is better in {len(lost)} of "
         f"{count(len(compared), 'case')}**, by test score: {_named(lost, _against)}."
     )
+
+
+def _trained_otherwise(found: Answer) -> Iterator[str]:
+    """The cases whose two students differ in more than the teacher."""
+    if cases := [case for case in found.cases if case.points is not None and case.other_settings]:
+        yield (
+            f"**More than the teacher differs** in {_named(cases, _other_settings)}. What that "
+            "changes is part of the difference."
+        )
+
+
+def _other_settings(case: CaseAnswer) -> str:
+    mine, plain = (
+        shown_at("", {each.name: value for each, value in held if value is not None}).strip()
+        for held in (
+            [(each, each.student) for each in case.other_settings],
+            [(each, each.erm) for each in case.other_settings],
+        )
+    )
+    what = f"{escape(mine)}, its student on the labels alone with {escape(plain)}"
+    return f"{escape(case.case)} (trained with {what})"
 
 
 def _against(case: CaseAnswer) -> str:
@@ -300,6 +323,9 @@ def _verdict(case: CaseAnswer) -> str | None:
     found = None if case.verdict is None else str(case.verdict)
     if found and _noise_unknown(case):
         found += ", noise not known"
+    if found and case.other_settings:
+        [first, *more] = [each.name for each in case.other_settings]
+        found += f", other {'settings' if more else first}"
     if case.so_far:
         found = f"so far {found}" if found else "so far"
     return ", ".join(filter(None, [found, "at the floor" if case.at_floor else ""])) or None

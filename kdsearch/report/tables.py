@@ -36,6 +36,8 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "path": path(analysis),
         "steps": steps(analysis),
         "sizes": sizes(analysis),
+        "trends": trends(analysis),
+        **({"generations": generations(analysis)} if analysis.generations else {}),
     }
 
 
@@ -155,6 +157,24 @@ def cases(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def generations(analysis: Analysis) -> pd.DataFrame:
+    """A row per generation of each line of students that teach students."""
+    rows = [
+        {
+            **asdict(each.case),
+            "generation": each.number,
+            "teacher_test": each.teacher,
+            "validation": each.validation,
+            "test": each.test,
+            "points_over_before": each.over_before,
+            "noise": each.over_before_noise.deviation if each.over_before_noise else None,
+        }
+        for line in analysis.generations
+        for each in line.generations
+    ]
+    return pd.DataFrame(rows).drop_duplicates()
+
+
 def path(analysis: Analysis) -> pd.DataFrame:
     """A row per candidate of each decision of each test case."""
     columns = ["dataset", "teacher", "student", "search", "step", "parameter", "value", "choice"]
@@ -214,10 +234,27 @@ def sizes(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"spread": float})
 
 
+def trends(analysis: Analysis) -> pd.DataFrame:
+    """A row per test case of each trend; agreement is a fraction, all else in points."""
+    rows = [
+        {"trend": str(trend.of)} | asdict(point.case) | {"x": point.x, "y": point.y}
+        for trend in analysis.trends
+        for point in trend.points
+    ]
+    columns = ["trend", "dataset", "teacher", "student", "search", "x", "y"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def trials(found: Sequence[TrialResult]) -> pd.DataFrame:
     """A row per trial of each test case; a parameter that is inactive in it is empty."""
     names = ["case", "dataset", "teacher", "student", "search", "state", "objective", "checkpoint"]
-    axes = [each.trial.objective.parameters | dict(each.trial.settings) for each in found]
+    objectives = [each.trial.objective for each in found]
+    told = {name for each in objectives for name in each.parameters.keys() - each.spared}
+    axes = [
+        {name: value for name, value in each.trial.objective.parameters.items() if name in told}
+        | dict(each.trial.settings)
+        for each in found
+    ]
     columns = [*names, *dict.fromkeys(name for values in axes for name in values)]
     columns += ["validation", "test", "spread", "epoch", "seconds", "key"]
     rows = [

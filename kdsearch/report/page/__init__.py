@@ -19,8 +19,9 @@ from kdsearch.analysis import Analysis, CandidateScores, CaseResult
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
+from kdsearch.report import trends
 from kdsearch.report.answer import below, without_teacher
-from kdsearch.report.case import best_on_test, gains_of, noise_cells
+from kdsearch.report.case import best_on_test, gains_of, kept_sentence, noise_cells
 from kdsearch.report.document import (
     DOUBTFUL,
     NOISE,
@@ -32,7 +33,9 @@ from kdsearch.report.document import (
 )
 from kdsearch.report.figures import BY_CASE, papers_note, too_few, with_deciles
 from kdsearch.report.floor import floor_section
+from kdsearch.report.generations import generations_charts, generations_section
 from kdsearch.report.glossary import Term, glossary
+from kdsearch.report.levels import levels_section
 from kdsearch.report.markdown import (
     NOTHING,
     duration,
@@ -41,9 +44,10 @@ from kdsearch.report.markdown import (
     percent,
     points,
     score,
+    temperature,
     tie,
 )
-from kdsearch.report.marks import marks, metric_of
+from kdsearch.report.marks import marks, metric_of, perplexity
 from kdsearch.report.measures import MEASURES, cell, measures_charts, model_name, names_of, words
 from kdsearch.report.page.figures import figure_charts, figures_on_page
 from kdsearch.report.path import PATH, path_lines
@@ -73,8 +77,9 @@ def _environment() -> Environment:
     environment.globals |= {
         each.__name__: each
         for each in (
-            *(described, taught_by, best_on_test, gains_of, left_blank, noise_cells),
-            *(tie, words, cell, model_name, path_lines, named, mean, sentence, shown_at),
+            *(described, taught_by, best_on_test, gains_of, kept_sentence, left_blank, noise_cells),
+            *(tie, temperature, words, cell, model_name, path_lines, named, mean, sentence),
+            shown_at,
         )
     }
     environment.globals |= {
@@ -87,11 +92,15 @@ def _environment() -> Environment:
         "tests": TESTS,
         "paper_cases": CASES,
         "sized": {"title": TITLE, "note": FRONT, "headers": HEADERS, "rows": rows, "timed": timed},
+        "trends_of": trends,
         "plotly": Markup(get_plotlyjs()),
     }
     source = environment.loader
     assert source is not None
-    for name in ("page.css", "page.js", "terms.js", "smoothing.js", "sizes.js"):
+    for name in (
+        *("page.css", "page.js", "terms.js"),
+        *("smoothing.js", "sizes.js", "trends.js", "generations.js"),
+    ):
         text, *_ = source.get_source(environment, name)
         environment.globals[name.replace(".", "_")] = Markup(text)
     return environment
@@ -126,6 +135,8 @@ def page(
         papers=any(row.paper for each in flipping(analysis) for row in each.comparisons),
         papers_note=papers_note(analysis),
         searches=_html("\n\n".join(searches_section(analysis, agenda))),
+        levels=_html("\n\n".join(levels_section(analysis))),
+        generations=_html("\n\n".join(generations_section(analysis))),
         without_floor=_html("\n\n".join(floor_section(analysis))),
         tables_3=[(e.search, e.table_3, *table_3_table(e)) for e in flipping(analysis)],
         too_few=" ".join(too_few(analysis)),
@@ -135,6 +146,7 @@ def page(
         curves=curves,
         seeds=len(analysis.seeds) > 1,
         metric_of=partial(metric_of, agenda),
+        perplexity=perplexity,
         marks=partial(marks, analysis),
         not_asked_for=not_asked_for,
         glossary=partial(_glossary, agenda, names),
@@ -182,6 +194,8 @@ def _charts(analysis: Analysis, agenda: Agenda, names: Sequence[str]) -> dict[st
             for view, case in zip(agenda.views(), analysis.cases, strict=True)
         ],
         "sizes": sizes_charts(analysis),
+        "generations": generations_charts(analysis, agenda),
+        "trends": trends.trends_charts(analysis),
         "seed": analysis.seeds[0] if len(analysis.seeds) > 1 else None,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import PurePosixPath
@@ -15,6 +16,13 @@ from kdsearch.report.markdown import score
 from kdsearch.study import columns_of
 from kdsearch.study.tags import scheme_of
 
+AUTO_CLASSES = {
+    "classification": "AutoModelForSequenceClassification",
+    "ner": "AutoModelForTokenClassification",
+    "qa": "AutoModelForQuestionAnswering",
+    "translation": "AutoModelForSeq2SeqLM",
+    "lm": "AutoModelForCausalLM",
+}
 _DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 
 
@@ -49,6 +57,29 @@ def reproduce(agenda: Agenda, dataset: str, outcome: Outcome, test: TestScore) -
     return f"{text}\n\n{_rendered('score', agenda, dataset, outcome)}"
 
 
+def adapter(agenda: Agenda, outcome: Outcome) -> str:
+    """The section that says how the adapter of a student that has one is put on its model."""
+    training = outcome.training
+    assert isinstance(training, StudentTraining)
+    model = training.model
+    source = agenda.resolved.study.models[model.name]
+    text = (
+        f"`adapter/` has what was trained and nothing else, {outcome.trained_parameters or 0:,} "
+        f"weights, as peft writes it. It belongs to {source.hub or f'the model {model.name}'}"
+    )
+    text += "." if model.layers is None else ", cut as the student was: kdsearch does that too."
+    context = {
+        "auto": AUTO_CLASSES[training.data.task],
+        "source": source.hub or model.name,
+        "hub": source.hub,
+        "revision": f', revision="{source.revision}"' if source.revision else "",
+        "trust": ", trust_remote_code=True" if source.trust_remote_code else "",
+        "labels": len(training.data.labels),
+        "layers": json.dumps(model.layers) if model.layers else "",
+    }
+    return f"{text}\n\n{_environment().get_template('adapter.md.j2').render(context).strip()}"
+
+
 def _rendered(name: str, agenda: Agenda, dataset: str, outcome: Outcome) -> str:
     training = outcome.training
     assert isinstance(training, StudentTraining)
@@ -64,6 +95,7 @@ def _rendered(name: str, agenda: Agenda, dataset: str, outcome: Outcome) -> str:
         "scheme": scheme_of(data.labels),
         "metric": data.metric,
         "unanswerable": data.unanswerable,
+        "answer": None if data.answer is None else repr(data.answer),
         "max_length": settings.max_length,
         "stride": settings.stride,
         "beams": settings.beams,
