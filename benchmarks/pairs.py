@@ -231,6 +231,21 @@ def report_parts(
     )
 
 
+def report_table(
+    measure: str,
+    words: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    **conditions: Any,
+) -> dict[str, Any]:
+    """Print figures that are read beside one another, and append them to the results."""
+    print(f"{measure}: {words}", flush=True)
+    for row in (columns, *rows):
+        print("  " + " | ".join("" if cell is None else str(cell) for cell in row), flush=True)
+    table = {"columns": list(columns), "rows": list(map(list, rows))}
+    return _append({"measure": measure, "words": words, "table": table, "conditions": conditions})
+
+
 def _append(record: dict[str, Any]) -> dict[str, Any]:
     record = {
         **record,

@@ -59,9 +59,21 @@ def by_cpu(record: Record) -> str:
     return spread({**record["cpu"], "unit": record["unit"], "rounds": 1})
 
 
+def is_figure(record: Record) -> bool:
+    """Whether it is one number, and no parts or table of them."""
+    return "parts" not in record and "table" not in record
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A table's lines, and an empty one."""
+    cells = [["" if cell is None else f"{cell}" for cell in row] for row in (columns, *rows)]
+    head, *others = (f"| {' | '.join(row)} |" for row in cells)
+    return [head, "|---" * len(columns) + "|", *others, ""]
+
+
 def in_terminal(records: Sequence[Record]) -> None:
     """Print the figures."""
-    records = [record for record in records if "parts" not in record]
+    records = list(filter(is_figure, records))
     name = Column(
         "measure", no_wrap=True, min_width=max((len(r["measure"]) for r in records), default=0)
     )
@@ -77,7 +89,7 @@ def markdown(records: Sequence[Record]) -> str:
     for where in dict.fromkeys(map(surroundings, records)):
         here = [record for record in records if surroundings(record) == where]
         text += [where, ""]
-        plain = [record for record in here if "parts" not in record]
+        plain = list(filter(is_figure, here))
         if plain:
             text += [
                 "| measure | figure | by processor time | to reach |",
@@ -93,6 +105,8 @@ def markdown(records: Sequence[Record]) -> str:
             if "parts" in record:
                 parts = (f"{name} {share:.1f} %" for name, share in record["parts"].items())
                 text += [f"`{record['measure']}`, {record['words']}: {'; '.join(parts)}.", ""]
+            elif "table" in record:
+                text += [f"`{record['measure']}`, {record['words']}:", "", *grid(**record["table"])]
     return "\n".join(text)
 
 
