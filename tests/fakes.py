@@ -27,6 +27,7 @@ from kdsearch.agenda import (
     ModelSpec,
     Outcome,
     OutputsTraining,
+    SequencesTraining,
     StudentTraining,
     TeacherTraining,
     TestScore,
@@ -37,6 +38,7 @@ from kdsearch.engine import TabulatedEngine
 from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, OsDisk
 from kdsearch.search import (
+    DATA,
     Axis,
     Checkpoint,
     Greedy,
@@ -443,7 +445,14 @@ def random_study(draw: random.Random) -> dict[str, Any]:
     grammar = {"train": 4, "validation": 2, "test": 2}
     same_rows = draw.random() < 0.2
     seed = draw.randrange(100)
-    of_winner = random.Random(seed).choice([None, [seed, seed + 1, seed + 2], [seed, seed + 5]])
+    apart = random.Random(seed)
+    of_winner = apart.choice([None, [seed, seed + 1, seed + 2], [seed, seed + 5]])
+    teachers: dict[str, Any] = {f"t{i}": draw.choice(kinds) for i in range(sizes[1])}
+    if sizes == (1, 2, 1):
+        teachers["t2"] = kinds[0]
+    for i in range(1, len(teachers)):
+        if apart.random() < 0.6:
+            teachers[f"t{i}"] = {"student_of": f"t{i - 1}"}
     return {
         "name": "random",
         "seeds": draw.choice([[seed], [seed], [seed, seed + 1]]),
@@ -455,14 +464,14 @@ def random_study(draw: random.Random) -> dict[str, Any]:
             for i in range(sizes[0])
         },
         "models": models,
-        "teachers": {f"t{i}": draw.choice(kinds) for i in range(sizes[1])},
+        "teachers": teachers,
         "students": {
             f"s{i}": {"model": model}
             for i, model in enumerate(draw.sample(["small", "tiny", "twin"], sizes[2]))
         },
         "search": {
             "distance": some(["ce", "mse"]),
-            "teacher": some(["t_hs", "t_ll"]),
+            "teacher": some(["t_hs", "t_ll"]) + apart.choice([[], [], ["epoch 2"]]),
             "student_temperature": some(["tied", 1, 2]) if draw.random() < 0.5 else ["tied", 1],
             "alpha": some([1, 0.5, 0.1]),
             "order": draw.sample(["teacher", "student_temperature", "distance"], 3),
@@ -471,6 +480,14 @@ def random_study(draw: random.Random) -> dict[str, Any]:
             "inner": draw.choice(["joint", "coordinate"]),
         },
     }
+
+
+def at_times_written(draw: random.Random, raw: dict[str, Any]) -> dict[str, Any]:
+    """The study, at times with students that learn on what their teachers write."""
+    if draw.random() < 0.6:
+        return raw
+    targets = draw.choice([["data", "greedy"], ["beam", "data", "sample"], ["greedy", "beam"]])
+    return {**raw, "search": {**raw["search"], "targets": targets}}
 
 
 def paper_space(**changes: Any) -> Space:
@@ -560,6 +577,10 @@ class World:
     """How often a teacher's two checkpoints are one epoch."""
     rates: dict[str, float] = field(default_factory=dict)
     """The learning rate of each teacher's training, by its key."""
+    students: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    """What each student's training is, by its key."""
+    ways: dict[str, str] = field(default_factory=dict)
+    """How each teacher that writes does it, by that training's key."""
 
     def score(self, *what: object) -> float | None:
         """The validation score, or None for what fails for good or diverges."""
@@ -586,8 +607,11 @@ class World:
         match training:
             case TeacherTraining():
                 return ("teacher", data, _model(training.model), training.learning_rate)
-            case OutputsTraining():
-                return ("outputs", data, self._checkpoint(training.checkpoint), training.split)
+            case OutputsTraining(checkpoint=checkpoint, sequences=key):
+                on = self.ways[key] if key else training.split
+                return ("outputs", data, self._checkpoint(checkpoint), on)
+            case SequencesTraining():
+                return ("sequences", data, self._checkpoint(training.checkpoint), training.how)
             case StudentTraining(teaching=None):
                 model = _model(training.model)
                 return ("erm", data, model, training.learning_rate, training.seed)
@@ -599,7 +623,8 @@ class World:
                     training.objective.kind,
                     values.get("temperature"),
                     values.get("student_temperature"),
-                    values["alpha"],
+                    values.get("alpha"),
+                    *({values.get("targets", DATA)} - {DATA}),
                     training.learning_rate,
                     training.seed,
                 )
@@ -617,6 +642,10 @@ class World:
         what = self.identity(training)
         if isinstance(training, TeacherTraining):
             self.rates[training.key] = training.learning_rate
+        if isinstance(training, StudentTraining):
+            self.students[training.key] = what
+        if isinstance(training, SequencesTraining):
+            self.ways[training.key] = training.how
         if self.fails(*what):
             ledger.write_attempt(attempt_at(training.key))
             return
@@ -627,6 +656,8 @@ class World:
         ledger.write_outcome(outcome.model_copy(update={"digests": digests}))
 
     def _checkpoint(self, checkpoint: CheckpointSpec) -> tuple[object, ...]:
+        if checkpoint.training and checkpoint.epoch is None:
+            return self.students[checkpoint.training]
         rate = self.rates[checkpoint.training] if checkpoint.training else None
         return (_model(checkpoint.model), rate, checkpoint.epoch)
 

@@ -4,6 +4,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from conftest import portion
 from fakes import (
     World,
     a_study,
+    at_times_written,
     attempt_at,
     memory_ledger,
     model_identity,
@@ -53,7 +55,6 @@ from kdsearch.study import Resolved, ResolvedSplit, TestCase
 from kdsearch.study import test_cases as cases_of
 
 seeds = st.integers(0, 2**32 - 1)
-NAMES = ("distance", "teacher", "alpha", "student_temperature")
 
 
 # -- what a naive search of the same made-up world comes to ------------------------------------
@@ -68,13 +69,21 @@ class Expected:
         self.students: set[tuple[object, ...]] = set()
         self.further: set[tuple[object, ...]] = set()
         """What was chosen, under the seeds that no search had."""
+        self._chosen: dict[TestCase, tuple[object, ...]] = {}
+        """The same of each case under the first seed."""
 
     def grid(self, case: TestCase) -> dict[str, Any]:
         search = self._resolved.study.search
-        given = self._resolved.study.teachers[case.teacher].checkpoint is not None
-        return {
+        teacher = self._resolved.study.teachers[case.teacher]
+        names = search.teacher
+        if teacher.t_hs:
+            names = tuple(name for name in names if name in ("t_hs", "t_ll"))
+        if teacher.checkpoint or teacher.student_of:
+            names = ("given" if teacher.checkpoint else "winner",)
+        targets = {n: v for n, v in search.axes.items() if n == "targets"}
+        return targets | {
             "distance": search.distance,
-            "teacher": ("given",) if given else search.teacher,
+            "teacher": names,
             "student_temperature": search.student_temperature,
             "alpha": search.alpha,
             "order": search.order,
@@ -92,12 +101,22 @@ class Expected:
         data = self._data(case)
 
         def score(
-            distance: str, teacher: str, tau_t: float, tau_s: float, alpha: float, rate: float
+            distance: str,
+            teacher: str,
+            tau_t: float,
+            tau_s: float,
+            alpha: float,
+            rate: float,
+            targets: str,
         ) -> float | None:
             checkpoint = checkpoints[teacher]
-            if self._world.score("outputs", data, checkpoint, "train") is None:
+            on, written = ("train", ()) if targets == "data" else (targets, (targets,))
+            if written and self._world.score("sequences", data, checkpoint, on) is None:
                 return None
-            what = ("student", data, student, checkpoint, str(distance), tau_t, tau_s, alpha, rate)
+            if self._world.score("outputs", data, checkpoint, on) is None:
+                return None
+            what = ("student", data, student, checkpoint, str(distance), tau_t, tau_s, alpha)
+            what += (*written, rate)
             under = [(*what, seed) for seed in self._resolved.study.student_seeds]
             self.students.update(under)
             scores = [self._world.score(*each) for each in under]
@@ -110,7 +129,8 @@ class Expected:
         best = dict(decisions[-1].candidates)[decisions[-1].winner]
         if best is None:
             return
-        values = {name: each[0] for name, each in self.grid(case).items() if name in NAMES}
+        grid = self.grid(case)
+        values = {name: grid[name][0] for name in naive.names(grid)}
         values |= {each.parameter: each.winner for each in decisions}
         checkpoints = self._checkpoints(case)
         assert checkpoints is not None
@@ -121,11 +141,16 @@ class Expected:
             own = best.temperature
         student = self._model(self._resolved.study.students[case.student].model)
         what = ("student", self._data(case), student, checkpoints[values["teacher"]])
-        what += (str(values["distance"]), best.temperature, own, values["alpha"], best.rate)
+        what += (str(values["distance"]), best.temperature, own, values["alpha"])
+        what += (*({values.get("targets", "data")} - {"data"}), best.rate)
         self.further |= {(*what, seed) for seed in self._resolved.study.further_seeds}
+        self._chosen[case] = (*what, self._resolved.study.seed)
 
     def _checkpoints(self, case: TestCase) -> dict[str, tuple[object, ...]] | None:
         teacher = self._resolved.study.teachers[case.taught]
+        if teacher.student_of:
+            found = self._chosen.get(replace(case, teacher=teacher.student_of))
+            return None if found is None else {"winner": found}
         if teacher.checkpoint:
             return {"given": (self._model(teacher.checkpoint), None, None)}
         if teacher.t_hs and teacher.t_ll:
@@ -145,7 +170,8 @@ class Expected:
         if chosen is None:
             return None
         highest, lowest = self._world.epochs(*chosen[0])
-        return {"t_hs": (model, chosen[1], highest), "t_ll": (model, chosen[1], lowest)}
+        epochs = {"t_hs": highest, "t_ll": lowest, "epoch 2": 2}
+        return {name: (model, chosen[1], epoch) for name, epoch in epochs.items()}
 
     def _model(self, name: str) -> str:
         return model_identity(
@@ -167,10 +193,9 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
     """Every decision of `agenda` is that of the naive search, and it trained the same students."""
     expected = Expected(agenda.resolved, world)
     views = agenda.views_of(None)
-    scores = {view.case: expected.score(view.case) for view in views}
-    found = {}
-    for view in views:
-        score = scores[view.case]
+    found, scores = {}, {}
+    for view in views:  # in this order teachers come before the students that are teachers too
+        score = scores[view.case] = expected.score(view.case)
         if score is None:
             assert view.blocked
             continue
@@ -195,7 +220,7 @@ def assert_agrees(agenda: Agenda, world: World) -> None:
         values = naive.stable_choice(grid, stable)
         assert in_words(view.phase2.stable_tuned) == naive.tune(grid, score, values)
         lazy = view.phase2.lazy  # a seeded draw: any is right, if the grid has it
-        drawn = {name: lazy.get(name) for name in NAMES}
+        drawn = {name: lazy.get(name) for name in naive.names(grid)}
         assert drawn["alpha"] == grid["alpha"][0]
         assert all(drawn[name] in grid[name] for name in ("distance", "teacher"))
         own = drawn["student_temperature"]
@@ -220,7 +245,8 @@ def _student_keys(agenda: Agenda, view: Any) -> set[str]:
 
 def random_world(seed: int) -> tuple[Resolved, World]:
     draw = random.Random(seed)
-    return resolved_of(random_study(draw)), random_scores(draw)
+    resolved = resolved_of(at_times_written(draw, random_study(draw)))
+    return resolved, random_scores(draw)
 
 
 def random_scores(draw: random.Random) -> World:
@@ -295,6 +321,12 @@ def any_search(draw: random.Random, raw: dict[str, Any]) -> dict[str, Any]:
             "alpha": [1, 0.5],
         },
         "drawn": {**taught, "strategy": "random", "trials": 5, "alpha": [1, 0.5, 0.1]},
+        "texts": {
+            "objective": ["sequence"],
+            "targets": ["greedy", "sample"],
+            "learning_rate": [1e-5],
+            "strategy": "exhaustive",
+        },
         "labels": {"strategy": "exhaustive", "objective": "labels"},
     }
     if draw.random() < 0.5 or raw["erm"]:
@@ -309,7 +341,7 @@ def test_the_incremental_agenda_equals_one_built_from_scratch(
     seed: int, chance: random.Random
 ) -> None:
     draw = random.Random(seed)
-    resolved = resolved_of(any_search(draw, random_study(draw)))
+    resolved = resolved_of(any_search(draw, at_times_written(draw, random_study(draw))))
     world, ledger = random_scores(draw), memory_ledger(resolved)
     agenda = Agenda(resolved)
     while requests := agenda.requests():
@@ -416,6 +448,12 @@ def two_datasets() -> dict[str, Any]:
             for seed, name in enumerate(["first", "second"])
         },
     )
+
+
+def generations() -> dict[str, Any]:
+    """The teachers of three generations."""
+    later = {"second": {"student_of": "first"}, "third": {"student_of": "second"}}
+    return {"teachers": {"first": a_study()["teachers"]["big"], **later}}
 
 
 def test_the_case_with_the_longest_path_left_comes_first() -> None:
@@ -808,14 +846,21 @@ def test_the_case_whose_trainings_turn_out_to_take_longest_comes_first() -> None
     assert agenda.requests()[-1].case.dataset == "first"
 
 
+@pytest.mark.parametrize("born_again", [False, True])
 @pytest.mark.parametrize("inner", ["joint", "coordinate"])
-@pytest.mark.parametrize("slots", [1, 3, 10_000])
+@pytest.mark.parametrize(
+    ("slots", "targets"),
+    [(1, []), (3, []), (10_000, []), (1, ["data", "beam"]), (10_000, ["greedy"])],
+)
 def test_a_simulated_study_takes_what_the_agenda_takes_on_simulated_slots(
-    slots: int, inner: str
+    slots: int, targets: list[str], inner: str, born_again: bool
 ) -> None:
     raw = a_study(erm=True, seeds=[0, 1], datasets=two_datasets()["datasets"])
+    if born_again:
+        raw |= generations()
+        del raw["datasets"]["second"]
     raw["winner_seeds"] = [0, 1, 2, 3]
-    raw["search"] = {**raw["search"], "inner": inner}
+    raw["search"] = {**raw["search"], "inner": inner, **({"targets": targets} if targets else {})}
     resolved = resolved_of(raw)
     study = resolved.study
     names = {resolved.datasets[n].splits["train"].digest: n for n in study.datasets}

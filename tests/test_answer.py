@@ -95,6 +95,46 @@ def test_a_student_is_compared_with_the_one_on_labels_and_with_its_teacher() -> 
     assert (case.erm_trials, case.take) == (2, Take.CHOSEN)
 
 
+LORA = {"small": {"model": "small", "training": {"lora": {"r": 4}}}}
+
+
+@pytest.mark.parametrize(
+    ("students", "axis", "mine", "plain"),
+    [
+        (LORA, {"lora_rank": ["none"]}, "lora_rank=none", "lora_rank=4"),
+        ({"small": {"model": "small"}}, {"lora_rank": [8]}, "lora_rank=8", "lora_rank=none"),
+        ({"small": {"model": "small"}}, {"clip": [2]}, "clip=2", "clip=none"),
+        (
+            {"small": {"model": "small"}},
+            {"optimizer": ["sgd"], "momentum": [0.8]},
+            "optimizer=sgd momentum=0.8 nesterov=0 weight_decay=0",
+            "optimizer=adamw weight_decay=0.01",
+        ),
+    ],
+)
+def test_the_answer_says_what_else_differs_from_the_student_on_labels(
+    students: dict[str, Any], axis: dict[str, Any], mine: str, plain: str
+) -> None:
+    search = {"strategy": "exhaustive", "objective": "mse", "learning_rate": [1e-5], **axis}
+    agenda = study(students=students, search=search)
+    found = analyse(agenda)
+    [case] = found.answer.cases
+    assert case.verdict is Verdict.BETTER
+    text = answer(found).replace("\\", "")
+    assert f"trained with {mine}, its student on the labels alone with {plain}" in text
+    other = "settings" if len(axis) > 1 else next(iter(axis))
+    assert f"better, noise not known, other {other}" in text
+    assert f"other {other}" in page(found, agenda, {})
+
+
+def test_the_learning_rate_alone_is_no_other_setting() -> None:
+    rates = {"strategy": "exhaustive", "objective": "mse", "learning_rate": [3e-5]}
+    erm = {"strategy": "exhaustive", "objective": "labels", "learning_rate": [1e-5]}
+    found = analyse(study(searches={"kd": rates, "erm": erm}))
+    assert "More than the teacher differs" not in answer(found)
+    assert not found.answer.cases[0].other_settings
+
+
 def test_the_trials_are_those_that_the_search_compared() -> None:
     agenda = study()
     [view] = [view for view in agenda.views() if view.case.teacher is not None]
@@ -314,6 +354,9 @@ def test_several_searches_are_ranked_by_validation_for_each_student() -> None:
         "it: sentences/big/small/kd, validation 0.7, test 0.7" in text
     )
     assert "Best by validation" not in answer(analyse(study()))
+    again = study(scores=scores, searches=SEARCHES, learning_rate=[1e-5], winner_seeds=[0, 1])
+    text = answer(analyse(again))
+    assert "Over the seeds 0, 1 its test score is 0.8 ± 0.0. Behind it: sentences" in text
 
 
 def test_another_alpha_that_validation_prefers_is_said_beside_what_test_says_of_it() -> None:
@@ -448,7 +491,16 @@ def test_every_objective_parameter_and_setting_has_words() -> None:
     assert SETTINGS.keys() == AXES.keys()
 
 
-SAMPLES = {"layers": [3, "first 3", "0+2"], "gradient_scale": ["none", "tau_squared"]}
+SAMPLES = {
+    "layers": [3, "first 3", "last 3", "0+2"],
+    "gradient_scale": ["none", "tau_squared"],
+    "temperature_unit": ["none", "logit_scale"],
+    "lora_rank": ["none", 8, 32],
+    "targets": ["data", "greedy", "beam", "sample", "rejection"],
+    "attention_heads": ["each", "mean"],
+    "relation_heads": ["teacher", 2, 12],
+    "layer_mapping": ["uniform", "first", "last", "0+2"],
+}
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *SETTINGS])
@@ -466,5 +518,5 @@ def test_every_value_of_an_axis_has_words_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("checkpoint", Checkpoint)
 def test_every_checkpoint_has_words(checkpoint: Checkpoint) -> None:
     text = in_words(Choice.of(distance="mse", teacher=checkpoint, alpha=0.7))
-    assert text.startswith("squared difference between the logits and those of the teacher ")
+    assert text.startswith("squared difference between the logits and those of the ")
     assert text.endswith(", human labels with 30 % of the weight")

@@ -9,16 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.search import (
+    DIFFER,
     LAZY_VALUES,
     NOTHING,
     TIED,
     Bounds,
     Candidate,
     Checkpoint,
+    Coincidence,
     Inner,
     Space,
     Trial,
     ValidationScore,
+    coincidences,
     count_bounds,
     lazy_choice,
     stable_choice,
@@ -30,7 +33,7 @@ FLIPS = ("teacher", "student_temperature", "distance")
 seeds = st.integers(0, 2**32 - 1)
 
 
-def random_space(draw: random.Random) -> Space:
+def random_space(draw: random.Random, checkpoints: tuple[Checkpoint, ...] = (HS, LL)) -> Space:
     """A small grid of any shape."""
 
     def some(values: list[object]) -> tuple[object, ...]:
@@ -38,7 +41,7 @@ def random_space(draw: random.Random) -> Space:
 
     return paper_space(
         distance=some(["ce", "mse"]),
-        teacher=some([HS, LL]),
+        teacher=some([*checkpoints]),
         student_temperature=some([TIED, 1.0, 3.0]),
         alpha=some([1.0, 0.5, 0.1]),
         temperature=tuple(sorted(draw.sample([0.5, 1.0, 3.0, 5.0], draw.randint(2, 3)))),
@@ -48,11 +51,21 @@ def random_space(draw: random.Random) -> Space:
     )
 
 
-def score_by(seed: int, levels: int, failing: float = 0.0, coincide: bool = False) -> object:
-    """Made-up scores; with `coincide` the teacher's checkpoints are one."""
+def named(trial: Trial, coincide: Coincidence) -> str:
+    """The trial's name, where some of the teacher's checkpoints are one."""
+    text = str(trial)
+    for name, one in coincide:
+        text = text.replace(name, one)
+    return text
+
+
+def score_by(
+    seed: int, levels: int, failing: float = 0.0, coincide: Coincidence = DIFFER
+) -> object:
+    """Made-up scores; those of checkpoints that `coincide` are equal."""
 
     def score(trial: Trial) -> float | None:
-        name = str(trial).replace("t_ll", "t_hs") if coincide else str(trial)
+        name = named(trial, coincide)
         if uniform(seed, "fails", name) < failing:
             return None
         return round(uniform(seed, name) * levels) / levels
@@ -108,7 +121,9 @@ def test_what_is_decided_narrows_the_bounds() -> None:
 
 def test_coinciding_checkpoints_spare_the_second_teacher() -> None:
     # One teacher: 77 + 70 + 7, then 63 or 693 for the other values of α.
-    assert count_bounds(paper_space(), coincide=None) == Bounds(fewest=154 + 63, most=924)
+    assert count_bounds(paper_space(), coincide=coincidences((HS, LL))) == Bounds(
+        fewest=154 + 63, most=924
+    )
 
 
 def test_the_second_phase_adds_what_no_traversal_visited() -> None:
@@ -142,21 +157,33 @@ def test_failures_only_make_a_traversal_shorter(seed: int) -> None:
 
 
 @settings(max_examples=100)
-@given(seed=seeds, levels=st.sampled_from([2, 1000]), coincide=st.booleans())
-def test_the_second_phase_lies_within_the_bounds_too(
-    seed: int, levels: int, coincide: bool
+@given(seed=seeds, levels=st.sampled_from([2, 1000]))
+def test_the_second_phase_lies_within_the_bounds_however_checkpoints_coincide(
+    seed: int, levels: int
 ) -> None:
-    space = random_space(random.Random(seed))
+    draw = random.Random(seed)
+    space = random_space(draw, (HS, LL, Checkpoint("epoch 1"), Checkpoint("epoch 2")))
+    ways = coincidences(space.values("teacher"))
+    coincide = draw.choice(ways)
     score = score_by(seed, levels, coincide=coincide)
     _, scores = walk(space, score)  # type: ignore[arg-type]
     every = second_phase(space, seed, score, dict(scores))
-    count = len({str(t).replace("t_ll", "t_hs") if coincide else str(t) for t in every})
-    if coincide and HS not in space.values("teacher"):
-        coincide = False
-    bounds = count_bounds(
-        space, lazy=lazy_choice(space, "seed"), coincide=None if coincide else False
-    )
-    assert bounds.fewest <= count <= bounds.most
+    count = len({named(trial, coincide) for trial in every})
+    for known in (ways, (coincide,)):
+        bounds = count_bounds(space, lazy=lazy_choice(space, "seed"), coincide=known)
+        assert bounds.fewest <= count <= bounds.most
+
+
+def test_an_epoch_is_no_other_and_may_be_that_of_the_highest_score_or_the_lowest_loss() -> None:
+    first, third = Checkpoint("epoch 1"), Checkpoint("epoch 3")
+    assert coincidences((first, third)) == (DIFFER,)
+    assert set(coincidences((HS, LL, first))) == {
+        DIFFER,
+        frozenset({(HS, first)}),
+        frozenset({(LL, first)}),
+        frozenset({(LL, HS)}),
+        frozenset({(HS, first), (LL, first)}),
+    }
 
 
 def small_spaces() -> list[Space]:

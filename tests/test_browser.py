@@ -458,3 +458,19 @@ def test_a_legend_lies_below_the_labels_of_an_axis(
             legend = chart.locator(".legend").bounding_box()
             assert legend is not None
             assert lowest <= legend["y"] + 1
+
+
+def test_generations_are_drawn_as_the_table_has_them(
+    browser: sync_api.Browser, tmp_path: Path
+) -> None:
+    teachers = {"first": a_study()["teachers"]["big"], "second": {"student_of": "first"}}
+    resolved = resolved_of(a_study(teachers=teachers))
+    agenda = search_through(resolved, memory_ledger(resolved), World(seed=1))
+    path = tmp_path / "report.html"
+    path.write_text(page_of(analyse(agenda), agenda, {}))
+    with opened(browser, path) as found:
+        chart = found.locator("[data-generations]")
+        assert chart.get_attribute("data-drawn") == "yes"
+        (drawn,) = chart.evaluate("element => element.data.map(({x, text}) => [x, text])")
+        cells = found.locator("#generations td:nth-child(5)").all_inner_texts()
+        assert drawn == [[1, 2], cells]

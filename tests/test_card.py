@@ -58,6 +58,8 @@ class Variant:
     training: dict[str, Any] = field(default_factory=dict)
     given: bool = False
     """Whether a model at random is its teacher, so that the tags stay in their scheme."""
+    vocabulary: int = 0
+    """Of a student from a folder: the rows of its table, some more than there are tokens."""
 
 
 def pairs(count: int) -> list[dict[str, Any]]:
@@ -142,6 +144,7 @@ VARIANTS = {
         training={"precision": "bf16"},
     ),
     "continuations": Variant(task="lm", kind="llama", training={"max_length": 12}),
+    "continuations of a padded model": Variant(task="lm", kind="llama", vocabulary=500),
     "continuations in bf16": Variant(task="lm", kind="gpt2", training={"precision": "bf16"}),
     "answers in words": Variant(
         task="lm",
@@ -149,6 +152,28 @@ VARIANTS = {
         rows=lambda count: told(count),
         data={"text": "ask", "label": "say", "metric": "exact_match"},
         training={"max_length": 16},
+    ),
+    "answers by a pattern": Variant(
+        task="lm",
+        kind="gpt2",
+        rows=lambda count: told(count),
+        data={"text": "ask", "label": "say", "metric": "exact_match", "answer": "so ([ab])"},
+        training={"max_length": 16},
+    ),
+    "words in common": Variant(
+        task="lm", kind="llama", data={"metric": "rouge_l"}, training={"max_length": 24}
+    ),
+    "choices": Variant(
+        task="lm",
+        kind="llama",
+        rows=lambda count: told(count),
+        data={
+            "prompt": "who wrote {ask}",
+            "label": "say",
+            "choices": ["so a", "so b", "a book"],
+            "metric": "multiple_choice",
+        },
+        training={"max_length": 12},
     ),
     "multilingual translations": Variant(
         task="translation",
@@ -196,6 +221,7 @@ def studied(folder: Path, variant: Variant) -> Ledger:
         labels=variant.labels,
         texts=texts,
         tokenizer=variant.tokenizer(folder) if variant.tokenizer else None,
+        **({"vocab_size": variant.vocabulary} if variant.vocabulary else {}),
     )
     teacher = {"checkpoint": "other"} if variant.given else {"model": "other"}
     search: dict[str, Any] = {"strategy": "exhaustive", "distance": ["labels"]}
@@ -205,7 +231,7 @@ def studied(folder: Path, variant: Variant) -> Ledger:
         datasets={"data": {"task": variant.task, **source, **variant.data}},
         models={"own": {"config": config, "tokenizer": "other"}, "other": str(other)},
         teachers={"other": teacher},
-        students={"own": {"model": "own"}},
+        students={"own": {"model": "other" if variant.vocabulary else "own"}},
         search={**search, "learning_rate": [1e-2]},
         training={
             **tiny_study()["training"],

@@ -10,13 +10,13 @@ from typing import Any
 
 import datasets
 import pytest
-from fakes import FakeHub, listening
+from fakes import FakeHub, a_study, listening
 
 from kdsearch.errors import InputError
-from kdsearch.study import hub
+from kdsearch.study import hub, parse_study
 from kdsearch.study.catalogue import CATALOGUE, UNPINNED, Entry, Part, corrected, from_mrqa
 from kdsearch.study.parsers import parse_rows
-from kdsearch.study.rows import DataRows, read_dataset
+from kdsearch.study.rows import DataRows, columns_of, read_dataset
 from kdsearch.study.schema import SPLITS, Dataset
 from kdsearch.study.tasks import SPECS, Columns
 
@@ -36,7 +36,19 @@ PUBLISHED = {
     "wmt16_ro_en": (596_163, 1_998, 1_996),
 }
 OTHERS = {"qnli": (99_743, 5_000, 5_463), "sst2": (65_549, 872, 1_800)}
+QUESTIONS = {
+    "gsm8k": (6_973, 500, 1_319),
+    "arc_challenge": (1_119, 299, 1_172),
+    "arc_easy": (2_251, 570, 2_376),
+    "openbookqa": (4_957, 500, 500),
+    "aqua_rat": (97_467, 254, 254),
+    "logiqa": (7_376, 651, 651),
+    "boolq": (8_427, 1_000, 3_270),
+}
+"""Of language models."""
 WHOLE_TRAIN = {
+    "gsm8k": 7_473,
+    "boolq": 9_427,
     "mnli": 392_702,
     "qnli": 104_743,
     "sst2": 67_349,
@@ -63,6 +75,38 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "translation": {"translation": {"de": "a", "ro": "b", "en": "c"}},
 }
+LETTERED = {"text": ["so", "not"], "label": ["A", "B"]}
+ASKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gsm8k": (
+        {"question": "2 + 3?", "answer": "<<2+3=5>>5\n#### 5"},
+        {"prompt": "Question: 2 + 3?\nAnswer:", "completion": " <<2+3=5>>5\n#### 5"},
+    ),
+    "arc_challenge": (
+        {"question": "Why?", "choices": LETTERED, "answerKey": "A"},
+        {"prompt": "Question: Why?\nAnswer:", "completion": " so"},
+    ),
+    "arc_easy": (
+        {"question": "Why?", "choices": LETTERED, "answerKey": "B"},
+        {"prompt": "Question: Why?\nAnswer:", "completion": " not"},
+    ),
+    "openbookqa": (
+        {"question_stem": "The sun is", "choices": LETTERED, "answerKey": "B"},
+        {"prompt": "Question: The sun is\nAnswer:", "completion": " not"},
+    ),
+    "aqua_rat": (
+        {"question": "How many?", "options": ["A)1", "B)2"], "rationale": "…", "correct": "B"},
+        {"prompt": "Question: How many?\nAnswer:", "completion": " 2"},
+    ),
+    "logiqa": (
+        {"context": "All sing.", "query": "So?", "options": ["a", "b"], "correct_option": 0},
+        {"prompt": "All sing.\nQuestion: So?\nAnswer:", "completion": " a"},
+    ),
+    "boolq": (
+        {"passage": "It is.", "question": "is it so", "answer": True},
+        {"prompt": "It is.\nQuestion: is it so?\nAnswer:", "completion": " yes"},
+    ),
+}
+"""Of each data set of questions a row as its repository has it, and what is asked and learnt."""
 
 entries = pytest.mark.parametrize("name", CATALOGUE)
 
@@ -76,16 +120,17 @@ def all_parts() -> Iterable[Part]:
 # -- the entries -------------------------------------------------------------------------------
 
 
-def test_there_are_the_thirteen_data_sets_and_two_more_with_their_published_counts() -> None:
+def test_there_are_the_thirteen_data_sets_and_others_with_their_published_counts() -> None:
     counts = {name: tuple(entry.rows[s] for s in SPLITS) for name, entry in CATALOGUE.items()}
-    assert counts == PUBLISHED | OTHERS
+    assert counts == PUBLISHED | OTHERS | QUESTIONS
 
 
 @entries
 def test_an_entry_fits_its_task(name: str) -> None:
     entry = CATALOGUE[name]
-    assert len(entry.text) in SPECS[entry.task].columns
-    assert entry.metric == SPECS[entry.task].metrics[0]
+    assert entry.prompt is not None or len(entry.text) in SPECS[entry.task].columns
+    asked = {"gsm8k": "exact_match"}.get(name, "multiple_choice")
+    assert entry.metric == (asked if entry.task == "lm" else SPECS[entry.task].metrics[0])
     assert len(set(entry.labels)) == len(entry.labels)
     assert bool(entry.labels) == (entry.task in ("classification", "ner") and name != "klue3")
     assert (entry.languages is not None) == (entry.task == "translation")
@@ -97,6 +142,12 @@ def test_an_entry_fits_its_task(name: str) -> None:
 @entries
 def test_the_columns_are_those_of_a_row_of_the_task(name: str) -> None:
     entry = CATALOGUE[name]
+    if entry.task == "lm":
+        raw, row = ASKED[name]
+        columns = columns_of(name, Dataset())
+        [read] = parse_rows("here", [raw], columns, labelled=True)
+        assert {side: read[side] for side in ("prompt", "completion")} == row
+        return
     columns = Columns(
         task=entry.task,
         text=entry.text,
@@ -184,6 +235,15 @@ def test_the_languages_of_the_multilingual_sets() -> None:
     assert (PUBLISHED["paws_x"][0], PUBLISHED["xnli"][2]) == (49_401 * 7, 5_010 * 15)
     assert parts["conll"] == {"train": 3, "validation": 3, "test": 3}
     assert parts["mlqa"] == {"train": 1, "validation": 7, "test": 7}
+
+
+def test_what_a_study_says_of_a_question_takes_the_place_of_what_the_catalogue_says() -> None:
+    own = columns_of("boolq", Dataset(prompt="{question}?", metric="likelihood"))
+    assert (own.prompt, own.text, own.choices) == ("{question}?", ("question",), ("no", "yes"))
+    assert own.metric == "likelihood"
+    assert columns_of("gsm8k", Dataset(text=("question",))).prompt is None
+    study = {"datasets": {"boolq": {"also": "likelihood"}, "gsm8k": {"answer": r"#### (\d+)"}}}
+    assert parse_study(a_study(**study), place="study.yaml").datasets["boolq"].choices is None
 
 
 # -- bringing rows to SQuAD's form -------------------------------------------------------------

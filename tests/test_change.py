@@ -14,6 +14,7 @@ from fakes import (
     RecordedTraining,
     World,
     a_study,
+    at_times_written,
     attempt_at,
     memory_ledger,
     outcome_of,
@@ -306,7 +307,7 @@ def test_the_free_disk_need_hold_only_what_is_still_to_be_written(
 @given(seed=st.integers(0, 2**32 - 1))
 def test_whatever_a_study_will_ask_for_is_never_called_unneeded(seed: int) -> None:
     draw = random.Random(seed)
-    resolved = resolved_of(random_study(draw))
+    resolved = resolved_of(at_times_written(draw, random_study(draw)))
     world = World(seed=seed, failing=draw.choice([0, 0.05]), diverging=draw.choice([0, 0.1]))
     end = search_through(resolved, memory_ledger(resolved), world)
     assert used(end) == end.results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,61 @@ def test_a_dropout_for_a_model_without_any_is_refused_with_the_key_that_says_so(
     what = rf"models\.small: .* has no dropout in its configuration: remove {where}$"
     with pytest.raises(InputError, match=what):
         check(tmp_path, "classification", models, **WHERE[where])
+
+
+# -- adapters and activations --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        (
+            {"training": {"lora": {"modules": ["q_proj", "query"]}}},
+            "study.yaml: training.lora: BertForSequenceClassification has no linear layers called "
+            "q_proj in its blocks (available: query, key, value, dense)",
+        ),
+        (
+            {"training": {"lora": {"modules": ["key"]}}, "students": {"s": {"model": "new"}}},
+            "study.yaml: training.lora: new is drawn at random, so that adapters would adapt "
+            "nothing: give a model",
+        ),
+        (
+            {"search": {"lora_rank": ["none", 8]}, "students": {"s": {"model": "new"}}},
+            "study.yaml: search.lora_rank: new is drawn at random, so that adapters would adapt "
+            "nothing: give a model",
+        ),
+        (
+            {"students": {"s": {"model": "mp", "training": {"gradient_checkpointing": True}}}},
+            "study.yaml: students.s.training.gradient_checkpointing: mpnet keeps its activations: "
+            "transformers cannot recompute them",
+        ),
+    ],
+)
+def test_what_a_model_cannot_have_is_refused_with_the_key_that_says_so(
+    sections: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    models = {**folders(tmp_path, "classification", (), ()), "new": {"config": tiny()}}
+    models["mp"] = {"config": {**tiny(), "model_type": "mpnet"}}
+    with pytest.raises(InputError) as raised:
+        check(tmp_path / "study", "classification", models, **sections)
+    assert str(raised.value) == problem
+
+
+def test_adapters_are_refused_where_peft_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    what = r"training\.lora: adapters need peft, which is not installed: pip install peft"
+    models = folders(tmp_path, "classification", (), ())
+    with pytest.raises(InputError, match=what):
+        check(tmp_path / "study", "classification", models, training={"lora": {}})
+
+
+@pytest.mark.parametrize("task", ["classification", "ner", "qa", "translation", "lm"])
+def test_a_student_of_any_task_may_have_adapters_and_recompute(task: str, tmp_path: Path) -> None:
+    models = folders(tmp_path, task, (), ())
+    training = {"lora": {"r": 2}, "gradient_checkpointing": True}
+    check(tmp_path / "study", task, models, training=training)
 
 
 # -- lengths -------------------------------------------------------------------------------------

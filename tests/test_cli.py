@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from fakes import a_study
 from test_analysis import blocked_study, failing_teacher, searched
 
 from kdsearch.cli.app import main
@@ -322,6 +323,20 @@ def test_plan_counts_the_trainings_of_each_test_case(here: Path) -> None:
     assert "students in all: 12; whole grids have 12\n" in result.out
     assert "teachers to fine-tune: 1" in result.out
     assert "time: give --speed" in result.out
+
+
+def test_plan_tells_students_that_teach_apart_by_the_cases_that_they_are_of(here: Path) -> None:
+    search = {"strategy": "exhaustive", "objective": "mse", "learning_rate": [1e-5]}
+    study = a_study(searches={"one": search, "two": search}, erm=False)
+    del study["search"]
+    study["teachers"]["again"] = {"student_of": "big"}
+    path = written(here / "s.yaml", study)
+    rows = json.loads(kdsearch("plan", path, "--json").out)["caches"]
+    names = {(row["teacher"], row["student"], row["search"]) for row in rows}
+    again = {("again", "small", "one"), ("again", "small", "two")}
+    assert names == {("big", None, None)} | again
+    _, teachers = kdsearch("plan", path).out.split("Teachers")
+    assert all(f"sentences/again/small/{search} " in teachers for search in ("one", "two"))
 
 
 def test_plan_counts_what_is_chosen_under_winner_seeds_too(here: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -21,20 +22,29 @@ from kdsearch.analysis.edges import FROM_1, SHARES
 from kdsearch.analysis.gains import LeftOut
 from kdsearch.analysis.sizes import Kind
 from kdsearch.distill import memory
+from kdsearch.distill.lora import TASK_TYPES
 from kdsearch.distill.measures import MEASURES
 from kdsearch.distill.outputs import _STORED
 from kdsearch.report import glossary, practice
 from kdsearch.report.figures import LEFT_OUT
 from kdsearch.report.hub import METRICS
 from kdsearch.report.marks import AGAINST_ERM
+from kdsearch.report.snippets import AUTO_CLASSES
 from kdsearch.search import CHECKPOINT, OBJECTIVE, Checkpoint, Objective, Strategy, parameters_of
 from kdsearch.study import SPECS, TrainingSettings, largest_score, settings
 from kdsearch.study.grammar import GRAMMARS
+from kdsearch.study.refused import needed
 from kdsearch.study.sizes import _ITEM_BYTES
 from kdsearch.study.tasks import TaskName
 from kdsearch.tasks import TASKS
 
-BY_TASK = {"study.SPECS": SPECS, "tasks.TASKS": TASKS, "grammar.GRAMMARS": GRAMMARS}
+BY_TASK = {
+    "study.SPECS": SPECS,
+    "tasks.TASKS": TASKS,
+    "grammar.GRAMMARS": GRAMMARS,
+    "lora.TASK_TYPES": TASK_TYPES,
+    "snippets.AUTO_CLASSES": AUTO_CLASSES,
+}
 
 
 @pytest.mark.parametrize("name", BY_TASK)
@@ -109,11 +119,12 @@ def test_every_optimizer_has_a_section_and_a_share_of_memory() -> None:
 
 def test_every_setting_of_a_training_is_an_axis_or_said_to_be_none() -> None:
     sections = {section for section, _ in settings.SECTIONS.values()}
-    none = {"max_length", "stride", "beams", "hidden_dtype", "cpu_threads", "stops"}
+    none = {"max_length", "stride", "beams", "hidden_dtype", "cache", "cpu_threads", "stops"}
+    none |= {"lora", "gradient_checkpointing", "sequences"}
     fields = {*settings.TrainingSettings.model_fields}
     assert fields - sections - none == settings.AXES.keys() & fields
     of_sections = {n for _, kind in settings.SECTIONS.values() for n in kind.model_fields}
-    assert settings.AXES.keys() - fields - of_sections == {"learning_rate", "layers"}
+    assert settings.AXES.keys() - fields - of_sections == {"learning_rate", "layers", "lora_rank"}
 
 
 def test_every_axis_that_ends_at_1_is_known_to_the_edges() -> None:
@@ -123,8 +134,8 @@ def test_every_axis_that_ends_at_1_is_known_to_the_edges() -> None:
     for kind in Objective.kinds.values():
         names = [field.name for field in fields(cast(Any, kind))]
         for name in names:
-            others = dict.fromkeys(names, 0.5)
-            makers[name] = lambda value, k=kind, n=name, o=others: k(**{**o, n: value})
+            others = dict.fromkeys(needed(kind), 0.5)
+            makers[name] = partial(made_with, kind, others, name)
     taken = {
         name: [accepts(make, value) for value in (0, 0.5, 1, 1.5)] for name, make in makers.items()
     }
@@ -134,10 +145,14 @@ def test_every_axis_that_ends_at_1_is_known_to_the_edges() -> None:
     assert counts - {"layers"} <= set(FROM_1) <= taken.keys()  # those are left out of it
 
 
+def made_with(kind: Any, others: dict[str, float], name: str, value: Any) -> object:
+    return kind(**{**others, name: value})
+
+
 def accepts(make: Callable[[Any], object], value: float) -> bool:
     try:
         make(value)
-    except ValueError:
+    except (TypeError, ValueError):  # of what takes words
         return False
     return True
 

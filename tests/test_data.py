@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,24 @@ def test_the_small_study_has_the_shape_of_the_papers() -> None:
     small = cases_of(load_study(shipped_studies()["paper-small"]))
     assert len(small) == 39
     assert len({case.dataset for case in small}) == 13
+
+
+def test_the_study_of_reasoning_has_five_sizes_of_students_and_two_teachers_or_none() -> None:
+    study = load_study(shipped_studies()["reasoning"])
+    found = cases_of(study)
+    sets = {"gsm8k", "arc_easy", "arc_challenge", "openbookqa", "aqua_rat", "logiqa", "boolq"}
+    sizes = {"half", "0.5b", "1.5b", "3b", "7b"}
+    every = set(itertools.product(sets, ["plain", "tuned"], sizes))
+    by_search = {
+        search: {
+            (case.dataset, case.teacher, case.student) for case in found if case.search == search
+        }
+        for search in ("tokens", "sequences", "erm")
+    }
+    assert by_search["tokens"] == every
+    assert by_search["sequences"] == {case for case in every if case[0] == "gsm8k"}
+    assert by_search["erm"] == {(dataset, None, size) for dataset, _, size in every}
+    assert study.teachers["plain"].checkpoint == study.teachers["tuned"].model
 
 
 def test_the_papers_study_has_the_papers_grid() -> None:

@@ -56,7 +56,7 @@ from kdsearch.engine.ray_tune import Cluster, RayTuneEngine
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.search import Labels, Mse
-from kdsearch.study import Fused, Resolved, parse_study
+from kdsearch.study import Fused, Lora, Resolved, parse_study
 
 
 def some_student() -> StudentTraining:
@@ -98,7 +98,7 @@ def test_a_student_without_a_teacher_is_not_trained_with_those_that_have_one() -
     assert alike(alone) not in (None, alike(STUDENT))
 
 
-def test_teachers_outputs_wide_tasks_and_students_under_fp16_run_alone() -> None:
+def test_teachers_outputs_wide_tasks_and_students_under_fp16_or_in_less_memory_run_alone() -> None:
     agenda, found = Agenda(resolved_of(a_study())), {}
     while len(found) < 2:
         for request in agenda.requests():
@@ -109,8 +109,9 @@ def test_teachers_outputs_wide_tasks_and_students_under_fp16_run_alone() -> None
     assert [alike(each) for each in found.values()] == [None, None]
     data = STUDENT.data.model_copy(update={"task": "translation"})
     assert alike(STUDENT.model_copy(update={"data": data})) is None
-    fp16 = STUDENT.settings.model_copy(update={"precision": "fp16"})
-    assert alike(STUDENT.model_copy(update={"settings": fp16})) is None
+    for change in ({"precision": "fp16"}, {"lora": Lora()}, {"gradient_checkpointing": True}):
+        settings = STUDENT.settings.model_copy(update=change)
+        assert alike(STUDENT.model_copy(update={"settings": settings})) is None
 
 
 # -- how many ---------------------------------------------------------------------------------

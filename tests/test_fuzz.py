@@ -134,6 +134,7 @@ BASES: list[dict[str, Any]] = [
             "stride": 8,
             "beams": 2,
             "hidden_dtype": "bf16",
+            "cache": "hidden",
             "adam": {"betas": [0.9, 0.99], "epsilon": 1e-6},
             "schedule": "linear",
             "warmup": 0.1,

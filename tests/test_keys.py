@@ -245,6 +245,8 @@ LATER_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
         {"training": {"stops": [1, 2], "schedule": "constant", "warmup": 0}},
     ),
     "first layers": ("192305b89e0f76a0dac0fe18", {"layers": "first 2"}),
+    "lora": ("273f3be813c1200e317529b5", {"training": {"lora": {"r": 4, "modules": ["query"]}}}),
+    "last layers": ("9187a4400ef5e5f57422e8b8", {"layers": "last 2"}),
     "named layers": ("241da4c324118f1edf785a81", {"layers": "0+2"}),
 }
 
@@ -260,6 +262,57 @@ def test_a_key_of_a_setting_that_came_later_is_pinned_too(name: str) -> None:
     assert student.key == key
     assert parse_training(written(student)) == student
     assert outputs.key == PINNED[VERSION]["sentiment: outputs"]
+
+
+CACHES = {
+    "hidden": ("aed956358f3b7db6848bbcdb", "c016d74e88bc619a4b4d6bfb"),
+    "sampled 64": ("fe0142b0541dbf0e72a1fcad", "c7e17bd320bc1a22c819fb39"),
+    "top_k 128": ("a7462aff1b7b9207bd016091", "498e199bb3d7c18507f0ee22"),
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_key_of_what_is_kept_of_a_teachers_outputs_is_pinned_too(cache: str) -> None:
+    data = {**STUDY["datasets"]["pairs"], "training": {"cache": cache}}
+    search = {"strategy": "exhaustive", "distance": ["ce"], "temperature": [4]}
+    datasets = {**STUDY["datasets"], "pairs": data}
+    graph = Graph(resolved({**STUDY, "datasets": datasets, "search": search}))
+    case = TestCase(dataset="pairs", teacher="large", student="cut")
+    outputs, scored, _ = graph.outputs(case, graph.checkpoint(graph.teachers(case)[0], 2))
+    student = graph.students(case, CE, outputs)[0]
+    assert (outputs.key, student.key) == CACHES[cache]
+    assert parse_training(written(outputs)) == outputs
+    assert parse_training(written(student)) == student
+    assert scored.key == PINNED[VERSION]["pairs: scored"]
+
+
+# -- teachers that came later ---------------------------------------------------------------------
+
+
+def test_the_keys_of_named_epochs_and_of_students_that_teach_are_pinned_too() -> None:
+    search = {**STUDY["search"], "teacher": ["t_hs", "epoch 3", "epoch 2"]}
+    teachers = {**STUDY["teachers"], "second": {"student_of": "large"}}
+    graph = Graph(resolved({**STUDY, "search": search, "teachers": teachers}))
+    case = TestCase(dataset="sentiment", teacher="large", student="cut")
+    (teacher,) = graph.teachers(case)
+    first, *_ = graph.students(case, CE, graph.outputs(case, graph.checkpoint(teacher, 2))[0])
+    second = replace(case, teacher="second")
+    outputs, *_ = graph.outputs(second, graph.winner(first))
+    trial = replace(CE, checkpoint=Checkpoint.WINNER)
+    student, *_ = graph.students(second, trial, outputs)
+    named = replace(CE, checkpoint=Checkpoint("epoch 2"))
+    by_epoch, *_ = graph.students(case, named, graph.outputs(case, graph.checkpoint(teacher, 2))[0])
+    assert by_epoch.key == first.key
+    found = (teacher, first, outputs, student)
+    assert [training.key for training in found] == [
+        "3982a0d99bf95ff9d1980292",
+        "751d18579c172122d07a2af9",
+        "a3a88348af2c0c0a30741079",
+        "a0e99049c21c6972063ebbd4",
+    ]
+    assert graph.teachers(second) == ()
+    for training in (*found, by_epoch):
+        assert parse_training(written(training)) == training
 
 
 class _Data(DataSpec):
@@ -349,13 +402,13 @@ def later(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     @dataclass(frozen=True, kw_only=True)
     class LaterCe(Ce, kind="ce"):
-        sparse = frozenset({"hint"})
-        hint: float = 0.0
+        sparse = Ce.sparse | {"later"}
+        later: float = 0.0
 
     @dataclass(frozen=True, kw_only=True)
     class LaterJsd(Jsd, kind="jsd"):
-        sparse = frozenset({"hint"})
-        hint: float = 0.0
+        sparse = Jsd.sparse | {"later"}
+        later: float = 0.0
 
     values = {"temperature": 4, "student_temperature": 2, "alpha": 1}
     return {
@@ -371,7 +424,7 @@ def test_a_parameter_that_came_later_is_in_the_key_once_it_differs(
     student = trainings()["names: CE"]
     before, now = later[kind]
     plain, same, other = (
-        student.model_copy(update={"objective": each}) for each in (before, now(), now(hint=2))
+        student.model_copy(update={"objective": each}) for each in (before, now(), now(later=2))
     )
     assert same.key == plain.key
     assert other.key != plain.key

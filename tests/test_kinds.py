@@ -172,6 +172,7 @@ def test_where_some_gpus_are_large_enough_that_is_only_doubtful(tmp_path: Path) 
 def test_of_a_truncated_student_the_layers_that_are_kept_count(tmp_path: Path) -> None:
     assert tight(with_models(tmp_path, layers=6), "study.yaml", TAKEN, sizes(24)) == []
     assert tight(with_models(tmp_path, layers="0+5+9"), "study.yaml", TAKEN, sizes(24)) == []
+    assert tight(with_models(tmp_path, layers="last 6"), "study.yaml", TAKEN, sizes(24)) == []
 
 
 def test_sgd_holds_the_momentum_beside_weights_and_gradients_and_less_without(
@@ -184,6 +185,12 @@ def test_sgd_holds_the_momentum_beside_weights_and_gradients_and_less_without(
     ):
         with pytest.raises(InputError, match=f"student one takes at least {least} of a GPU"):
             tight(with_models(tmp_path, **training), "s", TAKEN, sizes(24, 30))
+
+
+def test_a_student_with_adapters_holds_its_weights_once(tmp_path: Path) -> None:
+    assert tight(with_models(tmp_path, lora={}), "s", TAKEN, sizes(24)) == []
+    with pytest.raises(InputError, match="student one takes at least 4 GB of a GPU"):
+        tight(with_models(tmp_path, lora={}), "s", {**TAKEN, "student": 0.125}, sizes(24))
 
 
 def test_where_nothing_is_known_of_gpus_nothing_is_said(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from kdsearch.study import Row
 from kdsearch.study.parsers import parse_rows
 from kdsearch.study.tasks import Columns
 from kdsearch.tasks import Encoded, LanguageModelling, head_weights, prompts_and_completions
-from kdsearch.tasks.lm import final_answer
+from kdsearch.tasks.answers import Reference, final_answer
 
 TASK = LanguageModelling()
 ROWS = rows_of("lm", 30)
@@ -147,7 +147,7 @@ def test_an_end_that_a_text_spells_out_is_the_end() -> None:
     tokenizer = bytes_tokenizer()
     examples = encode([{"prompt": "2 + 3 =", "completion": " 5</s>\n"}], tokenizer)
     assert tokenizer.decode(examples.labels) == " 5</s>"
-    assert examples.references == [" 5"]
+    assert [right.text for right in examples.references] == [" 5"]
 
 
 # -- lengths -------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_elsewhere_a_prompt_loses_its_beginning_and_a_completion_its_end() -> No
     examples = encode(LONG, max_length=10)
     assert examples.lengths.tolist() == [8, 10, 10]
     assert everything(examples).counts.tolist() == [4, 4, 6]
-    assert list(examples.references) == [row["completion"] for row in LONG]
+    assert [right.text for right in examples.references] == [row["completion"] for row in LONG]
 
 
 def test_what_a_model_writes_does_not_depend_on_how_long_the_right_completion_is() -> None:
@@ -199,11 +199,25 @@ def test_messages_are_written_by_the_chat_template_up_to_the_end_that_it_writes(
     assert tokenizer.decode(completion) == "5</s>"
 
 
+def test_a_chat_template_that_writes_the_day_writes_the_same_one_every_day() -> None:
+    tokenizer = bytes_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %B %Y') }}:" + TEMPLATE
+    [(prompt, _)] = prompts_and_completions([{"prompt": chat("hi"), "completion": "5"}], tokenizer)
+    assert tokenizer.decode(prompt) == "26 July 2024:<user>hi<assistant>"
+
+
+UNANSWERED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no answers') }}"
+    "{% endif %}{% endfor %}"
+)
+
+
 @pytest.mark.parametrize(
     ("template", "prompt", "said"),
     [
         (None, chat("hi"), "has no chat template"),
-        (TEMPLATE, [{"role": "system", "content": "Be kind."}], "refuses messages of the roles"),
+        (TEMPLATE, [{"role": "system", "content": "Be kind."}], "of the roles system, in its own"),
+        (UNANSWERED, chat("hi"), "of the roles user, assistant, in its own words: no answers"),
         ("{{ 'a' + 1 }}", chat("hi"), "its chat template: fails: can only concatenate"),
         ("{% for %}", chat("hi"), "its chat template: fails: Expected an expression"),
     ],
@@ -318,20 +332,21 @@ def test_what_is_written_is_the_likeliest_token_after_another_however_a_batch_is
 def test_a_final_answer_stands_behind_the_last_mark_and_may_be_a_number(
     text: str, answer: object
 ) -> None:
-    assert final_answer(text) == answer
+    assert final_answer(text, None) == answer
 
 
 @pytest.mark.parametrize("digits", [30, 2_000_000])
 def test_no_digit_of_a_long_number_is_lost(digits: int) -> None:
-    one, other = (final_answer("9" * digits + last) for last in "12")
+    one, other = (final_answer("9" * digits + last, None) for last in "12")
     assert one != other
 
 
 def test_an_answer_without_the_mark_is_compared_whole_and_is_wrong() -> None:
     data = data_of("lm", metric="exact_match")
     said = ["so it is 18", "#### 18", "18"]
-    assert TASK.statistics(said, ["9 + 9 = 18\n#### 18"] * 3, data) == {"right": [0, 1, 1]}
-    assert TASK.score(said, ["9 + 9 = 18\n#### 18"] * 3, data) == pytest.approx(2 / 3)
+    right = [Reference("9 + 9 = 18\n#### 18")] * 3
+    assert TASK.statistics(said, right, data) == {"right": [0, 1, 1]}
+    assert TASK.score(said, right, data) == pytest.approx(2 / 3)
 
 
 # -- what is refused before a search -------------------------------------------------------------
@@ -369,17 +384,14 @@ def test_a_tokenizer_without_padding_does_and_one_without_an_end_is_refused(tmp_
         check(tmp_path / "other", str(tmp_path / "n"))
 
 
-@pytest.mark.parametrize("field", ["chat_template", "eos_token"])
-def test_a_teacher_and_a_student_that_write_texts_differently_are_refused(
-    field: str, tmp_path: Path
-) -> None:
+def test_a_teacher_and_a_student_that_end_texts_differently_are_refused(tmp_path: Path) -> None:
     tokenizer = bytes_tokenizer()
     tokenizer.add_special_tokens({"pad_token": "<end>"})
     save_model(tmp_path / "big", "llama", task="lm", tokenizer=tokenizer)
-    setattr(tokenizer, field, "<end>")
+    tokenizer.eos_token = "<end>"
     save_model(tmp_path / "small", "llama", task="lm", tokenizer=tokenizer)
     models = {name: str(tmp_path / name) for name in ("big", "small")}
     same = {"teachers": {"t": {"model": "big"}}, "students": {"s": {"model": "small"}}}
     ledger, _ = begin(tmp_path / "study", task_study("lm", models=models, **same))
-    with pytest.raises(InputError, match="different chat templates or end-of-text tokens"):
+    with pytest.raises(InputError, match="have different end-of-text tokens, so that they would"):
         check_models(ledger.resolved(), "study.yaml")

@@ -118,9 +118,15 @@ def test_keeping_every_layer_keeps_them_as_they_are(total: int) -> None:
 
 @pytest.mark.parametrize(
     ("layers", "kept"),
-    [(3, (1, 3, 5)), ("first 3", (0, 1, 2)), ("0+2+4", (0, 2, 4)), ("0+5", (0, 5))],
+    [
+        (3, (1, 3, 5)),
+        ("first 3", (0, 1, 2)),
+        ("last 2", (4, 5)),
+        ("0+2+4", (0, 2, 4)),
+        ("0+5", (0, 5)),
+    ],
 )
-def test_layers_are_so_many_the_first_or_those_named(
+def test_layers_are_so_many_the_first_the_last_or_those_named(
     layers: int | str, kept: tuple[int, ...]
 ) -> None:
     assert kept_layers(layers, 6) == kept
@@ -150,7 +156,10 @@ def test_a_model_of_every_layer_says_what_its_donor_says(kind: str, tmp_path: Pa
     assert torch.equal(logits(found, tokenizer), logits(donor, tokenizer))
 
 
-@pytest.mark.parametrize(("layers", "kept"), [(2, (1, 3)), ("first 2", (0, 1)), ("0+2", (0, 2))])
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [(2, (1, 3)), ("first 2", (0, 1)), ("last 2", (2, 3)), ("0+2", (0, 2))],
+)
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
 def test_a_truncated_model_has_the_weights_of_the_layers_it_keeps(
     kind: str, layers: int | str, kept: tuple[int, ...], tmp_path: Path

@@ -70,6 +70,14 @@ def test_a_node_without_a_package_lacks_it(name: str) -> None:
     assert lacks(replace(SOUND, versions=there), EXPECTED)[0].startswith(f"has no {name}")
 
 
+def test_a_node_needs_peft_where_the_study_has_adapters_and_nowhere_else() -> None:
+    expected = replace(EXPECTED, versions=VERSIONS | {"peft": "1.0"})
+    assert lacks(SOUND, expected) == []
+    adapted = replace(expected, resolved=resolved_of(a_study(training={"lora": {}})))
+    assert lacks(SOUND, adapted) == ["has no peft (the driver has 1.0)"]
+    assert lacks(replace(SOUND, versions=expected.versions), adapted) == []
+
+
 def test_how_a_package_was_built_and_other_packages_do_not_count() -> None:
     other = VERSIONS | {"torch": "1.0+cu126", "numpy": "0.1", "python": "3.11.9"}
     assert lacks(replace(SOUND, versions=other), EXPECTED) == []

@@ -41,6 +41,7 @@ from kdsearch.report.write import report_files
 from kdsearch.search import Labels
 from kdsearch.study import Resolved, ResolvedSplit, parse_study, resolve
 from kdsearch.tasks import TASKS
+from kdsearch.tasks.answers import Reference
 from kdsearch.tasks.ner import Sentence
 from kdsearch.tasks.qa import Span, Window
 
@@ -150,7 +151,7 @@ def test_a_score_of_completions_follows_from_their_sums() -> None:
     sums = [(-3.25, 4), (-0.125, 1), (-11.5, 7)]
     found, score = both_ways("lm", sums, (), data_of("lm", metric="likelihood"))
     assert found == pytest.approx(score, abs=1e-12)
-    right = ("4", "5", "6")
+    right = [*map(Reference, "456")]
     found, score = both_ways("lm", ("4", "6", "#### 6"), right, data_of("lm", metric="exact_match"))
     assert found == pytest.approx(score, abs=1e-12)
 
@@ -254,7 +255,7 @@ def test_a_training_that_is_repeated_brings_its_rows_back(searched: Ledger) -> N
 def test_a_training_whose_rows_cannot_be_written_is_not_lost(
     searched: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="kdsearch.distill.run")
+    caplog.set_level(logging.INFO, logger="kdsearch.distill.worker")
     outcome = next(o for o in searched.outcomes() if isinstance(o.training, StudentTraining))
     shutil.rmtree(searched.folder / "tested")
     (searched.folder / "tested").write_text("in the way")

@@ -87,6 +87,8 @@ def test_what_is_found_is_kept_and_not_looked_for_again(tmp_path: Path) -> None:
         {"erm": True},
         {"training": {"max_length": 20}},
         {"search": {**a_study()["search"], "alpha": [1]}},
+        {"search": {**a_study()["search"], "dropout": [0.1]}},
+        {"search": {**a_study()["search"], "temperature_unit": "logit_scale"}},
         {"datasets": {"sentences": {"grammar": {"train": 21, "validation": 10, "test": 10}}}},
     ],
     ids=lambda sections: next(iter(sections)),
@@ -107,6 +109,7 @@ def test_what_it_depends_on_is_looked_at_again_when_it_changes(
         {"keep_students": "all"},
         {"resources": {"hours": 1}},
         {"search": {**a_study()["search"], "learning_rate": [1e-5]}},
+        {"search": {**a_study()["search"], "gradient_scale": "tau_squared"}},
     ],
     ids=lambda sections: next(iter(sections)),
 )

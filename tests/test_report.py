@@ -28,7 +28,15 @@ from kdsearch.analysis.answer import verdict as verdict_of
 from kdsearch.ledger import Ledger
 from kdsearch.report import answer, card, write_report
 from kdsearch.report.document import document
-from kdsearch.report.markdown import duration, escape, megabytes, percent, score, table
+from kdsearch.report.markdown import (
+    duration,
+    escape,
+    megabytes,
+    metric_in_words,
+    percent,
+    score,
+    table,
+)
 from kdsearch.report.markdown import points as signed
 from kdsearch.report.page import page
 from kdsearch.report.plain import plain
@@ -36,7 +44,7 @@ from kdsearch.study import Doubt, Preflight
 
 Study = tuple[Ledger, Agenda]
 CSV = ["best_worst_random", "parameters", "stable", "erm", "rewards", "cases", "path"]
-CSV += ["steps", "sizes"]
+CSV += ["steps", "sizes", "trends"]
 
 
 @pytest.fixture(scope="module")
@@ -508,3 +516,10 @@ def test_a_model_card_has_the_mean_over_the_winner_seeds_of_what_was_chosen(seed
     mean = f"| students like it, under the seeds 0, 1, 2 | – | {outcome.test - 0.1:.1f} ± 0.1 |"
     assert mean in card(agenda, small, outcome, stable=False, again=None)
     assert "under the seeds" not in card(agenda, small, outcome, stable=True, again=None)
+
+
+def test_a_pattern_of_answers_stands_as_code_as_it_was_written() -> None:
+    plain = metric_in_words(r"exact match, found by is (\d+)\.")
+    assert plain == r"exact match, found by `is (\d+)\.`"
+    assert metric_in_words("exact match, found by `(.)`") == "exact match, found by `` `(.)` ``"
+    assert metric_in_words("F1 *") == r"F1 \*"

@@ -162,6 +162,12 @@ DKD = {"strategy": "exhaustive", "objective": "dkd", "temperature": 1}
             "strategy: exhaustiv is not a strategy (did you mean exhaustive?)",
         ),
         (
+            {"strategy": "exhaustive", "objective": ["jsd", "gkd"], "beta": 0.5, "temperature": 1},
+            "objective[1]: gkd is out of scope: its students learn from texts of their own, of "
+            "which no teacher's outputs can be kept beforehand (reverse_kl and jsd on the data's "
+            "texts are objectives)",
+        ),
+        (
             {"strategy": "exhaustive", "objective": "label"},
             "objective: label is not an objective (did you mean labels?)",
         ),

@@ -18,16 +18,19 @@ from kdsearch.search import Axis, Choice, Space, Trial
 from kdsearch.study import (
     AXES,
     Adam,
+    Lora,
     Sgd,
     Study,
     TestCase,
     TrainingSettings,
     differences,
     effective_settings,
+    lora_place,
     parse_study,
     rates,
     source_of,
     space_of,
+    uses_lora,
 )
 from kdsearch.study import (
     test_cases as cases_of,
@@ -245,7 +248,7 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
         ),
         (part("students", layers="0+0"), "students.small.layers: expected a number"),
         (part("students", layers="4+2"), "students.small.layers: expected a number"),
-        (part("students", layers="last 3"), "students.small.layers: expected a number"),
+        (part("students", layers="middle 3"), "students.small.layers: expected a number"),
         (part("students", layers="first 0"), "students.small.layers: expected a number"),
         (part("students", layers=0), "students.small.layers: expected a number"),
         (
@@ -350,6 +353,7 @@ EVERY: dict[str, tuple[Any, Any]] = {
     "clip": (1.0, 0.0),
     "precision": ("fp32", "fp8"),
     "layers": ("0+2+4", "0+0"),
+    "lora_rank": (4, 0),
     "learning_rate": (1e-3, 0.0),
 }
 
@@ -446,9 +450,76 @@ def test_each_new_setting_is_another_training() -> None:
         {"dropout": 0.5},
         {"epochs": 2, "stops": [1, 2]},
         {"epochs": 2},
+        {"lora": {}},
+        {"lora": {"r": 4}},
+        {"lora": {"alpha": 8}},
+        {"lora": {"modules": ["query"]}},
+        {"lora": {"dropout": 0.1}},
     ]
     found = [students_of({}, training=training)[0].key for training in some]
     assert all(one != other for one, other in combinations(found, 2))
+
+
+def test_recomputing_activations_is_no_other_training() -> None:
+    plain, recomputed = (
+        students_of({}, training={"gradient_checkpointing": on})[0] for on in (False, True)
+    )
+    assert recomputed.settings.gradient_checkpointing
+    assert parse_training(written(recomputed)) == recomputed
+    assert recomputed.key == plain.key
+
+
+# -- adapters --------------------------------------------------------------------------------------
+
+
+def test_a_rank_as_an_axis_is_that_of_the_studys_adapters_or_none() -> None:
+    training = {"lora": {"alpha": 32, "modules": ["query"]}}
+    found = students_of({"lora_rank": ("none", 4, 32)}, training=training)
+    assert [each.settings.lora for each in found] == [
+        None,
+        Lora(r=4, alpha=32, modules=("query",)),
+        Lora(r=32, alpha=32, modules=("query",)),
+    ]
+    (plain,) = students_of({})
+    assert found[0].settings == plain.settings
+
+
+def test_a_student_may_have_no_adapters_in_a_study_of_which_all_others_have_some() -> None:
+    study = study_of(training={"lora": {"r": 4}}, **part("students", training={"lora": None}))
+    case = the_case(study)
+    assert effective_settings(study, case, "student").lora is None
+    assert effective_settings(study, case, "teacher").lora == Lora(r=4)
+    assert (lora_place(study, case, "student"), lora_place(study, case, "teacher")) == (
+        None,
+        "training.lora",
+    )
+
+
+@pytest.mark.parametrize(
+    ("lora", "problem"),
+    [
+        ({"r": 0}, "training.lora.r: must be above 0, not 0"),
+        ({"alpha": 0}, "training.lora.alpha: must be above 0, not 0"),
+        ({"modules": []}, "training.lora.modules: needs at least 1, has 0"),
+        ({"rank": 4}, "training.lora.rank: rank is not a key here"),
+    ],
+)
+def test_adapters_that_cannot_be_are_refused(lora: dict[str, Any], problem: str) -> None:
+    (found,) = problems_of(training={"lora": lora})
+    assert found.startswith(problem)
+
+
+def test_a_study_uses_adapters_if_any_training_of_it_has_them() -> None:
+    search = a_study()["search"]
+    assert not uses_lora(study_of())
+    assert uses_lora(study_of(training={"lora": {}}))
+    assert uses_lora(study_of(search={**search, "lora_rank": ["none", 8]}))
+    none: dict[str, Any] = {
+        "models": {**a_study()["models"], "big": "/big"},
+        "teachers": {"big": {"checkpoint": "big"}},
+        "search": {**search, "teacher": None, "lora_rank": ["none"]},
+    }
+    assert not uses_lora(study_of(training={"lora": {}}, **none))
 
 
 def test_a_choice_of_a_setting_says_its_value() -> None:

@@ -13,6 +13,7 @@ from fakes import (
     SMALL_GRID,
     World,
     a_study,
+    at_times_written,
     attempt_at,
     made_up_training,
     memory_ledger,
@@ -185,7 +186,7 @@ def speculated(agenda: Agenda, world: World, *, slots: int, order: int = 0) -> S
 @given(seed=seeds, slots=st.integers(1, 40))
 def test_no_decision_and_no_figure_depends_on_what_ran_ahead(seed: int, slots: int) -> None:
     draw = random.Random(seed)
-    resolved = resolved_of(random_study(draw))
+    resolved = resolved_of(at_times_written(draw, random_study(draw)))
     world = World(
         seed=seed,
         levels=draw.choice([1, 2, 5, 10_000]),

@@ -987,6 +987,7 @@ def test_problems_of_data_and_models_are_reported_at_once(tmp_path: Path) -> Non
     [
         (3, "asks for 3 layers of big, which has 2"),
         ("first 9", "asks for the first 9 layers of big, which has 2 (use 0 to 1)"),
+        ("last 3", "asks for the last 3 layers of big, which has 2 (use 0 to 1)"),
         ("0+2", "asks for the layers 0+2 of big, which has 2 (use 0 to 1)"),
     ],
 )

@@ -389,3 +389,44 @@ def test_kinds_are_counted_in_every_scheme(
 ) -> None:
     data = ResolvedDataset(task="ner", metric="f1", labels=tuple(labels), splits={})
     assert Counter(_kinds(tags, data)) == counts
+
+
+# -- temperatures --------------------------------------------------------------------------------
+
+SAYINGS = {
+    split: [{"text": f"{split} {n}", "label": f"{n}"} for n in range(3)]
+    for split in ("train", "validation", "test")
+}
+HOT = "are next to uniform"
+
+
+@pytest.mark.parametrize(
+    ("search", "place", "hot"),
+    [
+        ({"temperature": [1, 2, 4]}, None, ""),
+        ({"temperature": [1, 5, 8]}, "temperature", "at 5, 8 a model's"),
+        ({"temperature": 1, "student_temperature": ["tied", 6]}, "student_temperature", "at 6 "),
+        ({"temperature": [1, 8], "temperature_unit": "logit_scale"}, None, ""),
+        ({"objective": "mse"}, None, ""),
+    ],
+)
+def test_temperatures_at_which_a_whole_vocabulary_is_next_to_uniform_are_doubtful(
+    search: dict[str, Any], place: str | None, hot: str, tmp_path: Path
+) -> None:
+    kd = {"strategy": "exhaustive", "objective": "ce", **search}
+    dataset = {"task": "lm", "text": ["text"], "label": "label"}
+    found = Surveyed(tmp_path, SAYINGS, dataset, search=kd)
+    doubts = [each for each in found.doubts if HOT in each.what]
+    assert [each.place for each in doubts] == ([f"study.yaml: search.{place}"] if place else [])
+    assert all(hot in each.what and "0.5 to 3" in each.remedy for each in doubts)
+
+
+def test_hot_temperatures_are_usual_where_there_are_few_classes(tmp_path: Path) -> None:
+    kd = {"strategy": "exhaustive", "objective": "ce", "temperature": [1, 64]}
+    found = Surveyed(
+        tmp_path,
+        SAYINGS,
+        {"task": "classification", "text": "text", "label": "label", "labels": ["0", "1", "2"]},
+        search=kd,
+    )
+    assert not any(HOT in what for what in found.said)

@@ -19,12 +19,14 @@ from kdsearch.distill.wide import Hidden, Room, WideUnits, wide_loss
 from kdsearch.search import (
     Ce,
     Dkd,
+    Features,
     Jsd,
     Labels,
     LabelSmoothing,
     Mse,
     Objective,
     ReverseKl,
+    SequenceKd,
     TotalVariation,
 )
 from kdsearch.tasks import IGNORED
@@ -40,6 +42,8 @@ OBJECTIVES = [
     Dkd(temperature=2, target=1, non_target=3, label_weight=0.5, warmup_epochs=4),
     Labels(),
     LabelSmoothing(smoothing=0.2),
+    Features(hint=1),
+    SequenceKd(),
 ]
 
 
