@@ -62,7 +62,7 @@ def test_a_role_takes_what_all_take_but_for_what_is_said_of_it() -> None:
             "outputs": {"custom": {"licence": 1}, "labels": {"zone": "west"}},
         }
     ).resources
-    teacher, outputs, student = (resources.of(role) for role in ROLES)
+    teacher, outputs, sequences, student = (resources.of(role) for role in ROLES)
     assert (teacher.cpus, teacher.gpus, teacher.custom) == (4, 1, None)
     assert teacher.labels == {"ray.io/accelerator-type": ("A100", "H100"), "zone": ("east",)}
     assert (student.cpus, student.gpus, student.labels) == (1, 0.25, teacher.labels)
@@ -71,6 +71,7 @@ def test_a_role_takes_what_all_take_but_for_what_is_said_of_it() -> None:
         {"licence": 1},
         {"zone": ("west",)},
     )
+    assert sequences == outputs
 
 
 @pytest.mark.parametrize(
@@ -101,11 +102,12 @@ def test_what_a_training_takes_makes_no_other_study() -> None:
     assert differences(plain, other) == []
 
 
-def test_every_role_is_named_and_has_a_share_of_its_own() -> None:
+def test_every_role_is_named_and_has_the_share_of_its_name() -> None:
     assert set(SHARES) == set(ROLES)
-    for role, key in SHARES.items():
+    for key in SHARES.values():
         resources = study_with({key: {"cpus": 7}}).resources
-        assert [each for each in ROLES if resources.of(each).cpus == 7] == [role]
+        named = [role for role in ROLES if SHARES[role] == key]
+        assert [role for role in ROLES if resources.of(role).cpus == 7] == named
 
 
 def test_roles_that_take_the_same_are_one_kind() -> None:
@@ -203,7 +205,12 @@ def test_where_nothing_is_known_of_gpus_nothing_is_said(tmp_path: Path) -> None:
 WHOLE = Needs(resources={"CPU": 1, "GPU": 1})
 QUARTER = Needs(resources={"CPU": 1, "GPU": 0.25})
 HALF = Needs(resources={"CPU": 1, "GPU": 0.5})
-NEEDED: Mapping[Role, Needs] = {"teacher": WHOLE, "outputs": HALF, "student": QUARTER}
+NEEDED: Mapping[Role, Needs] = {
+    "teacher": WHOLE,
+    "outputs": HALF,
+    "sequences": HALF,
+    "student": QUARTER,
+}
 
 
 def node(name: str, cpus: float = 16, gpus: int = 2) -> dict[str, Any]:
@@ -247,10 +254,13 @@ def test_other_resources_than_gpus_get_free_too() -> None:
 
 def samples() -> dict[Role, Request]:
     """A request of each role."""
-    agenda = Agenda(resolved_of(a_study()))
+    study = a_study()
+    agenda = Agenda(resolved_of({**study, "search": {**study["search"], "targets": ["greedy"]}}))
     found: dict[Role, Request] = {}
     while len(found) < len(ROLES):
-        for request in agenda.requests():
+        requests = agenda.requests()
+        assert requests, f"nothing asks for {set(ROLES) - found.keys()}"
+        for request in requests:
             found.setdefault(request.role, request)
             agenda.add(request.training.key, made_up_training(request.training, Path()))
     return found
@@ -732,7 +742,12 @@ def test_each_role_runs_on_its_part_of_a_gpu_of_a_node_with_the_label(tmp_path: 
     limits: dict[str, set[str]] = {role: set() for role in ROLES}
     for role, _, _, process, _ in placed:
         limits[role].add((tmp_path / f"{process}.limit").read_text())
-    assert limits == {"teacher": {"1 0"}, "outputs": {"0.5 0"}, "student": {"0.25 0"}}
+    assert limits == {
+        "teacher": {"1 0"},
+        "outputs": {"0.5 0"},
+        "sequences": set(),  # of which that study has none
+        "student": {"0.25 0"},
+    }
     assert Ledger(tmp_path).attempts() == {}
 
 
