@@ -13,8 +13,10 @@ from kdsearch.agenda.training import (
     CheckpointSpec,
     ModelSpec,
     OutputsTraining,
+    SequencesTraining,
     StudentTraining,
     TeacherTraining,
+    Teaching,
     Training,
 )
 from kdsearch.agenda.view import CaseView
@@ -130,11 +132,7 @@ def _outputs(agenda: Agenda, view: CaseView) -> Iterator[OutputsTraining]:
         # Which student it will be is not known: any of the case before that has taught.
         kept = view.search.axes.get("layers", (None,))
         models = [_content(graph.student(view.case, layers)) for layers in kept]
-        taught = {
-            result.training.checkpoint.training: result.training.checkpoint
-            for result in agenda.results.values()
-            if result is not None and isinstance(result.training, OutputsTraining)
-        }
+        taught = {checkpoint.training: checkpoint for checkpoint in _checkpoints(agenda)}
         for checkpoint in taught.values():
             is_student = checkpoint.training is not None and checkpoint.epoch is None
             if is_student and _content(checkpoint.model) in models:
@@ -143,6 +141,16 @@ def _outputs(agenda: Agenda, view: CaseView) -> Iterator[OutputsTraining]:
     for teacher in graph.teachers(view.case):
         for epoch in range(1, teacher.settings.epochs + 1):
             yield from graph.outputs(view.case, graph.checkpoint(teacher, epoch))
+
+
+def _checkpoints(agenda: Agenda) -> Iterator[CheckpointSpec]:
+    """Those that any outcome is of, or was taught by."""
+    for result in agenda.results.values():
+        match result.training if result is not None else None:
+            case OutputsTraining(checkpoint=found) | SequencesTraining(checkpoint=found):
+                yield found
+            case StudentTraining(teaching=Teaching(teacher=found)):
+                yield found
 
 
 def _content(model: ModelSpec) -> ModelSpec:
