@@ -45,6 +45,11 @@ drawn from its probabilities; several drawn, of which those are kept whose answe
 Targets = Literal["data"] | Written
 TemperatureUnit = Literal["none", "logit_scale"]
 """What a temperature of 1 is: 1, or the teacher's logit scale (`distill.scale`)."""
+SOFTMAX: Final = "softmax"
+SMOOTHED: Final = "smoothed"
+SMOOTHED_EACH: Final = "smoothed each"
+SUPERVISIONS = (SOFTMAX, SMOOTHED, SMOOTHED_EACH)
+"""What CE may learn of a teacher, beside `permuted after N`."""
 
 
 class ParameterError(ValueError):
@@ -64,12 +69,16 @@ class Objective:
     """How its kind is written where it is read."""
     taught: ClassVar[bool] = True
     """Whether a teacher's outputs are learnt from."""
-    labelled: ClassVar[bool] = True
-    """Whether labels are always learnt from; else only where `alpha` is below 1."""
+    unlabelled_at: ClassVar[tuple[tuple[str, Any], ...] | None] = None
+    """The values at which, all of them together, no label is learnt from; None: at none."""
     reads_outputs: ClassVar[bool] = True
     """Whether its loss takes what the teacher says of each row, where it has one."""
     fewest_classes: ClassVar[int] = 2
     """Of so few it still is a loss of its own."""
+    across_units: ClassVar[bool] = False
+    """Whether it compares what is said of the units of a batch with one another, class by class."""
+    learns_temperature: ClassVar[bool] = False
+    """Whether its temperature is a parameter of the training (see `distill.learnt_temperature`)."""
     sparse: ClassVar[frozenset[str]] = frozenset()
     """The parameters that came later than the keys, which leave them out at their defaults."""
     kinds: ClassVar[dict[str, type[Objective]]] = {}
@@ -97,17 +106,23 @@ class Objective:
         """The values of its fields, by their names."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The parameters that differ from their defaults."""
+        defaults = self._defaults
+        return {n: value for n, value in self.parameters.items() if value != defaults[n]}
+
     def shown(self, *more: str) -> str:
         """Its title, `more`, and the parameters that differ from their defaults."""
-        defaults = self._defaults
         values = [
             f"{SYMBOLS.get(name, name)}={self._shown(name, value)}"
-            for name, value in self.parameters.items()
-            if value != defaults[name]
+            for name, value in self.chosen.items()
         ]
         return " ".join([self.title, *more, *values])
 
     def _shown(self, name: str, value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
         return value if isinstance(value, str) else f"{value:g}"
 
     def __str__(self) -> str:
@@ -212,7 +227,7 @@ class SequenceKd(Taught, kind="sequence", title="SeqKD"):
     Raises `ValueError` for a value out of range.
     """
 
-    labelled = False
+    unlabelled_at = ()
     reads_outputs = False
     targets: Targets = "greedy"
 
@@ -224,15 +239,33 @@ class SequenceKd(Taught, kind="sequence", title="SeqKD"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tempered(Taught):
+class Compared(Taught):
+    """Logits that may be standardised before they are compared."""
+
+    sparse = Taught.sparse | {"standardise"}
+    standardise: bool = False
+    """Whether the logits of a unit, the student's and the teacher's, are compared with their mean
+    subtracted and divided by their standard deviation (Sun et al., CVPR 2024). The labels'
+    cross-entropy takes them as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tempered(Compared):
     """Logits divided by temperatures. Both have one unit, the teacher's logit scale if it is that:
     two teachers whose logits differ by a factor then say the same at one temperature.
+
+    Where logits are standardised their scale is 1, and so is that unit.
     """
 
-    sparse = Taught.sparse | {"temperature_unit"}
+    sparse = Compared.sparse | {"temperature_unit"}
     temperatures: ClassVar[tuple[str, ...]] = ("temperature",)
     """The parameters that are some."""
     temperature_unit: TemperatureUnit = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.standardise:
+            object.__setattr__(self, "temperature_unit", "none")
 
     def at_scale(self, logit_scale: float) -> Self:
         """The same with temperatures as logits are divided by them, for a teacher of that scale.
@@ -252,7 +285,7 @@ class Softened(Tempered):
     Raises `ValueError` for a value out of range.
     """
 
-    labelled = False
+    unlabelled_at = (("alpha", 1),)
     temperatures = ("temperature", "student_temperature")
     temperature: float
     student_temperature: float | Tied
@@ -264,9 +297,9 @@ class Softened(Tempered):
         temperature, student = self.temperature, self.student_temperature
         if student == TIED:
             student = temperature
-        _check_temperature("temperature", temperature)
-        _check_temperature("student_temperature", student)
-        _check_alpha(self.alpha)
+        check_temperature("temperature", temperature)
+        check_temperature("student_temperature", student)
+        check_alpha(self.alpha)
         object.__setattr__(self, "temperature", significant(temperature))
         object.__setattr__(self, "student_temperature", significant(student))
 
@@ -278,7 +311,26 @@ class Softened(Tempered):
 
 @dataclass(frozen=True, kw_only=True)
 class Ce(Softened, kind="ce"):
-    """Cross-entropy of the student's probabilities under the teacher's."""
+    """Cross-entropy of the student's probabilities under the teacher's.
+
+    Or under what keeps only some of what a teacher says, as controls (see `distill.supervision`).
+    Raises `ValueError` for a value out of range.
+    """
+
+    sparse = Softened.sparse | {"supervision"}
+    supervision: str = SOFTMAX
+    """Whose probabilities are learnt: `softmax`, the teacher's; `smoothed`, those of a smoothed
+    label, its likeliest class, with one coefficient for all; `smoothed each`, with one for each
+    unit; `permuted after N`, the teacher's with those behind the N highest permuted."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.supervision not in SUPERVISIONS and permuted_after(self.supervision) is None:
+            what = f"must be {', '.join(SUPERVISIONS)}, or such as permuted after 1"
+            raise ParameterError("supervision", what)
+        if self.supervision != SOFTMAX and self.standardise:
+            what = "must be softmax where logits are standardised; give the other a search of its "
+            raise ParameterError("supervision", f"{what}own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,46 +358,15 @@ class TotalVariation(Softened, kind="total_variation", title="TVD"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dkd(Tempered, kind="dkd"):
-    """Decoupled KD (Zhao et al., CVPR 2022): the label's share of KL, and that of the others.
-
-    Of two classes there is one other, so that its second part is 0. Raises `ValueError` for a
-    value out of range.
-    """
-
-    fewest_classes = 3
-    temperature: float
-    target: float
-    """Weight of the label's part, the paper's α."""
-    non_target: float
-    """Weight of the other classes' part, the paper's β."""
-    label_weight: float = 1.0
-    """Weight of the cross-entropy on the labels."""
-    warmup_epochs: int = 0
-    """Over which the distillation grows linearly to its whole weight."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_temperature("temperature", self.temperature)
-        for name in ("target", "non_target", "label_weight", "warmup_epochs"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ParameterError(name, "must be at least 0 and finite")
-        if self.target == self.non_target == 0:
-            what = "must be above 0 where non_target is 0, or nothing would be distilled"
-            raise ParameterError("target", what)
-        object.__setattr__(self, "temperature", significant(self.temperature))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Mse(Taught, kind="mse"):
     """Squared difference of the raw logits, mixed with the labels' cross-entropy (Eq. 1)."""
 
-    labelled = False
+    unlabelled_at = (("alpha", 1),)
     alpha: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_alpha(self.alpha)
+        check_alpha(self.alpha)
 
 
 def significant(value: float) -> float:
@@ -353,12 +374,20 @@ def significant(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _check_temperature(name: str, temperature: float) -> None:
+def permuted_after(supervision: str) -> int | None:
+    """The N of `permuted after N`; None of another."""
+    found = re.fullmatch("permuted after ([1-9][0-9]{0,5})", supervision)
+    return int(found[1]) if found else None
+
+
+def check_temperature(name: str, temperature: float) -> None:
+    """Raise `ParameterError` for one that cannot be."""
     if not 0 < temperature < math.inf:
         raise ParameterError(name, "must be positive and finite")
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
+    """Raise `ParameterError` for one that cannot be."""
     if not 0 < alpha <= 1:
         raise ParameterError("alpha", "must be above 0 and at most 1 (Eq. 1)")
 

@@ -29,6 +29,9 @@ ALPHA = "alpha"
 CHECKPOINT = "teacher"
 """The axis of the teacher's checkpoints, which is active under an objective with a teacher."""
 
+DECIDES = "optimizer"
+"""The axis that may decide which values another has: a learning rate means little without it."""
+
 _EPOCH = re.compile("epoch ([1-9][0-9]{0,5})")
 
 Value = Any
@@ -79,6 +82,20 @@ class Axis:
 
     name: str
     values: tuple[Value, ...]
+    under: tuple[tuple[Value, tuple[Value, ...]], ...] = ()
+    """By the values of `DECIDES`, so many values each, where these are not the same; `values` are
+    all of them then."""
+
+    def given(self, held: Held) -> Axis:
+        """The same with the values that it has where these are held."""
+        if not self.under:
+            return self
+        return Axis(name=self.name, values=dict(self.under)[held[DECIDES]])
+
+    @property
+    def count(self) -> int:
+        """How many values it has at any point."""
+        return len(self.under[0][1] if self.under else self.values)
 
 
 @dataclass(frozen=True)
@@ -163,6 +180,10 @@ class Space:
         for axis in (*self.compared, *self.tuned):
             if not axis.values:
                 raise ValueError(f"{axis.name} has no value")
+        of_it = [axis.name for axis in (*self.compared, *self.tuned) if axis.under]
+        those = {axis.name for axis in self.compared}
+        if of_it and (DECIDES not in those or those & {*of_it}):
+            raise ValueError(f"{of_it[0]} is tuned under each {DECIDES}, which is compared")
         if self.refined is not None:
             broad = self.values(self.refined)
             if len(broad) < 2 or list(broad) != sorted(set(broad)):
@@ -235,14 +256,14 @@ class Space:
                 kinds = tuple(kind for kind in kinds if is_active(axis.name, kind))
                 place, index = divmod(index - first, sum(behind[kind] for kind in kinds))
                 place += 1
-            held[axis.name] = axis.values[place]
+            held[axis.name] = axis.given(held).values[place]
         choice = self.choice({axis.name: held[axis.name] for axis in self.compared})
         return choice, self.trial(choice, {a.name: held[a.name] for a in self.tunes(choice)})
 
     def tunes(self, choice: Choice) -> tuple[Axis, ...]:
         """The tuned axes that are active under a choice."""
-        kind = choice.get(OBJECTIVE)
-        return tuple(axis for axis in self.tuned if is_active(axis.name, kind))
+        kind, held = choice.get(OBJECTIVE), dict(choice.values)
+        return tuple(axis.given(held) for axis in self.tuned if is_active(axis.name, kind))
 
     def tuned_values(self, trial: Trial) -> Held:
         """The values of the tuned axes that are active under a trial's objective."""
@@ -285,7 +306,7 @@ class Space:
 def _points(axes: Iterable[Axis], kind: str) -> int:
     """How many points axes span under objectives of a kind."""
     active = (axis for axis in axes if axis.name != OBJECTIVE and is_active(axis.name, kind))
-    return math.prod(len(axis.values) for axis in active)
+    return math.prod(axis.count for axis in active)
 
 
 def is_active(name: str, kind: str) -> bool:
@@ -314,4 +335,6 @@ def shown_value(value: Value) -> str:
     """A value as people read it."""
     if value == TIED:
         return SYMBOLS["temperature"]
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float | int) else str(value)
