@@ -1,5 +1,7 @@
 """The study: its file, its data sets and models, and what they resolve to. No torch here."""
 
+from kdsearch.study.augmentation import Augmentation, RandAugment
+from kdsearch.study.augmenting import seen_views
 from kdsearch.study.cache import HIDDEN, SAMPLED, TOP_K, kept_tokens, shown_cache
 from kdsearch.study.caching import cached_at
 from kdsearch.study.cases import (
@@ -7,13 +9,17 @@ from kdsearch.study.cases import (
     cases_before,
     cases_behind,
     one_teacher,
+    parts_of,
+    start_cases,
+    start_of,
     taught_cases,
     teacher_of,
     test_cases,
 )
-from kdsearch.study.catalogue import CATALOGUE, Entry
+from kdsearch.study.catalogue import CATALOGUE
 from kdsearch.study.differences import differences
 from kdsearch.study.effective import (
+    EPOCHS,
     axis_key,
     checkpoints_of,
     effective_settings,
@@ -28,9 +34,19 @@ from kdsearch.study.effective import (
     space_of,
     uses_lora,
 )
+from kdsearch.study.entry import Entry
 from kdsearch.study.fitting import equal_layers
 from kdsearch.study.given import given_labels
 from kdsearch.study.hub import hub_model, hub_rows, reachable
+from kdsearch.study.image_sizes import image_products, unknown_products
+from kdsearch.study.known import (
+    columns_of,
+    known_image_size,
+    known_rows,
+    label_count,
+    output_rows_per_row,
+    task_of,
+)
 from kdsearch.study.layers import (
     Layers,
     fewest_layers,
@@ -39,6 +55,7 @@ from kdsearch.study.layers import (
 )
 from kdsearch.study.load import load_study, parse_study, shipped_studies
 from kdsearch.study.model_files import weight_files
+from kdsearch.study.pixels import MOST_SIZE
 from kdsearch.study.preflight import (
     SAMPLE,
     DatasetFacts,
@@ -61,17 +78,7 @@ from kdsearch.study.resolved import (
     ResolvedSplit,
 )
 from kdsearch.study.resources import ROLES, SHARES, Resources, Role, Share
-from kdsearch.study.rows import (
-    DataRows,
-    columns_of,
-    digest_rows,
-    known_rows,
-    label_count,
-    output_rows_per_row,
-    read_dataset,
-    source_paths,
-    task_of,
-)
+from kdsearch.study.rows import DataRows, digest_rows, read_dataset, source_paths
 from kdsearch.study.schema import (
     ERM,
     SPLITS,
@@ -99,6 +106,7 @@ from kdsearch.study.sizes import (
     BASE,
     cache_bytes,
     passed_weights,
+    pixel_bytes,
     readable_size,
     row_bytes,
     shape_of,
@@ -122,11 +130,13 @@ __all__ = [
     "AXES",
     "BASE",
     "CATALOGUE",
+    "EPOCHS",
     "ERM",
     "FORMAT",
     "HIDDEN",
     "LATER",
     "LORA_RANK",
+    "MOST_SIZE",
     "READABLE",
     "ROLES",
     "SAMPLE",
@@ -139,6 +149,7 @@ __all__ = [
     "WORDS",
     "Adam",
     "AskedTerms",
+    "Augmentation",
     "DataRows",
     "Dataset",
     "DatasetFacts",
@@ -149,6 +160,7 @@ __all__ = [
     "Lora",
     "Model",
     "Preflight",
+    "RandAugment",
     "Reading",
     "Record",
     "Resolved",
@@ -193,10 +205,12 @@ __all__ = [
     "given_labels",
     "hub_model",
     "hub_rows",
+    "image_products",
     "installed_versions",
     "kept_depth",
     "kept_layers",
     "kept_tokens",
+    "known_image_size",
     "known_rows",
     "label_count",
     "largest_score",
@@ -207,7 +221,9 @@ __all__ = [
     "output_rows_per_row",
     "own_layers",
     "parse_study",
+    "parts_of",
     "passed_weights",
+    "pixel_bytes",
     "place_of",
     "preflight_digest",
     "rates",
@@ -217,6 +233,7 @@ __all__ = [
     "resolve",
     "row_bytes",
     "search_of",
+    "seen_views",
     "setting_axes",
     "shape_of",
     "shipped_studies",
@@ -225,6 +242,8 @@ __all__ = [
     "source_of",
     "source_paths",
     "space_of",
+    "start_cases",
+    "start_of",
     "survey",
     "task_of",
     "taught_cases",
@@ -232,6 +251,7 @@ __all__ = [
     "term_layers",
     "test_cases",
     "travelling_files",
+    "unknown_products",
     "uses_lora",
     "weight_files",
 ]

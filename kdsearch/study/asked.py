@@ -11,7 +11,7 @@ from kdsearch.study.tasks.lm import pattern_problem
 from kdsearch.study.tasks.templates import columns_in
 
 if TYPE_CHECKING:
-    from kdsearch.study.catalogue import Entry
+    from kdsearch.study.entry import Entry
     from kdsearch.study.schema import Dataset
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from pydantic import ValidationError
+
 from kdsearch.errors import Problem
 from kdsearch.search import LAZY_TEMPERATURE, Ce, Objective, Value
 from kdsearch.study.cache import HIDDEN, shown_cache
 from kdsearch.study.cases import TestCase, known_cases, taught_cases
 from kdsearch.study.effective import effective_settings, place_of, search_of, source_of, space_of
-from kdsearch.study.rows import task_of
+from kdsearch.study.known import task_of
 from kdsearch.study.schema import Study
 from kdsearch.study.section import as_far_as_read
 from kdsearch.study.tasks import SPECS
@@ -42,7 +44,10 @@ def _pair(case: TestCase) -> tuple[str, str | None]:
 
 def _of_pair(study: Study, place: str, cases: Sequence[TestCase]) -> Iterator[Problem]:
     first = cases[0]
-    cache = effective_settings(study, first, "outputs").cache
+    try:
+        cache = effective_settings(study, first, "outputs").cache
+    except ValidationError:  # settings that do not go together, which is said of them
+        return
     if cache == HIDDEN:
         return
     where = source_of(study, first, "outputs", "cache")
@@ -63,6 +68,11 @@ def _of_pair(study: Study, place: str, cases: Sequence[TestCase]) -> Iterator[Pr
                 yield Problem(
                     place=f"{its}.distance", what=what, remedy=f"{exact}, or leave {kind} out"
                 )
+        if any(search.axes.get("standardise", ())):
+            what = f"standardised logits need all of the teacher's outputs, but {serves}, which "
+            what += "serves probabilities at one temperature"
+            remedy = f"{exact}, or leave it out"
+            yield Problem(place=f"{its}.standardise", what=what, remedy=remedy)
         if search.in_logit_scales:
             what = (
                 "the teacher's logit scale is known once its outputs are made, but "

@@ -59,6 +59,26 @@ def teacher_of(study: Study, case: TestCase) -> Teacher | None:
     return None if case.teacher is None else study.teachers[case.teacher]
 
 
+def start_of(study: Study, case: TestCase) -> TestCase | None:
+    """The test case, perhaps none of the study, whose teacher a case's student starts from.
+
+    None of a student that starts from its model's own weights.
+    """
+    start = study.students[case.student].start
+    return None if start is None else replace(case, teacher=start)
+
+
+def start_cases(study: Study) -> tuple[TestCase, ...]:
+    """Of each data set and teacher that a student starts from, one such case, as far as read."""
+    found: dict[tuple[str, str | None], TestCase] = {}
+    for case in known_cases(study):
+        with suppress(Unread):
+            start = start_of(study, case)
+            if start is not None and start.teacher in study.teachers:
+                found.setdefault((start.dataset, start.teacher), start)
+    return tuple(found.values())
+
+
 def cases_before(study: Study, case: TestCase) -> tuple[TestCase, ...]:
     """The test case whose choice teaches this one, the one whose choice teaches that one, …
 
@@ -84,6 +104,18 @@ def cases_behind(
         for place, case in enumerate(before):
             if {*before[: place + 1]} <= there:
                 found.setdefault(case, []).append((last, *before[:place]))
+    return found
+
+
+def parts_of(study: Study) -> dict[str | None, list[TestCase]]:
+    """The test cases by the part of the study that is the first to have them; None of no part."""
+    found: dict[str | None, list[TestCase]] = {}
+    seen: set[TestCase] = set()
+    for block in study.test_cases:
+        for case in (*taught_in(study, block), *_others_in(study, block)):
+            if case not in seen:
+                seen.add(case)
+                found.setdefault(block.part, []).append(case)
     return found
 
 
@@ -122,10 +154,14 @@ def taught_in(study: Study, block: TestCases) -> Iterator[TestCase]:
 
 def _others(study: Study) -> Iterator[TestCase]:
     for block in study.test_cases:
-        for dataset in block.dataset or study.datasets:
-            for student in block.student or study.students:
-                for name in searches_of(study, block, taught=False):
-                    yield TestCase(dataset=dataset, teacher=None, student=student, search=name)
+        yield from _others_in(study, block)
+
+
+def _others_in(study: Study, block: TestCases) -> Iterator[TestCase]:
+    for dataset in block.dataset or study.datasets:
+        for student in block.student or study.students:
+            for name in searches_of(study, block, taught=False):
+                yield TestCase(dataset=dataset, teacher=None, student=student, search=name)
 
 
 def searches_of(study: Study, block: TestCases, *, taught: bool) -> Iterator[str | None]:

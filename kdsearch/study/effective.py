@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from kdsearch.errors import Problem
 from kdsearch.search import Checkpoint, Inner, Space, Value
-from kdsearch.study.cases import TestCase, known_cases, searches_of, teacher_of, test_cases
+from kdsearch.study.cases import (
+    TestCase,
+    known_cases,
+    searches_of,
+    start_cases,
+    teacher_of,
+    test_cases,
+)
 from kdsearch.study.refused import LARGEST
 from kdsearch.study.resources import Role
 from kdsearch.study.schema import ERM, Student, Study, Teacher
@@ -31,7 +38,10 @@ from kdsearch.study.settings import (
 
 Axes = Mapping[str, tuple[Value, ...]]
 """The values of axes, by their names."""
-_TOGETHER = ("optimizer", "momentum", "nesterov", "epochs", "schedule", "warmup")
+_TOGETHER = (
+    *("optimizer", "momentum", "nesterov", "epochs", "schedule", "warmup"),
+    *("clip", "clip_per", "augmentation"),
+)
 """The axes of which a value may not go with one of another."""
 EPOCHS = "epochs"
 _OPTIMIZERS = {section: name for name, (section, _) in SECTIONS.items()}
@@ -43,10 +53,10 @@ def setting_axes(space: Space) -> Axes:
     return {axis.name: axis.values for axis in every if axis.name in AXES}
 
 
-def rates(study: Study, case: TestCase) -> tuple[float, ...]:
-    """The learning rates of a case's students: the student's, else the data set's, the search's."""
-    student, dataset = study.students[case.student], study.datasets[case.dataset]
-    return student.learning_rate or dataset.learning_rate or search_of(study, case).learning_rate
+def rates(study: Study, case: TestCase) -> tuple[float, ...] | None:
+    """The learning rates of a case's students in place of its search's: the student's, else the
+    data set's. None where neither has any."""
+    return study.students[case.student].learning_rate or study.datasets[case.dataset].learning_rate
 
 
 def search_of(study: Study, case: TestCase) -> Search:
@@ -146,7 +156,8 @@ def lora_place(study: Study, case: TestCase, role: Role) -> str | None:
 def uses_lora(study: Study) -> bool:
     """Whether any training of a study has adapters."""
     roles: tuple[Role, ...] = ("teacher", "student")
-    return any(lora_place(study, case, r) for case, r in product(test_cases(study), roles))
+    cases = (*test_cases(study), *start_cases(study))
+    return any(lora_place(study, case, r) for case, r in product(cases, roles))
 
 
 def axis_key(study: Study, case: TestCase, axis: str) -> str:
@@ -233,7 +244,7 @@ def setting_problems(study: Study, place: str) -> Iterator[Problem]:
     As far as the study, which is in the file `place`, could be read.
     """
     roles: tuple[Role, ...] = ("teacher", "student")
-    trainings = [*product(known_cases(study), roles)]
+    trainings = [*product(known_cases(study), roles), *product(start_cases(study), roles[:1])]
     checked: set[object] = set()
     conflicts = (_conflicts(study, case, role, place, checked) for case, role in trainings)
     yield from as_far_as_read(*conflicts, _unused_sections(study, trainings, place))

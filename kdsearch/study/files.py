@@ -1,8 +1,8 @@
 """Data files as people have them: finding those that a study means, opening them, reading rows.
 
-A split's rows come from one file, from several shards, from lines of parallel text files, or from
-a folder that `datasets` saved. `study/formats.py` takes their content apart, `study/rows.py` makes
-splits of it.
+A split's rows come from one file, from several shards, from lines of parallel text files, from a
+folder that `datasets` saved, or from a folder of images by class. `study/formats.py` takes their
+content apart, `study/rows.py` makes splits of it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from typing import Any, TextIO
 
 from kdsearch.errors import InputError, first_line
 from kdsearch.study import formats
+from kdsearch.study.class_folders import class_images, is_class_folder
+from kdsearch.study.images import placed
+from kdsearch.study.parsers import value_in
 from kdsearch.study.schema import SPLITS, FileSource
 from kdsearch.study.standin import stand_in
-from kdsearch.study.tasks import Columns, Row
+from kdsearch.study.tasks import SPECS, Columns, Row
 
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _TEXT: dict[str, Callable[[Path, TextIO, Columns], Iterator[Row]]] = {
@@ -65,7 +68,8 @@ class RawFiles:
     place: str
     """What messages call it."""
     paths: tuple[Path, ...]
-    """Files in the order of their rows; of a folder that `datasets` saved, those in it."""
+    """Files in the order of their rows; of a folder that `datasets` saved, those in it; a folder
+    of images by class itself."""
     columns: Columns
     parallel: tuple[str, ...] = ()
     """The columns whose lines are in `paths`, where these belong together line by line."""
@@ -88,12 +92,19 @@ def named_files(source: FileSource, split: str, columns: Columns) -> RawFiles:
         place = ", ".join(map(str, paths))
         return RawFiles(place=place, paths=paths, columns=columns, parallel=tuple(source))
     names = (source,) if isinstance(source, str) else source
-    found = [path for name in names for path in _matching(name, split)]
+    found = [path for name in names for path in _matching(name, split, columns)]
     for path, times in Counter(found).items():
         if times > 1:
             raise InputError.one(path, "appears twice among the files of a split", "name it once")
     place = str(expanded(names[0])) if len(names) == 1 else f"{names[0]} … {names[-1]}"
     return RawFiles(place=place, paths=tuple(found), columns=columns)
+
+
+def named_images(raw: RawFiles) -> Iterator[Path]:
+    """The image files of a split that rows name, or that a folder of images has."""
+    if _of_images(raw.columns):
+        cells = (value_in(row, raw.columns.text[0]) for row in raw)
+        yield from (cell for cell in cells if isinstance(cell, Path))
 
 
 def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
@@ -111,7 +122,7 @@ def folder_files(folder: Path, columns: Columns) -> dict[str, RawFiles]:
         if paths:
             _all_shards(paths)
             place = str(folder / next(iter(names)))
-            every = tuple(part for path in paths for part in _parts(path, split))
+            every = tuple(part for path in paths for part in _parts(path, split, columns))
             found[split] = RawFiles(place=place, paths=every, columns=columns)
     for path, its in its_split.items():  # what may be meant for a split that is missing
         if path.is_file() and its is None and path in known and len(found) < len(SPLITS):
@@ -135,7 +146,7 @@ def expanded(path: str | Path) -> Path:
 # -- finding ---------------------------------------------------------------------------------------
 
 
-def _matching(name: str, split: str) -> Iterator[Path]:
+def _matching(name: str, split: str, columns: Columns) -> Iterator[Path]:
     path = expanded(name)
     if glob.has_magic(str(path)) and not path.exists():
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))
@@ -145,12 +156,12 @@ def _matching(name: str, split: str) -> Iterator[Path]:
     else:
         found = [path]
     for each in found:
-        yield from _parts(each, split)
+        yield from _parts(each, split, columns)
 
 
-def _parts(path: Path, split: str) -> list[Path]:
-    """The file itself; of a folder that `datasets` saved, the files with its rows."""
-    if not path.is_dir():
+def _parts(path: Path, split: str, columns: Columns) -> list[Path]:
+    """The file itself, or a folder of images; of one that `datasets` saved, the files in it."""
+    if not path.is_dir() or (_of_images(columns) and is_class_folder(path)):
         return [path]
     if (path / "dataset_dict.json").exists():
         inner = [path / name for name in _NAMES[split] if (path / name).is_dir()]
@@ -211,13 +222,35 @@ def _all_shards(paths: Sequence[Path]) -> None:
 
 
 def _file(path: Path, columns: Columns) -> Iterator[Row]:
+    rows, image = _table(path, columns), columns.text[0]
+    if not _of_images(columns):
+        yield from rows
+    elif path.is_dir():
+        yield from ({image: each, columns.label: name} for each, name in class_images(path))
+    elif not path.exists():
+        raise InputError.one(path, "no such file or folder")
+    else:
+        for row in rows:
+            cell = value_in(row, image)
+            yield row if cell is None else {**row, image: placed(cell, path.parent)}
+
+
+def _of_images(columns: Columns) -> bool:
+    return SPECS[columns.task].reads == "pixels"
+
+
+def _table(path: Path, columns: Columns) -> Iterator[Row]:
     kind, packed = _kind(path)
     if kind == ".arrow":
-        yield from formats.arrow(path)
+        yield from formats.arrow(path, columns)
         return
     if kind not in KINDS:
         texts = f"{{{', '.join(f'{name}: FILE' for name in (*columns.text, columns.label))}}}"
-        remedy = f"use one of {KINDS_IN_WORDS}; or a text file per column: {texts}"
+        remedy = f"use one of {KINDS_IN_WORDS}; or "
+        if _of_images(columns):
+            remedy += "name a folder with a folder of images for each class: cat/1.jpg, dog/2.jpg"
+        else:
+            remedy += f"a text file per column: {texts}"
         raise InputError.one(path, "unknown kind of file", remedy)
     with _in_words(path), ExitStack() as stack:
         file = stack.enter_context(closing(_opened(path, kind, packed)))

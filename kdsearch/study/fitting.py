@@ -8,7 +8,7 @@ from typing import Any
 
 from kdsearch.errors import Problem
 from kdsearch.search import DATA, OBJECTIVE, Objective, SequenceKd
-from kdsearch.study.cases import TestCase, teacher_of, test_cases
+from kdsearch.study.cases import TestCase, start_cases, teacher_of, test_cases
 from kdsearch.study.effective import (
     asked_layers,
     effective_settings,
@@ -23,6 +23,7 @@ from kdsearch.study.preflight import Doubt
 from kdsearch.study.resolved import ResolvedDataset, ResolvedModel
 from kdsearch.study.resources import ROLES
 from kdsearch.study.schema import Study
+from kdsearch.study.search import Search
 from kdsearch.study.settings import Sequences, TrainingSettings
 from kdsearch.study.tasks import SPECS
 
@@ -86,50 +87,46 @@ def unlabelled_problems(
     study: Study, datasets: dict[str, ResolvedDataset], place: str
 ) -> list[Problem]:
     """Training rows without labels, where the labels are asked for after all."""
-    problems = {}
+    found: dict[Problem, None] = {}
+
+    def add(case: TestCase, what: str, remedy: str) -> None:
+        train, where = datasets[case.dataset].splits["train"], f"{place}: datasets.{case.dataset}"
+        what = f"{train.unlabelled} of {train.rows} training rows have no label, {what}"
+        found[Problem(place=where, what=what, remedy=remedy)] = None
+
     for case in test_cases(study):
-        train = datasets[case.dataset].splits["train"]
-        where = f"{place}: datasets.{case.dataset}"
-        what = f"{train.unlabelled} of {train.rows} training rows have no label"
-        teacher = teacher_of(study, case)
-        search = search_of(study, case)
+        train, search = datasets[case.dataset].splits["train"], search_of(study, case)
         if train.unlabelled and search.taught and search.learns_labels:
-            mixes = any(alpha < 1 for alpha in search.alpha or ())
-            only = f"leave only 1 in {place_of(case)}.alpha, or " if mixes else ""
-            remedy = f"{only}leave these rows out"
-            needs = "α < 1" if mixes else " or ".join(search.distance)
-            problems[where] = Problem(
-                place=where, what=f"{what}, and {needs} needs them", remedy=remedy
-            )
-        if train.unlabelled == train.rows and teacher is None:
-            who = case.search or "a student"
+            needs, remedy = _needed_labels(search, place_of(case))
+            add(case, f"and {needs} needs them", remedy)
+        if train.unlabelled == train.rows and case.teacher is None:
             remedy = f"leave {case.search or 'it'} out, or give labelled rows"
-            problem = Problem(
-                place=where, what=f"{what}, which is all that {who} learns from", remedy=remedy
-            )
-            problems[f"{where} {case.search}"] = problem
+            add(case, f"which is all that {case.search or 'a student'} learns from", remedy)
+    starts = start_cases(study)
+    for case in (*test_cases(study), *starts):
+        train, teacher = datasets[case.dataset].splits["train"], teacher_of(study, case)
         if train.unlabelled == train.rows and teacher is not None and not teacher.there:
-            remedy = "give a teacher that is already fine-tuned, or labelled rows"
-            what = f"{what}, so {case.teacher} cannot be fine-tuned"
-            problems[f"{where} {case.teacher}"] = Problem(place=where, what=what, remedy=remedy)
-    return list(problems.values())
+            other = "" if case in starts else "give a teacher that is already fine-tuned, or "
+            add(case, f"so {case.teacher} cannot be fine-tuned", f"{other or 'give '}labelled rows")
+    return list(found)
 
 
-def class_problems(study: Study, datasets: dict[str, ResolvedDataset], place: str) -> list[Problem]:
-    """Objectives that are no loss of their own with so few classes."""
-    problems: dict[Problem, None] = {}
-    for case in test_cases(study):
-        labels = datasets[case.dataset].labels
-        for kind in search_of(study, case).distance:
-            fewest = Objective.kinds[kind].fewest_classes
-            if labels and len(labels) < fewest:
-                what = (
-                    f"{kind} needs at least {fewest} classes, and {case.dataset} has {len(labels)}"
-                )
-                remedy = f"leave {kind} out, or give it other data sets by test_cases"
-                where = f"{place}: {place_of(case)}.distance"
-                problems[Problem(place=where, what=what, remedy=remedy)] = None
-    return list(problems)
+_ALPHA = (("alpha", 1),)
+
+
+def _needed_labels(search: Search, place: str) -> tuple[str, str]:
+    """What of a search learns from labels, and how it might do without."""
+    kinds = [kind for kind in search.distance if search.learns_labels_by(kind)]
+    without = dict.fromkeys(Objective.kinds[kind].unlabelled_at or () for kind in kinds)
+    ways = [
+        f"leave only 1 in {place}.alpha"
+        if values == _ALPHA
+        else f"set {' and '.join(f'{name}: {value}' for name, value in values)} in {place}"
+        for values in without
+        if values
+    ]
+    needs = "α < 1" if without == {_ALPHA: None} else " or ".join(kinds)
+    return needs, ", or ".join([*ways, "leave these rows out"])
 
 
 def writing_problems(
@@ -189,7 +186,8 @@ def equal_cases(
             return None
         model = study.models[name]
         tokenizer = model.tokenizer if model.config is None or model.tokenizer == "words" else ""
-        return models[name].digest, model.config, tokenizer or models[model.tokenizer].digest
+        reader = tokenizer or models[model.tokenizer].digest
+        return models[name].digest, model.config, model.random, reader
 
     problems = []
     first: dict[str, TestCase] = {}
@@ -201,7 +199,7 @@ def equal_cases(
                 datasets[case.dataset].model_copy(update={"files": None}),
                 [content(name) for name in names or ()],
                 teacher and (teacher.fine_tune, teacher.labels, teacher.layers, teacher.student_of),
-                (content(student.model), student.layers, space_of(study, case)),
+                (content(student.model), student.layers, student.start, space_of(study, case)),
                 [_told_apart(effective_settings(study, case, role)) for role in ROLES],
                 search_of(study, case).walk,
             )

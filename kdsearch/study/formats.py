@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from kdsearch.errors import InputError, first_line, shortened
-from kdsearch.study.tasks import Columns, Row
+from kdsearch.study.tasks import SPECS, Columns, Row
 
 MOST_JSON = 200_000_000
 """Characters of a .json file that is one value, which can only be read as a whole."""
 MOST_LINE = 20_000_000
 """Characters of a line of any file, and of a cell."""
-_BATCH = 1_000
-"""Rows of a .parquet file that are held at a time."""
+_BATCH = {"text": 1_000, "pixels": 20}
+"""Rows of a .parquet file that are held at a time; an image may have megabytes."""
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -320,11 +320,12 @@ def parquet(path: Path, file: IO[bytes], columns: Columns) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
     try:
-        table = ParquetFile(file, buffer_size=2**20)  # else a row group's columns are held
+        # Else a row group's columns are held, or the whole file.
+        table = ParquetFile(file, buffer_size=2**20, pre_buffer=False)
         names = table.schema_arrow.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if not twice:
-            for batch in table.iter_batches(batch_size=_BATCH):
+            for batch in table.iter_batches(batch_size=_held(columns)):
                 yield from batch.to_pylist()
     except Exception as error:  # pyarrow raises whatever its readers raise
         what = f"cannot be read as parquet: {first_line(error)}"
@@ -343,15 +344,19 @@ def unpacked(file: IO[bytes]) -> Iterator[IO[bytes]]:
         yield whole
 
 
-def arrow(path: Path) -> Iterator[Row]:
+def _held(columns: Columns) -> int:
+    return _BATCH[SPECS[columns.task].reads]
+
+
+def arrow(path: Path, columns: Columns) -> Iterator[Row]:
     """The rows of a file as `datasets` keeps them: a stream of Arrow batches."""
     import pyarrow as pa
 
     try:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             for batch in stream:
-                for start in range(0, batch.num_rows, _BATCH):
-                    yield from batch.slice(start, _BATCH).to_pylist()
+                for start in range(0, batch.num_rows, _held(columns)):
+                    yield from batch.slice(start, _held(columns)).to_pylist()
     except FileNotFoundError:
         raise InputError.one(path, "no such file") from None
     except Exception as error:  # as above

@@ -45,6 +45,8 @@ stands behind its place, an adjective behind its noun, and an article agrees wit
 its noun, which only the noun itself tells.
 
 lm: the same sentence with "=" behind it as a prompt, and its translation as the completion.
+
+image_classification: the shape in a small image; see `grammar_images`.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import Any
+
+from kdsearch.study.grammar_images import any_shape, drawn_shape
 
 Row = dict[str, Any]
 
@@ -301,4 +305,5 @@ GRAMMARS: dict[str, tuple[Callable[[random.Random], Row], Callable[[Row, random.
     "qa": (_asked, _any_span),
     "translation": (_translated, _any_words),
     "lm": (_prompted, _any_completion),
+    "image_classification": (drawn_shape, any_shape),
 }

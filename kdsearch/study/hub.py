@@ -12,7 +12,8 @@ from urllib.parse import urlparse
 from urllib.request import getproxies
 
 from kdsearch.errors import InputError, Problem, first_line
-from kdsearch.study.catalogue import Entry, Part
+from kdsearch.study.entry import Entry, Part
+from kdsearch.study.tasks import SPECS
 
 _PROBE_SECONDS = 3.0
 
@@ -56,12 +57,16 @@ def hub_rows(entry: Entry, split: str) -> Iterator[dict[str, Any]]:
         if not reachable():
             raise HubUnreachableError.of([place])
         try:
-            yield from _load(part)
+            rows = _load(part)
+            if SPECS[entry.task].reads == "pixels":
+                rows = _encoded(rows, entry)
+            for row in rows:
+                yield part.convert(row) if part.convert is not None else row
         except Exception as error:  # datasets raises whatever its readers raise
             raise InputError.one(place, f"cannot be loaded: {first_line(error)}") from None
 
 
-def _load(part: Part) -> Iterator[dict[str, Any]]:
+def _load(part: Part) -> Any:
     from datasets import load_dataset
 
     if part.data_files is None:
@@ -73,8 +78,19 @@ def _load(part: Part) -> Iterator[dict[str, Any]]:
     if part.keep is not None:
         column, wanted = part.keep
         data = data.filter(lambda value: value == wanted, input_columns=column)
-    for row in data:
-        yield part.convert(row) if part.convert is not None else row
+    return data
+
+
+def _encoded(data: Any, entry: Entry) -> Iterator[dict[str, Any]]:
+    """Rows of images as the bytes of their files, whose classes the catalogue or the Hub names."""
+    from datasets import ClassLabel, Image
+
+    [column], label = entry.text, entry.label
+    classes = data.features[label]
+    for row in data.cast_column(column, Image(decode=False)):
+        if not entry.labels and isinstance(classes, ClassLabel):
+            row = {**row, label: classes.int2str(row[label])}
+        yield row
 
 
 def hub_model(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from kdsearch.errors import shortened
@@ -81,6 +83,14 @@ def spelt_as(names: tuple[str, ...], wanted: Sequence[str]) -> tuple[str, ...]:
     if {*wanted} <= {*names} or not unique or not spelling.keys() <= {*folded}:
         return names
     return tuple(spelling.get(fold, name) for fold, name in zip(folded, names, strict=True))
+
+
+def two_spellings(names: Iterable[str]) -> Iterator[list[str]]:
+    """Names that differ only in case, in spaces around them, or in how accents are encoded."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(names):
+        found[unicodedata.normalize("NFC", name).strip().casefold()].append(name)
+    return (alike for alike in found.values() if len(alike) > 1)
 
 
 def is_whole(value: Any) -> bool:

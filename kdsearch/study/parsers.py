@@ -20,6 +20,7 @@ from kdsearch.study.tasks.base import encodable, is_missing
 
 _BAD_SHARE = 0.01
 _HEAD = 100  # rows that are looked at for a column
+_FEW = 10  # of images, which may have megabytes each
 _MOST_PROBLEMS = 5  # of one split; more of the same would hide the others
 
 
@@ -44,7 +45,7 @@ def parsed_rows(
     What is wrong with rows is raised at the end, once all have been looked at.
     """
     rows = iter(raw)
-    head = list(islice(rows, _HEAD))
+    head = list(islice(rows, _HEAD if SPECS[columns.task].reads == "text" else _FEW))
     if not head:
         raise InputError.one(place, "has no rows", "a split needs at least one row")
     if missing := missing_columns(place, head, columns, labelled=labelled):
@@ -57,7 +58,8 @@ def parsed_rows(
     for number, row in enumerate(chain(head, rows), start=1):
         has_label = has_label or _find(row, columns.label) is not _ABSENT
         try:
-            parsed = parse([_get(row, column) for column in columns.text], _get(row, columns.label))
+            texts = [value_in(row, column) for column in columns.text]
+            parsed = parse(texts, value_in(row, columns.label))
             if parsed[gold] is None and labelled:
                 raise BadRowError(f"its {columns.label} is missing")
         except BadRowError as found:
@@ -73,7 +75,7 @@ def parsed_rows(
     if not has_label:
         raise InputError([_no_column(place, head, columns, columns.label, labelled=labelled)])
     if bad and not (published and bad <= number * _BAD_SHARE):
-        raise InputError(_first_of(problems, bad, place))
+        raise InputError(first_of(problems, bad, place))
     if not good and not bad:
         remedy = "set unanswerable: true to keep them"
         raise InputError.one(place, "none of its questions has an answer", remedy)
@@ -129,14 +131,14 @@ def _plain(name: str) -> str:
 
 def group_value(row: Row, columns: Columns) -> str | None:
     """What a raw row has in the column of groups, where the study names one and it is filled."""
-    value = _get(row, columns.group) if columns.group is not None else None
+    value = value_in(row, columns.group) if columns.group is not None else None
     return None if is_missing(value) else str(value)
 
 
 def named_tags(raw: Sequence[Iterable[Row]], columns: Columns) -> Iterator[list[str]]:
     """The tags of each row, as far as they are names."""
     for row in (row for rows in raw for row in rows):
-        tags = listed(_get(row, columns.label))
+        tags = listed(value_in(row, columns.label))
         if isinstance(tags, list | tuple):
             yield [tag for tag in tags if isinstance(tag, str) and _may_be_tag(tag)]
 
@@ -149,14 +151,15 @@ def nameless(raw: Sequence[Iterable[Row]], columns: Columns) -> tuple[str, str] 
     """What is wrong with a data set in which no tag has a name; None where its rows will say it."""
     if not any(_has(rows, columns.label) for rows in raw):
         return None
-    cells = (_get(row, columns.label) for rows in raw for row in rows)
+    cells = (value_in(row, columns.label) for rows in raw for row in rows)
     if any(isinstance(cell, str) and listed(cell) is None for cell in cells):
         return None
     return "its tags have no names", "name them in order: labels: [O, B-PER, ...]"
 
 
-def _first_of(problems: list[Problem], count: int, place: str) -> Iterator[Problem]:
-    yield from problems
+def first_of(problems: list[Problem], count: int, place: str) -> Iterator[Problem]:
+    """The first of `count` problems of a split's rows, and how many more there are."""
+    yield from problems[:_MOST_PROBLEMS]
     if count > _MOST_PROBLEMS:
         rest = count - _MOST_PROBLEMS
         yield Problem(place=place, what=f"{rest} more row{'s' * (rest > 1)} like these")
@@ -166,7 +169,7 @@ def one_class(place: str, rows: list[Row], columns: Columns) -> Iterator[Problem
     """A split in which every answer is the same teaches and tells nothing."""
     golds = [row[SPECS[columns.task].gold] for row in rows]
     known = [gold for gold in golds if gold is not None]
-    if columns.task == "classification" and len(known) > 1 and len(set(known)) == 1:
+    if SPECS[columns.task].one_label and len(known) > 1 and len(set(known)) == 1:
         what = f"every row has the label {columns.labels[known[0]]}"
         yield Problem(place=place, what=what, remedy="give more rows, or a file for this split")
     outside = columns.labels.index(OUTSIDE) if columns.task == "ner" and known else None
@@ -183,7 +186,8 @@ def _has(raw: Iterable[Row], column: str) -> bool:
 _ABSENT = object()
 
 
-def _get(row: Row, column: str) -> Any:
+def value_in(row: Row, column: str) -> Any:
+    """What a raw row has in a column, which may be a field of another: `a.b`; else None."""
     found = _find(row, column)
     return None if found is _ABSENT else found
 

@@ -28,6 +28,9 @@ SAMPLE = 2_000
 _OF_MODELS = {"layers", "lora_rank", "dropout"}
 """The axes that not every model has."""
 
+_TOLD_LATER = ("test_groups", "image_size", "enlarged")
+"""Of a data set: what earlier versions did not look at."""
+
 Shown = Annotated[str, AfterValidator(shown_name)]
 
 
@@ -131,7 +134,7 @@ def preflight_digest(resolved: Resolved) -> str:
     content: dict[str, Any] = {
         "study": study,
         "datasets": {
-            name: data.model_dump(exclude={"files", *([] if data.test_groups else ["test_groups"])})
+            name: data.model_dump(exclude={"files", *(n for n in _TOLD_LATER if not vars(data)[n])})
             for name, data in resolved.datasets.items()
         },
         "models": {name: (model.digest, model.labels) for name, model in resolved.models.items()},

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
+
+from pydantic import ValidationError
 
 from kdsearch.errors import Problem
 from kdsearch.search import Labels
 from kdsearch.study.asked import as_catalogued
+from kdsearch.study.augmenting import augmentation_problems
 from kdsearch.study.caching import cache_problems
 from kdsearch.study.cases import (
     TestCase,
@@ -18,7 +22,15 @@ from kdsearch.study.cases import (
     test_cases,
 )
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.effective import asked_layers, setting_problems, space_of
+from kdsearch.study.effective import (
+    asked_layers,
+    lora_place,
+    place_of,
+    search_of,
+    setting_problems,
+    space_of,
+)
+from kdsearch.study.image_sizes import size_problems
 from kdsearch.study.schema import ERM, Dataset, Model, Student, Study, Teacher, TestCases
 from kdsearch.study.search import Search
 from kdsearch.study.section import as_far_as_read
@@ -97,7 +109,7 @@ def _teachers_model(study: Study, where: str, teacher: Teacher, field: str) -> I
     name = getattr(teacher, field)
     yield from _check(f"{where}.{field}", name, study.models, "a model")
     given = field != "model" and name in study.models and teacher.single_form
-    if given and study.models[name].config is not None:
+    if given and study.models[name].random:
         what = f"{name} is randomly initialised, so it cannot be fine-tuned already"
         yield Problem(place=where, what=what, remedy="give a path or a Hub id")
 
@@ -118,12 +130,58 @@ def _student_of(study: Study, where: str, name: str, teacher: Teacher) -> Iterat
 
 def _of_students(study: Study, place: str) -> Iterator[Problem]:
     named = study.students.items()
-    checks = (_students_model(study, f"{place}: students.{n}.model", each) for n, each in named)
+    checks = (
+        check(study, f"{place}: students.{name}", each)
+        for name, each in named
+        for check in (_students_model, _start)
+    )
     yield from as_far_as_read(*checks)
 
 
 def _students_model(study: Study, where: str, student: Student) -> Iterator[Problem]:
-    yield from _check(where, student.model, study.models, "a model of this study")
+    yield from _check(f"{where}.model", student.model, study.models, "a model of this study")
+
+
+def _start(study: Study, where: str, student: Student) -> Iterator[Problem]:
+    """A start that is no training of the student's own model."""
+    where = f"{where}.start"
+    yield from _check(where, student.start, study.teachers, "a teacher of this study")
+    teacher = study.teachers.get(student.start or "")
+    if teacher is None or not teacher.single_form:
+        return
+    if teacher.model is None:
+        what = f"{student.start} is not fine-tuned here, so that no training of it can be a start"
+        yield Problem(place=where, what=what, remedy="name a teacher that has a model")
+    elif (teacher.model, teacher.layers) != (student.model, student.layers):
+        its, own = (_with_layers(each.model, each.layers) for each in (teacher, student))
+        what = f"{student.start} has the model {its}, and the student {own}"
+        yield Problem(place=where, what=what, remedy="give both the same model and layers")
+
+
+def _with_layers(model: str | None, layers: object) -> str:
+    return f"{model}" if layers is None else f"{model} with the layers {layers}"
+
+
+def _of_starts(study: Study, place: str) -> Iterator[Problem]:
+    """Students that start from a training, and of which not all weights would go on from there."""
+    checks = (_of_start(study, case, place) for case in known_cases(study))
+    yield from dict.fromkeys(as_far_as_read(*checks))
+
+
+def _of_start(study: Study, case: TestCase, place: str) -> Iterator[Problem]:
+    start = study.students[case.student].start
+    if start is None:
+        return
+    own = f"{case.student} starts from a training of {start}"
+    if "layers" in search_of(study, case).axes:
+        what = f"{own}, which has the layers that it has"
+        yield Problem(place=f"{place}: {place_of(case)}.layers", what=what, remedy="remove it")
+    where = None
+    with suppress(ValidationError):  # settings that do not go together, which is said of them
+        where = lora_place(study, case, "student")
+    if where is not None:
+        what = f"{own}, and its adapters would be of use with those weights alone"
+        yield Problem(place=f"{place}: {where}", what=what, remedy="train all of its weights")
 
 
 def _of_blocks(study: Study, place: str) -> Iterator[Problem]:
@@ -210,6 +268,9 @@ def _of_cases(study: Study, place: str) -> Iterator[Problem]:
         _cases_of_one_name(study, f"{place}: test_cases"),
         setting_problems(study, place),
         cache_problems(study, place),
+        augmentation_problems(study, place),
+        _of_starts(study, place),
+        size_problems(study, place),
         _of_layers(study, place),
         _without_before(study, f"{place}: test_cases"),
     )

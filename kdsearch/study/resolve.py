@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Protocol
 
 from kdsearch.errors import InputError, Problem
 from kdsearch.study.fitting import (
-    class_problems,
     equal_cases,
     too_many_layers,
     unlabelled_problems,
@@ -16,13 +16,15 @@ from kdsearch.study.fitting import (
 )
 from kdsearch.study.given import label_problems, labels_given
 from kdsearch.study.hub import HubUnreachableError, hub_model
+from kdsearch.study.known import columns_of
 from kdsearch.study.model_files import check_files, config_of, quantised, refuse_adapter
+from kdsearch.study.objectives import objective_problems
 from kdsearch.study.resolved import Resolved, ResolvedDataset, ResolvedModel, ResolvedSplit
-from kdsearch.study.rows import columns_of, digest_rows, read_dataset, source_paths
+from kdsearch.study.rows import DataRows, digest_rows, read_dataset
 from kdsearch.study.schema import Model, Study
 from kdsearch.study.sizes import depth_in
 from kdsearch.study.sources import combined, data_digests, model_digests
-from kdsearch.study.tasks import SPECS, Row
+from kdsearch.study.tasks import SPECS, Columns, Row
 from kdsearch.study.terms import term_problems
 from kdsearch.study.versions import installed_versions
 
@@ -30,16 +32,30 @@ _BYTES_PER_TOKEN = 4
 """About, of UTF-8 in most languages."""
 
 
+class ImageStore(Protocol):
+    """Where the pixels of images are kept."""
+
+    @property
+    def scratch(self) -> Path:
+        """The folder in which they are written."""
+
+    def write_pixels(self, digest: str, written: Path) -> None:
+        """Keep those of the rows with this digest, in a file of that folder."""
+
+
 def resolve(
     study: Study,
     *,
     data_dir: Path | None,
     store: Callable[[str, list[Row]], None],
+    images: ImageStore | None = None,
     place: str,
     known: Resolved | None = None,
     anew: Collection[str] = (),
 ) -> Resolved:
     """Resolve `study`, read from the file `place`; `store` is given each split by its digest.
+
+    `images` is given the pixels before that; without it they are decoded and not kept.
 
     The data sets and models that `known`, an earlier version of the study, has just so are as they
     were then, and not read again, but for those of `anew`, called `datasets.NAME` and
@@ -58,7 +74,9 @@ def resolve(
             continue
         fair = not _drawn_before(study, name, known)
         try:
-            datasets[name] = _resolve_dataset(study, name, data_dir, given, store, fair=fair)
+            datasets[name] = _resolve_dataset(
+                study, name, data_dir, given, store, images, fair=fair
+            )
         except HubUnreachableError:
             unreachable.append(f"datasets.{name}")
         except InputError as error:
@@ -71,7 +89,7 @@ def resolve(
     if not problems:
         problems += label_problems(study, datasets, models, place)
         problems += unlabelled_problems(study, datasets, place)
-        problems += class_problems(study, datasets, place)
+        problems += objective_problems(study, datasets, place)
         problems += writing_problems(study, datasets, place)
         problems += term_problems(study, datasets, models, place)
         problems += equal_cases(study, datasets, models, place)
@@ -86,30 +104,25 @@ def _resolve_dataset(
     data_dir: Path | None,
     given: list[tuple[str, ...]],
     store: Callable[[str, list[Row]], None],
+    images: ImageStore | None,
     *,
     fair: bool,
 ) -> ResolvedDataset:
     """A data set of the study, whose rows are read and given to `store`. Raises `InputError`."""
     dataset = study.datasets[name]
     # Before the rows: what changes between the two is then noticed at the next launch.
-    files = data_digests(source_paths(name, dataset, data_dir))
-    data = read_dataset(name, dataset, data_dir=data_dir, seed=study.seed, given=given, fair=fair)
+    files = data_digests(name, dataset, data_dir)
+    data = read_dataset(
+        name,
+        dataset,
+        data_dir=data_dir,
+        seed=study.seed,
+        given=given,
+        fair=fair,
+        scratch=images.scratch if images else None,
+    )
     columns = columns_of(name, dataset)
-    spec = SPECS[columns.task]
-    splits = {}
-    for split, rows in data.splits.items():
-        splits[split] = ResolvedSplit(
-            digest=digest_rows(rows),
-            rows=len(rows),
-            unlabelled=sum(row[spec.gold] is None for row in rows),
-            units=round(sum(spec.output_rows(row, columns.unanswerable) for row in rows)),
-        )
-        store(splits[split].digest, rows)
-    groups = None
-    if data.test_groups is not None:
-        numbered: list[Row] = [{"group": number} for number in data.test_groups]
-        groups = digest_rows(numbered)
-        store(groups, numbered)
+    splits, groups = _stored(data, columns, store, images)
     return ResolvedDataset(
         task=columns.task,
         metric=columns.metric,
@@ -132,8 +145,37 @@ def _resolve_dataset(
             for row in rows
             if columns.task == "lm"
         ),
-        tokens=round(sum(map(_bytes, data.splits["train"])) / _BYTES_PER_TOKEN),
+        tokens=round(sum(map(_bytes, data.splits["train"])) / _BYTES_PER_TOKEN)
+        if SPECS[columns.task].reads == "text"
+        else 0,
+        image_size=data.image_size,
+        enlarged=dict(data.enlarged),
     )
+
+
+def _stored(
+    data: DataRows,
+    columns: Columns,
+    store: Callable[[str, list[Row]], None],
+    images: ImageStore | None,
+) -> tuple[dict[str, ResolvedSplit], str | None]:
+    """The splits of a data set and the digest of its groups, once all is kept that is of them."""
+    spec, splits = SPECS[columns.task], {}
+    for split, rows in data.splits.items():
+        splits[split] = ResolvedSplit(
+            digest=digest_rows(rows),
+            rows=len(rows),
+            unlabelled=sum(row[spec.gold] is None for row in rows),
+            units=round(sum(spec.output_rows(row, columns.unanswerable) for row in rows)),
+        )
+        if images is not None and split in data.pixels:
+            images.write_pixels(splits[split].digest, data.pixels[split])
+        store(splits[split].digest, rows)
+    if data.test_groups is None:
+        return splits, None
+    numbered: list[Row] = [{"group": number} for number in data.test_groups]
+    store(groups := digest_rows(numbered), numbered)
+    return splits, groups
 
 
 def _bytes(value: object) -> int:
@@ -213,7 +255,7 @@ def _resolve_model(model: Model, place: str) -> ResolvedModel:
         remedy = "give the model it was made from"
         raise InputError.one(place, f"is quantised ({method}), which is not supported", remedy)
     try:
-        names = config.get("id2label") or {}
+        names = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))  # timm's
         labels = tuple(str(names[key]) for key in sorted(names, key=int)) or None
     except (TypeError, ValueError):
         what = "has an id2label that does not map numbers to names"

@@ -72,6 +72,10 @@ class ResolvedDataset(Record):
     tokens: int = 0
     """About how many tokens the training rows have, for what is kept of each; 0 where it was not
     looked at."""
+    image_size: int | None = None
+    """Of images: the side of what is kept of each."""
+    enlarged: dict[str, int] = {}
+    """How many images of a split are less than half as large as they are kept."""
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -91,6 +95,8 @@ _UNTOLD: dict[str, Any] = {
     "also": (),
     "messages": True,
     "tokens": 0,
+    "image_size": None,
+    "enlarged": {},
 }
 """A data set without what is told of its rows, which trainings do not see."""
 

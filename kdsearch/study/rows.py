@@ -5,70 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import grammar
-from kdsearch.study.asked import as_catalogued
 from kdsearch.study.catalogue import CATALOGUE
-from kdsearch.study.files import RawFiles, expanded, folder_files, named_files
-from kdsearch.study.hub import HubUnreachableError, hub_rows
-from kdsearch.study.parsers import (
-    one_class,
-    parsed_rows,
+from kdsearch.study.files import (
+    RawFiles,
+    expanded,
+    folder_files,
+    named_files,
+    named_images,
 )
+from kdsearch.study.hub import HubUnreachableError, hub_rows
+from kdsearch.study.known import columns_of, task_of
+from kdsearch.study.parsers import one_class
+from kdsearch.study.pixels import Pixels, with_classes
+from kdsearch.study.scan import Made, Raw, Readable, Scan
 from kdsearch.study.schema import SPLITS, Dataset, Files
 from kdsearch.study.split import Drawing, group_of, hash_of
 from kdsearch.study.tagging import settle_tags
-from kdsearch.study.tags import expand_tags
 from kdsearch.study.tasks import SPECS, Columns, Row
-from kdsearch.study.tasks.templates import columns_in
-
-
-def task_of(name: str, dataset: Dataset) -> str:
-    """The task of a study's data set: its own, else the catalogue's."""
-    if dataset.task is not None or dataset.files is not None or dataset.grammar is not None:
-        return dataset.task or "classification"
-    return CATALOGUE[dataset.catalogue or name].task
-
-
-def columns_of(name: str, dataset: Dataset) -> Columns:
-    """The columns, labels and metric of a study's data set: its own, else the catalogue's."""
-    task = task_of(name, dataset)
-    languages = None
-    if dataset.grammar is not None:
-        text, label, labels = SPECS[task].generated
-        metric = SPECS[task].metrics[0]
-    elif dataset.files is not None:
-        text, label = SPECS[task].usual
-        labels, metric = (), SPECS[task].metrics[0]
-    else:
-        entry = CATALOGUE[dataset.catalogue or name]
-        dataset = as_catalogued(dataset, entry)
-        text, label, labels, metric = entry.text, entry.label, entry.labels, entry.metric
-        languages = entry.languages
-    labels = dataset.labels or labels
-    text = columns_in(dataset.prompt) if dataset.prompt is not None else dataset.text or text
-    if isinstance(dataset.choices, str):
-        text = (*text, dataset.choices)
-    return Columns(
-        task=task,
-        text=text,
-        label=dataset.label or label,
-        labels=expand_tags(labels) if task == "ner" and labels else labels,
-        metric=dataset.metric or metric,
-        languages=dataset.languages or languages,
-        group=dataset.group,
-        unanswerable=dataset.unanswerable,
-        prompt=dataset.prompt,
-        choices=dataset.choices,
-        answer=dataset.answer,
-        also=dataset.also,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +51,12 @@ class DataRows:
     """Of ner: the scheme of the tags that were made into IOB2."""
     test_groups: Sequence[int] | None = None
     """A number for the group of each test row, where the study names a column that they have."""
+    image_size: int | None = None
+    """Of images: the side of what is kept of each."""
+    pixels: Mapping[str, Path] = field(default_factory=dict)
+    """Of images: the file with those of each split, in the order of its rows; see `Pixels`."""
+    enlarged: Mapping[str, int] = field(default_factory=dict)
+    """How many images of a split are less than half as large as they are kept."""
 
 
 def read_dataset(
@@ -101,6 +67,7 @@ def read_dataset(
     seed: int,
     given: Sequence[tuple[str, ...]] = (),
     fair: bool = True,
+    scratch: Path | None = None,
 ) -> DataRows:
     """The rows of each split, checked and cut to the study's limit.
 
@@ -108,21 +75,26 @@ def read_dataset(
     from the training split by the seed. Where a limit leaves rows out, files are read twice, so
     that only rows that are kept are held. `given` are the labels of its given teachers, for tags
     that the study does not name; not `fair`, splits are drawn as they once were, without regard to
-    labels and groups. Raises `InputError` with the problems of all splits.
+    labels and groups. The pixels of images are written into the folder `scratch`, if there is one.
+    Raises `InputError` with the problems of all splits.
     """
     columns = columns_of(name, dataset)
     source = _source(name, dataset, columns, data_dir)
     fair = fair and source.fair
     problems = [*source.problems]
+    images = None
     if columns.task == "ner":
         columns = _with_tags(name, source, columns, given, problems)
+    elif SPECS[columns.task].reads == "pixels":
+        images = Pixels(columns.text[0], dataset.image_size, scratch)
+        columns = _with_classes(name, source, columns, problems)
     missing = [split for split in SPLITS if split not in source.splits]
     limits = {s: getattr(dataset.limit, s) or source.limit.get(s) for s in SPLITS}
     drawing = Drawing(columns)
     seen = {SPLITS[0]: drawing} if missing else {}
     if columns.group is not None:
         seen.setdefault("test" if "test" in source.splits else SPLITS[0], Drawing(columns))
-    scans = _scans(name, source, columns, limits, seen, problems)
+    scans = _scans(name, source, columns, limits, seen, problems, images)
     chosen: dict[str, Sequence[int]] = {split: range(scan.count) for split, scan in scans.items()}
     if missing and fair:
         chosen |= drawing.draw(missing, f"datasets.{name}", f"{seed}/{name}/cut")
@@ -131,15 +103,7 @@ def read_dataset(
     cut = {split: len(chosen[split]) for split in missing}
     chosen = {s: _limited(chosen[s], limits[s], f"{seed}/{name}/{s}") for s in SPLITS}
     grouped = seen.get("test" if "test" in scans else SPLITS[0])
-    splits: dict[str, list[Row]] = {}
-    for split, scan in scans.items():
-        own = [split, *missing] if split == SPLITS[0] else [split]
-        splits |= scan.rows({s: chosen[s] for s in own})
-    for split in SPLITS:
-        place = scans[split].place if split in scans else f"datasets.{name}: {split}"
-        problems += one_class(place, splits[split], columns)
-    if problems:
-        raise InputError(problems)
+    splits = _kept(name, scans, chosen, missing, columns, images, problems)
     return DataRows(
         splits={split: splits[split] for split in SPLITS},
         labels=columns.labels,
@@ -149,19 +113,38 @@ def read_dataset(
         shared=_shared(splits, missing, columns),
         converted=columns.scheme if columns.written else None,
         test_groups=grouped.groups(chosen["test"]) if grouped else None,
+        image_size=images.size if images else None,
+        pixels=images.files if images else {},
+        enlarged=dict(images.enlarged) if images else {},
     )
 
 
 def source_paths(name: str, dataset: Dataset, data_dir: Path | None) -> tuple[Path, ...]:
     """Every local file that a data set is read from, sorted; none of the Hub or a grammar.
 
-    Raises `InputError` where a study's pattern or folder has no file.
+    Images that a table names are not among them; see `images_by_table`. Raises `InputError` where a
+    study's pattern or folder has no file.
     """
+    files = _local(name, dataset, data_dir).values()
+    return tuple(sorted({path for raw in files for path in raw.paths}))
+
+
+def images_by_table(
+    name: str, dataset: Dataset, data_dir: Path | None
+) -> dict[str, Iterator[Path]]:
+    """The image files that the tables of each split name by their paths; raises when iterated."""
+    return {
+        f"{raw.place} (with its images)": named_images(raw)
+        for raw in _local(name, dataset, data_dir).values()
+        if not any(path.is_dir() for path in raw.paths)
+    }
+
+
+def _local(name: str, dataset: Dataset, data_dir: Path | None) -> dict[str, RawFiles]:
     source = _source(name, dataset, columns_of(name, dataset), data_dir)
     if source.problems:
         raise InputError(source.problems)
-    files = (raw for raw in source.splits.values() if isinstance(raw, RawFiles))
-    return tuple(sorted({path for raw in files for path in raw.paths}))
+    return {split: raw for split, raw in source.splits.items() if isinstance(raw, RawFiles)}
 
 
 def digest_rows(rows: list[Row]) -> str:
@@ -172,45 +155,11 @@ def digest_rows(rows: list[Row]) -> str:
     return digest.hexdigest()[:32]
 
 
-class _Raw(Protocol):
-    """A split's raw rows, read anew by each iteration, and what messages call it."""
-
-    @property
-    def place(self) -> str: ...
-
-    def __iter__(self) -> Iterator[Row]: ...
-
-
-@dataclass(frozen=True)
-class _Made:
-    """Raw rows that a function makes anew each time."""
-
-    place: str
-    rows: Callable[[], Iterable[Row]]
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows())
-
-
-@dataclass(frozen=True)
-class _Readable:
-    """Raw rows as far as they can be read; what ends them is added to the problems."""
-
-    raw: _Raw
-    problems: list[Problem]
-
-    def __iter__(self) -> Iterator[Row]:
-        try:
-            yield from self.raw
-        except InputError as error:
-            self.problems.extend(error.problems)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     """Where a data set's splits are read; one that is not there is cut off the training split."""
 
-    splits: Mapping[str, _Raw]
+    splits: Mapping[str, Raw]
     fair: bool = False
     """Whether a missing split is drawn by label and group, as of one's own files."""
     cut: Mapping[str, int] = field(default_factory=dict)
@@ -225,12 +174,16 @@ class _Source:
 
 def _source(name: str, dataset: Dataset, columns: Columns, data_dir: Path | None) -> _Source:
     if dataset.grammar is not None:
-        made = {s: _Made(f"grammar: {s}", partial(_generated, dataset, name, s)) for s in SPLITS}
+        made = {s: Made(f"grammar: {s}", partial(_generated, dataset, name, s)) for s in SPLITS}
         return _Source(splits=made)
     entry = CATALOGUE[dataset.catalogue or name] if dataset.files is None else None
     cut, limit = (entry.cut, entry.limit) if entry else ({}, {})
     of_entry = _Source(
-        splits={}, cut=cut, limit=limit, fair=entry is None, published=bool(entry and entry.parts)
+        splits={},
+        cut=cut,
+        limit=limit,
+        fair=entry is None or entry.fair,
+        published=bool(entry and entry.parts),
     )
     if data_dir is not None:
         names = (name, dataset.catalogue or name)
@@ -245,14 +198,14 @@ def _source(name: str, dataset: Dataset, columns: Columns, data_dir: Path | None
         remedy = f"give its files: --data-dir DIR with DIR/{name}/train.jsonl.gz. {entry.note}"
         raise InputError.one(f"datasets.{name}", what, remedy)
     parts = {
-        split: _Made(f"{parts[0].hub}: {split}", partial(hub_rows, entry, split))
+        split: Made(f"{parts[0].hub}: {split}", partial(hub_rows, entry, split))
         for split, parts in entry.parts.items()
     }
     return replace(of_entry, splits=parts)
 
 
 def _own_files(files: Files, columns: Columns) -> _Source:
-    splits: dict[str, _Raw] = {}
+    splits: dict[str, Raw] = {}
     problems: list[Problem] = []
     for split in SPLITS:
         if (named := getattr(files, split)) is None:
@@ -272,50 +225,6 @@ def _generated(dataset: Dataset, name: str, split: str) -> list[Row]:
     return grammar.generate(getattr(sizes, split), seed, noise, task_of(name, dataset))
 
 
-class _Scan:
-    """A split's rows, looked at once to know how many are good, and read again if too many."""
-
-    def __init__(self, raw: _Raw, columns: Columns, *, labelled: bool, published: bool) -> None:
-        self.place = raw.place
-        self.count = 0
-        """Of rows that can be used."""
-        self.left_out = 0
-        self._pairs = partial(
-            parsed_rows, raw.place, raw, columns, labelled=labelled, published=published
-        )
-        self._held: list[Row] | None = []
-
-    def run(self, keep: int | None, drawing: Drawing | None) -> None:
-        """Count the rows, hold those of a split of at most `keep`; `drawing` sees each."""
-        for raw, row in self._pairs():
-            if row is None:
-                self.left_out += 1
-                continue
-            self.count += 1
-            if drawing is not None:
-                drawing.add(raw, row)
-            if keep is not None and self.count > keep:
-                self._held = None
-            if self._held is not None:
-                self._held.append(row)
-
-    def rows(self, chosen: Mapping[str, Sequence[int]]) -> dict[str, list[Row]]:
-        """The rows of each split by their numbers, which ascend."""
-        if self._held is not None:
-            return {s: [self._held[number] for number in own] for s, own in chosen.items()}
-        split_of = {number: split for split, own in chosen.items() for number in own}
-        found: dict[str, list[Row]] = {split: [] for split in chosen}
-        number = 0
-        for _, row in self._pairs():
-            if row is not None:
-                if number in split_of:
-                    found[split_of[number]].append(row)
-                number += 1
-        if number != self.count:
-            raise InputError.one(self.place, "changed while it was read", "launch again")
-        return found
-
-
 def _with_tags(
     name: str,
     source: _Source,
@@ -327,13 +236,61 @@ def _with_tags(
 
     Adds to `problems` what ends the rows; raises `InputError` with them where the tags are wrong.
     """
-    every = [_Readable(raw, problems) for raw in source.splits.values()]
+    every = [Readable(raw, problems) for raw in source.splits.values()]
     columns, wrong = settle_tags(every, columns, given)
     if wrong is not None:
         what, remedy = wrong
         problems.append(Problem(place=f"datasets.{name}", what=what, remedy=remedy))
         raise InputError(dict.fromkeys(problems))
     return columns
+
+
+def _with_classes(name: str, source: _Source, columns: Columns, problems: list[Problem]) -> Columns:
+    """`columns` with the classes of images, as the rows have them where the study names none.
+
+    Adds to `problems` what ends the rows, and classes that are spelt alike.
+    """
+    if columns.labels:
+        return columns
+    every = [Readable(raw, problems) for raw in source.splits.values()]
+    columns, alike = with_classes(every, columns, f"datasets.{name}")
+    problems += alike
+    return columns
+
+
+def _kept(
+    name: str,
+    scans: Mapping[str, Scan],
+    chosen: Mapping[str, Sequence[int]],
+    missing: Sequence[str],
+    columns: Columns,
+    images: Pixels | None,
+    problems: Sequence[Problem],
+) -> dict[str, list[Row]]:
+    """The chosen rows of each split; those that are `missing` are of the training split's scan.
+
+    Raises `InputError` with what is wrong with them, and the `problems` known before.
+    """
+    problems = [*problems]
+    splits: dict[str, list[Row]] = {}
+    try:
+        if images is not None:
+            images.begin({split: len(rows) for split, rows in chosen.items()})
+        for split, scan in scans.items():
+            own = [split, *missing] if split == SPLITS[0] else [split]
+            splits |= scan.rows({s: chosen[s] for s in own})
+        for split in SPLITS:
+            place = scans[split].place if split in scans else f"datasets.{name}: {split}"
+            problems += one_class(place, splits[split], columns)
+        if images is not None:
+            problems += images.end()
+        if problems:
+            raise InputError(problems)
+    except BaseException:
+        if images is not None:
+            images.discard()
+        raise
+    return splits
 
 
 def _scans(
@@ -343,24 +300,29 @@ def _scans(
     limits: Mapping[str, int | None],
     seen: Mapping[str, Drawing],
     problems: Sequence[Problem],
-) -> dict[str, _Scan]:
+    images: Pixels | None,
+) -> dict[str, Scan]:
     """The splits, each looked at once; the drawings of those `seen` are given their rows.
 
     Raises `InputError` with the `problems` known before and those of all splits.
     """
     problems = [*problems]
-    scans: dict[str, _Scan] = {}
+    scans: dict[str, Scan] = {}
     for split, raw in source.splits.items():
         labelled = split != SPLITS[0]
-        scan = _Scan(raw, columns, labelled=labelled, published=source.published)
+        scan = Scan(raw, columns, images, labelled=labelled, published=source.published)
         try:
-            scan.run(limits[split], seen.get(split))
             scans[split] = scan
+            scan.run(limits[split], seen.get(split))
         except HubUnreachableError:
             raise HubUnreachableError.of([f"datasets.{name}"]) from None
         except InputError as error:
             problems += error.problems
     if problems:
+        if images is not None:
+            for split, scan in scans.items():
+                scan.decode_all(split)
+            problems += images.end()
         raise InputError(dict.fromkeys(problems))
     return scans
 
@@ -402,31 +364,3 @@ def _shared(
         for split in missing
     }
     return {split: count for split, count in counts.items() if count}
-
-
-def known_rows(name: str, dataset: Dataset) -> dict[str, int] | None:
-    """How many rows each split will have, as far as that is known without reading any."""
-    known: Mapping[str, int] = {}
-    if dataset.grammar is not None:
-        counts: Mapping[str, int] = {s: getattr(dataset.grammar, s) for s in SPLITS}
-    elif dataset.files is None:
-        entry = CATALOGUE[dataset.catalogue or name]
-        counts, known = entry.rows, entry.limit
-    else:
-        return None
-    limits = {split: getattr(dataset.limit, split) or known.get(split) for split in SPLITS}
-    return {split: min(counts[split], limits[split] or counts[split]) for split in SPLITS}
-
-
-def output_rows_per_row(name: str, dataset: Dataset) -> float | None:
-    """About how many rows of outputs a row of data has, where that is known without reading any."""
-    if dataset.grammar is not None:
-        return 1.0 if task_of(name, dataset) == "classification" else 16.0
-    return CATALOGUE[dataset.catalogue or name].output_rows if dataset.files is None else None
-
-
-def label_count(name: str, dataset: Dataset) -> int:
-    """How many labels a data set has; 0 where that is known only when it is read."""
-    labels = columns_of(name, dataset).labels
-    entry = CATALOGUE.get(dataset.catalogue or name) if dataset.files is None else None
-    return len(labels) or (entry.label_count or 0 if entry else 0)

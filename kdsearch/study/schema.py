@@ -102,7 +102,8 @@ def _of_row(value: object) -> str | tuple[str, ...]:
 class Files(Section):
     """Of each split a file, a pattern such as train-*.parquet, a list of these, or a folder.
 
-    What kinds there are stands in `study/files.py`. A mapping of columns to text files names those
+    What kinds there are stands in `study/files.py`; of images also a folder with a folder for each
+    class (`study/class_folders.py`). A mapping of columns to text files names those
     that belong together line by line: {german: train.de, english: train.en}. About a tenth of the
     training rows, drawn by the study's seed, serves as a split that is left out.
     """
@@ -144,7 +145,8 @@ class Dataset(Section):
     """The column or columns that a model reads; `a.b` is the field b of the column a.
 
     classification: a sentence, or the two of a pair; ner: the words; qa: question and context;
-    translation: the source; lm: the prompt, text or messages.
+    translation: the source; lm: the prompt, text or messages; image_classification: the image,
+    by its path or as bytes (default: image).
     """
     label: str | None = None
     """The column of what a model should say: label, tags, answers, translation or completion.
@@ -168,7 +170,7 @@ class Dataset(Section):
     """The labels' names, in the order of their numbers in the data.
 
     ner: the tags (O, B-PER, I-PER, …); where they are left out, those of the data, or of its given
-    teachers if they have more.
+    teachers if they have more. image_classification: where they are left out, those that occur.
     """
     metric: str | None = None
     """One of the task's. Default: the first of them."""
@@ -183,6 +185,12 @@ class Dataset(Section):
     """qa: a question may have no answer, as in SQuAD 2.
 
     Default: such rows of one's own files are left out.
+    """
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """image_classification: the side, in pixels, of the square that is kept of each image.
+
+    Default: the images' own, where all have the same width and height and it is at most 224; else
+    224. Of an image that is not square the middle is kept.
     """
     max_length: PositiveInt | None = None
     """In tokens. Default: that of `training`."""
@@ -230,7 +238,8 @@ class Dataset(Section):
         if self.prompt is not None:
             needed = tuple(name for name in needed if name != "text")
         if missing := [name for name in needed if vars(self).get(name, "") is None]:
-            yield f"files of {task} need {', '.join(missing)}"
+            guessed = "" if self.task else "; of images, set task: image_classification"
+            yield f"files of {task} need {', '.join(missing)}{guessed}"
         yield from self.task_problems(task)
 
     def _lengths(self) -> Iterator[str]:
@@ -246,7 +255,7 @@ class Dataset(Section):
         spec = SPECS[task]
         checks = (
             *(self._metric, self._also, self._columns, self._labels, self._languages),
-            self._unanswerable,
+            *(self._unanswerable, self._images),
         )
         of_task = (check(task, spec) for check in checks)
         return as_far_as_read(*of_task, *(check(self, task) for check in ASKED))
@@ -279,6 +288,13 @@ class Dataset(Section):
         if self.unanswerable and not spec.has_unanswerable:
             yield f"{task} has no unanswerable questions; remove unanswerable"
 
+    def _images(self, task: str, spec: TaskSpec) -> Iterator[str]:
+        if self.image_size is not None and spec.reads != "pixels":
+            images = "image_classification"
+            yield f"{task} reads no images: set task: {images}, or remove image_size"
+        if self.max_length is not None and spec.reads == "pixels":
+            yield "max_length counts tokens, which images do not have; remove it"
+
 
 class Model(Section):
     """Where a model comes from: a folder, the Hugging Face Hub, or a configuration at random."""
@@ -292,15 +308,26 @@ class Model(Section):
 
     Without it such a model is refused. Of a folder or of the Hub.
     """
+    weights: Literal["random"] | None = None
+    """Of a folder or of the Hub: random takes the model's architecture and its tokenizer, and draws
+    the weights by a training's seed. Default: its own."""
     config: dict[str, Any] | None = None
     """The fields of a transformers configuration, `model_type` among them."""
     tokenizer: str = "words"
-    """Of a model at random: `words` (from the training split), or a model of this study."""
+    """Of a model at random: `words` (from the training split), or a model of this study.
+
+    Of images: whose mean and deviation they are normalised by; `words` stands for ½ and ½.
+    """
 
     def problems(self) -> Iterator[str]:
         """See `Section`."""
         checks = (self._sources, self._configuration, self._trust, self._revision, self._tokenizer)
         return as_far_as_read(*(check() for check in checks))
+
+    @property
+    def random(self) -> bool:
+        """Whether its weights are drawn."""
+        return self.config is not None or self.weights == "random"
 
     @property
     def _given(self) -> list[str]:
@@ -313,6 +340,8 @@ class Model(Section):
     def _configuration(self) -> Iterator[str]:
         if self.config is None:
             return
+        if self.weights is not None:
+            yield "a config has no weights but random ones; remove weights"
         if not isinstance(self.config.get("model_type"), str):
             yield "config needs a model_type, such as bert"
         if not _finite(self.config):
@@ -337,6 +366,9 @@ class FineTune(Section):
     learning_rate: Rates = (1e-5, 2e-5, 3e-5)
     epochs: PositiveInt | None = None
     """Default: the epochs of `training`."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of its labels that is spread evenly over all classes. Its validation loss, which
+    chooses t_ll, is on the labels as they are."""
 
 
 class Teacher(Section):
@@ -431,6 +463,9 @@ class Student(Section):
     layers: Layers | None = None
     """Which to keep: `3`, evenly spaced, the last among them; `first 3`, `last 3`; `0+2+4`.
     Default: all."""
+    start: str | None = None
+    """A teacher of this study with the same model and layers: the student starts from the best
+    epoch of its training on the same data set. Default: from the model's own weights."""
     training: StudentChanges = Field(default_factory=dict)
     """What differs from the settings of the study and of the data set."""
     learning_rate: Annotated[Rates, AfterValidator(distinct)] | None = None
@@ -440,6 +475,8 @@ class Student(Section):
 class TestCases(Section):
     """Every combination of these; a field left out means all of them."""
 
+    part: Name | None = None
+    """Of the study, such as one of its questions: `plan` sums up what each part costs."""
     dataset: Names | None = None
     teacher: Names | None = None
     student: Names | None = None
@@ -458,7 +495,8 @@ class Study(Section):
 
     name: Annotated[str, Field(pattern=_STUDY, max_length=100)]
     seed: Seed = 0
-    """Of the teachers, the students, the rows that are drawn and the baselines' draws."""
+    """Of the teachers, the students, the rows that are drawn, the views of images and the draws of
+    baselines."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)] | None = None
     """Students are trained under each of these, and scores are means; `seed` is the first."""
     winner_seeds: (
@@ -518,7 +556,8 @@ class Study(Section):
             found[None] = self.search
         with suppress(Unread):
             if self.erm:
-                single = self.search.learning_rate if None in found else None
+                optimizer = self.training.optimizer
+                single = self.search.rates_of(optimizer) if None in found else None
                 rates = single or self.learning_rate or RATES
                 kinds = (Labels.kind,)
                 found[ERM] = Search(strategy="exhaustive", distance=kinds, learning_rate=rates)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import chain
 from typing import Annotated, Any, Final, Literal, Self, get_type_hints
 
 from pydantic import (
@@ -23,6 +24,7 @@ from pydantic import (
 from kdsearch.search import (
     ALPHA,
     CHECKPOINT,
+    DECIDES,
     OBJECTIVE,
     TERMS,
     TIED,
@@ -57,7 +59,7 @@ from kdsearch.study.section import (
     detail_of,
     without,
 )
-from kdsearch.study.settings import AXES
+from kdsearch.study.settings import AXES, Optimizer
 from kdsearch.study.temperatures import StudentTemperatures, Temperature
 
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)]
@@ -165,6 +167,9 @@ class Search(Section):
     temperature: Temperature | None = None
     """Of the search in two rounds. A list of values is an axis without a second round."""
     learning_rate: Annotated[Rates, LISTED] = RATES
+    """Or as many for each optimizer that is compared: {adamw: [1e-3, 3e-3], sgd: [0.03, 0.1]}."""
+    rates: dict[Optimizer, Rates] = Field(default_factory=dict)
+    """These; `learning_rate` then has them all."""
     axes: dict[str, Any] = Field(default_factory=dict)
     """Further axes; written beside the others."""
     tuned: tuple[str, ...] | None = None
@@ -283,9 +288,30 @@ class Search(Section):
                 what = "an axis of this search that can be tuned"
                 yield ("tuned", i), _is_not(name, what, tunable)
         yield from twice(self.tuned or (), "tuned")
+        if self.rates and not {"tuned", DECIDES} & {*aside}:
+            yield from self._rate_problems()
         for kind in self.distance if known else ():
             for name in sorted(needed(Objective.kinds[kind]) - {*self._values(), *aside}):
                 yield (name,), f"{kind} needs it: list its values"
+
+    def _rate_problems(self) -> Iterator[PlacedProblem]:
+        """Of learning rates by optimizer."""
+        name = "learning_rate"
+        compared = self.axes.get(DECIDES, ())
+        if DECIDES in self._tuned or name not in self._tuned:
+            yield (name,), f"goes by {DECIDES}, so that it is tuned and {DECIDES} is not"
+        elif {*compared} != self.rates.keys():
+            listed = ", ".join(compared) or "none"
+            yield (name,), f"has {', '.join(self.rates)}, and {DECIDES} {listed}: list the same"
+        elif len({*map(len, self.rates.values())}) > 1:
+            counts = ", ".join(f"{len(some)} for {which}" for which, some in self.rates.items())
+            yield (name,), f"must be as many for each {DECIDES}, not {counts}"
+        for which, some in self.rates.items():
+            yield from twice(some, name, which)
+
+    def rates_of(self, optimizer: Optimizer) -> tuple[float, ...]:
+        """The learning rates under an optimizer."""
+        return self.rates.get(optimizer, self.learning_rate)
 
     def _refused(self, aside: Collection[str]) -> list[PlacedProblem]:
         """Values that the strategy or an objective refuses, of those that are not `aside`."""
@@ -342,8 +368,17 @@ class Search(Section):
     @property
     def learns_labels(self) -> bool:
         """Whether anything of it learns from labels."""
-        always = any(Objective.kinds[kind].labelled for kind in self.distance)
-        return always or any(alpha < 1 for alpha in self.alpha or ())
+        return any(map(self.learns_labels_by, self.distance))
+
+    def learns_labels_by(self, kind: str) -> bool:
+        """Whether an objective of its own, of this kind, learns from labels."""
+        free, values = Objective.kinds[kind].unlabelled_at, self._values()
+        defaults = {f.name: f.default for f in dataclasses.fields(Objective.kinds[kind])}  # type: ignore[arg-type]
+        return free is None or any(
+            value != without
+            for name, without in free
+            for value in values.get(name, (defaults[name],))
+        )
 
     @property
     def _tuned(self) -> tuple[str, ...]:
@@ -389,8 +424,12 @@ class Search(Section):
         compared += [ALPHA] * (ALPHA in values)
         refined = "temperature" if self.temperature and "temperature" in self._tuned else None
 
+        def axis(name: str) -> Axis:
+            under = tuple(self.rates.items()) if name == "learning_rate" and not rates else ()
+            return Axis(name=name, values=values[name], under=under)
+
         def axes(names: Iterable[str]) -> tuple[Axis, ...]:
-            return tuple(Axis(name=name, values=values[name]) for name in names)
+            return tuple(map(axis, names))
 
         return Space(
             compared=axes(compared),
@@ -404,7 +443,7 @@ class Search(Section):
     def too_large(self) -> tuple[str, str] | None:
         """What is wrong with so large a grid, and the remedy; None where it can be walked."""
         values = {name: len(v) for name, v in self._values().items()}
-        values["learning_rate"] = len(self.learning_rate)
+        values["learning_rate"] = len(next(iter(self.rates.values()), self.learning_rate))
         if self.flips:
             size = math.prod(n for name, n in values.items() if name not in self._tuned)
             if size > _LARGEST_GREEDY:
@@ -436,6 +475,14 @@ def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[
             found[OBJECTIVE] = (kinds,) if isinstance(kinds, str) else kinds
     if isinstance(found.get("order"), list | tuple):
         found["order"] = [OBJECTIVE if name == "objective" else name for name in found["order"]]
+    by_optimizer = found.get("learning_rate")
+    if isinstance(by_optimizer, dict) and not is_range(by_optimizer):
+        del found["learning_rate"]
+        try:
+            found["rates"] = rates = _RATES.validate_python(_tuples(by_optimizer))
+            found["learning_rate"] = tuple(dict.fromkeys(chain.from_iterable(rates.values())))
+        except ValidationError as error:
+            unread += [{**each, "loc": ("learning_rate", *each["loc"])} for each in error.errors()]
     strategy = Strategy.named.get(_text(found.get("strategy")), Strategy.named["greedy"])
     own = {name for each in Strategy.named.values() for name in _fields(each)} & found.keys()
     found["parameters"] = found.get("parameters", {}) | {name: found.pop(name) for name in own}
@@ -465,7 +512,7 @@ def _gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[
 def search_keys(strategy: str | None = None) -> tuple[str, ...]:
     """What a search may say; None: under any strategy."""
     kinds = [Strategy.named[strategy]] if strategy else list(Strategy.named.values())
-    left_out = {"axes", "parameters"}
+    left_out = {"axes", "parameters", "rates"}
     if not any(kind.flips for kind in kinds):
         left_out |= {*_GREEDY}
     own = [name for name in Search.model_fields if name not in left_out]
@@ -490,6 +537,9 @@ def _further_axes(kinds: tuple[type[Objective], ...]) -> dict[str, TypeAdapter[A
 
 
 _OWN = frozenset(Search.model_fields)
+_RATES: TypeAdapter[dict[Optimizer, tuple[float, ...]]] = TypeAdapter(
+    Annotated[dict[Optimizer, Annotated[Rates, LISTED]], Field(min_length=1)], config=VALUES
+)
 
 
 @cache

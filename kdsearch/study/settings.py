@@ -9,6 +9,15 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from kdsearch.search import Value, Written
+from kdsearch.study.augmentation import (
+    NONE,
+    OR_NONE,
+    SPELT_OUT,
+    Augmentation,
+    Named,
+    RandAugment,
+    at_name,
+)
 from kdsearch.study.cache import HIDDEN, Cache
 from kdsearch.study.layers import Layers
 from kdsearch.study.section import (
@@ -144,13 +153,22 @@ class TrainingSettings(Section):
     """The share of the steps over which the learning rate rises from 0."""
     clip: Positive | None = None
     """The largest norm of the gradient; default: no clipping."""
+    clip_per: Annotated[Literal["all", "layer"], LATER] = "all"
+    """Whose norm that is: of the gradients of all weights together, or of each layer's own.
+
+    A layer is a tensor of weights here, as Keras's `clipnorm` and a loop of `clip_grad_norm_` over
+    the parameters have it: a matrix and its bias are two.
+    """
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """fp32, or mixed precision."""
     cpu_threads: PositiveInt = 1
+    augmentation: Annotated[Augmentation | None, SPELT_OUT, LATER] = None
+    """image_classification: none, light, full, or parts, how training images are changed."""
 
     def problems(self) -> Iterator[str]:
         """See `Section`."""
-        return as_far_as_read(self._stops_ascend(), self._stops_end(), self._stops_are_trainings())
+        stops = (self._stops_ascend(), self._stops_end(), self._stops_are_trainings())
+        return as_far_as_read(*stops, self._clips())
 
     def _stops_ascend(self) -> Iterator[str]:
         if self.stops is not None and list(self.stops) != sorted(set(self.stops)):
@@ -167,12 +185,17 @@ class TrainingSettings(Section):
                 "training are not a training of that many epochs"
             )
 
+    def _clips(self) -> Iterator[str]:
+        if self.clip_per != "all" and self.clip is None:
+            yield f"clip_per: {self.clip_per} needs a clip, the largest norm of a layer's gradient"
+
     def for_task(self, task: str) -> TrainingSettings:
         """With every default of `task` filled in, and without what is not used.
 
         So a key covers what its training depends on, no more.
         """
-        length = self.max_length or SPECS[task].max_length
+        own = None if SPECS[task].reads == "pixels" else self.max_length
+        length = own or SPECS[task].max_length
         sgd, wide = self.optimizer == "sgd", SPECS[task].width is None
         update = {
             "max_length": length,
@@ -180,6 +203,7 @@ class TrainingSettings(Section):
             "beams": (self.beams or 5) if task == "translation" else None,
             "hidden_dtype": (self.hidden_dtype or "bf16") if wide else None,
             "cache": self.cache if wide else HIDDEN,
+            "augmentation": self.augmentation if SPECS[task].reads == "pixels" else None,
             "adam": Adam() if sgd else self.adam,
             "sgd": (self.sgd or Sgd()) if sgd else None,
         }
@@ -192,7 +216,7 @@ class TrainingSettings(Section):
         """
         if not any(changes):
             return self
-        for section in (self, self.adam, self.sgd, self.lora):
+        for section in (self, self.adam, self.sgd, self.lora, self.augmentation):
             whole(section)
         content = self.model_dump()
         for change in changes:
@@ -210,7 +234,11 @@ class TrainingSettings(Section):
         section, kind = SECTIONS[values.get("optimizer", self.optimizer)]
         rank = values.get(LORA_RANK)
         adapters = {"lora": rank and {"r": rank}} if LORA_RANK in values else {}
-        own = {name: value for name, value in values.items() if name in type(self).model_fields}
+        own: dict[str, Any] = {
+            name: value for name, value in values.items() if name in type(self).model_fields
+        }
+        if AUGMENTATION in own:
+            own[AUGMENTATION] = at_name(own[AUGMENTATION] or NONE, self.augmentation)
         of_section = {name: value for name, value in values.items() if name in kind.model_fields}
         return self.but(own, adapters, {section: of_section} if of_section else {})
 
@@ -225,8 +253,12 @@ def _changes(section: type[Section], *left_out: str) -> Any:
         nested = next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
         if name not in left_out:
             fields[name] = _changes(nested) if nested else hints[name]
-            if nested is Lora:  # which a student may have turned off
+            if nested in (Lora, Augmentation, RandAugment):  # which a student may have turned off
                 fields[name] |= None
+            if nested is Augmentation:
+                fields[name] = Annotated[fields[name], SPELT_OUT]
+            if nested is RandAugment:
+                fields[name] = Annotated[fields[name], OR_NONE]
     kind: Any = TypedDict  # which type checkers know with literals alone
     made = kind(f"{section.__name__}Changes", fields, total=False)
     made.__pydantic_config__ = STRICT
@@ -254,11 +286,12 @@ def read(change: Mapping[str, Any]) -> Mapping[str, Any]:
     return change
 
 
+AUGMENTATION = "augmentation"
 LORA_RANK = "lora_rank"
 """The axis whose values are those of `lora.r`, or `none` for no adapters."""
-WORDS = {"clip": "none", "dropout": "own", LORA_RANK: "none"}
+WORDS = {"clip": "none", "dropout": "own", LORA_RANK: "none", AUGMENTATION: NONE}
 """How an axis writes what is None in the settings: of an axis, None is the value of none."""
-_PLAIN = ("optimizer", "batch_size", "epochs", "schedule", "warmup", "precision")
+_PLAIN = ("optimizer", "batch_size", "epochs", "schedule", "warmup", "clip_per", "precision")
 _OF_OPTIMIZER = ("momentum", "nesterov", "weight_decay")
 
 
@@ -271,6 +304,7 @@ def _axes() -> Mapping[str, TypeAdapter[Any]]:
         "clip": Positive | Literal["none"],
         "dropout": Dropout | Literal["own"],
         LORA_RANK: PositiveInt | Literal["none"],
+        AUGMENTATION: Named,
         **{name: hints[name] for name in _PLAIN},
         **{name: of_optimizer[name] for name in _OF_OPTIMIZER},
     }

@@ -87,6 +87,11 @@ def cache_bytes(
     return round(rows * each + others * every + head)
 
 
+def pixel_bytes(size: int, rows: int) -> int:
+    """How many bytes the pixels of so many images take, `size` pixels wide and high."""
+    return rows * size * size * 3
+
+
 def row_bytes(
     settings: TrainingSettings, task: str, model: Model, labels: int, path: str | None = None
 ) -> int:
@@ -118,7 +123,7 @@ def shape_of(model: Model, folder: str | None = None) -> Shape | None:
 
     None where none of these says it.
     """
-    config = model.config or (_config_in(folder) if folder else {})
+    config = model.config or (config_in(folder) if folder else {})
     part = config.get("text_config")  # of several, as Gemma 3's, the one that reads text
     if isinstance(part, dict):
         config = {**config, **part}
@@ -138,7 +143,8 @@ def depth_in(config: Mapping[str, Any]) -> int | None:
     return None if split else _first(numbers, _LAYERS)
 
 
-def _config_in(folder: str) -> dict[str, Any]:
+def config_in(folder: str) -> dict[str, Any]:
+    """What a model's folder has as its configuration; nothing where it has none."""
     path = Path(os.path.expanduser(folder)) / "config.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsearch.errors import InputError
+from kdsearch.study.class_folders import folder_digest
 from kdsearch.study.hub import hub_model
-from kdsearch.study.rows import source_paths
-from kdsearch.study.schema import Model, Study
+from kdsearch.study.rows import images_by_table, source_paths
+from kdsearch.study.schema import Dataset, Model, Study
 
 if TYPE_CHECKING:
     from kdsearch.study.resolved import Resolved, ResolvedModel
@@ -54,12 +55,20 @@ def find_model(name: str, resolved: Resolved, *, fetch: bool = False) -> Path:
     raise InputError.one(f"models.{name}", f"{found.path} is not on this host", remedy)
 
 
-def data_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """The digest of each of a data set's files; those that cannot be read are left out."""
+def data_digests(name: str, dataset: Dataset, data_dir: Path | None) -> dict[str, str]:
+    """The digest of each of a data set's files; those that cannot be read are left out.
+
+    The images that a table names by their paths have one together. Raises `InputError` where a
+    study's pattern or folder has no file.
+    """
     found = {}
-    for path in paths:
+    for path in source_paths(name, dataset, data_dir):
         with suppress(OSError):
             found[str(path)] = _digest(path)
+    for images, paths in images_by_table(name, dataset, data_dir).items():
+        with suppress(OSError, InputError):  # reading the rows says what is wrong with them
+            if every := "".join(map(_digest, paths)):
+                found[images] = hashlib.sha256(bytes.fromhex(every)).hexdigest()
     return found
 
 
@@ -90,6 +99,8 @@ def digest_model(folder: Path, *, code: bool = False) -> str:
 
 
 def _digest(path: Path) -> str:
+    if path.is_dir():
+        return folder_digest(path)
     # Always of the whole content: size and time do not tell every change, and tell some that are
     # none. A gigabyte takes a second or two.
     with path.open("rb") as file:
@@ -124,12 +135,13 @@ def changed_sources(known: Resolved, study: Study, *, data_dir: Path | None) -> 
             continue
         same_study = (known.study.seed, known.study.datasets[name]) == (study.seed, dataset)
         paths: tuple[Path, ...] = ()
+        today: dict[str, str] = {}
         with suppress(InputError):  # a pattern or a folder without a file: they are gone
             paths = source_paths(name, dataset, data_dir)
-        today = data_digests(paths)
+            today = data_digests(name, dataset, data_dir)
         recorded = before.files
         if recorded is None:  # as if nothing had changed
-            recorded = {str(path): today.get(str(path), "") for path in paths}
+            recorded = {**dict.fromkeys(map(str, paths), ""), **today}
         found, gone = _compare(recorded, today, same_study=same_study)
         if found:
             changed[f"datasets.{name}"] = found

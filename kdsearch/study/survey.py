@@ -10,11 +10,22 @@ from statistics import fmean
 
 from kdsearch.errors import Problem, shortened_list
 from kdsearch.search import OBJECTIVE, TIED, is_active
-from kdsearch.study.cases import TestCase, teacher_of, test_cases
-from kdsearch.study.effective import place_of, search_of, space_of
+from kdsearch.study.augmentation import Augmentation
+from kdsearch.study.augmenting import seen_views
+from kdsearch.study.cases import TestCase, one_teacher, taught_cases, teacher_of, test_cases
+from kdsearch.study.effective import (
+    EPOCHS,
+    effective_settings,
+    place_of,
+    search_of,
+    setting_axes,
+    source_of,
+    space_of,
+)
 from kdsearch.study.preflight import DatasetFacts, Doubt, SplitFacts
 from kdsearch.study.resolved import Resolved, ResolvedDataset
 from kdsearch.study.schema import SPLITS, Study
+from kdsearch.study.settings import AUGMENTATION
 from kdsearch.study.tags import OUTSIDE, entities, scheme_of, to_iob2
 from kdsearch.study.tasks import SPECS, Row
 
@@ -67,11 +78,12 @@ def survey(
             *_unlabelled(resolved.study, name, splits["train"].facts),
             *_unseen_labels(resolved.study, name, data, facts[name].splits),
             *_unscored_labels(data, facts[name].splits),
+            *_enlarged(data),
         )
         if resolved.study.datasets[name].grammar is None:  # whose sentences repeat themselves
             found += (*_shared_texts(splits, shared),)
         doubts += [Doubt(place=where, what=what, remedy=remedy) for what, remedy in found]
-    doubts += dict.fromkeys(_hot(resolved, place))
+    doubts += dict.fromkeys((*_hot(resolved, place), *_unseen_views(resolved.study, place)))
     return facts, doubts, problems
 
 
@@ -82,7 +94,7 @@ _Found = Iterator[tuple[str, str]]
 def _split(data: ResolvedDataset, digest: str, rows: list[Row]) -> _Split:
     golds = [gold for row in rows if (gold := row[SPECS[data.task].gold]) is not None]
     labels = dict.fromkeys(_labels(data), 0)
-    if data.task == "classification":
+    if SPECS[data.task].one_label:
         labels |= Counter(data.labels[gold] for gold in golds)
     elif data.task == "ner":
         tags = ([data.labels[tag] for tag in gold] for gold in golds)
@@ -171,6 +183,24 @@ def _hot(resolved: Resolved, place: str) -> Iterator[Doubt]:
                 yield Doubt(place=where, what=what, remedy=remedy)
 
 
+def _unseen_views(study: Study, place: str) -> Iterator[Doubt]:
+    """Numbers of views of which a teacher's students, in their few epochs, see half at most."""
+    longest: dict[tuple[object, Augmentation], tuple[int, str]] = {}
+    for case in taught_cases(study):
+        axes = setting_axes(space_of(study, case))
+        epochs = max(axes.get(EPOCHS) or [effective_settings(study, case, "student").epochs])
+        where = f"{place}: {source_of(study, case, 'student', AUGMENTATION)}"
+        for at in [{AUGMENTATION: name} for name in axes.get(AUGMENTATION, ())] or [{}]:
+            for each in seen_views(study, case, at):
+                of = one_teacher(study, case), each
+                longest[of] = max(longest.get(of, (0, where)), (epochs, where))
+    for (_, each), (epochs, where) in longest.items():
+        if 2 * epochs <= each.views:
+            what = f"what a teacher says is kept of {each.views} views of each image, of which "
+            what += f"students of {epochs} epoch{'s' * (epochs > 1)} see {epochs}"
+            yield Doubt(place=where, what=what, remedy=f"set views: {epochs}")
+
+
 def _unlabelled(study: Study, name: str, train: SplitFacts) -> _Found:
     """Rows that only a teacher says anything about, where something learns from labels too."""
     cases = [case for case in test_cases(study) if case.dataset == name]
@@ -216,7 +246,7 @@ def _unseen_labels(
 
 def _unscored_labels(data: ResolvedDataset, splits: Mapping[str, SplitFacts]) -> _Found:
     """Classes that a score is over and that the scored rows do not have, and what that costs."""
-    if data.task != "classification":
+    if not SPECS[data.task].one_label:
         return
     lacking: dict[tuple[str, ...], list[str]] = {}
     for split in SPLITS[1:]:
@@ -232,6 +262,19 @@ def _unscored_labels(data: ResolvedDataset, splits: Mapping[str, SplitFacts]) ->
             its = "its" if len(labels) == 1 else "their"
             what += f": {its} F1 is 0 there, so the macro F1 is at most {most:.3f}"
         yield what, f"give {' and '.join(of)} some"
+
+
+def _enlarged(data: ResolvedDataset) -> _Found:
+    """Images of which more is kept than there is."""
+    counts = [
+        f"{number:,} of {data.splits[split].rows:,} {split} images"
+        for split, number in data.enlarged.items()
+        if number
+    ]
+    if counts:
+        what = f"less than half as large as the {data.image_size} pixels that are kept of each"
+        remedy = "a smaller image_size loses nothing of them, and trains faster"
+        yield f"{what}: {', '.join(counts)}", remedy
 
 
 def _shared_texts(splits: Mapping[str, _Split], shared: Mapping[str, int]) -> _Found:

@@ -16,6 +16,7 @@ from kdsearch.study.layers import evenly_spaced, kept_layers
 from kdsearch.study.mapping import mapped_layers, middle_layer
 from kdsearch.study.resolved import ResolvedDataset, ResolvedModel
 from kdsearch.study.schema import Study
+from kdsearch.study.tasks import SPECS
 
 _WITHOUT = "leave the terms out, or give this search other cases by test_cases"
 
@@ -132,6 +133,10 @@ def term_problems(
             what = f"{', '.join(asked.terms)}: of translation no terms are known, only of "
             what += "models of one stack"
             found[Problem(place=where, what=what, remedy=_WITHOUT)] = None
+            continue
+        if SPECS[task].reads == "pixels":
+            what = f"{', '.join(asked.terms)}: terms compare models of texts, and {case.dataset} "
+            found[Problem(place=where, what=f"{what}has images", remedy=_WITHOUT)] = None
             continue
         if task == "lm" and "cls_states" in asked.terms:
             what = f"{case.dataset} has no [CLS], whose states it compares"

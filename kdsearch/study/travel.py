@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdsearch.errors import InputError, Problem
-from kdsearch.study.files import named_files
-from kdsearch.study.rows import columns_of
+from kdsearch.study.files import named_files, named_images
+from kdsearch.study.known import columns_of
 from kdsearch.study.schema import SPLITS, Dataset, FileSource, Study
 from kdsearch.study.sizes import readable_size
 
 MOST_BYTES = 50_000_000
 """Of all files together; Ray takes half of a request to its dashboard for them, 100 MiB."""
 _PUT = "put it where the cluster sees it, and give its absolute path"
+_OUTSIDE = "lies outside the folder in which this command runs, which is all the job gets"
 _NOTES = ("state.json", "dataset_info.json", "dataset_dict.json")
 """What `datasets` writes beside the rows of a folder."""
 
@@ -70,9 +71,11 @@ def _stays(path: str) -> bool:
 def _files(name: str, dataset: Dataset, split: str, path: str) -> Iterator[Path]:
     folder = Path(os.path.normpath(path))
     if folder.parts[:1] == ("..",):
-        what = "lies outside the folder in which this command runs, which is all the job gets"
-        raise InputError.one(path, what, f"run it from a folder above, or {_PUT}")
-    for file in named_files(str(folder), split, columns_of(name, dataset)).paths:
+        raise InputError.one(path, _OUTSIDE, f"run it from a folder above, or {_PUT}")
+    raw = named_files(str(folder), split, columns_of(name, dataset))
+    for file in raw.paths:
+        if file.is_dir():
+            continue
         if not file.is_file():
             remedy = "give the absolute path of a file that is on the cluster"
             raise InputError.one(file, "no such file here", remedy)
@@ -80,6 +83,12 @@ def _files(name: str, dataset: Dataset, split: str, path: str) -> Iterator[Path]
         if folder.is_dir():
             beside = (where / note for where in (folder, file.parent) for note in _NOTES)
             yield from (note for note in beside if note.is_file())
+    for image in named_images(raw):
+        inside = Path(os.path.normpath(image))
+        if inside.parts[:1] == ("..",):
+            raise InputError.one(inside, _OUTSIDE, f"run it from a folder above, or {_PUT}")
+        if not inside.is_absolute() and inside.is_file():
+            yield inside
 
 
 def _too_large(files: set[Path]) -> list[Problem]:

@@ -9,6 +9,7 @@ import kdsearch
 
 _PACKAGES = (
     *("torch", "transformers", "ray", "datasets", "tokenizers", "numpy", "scikit-learn"),
+    "pillow",  # which decodes images
     "peft",  # which is optional
 )
 

@@ -5,18 +5,20 @@ from typing import Literal
 
 from kdsearch.study.tasks.base import Columns, NoAnswerError, Row, TaskSpec
 from kdsearch.study.tasks.classification import CLASSIFICATION
+from kdsearch.study.tasks.image_classification import IMAGE_CLASSIFICATION
 from kdsearch.study.tasks.lm import LM
 from kdsearch.study.tasks.ner import NER
 from kdsearch.study.tasks.qa import QA
 from kdsearch.study.tasks.translation import TRANSLATION
 
-TaskName = Literal["classification", "ner", "qa", "translation", "lm"]
+TaskName = Literal["classification", "ner", "qa", "translation", "lm", "image_classification"]
 SPECS: Mapping[str, TaskSpec] = {
     "classification": CLASSIFICATION,
     "ner": NER,
     "qa": QA,
     "translation": TRANSLATION,
     "lm": LM,
+    "image_classification": IMAGE_CLASSIFICATION,
 }
 
 

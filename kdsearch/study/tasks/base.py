@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kdsearch.errors import shortened
 from kdsearch.study.cells import BadRowError, listed
@@ -52,6 +52,8 @@ class Columns:
 class TaskSpec:
     """All that is known of a task without torch; its torch side is in `kdsearch/tasks`."""
 
+    reads: Literal["text", "pixels"] = "text"
+    """What its models read: tokens of texts, or images, for which there is no tokenizer."""
     metrics: tuple[str, ...]
     """The default first."""
     largest_score: float = 1.0
@@ -66,6 +68,8 @@ class TaskSpec:
     """Text and label of the rows that the grammar makes, and their labels."""
     fewest_labels: int = 0
     """0: it has no labels."""
+    one_label: bool = False
+    """Whether a row has one of the labels as a whole."""
     has_languages: bool = False
     has_unanswerable: bool = False
     writes: bool = False
@@ -98,6 +102,11 @@ class TaskSpec:
     """The Hub's tag of its models."""
     auto_class: str | None = None
     """What transformers loads a model with, where transformers 5 has no pipeline for it."""
+
+    @property
+    def reader(self) -> str:
+        """What of a model's files says how it reads a row."""
+        return "tokenizer" if self.reads == "text" else "image processor"
 
 
 class NoAnswerError(BadRowError):

@@ -35,6 +35,7 @@ CLASSIFICATION = TaskSpec(
     needed=("text", "label", "labels"),
     generated=(("sentence",), "label", LABELS),
     fewest_labels=2,
+    one_label=True,
     tokens=60,
     sample=100,
     gold="label",
