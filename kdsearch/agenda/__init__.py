@@ -3,12 +3,14 @@
 from kdsearch.agenda.agenda import Agenda, Results
 from kdsearch.agenda.count import (
     Counts,
+    ViewsPassed,
     case_counts,
     left,
     passes,
     remaining,
     sharing,
     students_left,
+    views_passed,
 )
 from kdsearch.agenda.fusing import (
     MAY_DIFFER,
@@ -26,17 +28,21 @@ from kdsearch.agenda.kept_bytes import (
     checkpoint_models,
     passed_units,
     resolved_signal_bytes,
+    resolved_view_bytes,
     signal_bytes,
+    view_bytes,
 )
 from kdsearch.agenda.needs import asked, settled, spare, unneeded, used
 from kdsearch.agenda.outcome import (
     FAILURES,
+    MOST_RANKS,
     Attempt,
     Cost,
     Epoch,
     Failure,
     Measures,
     Outcome,
+    Softmax,
     TestScore,
     TrainingCurve,
     WrittenRows,
@@ -54,7 +60,15 @@ from kdsearch.agenda.progress import (
 )
 from kdsearch.agenda.simulation import Job, Simulated, Simulation, Walk
 from kdsearch.agenda.speculation import Speculation
-from kdsearch.agenda.speed import Kind, Speeds, guessed_seconds, kind_of, kinds_of, sizes
+from kdsearch.agenda.speed import (
+    Kind,
+    Speeds,
+    guessed_seconds,
+    kind_of,
+    kinds_of,
+    sizes,
+    students_of,
+)
 from kdsearch.agenda.training import (
     SIGNALS,
     VERSION,
@@ -77,6 +91,7 @@ from kdsearch.agenda.view import (
     AHEAD,
     COMPARES,
     LAZY,
+    STARTS,
     TRAINS_TEACHER,
     WINNER,
     CaseView,
@@ -92,8 +107,10 @@ __all__ = [
     "FAILURES",
     "LAZY",
     "MAY_DIFFER",
+    "MOST_RANKS",
     "SIGNALS",
     "STAGES",
+    "STARTS",
     "TRAINS_TEACHER",
     "VERSION",
     "WAITS",
@@ -124,6 +141,7 @@ __all__ = [
     "Signal",
     "Simulated",
     "Simulation",
+    "Softmax",
     "Speculation",
     "Speeds",
     "StudentTraining",
@@ -132,6 +150,7 @@ __all__ = [
     "TestScore",
     "Training",
     "TrainingCurve",
+    "ViewsPassed",
     "Walk",
     "WritingSettings",
     "WrittenRows",
@@ -154,6 +173,7 @@ __all__ = [
     "passes",
     "remaining",
     "resolved_signal_bytes",
+    "resolved_view_bytes",
     "runs_alone",
     "settled",
     "share_of",
@@ -163,8 +183,11 @@ __all__ = [
     "spare",
     "stage_of",
     "students_left",
+    "students_of",
     "unneeded",
     "used",
+    "view_bytes",
+    "views_passed",
     "written",
     "written_outcome",
 ]

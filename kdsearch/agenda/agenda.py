@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 from typing import TypeVar
 
 from kdsearch.agenda.graph import Graph
 from kdsearch.agenda.outcome import Outcome
-from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes
+from kdsearch.agenda.speed import Speeds, kind_of, kinds_of, sizes, students_of
 from kdsearch.agenda.students import OpenRounds, Students, requests_of
 from kdsearch.agenda.teachers import Teachers
 from kdsearch.agenda.training import (
@@ -26,6 +27,7 @@ from kdsearch.agenda.training import (
 from kdsearch.agenda.view import (
     COMPARES,
     LAZY,
+    STARTS,
     WINNER,
     CaseView,
     Phase2,
@@ -54,6 +56,7 @@ from kdsearch.study import (
     TestCase,
     search_of,
     space_of,
+    start_cases,
     test_cases,
 )
 
@@ -87,8 +90,12 @@ class Agenda:
         self._teachers = Teachers(resolved, self.graph, self._results)
         self._kinds = {
             case: kinds_of(study, case, resolved.datasets[case.dataset].splits["train"].digest)
-            for case in self.cases
+            for case in (*self.cases, *start_cases(study))
         }
+        self._students_of = {
+            case: students_of(study, case, kinds["student"]) for case, kinds in self._kinds.items()
+        }
+        """Their kinds."""
         self._speeds = Speeds(sizes(resolved))
         for result in self._results.values():
             self._learn(result)
@@ -129,9 +136,13 @@ class Agenda:
                 self._due.add(case)
 
     def durations(self) -> dict[TestCase, dict[Role, float]]:
-        """The seconds that each case's trainings take, by what has ended so far."""
+        """The seconds that each case's trainings take, by what has ended so far.
+
+        Where its students differ in their epochs, of those the mean.
+        """
         return {
             case: {role: self._speeds.seconds(kind) for role, kind in kinds.items()}
+            | {"student": fmean(map(self._speeds.seconds, self._students_of[case]))}
             for case, kinds in self._kinds.items()
         }
 
@@ -214,7 +225,8 @@ class Agenda:
         """The trainings of a trial in a case whose teacher is ready: one under each seed."""
         known = self._trainings[view.case]
         if trial not in known:
-            known[trial] = self.graph.students(view.case, trial, view.taught_by(trial))
+            taught_by = view.taught_by(trial)
+            known[trial] = self.graph.students(view.case, trial, taught_by, view.start)
             self._keys[view.case].update(training.key for training in known[trial])
         return known[trial]
 
@@ -357,6 +369,7 @@ class Agenda:
             if not isinstance(lazy, Candidate):
                 wanted += students.ready(LAZY, lazy)
                 open_rounds += (frozenset(lazy),)
+        wanted += requests_of(case, STARTS, self._unknown(self.graph.of_start(case, view.start)))
         if view.chosen is not None:
             seeds = self.resolved.study.winner_seeds or ()
             self._winners[case] = self.training(view, view.chosen).under(seeds)

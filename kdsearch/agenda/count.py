@@ -36,6 +36,7 @@ from kdsearch.search import (
 )
 from kdsearch.study import (
     SPLITS,
+    Augmentation,
     Resolved,
     Study,
     TestCase,
@@ -43,7 +44,9 @@ from kdsearch.study import (
     checkpoints_of,
     one_teacher,
     search_of,
+    seen_views,
     space_of,
+    start_of,
     teacher_of,
 )
 
@@ -118,21 +121,88 @@ def passes(study: Study, cases: Sequence[TestCase]) -> tuple[Bounds, Bounds]:
     """
     if cases[0].teacher is None:
         return Bounds(fewest=0, most=0), Bounds(fewest=0, most=0)
-    teacher, names = study.teachers[cases[0].taught], checkpoints_of(study, cases[0])
-    most = len({teacher.given[name] for name in names}) if teacher.given else len(names)
-    fewest = most if teacher.given else min(len(names) - len(way) for way in coincidences(names))
+    checkpoints = _checkpoints(study, cases[0])
+    fewest, most = checkpoints.fewest, checkpoints.most
+    viewed = views_passed(study, cases)
     first = {each for case in cases for each in _firstwritten_for(study, case)}
     every = {each for case in cases for each in written_for(space_of(study, case))}
     return (
         Bounds(
-            fewest=len(SPLITS) * fewest + sum(reads for _, reads in first),
-            most=len(SPLITS) * most + most * sum(reads for _, reads in every),
+            fewest=len(SPLITS) * fewest + sum(reads for _, reads in first) + len(viewed.first),
+            most=len(SPLITS) * most + most * (sum(reads for _, reads in every) + len(viewed.every)),
         ),
         Bounds(
             fewest=len({targets for targets, _ in first}),
             most=most * len({targets for targets, _ in every}),
         ),
     )
+
+
+def _checkpoints(study: Study, case: TestCase) -> Bounds:
+    """How many different ones a case's teacher has."""
+    teacher, names = study.teachers[case.taught], checkpoints_of(study, case)
+    most = len({teacher.given[name] for name in names}) if teacher.given else len(names)
+    fewest = most if teacher.given else min(len(names) - len(way) for way in coincidences(names))
+    return Bounds(fewest=fewest, most=most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsPassed:
+    """Of a teacher's cases, the augmentations on whose views its outputs are kept."""
+
+    first: frozenset[Augmentation]
+    """Of what their searches begin with, of one checkpoint at least."""
+    every: frozenset[Augmentation]
+    """Of all that they may ask for, of each of so many checkpoints at most."""
+    checkpoints: int
+
+    @property
+    def views(self) -> Bounds:
+        """How often the training split is passed, a view each time."""
+        first, every = (sum(a.views for a in each) for each in (self.first, self.every))
+        return Bounds(fewest=first, most=every * self.checkpoints)
+
+    @property
+    def passes(self) -> Bounds:
+        """In how many trainings that is."""
+        return Bounds(fewest=len(self.first), most=len(self.every) * self.checkpoints)
+
+
+def views_passed(study: Study, cases: Iterable[TestCase]) -> ViewsPassed:
+    """Those of cases that share a teacher; none of students that see images as they are."""
+    cases = tuple(cases)
+    first = {
+        each
+        for case in cases
+        for trial in search_of(study, case).walk(space_of(study, case), {}).wanted
+        if trial.objective.taught and trial.objective.reads_outputs
+        for each in seen_views(
+            *(study, case, dict(trial.settings)),
+            two_views=bool(trial.objective.parameters.get("two_views")),
+        )
+    }
+    every = {each for case in cases for each in _viewed(study, case)}
+    return ViewsPassed(
+        first=frozenset(first),
+        every=frozenset(every),
+        checkpoints=_checkpoints(study, cases[0]).most,
+    )
+
+
+def _viewed(study: Study, case: TestCase) -> Iterator[Augmentation]:
+    """All whose views a case's students may see."""
+    space = space_of(study, case)
+    points: list[dict[str, Value]] = [{}]
+    if "augmentation" in space.names:
+        points = [{"augmentation": value} for value in space.values("augmentation")]
+    for name in space.values(OBJECTIVE):
+        kind = Objective.kinds[name]
+        if not (kind.taught and kind.reads_outputs):
+            continue
+        listed = "two_views" in space.names and is_active("two_views", name)
+        two = listed and True in space.values("two_views")
+        for at in points:
+            yield from seen_views(study, case, at, two_views=two)
 
 
 def _targets(space: Space) -> Iterator[tuple[Targets, bool]]:
@@ -268,10 +338,13 @@ def left(agenda: Agenda) -> Bounds:
     """The fewest and the most trainings of every kind that a study still has to run."""
     graph, views = agenda.graph, agenda.views()
     keys = {training.key for view in views for training in graph.teachers(view.case)}
+    keys |= {t.key for view in views for t in graph.of_start(view.case, view.start)}
     keys |= {t.key for view in views for pair in view.outputs.values() for t in pair}
     keys |= {t.key for view in views for t in agenda.waited_for(view.case)}
     unknown = len(keys - agenda.results.keys())
-    total = Bounds(fewest=unknown, most=unknown)
+    begun = (start_of(agenda.resolved.study, v.case) for v in views if not (v.ready or v.blocked))
+    scored = {(start.dataset, start.teacher) for start in begun if start}  # once they are known
+    total = Bounds(fewest=unknown, most=unknown + len(scored))
     of_teachers: dict[object, list[CaseView]] = defaultdict(list)
     for view in views:
         if not view.blocked:
@@ -285,6 +358,8 @@ def left(agenda: Agenda) -> Bounds:
 def _passes_left(agenda: Agenda, views: Sequence[CaseView]) -> Bounds:
     """What a teacher may still have to say and to write, beside what is known of it already."""
     study = agenda.resolved.study
+    if views[0].case.teacher is None:
+        return Bounds(fewest=0, most=0)
     unfinished = [view for view in views if not view.finished]
     compared = _compared(agenda.resolved, unfinished)
     if not views[0].ready:
@@ -293,6 +368,7 @@ def _passes_left(agenda: Agenda, views: Sequence[CaseView]) -> Bounds:
         return outputs + sequences + Bounds(fewest=0, most=signals)
     every = {each for view in unfinished for each in written_for(view.space)}
     most = sum(reads for _, reads in every) + len({targets for targets, _ in every}) + compared
+    most += len({each for view in unfinished for each in _viewed(study, view.case)})
     asked = {
         training.key
         for view in unfinished
@@ -305,7 +381,8 @@ def _passes_left(agenda: Agenda, views: Sequence[CaseView]) -> Bounds:
 
 def _is_more(training: OutputsTraining) -> bool:
     """Whether it is not one of the passes over each split."""
-    return training.sequences is not None or training.signal is not None
+    viewed = training.settings.augmentation is not None
+    return training.sequences is not None or training.signal is not None or viewed
 
 
 def _compared(resolved: Resolved, views: Iterable[CaseView]) -> int:

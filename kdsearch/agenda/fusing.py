@@ -33,7 +33,8 @@ def alike(training: Training) -> str | None:
         return None
     common = training.model_dump(mode="json", exclude=set(MAY_DIFFER))
     taught = training.teaching is not None
-    return json.dumps([common, taught], sort_keys=True)
+    pairs = training.teaching is not None and training.teaching.weak is not None
+    return json.dumps([common, taught, pairs], sort_keys=True)
 
 
 def runs_alone(settings: TrainingSettings) -> bool:

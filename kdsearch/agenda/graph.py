@@ -25,6 +25,7 @@ from kdsearch.search import DATA, Taught, Trial, Value, Written
 from kdsearch.study import (
     HIDDEN,
     SPLITS,
+    Augmentation,
     Resolved,
     Role,
     Sequences,
@@ -35,6 +36,7 @@ from kdsearch.study import (
     effective_settings,
     given_labels,
     kept_depth,
+    start_of,
     teacher_of,
     term_layers,
 )
@@ -53,6 +55,7 @@ class Graph:
         self._version = resolved.training_version
         self._sequences: dict[tuple[object, ...], SequencesTraining] = {}
         self._of_written: dict[tuple[str, str], OutputsTraining] = {}
+        self._on_views: dict[tuple[str, Augmentation], OutputsTraining] = {}
         self._signals: dict[tuple[str, str, tuple[int, ...]], OutputsTraining] = {}
 
     def teachers(self, case: TestCase) -> tuple[TeacherTraining, ...]:
@@ -71,9 +74,26 @@ class Graph:
                 settings=settings,
                 seed=self._study.seed,
                 kept_epochs=tuple(sorted(epoch for epoch in epochs if epoch is not None)),
+                smoothing=teacher.fine_tune.smoothing,
             )
             for rate in teacher.fine_tune.learning_rate
         )
+
+    def starts(self, case: TestCase) -> tuple[TeacherTraining, ...]:
+        """The trainings of which a case's student starts from the best, one per learning rate.
+
+        None where it starts from its model's own weights.
+        """
+        start = start_of(self._study, case)
+        return () if start is None else self.teachers(start)
+
+    def of_start(self, case: TestCase, start: CheckpointSpec | None) -> tuple[Training, ...]:
+        """The same, and of the `start` once that is known what scores it on test."""
+        found = start_of(self._study, case)
+        if found is None or start is None:
+            return self.starts(case)
+        *_, scored = self.outputs(found, start)
+        return (*self.starts(case), scored)
 
     def checkpoint(self, training: TeacherTraining, epoch: int) -> CheckpointSpec:
         """An epoch of a teacher that was fine-tuned here."""
@@ -135,8 +155,9 @@ class Graph:
         if outputs is None:
             return ()
         learnt, sequences = self._learnt(case, trial, outputs)
+        weak = self._weak(case, trial, outputs)
         signals = self.signals(case, trial, outputs).values()
-        return (*([sequences] if sequences else []), learnt, *signals)
+        return (*([sequences] if sequences else []), *([weak] if weak else []), learnt, *signals)
 
     def _learnt(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining
@@ -147,7 +168,10 @@ class Graph:
         """
         targets = trial.objective.parameters.get("targets", DATA)
         if targets == DATA:
-            return outputs, None
+            augmentation = self._augmentation(case, trial)
+            if augmentation is None or not trial.objective.reads_outputs:
+                return outputs, None
+            return self._outputs_on_views(outputs, augmentation), None
         sequences = self.sequences(case, outputs.checkpoint, targets)
         if not trial.objective.reads_outputs:
             return outputs, sequences
@@ -162,6 +186,32 @@ class Graph:
             update = {"sequences": sequences.key}
             self._of_written[known] = outputs.model_copy(update=update)
         return self._of_written[known]
+
+    def _augmentation(self, case: TestCase, trial: Trial) -> Augmentation | None:
+        """That of a trial's students."""
+        return self.settings(case, at=_changed(trial)).augmentation
+
+    def _weak(
+        self, case: TestCase, trial: Trial, outputs: OutputsTraining
+    ) -> OutputsTraining | None:
+        """The outputs on the weak views, under an objective that takes two views."""
+        if not trial.objective.parameters.get("two_views"):
+            return None
+        augmentation = self._augmentation(case, trial)
+        weak = augmentation and augmentation.weak
+        assert weak is not None  # a study that lacks one of the two does not load
+        return self._outputs_on_views(outputs, weak)
+
+    def _outputs_on_views(
+        self, outputs: OutputsTraining, augmentation: Augmentation
+    ) -> OutputsTraining:
+        """The same outputs on the views of the training split that all students share."""
+        known = (outputs.key, augmentation)
+        if known not in self._on_views:
+            views = {"augmentation": augmentation, "views_seed": self._study.seed}
+            update = {"settings": outputs.settings.model_copy(update=views)}
+            self._on_views[known] = outputs.model_copy(update=update)
+        return self._on_views[known]
 
     def sequences(
         self, case: TestCase, checkpoint: CheckpointSpec, how: Written
@@ -239,41 +289,47 @@ class Graph:
         return self._model(student.model, layers or student.layers)
 
     def students(
-        self, case: TestCase, trial: Trial, outputs: OutputsTraining | None
+        self,
+        case: TestCase,
+        trial: Trial,
+        outputs: OutputsTraining | None,
+        start: CheckpointSpec | None = None,
     ) -> tuple[StudentTraining, ...]:
         """A trial's student under each seed, taught by the checkpoint whose `outputs` these are.
 
-        None under an objective without a teacher.
+        None under an objective without a teacher. `start` is the best of the case's `starts`.
         """
-        return self._student(case, trial, outputs).under(self._study.student_seeds)
+        found = self._student(case, trial, outputs).model_copy(update={"start": start})
+        return found.under(self._study.student_seeds)
 
     def _student(
         self, case: TestCase, trial: Trial, outputs: OutputsTraining | None
     ) -> StudentTraining:
-        changed = dict(trial.settings)
-        learning_rate, layers = changed.pop("learning_rate"), changed.pop("layers", None)
-        settings, teaching = self.settings(case, at=changed), None
+        fixed = dict(trial.settings)
+        settings, teaching = self.settings(case, at=_changed(trial)), None
         if outputs is None:
             settings = settings.model_copy(update=_WITHOUT_TEACHER)
         else:
             assert trial.checkpoint is not None
             learnt, sequences = self._learnt(case, trial, outputs)
+            weak = self._weak(case, trial, outputs)
             every = self.signals(case, trial, outputs)
             signals = {term: training.key for term, training in every.items()}
             teaching = Teaching(
                 teacher=outputs.checkpoint,
                 outputs=learnt.key,
                 sequences=sequences.key if sequences else None,
+                weak=weak.key if weak else None,
                 checkpoint_name=trial.checkpoint,
                 signals=signals or None,
             )
         return StudentTraining(
             version=self._version,
             data=self.data(case),
-            model=self.student(case, layers),
+            model=self.student(case, fixed.get("layers")),
             teaching=teaching,
             objective=trial.objective,
-            learning_rate=learning_rate,
+            learning_rate=fixed["learning_rate"],
             settings=settings,
             seed=self._study.seed,
         )
@@ -307,4 +363,10 @@ class Graph:
             tokenizer=digest or "words",
             tokenizer_name=tokenizer_name,
             layers=layers,
+            random=model.weights == "random",
         )
+
+
+def _changed(trial: Trial) -> dict[str, Value]:
+    """The settings of a training that a trial changes: all of its own but rate and layers."""
+    return {n: value for n, value in trial.settings if n not in ("learning_rate", "layers")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kdsearch.agenda.count import written_for
+from kdsearch.agenda.count import views_passed, written_for
 from kdsearch.agenda.training import SIGNALS, Signal, SignalName
 from kdsearch.study import (
     BASE,
@@ -20,6 +20,7 @@ from kdsearch.study import (
     one_teacher,
     shape_of,
     space_of,
+    start_cases,
     taught_cases,
     weight_files,
 )
@@ -32,6 +33,8 @@ _VECTORS: Mapping[SignalName, int] = {
 }
 """How many vectors of a layer's width a signal has of each token, or example: see `Signal`."""
 _BF16 = 2
+_FP16 = 2
+_FP32 = 4
 
 
 def checkpoint_models(study: Study, case: TestCase) -> list[str]:
@@ -50,7 +53,8 @@ def _checkpoints(study: Study) -> int:
 def checkpoint_bytes(resolved: Resolved) -> int:
     """About how many bytes the kept epochs of all teachers take, of those whose size is known."""
     study = resolved.study
-    pairs = {(case.dataset, case.taught) for case in taught_cases(study)}
+    cases = (*taught_cases(study), *start_cases(study))
+    pairs = {(case.dataset, case.taught) for case in cases}
     total = 0
     for _, name in pairs:
         teacher = study.teachers[name]
@@ -69,11 +73,23 @@ def resolved_signal_bytes(resolved: Resolved, case: TestCase) -> dict[str, int]:
     return signal_bytes(resolved.study, models, case, data.task, rows, folders, tokens or None)
 
 
+def resolved_view_bytes(resolved: Resolved, case: TestCase) -> dict[str, int]:
+    """See `view_bytes`."""
+    data = resolved.datasets[case.dataset]
+    units = {name: split.units for name, split in data.splits.items()}
+    train = units.pop("train")
+    return view_bytes(
+        *(resolved.study, case, data.task, train, len(data.labels)), others=sum(units.values())
+    )
+
+
 def cached_bytes(resolved: Resolved, case: TestCase) -> int:
     """About how many bytes the outputs of a case's teacher take, of all its checkpoints."""
     study, data = resolved.study, resolved.datasets[case.dataset]
+    others = data.splits["validation"].units + data.splits["test"].units
+    viewed = resolved_view_bytes(resolved, case)
     settings = effective_settings(study, case, "outputs")
-    return sum(
+    return sum(viewed.values()) + sum(
         cache_bytes(
             settings,
             data.task,
@@ -81,7 +97,7 @@ def cached_bytes(resolved: Resolved, case: TestCase) -> int:
             some,
             len(data.labels),
             resolved.models[name].path,
-            others=data.splits["validation"].units + data.splits["test"].units,
+            others=others,
         )
         for name in checkpoint_models(study, case)
         for some in passed_units(study, case, data.splits["train"].units)
@@ -101,6 +117,24 @@ def passed_units(study: Study, case: TestCase, train: float) -> Iterator[float]:
     for targets, reads in sorted(every):
         if reads:
             yield sequences.texts(targets) * train
+
+
+def view_bytes(
+    study: Study, case: TestCase, task: str, rows: float, labels: int, *, others: float = 0
+) -> dict[str, int]:
+    """About how many bytes the outputs of a case's teacher on views take, by augmentation.
+
+    Of all of its checkpoints and all cases of this teacher and data set; on so many training rows
+    in half precision, and on those of the `others` as they are.
+    """
+    width_of = SPECS[task].width
+    if width_of is None or SPECS[task].reads != "pixels":
+        return {}
+    models, width = len(checkpoint_models(study, case)), width_of(labels)
+    return {
+        str(each): round(models * width * (each.views * rows * _FP16 + others * _FP32))
+        for each in sorted(views_passed(study, _of_its_teacher(study, case)).every, key=str)
+    }
 
 
 def _of_its_teacher(study: Study, case: TestCase) -> list[TestCase]:

@@ -41,6 +41,7 @@ def asked(agenda: Agenda) -> set[str]:
 def asked_by(agenda: Agenda, view: CaseView) -> Iterator[str]:
     """The keys of every training that a case has asked for so far, for each trial anew."""
     yield from (training.key for training in agenda.graph.teachers(view.case))
+    yield from (training.key for training in agenda.graph.of_start(view.case, view.start))
     for splits in view.outputs.values():
         yield from (training.key for training in splits)
     yield from (training.key for training in agenda.waited_for(view.case))
@@ -128,6 +129,13 @@ def _outputs(agenda: Agenda, view: CaseView) -> Iterator[OutputsTraining]:
     if view.ready:
         yield from (training for splits in view.outputs.values() for training in splits)
         return
+    for start in graph.starts(view.case):
+        for epoch in range(1, start.settings.epochs + 1):
+            *_, scored = graph.of_start(view.case, graph.checkpoint(start, epoch))
+            assert isinstance(scored, OutputsTraining)
+            yield scored
+    if view.case.teacher is None:
+        return
     if Checkpoint.WINNER in view.space.values(CHECKPOINT):
         # Which student it will be is not known: any of the case before that has taught.
         kept = view.search.axes.get("layers", (None,))
@@ -181,12 +189,15 @@ def _in_grid(
 
     Under whichever seed.
     """
+    start, starts = training.start, {each.key for each in graph.starts(view.case)}
+    if start.training not in starts if start else starts:
+        return False
     alike = _grid(view.space, view.search.walk).get(training.objective, ())
     return any(
         training.key == student.key
         for trial in alike
         if trial.get("learning_rate") in (None, training.learning_rate)
-        for student in graph.students(view.case, trial, outputs)[0].under([training.seed])
+        for student in graph.students(view.case, trial, outputs, start)[0].under([training.seed])
     )
 
 

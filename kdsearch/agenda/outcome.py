@@ -34,6 +34,7 @@ class Finite(Record):
 # Wide enough for all that was ever measured, and small enough that sums and means are finite.
 _Score = Field(ge=-1e6, le=1e6)
 _Measured = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Temperature = Annotated[float, Field(ge=0, le=1e30)]
 Measures = dict[Annotated[str, Field(pattern="^[a-z_][a-z0-9_]{0,59}$")], _Measured]
 """By name. Empty where nothing was measured; a measure that was not, or is undefined, is absent."""
 _Count = Annotated[int, Field(ge=0, le=2**63)]
@@ -65,6 +66,8 @@ class Epoch(Finite):
     """Cross-entropy on the labels; None where it was not finite."""
     measures: Measures = Field(default_factory=dict)
     """On validation."""
+    learnt_temperature: _Temperature | None = None
+    """What the objective's was behind it, where it learns one."""
 
 
 class TrainingCurve(Finite):
@@ -82,6 +85,26 @@ class TrainingCurve(Finite):
         if len(self.posterior_entropy) != -(-self.steps // self.every):
             raise ValueError(f"{len(self.posterior_entropy)} points of {self.every} steps each")
         return self
+
+
+MOST_RANKS = 100
+"""Of a sorted softmax so many are kept."""
+_Share = Annotated[float, Field(ge=0, le=1.001)]
+
+
+class Softmax(Finite):
+    """A model's softmax at one temperature, over a split: means over the units."""
+
+    temperature: Annotated[float, Field(gt=0, le=1e6)]
+    classes: Annotated[int, Field(ge=1, le=2**31)]
+    relative_entropy: _Share | None
+    """H(p) / ln C; None of one class."""
+    relative_entropy_without_top: _Share | None
+    """H(q) / ln(C − 1), q being p without its most probable class; None of two classes."""
+    ranks: Annotated[tuple[_Share, ...], Field(max_length=MOST_RANKS)]
+    """The probability of the most probable class of each unit, the second, and so on."""
+    lowest: _Share
+    """That of the least probable one."""
 
 
 class WrittenRows(Finite):
@@ -142,6 +165,9 @@ class Outcome(Finite):
     """None where it was not measured."""
     measures: Measures = Field(default_factory=dict)
     """On test; of a checkpoint's outputs, on their split."""
+    softmax: tuple[Softmax, ...] = ()
+    """Of a checkpoint's outputs on their split at several temperatures, of a student on test at 1.
+    Empty where it was not measured: in earlier versions, and where classes are many or vary."""
     wrote: WrittenRows | None = None
     """Of a checkpoint's sequences alone."""
     best_epoch: int | None = None
@@ -157,6 +183,11 @@ class Outcome(Finite):
     logit_scale: Annotated[float, Field(ge=0, le=1e30)] | None = None
     """The teacher's on the training split: of its outputs there, and of a student with temperatures
     in units of it. None elsewhere, and of outputs before it was measured."""
+    learnt_temperature: _Temperature | None = None
+    """What the objective's was behind the epoch that is scored, where it learns one."""
+    smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of a student that learns smoothed labels in a teacher's place: the coefficient, or the mean
+    of those of all rows."""
     parts: int = 1
     """In how many parts each batch was computed: more than one after a GPU's memory ran out."""
     fused: Annotated[int, Field(ge=1, le=2**31)] = 1

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from kdsearch.agenda.agenda import Agenda
 from kdsearch.agenda.needs import asked_by
-from kdsearch.agenda.view import COMPARES, LAZY, TRAINS_TEACHER, WINNER, CaseView
+from kdsearch.agenda.view import COMPARES, LAZY, STARTS, TRAINS_TEACHER, WINNER, CaseView
 from kdsearch.study import TestCase
 
 AXES = ("teacher", "student_temperature", "distance", "alpha")
@@ -17,6 +17,7 @@ DONE = "done"
 STAGES = (
     BLOCKED,
     TRAINS_TEACHER,
+    STARTS,
     "outputs",
     "sequences",
     *AXES,

@@ -33,7 +33,9 @@ from kdsearch.search import (
     tune,
 )
 from kdsearch.study import (
+    EPOCHS,
     SPLITS,
+    Augmentation,
     Role,
     Study,
     TestCase,
@@ -42,7 +44,10 @@ from kdsearch.study import (
     checkpoints_of,
     one_teacher,
     search_of,
+    seen_views,
     space_of,
+    start_cases,
+    start_of,
     test_cases,
 )
 
@@ -75,11 +80,17 @@ class Job:
     """Tells it from the others of its walk and role."""
     rounds: int
     """Of students that follow one another from it on, itself included."""
+    passes: int = 1
+    """How often it goes over the split: of outputs on views, once for each."""
 
     @property
     def kind(self) -> Kind:
         """What takes about as long."""
-        return self.walk.kinds[self.role]
+        kind = self.walk.kinds[self.role]._replace(views=self.passes)
+        match self.role, self.what:
+            case "student", (Trial() as trial, _):
+                return kind._replace(epochs=dict(trial.settings).get(EPOCHS, kind.epochs))
+        return kind
 
 
 @dataclass(kw_only=True)
@@ -234,6 +245,16 @@ class Simulation:
             for case, ways in cases_behind(study, of).items()
         }
         """See `cases_behind`."""
+        self._starts = {
+            (case.dataset, case.teacher): Walk(study, case)
+            for case in start_cases(study)
+            if (case.dataset, case.teacher) not in self._by_teacher
+        }
+        """Of what students start from and nobody learns from, by data set and teacher."""
+        self._trained: set[tuple[str, str | None]] = set()
+        """The data sets and teachers whose trainings have ended."""
+        self._unstarted: dict[tuple[str, str | None], list[Walk]] = defaultdict(list)
+        """The walks whose students start from one of the others."""
         self._ready: dict[tuple[object, ...], deque[Job]] = defaultdict(deque)
         """What is equally urgent is in one queue."""
         self._urgencies: dict[tuple[object, ...], float] = {}
@@ -252,6 +273,7 @@ class Simulation:
         """What teachers have said and written."""
         self._held_up: list[tuple[Walk, Trial, int]] = []
         """The students that wait for more of it, with their rounds."""
+        self._views: dict[tuple[object, ...], tuple[Augmentation, ...]] = {}
 
     def run(self) -> Simulated:
         """Run it to its end."""
@@ -288,7 +310,7 @@ class Simulation:
         for walks in self._by_teacher.values():
             case = walks[0].case
             if case.teacher is None:
-                self._ask_students(walks[0], walks[0].start())
+                self._ask_first(walks[0])
             if case.teacher is None or cases_before(self._study, case):
                 continue
             longest = self._longest[self._teacher(walks[0])]
@@ -297,6 +319,9 @@ class Simulation:
                 self._ask(Job(walk=longest, role="teacher", what=rate, rounds=longest.rounds))
             if not of_teacher:
                 self._ask_outputs(longest)
+        for walk in self._starts.values():
+            for rate in self._rates(walk):
+                self._ask(Job(walk=walk, role="teacher", what=rate, rounds=walk.rounds))
 
     def _teacher(self, walk: Walk) -> object:
         return one_teacher(self._study, walk.case) if walk.case.teacher else walk.case
@@ -328,7 +353,7 @@ class Simulation:
         match job.role, job.what:
             case "teacher", _:
                 if self._all_done(job, len(self._rates(job.walk))):
-                    self._ask_outputs(job.walk)
+                    self._end_teacher(job.walk)
             case "outputs" | "sequences", _:
                 self._of_teachers.add((id(job.walk), job.role, job.what))
                 held_up, self._held_up = self._held_up, []
@@ -354,11 +379,30 @@ class Simulation:
         self._done[key] += 1
         return self._done[key] == needed
 
+    def _end_teacher(self, walk: Walk) -> None:
+        name = walk.case.dataset, walk.case.teacher
+        self._trained.add(name)
+        if name in self._starts:  # it is scored, and teaches nobody
+            self._ask(Job(walk=walk, role="outputs", what="test", rounds=1))
+        else:
+            self._ask_outputs(walk)
+        for other in self._unstarted.pop(name, ()):
+            self._ask_first(other)
+
+    def _ask_first(self, walk: Walk) -> None:
+        """Ask for a case's first students; not before what they start from is trained."""
+        start = start_of(self._study, walk.case)
+        if start is not None and (start.dataset, start.teacher) not in self._trained:
+            self._unstarted[start.dataset, start.teacher].append(walk)
+            return
+        taught = walk.case.teacher is not None
+        self._ask_students(walk, self.with_teacher(walk) if taught else walk.start())
+
     def _ask_outputs(self, walk: Walk) -> None:
         for what in product(SPLITS, checkpoints_of(self._study, walk.case)):
             self._ask(Job(walk=walk, role="outputs", what=what, rounds=walk.rounds))
         for taught in self._by_teacher[self._teacher(walk)]:
-            self._ask_students(taught, self.with_teacher(taught))
+            self._ask_first(taught)
 
     def _ask_students(self, walk: Walk, wanted: Wanted) -> None:
         for trial, rounds in wanted.items():
@@ -377,14 +421,26 @@ class Simulation:
         targets = trial.objective.parameters.get("targets", DATA)
         longest = self._longest[self._teacher(walk)]
         said = targets if trial.objective.reads_outputs else DATA
-        before: list[tuple[Role, str]] = [("outputs", "train" if said == DATA else said)]
+        before: list[tuple[Role, object]] = [("outputs", "train" if said == DATA else said)]
         if targets != DATA:
             before.insert(0, ("sequences", targets))
+        if trial.objective.reads_outputs:
+            before += [("outputs", each) for each in self._seen(walk, trial)]
         for role, of in before:
             what = of, trial.checkpoint
             if (id(longest), role, what) not in self._of_teachers:
-                return Job(walk=longest, role=role, what=what, rounds=rounds)
+                passes = of.views if isinstance(of, Augmentation) else 1
+                return Job(walk=longest, role=role, what=what, rounds=rounds, passes=passes)
         return None
+
+    def _seen(self, walk: Walk, trial: Trial) -> tuple[Augmentation, ...]:
+        """The augmentations whose views a trial's students see."""
+        at = {n: value for n, value in trial.settings if n == "augmentation"}
+        two_views = bool(trial.objective.parameters.get("two_views"))
+        known = (walk.case, *at.values(), two_views)
+        if known not in self._views:
+            self._views[known] = seen_views(self._study, walk.case, at, two_views=two_views)
+        return self._views[known]
 
     def _ask_winner(self, walk: Walk) -> None:
         if not walk.finished or id(walk) in self._chose:

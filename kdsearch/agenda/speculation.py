@@ -78,7 +78,8 @@ class Speculation:
             return asked
         made = self._trainings.setdefault(view.case, {})
         if trial not in made:
-            made[trial] = self._agenda.graph.students(view.case, trial, view.taught_by(trial))
+            taught_by, graph = view.taught_by(trial), self._agenda.graph
+            made[trial] = graph.students(view.case, trial, taught_by, view.start)
         return made[trial]
 
 

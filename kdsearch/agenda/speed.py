@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kdsearch.agenda.training import (
     OutputsTraining,
@@ -17,6 +17,8 @@ from kdsearch.agenda.training import (
 )
 from kdsearch.study import (
     BASE,
+    EPOCHS,
+    MOST_SIZE,
     ROLES,
     SPECS,
     SPLITS,
@@ -25,13 +27,18 @@ from kdsearch.study import (
     Study,
     TestCase,
     effective_settings,
+    image_products,
+    known_image_size,
     passed_weights,
     setting_axes,
     shape_of,
     space_of,
+    start_cases,
+    start_of,
     task_of,
     teacher_of,
     test_cases,
+    unknown_products,
 )
 
 _FORWARD = 1 / 3
@@ -56,61 +63,113 @@ class Kind(NamedTuple):
     """The digest of the training rows."""
     model: str
     layers: int | str | None
+    epochs: int = 0
+    """0 of a pass over a split."""
+    views: int = 1
+    """Of outputs: on how many views of the training split."""
 
 
 def kind_of(training: Training) -> Kind:
     """A student's kind is that of the same student without a teacher."""
     data = training.data.train
     match training:
-        case TeacherTraining(model=model):
-            return Kind("teacher", data, model.name, model.layers)
+        case TeacherTraining(model=model, settings=settings):
+            return Kind("teacher", data, model.name, model.layers, settings.epochs)
+        case OutputsTraining(settings=settings, checkpoint=checkpoint) if settings.augmentation:
+            own, views = checkpoint.model, settings.augmentation.views
+            return Kind("outputs", data, own.name, own.layers, views=views)
         case OutputsTraining(checkpoint=checkpoint) | SequencesTraining(checkpoint=checkpoint):
             return Kind(training.kind, data, checkpoint.model.name, checkpoint.model.layers)
-        case StudentTraining(model=model):
-            return Kind("student", data, model.name, model.layers)
+        case StudentTraining(model=model, settings=settings):
+            return Kind("student", data, model.name, model.layers, settings.epochs)
 
 
 def kinds_of(study: Study, case: TestCase, data: str) -> dict[Role, Kind]:
-    """What a test case trains, on the training rows of this digest."""
+    """What a test case trains, on the training rows of this digest.
+
+    Where its students differ in their epochs, theirs is the kind of the first of `epochs_of`.
+    """
     teacher, student = teacher_of(study, case), study.students[case.student]
-    found: dict[Role, Kind] = {"student": Kind("student", data, student.model, student.layers)}
+    epochs = epochs_of(study, case)[0]
+    own = Kind("student", data, student.model, student.layers, epochs)
+    found: dict[Role, Kind] = {"student": own}
+    start = start_of(study, case)
+    if teacher is None and start is not None:
+        return {**kinds_of(study, start, data), **found}
     if teacher is not None:
         # Two given checkpoints are about equally large.
         model = teacher.model or next(iter(teacher.given.values()), student.model)
         layers = student.layers if teacher.student_of else teacher.layers
-        found["teacher"] = Kind("teacher", data, model, layers)
+        epochs = effective_settings(study, case, "teacher").epochs
+        found["teacher"] = Kind("teacher", data, model, layers, epochs)
         found["outputs"] = Kind("outputs", data, model, layers)
         found["sequences"] = Kind("sequences", data, model, layers)
     return found
 
 
+def epochs_of(study: Study, case: TestCase) -> tuple[int, ...]:
+    """For how many epochs a case's students are trained; several where that is an axis."""
+    axes = setting_axes(space_of(study, case))
+    every: tuple[Any, ...] = axes.get(EPOCHS) or (
+        effective_settings(study, case, "student").epochs,
+    )
+    return every
+
+
+def students_of(study: Study, case: TestCase, kind: Kind) -> tuple[Kind, ...]:
+    """The kinds of a case's students that differ from `kind`, one of them, in their epochs alone.
+
+    A grid has as many of each: what a student of the case takes is their mean.
+    """
+    return tuple(kind._replace(epochs=epochs) for epochs in epochs_of(study, case))
+
+
 def sizes(resolved: Resolved) -> dict[Kind, float]:
     """Of every kind of the study the rows × tokens × weights that it passes."""
     study, found = resolved.study, {}
-    for case in test_cases(study):
-        train = resolved.datasets[case.dataset].splits["train"]
+    for case in (*test_cases(study), *start_cases(study)):
+        data = resolved.datasets[case.dataset]
+        train = data.splits["train"]
         kinds = kinds_of(study, case, train.digest)
         cut = setting_axes(space_of(study, case)).get("layers", ())
-        for kind in (*kinds.values(), *(kinds["student"]._replace(layers=each) for each in cut)):
-            found[kind] = train.rows * per_row(study, case, kind)
+        own = kinds["student"]
+        students = (own, *(own._replace(layers=each) for each in cut))
+        differing = (kind for each in students for kind in students_of(study, case, each))
+        for kind in (*kinds.values(), *differing):
+            found[kind] = train.rows * per_row(study, case, kind, side=data.image_size)
     return found
 
 
-def per_row(study: Study, case: TestCase, kind: Kind, folders: Folders = NOWHERE) -> float:
+def per_row(
+    study: Study,
+    case: TestCase,
+    kind: Kind,
+    folders: Folders = NOWHERE,
+    *,
+    side: int | None = None,
+) -> float:
     """The tokens of a training row × the weights that each passes in a training, in all epochs.
 
-    The configurations in `folders` are read; a model of unknown size is taken to be a base model.
+    Of images, of so many pixels a `side`, the multiplications that each
+    takes. The configurations in `folders` are read; a model of unknown size is taken to be a base
+    model.
     """
     task = task_of(case.dataset, study.datasets[case.dataset])
     settings = effective_settings(study, case, kind.role)
+    passes: dict[Role, float] = {"outputs": _FORWARD, "sequences": _WRITING}
+    if SPECS[task].reads == "pixels":
+        side = side or known_image_size(case.dataset, study.datasets[case.dataset]) or MOST_SIZE
+        products = image_products(study.models[kind.model], side, folders.get(kind.model))
+        if products is None:
+            products = unknown_products(side)
+        return products * passes.get(kind.role, kind.epochs)
     longest = settings.for_task(task).max_length
     tokens = min(SPECS[task].tokens, longest or SPECS[task].tokens)
     shape = shape_of(study.models[kind.model], folders.get(kind.model)) or BASE
     weights = passed_weights(shape, kind.layers)
     if SPECS[task].width is None:  # half of the tokens pass the encoder, half decoder and head
         weights = (weights + _HEADS[kind.role] * shape.width * (shape.vocabulary or 0)) / 2
-    passes: dict[Role, float] = {"outputs": _FORWARD, "sequences": _WRITING}
-    return tokens * weights * passes.get(kind.role, settings.epochs)
+    return tokens * weights * passes.get(kind.role, kind.epochs)
 
 
 def guessed_seconds(
@@ -123,11 +182,11 @@ def guessed_seconds(
 ) -> dict[TestCase, dict[Role, float]]:
     """What each case's trainings take, by their sizes and what a student of the first case takes.
 
-    That one trains on `speed` rows per second, or is trained in `seconds`. A pass over a split is
-    the mean of all splits. Empty where that needs rows that are not known; where `seconds` are
-    given, all data sets are then taken to have as many.
+    That one, their mean where they differ in their epochs, trains on `speed` rows per second, or is
+    trained in `seconds`. A pass over a split is the mean of all splits. Empty where that needs rows
+    that are not known; where `seconds` are given, all data sets are then taken to have as many.
     """
-    cases = test_cases(study)
+    cases = (*test_cases(study), *start_cases(study))
     if None in (rows[case.dataset] for case in cases):
         if seconds is None:
             return {}
@@ -136,15 +195,17 @@ def guessed_seconds(
     def sizes_of(case: TestCase) -> dict[Role, float]:
         counts = rows[case.dataset] or {}
         of_split = {"outputs": fmean(counts.values())}
-        return {
+        found = {
             role: of_split.get(role, counts["train"]) * per_row(study, case, kind, folders)
             for role, kind in kinds_of(study, case, case.dataset).items()
         }
+        epochs = epochs_of(study, case)
+        return {**found, "student": found["student"] * fmean(epochs) / epochs[0]}
 
     first = cases[0]
     if seconds is None:
         assert speed is not None
-        epochs = effective_settings(study, first, "student").epochs
+        epochs = fmean(epochs_of(study, first))
         seconds = (rows[first.dataset] or {})["train"] * epochs / speed
     factor = seconds / sizes_of(first)["student"]
     return {case: {r: factor * size for r, size in sizes_of(case).items()} for case in cases}
@@ -170,6 +231,7 @@ class Speeds:
     """
 
     sizes: Mapping[Kind, float]
+    """Of outputs on views, of one view."""
     longest: dict[Role, float] = field(default_factory=lambda: dict.fromkeys(ROLES, 0.0))
     """The seconds of the longest pass of each role; 0 before the first."""
     _kinds: dict[Kind, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
@@ -182,11 +244,12 @@ class Speeds:
 
         One that is not of the study teaches nothing.
         """
-        first = kind in self.sizes and kind not in self._kinds
-        if kind in self.sizes:
+        one = kind._replace(views=1)
+        first = one in self.sizes and kind not in self._kinds
+        if one in self.sizes:
             self.longest[kind.role] = max(self.longest[kind.role], seconds, of_pass)
             for mean in (self._kinds[kind], self._roles[kind.role], self._roles[None]):
-                mean.add(seconds, self.sizes[kind])
+                mean.add(seconds, self.sizes[one] * kind.views)
         return first
 
     def path(self, kinds: Mapping[Role, Kind], role: Role, rounds: int) -> float:
@@ -209,4 +272,4 @@ class Speeds:
             known = self._kinds[kind]
             return known.seconds / known.count
         known = self._roles.get(kind.role) or self._roles.get(None) or _Mean(seconds=1, size=1)
-        return self.sizes[kind] * known.seconds / known.size
+        return self.sizes[kind._replace(views=1)] * kind.views * known.seconds / known.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kdsearch.agenda.graph import Graph
@@ -10,7 +10,7 @@ from kdsearch.agenda.outcome import Outcome
 from kdsearch.agenda.speed import Kind, Speeds
 from kdsearch.agenda.students import requests_of
 from kdsearch.agenda.training import CheckpointSpec, StudentTraining, TeacherTraining
-from kdsearch.agenda.view import TRAINS_TEACHER, CaseView
+from kdsearch.agenda.view import STARTS, TRAINS_TEACHER, CaseView, Request
 from kdsearch.search import CHECKPOINT, Checkpoint, Space, ValidationScore
 from kdsearch.study import (
     Resolved,
@@ -59,17 +59,22 @@ class Teachers:
         """A case before any student: what it wants of its teacher, and whether that is ready."""
         space, search = space_of(self._study, case), search_of(self._study, case)
         view = CaseView(case=case, search=search, space=space, wanted=())
-        trainings = self._graph.teachers(case)
-        unknown = [training for training in trainings if training.key not in self._results]
-        if unknown:
-            wanted = requests_of(case, TRAINS_TEACHER, unknown, self._rounds_of(case))
+        trainings, starts = self._graph.teachers(case), self._graph.starts(case)
+        wanted = self._wanted(case, TRAINS_TEACHER, trainings)
+        known = {training.key for training in trainings}
+        wanted += self._wanted(case, STARTS, (each for each in starts if each.key not in known))
+        if wanted:
             return replace(view, wanted=wanted)
-        chosen = self._best(trainings)
+        chosen, start = self._best(trainings), self._start(case)
         if trainings and chosen is None:
             return replace(view, blocked="no training of its teacher succeeded")
+        if starts and start is None:
+            name = self._study.students[case.student].start
+            blocked = f"no training of {name}, which its student starts from, succeeded"
+            return replace(view, blocked=blocked, blocked_at=STARTS)
         checkpoints = self._checkpoints(case, space, chosen)
         outputs = {name: self._graph.outputs(case, c) for name, c in checkpoints.items()}
-        return replace(view, ready=True, teacher_training=chosen, outputs=outputs)
+        return replace(view, ready=True, teacher_training=chosen, start=start, outputs=outputs)
 
     def view_after(
         self, case: TestCase, found: CaseView | None, winner: StudentTraining | None
@@ -89,7 +94,24 @@ class Teachers:
         if winner is None:
             return replace(view, blocked=f"no student of {before} has a score, so none can teach")
         outputs = self._graph.outputs(case, self._graph.winner(winner))
-        return replace(view, ready=True, outputs={Checkpoint.WINNER: outputs})
+        start = self._start(case)  # where the students of the case before start too
+        return replace(view, ready=True, start=start, outputs={Checkpoint.WINNER: outputs})
+
+    def _wanted(
+        self, case: TestCase, stage: str, trainings: Iterable[TeacherTraining]
+    ) -> tuple[Request, ...]:
+        unknown = [training for training in trainings if training.key not in self._results]
+        return requests_of(case, stage, unknown, self._rounds_of(case)) if unknown else ()
+
+    def _start(self, case: TestCase) -> CheckpointSpec | None:
+        """The best epoch of the best training of what a case's student starts from."""
+        best = self._best(self._graph.starts(case))
+        if best is None:
+            return None
+        outcome = self._results[best.key]
+        assert outcome is not None
+        assert outcome.best_epoch is not None
+        return self._graph.checkpoint(best, outcome.best_epoch)
 
     def _rounds_of(self, case: TestCase) -> int:
         """How many rounds of students a case's search has at most, as far as is known before it."""

@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from kdsearch.search import Ce, Checkpoint, Labels, Mse, Objective, Written
-from kdsearch.study import HIDDEN, LATER, Record, ResolvedDataset, TrainingSettings
+from kdsearch.search import Ce, Checkpoint, Labels, LabelSmoothing, Mse, Objective, Written
+from kdsearch.study import HIDDEN, LATER, Augmentation, Record, ResolvedDataset, TrainingSettings
 
 VERSION = 3
 """Of the training code. Raise it when the same training would give another result."""
@@ -28,6 +28,7 @@ _NAMES: dict[str, Any] = {
     "data": {"also"},
     "model": {"name", "tokenizer_name"},
     "checkpoint": {"model": {"name", "tokenizer_name"}},
+    "start": {"model": {"name", "tokenizer_name"}},
     "teaching": {"teacher": {"model": {"name", "tokenizer_name"}}, "checkpoint_name": True},
     "settings": {"gradient_checkpointing"},
 }
@@ -80,6 +81,8 @@ class ModelSpec(Record):
     """That model's name in the study; no part of a key."""
     layers: int | str | None
     """Those to keep, as `study.layers` has them; None for all."""
+    random: Annotated[bool, LATER] = False
+    """Of a pretrained one: whether its weights are drawn, so that only the rest of it is used."""
 
 
 class CheckpointSpec(Record):
@@ -108,6 +111,10 @@ class ForwardSettings(Record):
     """At which tokens are drawn or the likeliest are kept; None where all is."""
     precision: Literal["fp32", "bf16", "fp16"]
     cpu_threads: int
+    augmentation: Annotated[Augmentation | None, LATER] = None
+    """Of the training split: the outputs on each of its views, one view after another."""
+    views_seed: Annotated[int | None, LATER] = None
+    """Of the study, from which its views follow; None without."""
 
 
 class WritingSettings(ForwardSettings):
@@ -185,9 +192,17 @@ class TeacherTraining(Keyed):
     seed: int
     kept_epochs: Annotated[tuple[int, ...], LATER] = ()
     """Those that a search names, ascending."""
+    smoothing: Annotated[float, LATER] = 0.0
+    """The share of its labels that is spread evenly over all classes."""
+
+    @property
+    def objective(self) -> Objective:
+        """What it minimises."""
+        return LabelSmoothing(smoothing=self.smoothing) if self.smoothing else Labels()
 
     def __str__(self) -> str:
-        return f"teacher {self.model.name} lr={self.learning_rate:g}"
+        smoothed = f" smoothing={self.smoothing:g}" if self.smoothing else ""
+        return f"teacher {self.model.name} lr={self.learning_rate:g}{smoothed}"
 
 
 SignalName = Literal["hidden_states", "cls_states", "attention", "relations"]
@@ -235,7 +250,9 @@ class OutputsTraining(Keyed):
 
     def __str__(self) -> str:
         what = self.signal or "outputs"
-        where = "what it wrote" if self.sequences else self.split
+        where: str = "what it wrote" if self.sequences else self.split
+        if self.settings.augmentation is not None:
+            where = f"{self.settings.augmentation.views} views of {where}"
         return f"{what} of {_shown(self.checkpoint)} on {where}"
 
 
@@ -290,6 +307,9 @@ class Teaching(Record):
     """The key of the training that wrote the rows that are learnt on; None: the data's own."""
     checkpoint_name: Checkpoint
     """What the search calls the checkpoint (two names may mean one); no part of a key."""
+    weak: Annotated[str | None, LATER] = None
+    """Of an objective that takes two views of each example, the key of the teacher's outputs on the
+    weak one; `outputs` are those on the other."""
     signals: Annotated[dict[str, str] | None, LATER] = None
     """By the terms of the objective, the keys of the teacher's signals that they compare."""
 
@@ -306,6 +326,8 @@ class StudentTraining(Keyed):
     learning_rate: float
     settings: TrainingSettings
     seed: int
+    start: Annotated[CheckpointSpec | None, LATER] = None
+    """The checkpoint of its own model whose weights it starts from; None: the model's own."""
 
     @property
     def taught(self) -> Teaching:
@@ -320,7 +342,8 @@ class StudentTraining(Keyed):
             return ()
         taught = self.teaching
         written = (taught.sequences,) if taught.sequences else ()
-        return (*written, taught.outputs, *(taught.signals or {}).values())
+        weak = (taught.weak,) if taught.weak else ()
+        return (*written, *weak, taught.outputs, *(taught.signals or {}).values())
 
     def under(self, seeds: Iterable[int]) -> tuple[StudentTraining, ...]:
         """The same training under each of `seeds`."""

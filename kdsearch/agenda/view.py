@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kdsearch.agenda.training import OutputsTraining, TeacherTraining, Training
+from kdsearch.agenda.training import CheckpointSpec, OutputsTraining, TeacherTraining, Training
 from kdsearch.search import NOT_BEGUN, Candidate, Checkpoint, Choice, Progress, Space, Trial
 from kdsearch.study import Role, Search, TestCase
 
 TRAINS_TEACHER = "teacher_training"
 """The stage of a teacher's trainings; `teacher` is the one that compares its checkpoints."""
+STARTS = "start"
+"""The stage of the trainings of which the student starts from the best, and of what that scores."""
 LAZY = "lazy"
 """The stage of the lazy baseline."""
 COMPARES = "comparison"
@@ -61,11 +63,17 @@ class CaseView:
     before: tuple[TestCase, ...] = ()
     """The cases that its teacher comes from, where that is a student: see `cases_before`."""
     blocked: str | None = None
+    blocked_at: str = TRAINS_TEACHER
+    """The stage that this is of."""
     waits_for: TestCase | None = None
     """The case whose choice teaches it, until that is known."""
     teacher_training: TeacherTraining | None = None
+    start: CheckpointSpec | None = None
+    """Where its students start, once it is ready; None where they start from their model's own
+    weights."""
     ready: bool = False
-    """Whether its students can be asked for: its teacher is trained, or it has none."""
+    """Whether its students can be asked for: its teacher is trained, or it has none, and so is what
+    they start from."""
     outputs: Mapping[Checkpoint, tuple[OutputsTraining, ...]] = field(default_factory=dict)
     """Of its teacher's checkpoints, once it is ready."""
     progress: Progress = NOT_BEGUN
