@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 
-from kdsearch.agenda import Agenda, StudentTraining, students_left
+from kdsearch.agenda import Agenda, students_left
 from kdsearch.search import Bounds
 
 _YEAR = 365.25 * 86400
@@ -31,22 +30,16 @@ class Estimate:
 
 
 def estimate(agenda: Agenda, slots: int) -> Estimate:
-    """The estimate for `slots` trainings at once: each student at its mean speed so far."""
-    took: dict[str, list[float]] = defaultdict(list)
-    for outcome in agenda.results.values():
-        if outcome is not None and isinstance(outcome.training, StudentTraining):
-            took[_model(outcome.training)].append(outcome.cost.seconds)
-    every = [seconds for student in took.values() for seconds in student]
-    left, low, high = Bounds(fewest=0, most=0), 0.0, 0.0
+    """The estimate for `slots` trainings at once, each as long as such took so far."""
+    durations, left, low, high = agenda.durations(), Bounds(fewest=0, most=0), 0.0, 0.0
     for case, bounds in students_left(agenda):
-        student = agenda.resolved.study.students[case.student]
-        known = took.get(f"{student.model}/{student.layers}") or every or [0.0]
-        mean = sum(known) / len(known)
+        each = durations[case]["student"]
         left += bounds
-        low += bounds.fewest * mean
-        high += bounds.most * mean
+        low += bounds.fewest * each
+        high += bounds.most * each
+    known = agenda.longest["student"] > 0
     done = agenda.trained(*agenda.cases)
-    return Estimate(done=done, left=left, seconds=(low / slots, high / slots) if every else None)
+    return Estimate(done=done, left=left, seconds=(low / slots, high / slots) if known else None)
 
 
 def duration(seconds: float) -> str:
@@ -84,7 +77,3 @@ def _unit(seconds: float) -> tuple[float, str]:
     if seconds < 48 * 3600:
         return 3600, "h"
     return (86400, "days") if seconds < 2 * _YEAR else (_YEAR, "years")
-
-
-def _model(training: StudentTraining) -> str:
-    return f"{training.model.name}/{training.model.layers}"

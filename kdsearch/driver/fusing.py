@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kdsearch.agenda import Agenda, DataSpec, Graph, ModelSpec, most_fused
 from kdsearch.ledger import Ledger
-from kdsearch.study import Fused, Resolved, TrainingSettings, test_cases
+from kdsearch.study import SPECS, Fused, Resolved, TrainingSettings, test_cases
 
 _SAMPLE = 200
 """Rows by whose length it is told which data set has the longest."""
@@ -108,4 +108,7 @@ def _pairs(resolved: Resolved) -> dict[Pair, Probe]:
 
 
 def _length(ledger: Ledger, probe: Probe) -> int:
-    return sum(len(str(row)) for row in ledger.rows(probe.data.train, _SAMPLE))
+    rows = ledger.rows(probe.data.train, _SAMPLE)
+    if SPECS[probe.data.task].reads == "pixels":
+        return sum(row["pixels"].size for row in rows)
+    return sum(len(str(row)) for row in rows)

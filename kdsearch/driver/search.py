@@ -19,6 +19,7 @@ from kdsearch.agenda import (
     checkpoint_bytes,
     left,
     resolved_signal_bytes,
+    resolved_view_bytes,
     unneeded,
     used,
 )
@@ -85,6 +86,7 @@ def open_study(
         study,
         data_dir=data_dir,
         store=ledger.write_rows,
+        images=ledger,
         place=place,
         known=changes.known,
         anew=changes.changed,
@@ -124,7 +126,9 @@ def _begin(
     look: Look | None,
     say: Callable[[str], None],
 ) -> Agenda:
-    resolved = resolve(study, data_dir=data_dir, store=ledger.write_rows, place=place)
+    resolved = resolve(
+        study, data_dir=data_dir, store=ledger.write_rows, images=ledger, place=place
+    )
     if look:
         preflight_once(resolved, ledger, place=place, look=look, say=say)
     agenda = _agenda(resolved, ledger)
@@ -197,17 +201,21 @@ def _check_disk(agenda: Agenda, folder: Path) -> None:
             there["outputs"] += outcome.cost.bytes_written
     signals = [resolved_signal_bytes(resolved, case) for case in groups.values()]
     compared = sum(sum(each.values()) for each in signals)
+    viewed = sum(sum(resolved_view_bytes(resolved, case).values()) for case in groups.values())
     outputs = sum(cached_bytes(resolved, case) for case in groups.values()) + compared
     outputs -= there["outputs"]
     checkpoints = checkpoint_bytes(resolved) - there["teacher"]
     needed = max(outputs, 0) + max(checkpoints, 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        of_terms = f" (what terms compare {readable_size(compared)})" if compared else ""
+        parts = {"what terms compare": compared, "those on views of images": viewed}
+        shown = [f"{what} {readable_size(size)}" for what, size in parts.items() if size]
+        of_parts = f" ({'; '.join(shown)})" if shown else ""
         fewer = "name fewer layers in layer_mapping, lower max_length, " if compared else ""
+        fewer += "set fewer views (training.augmentation.views), " if viewed else ""
         raise InputError.one(
             folder,
-            f"the teachers' outputs need about {readable_size(max(outputs, 0))}{of_terms} and "
+            f"the teachers' outputs need about {readable_size(max(outputs, 0))}{of_parts} and "
             f"their checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is "
             "free",
             f"give a --folder with more room, {fewer}limit the training rows, or drop data sets",

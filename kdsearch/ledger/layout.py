@@ -4,7 +4,8 @@ study.yaml            the study as it was launched
 resolved.json         the study with the digests of its data and models
 resolved-<n>.json     what it was before the study file was changed
 preflight.json        what was found out about its rows and models before anything was trained
-data/<digest>.jsonl   the rows of each split
+data/<digest>.jsonl   the rows of each split; of images, <digest>.npy has the pixels, uint8
+                      [rows, size, size, 3]
 outcomes/<key>.json   what became of each training
 attempts/<key>/<n>.json   tries that failed, with their traceback in <n>.txt; <n>.retried: forgiven
 attempts/.<key>.watchdog  is there while a training runs; holds where it hung
@@ -67,7 +68,7 @@ _KEY = "[0-9a-f]{24}"
 _ASIDE = rf"(?:{_KEY}|\.{_KEY}\.[0-9a-f]{{8}}\.tmp)"
 """A training's folder, and what it is called while it is written or removed."""
 _SAVED = (
-    r"(?:(?:(?:generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens"
+    r"(?:(?:(?:generation_|tokenizer_|preprocessor_)?config|tokenizer|special_tokens_map|added_tokens"
     r"|(?:target_)?vocab|vocab-(?:src|tgt)|entity_vocab|emoji|byte_maps|normalizer"
     r"|word_(?:shape|pronunciation)|model\.safetensors\.index)\.json"
     r"|model(?:-\d+-of-\d+)?\.safetensors|(?:vocab|merges|dict)\.txt|bpe\.codes"
@@ -90,7 +91,7 @@ _OURS = re.compile(
             rf"attempts/{_ASIDE}/(?:\d+\.(?:json|txt|retried)|\.\d+\.json\.torn)",
             rf"attempts/\.{_KEY}\.watchdog",
             rf"digests/{_KEY}\.json",
-            r"data/[0-9a-f]{32}\.jsonl",
+            r"data/(?:[0-9a-f]{32}\.(?:jsonl|npy)|\.[0-9a-f]{32}\.tmp)",
             rf"checkpoints/{_ASIDE}/epoch-\d+/{_SAVED}",
             rf"students/{_ASIDE}/{_SAVED}",
             rf"outputs/(?:{_KEY}\.(?:(?:validation\.|test\.|draws\.)?npy|head\.safetensors)|\.[0-9a-f]{{32}}(?:\.head|\.draws)?\.tmp)",
@@ -122,6 +123,11 @@ def earlier_study(number: int) -> str:
 def rows(digest: str) -> str:
     """The rows of a split."""
     return f"{DATA}/{digest}.jsonl"
+
+
+def pixels(digest: str) -> str:
+    """The pixels of a split's images, in the order of its rows."""
+    return f"{DATA}/{digest}.npy"
 
 
 def outcome(key: str) -> str:

@@ -17,6 +17,7 @@ from kdsearch.errors import InputError, StorageError
 from kdsearch.ledger import layout
 from kdsearch.ledger.layout import is_key, is_ours
 from kdsearch.ledger.links import shared_link
+from kdsearch.ledger.pixels import with_pixels
 from kdsearch.ledger.reading import UnreadableError, parse_json
 from kdsearch.ledger.records import parse_digests, parse_preflight, parse_resolved
 from kdsearch.ledger.removal import sweep_halves
@@ -112,11 +113,32 @@ class Ledger(Results):
         """Keep the rows of a split under their digest."""
         self._commit(self.path(layout.rows(digest)), written_rows(rows).encode())
 
-    def rows(self, digest: str, most: int | None = None) -> list[Row]:
-        """The rows of a split, or its first ones.
+    @property
+    def scratch(self) -> Path:
+        """Where pixels are written before they have their name."""
+        return self.folder / layout.DATA
 
-        Raises `InputError` for what is no JSON, and where all of them have another digest.
+    def write_pixels(self, digest: str, written: Path) -> None:
+        """Keep the pixels of a split's images, in a file of `scratch` that goes away."""
+        self.disk.sync(written)
+        try:
+            self.disk.link(written, self.path(layout.pixels(digest)))
+        finally:
+            self._drop(written)
+
+    def rows(self, digest: str, most: int | None = None) -> list[Row]:
+        """The rows of a split, or its first ones; of images with their pixels, uint8 [S, S, 3].
+
+        Raises `InputError` for what is no JSON, where all of them have another digest, and for
+        pixels that are not those of the rows.
         """
+        rows = self.kept_rows(digest, most)
+        if not rows or "pixels" not in rows[0]:
+            return rows
+        return with_pixels(self.path(layout.pixels(digest)), rows, whole=most is None)
+
+    def kept_rows(self, digest: str, most: int | None = None) -> list[Row]:
+        """The same as they are kept: of images, the digest of the pixels in their place."""
         path = self.path(layout.rows(digest))
         rows = self._rows(path, most)
         found = digest if most is not None else digest_rows(rows)

@@ -12,6 +12,7 @@ from kdsearch.ledger.disk import Disk, OsDisk
 from kdsearch.ledger.layout import (
     ATTEMPTS,
     CHECKPOINTS,
+    DATA,
     OUTPUTS,
     PROGRESS,
     STUDENTS,
@@ -27,8 +28,8 @@ from kdsearch.ledger.links import files_in, marker_advice, shared_link
 from kdsearch.ledger.reading import UnreadableError
 
 _log = logging.getLogger(__name__)
-_SWEPT = (OUTPUTS, ATTEMPTS, CHECKPOINTS, STUDENTS, TESTED, PROGRESS)
-"""Where workers write."""
+_SWEPT = (OUTPUTS, ATTEMPTS, CHECKPOINTS, STUDENTS, TESTED, PROGRESS, DATA)
+"""Where workers write, and where a driver decodes images."""
 
 
 def kept_back(disk: Disk, folder: Path, name: str, known: Collection[str] = ()) -> str | None:

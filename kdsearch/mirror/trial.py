@@ -23,7 +23,7 @@ from kdsearch.search import (
     Value,
 )
 
-_STUDENT = "student_temperature"
+_MAY_BE_TIED = ("student_temperature", "confidence_temperature")
 _LOGARITHMIC = ("temperature", "learning_rate")
 
 
@@ -149,9 +149,9 @@ def _params(student: Student) -> dict[str, Any]:
     if trial.checkpoint is not None:
         every[CHECKPOINT] = trial.checkpoint.value
     params = {name: every[name] for name in student.space.names if name in every}
-    if _STUDENT in params:
-        own, tied = params[_STUDENT], params["temperature"]
-        params[_STUDENT] = TIED if own == tied else f"{own:g}"
+    for name in params.keys() & {*_MAY_BE_TIED}:
+        own, tied = params[name], params["temperature"]
+        params[name] = TIED if own == tied else f"{own:g}"
     return params
 
 
@@ -168,7 +168,7 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def _distribution(name: str, values: Sequence[Value]) -> BaseDistribution:
-    if name == _STUDENT:
+    if name in _MAY_BE_TIED:
         # Of a trial at τ_t = τ_s, tied is what is said, whichever value led there.
         students = [s if isinstance(s, str) else f"{s:g}" for s in values]
         return CategoricalDistribution(list(dict.fromkeys([TIED, *students])))
