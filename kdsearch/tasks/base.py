@@ -14,7 +14,7 @@ with C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -23,9 +23,20 @@ from torch import Tensor, nn
 
 from kdsearch.agenda import DataSpec, ForwardSettings
 from kdsearch.study import TrainingSettings
+from kdsearch.tasks.views import Views
 
 IGNORED = -100
 """The class number of a unit without a label, as torch's cross-entropy has it."""
+
+PIXELS = "pixel_values"
+"""The argument of models that read images."""
+
+_MOST_BYTES = 4 * 10**9
+"""Of images that lie on a GPU beside models: more would be a large part of what small ones have."""
+_MOST_MADE = 2**30
+"""Bytes of views that are kept as they were made."""
+_MADE_AT_ONCE = 256
+"""Images of a view."""
 
 Settings = TrainingSettings | ForwardSettings
 
@@ -35,13 +46,14 @@ class Batch:
     """Some examples, as a model takes them."""
 
     arguments: dict[str, Tensor]
-    """By the model's argument names, [B, L]."""
+    """By the model's argument names, [B, L]; of images, uint8 [B, 3, S, S]."""
     counted: Tensor
     """[B, L], [B, T] of translation, [B, 1] of classification: the positions that give rows."""
     counts: Tensor
     """[B]: the rows of each example; on the CPU."""
     rows: Tensor
-    """[R]: the numbers of these rows among all of the split; on the CPU."""
+    """[R]: the numbers of these rows among all of the split, of a split in views among those of all
+    views, one view after another; on the CPU."""
     labels: Tensor
     """[R] class numbers; of qa [R, 2], 1 where an answer starts and where it ends."""
     targets: Tensor | None
@@ -61,9 +73,10 @@ class Encoded:
     """
 
     inputs: Mapping[str, Tensor]
-    """By the model's argument names, [N, L] integers, padded at the end."""
+    """By the model's argument names, [N, L] integers, padded at the end; of images, uint8
+    [N, 3, S, S]."""
     lengths: Tensor
-    """[N]: how many tokens of each example are no padding."""
+    """[N]: how many tokens of each example are no padding; of images, alike for all."""
     counted: Tensor
     """[N, L], [N, T] or [N, 1]; see `Batch`."""
     labels: Tensor
@@ -76,6 +89,11 @@ class Encoded:
     """N examples each; see `Batch`. An example with fewer has its last one several times."""
     classes: int | None = None
     """See `Batch`."""
+    views: tuple[Views, ...] = ()
+    """Of images to learn from: the views that a batch has of each example, one or the weak and the
+    strong one; none where each epoch sees the images as they are."""
+    made: dict[tuple[Views, int], Tensor] = field(default_factory=dict, compare=False)
+    """Whole views as they were made, for later epochs and trainings, as far as there is room."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -87,25 +105,72 @@ class Encoded:
         return torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
 
     def to(self, device: torch.device | str) -> Encoded:
-        """The same on another device."""
+        """The same on another device; of many images, these follow batch by batch."""
+        there = {
+            name: values if name == PIXELS and values.nbytes > _MOST_BYTES else values.to(device)
+            for name, values in self.inputs.items()
+        }
         return replace(
             self,
-            inputs={name: values.to(device) for name, values in self.inputs.items()},
+            inputs=there,
             counted=self.counted.to(device),
             labels=self.labels.to(device),
             targets=None if self.targets is None else self.targets.to(device),
             choices=tuple(each.to(device) for each in self.choices),
         )
 
-    def batch(self, indices: Tensor) -> Batch:
-        """The examples `indices`, on the CPU, no wider than the longest of them."""
+    def batch(self, indices: Tensor, epoch: int = 1) -> Batch:
+        """The examples `indices`, on the CPU, no wider than the longest of them.
+
+        In views, as an epoch sees them: of two, the weak ones of all examples first.
+        """
+        batch = self._batch(indices)
+        if not self.views:
+            return batch
+        return _joined([self._seen(batch, views, indices, epoch) for views in self.views])
+
+    def _seen(self, batch: Batch, views: Views, indices: Tensor, epoch: int) -> Batch:
+        """A batch in its view of an epoch. Mixed images have no label."""
+        view = (epoch - 1) % len(views)
+        images = self._view(views, view, indices)
+        labels = batch.labels
+        if views.augmentation.mixes:
+            labels = torch.full_like(labels, IGNORED)
+        return replace(
+            batch,
+            arguments={**batch.arguments, PIXELS: images},
+            rows=batch.rows + view * int(self.offsets[-1]),
+            labels=labels,
+        )
+
+    def _view(self, views: Views, view: int, indices: Tensor) -> Tensor:
+        """Images in a view. Making one takes about as long as a small model does to learn it."""
+        images, device = self.inputs[PIXELS], self.labels.device
+        if (views, view) not in self.made:
+            room = _MOST_MADE // images.nbytes
+            if len(self.made) >= room:  # those of other trainings go first
+                for other in [each for each in self.made if each[0] not in self.views]:
+                    del self.made[other]
+            if len(self.made) >= room:
+                return views.of(images, indices, view, device)
+            every = torch.arange(len(images)).split(_MADE_AT_ONCE)
+            made = [views.of(images, some, view, device) for some in every]
+            self.made[views, view] = torch.cat(made)
+        return self.made[views, view][indices.to(device)]
+
+    def _batch(self, indices: Tensor) -> Batch:
         device = self.labels.device
         there = indices.to(device)
         lengths = self.lengths[indices]
         width = int(lengths.max())
-        arguments = {name: values[there, :width] for name, values in self.inputs.items()}
-        mask = torch.arange(width) < lengths[:, None]
-        arguments["attention_mask"] = mask.long().to(device)
+        arguments: dict[str, Tensor]
+        if PIXELS in self.inputs:
+            images = self.inputs[PIXELS]
+            arguments = {} if self.views else {PIXELS: images[indices.to(images.device)]}
+        else:
+            arguments = {name: values[there, :width] for name, values in self.inputs.items()}
+            mask = torch.arange(width) < lengths[:, None]
+            arguments["attention_mask"] = mask.long().to(device)
         starts = self.offsets[indices]
         counts = self.offsets[indices + 1] - starts
         within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(
@@ -128,11 +193,31 @@ class Encoded:
         )
 
 
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of the same examples, one after another."""
+    first, *others = batches
+    if not others:
+        return first
+    return replace(
+        first,
+        arguments={
+            name: torch.cat([batch.arguments[name] for batch in batches])
+            for name in first.arguments
+        },
+        counted=torch.cat([batch.counted for batch in batches]),
+        counts=torch.cat([batch.counts for batch in batches]),
+        rows=torch.cat([batch.rows for batch in batches]),
+        labels=torch.cat([batch.labels for batch in batches]),
+    )
+
+
 class Task(Protocol):
     """One kind of data: how it is encoded, which head the model has, what is scored and how."""
 
     head: Any
     """The transformers auto class that gives a model this task's head."""
+    reads_pixels: bool
+    """Whether its models read images: in the place of a tokenizer there is an `ImageProcessor`."""
     per_token: bool
     """Whether a row belongs to a token, so that teacher and student need one tokenizer."""
     wide: bool

@@ -22,7 +22,8 @@ from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
 class Classification:
     """See `Task`."""
 
-    head = AutoModelForSequenceClassification
+    head: Any = AutoModelForSequenceClassification
+    reads_pixels = False
     per_token = False
     wide = False
 

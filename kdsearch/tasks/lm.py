@@ -54,6 +54,7 @@ class LanguageModelling:
     """See `Task`."""
 
     head = AutoModelForCausalLM
+    reads_pixels = False
     per_token = True
     wide = True
 

@@ -39,6 +39,7 @@ class Ner:
     """See `Task`."""
 
     head = AutoModelForTokenClassification
+    reads_pixels = False
     per_token = True
     wide = False
 

@@ -71,6 +71,7 @@ class QuestionAnswering:
     """See `Task`."""
 
     head = AutoModelForQuestionAnswering
+    reads_pixels = False
     per_token = True
     wide = False
 

@@ -51,6 +51,7 @@ class Translation:
     """See `Task`."""
 
     head = AutoModelForSeq2SeqLM
+    reads_pixels = False
     per_token = True
     wide = True
 
