@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from kdsearch.distill.losses import KeptClasses, Units, compute
@@ -29,14 +30,24 @@ class CachedOutputs:
     """A teacher's outputs on a split."""
 
     values: Tensor
-    """[rows of the split, W]; on disk, where they are wide."""
+    """[rows of the split, W], of a split in views those of all views; on disk, where they are
+    wide or many."""
     head: Head | None
     """Of wide ones: the teacher's."""
+    weak: Tensor | None = None
+    """Where a batch has two views of each example: the same on the weak ones."""
 
     def of(self, batch: Batch) -> Tensor:
-        """[R, W]: those of a batch, where the batch is."""
-        rows = batch.rows.to(self.values.device)
-        return self.values[rows].to(batch.labels.device)
+        """[R, W]: those of a batch, where the batch is; of views in single precision."""
+        if self.weak is None:
+            return _rows(self.values, batch.rows, batch.labels.device)
+        halves = zip((self.weak, self.values), batch.rows.chunk(2), strict=True)
+        return torch.cat([_rows(values, rows, batch.labels.device) for values, rows in halves])
+
+
+def _rows(values: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    found = values[rows.to(values.device)].to(device)
+    return found.float() if found.dtype == torch.float16 else found
 
 
 class CachedTokens(Protocol):
@@ -50,14 +61,23 @@ TeacherOutputs = CachedOutputs | CachedTokens
 
 
 def batch_loss(
-    task: Task, model: Any, objective: Objective, teacher: TeacherOutputs | None = None
+    task: Task,
+    model: Any,
+    objective: Objective,
+    teacher: TeacherOutputs | None = None,
+    temperature: Callable[[int], Tensor] | None = None,
 ) -> BatchLoss:
-    """The loss of a model's batches under an objective, taught by a teacher's outputs or not."""
+    """The loss of a model's batches under an objective, taught by a teacher's outputs or not.
+
+    `temperature` says what an objective's learnt one is in an epoch; no wide task has one.
+    """
 
     def narrow(
         values_RW: Tensor, batch: Batch, epoch: int = 1, watch: Watch | None = None
     ) -> Tensor:
         units = _narrow_units(task, values_RW, batch, teacher, epoch)
+        if temperature is not None:
+            units = replace(units, temperature=temperature(epoch))
         if watch is not None:
             watch(mean_entropy(units), len(units.labels))
         return compute(objective, units)
@@ -65,6 +85,7 @@ def batch_loss(
     def wide(values_RW: Tensor, batch: Batch, epoch: int = 1, watch: Watch | None = None) -> Tensor:
         return wide_loss(objective, _wide_units(model, values_RW, batch, teacher, epoch), watch)
 
+    assert temperature is None or not task.wide
     return wide if task.wide else narrow
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ def tokenizer_of(spec: ModelSpec, data: DataSpec, folder: Path) -> Any:
 
 
 def _tokenizer_key(spec: ModelSpec, data: DataSpec) -> tuple[object, ...]:
-    return spec.tokenizer, data.train if spec.tokenizer_name is None else ""
+    of_rows = spec.tokenizer_name is None or SPECS[data.task].reads == "pixels"
+    return spec.tokenizer, data.train if of_rows else ""
 
 
 @lru_cache(maxsize=8)
@@ -79,8 +80,9 @@ class Split:
     def key(self) -> tuple[object, ...]:
         """What the tensors differ by."""
         settings = self.settings
+        images = SPECS[self.data.task].reads == "pixels"  # which are the same for all models
         return (
-            *_tokenizer_key(self.spec, self.data),
+            *(() if images else _tokenizer_key(self.spec, self.data)),
             (self.data.task, self.data.languages, self.data.unanswerable),
             (self.digest, self.split, self.labelled),
             (settings.max_length, settings.stride, self.device),
@@ -98,7 +100,10 @@ def _encoded(wanted: _Hashed) -> Encoded:
     task, gold = TASKS[split.data.task], SPECS[split.data.task].gold
     rows = split.rows
     if split.labelled:
-        rows = [row for row in rows if row[gold] is not None]
+        known = [row for row in rows if row[gold] is not None]
+        if len(known) == len(rows):  # images take much memory, so that one copy serves both
+            return encoded(replace(split, labelled=False))
+        rows = known
     tokenizer = tokenizer_of(split.spec, split.data, split.folder)
     training = split.split == "train"
     found = task.encode(rows, tokenizer, split.data, split.settings, training=training)

@@ -21,6 +21,13 @@ from transformers.models.auto.modeling_auto import (
 from kdsearch.agenda import DataSpec
 from kdsearch.distill.consent import trusts
 from kdsearch.distill.headers import read_shapes
+from kdsearch.distill.image_check import (
+    kind_problem,
+    lacks_timm,
+    processor_problem,
+    recomputing_problem,
+    size_problem,
+)
 from kdsearch.distill.layers import text_config, truncate
 from kdsearch.distill.lora import adapted_layers
 from kdsearch.distill.models import dropout_fields, random_config
@@ -33,6 +40,7 @@ from kdsearch.distill.vocabulary import (
 )
 from kdsearch.errors import InputError, Problem
 from kdsearch.study import (
+    SPECS,
     Lora,
     Resolved,
     Role,
@@ -47,6 +55,7 @@ from kdsearch.study import (
     setting_axes,
     source_of,
     space_of,
+    start_cases,
     taught_cases,
     teacher_of,
     test_cases,
@@ -88,6 +97,9 @@ def check_models(resolved: Resolved, place: str) -> None:
             problem = "; ".join(f"{p.what} ({p.remedy})" for p in error.problems)
         except Exception as error:  # whatever transformers raises for a configuration
             problem = " ".join(str(error).split())[:300] or type(error).__name__
+            if isinstance(error, (ArithmeticError, AttributeError, LookupError, TypeError)):
+                problem = f"{type(error).__name__}: {problem}"
+                problem = f"the fields of its configuration do not fit one another: {problem}"
             if "trust_remote_code" in str(error):
                 problem = (
                     "needs Python code that comes with it, which is not run; if you trust it with "
@@ -122,7 +134,7 @@ class _Use(NamedTuple):
 
 def _uses(resolved: Resolved) -> Iterator[_Use]:
     study = resolved.study
-    for case in test_cases(study):
+    for case in (*test_cases(study), *start_cases(study)):
         teacher, student = teacher_of(study, case), study.students[case.student]
         for name in teacher_models(resolved, case):
             assert teacher is not None
@@ -206,7 +218,7 @@ def _given_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
                 outputs, problem = config.num_labels, config.problem_type
             except Exception:  # which is said of the model itself
                 continue
-            if data.task == "classification" and problem in _OTHER_PROBLEMS:
+            if SPECS[data.task].one_label and problem in _OTHER_PROBLEMS:
                 other = _OTHER_PROBLEMS[problem]
                 what = f"{model} was fine-tuned for {other}, so its outputs are not a distribution"
                 remedy = "give one that predicts a single label"
@@ -220,8 +232,10 @@ def _length_problems(resolved: Resolved, place: str) -> Iterator[Problem]:
     """Lengths in which nothing fits beside the special tokens, windows that hardly move on."""
     study = resolved.study
     roles: tuple[Role, ...] = ("outputs", "student")
-    for case, role in product(test_cases(study), roles):
+    for case, role in product((*test_cases(study), *start_cases(study)), roles):
         if role == "outputs" and case.teacher is None:
+            continue
+        if SPECS[resolved.datasets[case.dataset].task].reads == "pixels":
             continue
         name, settings = case.dataset, settings_for(resolved, case, role)
         length, stride = settings.max_length, settings.stride
@@ -276,12 +290,44 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
         return f"{kind} is not a model_type of transformers{advice}"
     if fields is not None and (unknown := _unknown_fields(fields)):
         return unknown
+    if lacks_timm(resolved, name):
+        return "needs timm, which is not installed: pip install 'kdsearch[images]', on every node"
     config = config_of(resolved, name)
     if use.dropout_of is not None and not dropout_fields(config):
         return f"{config.model_type} has no dropout in its configuration: remove {use.dropout_of}"
     if (path := resolved.models[name].path) is not None:
         _check_weights(path)
+    if SPECS[resolved.datasets[dataset].task].reads == "pixels":
+        problem = kind_problem(config, dataset)
+    else:
+        problem = _kind_problem(resolved, dataset, config)
+    if problem:
+        return problem
+    if use.lora is not None and find_spec("peft") is None:
+        return "adapters need peft, which is not installed: pip install peft, on every node"
+    if use.lora is not None and resolved.study.models[name].random:
+        return f"{name} is drawn at random, so that adapters would adapt nothing: give a model"
+    with torch.device("meta"):
+        model = task.head.from_config(config, trust_remote_code=trusts(name))
+    if use.layers is not None:
+        truncate(model, use.layers)
+    if use.lora is not None:
+        adapted_layers(model, use.lora.modules)
+    if use.recomputed and not model.supports_gradient_checkpointing:
+        return f"{config.model_type} keeps its activations: transformers cannot recompute them"
+    if task.reads_pixels:
+        return (
+            (recomputing_problem(model) if use.recomputed else None)
+            or processor_problem(resolved, name)
+            or size_problem(resolved, name, dataset, model)
+        )
+    return tokenizer_problem(resolved, name, dataset) or _too_long(config, use)
+
+
+def _kind_problem(resolved: Resolved, dataset: str, config: Any) -> str | None:
+    """What is wrong with the kind of a model that is to read the texts of a data set."""
     wanted = resolved.datasets[dataset].task
+    task = TASKS[wanted]
     if config.is_encoder_decoder and wanted != "translation":
         if task.per_token:
             kind = "a decoder" if task.wide else "an encoder"
@@ -301,19 +347,7 @@ def _problem(resolved: Resolved, use: _Use) -> str | None:
             f"answer, cannot see the question: remove datasets.{dataset}.unanswerable, or take "
             "an encoder"
         )
-    if use.lora is not None and find_spec("peft") is None:
-        return "adapters need peft, which is not installed: pip install peft, on every node"
-    if use.lora is not None and fields is not None:
-        return f"{name} is drawn at random, so that adapters would adapt nothing: give a model"
-    with torch.device("meta"):
-        model = task.head.from_config(config, trust_remote_code=trusts(name))
-    if use.layers is not None:
-        truncate(model, use.layers)
-    if use.lora is not None:
-        adapted_layers(model, use.lora.modules)
-    if use.recomputed and not model.supports_gradient_checkpointing:
-        return f"{config.model_type} keeps its activations: transformers cannot recompute them"
-    return tokenizer_problem(resolved, name, dataset) or _too_long(config, use)
+    return None
 
 
 def reads_forward(config: Any) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdsearch.agenda import DataSpec
+from kdsearch.agenda import DataSpec, Softmax
 from kdsearch.distill.batch_loss import TeacherOutputs, batch_loss, units_of
 from kdsearch.distill.layers import text_config
+from kdsearch.distill.losses import Units
 from kdsearch.distill.measures import Tally
+from kdsearch.distill.softmax import SoftmaxTally
 from kdsearch.search import Labels
 from kdsearch.tasks import GENERATING, IGNORED, Batch, Encoded, Settings, Task
 
@@ -38,6 +41,8 @@ class Evaluation:
     """Cross-entropy on the labels, the mean over the units that have one."""
     measures: dict[str, float]
     """By name; see `measures`."""
+    softmax: tuple[Softmax, ...]
+    """At the temperatures that were asked for; nothing where classes are many, or vary."""
     predictions: Sequence[Any]
     """Of each example, as `Task.decode` has them."""
     examples_per_second: float | None
@@ -60,13 +65,15 @@ def evaluate(
     also: Sequence[str] = (),
     timed: bool = False,
     cold: bool = False,
+    temperatures: Sequence[float] = (),
 ) -> Evaluation:
     """Score and measure a model on a split whose examples all have labels.
 
     `teacher` are a teacher's outputs there; `also` are further metrics, whose scores are measures.
     Of a model that is `cold`, as a teacher often is that a process begins with, a batch is run
     before, so that the time is not that of first steps. A pass that is not `timed` does not wait
-    for the device at every batch. `order` and `parts`: see `predict`.
+    for the device at every batch. `order` and `parts`: see `predict`. The softmax is
+    measured at `temperatures`.
     """
     device = examples.labels.device
 
@@ -80,50 +87,71 @@ def evaluate(
     if cold:
         next(predicted())
     loss_of = batch_loss(task, model, Labels())
-    predictions: list[Any] = [None] * len(examples)
-    further = {
-        metric: (data.model_copy(update={"metric": metric}), [*predictions]) for metric in also
-    }
+    predictions = _Predictions(task, data, len(examples), also)
     total, units = torch.zeros((), dtype=torch.float64, device=device), 0
-    tally = Tally()
+    tally, softmax = Tally(), SoftmaxTally(temperatures)
     seconds, started = 0.0, _now(device, timed=timed)
     for indices, batch, values, decoded in predicted():
         seconds += _now(device, timed=timed) - started
         labelled = int((task.labels(batch) != IGNORED).sum())
-        texts = decoded if data.metric in _OF_TEXTS else None
         with autocast(device, settings.precision):
             loss = loss_of(values, batch)
-            for metric, (of_metric, others) in further.items():
-                found = texts if metric in _OF_TEXTS else None
-                if found is None:
-                    found = task.decode(model, tokenizer, batch, values, of_metric, settings)
-                if metric in _OF_TEXTS:
-                    texts = found
-                _place(found, indices, others)
-        tally.add(units_of(task, model, values, batch, teacher))
+            decode = partial(task.decode, model, tokenizer, batch, values, settings=settings)
+            predictions.add(indices, decoded, decode)
+        some: Iterable[Units] = units_of(task, model, values, batch, teacher)
+        if temperatures and not task.wide:
+            some = [*some]
+            for each in some:
+                softmax.add(each.student, each.real)
+        tally.add(some)
         total += loss.double() * labelled
         units += labelled
-        _place(decoded, indices, predictions)
         started = _now(device, timed=timed)
     mean = float(total) / max(1, units)
-    finite = math.isfinite(mean)
-    scores = {
-        metric: task.score(others, examples.references, of_metric)
-        for metric, (of_metric, others) in further.items()
-        if finite
-    }
+    scores = predictions.scores(examples.references) if math.isfinite(mean) else None
     return Evaluation(
-        score=task.score(predictions, examples.references, data) if finite else None,
+        score=scores.pop(data.metric) if scores is not None else None,
         loss=mean,
-        measures=tally.values() | scores if finite else {},
-        predictions=predictions,
+        measures=tally.values() | scores if scores is not None else {},
+        softmax=softmax.values() if scores is not None else (),
+        predictions=predictions.of(data.metric),
         examples_per_second=round(len(examples.references) / seconds, 1) if timed else None,
     )
 
 
-def _place(decoded: Sequence[Any], indices: Tensor, predictions: list[Any]) -> None:
-    for index, prediction in zip(indices.tolist(), decoded, strict=True):
-        predictions[index] = prediction
+class _Predictions:
+    """What a model makes of each example, for the metric of the data and for further ones."""
+
+    def __init__(self, task: Task, data: DataSpec, examples: int, also: Sequence[str]) -> None:
+        self._task, self._own = task, data.metric
+        further = {metric: data.model_copy(update={"metric": metric}) for metric in also}
+        self._data = {data.metric: data, **further}
+        self._made: dict[str, list[Any]] = {metric: [None] * examples for metric in self._data}
+
+    def add(
+        self, indices: Tensor, decoded: Sequence[Any], decode: Callable[..., Sequence[Any]]
+    ) -> None:
+        """Take in some examples as `decoded` for the data's metric; `decode` makes the others."""
+        texts = None
+        for metric, data in self._data.items():
+            written = metric in _OF_TEXTS
+            found = decoded if metric == self._own else texts if written else None
+            if found is None:
+                found = decode(data=data)
+            texts = found if written else texts
+            for index, prediction in zip(indices.tolist(), found, strict=True):
+                self._made[metric][index] = prediction
+
+    def of(self, metric: str) -> Sequence[Any]:
+        """Those of all examples for a metric."""
+        return self._made[metric]
+
+    def scores(self, references: Sequence[Any]) -> dict[str, float]:
+        """By metric."""
+        return {
+            metric: self._task.score(self._made[metric], references, data)
+            for metric, data in self._data.items()
+        }
 
 
 def _now(device: torch.device, *, timed: bool) -> float:
@@ -142,17 +170,18 @@ def predict(
     *,
     order: Sequence[int] = (),
     parts: int = 1,
+    epoch: int = 1,
 ) -> Iterator[tuple[Tensor, Batch, Tensor]]:
     """What the model says of every example, those of similar length together.
 
     Gives the numbers of some examples, their batch and its rows [R, W]. `order` are the numbers
     that the data's labels have in the model, where it has them in another order. With `parts`,
-    so many times fewer examples are held at once.
+    so many times fewer examples are held at once. What is in views is seen as in an `epoch`.
     """
     model.eval()
     device = examples.labels.device
     for indices in predicted_together(model, examples, settings, parts):
-        batch = examples.batch(indices)
+        batch = examples.batch(indices, epoch)
         with autocast(device, settings.precision):
             values = task.outputs(model, batch)
         yield indices, batch, values[:, list(order)] if order else values

@@ -33,6 +33,7 @@ from kdsearch.study import (
     TeacherSample,
     asked_terms,
     space_of,
+    start_cases,
     teacher_of,
     test_cases,
 )
@@ -63,7 +64,8 @@ class _Use:
     def load(self) -> str:
         """What is equal for all uses that one loaded model serves."""
         width = None if self.checkpoint else len(self.data.labels)
-        tokenizer = self.data.train if self.spec.tokenizer_name is None else ""
+        of_rows = self.spec.tokenizer_name is None or SPECS[self.data.task].reads == "pixels"
+        tokenizer = self.data.train if of_rows else ""
         return repr((self.spec, self.checkpoint is None, self.data.task, width, tokenizer))
 
     @property
@@ -104,7 +106,7 @@ def forward_passes(
 def _uses(resolved: Resolved) -> Iterator[_Use]:
     """Each case's student, and its teacher: given, or before its fine-tuning."""
     graph = Graph(resolved)
-    for case in test_cases(resolved.study):
+    for case in (*test_cases(resolved.study), *start_cases(resolved.study)):
         teacher = teacher_of(resolved.study, case)
         asked = asked_terms(space_of(resolved.study, case)) if teacher else None
         names = sorted({SIGNALS[term] for term in asked.terms}) if asked else ()
@@ -252,7 +254,7 @@ class _Run:
                 what += f"; one label for all of them scores {chance:.4f}"
             labels = ", and that its labels are in the right order" if data.labels else ""
             yield Doubt(
-                place=place, what=what, remedy=f"check that its tokenizer is its own{labels}"
+                place=place, what=what, remedy=f"check that its {spec.reader} is its own{labels}"
             )
 
 
@@ -280,7 +282,7 @@ def _is_poor(score: float, chance: float | None, data: DataSpec) -> bool:
 
 def _tell_apart(references: Sequence[Any], data: DataSpec) -> bool:
     """Whether rows can tell a good model from a bad one: they have two labels, or an entity."""
-    if data.task == "classification":
+    if SPECS[data.task].one_label:
         return len(set(references)) > 1
     if data.task == "ner":
         return any(len(set(sentence.tags)) > 1 for sentence in references)
@@ -289,7 +291,7 @@ def _tell_apart(references: Sequence[Any], data: DataSpec) -> bool:
 
 def _chance(task: Task, references: Sequence[Any], data: DataSpec) -> float | None:
     """The best score of saying one and the same label to everything."""
-    if data.task != "classification" or len(set(references)) == 1:
+    if not SPECS[data.task].one_label or len(set(references)) == 1:
         return None
     return max(
         task.score([label] * len(references), references, data) for label in range(len(data.labels))
@@ -313,6 +315,8 @@ def _beyond(model: Any, tokenizer: Any, examples: Encoded) -> str | None:
     try:
         size = model.get_input_embeddings().num_embeddings
     except (NotImplementedError, AttributeError):  # of CANINE and others that hash or quantise
+        return None
+    if "input_ids" not in examples.inputs:
         return None
     largest = int(examples.inputs["input_ids"].max())
     if largest < size:

@@ -9,6 +9,7 @@ from torch import nn
 
 from kdsearch.errors import InputError
 from kdsearch.study import fewest_layers, kept_layers, shown_layers
+from kdsearch.tasks import PIXELS
 
 
 def truncate(model: Any, layers: int | str) -> None:
@@ -19,8 +20,17 @@ def truncate(model: Any, layers: int | str) -> None:
     layers are found by the configuration's count, not by a model's name.
     """
     if not model.config.is_encoder_decoder:
-        config = text_config(model.config)
-        stack = model if config is model.config else model.get_decoder()
+        # CLIP's classifier reads images alone; its configuration knows of texts too.
+        of_images = model.main_input_name == PIXELS and hasattr(model.config, "vision_config")
+        config = model.config.vision_config if of_images else text_config(model.config)
+        if _in_stages(config):
+            raise InputError.one(
+                type(model).__name__,
+                f"{config.model_type} has no layers of one kind and size, of which to keep some",
+                "a smaller student is another model, or the same at random with another config",
+            )
+        whole = of_images or config is model.config
+        stack = model if whole else model.get_decoder()
         field = _depth(config, _DEPTHS)
         _truncate_stack(stack, config, field, getattr(config, field), layers)
         return
@@ -38,6 +48,12 @@ def truncate(model: Any, layers: int | str) -> None:
     ):
         each = layers // 2 if isinstance(layers, int) else layers
         _truncate_stack(stack, model.config, field, depth, each)
+
+
+def _in_stages(config: Any) -> bool:
+    """Whether layers follow one another in several widths, as in most models of images."""
+    named = any(getattr(config, field, None) is not None for field in _DEPTHS)
+    return not named or getattr(config, "depths", None) is not None
 
 
 def text_config(config: Any) -> Any:
@@ -74,6 +90,10 @@ def _truncate_stack(stack: Any, config: Any, field: str, total: int, layers: int
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
         config.layer_types = [kinds[i] for i in kept]
+    stages = getattr(config, "stage_names", None)
+    if stages is not None:  # a layer each, behind the stem: what DINOv2 as a backbone would say
+        config.stage_names = stages[: len(kept) + 1]
+        config.out_indices = [len(kept)]
     # A stack may have a configuration of its own, and the whole model the same field.
     for own in (config, getattr(stack, "config", config)):
         for alike in (field, "num_hidden_layers", "num_layers"):

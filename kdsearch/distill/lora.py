@@ -16,20 +16,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from kdsearch.distill.models import of_the_head
 from kdsearch.errors import InputError
 from kdsearch.study import Lora, Model
 from kdsearch.tasks import Task
 
 FOLDER = "adapter"
 """Of a kept model: where its adapter lies, without the model that it adapts."""
-TASK_TYPES = {
+TASK_TYPES: dict[str, str | None] = {
     "classification": "SEQ_CLS",
     "ner": "TOKEN_CLS",
     "qa": "QUESTION_ANS",
     "translation": "SEQ_2_SEQ_LM",
     "lm": "CAUSAL_LM",
+    "image_classification": None,
 }
-"""peft's names of the tasks."""
+"""peft's names of the tasks, where it has one."""
 _NAME = "default"
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 
@@ -72,15 +74,8 @@ def adapt(model: Any, lora: Lora, task: Task) -> None:
     )
     inject_adapter_in_model(config, model, _NAME)
     for name, parameter in model.named_parameters():
-        if _of_new_head(model, name, task):
+        if not task.wide and of_the_head(model, name):
             parameter.requires_grad_()
-
-
-def _of_new_head(model: Any, name: str, task: Task) -> bool:
-    """Whether a weight is behind the model proper, where a task has a head of its own."""
-    return not task.wide and (
-        not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
-    )
 
 
 def is_adapter(name: str) -> bool:
@@ -135,6 +130,11 @@ def write_adapter(
 
 
 def _module_of(name: str) -> str:
-    """The module of a head that a weight is of: `classifier` of `classifier.dense.weight`."""
+    """The module of a head that a weight is of: `classifier` of `classifier.dense.weight`.
+
+    That of one of timm's models is a part of the model.
+    """
     parts = name.split(".")
+    if parts[0] == "timm_model":
+        return ".".join(parts[:-1])
     return "pooler" if "pooler" in parts else parts[0]

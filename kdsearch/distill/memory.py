@@ -20,6 +20,7 @@ from kdsearch.study import (
     kept_layers,
     lora_place,
     readable_size,
+    start_cases,
     taught_cases,
     test_cases,
     weight_files,
@@ -100,7 +101,7 @@ def _least(resolved: Resolved) -> dict[Role, tuple[str, int]]:
         student = study.students[case.student]
         copies = _copies(resolved, case, "student")
         used.add(("student", case.student, student.model, student.layers, copies))
-    for case in taught_cases(study):
+    for case in (*taught_cases(study), *start_cases(study)):
         teacher = study.teachers[case.taught]
         if teacher.model is not None:
             copies = _copies(resolved, case, "teacher")

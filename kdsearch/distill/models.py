@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.consent import trusts
+from kdsearch.distill.images import draw_as_timm, fit_images, processor_at_random, processor_in
 from kdsearch.distill.layers import text_config, truncate
 from kdsearch.errors import InputError
 from kdsearch.study import Resolved, Row, digest_model, find_model
@@ -54,31 +55,34 @@ def build_model(
     }
     if not labels:
         names = {"num_labels": 2}  # of qa, start and end; others have no use for it
+    elif task.reads_pixels:  # timm's configuration counts labels by itself
+        names["num_labels"] = len(labels)
     if spec.config is not None:
         config = random_config(spec.config, names)
         config.update(_dropouts(spec, config, dropout))
-        text = text_config(config)
-        text.vocab_size = len(tokenizer)
-        if hasattr(text, "decoder_vocab_size"):  # Marian's
-            text.decoder_vocab_size = len(tokenizer)
-        text.pad_token_id = tokenizer.pad_token_id
-        if text.is_encoder_decoder:
-            text.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
-        if text.is_encoder_decoder or task.wide:
-            text.bos_token_id = tokenizer.bos_token_id
-            text.eos_token_id = tokenizer.eos_token_id
+        if not task.reads_pixels:
+            _give_vocabulary(config, task, tokenizer)
         model: nn.Module = task.head.from_config(config, trust_remote_code=False)
+        draw_as_timm(model)
+        if task.reads_pixels:
+            fit_images(model, tokenizer)
         return model
     folder = model_folder(spec.name, spec.weights, resolved)
+    trusted = trusts(spec.name)
     if dropout is not None:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusts(spec.name))
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
         names |= _dropouts(spec, config, dropout)
-    model, drawn = _read(task.head, folder, trusted=trusts(spec.name), **names)
-    others = [text for weight, text in drawn if not _of_the_head(model, weight)]
-    _refuse(f"models.{spec.name}", others, "give the model as save_pretrained writes it")
+    if spec.random:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted, **names)
+        model = task.head.from_config(config, trust_remote_code=trusted, dtype=torch.float32)
+        draw_as_timm(model)
+    else:
+        model, drawn = _read(task.head, folder, trusted=trusted, **names)
+        others = [text for weight, text in drawn if not of_the_head(model, weight)]
+        _refuse(f"models.{spec.name}", others, "give the model as save_pretrained writes it")
     if spec.layers is not None:
         truncate(model, spec.layers)
-    _pad(model, task, tokenizer)
+    _fit(model, task, tokenizer)
     return model
 
 
@@ -128,7 +132,7 @@ def load_model(folder: Path, name: str, task: Task, tokenizer: Any) -> Any:
     model, drawn = _read(task.head, folder, trusted=trusts(name))
     remedy = "give a model that was fine-tuned for what it is to teach"
     _refuse(folder, [text for _, text in drawn], remedy)
-    _pad(model, task, tokenizer)
+    _fit(model, task, tokenizer)
     return model
 
 
@@ -150,7 +154,7 @@ def load_checkpoint(
         kind = type(build_model(spec, task, labels, tokenizer, resolved))
     model, drawn = _read(kind, folder, trusted=False)
     _refuse(folder, [text for _, text in drawn], "remove the folder, and launch again")
-    _pad(model, task, tokenizer)
+    _fit(model, task, tokenizer)
     return model
 
 
@@ -187,16 +191,42 @@ def _refuse(place: object, weights: Sequence[str], remedy: str) -> None:
         raise InputError.one(place, f"lacks the weights {shown}{more}", remedy)
 
 
-def _of_the_head(model: Any, weight: str) -> bool:
+def of_the_head(model: Any, weight: str) -> bool:
     """Whether a weight is one that fine-tuning begins anew: the pooler's is, in many files."""
+    within = getattr(model, "timm_model", None)  # has its head among its own parts
+    if within is not None:
+        heads = within.pretrained_cfg.get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else heads
+        return any(weight.startswith(f"timm_model.{head}.") for head in heads)
+    if model.base_model is model:  # as CLIP's, T5's: the parts of the body stand beside the head
+        *_, head = (name for name, part in model.named_children() if [*part.parameters()])
+        return weight.startswith(f"{head}.")
     return not weight.startswith(f"{model.base_model_prefix}.") or ".pooler." in weight
 
 
-def _pad(model: Any, task: Task, tokenizer: Any) -> None:
+def _give_vocabulary(config: Any, task: Task, tokenizer: Any) -> None:
+    """Tell a configuration at random what its tokenizer knows."""
+    text = text_config(config)
+    text.vocab_size = len(tokenizer)
+    if hasattr(text, "decoder_vocab_size"):  # Marian's
+        text.decoder_vocab_size = len(tokenizer)
+    text.pad_token_id = tokenizer.pad_token_id
+    if text.is_encoder_decoder:
+        text.decoder_start_token_id = tokenizer.pad_token_id  # as Marian's and T5's
+    if text.is_encoder_decoder or task.wide:
+        text.bos_token_id = tokenizer.bos_token_id
+        text.eos_token_id = tokenizer.eos_token_id
+
+
+def _fit(model: Any, task: Task, tokenizer: Any) -> None:
     """Tell a decoder's head for classification what padding is: it reads the last other token.
 
-    Inputs are padded by the tokenizer, whatever the configuration says.
+    Inputs are padded by the tokenizer, whatever the configuration says. Models of images: see
+    `fit_images`.
     """
+    if task.reads_pixels:
+        fit_images(model, tokenizer)
+        return
     config = model.config.get_text_config()
     if not task.per_token and (config.pad_token_id is None or not config.is_encoder_decoder):
         config.pad_token_id = tokenizer.pad_token_id
@@ -220,7 +250,9 @@ def known_inputs(model: Any, examples: Encoded) -> Encoded:
 
 def random_config(fields: dict[str, Any], names: dict[str, Any] | None = None) -> Any:
     """The transformers configuration with these fields, `model_type` among them."""
-    rest = {name: value for name, value in fields.items() if name != "model_type"}
+    # What has several classes for one head (DeiT) is looked up by a list, which None is not.
+    rest: dict[str, Any] = {"architectures": []}
+    rest |= {name: value for name, value in fields.items() if name != "model_type"}
     return AutoConfig.for_model(fields["model_type"], **rest, **(names or {}))
 
 
@@ -242,7 +274,16 @@ def check_head(model: Any, task: Task, examples: Encoded) -> None:
 def load_tokenizer(
     spec: ModelSpec, task: Task, train: Callable[[], Iterable[Row]], resolved: Resolved
 ) -> Any:
-    """The tokenizer of a model: its own, another's, or the words of the rows of `train`."""
+    """The tokenizer of a model: its own, another's, or the words of the rows of `train`.
+
+    Of images what stands in its place, an `ImageProcessor`.
+    """
+    if task.reads_pixels:
+        size = len(next(iter(train()))["pixels"])
+        if spec.tokenizer_name is None:
+            return processor_at_random(size)
+        folder = model_folder(spec.tokenizer_name, spec.tokenizer, resolved)
+        return processor_in(folder, size, trusted=trusts(spec.tokenizer_name))
     if spec.tokenizer_name is not None:
         return AutoTokenizer.from_pretrained(
             model_folder(spec.tokenizer_name, spec.tokenizer, resolved),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from kdsearch.study import TrainingSettings
+
+_NO_NORM = 1e-6
+"""Added to a norm that is divided by, as `clip_grad_norm_` does."""
 
 
 def optimizer_of(
@@ -48,6 +52,21 @@ def optimizer_of(
                 weight_decay=sgd.weight_decay,
                 fused=True,
             )
+
+
+def clip_gradients(weights: Iterable[nn.Parameter], most: float, *, per_layer: bool) -> None:
+    """Scale gradients down, in place, to an l2 norm of at most `most`.
+
+    It is that of all `weights` together, or of each tensor by itself: then what one layer learns
+    does not depend on how large the gradients of others are.
+    """
+    if not per_layer:
+        nn.utils.clip_grad_norm_(weights, most)
+        return
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    shares = (most / (norms + _NO_NORM)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, shares.unbind())
 
 
 def schedule_of(settings: TrainingSettings, steps: int) -> Callable[[int], float]:

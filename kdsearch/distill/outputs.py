@@ -37,6 +37,10 @@ _Read = TypeVar("_Read")
 _Array = np.ndarray[Any, Any]
 _STORED = {"fp32": "float32", "bf16": "int16"}
 """numpy's types by the study's: it has no bfloat16, of which these are the bits."""
+_OF_VIEWS = "fp16"
+"""The type of outputs on views, which are many: to 11 bits, logits beyond 65,504 left out."""
+_ON_DEVICE = 2**31
+"""Bytes of narrow outputs, of which more stay on the disk."""
 _Passed = Iterator[tuple[Tensor, Sequence[int], _Array | None]]
 """Of each pass the numbers of its examples, how many rows each has, and what is kept of all these
 rows, [R, …]; None where one is not finite."""
@@ -56,21 +60,28 @@ def write_outputs(
 ) -> dict[Path, str] | None:
     """Write what a model says of a split to `path`, and beside it its head if wide.
 
-    Returns the digests of what was written, None where the model says something that is not
-    finite. `order`, `parts`: see `predict`. `tokens` makes the rows where not all is kept. Raises
-    `StorageError`.
+    Of examples in views, of all views one after another. Returns the digests of what was written,
+    None where the model says something that is not finite. `order`, `parts`: see `predict`.
+    `tokens` makes the rows where not all is kept. Raises `StorageError`.
     """
-    keep = tokens or partial(_whole_rows, dtype=settings.hidden_dtype or "fp32")
+    dtype = _OF_VIEWS if examples.views else settings.hidden_dtype or "fp32"
+    keep = tokens or partial(_whole_rows, dtype=dtype)
+    views = len(examples.views[0]) if examples.views else 1
 
     def passed() -> _Passed:
-        for indices, batch, values in predict(
-            model, task, examples, settings, order=order, parts=parts
-        ):
-            finite = bool(torch.isfinite(values).all())
-            yield indices, batch.counts.tolist(), keep(values, batch) if finite else None
+        for view in range(views):
+            for indices, batch, values in predict(
+                model, task, examples, settings, order=order, parts=parts, epoch=view + 1
+            ):
+                whole = values.half() if dtype == _OF_VIEWS else values
+                finite = bool(torch.isfinite(whole).all())
+                numbers = indices + view * len(examples)
+                yield numbers, batch.counts.tolist(), keep(whole, batch) if finite else None
 
     head = head_weights(model) if with_head and task.wide else None
-    return _write(path, passed(), examples.offsets, head, tokens)
+    first, rows = examples.offsets[:1], examples.offsets[1:]
+    offsets = torch.cat([first, *(rows + view * rows[-1] for view in range(views))])
+    return _write(path, passed(), offsets, head, tokens)
 
 
 def write_signal(
@@ -169,6 +180,8 @@ class KeptOutputs:
         outcome = self._ledger.outcome(self._key)
         if split != "train" and (outcome is None or name not in self._ledger.digests(outcome)):
             return None
+        if split == "train" and self._training.settings.augmentation is not None:
+            return self._on_views(rows)
         path, array = self._array(name)
         if len(array) != rows:
             raise InputError.one(path, f"has {len(array)} rows, not {rows}", self._remedy)
@@ -185,6 +198,22 @@ class KeptOutputs:
         elif stored == "int16":
             values = values.view(torch.bfloat16)
         return CachedOutputs(values=values, head=head)
+
+    def _on_views(self, rows: int) -> CachedOutputs:
+        """Those on all views of so many rows, and on the weak ones where each example has two."""
+        settings, weak = self._training.settings, self._training.taught.weak
+        assert settings.augmentation is not None
+        found = []
+        for key in (self._key, *([weak] if weak else [])):
+            path, array = self._array(layout.outputs(key))
+            wanted = rows * settings.augmentation.views
+            if array.dtype != np.float16 or len(array) != wanted:
+                what = f"holds {array.dtype} × {len(array)}, not {wanted} rows of views"
+                remedy = f"remove {layout.outcome(key)} and launch again to recompute it"
+                raise InputError.one(path, what, remedy)
+            values = torch.from_numpy(array)
+            found.append(values if array.nbytes > _ON_DEVICE else values.to(self._device))
+        return CachedOutputs(values=found[0], head=None, weak=found[1] if weak else None)
 
     def signals(self, examples: Encoded) -> dict[str, KeptSignal]:
         """Those that the student's terms compare, by term, of the `examples` of training."""
@@ -280,5 +309,7 @@ def _whole_rows(values: Tensor, batch: Batch, *, dtype: str) -> _Array:
 def _stored(values: Tensor, dtype: str) -> _Array:
     if dtype == "bf16":
         values = values.to(torch.bfloat16).view(torch.int16)
-    stored: _Array = values.cpu().numpy() if dtype == "bf16" else values.float().cpu().numpy()
+    elif dtype == "fp32":
+        values = values.float()
+    stored: _Array = values.cpu().numpy()
     return stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from kdsearch.distill.models import (
     check_head,
 )
 from kdsearch.distill.outputs import write_outputs, write_signal
-from kdsearch.distill.scale import logit_scale, written_outputs
+from kdsearch.distill.scale import logit_scale, written_logits, written_outputs
 from kdsearch.distill.sequences import write_sequences
+from kdsearch.distill.softmax import TEMPERATURES, SoftmaxTally
 from kdsearch.distill.tokens import token_rows
 from kdsearch.distill.worker import Worker
 from kdsearch.ledger import layout
@@ -58,6 +60,7 @@ class Passes(Worker):
             also=data.also if training.split == "test" else (),
             timed=training.split == "test",
             cold=training.split == "test",
+            temperatures=TEMPERATURES,
         )
         outcome = self._outcome(training, model, None)
         if scored.score is None:
@@ -70,7 +73,8 @@ class Passes(Worker):
                 "digests": self._keep_rows(training, scored, examples),
                 "cost": self._cost(0, speed=scored.examples_per_second),
             }
-        return outcome.model_copy(update={"measures": scored.measures, **score})
+        found = {"measures": scored.measures, "softmax": scored.softmax}
+        return outcome.model_copy(update={**found, **score})
 
     def _keep_signal(self, training: OutputsTraining, model: Any) -> Outcome:
         """Write what a model computes inside of it on the training split."""
@@ -97,6 +101,8 @@ class Passes(Worker):
         files: dict[Path, str] = {}
         for split in SPLITS:
             examples = self._passed(training, model, split)
+            if split == "train":
+                examples = replace(examples, views=self._views(settings, settings.views_seed))
             if task.wide:
                 check_head(model, task, examples)
             if split == "train":
@@ -139,7 +145,7 @@ class Passes(Worker):
         return outcome.model_copy(update={"digests": digests, "cost": self._cost(size)})
 
     def _with_scale(self, outcome: Outcome, model: Any) -> Outcome:
-        """The outcome of a teacher's outputs with their logit scale."""
+        """The outcome of a teacher's outputs with their logit scale, and their softmax."""
         training = outcome.training
         assert isinstance(training, OutputsTraining)
         if outcome.state == "diverged" or training.settings.cache != HIDDEN:
@@ -150,7 +156,13 @@ class Passes(Worker):
             sequences=training.sequences,
         )
         written = written_outputs(self._ledger.path(layout.outputs(training.key)), model, task)
-        return outcome.model_copy(update={"logit_scale": logit_scale(task, written, examples)})
+        found: dict[str, Any] = {"logit_scale": logit_scale(task, written, examples)}
+        if not task.wide:
+            softmax = SoftmaxTally(TEMPERATURES)
+            for logits, real in written_logits(task, written, examples):
+                softmax.add(logits.to(self._device), real)
+            found["softmax"] = softmax.values()
+        return outcome.model_copy(update=found)
 
     def sequences(self, training: SequencesTraining) -> Outcome:
         """Have a checkpoint write the rows that students learn on."""

@@ -6,6 +6,7 @@ from kdsearch.distill.check import check_models
 from kdsearch.distill.forward import forward_passes
 from kdsearch.distill.memory import fits_memory
 from kdsearch.distill.reading import readings
+from kdsearch.distill.single_images import single_image_problems
 from kdsearch.distill.term_check import term_problems_of_models
 from kdsearch.distill.weights import weight_problems
 from kdsearch.errors import InputError, Problem
@@ -19,7 +20,7 @@ def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Pr
     Raises `InputError` with every problem of the data, the models' files, their tokenizers and
     their forward passes. These are left to a worker where they do not fit this machine's memory.
     """
-    datasets, doubts, problems = survey(resolved, ledger.rows, place)
+    datasets, doubts, problems = survey(resolved, ledger.kept_rows, place)
     every: list[Problem] = [*problems]
     try:
         check_models(resolved, place)
@@ -27,6 +28,7 @@ def preflight(resolved: Resolved, ledger: Ledger, place: str, digest: str) -> Pr
         every += error.problems
     else:
         every += term_problems_of_models(resolved, place)
+        every += single_image_problems(resolved, place)
     every += weight_problems(resolved, place)
     if every:  # what follows reads the models
         raise InputError(dict.fromkeys(every))

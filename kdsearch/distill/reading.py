@@ -13,6 +13,7 @@ from kdsearch.distill.reader import Count, Reader
 from kdsearch.distill.vocabulary import tokenizer_content, tokenizer_source
 from kdsearch.errors import InputError, Problem, shortened_list
 from kdsearch.study import (
+    SPECS,
     SPLITS,
     Doubt,
     Reading,
@@ -88,6 +89,8 @@ def _alike(resolved: Resolved) -> dict[str, list[_Alike]]:
     """By data set the models that read it, those that read it alike together."""
     wanted: dict[str, dict[tuple[object, ...], _Alike]] = {}
     for case in test_cases(resolved.study):
+        if SPECS[resolved.datasets[case.dataset].task].reads == "pixels":
+            continue
         groups = wanted.setdefault(case.dataset, {})
         student = resolved.study.students[case.student].model
         readers: list[tuple[str, Role]] = [

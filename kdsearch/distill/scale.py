@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def logit_scale(task: Task, outputs: CachedOutputs, examples: Encoded) -> float:
     Probabilities do not change with what is added to all logits, nor does this; and it grows with
     the logits, so that softmax(z / (τ · scale)) is the same for z and for any multiple of z.
     """
-    deviations = [_deviations(*some) for some in _some(task, outputs, examples)]
+    deviations = [_deviations(*some) for some in written_logits(task, outputs, examples)]
     return significant(float(torch.cat(deviations).mean()))
 
 
@@ -40,14 +41,16 @@ def written_outputs(path: Path, model: Any, task: Task) -> CachedOutputs:
     return CachedOutputs(values=values, head=head_weights(model) if task.wide else None)
 
 
-def _some(
+def written_logits(
     task: Task, outputs: CachedOutputs, examples: Encoded
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The logits of units, some at a time, and which classes are real."""
     if outputs.head is None:
         for numbers in torch.arange(len(examples)).split(2**10):
             batch = examples.batch(numbers)
-            yield task.units(outputs.of(batch), batch)
+            for first in range(0, len(outputs.values), int(examples.offsets[-1])):  # of each view
+                seen = replace(batch, rows=batch.rows + first)
+                yield task.units(outputs.of(seen), seen)
         return
     weight, _bias = outputs.head
     rows = len(outputs.values)

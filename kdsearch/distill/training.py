@@ -19,7 +19,8 @@ from kdsearch.distill.batch_loss import BatchLoss
 from kdsearch.distill.curve import EntropyCurve
 from kdsearch.distill.embedding import rows_in_use
 from kdsearch.distill.evaluation import BATCHES_PER_GROUP, Evaluation, autocast
-from kdsearch.distill.optimizer import optimizer_of, schedule_of
+from kdsearch.distill.learnt_temperature import LearntTemperature
+from kdsearch.distill.optimizer import clip_gradients, optimizer_of, schedule_of
 from kdsearch.distill.terms import Terms
 from kdsearch.search import ValidationScore
 from kdsearch.study import TrainingSettings
@@ -55,6 +56,8 @@ class History:
     diverged: bool = False
     curve: TrainingCurve | None = None
     """None before the end."""
+    smoothing: float | None = None
+    """Of labels that are learnt in a teacher's place: see `distill.supervision`."""
 
 
 class TrainingState:
@@ -72,8 +75,11 @@ class TrainingState:
         parts: int = 1,
         evaluated_on: Sequence[Encoded] | None = None,
         terms: Terms | None = None,
+        temperature: LearntTemperature | None = None,
     ) -> None:
         """`model` is trained in place on `examples`; `terms` are added to the loss.
+
+        `temperature` is what its objective learns of itself, if anything.
 
         With `parts`, the gradient of a batch is accumulated over that many parts of it: the same
         gradient, in less memory and more time. `evaluated_on` is all that the model is evaluated on
@@ -81,7 +87,7 @@ class TrainingState:
         embedding that no example uses: see `rows_in_use`.
         """
         self.model, self.examples, self.settings = model, examples, settings
-        self.steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
+        self.steps_per_epoch = steps_per_epoch(examples, settings)
         self.done = 0
         """How many steps are taken."""
         self.history = History()
@@ -90,7 +96,7 @@ class TrainingState:
         self._rows = None
         if evaluated_on is not None:
             self._rows = rows_in_use(model, task, (examples, *evaluated_on))
-        self._terms = terms
+        self._terms, self._temperature = terms, temperature
         more = () if terms is None else (terms,)
         self._learnt = (model, *more)
         self.optimizer = optimizer_of(model, settings, learning_rate, *more)
@@ -105,8 +111,10 @@ class TrainingState:
     @property
     def _moving(self) -> dict[str, Any]:
         terms = {} if self._terms is None else {"terms": self._terms}
+        temperature = {} if self._temperature is None else self._temperature.moving
         return {
             **terms,
+            **temperature,
             "optimizer": self.optimizer,
             "schedule": self._schedule,
             "scaler": self._scaler,
@@ -124,9 +132,9 @@ class TrainingState:
 
     def step(self, indices: Tensor, epoch: int) -> None:
         """Learn from the examples `indices`."""
-        batch = self.examples.batch(indices)
+        batch = self.examples.batch(indices, epoch)
         with autocast(self._device, self.settings.precision):
-            values_RW, added = self._said(indices)
+            values_RW, added = self._said(indices, batch, epoch)
             loss = self.loss(values_RW, batch, epoch)
             if added is not None:
                 loss = loss + added
@@ -134,24 +142,27 @@ class TrainingState:
         self._scaler.scale(loss).backward()
         self.learn(loss, len(indices))
 
-    def _said(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _said(self, indices: Tensor, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """What the model says of a batch, [R, W], and what terms add to its loss.
 
         Of several parts, only one's activations are held.
         """
 
-        def said(part: Tensor) -> tuple[Tensor, Tensor | None]:
-            run = partial(self._task.outputs, self.model, self.examples.batch(part))
+        def said(part: Tensor, of_part: Batch | None = None) -> tuple[Tensor, Tensor | None]:
+            of_part = of_part or self.examples.batch(part, epoch)
+            run = partial(self._task.outputs, self.model, of_part)
             if self._terms is None:
                 return run(), None
             return self._terms.added(self.model, run, part, indices)
 
         if self._parts == 1:
-            return said(indices)
+            return said(indices, batch)
         parts = indices.chunk(self._parts)
         found = [checkpoint(said, part, use_reentrant=False) for part in parts]
         added = [each for _, each in found if each is not None]
-        outputs = torch.cat([values for values, _ in found])
+        views = max(1, len(self.examples.views))
+        of_views = zip(*(values.chunk(views) for values, _ in found), strict=True)
+        outputs = torch.cat([values for of_view in of_views for values in of_view])
         return outputs, torch.stack(added).sum() if added else None
 
     def loss(self, values_RW: Tensor, batch: Batch, epoch: int) -> Tensor:
@@ -166,11 +177,14 @@ class TrainingState:
         if self.settings.clip is not None:
             self._scaler.unscale_(self.optimizer)
             learnt = [p for module in self._learnt for p in module.parameters()]
-            nn.utils.clip_grad_norm_(learnt, self.settings.clip)
+            clip_gradients(learnt, self.settings.clip, per_layer=self.settings.clip_per == "layer")
         if take is not None:
             take()
         else:
             self._scaler.step(self.optimizer)
+        if self._temperature is not None:
+            self._temperature.learn(self._scaler)
+        if take is None:
             self._scaler.update()
         self._schedule.step()
         self.total += loss.detach() * examples
@@ -198,7 +212,8 @@ class TrainingState:
         """Write an epoch down, and keep its weights if they are worth it or it is one to keep."""
         history, stops = self.history, self.settings.stops
         number = len(history.epochs) + 1
-        history.epochs.append(_epoch(number, train_loss, scored))
+        learnt_temperature = None if self._temperature is None else self._temperature.value
+        history.epochs.append(_epoch(number, train_loss, scored, learnt_temperature))
         if self.ended:
             history.diverged = stops is None or history.best is None
         elif stops is None or number in stops:
@@ -290,6 +305,11 @@ def train(
     return state.finish()
 
 
+def steps_per_epoch(examples: Encoded, settings: TrainingSettings) -> int:
+    """How many batches the examples are."""
+    return math.ceil(len(examples) / settings.batch_size)
+
+
 def learnt(model: nn.Module) -> State:
     """The weights of a model that learn, and its buffers: all else is as it was built."""
     return {
@@ -328,7 +348,9 @@ def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tenso
         yield every[position]
 
 
-def _epoch(number: int, train_loss: float, scored: Evaluation) -> Epoch:
+def _epoch(
+    number: int, train_loss: float, scored: Evaluation, learnt_temperature: float | None
+) -> Epoch:
     finite = math.isfinite(train_loss) and scored.score is not None
     return Epoch(
         epoch=number,
@@ -336,6 +358,7 @@ def _epoch(number: int, train_loss: float, scored: Evaluation) -> Epoch:
         validation=ValidationScore(scored.score) if finite and scored.score is not None else None,
         validation_loss=scored.loss if math.isfinite(scored.loss) else None,
         measures=scored.measures,
+        learnt_temperature=learnt_temperature,
     )
 
 

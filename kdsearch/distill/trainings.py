@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,14 +12,17 @@ from torch import nn
 
 from kdsearch.agenda import (
     Outcome,
+    OutputsTraining,
     StudentTraining,
     TeacherTraining,
     TestScore,
 )
 from kdsearch.distill.artifacts import ensure, save_models
-from kdsearch.distill.batch_loss import CachedOutputs, batch_loss
+from kdsearch.distill.batch_loss import CachedOutputs, TeacherOutputs, batch_loss
 from kdsearch.distill.evaluation import Evaluation, evaluate
 from kdsearch.distill.first_token import read_first_alone
+from kdsearch.distill.images import check_parts
+from kdsearch.distill.learnt_temperature import LearntTemperature
 from kdsearch.distill.lora import adapt, merged
 from kdsearch.distill.models import (
     build_model,
@@ -29,13 +32,21 @@ from kdsearch.distill.models import (
 from kdsearch.distill.outputs import KeptOutputs
 from kdsearch.distill.progress import DiskCheckpoints
 from kdsearch.distill.scale import logit_scale
+from kdsearch.distill.supervision import supervised
 from kdsearch.distill.terms import Terms
 from kdsearch.distill.together import train_together
-from kdsearch.distill.training import History, TrainingState, put_back, train
+from kdsearch.distill.training import (
+    History,
+    State,
+    TrainingState,
+    put_back,
+    steps_per_epoch,
+    train,
+)
 from kdsearch.distill.worker import Worker
 from kdsearch.ledger import layout
-from kdsearch.search import Labels, Objective, Taught, Tempered
-from kdsearch.tasks import TASKS
+from kdsearch.search import SOFTMAX, Ce, Ctkd, Objective, Taught, Tempered
+from kdsearch.tasks import TASKS, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +63,7 @@ class Trainings(Worker):
 
     def teacher(self, training: TeacherTraining) -> Outcome:
         """Fine-tune a teacher, and keep its best and its lowest-loss epoch, and those to keep."""
-        model, history = self._train(training, Labels())
+        model, history = self._train(training)
         outcome = self._outcome(training, model, history)
         if history.diverged:
             return outcome
@@ -76,7 +87,7 @@ class Trainings(Worker):
     def student(self, training: StudentTraining) -> Outcome:
         """Train a student, with a teacher's cached outputs or without; score its best epoch."""
         kept = self._kept(training)
-        model, history = self._train(training, training.objective, kept)
+        model, history = self._train(training, kept)
         return self._scored(training, model, history, kept)
 
     def students(self, trainings: Sequence[StudentTraining]) -> tuple[Outcome, ...]:
@@ -86,7 +97,7 @@ class Trainings(Worker):
         model = self._built(first)
         models = [model, *(deepcopy(model) for _ in trainings[1:])]
         begun = [
-            self._begun(training, student, training.objective, taught_by)
+            self._begun(training, student, taught_by)
             for training, student, taught_by in zip(trainings, models, kept, strict=True)
         ]
         histories = train_together(
@@ -108,6 +119,7 @@ class Trainings(Worker):
         if taught is None:
             return None
         read = [taught.outputs] if training.objective.reads_outputs else []
+        read += [taught.weak] if taught.weak else []
         read += (taught.signals or {}).values()
         if taught.sequences:
             self._ensure_sequences(taught.sequences, taught.teacher)
@@ -144,6 +156,7 @@ class Trainings(Worker):
                 teacher=teacher,
                 also=data.also,
                 timed=True,
+                temperatures=(1,),
             )
         if found.score is None:
             return outcome.model_copy(update={"state": "diverged"})
@@ -159,8 +172,11 @@ class Trainings(Worker):
                 "validation": epoch.validation,
                 "test": TestScore(found.score),
                 "measures": found.measures,
+                "softmax": found.softmax,
                 "best_epoch": epoch.epoch,
                 "logit_scale": self._logit_scale(training, model, kept),
+                "learnt_temperature": epoch.learnt_temperature,
+                "smoothing": history.smoothing,
                 "digests": digests | self._keep_rows(training, found, test),
                 "cost": self._cost(size, speed=found.examples_per_second),
             }
@@ -181,12 +197,11 @@ class Trainings(Worker):
     def _train(
         self,
         training: TeacherTraining | StudentTraining,
-        objective: Objective,
         kept: KeptOutputs | None = None,
     ) -> tuple[nn.Module, History]:
         """Build the model and train it."""
         model = self._built(training)
-        begun = self._begun(training, model, objective, kept)
+        begun = self._begun(training, model, kept)
         history = train(
             begun.state,
             begun.validate,
@@ -202,22 +217,35 @@ class Trainings(Worker):
 
         Everything random comes after the seed, and in the same order in every process.
         """
-        data = training.data
+        data, start = training.data, self._start(training)
         torch.manual_seed(training.seed)
         tokenizer = self._tokenizer(training.model, data)
         model = build_model(
             *(training.model, TASKS[data.task], data.labels, tokenizer, self._resolved),
             dropout=training.settings.dropout,
         )
+        if start is not None:
+            model.load_state_dict(start)
         if training.settings.lora is not None:
             adapt(model, training.settings.lora, TASKS[data.task])
         return model.to(self._device)
+
+    def _start(self, training: TeacherTraining | StudentTraining) -> State | None:
+        """The weights of the checkpoint that a student starts from.
+
+        Called before anything is seeded, since it may run the training that kept them.
+        """
+        start = training.start if isinstance(training, StudentTraining) else None
+        if start is None:
+            return None
+        data, tokenizer = training.data, self._tokenizer(start.model, training.data)
+        found: State = self._teacher(start, TASKS[data.task], data, tokenizer).state_dict()
+        return found
 
     def _begun(
         self,
         training: TeacherTraining | StudentTraining,
         model: nn.Module,
-        objective: Objective,
         kept: KeptOutputs | None,
     ) -> _Begun:
         """A training before its first step.
@@ -232,30 +260,38 @@ class Trainings(Worker):
             labelled=not kept,
             sequences=taught.sequences if taught else None,
         )
+        examples = replace(examples, views=self._views_of(training))
         if task.wide:
             check_head(model, task, examples)
         terms = None
         if kept and (signals := kept.signals(examples)):
-            assert isinstance(objective, Taught)
+            assert isinstance(training.objective, Taught)
             # Drawn behind the model's weights, so that these are those of a student without terms.
-            terms = Terms(objective, signals, model, examples)
+            terms = Terms(training.objective, signals, model, examples)
         else:  # terms compare other tokens too
             read_first_alone(model, task, examples)
         if settings.gradient_checkpointing:
             recompute(model)
+        if self._parts > 1:
+            check_parts(model, settings.batch_size)
         validation = self._encoded(model, training.model, data, "validation", settings)
-        reads = kept is not None and objective.reads_outputs
-        taught_by = kept.on("train", len(examples.labels)) if kept and reads else None
-        scale = self._logit_scale(training, model, kept)
-        if isinstance(objective, Tempered) and scale is not None:
-            objective = objective.at_scale(scale)
+        objective, taught_by, smoothing = self._learnt(training, model, kept, len(examples.labels))
+        steps = settings.epochs * steps_per_epoch(examples, settings)
+        temperature = (
+            LearntTemperature(objective, settings, steps, self._device)
+            if isinstance(objective, Ctkd)
+            else None
+        )
         state = TrainingState(
-            *(model, task, examples, batch_loss(task, model, objective, taught_by), settings),
+            *(model, task, examples),
+            *(batch_loss(task, model, objective, taught_by, temperature), settings),
             learning_rate=training.learning_rate,
             parts=self._parts,
             evaluated_on=(validation,),
             terms=terms,
+            temperature=temperature,
         )
+        state.history.smoothing = smoothing
         validate = partial(
             evaluate,
             *(model, task, tokenizer, validation, data, settings),
@@ -265,6 +301,38 @@ class Trainings(Worker):
         minutes = self._resolved.study.resources.checkpoint_minutes
         checkpoints = DiskCheckpoints(self._ledger, training.key, minutes)
         return _Begun(state=state, validate=validate, checkpoints=checkpoints)
+
+    def _learnt(
+        self,
+        training: TeacherTraining | StudentTraining,
+        model: nn.Module,
+        kept: KeptOutputs | None,
+        rows: int,
+    ) -> tuple[Objective, TeacherOutputs | None, float | None]:
+        """What a training minimises, and of what that its teacher says of so many rows.
+
+        Beside them the coefficient of smoothed labels, where these are learnt in its place.
+        """
+        objective = training.objective
+        taught_by = kept.on("train", rows) if kept and objective.reads_outputs else None
+        scale = self._logit_scale(training, model, kept)
+        if isinstance(objective, Tempered) and scale is not None:
+            objective = objective.at_scale(scale)
+        if isinstance(objective, Ce) and objective.supervision != SOFTMAX:
+            assert isinstance(taught_by, CachedOutputs)
+            return supervised(objective, taught_by, training.seed)
+        return objective, taught_by, None
+
+    def _views_of(self, training: TeacherTraining | StudentTraining) -> tuple[Views, ...]:
+        """Those that it sees: where a teacher says something of views, the same ones."""
+        taught = training.teaching if isinstance(training, StudentTraining) else None
+        outcome = self._ledger.outcome(taught.outputs) if taught else None
+        seed = training.seed
+        if outcome is not None and isinstance(outcome.training, OutputsTraining):
+            shared = outcome.training.settings.views_seed
+            seed = training.seed if shared is None else shared
+        pairs = taught is not None and taught.weak is not None
+        return self._views(training.settings, seed, pairs=pairs)
 
     def _logit_scale(
         self,

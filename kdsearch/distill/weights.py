@@ -14,6 +14,7 @@ from transformers import AutoModel
 from kdsearch.distill.check import config_of, teacher_models
 from kdsearch.distill.consent import trusts
 from kdsearch.distill.headers import Shapes, read_shapes
+from kdsearch.distill.models import of_the_head
 from kdsearch.errors import InputError, Problem, shortened_list
 from kdsearch.study import Resolved, teacher_of, test_cases
 from kdsearch.tasks import TASKS, Task
@@ -110,7 +111,8 @@ def _compared(resolved: Resolved, name: str, task: Task, *, given: bool) -> _Com
         output_loading_info=True,
     )
     every = {weight for weight, _ in loaded.named_parameters()}
-    needed = every if given else every & _body(loaded, trusted=trusts(name))
+    body = every & _body(loaded, trusted=trusts(name))
+    needed = every if given else {weight for weight in body if not of_the_head(loaded, weight)}
     return _Compared(
         kind=config.model_type,
         needed=needed,

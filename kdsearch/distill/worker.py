@@ -36,7 +36,7 @@ from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, layout
 from kdsearch.ledger.tested import Tested
 from kdsearch.study import TrainingSettings, installed_versions
-from kdsearch.tasks import TASKS, Encoded, Settings, Task
+from kdsearch.tasks import TASKS, Encoded, Settings, Task, Views
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +113,17 @@ class Worker:
             sequences=sequences,
         )
         return known_inputs(model, encoded(wanted))
+
+    def _views(
+        self, settings: Settings, seed: int | None, *, pairs: bool = False
+    ) -> tuple[Views, ...]:
+        """In which views the examples of training are seen; `pairs`, the weak ones too."""
+        strong = settings.augmentation
+        if strong is None:
+            return ()
+        assert seed is not None
+        every = (strong.weak, strong) if pairs else (strong,)
+        return tuple(Views(augmentation=each, seed=seed) for each in every if each is not None)
 
     def _teacher(
         self, checkpoint: CheckpointSpec, task: Task, data: DataSpec, tokenizer: Any

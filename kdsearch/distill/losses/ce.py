@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdsearch.distill.losses.registry import loss_of
 from kdsearch.distill.losses.units import Units, at_temperatures, mixed, scaled
-from kdsearch.search import Ce
+from kdsearch.search import SOFTMAX, Ce
 
 
 @loss_of(Ce)
@@ -15,6 +15,7 @@ def ce(objective: Ce, units: Units) -> Tensor:
 
     Its gradient is that of the KL divergence: they differ by the teacher's entropy.
     """
+    assert objective.supervision == SOFTMAX  # else see `distill.supervision`
     student_NC, teacher_NC = at_temperatures(objective, units)
     log_p_NC = student_NC.log_softmax(dim=-1)
     if units.kept is not None:

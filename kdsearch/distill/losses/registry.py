@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from kdsearch.distill.losses.units import Units
@@ -34,6 +35,7 @@ def loss_of(
 
 
 def compute(objective: Objective, units: Units) -> Tensor:
-    """The loss of `units` under `objective`, a scalar."""
+    """The loss of `units` under `objective`, a scalar; under mixed precision too in single."""
     single = replace(units, student=units.student.float(), teacher=units.teacher.float())
-    return LOSSES[type(objective)](objective, single)
+    with torch.autocast(units.student.device.type, enabled=False):  # which rounds products
+        return LOSSES[type(objective)](objective, single)

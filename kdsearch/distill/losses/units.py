@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor
 
-from kdsearch.search import Softened
+from kdsearch.search import Compared, Decoupled, Softened, Tempered
 from kdsearch.tasks import IGNORED
 
 
@@ -71,6 +71,8 @@ class Units:
     """Where units have different classes, which of the C each has, [N, C]."""
     epoch: int = 1
     """Which this is of the training, from 1."""
+    temperature: Tensor | None = None
+    """Of an objective that learns one: what it is now, a scalar that takes a gradient."""
     of: Counts | None = None
     """Where these are some of a batch's, the counts of the batch."""
 
@@ -96,12 +98,59 @@ def mixed(units: Units, alpha: float, loss: Tensor) -> Tensor:
     return (1 - alpha) * own + alpha * loss
 
 
+def compared(objective: Compared, units: Units) -> tuple[Tensor, Tensor]:
+    """The logits of student and teacher that are compared: standardised, where that is asked."""
+    if not objective.standardise:
+        return units.student, units.teacher
+    return standardised(units.student, units.real), standardised(units.teacher, units.real)
+
+
+def standardised(logits_NC: Tensor, real_NC: Tensor | None) -> Tensor:
+    """(z − mean) / (deviation + 1e-7) over the real classes of each unit, [N, C].
+
+    The deviation has divisor C − 1 (sunshangquan/logit-standardization-KD@f6e5aa5, `normalize`).
+    """
+    if real_NC is None:
+        centred_NC = logits_NC - logits_NC.mean(dim=-1, keepdim=True)
+        classes = logits_NC.new_tensor(logits_NC.shape[-1])
+    else:
+        classes = real_NC.sum(dim=-1, keepdim=True)
+        logits_NC = logits_NC.masked_fill(~real_NC, 0)
+        mean_N1 = logits_NC.sum(dim=-1, keepdim=True) / classes.clamp(min=1)
+        centred_NC = (logits_NC - mean_N1).masked_fill(~real_NC, 0)
+    # Its gradient is 0 where all logits are equal, that of a square root none.
+    norm_N1: Tensor = torch.linalg.vector_norm(centred_NC, dim=-1, keepdim=True)
+    return centred_NC / (norm_N1 / (classes - 1).clamp(min=1).sqrt() + 1e-7)
+
+
+def softened(objective: Tempered, units: Units, temperature: float) -> tuple[Tensor, Tensor]:
+    """log softmax of what is compared of student and teacher, at a temperature, [N, C]."""
+    assert objective.temperature_unit == "none"  # else see `Tempered.at_scale`
+    student_NC, teacher_NC = (
+        masked(logits_NC / temperature, units.real).log_softmax(dim=-1)
+        for logits_NC in compared(objective, units)
+    )
+    return student_NC, teacher_NC
+
+
+def kl(teacher_NC: Tensor, student_NC: Tensor) -> Tensor:
+    """[N]: KL divergence of the student from the teacher, both given as log probabilities."""
+    return (teacher_NC.exp() * (teacher_NC - student_NC)).sum(dim=-1)
+
+
+def ramp(objective: Decoupled, units: Units) -> float:
+    """The share of its weight that distillation has in an epoch: it rises to 1 linearly."""
+    epochs = objective.warmup_epochs
+    return min(units.epoch / epochs, 1.0) if epochs else 1.0
+
+
 def at_temperatures(objective: Softened, units: Units) -> tuple[Tensor, Tensor]:
     """The logits of student and teacher, each over its temperature, [N, C]."""
     assert objective.temperature_unit == "none"  # else see `Tempered.at_scale`
+    student_NC, teacher_NC = compared(objective, units)
     return (
-        masked(units.student / float(objective.student_temperature), units.real),
-        masked(units.teacher / objective.temperature, units.real),
+        masked(student_NC / float(objective.student_temperature), units.real),
+        masked(teacher_NC / objective.temperature, units.real),
     )
 
 

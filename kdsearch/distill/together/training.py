@@ -35,7 +35,7 @@ class Together:
     def step(self, indices: Tensor, epoch: int) -> None:
         """Have each learn from the examples `indices`; no student's loss moves another."""
         first = self.states[0]
-        batch = first.examples.batch(indices)
+        batch = first.examples.batch(indices, epoch)
         with autocast(batch.labels.device, first.settings.precision):
             values_KRW = self.stack.outputs(self.task, batch)
             losses = [
