@@ -120,7 +120,9 @@ def _resolved(
 ) -> Resolved:
     """The study as it was launched in the ledger's folder, else as it is now."""
     if not ledger.exists:
-        return resolve(study, data_dir=data_dir, store=ledger.write_rows, place=str(place))
+        return resolve(
+            study, data_dir=data_dir, store=ledger.write_rows, images=ledger, place=str(place)
+        )
     before = ledger.resolved()
     if changed := differences(before.study, study):
         other = "a different study" if before.study.name != study.name else "a different version"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shlex
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,10 @@ from kdsearch.study import (
     hub_model,
     hub_rows,
     load_study,
+    pixel_bytes,
     reachable,
     read_dataset,
+    readable_size,
 )
 
 DataDir = Annotated[
@@ -85,6 +88,7 @@ def check(
         "cut": dict(data.cut),
         "shared": dict(data.shared),
         "left_out": dict(data.left_out),
+        "image_size": data.image_size,
         "note": entry.note,
     }
     if as_json:
@@ -110,6 +114,10 @@ def _show(name: str, entry: Entry, data: DataRows, seed: int) -> None:
         out.print(f"{share} of {split} share their text or context with train")
     for split, rows in data.left_out.items():
         out.print(f"{count(rows, 'row')} of {split} cannot be used and were left out")
+    if data.image_size is not None:
+        taken = pixel_bytes(data.image_size, sum(map(len, data.splits.values())))
+        kept = f"{data.image_size} × {data.image_size} pixels are kept of each image"
+        out.print(f"{kept}: {readable_size(taken)}")
     if data.labels:
         out.print(f"{len(data.labels)} labels: {', '.join(data.labels)}")
     out.print(entry.note)
@@ -179,8 +187,13 @@ def _bring_rows(entry: Entry, target: Path) -> None:
     for split in entry.parts:
         with gzip.open(temporary / f"{split}.jsonl.gz", "wt", 1, encoding="utf-8") as file:
             for row in hub_rows(entry, split):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=_base64) + "\n")
     temporary.replace(target)
+
+
+def _base64(value: bytes) -> str:
+    """Of what JSON has no form for, there are the bytes of images alone."""
+    return b64encode(value).decode()
 
 
 def _bring_model(model: Model, place: str, target: Path) -> None:

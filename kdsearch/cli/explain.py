@@ -11,8 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdsearch.agenda import COMPARES, Agenda, CaseView, used
-from kdsearch.analysis import CandidateScores, CaseResult, DecisionScores, ModelSpeeds, case_result
+from kdsearch.agenda import COMPARES, Agenda, CaseView, TeacherTraining, used
+from kdsearch.analysis import (
+    CandidateScores,
+    CaseResult,
+    DecisionScores,
+    ModelSpeeds,
+    case_result,
+)
 from kdsearch.api import open_folder
 from kdsearch.cli.job import Dashboard, run_there
 from kdsearch.cli.look import stage_of, value_of
@@ -71,6 +77,7 @@ def _explained(agenda: Agenda, view: CaseView, found: CaseResult) -> dict[str, A
         "metric": agenda.resolved.datasets[view.case.dataset].metric,
         "teacher_checkpoints_coincide": view.coinciding,
         "logit_scales": dict(found.logit_scales),
+        "start": plain(found.start),
         "scores": [
             {"model": name, "validation": validation, "test": test}
             for name, validation, test in _scores(found)
@@ -160,9 +167,13 @@ def _explain(out: Console, agenda: Agenda, view: CaseView, found: CaseResult) ->
         outcome = agenda.results[view.teacher_training.key]
         assert outcome is not None
         out.print(
-            f"  teacher: learning rate {view.teacher_training.learning_rate:g}, t_hs is epoch "
+            f"  teacher: {_fine_tuned(view.teacher_training)}, t_hs is epoch "
             f"{outcome.best_epoch}, t_ll epoch {outcome.lowest_loss_epoch}"
         )
+    if (start := found.start) is not None:
+        said = f"epoch {start.epoch} of {start.teacher} (learning rate {start.learning_rate:g})"
+        validation, test = (score(n, found.digits) for n in (start.validation, start.test))
+        out.print(f"  the student starts from {said}: validation {validation}, test {test}")
     if models := _scores(found):
         table = Table("", "validation", "test", box=None)
         for name, *both in models:
@@ -172,6 +183,11 @@ def _explain(out: Console, agenda: Agenda, view: CaseView, found: CaseResult) ->
         out.print(f"  {line}")
     for decision, scores in zip(view.progress.decisions, found.path, strict=True):
         _explain_decision(out, found, decision, scores)
+
+
+def _fine_tuned(training: TeacherTraining) -> str:
+    smoothing = f", labels smoothed by {training.smoothing:g}" if training.smoothing else ""
+    return f"learning rate {training.learning_rate:g}{smoothing}"
 
 
 def _explain_decision(
@@ -199,7 +215,7 @@ def _explain_decision(
 
 def _temperature(found: CandidateScores) -> str:
     """τ_t, and in brackets what it comes to where it is in units of the teacher's logit scale."""
-    if found.temperature is None:
-        return "—"
     comes_to = found.effective_temperature
+    if found.temperature is None:
+        return "—" if comes_to is None else f"learnt: {comes_to:g}"
     return f"{found.temperature:g}" + ("" if comes_to is None else f" ({comes_to:g})")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import typer
@@ -16,58 +16,51 @@ import typer
 from kdsearch.agenda import (
     Agenda,
     Counts,
+    Job,
     Kind,
     Simulated,
     Simulation,
     StudentTraining,
-    cached_bytes,
     case_counts,
-    checkpoint_models,
     guessed_seconds,
     kinds_of,
-    passed_units,
-    passes,
-    resolved_signal_bytes,
     sharing,
-    signal_bytes,
+    students_of,
 )
 from kdsearch.api import open_folder
 from kdsearch.cli.options import Json, Models, example, parse_models
+from kdsearch.cli.parts import parts_facts
+from kdsearch.cli.plan_teachers import (
+    Durations,
+    Range,
+    as_range,
+    folders_of,
+    rows_of,
+    teachers_facts,
+)
 from kdsearch.cli.planning import TRAINING_STATE, named_epochs, print_plan
 from kdsearch.driver import fused_words
 from kdsearch.errors import InputError
-from kdsearch.search import Bounds, Inner
+from kdsearch.search import (
+    Bounds,
+    Inner,
+)
 from kdsearch.study import (
-    HIDDEN,
-    SAMPLED,
+    MOST_SIZE,
     SPECS,
-    TOP_K,
     Resolved,
-    ResolvedModel,
-    Role,
     Study,
     TestCase,
-    cache_bytes,
-    cases_before,
-    effective_settings,
-    known_rows,
-    label_count,
+    image_products,
+    known_image_size,
     load_study,
     nested_epochs,
-    one_teacher,
-    output_rows_per_row,
-    row_bytes,
+    pixel_bytes,
     search_of,
     shape_of,
     task_of,
     test_cases,
 )
-
-Durations = Mapping[TestCase, Mapping[Role, float]]
-Range = dict[str, float]
-"""The `fewest` and the `most`."""
-_WAYS = (HIDDEN, f"{SAMPLED} 64", f"{TOP_K} 128")
-"""To keep a wide teacher's outputs, with usual numbers of tokens."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -111,8 +104,8 @@ def plan(
         study = load_study(study_file, models=parse_models(model))
     resolved, took = known.resolved, known.took
     counts = [case_counts(study, case) for case in test_cases(study)]
-    rows = {case.dataset: _rows(study, resolved, case) for case in test_cases(study)}
-    folders = _folders(study, resolved)
+    rows = {case.dataset: rows_of(study, resolved, case) for case in test_cases(study)}
+    folders = folders_of(study, resolved)
     guessed = speed is not None or seconds is not None
     if guessed:
         took = guessed_seconds(study, rows, folders, speed=speed, seconds=seconds)
@@ -124,6 +117,7 @@ def plan(
         "reference": str(counts[0].case),
         "rows_unknown": [name for name, known in rows.items() if known is None],
         "sizes_unknown": _unsized(study, folders),
+        "images": _images(study, resolved, rows),
         "simulated": _simulated(study, took, slots) if took else None,
         "checkpoint_bytes": known.teacher_bytes,
         "training_state_bytes": known.largest
@@ -165,13 +159,10 @@ def _facts(
 ) -> dict[str, Any]:
     by_case = {c.case: c for c in counts}
     groups = sharing(study, tuple(by_case))
-    of_teacher: dict[object, list[Counts]] = defaultdict(list)
-    for each in counts:
-        if each.case.teacher:
-            of_teacher[one_teacher(study, each.case)].append(each)
-    shared = [_shared(study, of_one) for of_one in of_teacher.values()]
+    of_teachers = teachers_facts(study, resolved, counts, took)
+    shared = [each for each, _ in of_teachers.values()]
+    caches = [row for _, row in of_teachers.values()]
     cases = [_case(study, c, took) for c in counts]
-    caches = [_cache(study, resolved, c, took) for c in shared]
     students: Range | None = None
     teachers: Range | None = None
     if took:
@@ -185,9 +176,10 @@ def _facts(
         "name": study.name,
         "cases": cases,
         "teachers": sum(c.teachers for c in shared),
-        "outputs": _range(sum((c.outputs for c in shared), Bounds(fewest=0, most=0))),
-        "sequences": _range(sum((c.sequences for c in shared), Bounds(fewest=0, most=0))),
+        "outputs": as_range(sum((c.outputs for c in shared), Bounds(fewest=0, most=0))),
+        "sequences": as_range(sum((c.sequences for c in shared), Bounds(fewest=0, most=0))),
         "caches": caches,
+        "parts": parts_facts(study, cases, dict(zip(of_teachers, caches, strict=True))),
         "students": {
             "fewest": sum(max(by_case[c].students.fewest for c in group) for group in groups),
             "most": sum(c.students.most for c in counts),
@@ -202,22 +194,16 @@ def _facts(
     }
 
 
-def _shared(study: Study, counts: list[Counts]) -> Counts:
-    """The counts of one of a teacher's cases on a data set, with the passes for all of them."""
-    outputs, sequences = passes(study, [each.case for each in counts])
-    return replace(counts[-1], outputs=outputs, sequences=sequences)
-
-
 def _case(study: Study, counts: Counts, took: Durations) -> dict[str, Any]:
     each = took[counts.case]["student"] if took else None
     return {
         "case": str(counts.case),
-        "students": _range(counts.students),
+        "students": as_range(counts.students),
         "grid": counts.grid,
         "nested_epochs": nested_epochs(study, counts.case),
         **_other_inner(study, counts.case),
         "seconds_each": each,
-        "seconds": None if each is None else _range(counts.students, each),
+        "seconds": None if each is None else as_range(counts.students, each),
     }
 
 
@@ -227,7 +213,7 @@ def _other_inner(study: Study, case: TestCase) -> dict[str, Any]:
     if not search.flips:
         return {"strategy": search.strategy}
     other = Inner.COORDINATE if search.inner == "joint" else Inner.JOINT
-    students = _range(case_counts(study, case, other).students)
+    students = as_range(case_counts(study, case, other).students)
     return {
         "strategy": search.strategy,
         "inner": search.inner,
@@ -241,10 +227,17 @@ def _simulated(study: Study, took: Durations, slots: int) -> dict[str, Any]:
     seconds: dict[Kind, float] = {}
     for case, roles in kinds.items():
         for role, kind in roles.items():  # a model that cases train with other settings: the least
-            seconds[kind] = min(took[case][role], seconds.get(kind, math.inf))
+            alike = students_of(study, case, kind) if role == "student" else (kind,)
+            mean = fmean(each.epochs for each in alike)
+            for each in alike:
+                one = took[case][role] * (each.epochs / mean if mean else 1)
+                seconds[each] = min(one, seconds.get(each, math.inf))
+
+    def lasts(job: Job) -> float:  # a view is passed as a split is
+        return seconds[job.kind._replace(views=1)] * job.passes
 
     def run(slots: int) -> Simulated:
-        return Simulation(study, slots, lambda job: seconds[job.kind], seconds).run()
+        return Simulation(study, slots, lasts, seconds).run()
 
     found, path = run(slots), run(sys.maxsize)
     return {
@@ -256,124 +249,34 @@ def _simulated(study: Study, took: Durations, slots: int) -> dict[str, Any]:
     }
 
 
-def _rows(study: Study, resolved: Resolved | None, case: TestCase) -> Mapping[str, int] | None:
-    if resolved is not None:
-        splits = resolved.datasets[case.dataset].splits
-        return {name: split.rows for name, split in splits.items()}
-    return known_rows(case.dataset, study.datasets[case.dataset])
-
-
-def _folders(study: Study, resolved: Resolved | None) -> dict[str, str]:
-    """Where the models lie that are in a folder."""
-    found = resolved.models if resolved else {}
-    paths = {
-        name: found[name].path if name in found else model.path
-        for name, model in study.models.items()
-    }
-    return {name: path for name, path in paths.items() if path is not None}
+def _images(
+    study: Study, resolved: Resolved | None, rows: Mapping[str, Mapping[str, int] | None]
+) -> list[dict[str, Any]]:
+    """The pixels of each data set of images; None where it must be read to know that."""
+    found = []
+    for name, counts in rows.items():
+        dataset = study.datasets[name]
+        if SPECS[task_of(name, dataset)].reads != "pixels":
+            continue
+        size = resolved.datasets[name].image_size if resolved else known_image_size(name, dataset)
+        count = sum(counts.values()) if counts else None
+        taken = None if count is None or size is None else pixel_bytes(size, count)
+        found.append({"dataset": name, "rows": count, "image_size": size, "bytes": taken})
+    return found
 
 
 def _unsized(study: Study, folders: Mapping[str, str]) -> list[str]:
     """The models of the test cases whose size only the Hub could say."""
     used = {
-        kind.model
+        kind.model: SPECS[task_of(case.dataset, study.datasets[case.dataset])].reads
         for case in test_cases(study)
         for kind in kinds_of(study, case, case.dataset).values()
     }
-    models = study.models
-    return [n for n in models if n in used and shape_of(models[n], folders.get(n)) is None]
 
+    def sized(name: str) -> bool:
+        model, folder = study.models[name], folders.get(name)
+        if used[name] == "pixels":
+            return image_products(model, MOST_SIZE, folder) is not None
+        return shape_of(model, folder) is not None
 
-def _cache(
-    study: Study, resolved: Resolved | None, counts: Counts, took: Durations
-) -> dict[str, Any]:
-    """A teacher's trainings on a data set, and its outputs that are kept."""
-    case = counts.case
-    dataset = study.datasets[case.dataset]
-    per_row = output_rows_per_row(case.dataset, dataset)
-    rows = _rows(study, resolved, case)
-    taken: int | None = None
-    if resolved is not None:
-        taken = cached_bytes(resolved, case)
-    elif rows is not None and per_row is not None:
-        train, names = rows["train"] * per_row, checkpoint_models(study, case)
-        others = sum(rows.values()) * per_row - train
-        passed_over = [*passed_units(study, case, train)]
-        task, labels = task_of(case.dataset, dataset), label_count(case.dataset, dataset)
-        settings = effective_settings(study, case, "outputs")
-        models = (study.models[name] for name in names)
-        taken = sum(
-            cache_bytes(settings, task, each, some, labels, others=others)
-            for each in models
-            for some in passed_over
-        )
-    seconds = took.get(case)
-    trained = counts.teachers * seconds["teacher"] if seconds else 0
-    passed: Range = {}
-    if seconds:
-        written = _range(counts.sequences, seconds["sequences"])
-        passed = _range(counts.outputs, seconds["outputs"])
-        passed = {end: some + written[end] for end, some in passed.items()}
-    return {
-        "dataset": case.dataset,
-        "teacher": case.teacher,
-        **dict.fromkeys(("student", "search")),
-        **({"student": case.student, "search": case.search} if cases_before(study, case) else {}),
-        "trainings": counts.teachers,
-        "passes": _range(counts.outputs),
-        "sequences": _range(counts.sequences),
-        "train_rows": rows["train"] if rows else None,
-        "bytes": taken,
-        **_each(study, resolved, case),
-        "signals": None if rows is None else _signals(study, resolved, case, rows["train"]),
-        "seconds": {end: trained + some for end, some in passed.items()} or None,
-    }
-
-
-def _each(study: Study, resolved: Resolved | None, case: TestCase) -> dict[str, Any]:
-    """What a teacher's outputs take for each token, or row of data, and would in other `ways`.
-
-    None where that is not known until the data is read.
-    """
-    dataset, settings = study.datasets[case.dataset], effective_settings(study, case, "outputs")
-    task = task_of(case.dataset, dataset)
-    labels, per_row = label_count(case.dataset, dataset), output_rows_per_row(case.dataset, dataset)
-    name = checkpoint_models(study, case)[0]
-    path = None
-    if resolved is not None:
-        labels = len(resolved.datasets[case.dataset].labels)
-        train = resolved.datasets[case.dataset].splits["train"]
-        per_row, path = train.units / train.rows, resolved.models[name].path
-
-    def each(cache: str) -> int:
-        kept = settings.model_copy(update={"cache": cache})
-        return row_bytes(kept, task, study.models[name], labels, path)
-
-    if SPECS[task].width is not None:
-        known = round(each(HIDDEN) * (per_row or 0))
-        return {"each": "row", "bytes_each": known or None, "cache": None, "ways": {}}
-    chosen = {way.partition(" ")[0]: way for way in (*_WAYS, settings.cache)}
-    return {
-        "each": "token",
-        "bytes_each": each(settings.cache),
-        "cache": settings.cache,
-        "ways": {way: each(way) for way in chosen.values()},
-    }
-
-
-def _signals(study: Study, resolved: Resolved | None, case: TestCase, rows: int) -> dict[str, int]:
-    """The bytes of what terms compare of a teacher, by signal; before anything is read, a guess."""
-    if resolved is not None:
-        return resolved_signal_bytes(resolved, case)
-    folders = _folders(study, None)
-    shapes = {name: shape_of(model, folders.get(name)) for name, model in study.models.items()}
-    models = {
-        name: ResolvedModel(path=None, digest=None, labels=None, depth=shape and shape.layers)
-        for name, shape in shapes.items()
-    }
-    task = task_of(case.dataset, study.datasets[case.dataset])
-    return signal_bytes(study, models, case, task, rows, folders)
-
-
-def _range(bounds: Bounds, factor: float = 1) -> Range:
-    return {"fewest": bounds.fewest * factor, "most": bounds.most * factor}
+    return [name for name in study.models if name in used and not sized(name)]

@@ -52,6 +52,8 @@ def print_plan(study: Study, facts: Facts) -> None:
     out.print(_students_table(facts))
     if facts["caches"]:
         out.print(_teachers_table(facts))
+    if facts["parts"]:
+        out.print(_parts_table(facts))
     for line in (*_counted(study, facts), *_timed(facts), *_on_disk(study, facts)):
         out.print(line)
 
@@ -86,6 +88,26 @@ def _teachers_table(facts: Facts) -> Table:
         ]
         if unit:
             cells.append(unit.words(row["seconds"], "–"))
+        table.add_row(*cells)
+    return table
+
+
+def _parts_table(facts: Facts) -> Table:
+    unit = _unit(facts)
+    headings = ("part", "test cases", "teachers", "passes", "outputs", "students")
+    title = "Parts: what each adds to those before it; a student that parts share is in each"
+    table = _table(title, *headings, *([unit.name] if unit else []))
+    for row in facts["parts"]:
+        cells = [
+            row["part"] or "of no part",
+            f"{row['cases']:,}",
+            f"{row['teachers']:,}",
+            _range(row["passes"]),
+            "?" if row["bytes"] is None else readable_size(row["bytes"]),
+            _range(row["students"]),
+        ]
+        if unit:
+            cells.append("?" if row["seconds"] is None else unit.words(row["seconds"], "–"))
         table.add_row(*cells)
     return table
 
@@ -203,15 +225,16 @@ def _assumed(facts: Facts) -> Iterator[str]:
         yield (
             f"  (--{option} is that of the student of {facts['reference']}; the others and the "
             "teachers follow from their size: rows × epochs × tokens of a row × weights that each "
-            "passes, without embeddings but, in translation and lm, with the output layer; scoring "
-            "is not counted)"
+            "passes, without embeddings but, in translation and lm, with the output layer, or × "
+            "the multiplications of an image; scoring is not counted)"
         )
         if facts["rows_unknown"]:
             yield "  (every data set is taken to be as large, as some are not known until read)"
     if facts["sizes_unknown"]:
+        other = ", or of images to be a ResNet-50" if facts["images"] else ""
         yield (
-            f"  (of unknown size, taken to have {BASE.layers} layers that are {BASE.width} wide: "
-            f"{', '.join(facts['sizes_unknown'])})"
+            f"  (of unknown size, taken to have {BASE.layers} layers that are {BASE.width} wide"
+            f"{other}: {', '.join(facts['sizes_unknown'])})"
         )
 
 
@@ -230,13 +253,28 @@ def _on_disk(study: Study, facts: Facts) -> Iterator[str]:
         else f"up to two checkpoints{more} per teacher training, each of the model's size"
     )
     yield f"disk: teachers' outputs {known}; {kept}"
+    for images in facts["images"]:
+        yield _pixels(images)
     yield from _each(facts)
+    yield from _on_views(facts)
     yield from _compared(facts)
     state = facts["training_state_bytes"]
     yield (
         f"  and while it runs, for each of {count(facts['slots'], 'slot')}, up to "
         f"{TRAINING_STATE + named} times its model in full precision: what a training resumes from "
         f"after a crash{f' ({readable_size(state)} in all)' if state else ''}"
+    )
+
+
+def _pixels(images: Mapping[str, Any]) -> str:
+    """What the images of a data set take."""
+    what = f"  and for the images of {images['dataset']}"
+    if images["bytes"] is None:
+        return f"{what}, what is not known until they are read: three bytes for each pixel kept"
+    size = f"{images['rows']:,} of {images['image_size']} × {images['image_size']} pixels"
+    return (
+        f"{what}, {size}, {readable_size(images['bytes'])}; as much again in the memory of each "
+        "slot's device"
     )
 
 
@@ -264,6 +302,21 @@ def _each(facts: Facts) -> Iterator[str]:
         yield (
             f"  (bytes a token of {', '.join(names)}, by training.cache: {ways_shown}; "
             "all but hidden serve ce at one temperature alone)"
+        )
+
+
+def _on_views(facts: Facts) -> Iterator[str]:
+    """What of the outputs is of views of images."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in facts["caches"]:
+        for what, size in (row["views"] or {}).items():
+            groups.setdefault((row["dataset"], what), []).append(size)
+    for (name, what), sizes in groups.items():
+        each = "" if len(sizes) == 1 else f" of {len(sizes)} teachers"
+        yield (
+            f"  (of them {readable_size(sum(sizes))}{each} on {name} in {what}, each a pass over "
+            "the training rows; all losses, temperatures, optimizers, batch sizes and durations "
+            "share them)"
         )
 
 

@@ -22,6 +22,7 @@ from kdsearch.agenda import (
     COMPARES,
     DONE,
     LAZY,
+    STARTS,
     TRAINS_TEACHER,
     WINNER,
     Agenda,
@@ -319,7 +320,8 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
 
     `running` are the keys of the trainings that run.
     """
-    of_teacher = [TRAINS_TEACHER, "outputs"] if view.case.teacher else []
+    starts = [STARTS] * bool(agenda.graph.starts(view.case))
+    of_teacher = [TRAINS_TEACHER, *starts, "outputs"] if view.case.teacher else starts
     flips = view.search.flips
     axes = [axis.name for axis in view.space.compared]
     of_search = [*axes, "stable", LAZY] if flips else [COMPARES]
@@ -345,5 +347,5 @@ def stages_of(agenda: Agenda, view: CaseView, running: Collection[str]) -> dict[
     if view.waits_for is not None:
         found[TRAINS_TEACHER] = f"after {view.waits_for.teacher}"
     if view.blocked:
-        found[TRAINS_TEACHER] = "failed"
+        found[view.blocked_at] = "failed"
     return found
