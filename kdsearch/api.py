@@ -23,6 +23,7 @@ from kdsearch.analysis import (
     analyse,
     trial_results,
 )
+from kdsearch.analysis.temperature import Temperatures, temperatures
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger
 from kdsearch.report import analyse_folder
@@ -120,6 +121,11 @@ class StudyResults:
         return tuple(row for search in self.searches for row in search.comparisons)
 
     @cached_property
+    def temperature(self) -> Temperatures | None:
+        """Students over the temperature, and the claims; None where no search sweeps it."""
+        return temperatures(self._agenda)
+
+    @cached_property
     def tables(self) -> Tables:
         """The same for pandas."""
         return Tables(self)
@@ -173,6 +179,28 @@ class Tables:
     def rewards(self) -> pd.DataFrame:
         """Table 3: a row per alternative."""
         return self._of_each_search(self._frames.rewards)
+
+    @property
+    def temperature(self) -> pd.DataFrame:
+        """A row per temperature of each line of students that were trained alike but for it."""
+        return self._tempered("temperature")
+
+    @property
+    def temperature_teachers(self) -> pd.DataFrame:
+        """A row per temperature, split and teacher: its relative entropies."""
+        return self._tempered("temperature_teachers")
+
+    @property
+    def temperature_claims(self) -> pd.DataFrame:
+        """A row per difference of each claim: over all comparisons, then of each."""
+        return self._tempered("temperature_claims")
+
+    def _tempered(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        from kdsearch.report.temperature_tables import temperature_tables
+
+        return temperature_tables(self._study.temperature).get(name, pd.DataFrame())
 
     def _of_each_search(self, table: Callable[[Figures], pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd

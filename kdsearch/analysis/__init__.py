@@ -29,6 +29,14 @@ from kdsearch.analysis.gains import CaseGain, Comparison, LeftOut, Relative, com
 from kdsearch.analysis.generations import Generation, Line
 from kdsearch.analysis.levels import Level, Levels, StudentLevels
 from kdsearch.analysis.noise import DEVIATIONS
+from kdsearch.analysis.origins import (
+    Start,
+    StudentOrigin,
+    TeacherOrigin,
+    start_found,
+    student_origin,
+    teacher_origin,
+)
 from kdsearch.analysis.paper import PaperRow
 from kdsearch.analysis.path import Difference, Step
 from kdsearch.analysis.replay import Recorded, Replayed, Table, recorded, regrouped, replay
@@ -81,14 +89,17 @@ __all__ = [
     "Sizes",
     "Spent",
     "Stable",
+    "Start",
     "State",
     "Status",
     "Step",
     "StudentLevels",
+    "StudentOrigin",
     "Table",
     "Table3",
     "Take",
     "TeacherEdge",
+    "TeacherOrigin",
     "TeacherScore",
     "TestScores",
     "Trend",
@@ -118,9 +129,12 @@ __all__ = [
     "replay",
     "share_not_above_zero",
     "stable_configuration",
+    "start_found",
+    "student_origin",
     "students_of",
     "table_3",
     "teacher_edges",
+    "teacher_origin",
     "trial_results",
     "unconverged",
 ]

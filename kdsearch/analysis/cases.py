@@ -16,6 +16,7 @@ from kdsearch.analysis.gains import NoGainError, Relative
 from kdsearch.analysis.gap import gap_closed
 from kdsearch.analysis.kept import KeptTokens, kept_of
 from kdsearch.analysis.noise import Noise, Noises
+from kdsearch.analysis.origins import Start, start_found
 from kdsearch.analysis.path import Difference, Step, over_default, steps
 from kdsearch.analysis.scores import (
     candidate_on_test,
@@ -76,7 +77,8 @@ class CandidateScores:
     temperature: float | None
     """The tuned τ_t; None where it is inactive, or where no trial has a score."""
     effective_temperature: float | None
-    """By which the teacher's logits are divided, where τ_t is in units of its logit scale."""
+    """By which the teacher's logits are divided, where τ_t is in units of its logit scale, or where
+    it is learnt; under several seeds, in the training of the first."""
     learning_rate: float | None
     further_tuned: Held
     """The best trial's values of the other axes that are tuned."""
@@ -213,6 +215,8 @@ class CaseResult:
     failures: tuple[UnscoredTraining, ...]
     cost: tuple[Spent, ...]
     """A training that cases share counts in each of them."""
+    start: Start | None = None
+    """Where its students start; None where that are their model's own weights."""
 
     @property
     def taught_by(self) -> TeacherScore | None:
@@ -290,6 +294,7 @@ def case_result(
         size=speeds.size(results[key] for key in [*first, *trainings.students]),
         failures=failures(agenda, every),
         cost=trainings.spent,
+        start=start_found(agenda, view),
     )
 
 
@@ -460,7 +465,11 @@ def candidate_scores(
 
 def _effective_temperature(agenda: Agenda, best: Trial | None, key: str | None) -> float | None:
     outcome = agenda.results[key] if key else None
-    if best is None or outcome is None or outcome.logit_scale is None:
+    if best is None or outcome is None:
+        return None
+    if outcome.learnt_temperature is not None:
+        return significant(outcome.learnt_temperature)
+    if outcome.logit_scale is None:
         return None
     return significant(best.get("temperature") * outcome.logit_scale)
 

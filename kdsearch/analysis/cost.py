@@ -15,6 +15,7 @@ from kdsearch.agenda import (
     Outcome,
     OutputsTraining,
     SequencesTraining,
+    TeacherTraining,
     Training,
     spare,
     used,
@@ -99,26 +100,28 @@ class CaseTrainings:
 
     @cached_property
     def teachers(self) -> dict[str, str]:
-        """The fine-tunings of the case's teacher."""
-        trainings = self._agenda.graph.teachers(self._view.case)
+        """The fine-tunings of the case's teacher, and of what its student starts from."""
+        trainings = (*self._agenda.graph.teachers(self._view.case), *self._beside(TeacherTraining))
         return {t.key: str(t) for t in trainings if t.key in self._agenda.results}
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """The outputs of its checkpoints."""
+        """The outputs of its checkpoints, and what scores where its student starts."""
         pairs = self._view.outputs
         every = [t for outputs in pairs.values() for t in outputs]
-        every += self._waited_for(OutputsTraining)
+        every += self._beside(OutputsTraining)
         return {t.key: str(t) for t in every if t.key in self._agenda.results}
 
     @cached_property
     def sequences(self) -> dict[str, str]:
         """What they wrote."""
-        every = self._waited_for(SequencesTraining)
+        every = self._beside(SequencesTraining)
         return {t.key: str(t) for t in every if t.key in self._agenda.results}
 
-    def _waited_for(self, kind: type[_Some]) -> list[_Some]:
-        every = self._agenda.waited_for(self._view.case)
+    def _beside(self, kind: type[_Some]) -> list[_Some]:
+        """What its students wait for beside their teacher, and what they start from."""
+        agenda, view = self._agenda, self._view
+        every = (*agenda.waited_for(view.case), *agenda.graph.of_start(view.case, view.start))
         return [training for training in every if isinstance(training, kind)]
 
     @cached_property
@@ -155,6 +158,8 @@ def reused(agenda: Agenda) -> int:
         wanted += [t.key for t in agenda.graph.teachers(view.case)]
         outputs = view.outputs
         wanted += [t.key for splits in outputs.values() for t in splits]
+        started = agenda.graph.of_start(view.case, view.start)
+        wanted += {t.key for t in started} - {*wanted}
         wanted += {t.key for t in agenda.waited_for(view.case)} - {*wanted}
         for trials in _trials_by_choice(view):
             known = [t for t in trials if t.checkpoint is None or t.checkpoint in outputs]

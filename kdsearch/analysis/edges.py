@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdsearch.agenda import Agenda, CaseView
-from kdsearch.search import OBJECTIVE, Trial, ValidationScore, Value, is_active
+from kdsearch.search import DECIDES, OBJECTIVE, Trial, ValidationScore, Value, is_active
 from kdsearch.study import TestCase, axis_key, epochs_key
 
 End = Literal["largest", "smallest"]
@@ -182,6 +182,9 @@ def _tried(
         axes = tuple(axis for axis in every if is_active(axis.name, kind))
     scores = agenda.scores(view)
     for axis in axes:
+        if axis.under:
+            axis = axis.given(dict(choice.values))
+            trials = tuple(t for t in trials if t.get(DECIDES) == choice.get(DECIDES))
         if axis.name != _NO_TUNING and len(axis.values) > 1 and all(map(_is_number, axis.values)):
             yield axis.name, _best_by_value(axis.name, trials, scores)
 

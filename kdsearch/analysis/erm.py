@@ -80,8 +80,8 @@ def other_settings(agenda: Agenda, view: CaseView, trial: Trial) -> tuple[OtherS
     best = other.progress.winner.best
     if best is None:
         return ()
-    mine = _settings(agenda.training(view, trial))
-    plain = _settings(agenda.training(other, best))
+    mine = settings_of(agenda.training(view, trial))
+    plain = settings_of(agenda.training(other, best))
     return tuple(
         OtherSetting(name=name, student=mine.get(name), erm=plain.get(name))
         for name in AXES
@@ -89,12 +89,13 @@ def other_settings(agenda: Agenda, view: CaseView, trial: Trial) -> tuple[OtherS
     )
 
 
-def _settings(training: StudentTraining) -> dict[str, Value]:
+def settings_of(training: StudentTraining) -> dict[str, Value]:
     """What a search may have as an axis, as a student was trained; None of another optimizer."""
     settings = training.settings
     section, _ = SECTIONS[settings.optimizer]
     held = {**vars(getattr(settings, section)), **vars(settings)}
     held["lora_rank"] = settings.lora and settings.lora.r
+    held["augmentation"] = settings.augmentation and settings.augmentation.shown
     held["layers"] = "all" if training.model.layers is None else training.model.layers
     return {
         name: WORDS.get(name) if held[name] is None else held[name] for name in AXES if name in held

@@ -67,7 +67,7 @@ def floor_of(data: ResolvedDataset, facts: DatasetFacts | None) -> float:
         return max(least, split.chance)
     counts = split.labels if split else {}
     total = sum(counts.values())
-    if data.task != "classification" or not total:
+    if not SPECS[data.task].one_label or not total:
         return least
     shares = [counts.get(label, 0) / total for label in data.labels]
     if data.metric == "accuracy":

@@ -43,11 +43,11 @@ def row_scores(columns: Columns, data: DataSpec) -> RowScores:
     Raises `ValueError`, `TypeError` or `KeyError` for columns that are not those of its metric.
     """
     match data.task, data.metric:
-        case "classification", "accuracy":
+        case "classification" | "image_classification", "accuracy":
             label, predicted = _classes(columns, data)
             right = (label == predicted).astype(float)
             return RowScores(terms=_with_ones(right), score=_share)
-        case "classification", _:
+        case "classification" | "image_classification", _:
             label, predicted = _classes(columns, data)
             return _f1(label, predicted, len(data.labels))
         case "lm", "likelihood":
