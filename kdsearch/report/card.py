@@ -17,7 +17,7 @@ from kdsearch.report.marks import perplexity
 from kdsearch.report.snippets import adapter, reproduce, use
 from kdsearch.report.under_seeds import mean, named
 from kdsearch.search import CHECKPOINT, DATA, SYMBOLS, Checkpoint, Labels
-from kdsearch.study import HIDDEN, TestCase, TrainingSettings, shown_cache
+from kdsearch.study import HIDDEN, SPECS, TestCase, TrainingSettings, shown_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,9 @@ def _scores(
         seeds = f"students like it, under the seeds {named(tuple(found.by_seed))}"
         rows.append((seeds, NOTHING, mean(found, digits), size))
     rows += [_teacher_score(f"teacher {t.checkpoint}", t, digits) for t in case.teachers]
+    if (start := case.start) is not None:
+        scores = (score(start.validation, digits), score(start.test, digits))
+        rows.append((f"{start.teacher}, where this student starts", *scores, size))
     if (erm := case.erm) is not None:
         name = "the same student without a teacher (ERM)"
         scores = (score(erm.validation, digits), score(erm.test, digits))
@@ -198,6 +201,7 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
     return [
         ("student", training.model.name),
         ("layers kept of it", kept),
+        *_start(training),
         ("parameters", _count(outcome.parameters)),
         *_adapters(outcome, settings),
         ("teacher", _teacher(training)),
@@ -209,17 +213,31 @@ def _settings(training: StudentTraining, outcome: Outcome) -> list[tuple[str, ob
             if name not in training.objective.spared
         ),
         *_logit_scale(outcome),
+        *_found(outcome),
         *([("texts learnt on", TARGETS[targets])] if (targets := _targets(training)) else []),
         ("learning rate", f"{training.learning_rate:g}"),
         ("epochs", f"{settings.epochs}, of which {outcome.best_epoch} is kept"),
+        *([("augmentation", str(settings.augmentation))] if settings.augmentation else []),
         ("batch size", settings.batch_size),
         ("optimizer", _optimizer(settings)),
         ("dropout", "the model's own" if settings.dropout is None else f"{settings.dropout:g}"),
-        ("most tokens", settings.max_length),
+        *(
+            [("most tokens", settings.max_length)]
+            if SPECS[training.data.task].reads == "text"
+            else []
+        ),
         ("precision", settings.precision),
         ("seed", training.seed),
         ("key of the training", training.key),
     ]
+
+
+def _start(training: StudentTraining) -> list[tuple[str, object]]:
+    start = training.start
+    if start is None:
+        return []
+    where = f"epoch {start.epoch} of {start.model.name} fine-tuned on the same data"
+    return [("starts from", f"{where}: training {start.training}")]
 
 
 def _adapters(outcome: Outcome, settings: TrainingSettings) -> list[tuple[str, object]]:
@@ -238,6 +256,15 @@ def _logit_scale(outcome: Outcome) -> list[tuple[str, object]]:
     """Where temperatures are in units of it."""
     scale = outcome.logit_scale
     return [] if scale is None else [("logit scale of the teacher", f"{scale:g}")]
+
+
+def _found(outcome: Outcome) -> list[tuple[str, object]]:
+    """What an objective learnt of itself, or found of its teacher."""
+    found = {
+        "temperature that was learnt": outcome.learnt_temperature,
+        "share of a label that was spread": outcome.smoothing,
+    }
+    return [(name, f"{value:g}") for name, value in found.items() if value is not None]
 
 
 def _targets(training: StudentTraining) -> str | None:

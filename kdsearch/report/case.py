@@ -82,6 +82,10 @@ def _standing(case: CaseResult) -> str:
         text += f" Its search chose **{escape(case.winner)}**."
         if case.winner.validation is None:
             text += " No candidate of its last decision has a score."
+    if case.start is not None:
+        start, shown = case.start, partial(score, digits=case.digits)
+        text += f" Its student starts from epoch {start.epoch} of {escape(start.teacher)}: "
+        text += f"{shown(start.validation)} on validation, {shown(start.test)} on test."
     if case.stable_over_default is not None and case.stable_over_default < 0:
         lost = points(-case.stable_over_default)[1:]
         text += f" The stable configuration scores {lost} points of 100 less than the default."

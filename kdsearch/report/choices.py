@@ -12,12 +12,16 @@ from kdsearch.search import (
     MAPPED,
     MAPPINGS,
     OBJECTIVE,
+    SMOOTHED,
+    SMOOTHED_EACH,
+    SOFTMAX,
     TEACHERS,
     TIED,
     Checkpoint,
     Choice,
     Objective,
     Value,
+    permuted_after,
     shown_value,
 )
 from kdsearch.study import shown_layers
@@ -29,6 +33,12 @@ OBJECTIVES: Mapping[str, str] = {
     "jsd": "generalised Jensen–Shannon divergence from {}",
     "total_variation": "total variation distance from {}",
     "dkd": "decoupled distillation from {}",
+    "ea_kd": "KL divergence from {}, weighted by entropy",
+    "ea_dkd": "decoupled distillation from {}, weighted by entropy",
+    "ctkd": "KL divergence from {} at a temperature that is learnt",
+    "rld": "refined logit distillation from {}",
+    "dist": "correlation with {}",
+    "mlkd": "multi-level distillation from {}",
     "sequence": "cross-entropy to texts of {}",
     "labels": "cross-entropy to the labels alone, without a teacher",
     "features": "cross-entropy to the labels, and what is computed inside of {}",
@@ -60,7 +70,7 @@ def _is(name: str) -> Callable[[Value], str]:
 
 
 def _one_of(**words: str) -> Callable[[Value], str]:
-    return lambda value: words[str(value)]
+    return lambda value: words[shown_value(value)]
 
 
 def _student_temperature(value: Value) -> str:
@@ -87,6 +97,14 @@ def _warmup_epochs(value: Value) -> str:
         return "distillation at its whole weight from the start"
     epochs = f"{value} epochs" if value != 1 else "epoch"
     return f"distillation growing to its whole weight over the first {epochs}"
+
+
+def _supervision(value: Value) -> str:
+    kept = permuted_after(value)
+    if kept is None:
+        return SUPERVISIONS[value]
+    top = "class" if kept == 1 else f"{kept} classes"
+    return f"the teacher’s probabilities with those behind its likeliest {top} permuted"
 
 
 def _weight(what: str) -> Callable[[Value], str]:
@@ -118,6 +136,10 @@ def _lora_rank(value: Value) -> str:
     return "all weights trained" if value == "none" else f"LoRA of rank {value}"
 
 
+def _augmentation(value: Value) -> str:
+    return "images as they are" if value == "none" else f"images augmented: {value}"
+
+
 TARGETS: Mapping[str, str] = {
     "data": "the data’s own texts",
     "greedy": "texts that the teacher wrote greedily",
@@ -127,10 +149,40 @@ TARGETS: Mapping[str, str] = {
 }
 """What a student learns on."""
 
+SUPERVISIONS: Mapping[str, str] = {
+    SOFTMAX: "the teacher’s probabilities",
+    SMOOTHED: "the teacher’s likeliest class, smoothed alike for all rows",
+    SMOOTHED_EACH: "the teacher’s likeliest class, smoothed for each row",
+}
+"""What is learnt of a teacher, beside what is permuted."""
+
 PARAMETERS: Mapping[str, Callable[[Value], str]] = {
     "targets": TARGETS.__getitem__,
     "temperature": _is("the teacher at temperature"),
     "student_temperature": _student_temperature,
+    "standardise": _one_of(true="logits standardised", false="logits as they are"),
+    "supervision": _supervision,
+    "entropy_temperature": _is("entropies at temperature"),
+    "entropy_bound": _one_of(
+        log_classes="the student’s entropy as a share of ln C",
+        published="the student’s entropy over 100, as in the published code",
+    ),
+    "confidence_temperature": _is("the highest probability at temperature"),
+    "temperature_start": _is("a learnt temperature of at least"),
+    "temperature_span": _is("and up to so much more:"),
+    "first_theta": _is("θ at first"),
+    "adversary_epochs": _is("epochs until it is learnt at its whole rate:"),
+    "adversary_rate": _is("its rate"),
+    "adversary_decay": _is("its decay"),
+    "two_views": _one_of(true="two views of each example", false="one view of each example"),
+    "class_of": _one_of(
+        label="the label’s class set apart", teacher="the teacher’s likeliest class set apart"
+    ),
+    "inter_class": _is("correlations over the classes with weight"),
+    "intra_class": _is("correlations over the rows with weight"),
+    "sample_confidence": _is("the highest probability with weight"),
+    "masked_correlation": _is("the less likely classes with weight"),
+    "kd_weight": _is("distillation with weight"),
     ALPHA: _alpha,
     "beta": lambda value: f"{_percent(value)} of the mixture from the teacher",
     "target": _is("the label’s class with weight"),
@@ -161,6 +213,10 @@ SETTINGS: Mapping[str, Callable[[Value], str]] = {
     "layers": shown_layers,
     "lora_rank": _lora_rank,
     "clip": _clip,
+    "clip_per": _one_of(
+        all="the gradient clipped as a whole", layer="the gradient clipped layer by layer"
+    ),
+    "augmentation": _augmentation,
     "dropout": _dropout,
     "optimizer": _one_of(adamw="AdamW", sgd="SGD"),
     "batch_size": _is("batches of"),
@@ -173,7 +229,7 @@ SETTINGS: Mapping[str, Callable[[Value], str]] = {
     "warmup": lambda value: f"{_percent(value)} of the steps to warm up",
     "precision": _one_of(fp32="32-bit floats", bf16="bf16 precision", fp16="fp16 precision"),
     "momentum": _is("momentum"),
-    "nesterov": _one_of(**{"True": "Nesterov’s momentum", "False": "plain momentum"}),
+    "nesterov": _one_of(true="Nesterov’s momentum", false="plain momentum"),
     "weight_decay": _is("weight decay"),
 }
 """Of a value of a setting of the training."""

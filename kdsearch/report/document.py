@@ -18,6 +18,7 @@ from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import SOURCE
 from kdsearch.analysis.scores import value_label
 from kdsearch.analysis.smoothing import Smoothing
+from kdsearch.analysis.temperature import Temperatures
 from kdsearch.report.answer import answer
 from kdsearch.report.case import case_section, spent_table
 from kdsearch.report.figures import (
@@ -58,6 +59,7 @@ from kdsearch.report.row_words import described
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import sizes_section
 from kdsearch.report.smoothing import smoothing_section
+from kdsearch.report.temperature import temperature_section
 from kdsearch.report.trends import trends_section
 from kdsearch.report.under_seeds import named
 from kdsearch.search import (
@@ -79,11 +81,13 @@ def document(
     doubts: Iterable[Doubt] = (),
     measured: Sequence[CaseMeasures] = (),
     smoothed: Smoothing | None = None,
+    tempered: Temperatures | None = None,
 ) -> str:
     """The content of report.md; `messages` says by key why a training failed.
 
     `doubts` are the preflight's about data and models; `measured` is what was measured beside the
-    scores, `smoothed` distillation beside label smoothing.
+    scores, `smoothed` distillation beside label smoothing, `tempered` students over the
+    temperature.
     """
     sections = [
         f"# {escape(analysis.study)}",
@@ -98,6 +102,7 @@ def document(
         *floor_section(analysis),
         *measures_section(measured),
         *smoothing_section(smoothed),
+        *temperature_section(tempered),
         *sizes_section(analysis),
         *trends_section(analysis),
         "## Test cases",

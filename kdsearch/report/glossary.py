@@ -42,6 +42,19 @@ OBJECTIVES = {
     "move to say what the teacher says. No single unlikely answer can make it large.",
     "dkd": "Decoupled distillation: the teacher’s confidence in the right class and its opinion of "
     "the other classes are learnt as two parts, each with a weight.",
+    "ea_kd": "Entropy-based adaptive distillation: rows of which the teacher, and then the "
+    "student, is undecided count for more. The loss is the KL divergence times τ².",
+    "ea_dkd": "The same of decoupled distillation.",
+    "ctkd": "Curriculum temperature: the KL divergence times τ², at a temperature that is itself "
+    "learnt, to make the student’s task harder as it gets on.",
+    "rld": "Refined logit distillation: the right class learns how sure the teacher is of what it "
+    "finds likeliest, and the teacher’s opinion counts of the classes that it finds less likely "
+    "than the right one, so that what it gets wrong is not learnt.",
+    "dist": "Distillation from a stronger teacher: the student’s probabilities need not be the "
+    "teacher’s, if they go up and down with them, over the classes of a row and over the rows of a "
+    "class.",
+    "mlkd": "Multi-level logit distillation: the teacher’s probabilities at five temperatures, how "
+    "alike it finds the rows of a batch, and how alike the classes.",
     "features": "The labels, and what the teacher computes inside of it, such as hidden states and "
     "attention. What it says in the end, its logits, is not learnt from.",
     "sequence": "Sequence-level distillation: plain training on texts that the teacher wrote in "
@@ -69,16 +82,49 @@ AXES = {
     "(τ_s = τ_t) or 1.",
     "alpha": "How much the teacher counts. At 1 the student learns from the teacher alone, at 0.5 "
     "as much from the labels.",
+    "standardise": "Whether the raw outputs for a row are brought to the mean 0 and the deviation "
+    "1 before they are divided by a temperature, the student’s and the teacher’s alike, so that "
+    "how sure either is does not matter.",
+    "supervision": "What CE learns of the teacher: its probabilities (softmax); or, to see what of "
+    "them matters, its likeliest class with a share spread evenly over all classes, as undecided "
+    "as the teacher is on average (smoothed) or of that row (smoothed each); or its probabilities "
+    "with those behind the likeliest so many exchanged at random (permuted after).",
+    "class_of": "In DKD, EA-DKD and RLD, whose class is set apart: the label’s, or the one that "
+    "the teacher finds likeliest, for which no label is needed; the latter is in no paper.",
+    "entropy_temperature": "In EA-KD and EA-DKD, the temperature of the probabilities of whose "
+    "entropies the weights of rows are made.",
+    "entropy_bound": "In EA-KD and EA-DKD, what the student’s entropy is divided by: its largest "
+    "value, ln C, as in the paper; or 100, as in the published code for CIFAR-100, so that it "
+    "hardly counts.",
+    "confidence_temperature": "In RLD, the temperature of the teacher’s highest probability, and "
+    "of the student’s that learns it.",
+    "temperature_start": "In CTKD, the lowest that the learnt temperature can be.",
+    "temperature_span": "In CTKD, by how much more it can be at most.",
+    "first_theta": "In CTKD, where the learnt temperature starts: at the lowest, plus σ of this "
+    "times its span.",
+    "adversary_epochs": "In CTKD, the epochs over which the temperature’s gradient, which is "
+    "against the student, grows to its whole size.",
+    "adversary_rate": "In CTKD, the learning rate of the temperature, at the student’s schedule.",
+    "adversary_decay": "In CTKD, the weight decay of what the temperature is made of.",
+    "inter_class": "In DIST, the weight of the correlations over the classes of a row.",
+    "intra_class": "In DIST, the weight of the correlations over the rows of a class.",
+    "sample_confidence": "In RLD, the weight of the teacher’s highest probability.",
+    "masked_correlation": "In RLD, the weight of the classes that the teacher finds less likely "
+    "than the right one.",
+    "kd_weight": "In MLKD, the weight of distillation beside that of the labels.",
+    "two_views": "In MLKD, whether each row is seen in two views, one weakly and one strongly "
+    "augmented, or in one.",
     "beta": "The teacher’s share in the mixture that JSD measures distances from.",
-    "target": "In DKD, the weight of the teacher’s confidence in the right class.",
-    "non_target": "In DKD, the weight of the teacher’s opinion of the other classes.",
-    "label_weight": "In DKD, the weight of the labels.",
+    "target": "In DKD and EA-DKD, the weight of the teacher’s confidence in the right class.",
+    "non_target": "In DKD and EA-DKD, the weight of the teacher’s opinion of the other classes.",
+    "label_weight": "In DKD, EA-DKD, RLD, DIST and MLKD, the weight of the labels.",
     "gradient_scale": "Whether the loss is multiplied by τ_s², so that a high temperature does not "
     "make it small.",
     "temperature_unit": "What a temperature of 1 is: 1 (none), or the teacher’s logit scale, by "
     "which it is then multiplied: how far apart its raw outputs for one row lie, on average. "
     "Teachers that are sure to different degrees can so be searched with the same temperatures.",
-    "warmup_epochs": "In DKD, the epochs over which distillation grows to its whole weight.",
+    "warmup_epochs": "In DKD, EA-DKD and RLD, the epochs over which distillation grows to its "
+    "whole weight.",
     "smoothing": "The share of a label that is spread over all classes.",
     "hint": "The weight of FitNets’ hint: the student’s middle layer learns to compute what the "
     "teacher’s does, through a projection that is learnt beside it and thrown away.",
@@ -113,7 +159,12 @@ AXES = {
     "nesterov": "A form of momentum that looks one step ahead.",
     "weight_decay": "How strongly weights are pulled towards 0.",
     "dropout": "The share of a model’s units that is switched off at random while it is trained.",
+    "augmentation": "How images are changed before they are learnt from. light: cropped and "
+    "flipped; full: changed by random operations (RandAugment) and mixed with others (MixUp, "
+    "CutMix) too. The teacher is asked of the very images that the students see.",
     "clip": "The largest size that a gradient may have before it is cut.",
+    "clip_per": "Whether that is the size of the whole gradient, or of each layer’s part of it: "
+    "each matrix of weights, each bias and each norm by itself.",
 }
 """By the name of an axis, or of a parameter of an objective."""
 _FORMS = {"learning_rate": ("lr",), "temperature_unit": ("logit scale",)}
@@ -178,6 +229,8 @@ TEACHING = (
     _term("student", "The small model that is trained.", "students"),
     _term("checkpoint", "A model as it was after one of its epochs. A teacher trained in "
           "the study has two, t_hs and t_ll, and epochs that a search names.", "checkpoints"),
+    _term("starts from", "A student may go on from the best epoch of another training of the "
+          "study, in place of the weights that its model has."),
     _term("self-KD", "Distillation from a teacher of the student’s own size."),
     _term("generation", "Of students that are taught by what another test case chose: how many "
           "such choices lead to it, itself included.", "generations"),
@@ -274,6 +327,12 @@ _COUNTING = (
     _term("reading", "What p says, in words."),
     _term("left out", "Test cases, or blocks of them, that a row does not count."),
     _term("nats", "The unit of entropy."),
+    _term("95 % t interval", "Where a mean over seeds may lie if other seeds were taken. An effect "
+          "is seen where it does not hold 0."),
+    _term("plateau", "From this temperature on, higher ones bring no more than seeds differ by.",
+          "plateau from τ"),
+    _term("entropies", "How undecided a teacher is, from 0 to 1: of all classes, and behind the "
+          "stroke of those without its most probable one."),
 )  # fmt: skip
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
 from kdsearch.study import CATALOGUE, SPECS, TestCase
-from kdsearch.study.catalogue import Entry
+from kdsearch.study.entry import Entry
 
 METRICS = {
     ("classification", "f1"): "f1",
     ("classification", "accuracy"): "accuracy",
+    ("image_classification", "accuracy"): "accuracy",
+    ("image_classification", "f1"): "f1",
     ("ner", "f1"): "seqeval",
     ("ner", "accuracy"): "accuracy",
     ("qa", "f1"): "squad",

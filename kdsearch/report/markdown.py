@@ -58,7 +58,9 @@ def number(value: float | None) -> str:
 
 
 def temperature(value: float | None, effective: float | None) -> str:
-    """A τ_t, and in brackets what it comes to where it is in units of something."""
+    """A τ_t, and in brackets what it comes to where it is in units of something; or one learnt."""
+    if value is None and effective is not None:
+        return f"learnt: {number(effective)}"
     return number(value) if effective is None else f"{number(value)} ({number(effective)})"
 
 

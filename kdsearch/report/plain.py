@@ -15,10 +15,13 @@ from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import AT_LEAST_AS_GOOD, CASES, REWARDS, SOURCE
 from kdsearch.analysis.smoothing import Smoothing
 from kdsearch.analysis.statistics import Chance
+from kdsearch.analysis.temperature import Temperatures
+from kdsearch.analysis.temperature_lines import TemperatureLine, TemperaturePoint
+from kdsearch.analysis.temperature_paired import Paired
 from kdsearch.report.choices import in_words
 from kdsearch.report.practice import export_line, usual_folder
 from kdsearch.search import Choice
-from kdsearch.study import Doubt
+from kdsearch.study import Doubt, Record
 
 FORMAT = 5
 """Of report.json. Raise it when a name in it changes."""
@@ -29,9 +32,19 @@ _ONLY_IF_ANY = (
     "generations",
     "levels",
     "trends",
+    "start",
 )
 """Names that stand in a report.json only where there is something under them."""
 _PAPERS = ("distance", "teacher", "student_temperature", "alpha")
+
+
+_DERIVED: Mapping[type, Sequence[str]] = {
+    Chance: ("told_apart",),
+    Paired: ("mean", "interval", "verdict"),
+    TemperatureLine: ("plateau",),
+    TemperaturePoint: ("test", "spread"),
+}
+"""What stands in a report.json beside the fields of a value."""
 
 
 def to_json(
@@ -41,11 +54,13 @@ def to_json(
     doubts: Iterable[Doubt] = (),
     measured: Sequence[CaseMeasures] = (),
     smoothed: Smoothing | None = None,
+    tempered: Temperatures | None = None,
 ) -> str:
     """The content of report.json; `messages` says by key why a training failed.
 
     `doubts` are the preflight's about data and models; `measured` is what was measured beside the
-    scores, `smoothed` distillation beside label smoothing.
+    scores, `smoothed` distillation beside label smoothing, `tempered` students over the
+    temperature.
     """
     content = {
         "format": FORMAT,
@@ -53,6 +68,7 @@ def to_json(
         "answer": _answer(analysis),
         **({"measures": plain(measured)} if measured else {}),
         **({"smoothing": plain(smoothed)} if smoothed else {}),
+        **({"temperature": plain(tempered)} if tempered else {}),
         "complete": analysis.status.complete,
         "searches": [
             {"name": name, **search.model_dump(mode="json")}
@@ -86,13 +102,15 @@ def plain(value: object) -> Any:
         # With nothing for an axis of the paper's that is inactive.
         return {name: plain(value.get(name)) for name in dict.fromkeys((*_PAPERS, *value.names))}
     if is_dataclass(value):
-        derived = {"told_apart": value.told_apart} if isinstance(value, Chance) else {}
+        derived = {name: getattr(value, name) for name in _DERIVED.get(type(value), ())}
         named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {
             name: plain(each)
             for name, each in (named | derived).items()
             if each or name not in _ONLY_IF_ANY
         }
+    if isinstance(value, Record):
+        return value.model_dump(mode="json")
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

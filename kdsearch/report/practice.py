@@ -70,7 +70,10 @@ def _trust(found: Answer, *, seeds: bool, unconverged: Sequence[Unconverged]) ->
     if found.generated:
         every = len({case.case.dataset for case in found.cases}) == len(found.generated)
         which = "The rows" if every else f"The rows of {', '.join(map(escape, found.generated))}"
-        yield f"{which} are generated sentences, which say nothing about real data."
+        images = len(found.generated_images)
+        kinds = {"images": images, "sentences": len(found.generated) - images}
+        what = " and ".join(kind for kind, some in kinds.items() if some)
+        yield f"{which} are generated {what}, which say nothing about real data."
 
 
 def _better_without(found: Answer) -> Iterator[str]:

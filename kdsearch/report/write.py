@@ -10,6 +10,7 @@ from kdsearch.analysis import Analysis, analyse
 from kdsearch.analysis.measures import case_measures
 from kdsearch.analysis.noise import Noises
 from kdsearch.analysis.smoothing import smoothing
+from kdsearch.analysis.temperature import temperatures
 from kdsearch.errors import shown
 from kdsearch.ledger import Ledger, files_in, is_half, is_ours, layout
 from kdsearch.ledger.tested import Tested
@@ -52,7 +53,7 @@ def analyse_folder(ledger: Ledger, agenda: Agenda) -> Analysis:
 
 def noises_of(ledger: Ledger, agenda: Agenda) -> Noises:
     """The noise of a study's gains as far as its folder has test rows."""
-    return Noises(agenda, Tested(ledger.folder, ledger.disk).rows, ledger.rows)
+    return Noises(agenda, Tested(ledger.folder, ledger.disk).rows, ledger.kept_rows)
 
 
 def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
@@ -60,6 +61,7 @@ def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     # They import pandas, which takes as long as many a command.
     from kdsearch.report.latex import latex
     from kdsearch.report.tables import tables, to_csv
+    from kdsearch.report.temperature_tables import temperature_tables
 
     analysis = analyse_folder(ledger, agenda)
     messages = failure_messages(ledger, analysis)
@@ -67,20 +69,23 @@ def report_files(ledger: Ledger, agenda: Agenda) -> dict[str, str]:
     doubts = tuple(map(_public_doubt, preflight.doubts)) if preflight else ()
     measured = case_measures(agenda, analysis.cases)
     smoothed = smoothing(agenda, analysis.cases)
+    tempered = temperatures(agenda)
     frames = tables(analysis) | measures_tables(measured) | smoothing_tables(smoothed)
+    frames |= temperature_tables(tempered)
     files = {}
     for name, frame in frames.items():
         files[layout.table(name, "csv")] = to_csv(frame)
         files[layout.table(name, "tex")] = latex(frame)
-    files[layout.report("json")] = to_json(analysis, agenda, messages, doubts, measured, smoothed)
-    files[layout.report("md")] = document(analysis, agenda, messages, doubts, measured, smoothed)
+    more = (measured, smoothed, tempered)
+    files[layout.report("json")] = to_json(analysis, agenda, messages, doubts, *more)
+    files[layout.report("md")] = document(analysis, agenda, messages, doubts, *more)
     keys = asked(agenda)
     attempts = {key: tries for key, tries in ledger.attempts().items() if key in keys}
     public_tries = {
         key: [each.model_copy(update={"message": public(each)}) for each in tries]
         for key, tries in attempts.items()
     }
-    files[layout.report("html")] = page(analysis, agenda, public_tries, doubts, measured, smoothed)
+    files[layout.report("html")] = page(analysis, agenda, public_tries, doubts, *more)
     return files
 
 

@@ -19,6 +19,7 @@ from kdsearch.analysis import Analysis, CandidateScores, CaseResult
 from kdsearch.analysis.measures import CaseMeasures
 from kdsearch.analysis.paper import CASES
 from kdsearch.analysis.smoothing import Smoothing
+from kdsearch.analysis.temperature import Temperatures
 from kdsearch.report import trends
 from kdsearch.report.answer import below, without_teacher
 from kdsearch.report.case import best_on_test, gains_of, kept_sentence, noise_cells
@@ -50,12 +51,15 @@ from kdsearch.report.markdown import (
 from kdsearch.report.marks import marks, metric_of, perplexity
 from kdsearch.report.measures import MEASURES, cell, measures_charts, model_name, names_of, words
 from kdsearch.report.page.figures import figure_charts, figures_on_page
+from kdsearch.report.page.temperature_charts import temperature_charts
 from kdsearch.report.path import PATH, path_lines
 from kdsearch.report.practice import answer_table, lead
 from kdsearch.report.row_words import described
 from kdsearch.report.searches import flipping, searches_section
 from kdsearch.report.sizes import FRONT, HEADERS, TITLE, rows, sizes_charts, timed
 from kdsearch.report.smoothing import smoothing_charts, smoothing_on_page
+from kdsearch.report.temperature import parts as temperature_parts
+from kdsearch.report.temperature_words import TITLE as TEMPERATURE
 from kdsearch.report.under_seeds import mean, named, sentence
 from kdsearch.search import shown_at
 from kdsearch.study import Doubt
@@ -99,7 +103,7 @@ def _environment() -> Environment:
     assert source is not None
     for name in (
         *("page.css", "page.js", "terms.js"),
-        *("smoothing.js", "sizes.js", "trends.js", "generations.js"),
+        *("smoothing.js", "sizes.js", "trends.js", "generations.js", "temperature.js"),
     ):
         text, *_ = source.get_source(environment, name)
         environment.globals[name.replace(".", "_")] = Markup(text)
@@ -113,11 +117,13 @@ def page(
     doubts: Sequence[Doubt] = (),
     measured: Sequence[CaseMeasures] = (),
     smoothed: Smoothing | None = None,
+    tempered: Temperatures | None = None,
 ) -> str:
     """The content of report.html; `attempts` are the failed tries, by key.
 
     `doubts` are the preflight's about data and models; `measured` is what was measured beside the
-    scores, `smoothed` distillation beside label smoothing.
+    scores, `smoothed` distillation beside label smoothing, `tempered` students over the
+    temperature.
     """
     names = names_of(measured)
     curves = smoothing_charts(agenda, smoothed)
@@ -144,6 +150,8 @@ def page(
         names=names,
         smoothed=smoothing_on_page(smoothed),
         curves=curves,
+        temperature_title=TEMPERATURE,
+        tempered=list(temperature_parts(tempered)) if tempered else [],
         seeds=len(analysis.seeds) > 1,
         metric_of=partial(metric_of, agenda),
         perplexity=perplexity,
@@ -151,7 +159,9 @@ def page(
         not_asked_for=not_asked_for,
         glossary=partial(_glossary, agenda, names),
         erm=any(case.erm is not None for case in analysis.cases),
-        data=_charts(analysis, agenda, names) | ({"smoothing": curves} if curves else {}),
+        data=_charts(analysis, agenda, names)
+        | ({"smoothing": curves} if curves else {})
+        | ({"temperature": temperature_charts(tempered)} if tempered else {}),
         messages={key: tries[-1].message for key, tries in attempts.items() if tries},
         failures=_failures(attempts),
         devices=_devices(used(agenda).values()),

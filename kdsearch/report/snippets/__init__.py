@@ -10,10 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kdsearch.agenda import Agenda, Outcome, StudentTraining, TestScore
+from kdsearch.agenda import Agenda, DataSpec, Outcome, StudentTraining, TestScore
 from kdsearch.ledger import layout
 from kdsearch.report.markdown import score
-from kdsearch.study import columns_of
+from kdsearch.study import SPECS, columns_of
 from kdsearch.study.tags import scheme_of
 
 AUTO_CLASSES = {
@@ -22,6 +22,7 @@ AUTO_CLASSES = {
     "qa": "AutoModelForQuestionAnswering",
     "translation": "AutoModelForSeq2SeqLM",
     "lm": "AutoModelForCausalLM",
+    "image_classification": "AutoModelForImageClassification",
 }
 _DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 
@@ -47,7 +48,7 @@ def reproduce(agenda: Agenda, dataset: str, outcome: Outcome, test: TestScore) -
     text = (
         "In the folder of this card these lines, behind those under “Use”, print the student's "
         f"test score, {score(test)}. They read the test rows as they were scored: copy "
-        f"`{layout.rows(data.test)}` of the study's folder beside the card."
+        f"{' and '.join(_files(data))} of the study's folder beside the card."
     )
     if settings.precision != "fp32":
         text += (
@@ -55,6 +56,12 @@ def reproduce(agenda: Agenda, dataset: str, outcome: Outcome, test: TestScore) -
             "processor the last digits may differ."
         )
     return f"{text}\n\n{_rendered('score', agenda, dataset, outcome)}"
+
+
+def _files(data: DataSpec) -> tuple[str, ...]:
+    """Those that hold the test rows."""
+    rows, pixels = f"`{layout.rows(data.test)}`", f"`{layout.pixels(data.test)}`"
+    return (rows,) if SPECS[data.task].reads == "text" else (rows, pixels)
 
 
 def adapter(agenda: Agenda, outcome: Outcome) -> str:
@@ -102,6 +109,8 @@ def _rendered(name: str, agenda: Agenda, dataset: str, outcome: Outcome) -> str:
         "dtype": _DTYPES.get(settings.precision),
         "bleu": tokenization[1] if tokenization else "13a",
         "rows": PurePosixPath(layout.rows(data.test)).name,
+        "pixels": PurePosixPath(layout.pixels(data.test)).name,
+        "timm": (training.model.config or {}).get("model_type") == "timm_wrapper",
     }
     template = _environment().get_template(f"{data.task}.{name}.md.j2")
     return template.render(context).strip()
