@@ -758,7 +758,7 @@ class FailingTraining:
 class FakeHub:
     """`load_dataset` with rows of our own, by repository, or by path for a packaged reader."""
 
-    def __init__(self, rows: dict[str, list[dict[str, Any]]]) -> None:
+    def __init__(self, rows: Mapping[str, Any]) -> None:
         self.rows = rows
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -771,7 +771,8 @@ class FakeHub:
             [key] = options["data_files"].values()
         if key not in self.rows:
             raise FileNotFoundError(f"no {key}\nand much more")
-        return Dataset.from_list(self.rows[key])
+        found = self.rows[key]
+        return found if isinstance(found, Dataset) else Dataset.from_list(found)
 
 
 @contextmanager

@@ -14,19 +14,28 @@ import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, M2M100Tokenizer, MBart50Tokenizer, MBartTokenizer
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    M2M100Tokenizer,
+    MBart50Tokenizer,
+    MBartTokenizer,
+)
 
 from kdsearch.agenda import Agenda, DataSpec, ModelSpec, Outcome, Training, written_outcome
-from kdsearch.distill.models import word_tokenizer
+from kdsearch.distill.models import load_model, word_tokenizer
 from kdsearch.driver import Dispatcher, open_study
 from kdsearch.engine import InProcessEngine, Worker
 from kdsearch.ledger import Ledger
 from kdsearch.search import Ce, GradientScale, Mse, Objective
 from kdsearch.study import Row, TrainingSettings, parse_study
 from kdsearch.study.grammar import LABELS, TAGS, generate
-from kdsearch.study.rows import columns_of, read_dataset
+from kdsearch.study.grammar_images import SHAPES, SIDE
+from kdsearch.study.images import encoded, pixels
+from kdsearch.study.known import columns_of
+from kdsearch.study.rows import read_dataset
 from kdsearch.study.schema import Dataset
-from kdsearch.tasks import TASKS, Encoded
+from kdsearch.tasks import TASKS, Encoded, ImageProcessor
 
 torch.set_num_threads(1)  # as trainings do: more threads only get in each other's way here
 
@@ -36,7 +45,14 @@ WORKERS.set_forkserver_preload(["models", "kdsearch.distill.run"])
 
 LABEL_NAMES = tuple(LABELS)
 SENTENCES = tuple(str(row["sentence"]) for row in generate(200, "words"))
-TASK_LABELS = {"classification": LABEL_NAMES, "ner": TAGS, "qa": (), "translation": (), "lm": ()}
+TASK_LABELS = {
+    "classification": LABEL_NAMES,
+    "ner": TAGS,
+    "qa": (),
+    "translation": (),
+    "lm": (),
+    "image_classification": SHAPES,
+}
 
 _USUAL: dict[str, Any] = {
     "hidden_size": 16,
@@ -74,6 +90,8 @@ ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 """By model type: the field of its depth, where its layers are, and the rest of a tiny one."""
+PROCESSOR = ImageProcessor(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=SIDE)
+"""Of pretrained models of images; each channel has its own numbers."""
 
 _BART: dict[str, Any] = {
     "d_model": 16,
@@ -143,9 +161,29 @@ def tiny_decoder(layers: int = 1, **fields: Any) -> dict[str, Any]:
     return {"model_type": "llama", "num_hidden_layers": layers, **_USUAL, **fields}
 
 
+def tiny_cnn(*widths: int, **fields: Any) -> dict[str, Any]:
+    """A study's `config` of a tiny ResNet, with a block of each width."""
+    return {
+        "model_type": "resnet",
+        "embedding_size": widths[0],
+        "hidden_sizes": [*widths],
+        "depths": [1] * len(widths),
+        "layer_type": "basic",
+        **fields,
+    }
+
+
+def tiny_vit(layers: int = 1, **fields: Any) -> dict[str, Any]:
+    """A study's `config` of a tiny ViT for the images of the grammar."""
+    usual = {name: value for name, value in _USUAL.items() if name != "max_position_embeddings"}
+    sizes = {"image_size": SIDE, "patch_size": SIDE // 2}
+    return {"model_type": "vit", "num_hidden_layers": layers, **usual, **sizes, **fields}
+
+
 def kind_for(task: str) -> str:
     """A model type that can do a task."""
-    return {"translation": "bart", "lm": "llama"}.get(task, "bert")
+    others = {"translation": "bart", "lm": "llama", "image_classification": "vit"}
+    return others.get(task, "bert")
 
 
 def save_model(
@@ -167,13 +205,17 @@ def save_model(
     """
     names = TASK_LABELS[task] if labels is None else labels
     if tokenizer is None:
-        tokenizer = word_tokenizer(texts or task_texts(task))
+        tokenizer = PROCESSOR if task == "image_classification" else None
+        tokenizer = tokenizer or word_tokenizer(texts or task_texts(task))
     rest: dict[str, Any]
     if kind in SEQ2SEQ:
         depths, _, rest = SEQ2SEQ[kind]
         ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
         rest = {**rest, **dict.fromkeys(depths, layers), **ends}
         rest["pad_token_id"] = rest["decoder_start_token_id"] = tokenizer.pad_token_id
+    elif task == "image_classification":
+        rest = tiny_vit(layers) if kind == "vit" else tiny_cnn(*[8] * layers)
+        rest = {name: value for name, value in rest.items() if name != "model_type"}
     else:
         depth, _, rest = (ENCODERS | DECODERS).get(kind, ("num_hidden_layers", "", _USUAL))
         rest = {**rest, depth: layers}
@@ -181,12 +223,23 @@ def save_model(
         rest["id2label"] = dict(enumerate(names))
         rest["label2id"] = {label: number for number, label in enumerate(names)}
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(kind, **{**rest, "vocab_size": len(tokenizer), **fields})
+    words = {} if task == "image_classification" else {"vocab_size": len(tokenizer)}
+    config = AutoConfig.for_model(kind, **{**rest, **words, **fields})
     model = TASKS[task].head.from_config(config)
     spread(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def reader_in(task: str, folder: Path) -> Any:
+    """The tokenizer that `save_model` wrote, or what stands in its place."""
+    return PROCESSOR if task == "image_classification" else AutoTokenizer.from_pretrained(folder)
+
+
+def model_in(task: str, folder: Path) -> Any:
+    """The model that `save_model` wrote, as the worker loads one."""
+    return load_model(folder, "model", TASKS[task], reader_in(task, folder)).eval()
 
 
 def spread(model: Any) -> None:
@@ -273,6 +326,8 @@ def task_study(task: str, **sections: Any) -> dict[str, Any]:
             "big": {"config": tiny_decoder(2, hidden_size=32)},
             "small": {"config": tiny_decoder()},
         }
+    if task == "image_classification":
+        models = {"big": {"config": tiny_cnn(16, 32)}, "small": {"config": tiny_cnn(8)}}
     usual = tiny_study()
     beams = {"beams": 2} if task == "translation" else {}
     search = {**usual["search"], "teacher": ["t_hs"], **sections.pop("search", {})}
@@ -315,6 +370,12 @@ def data_of(task: str = "classification", **changes: Any) -> DataSpec:
 @cache
 def rows_of(task: str, count: int = 96) -> tuple[Row, ...]:
     """Generated rows in the form in which a study keeps them."""
+    if task == "image_classification":
+        drawn = generate(count, "images", task=task)
+        return tuple(
+            {"pixels": pixels(encoded(row["image"], "image"), SIDE), "label": row["label"]}
+            for row in drawn
+        )
     rows = read_dataset("data", _dataset(task, count), data_dir=None, seed=0).splits["train"]
     return tuple(rows)
 

@@ -20,6 +20,7 @@ from kdsearch.report.choices import OBJECTIVES, PARAMETERS, SETTINGS, in_words
 from kdsearch.report.page import page
 from kdsearch.report.plain import to_json
 from kdsearch.report.practice import export_line
+from kdsearch.report.write import report_files
 from kdsearch.search import Checkpoint, Choice, Objective, parameters_of
 from kdsearch.study.settings import AXES
 
@@ -107,7 +108,7 @@ LORA = {"small": {"model": "small", "training": {"lora": {"r": 4}}}}
         (
             {"small": {"model": "small"}},
             {"optimizer": ["sgd"], "momentum": [0.8]},
-            "optimizer=sgd momentum=0.8 nesterov=0 weight_decay=0",
+            "optimizer=sgd momentum=0.8 nesterov=false weight_decay=0",
             "optimizer=adamw weight_decay=0.01",
         ),
     ],
@@ -255,6 +256,22 @@ def test_a_command_can_be_pasted_whatever_the_names_hold(name: str) -> None:
     arguments = [word for word in words[2:] if word not in ("--erm", "--to", "PATH", "--")]
     assert arguments == ["/a b/runs", f"{name}/big/small"]
     assert not name.startswith("-") or words.index("--") == len(words) - 2
+
+
+@pytest.mark.parametrize(
+    ("task", "what"), [("classification", "sentences"), ("image_classification", "images")]
+)
+def test_generated_rows_are_called_what_they_are(task: str, what: str) -> None:
+    resolved = resolved_of(
+        a_study(datasets={"made": {"grammar": {"train": 9, "validation": 9, "test": 9}}})
+    )
+    made = resolved.datasets["made"].model_copy(update={"task": task})
+    resolved = resolved.model_copy(update={"datasets": {"made": made}})
+    agenda = Agenda(resolved)
+    for request in agenda.requests():
+        agenda.add(request.training.key, outcome_of(request.training))
+    text = report_files(memory_ledger(resolved), agenda)["report/report.md"]
+    assert f"The rows are generated {what}, which say nothing" in text
 
 
 # -- over several cases ----------------------------------------------------------------------------
@@ -500,6 +517,11 @@ SAMPLES = {
     "attention_heads": ["each", "mean"],
     "relation_heads": ["teacher", 2, 12],
     "layer_mapping": ["uniform", "first", "last", "0+2"],
+    "standardise": [False, True],
+    "supervision": ["softmax", "smoothed", "smoothed each", "permuted after 1", "permuted after 5"],
+    "entropy_bound": ["log_classes", "published"],
+    "class_of": ["label", "teacher"],
+    "two_views": [False, True],
 }
 
 

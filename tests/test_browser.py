@@ -14,6 +14,7 @@ from test_edges import by_rate
 from test_edges import study as study_of
 from test_measures_report import measured, study
 from test_smoothing import SEEDS, files_of, finished, unmeasured
+from test_temperature import finished as tempered
 
 from kdsearch.agenda import Epoch, Outcome
 from kdsearch.analysis import analyse
@@ -295,6 +296,32 @@ def test_the_verdicts_on_label_smoothing_are_seen_without_scrolling(
         assert seen is not None
         assert paper is not None
         assert paper["x"] + paper["width"] <= seen["x"] + seen["width"]
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_temperature_study_has_ticks_at_what_was_tried_and_its_verdicts_in_sight(
+    browser: sync_api.Browser, tmp_path: Path, phone: bool
+) -> None:
+    agenda = tempered()
+    files = report_files(memory_ledger(agenda.resolved), agenda)
+    with opened(browser, written(tmp_path, files), phone=phone) as page:
+        drawn = page.locator("[data-temperature=lines]").first
+        drawn.scroll_into_view_if_needed()
+        drawn.locator(".xtick").first.wait_for()
+        assert drawn.locator(".xtick text").all_text_contents() == ["1", "2", "10"]
+        title, legend = (drawn.locator(each).bounding_box() for each in (".xtitle", ".legend"))
+        assert title is not None
+        assert legend is not None
+        assert title["y"] + title["height"] <= legend["y"]
+        shades = page.locator("#temperature td.heat").evaluate_all(
+            "cells => new Set(cells.map((each) => getComputedStyle(each).backgroundColor)).size"
+        )
+        assert shades > 2
+        verdict = page.locator("#temperature table.wraps tr").nth(1).locator("td").first
+        box, width = verdict.bounding_box(), page.evaluate("innerWidth")
+        assert box is not None
+        assert box["x"] + box["width"] <= width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_what_matters_of_a_case_is_seen_without_scrolling(shown: sync_api.Page) -> None:

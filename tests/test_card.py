@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import SMALL_GRID, World, a_study, resolved_of, search_through
 from huggingface_hub import ModelCard
@@ -26,8 +27,11 @@ from models import (
     run_study,
     save_model,
     task_texts,
+    tiny_cnn,
     tiny_study,
+    tiny_vit,
 )
+from PIL import Image
 from test_cli import kdsearch
 from test_ner import byte_pairs, tokenizer_of
 from test_squad2 import questions
@@ -175,6 +179,8 @@ VARIANTS = {
         },
         training={"max_length": 12},
     ),
+    "images": Variant(task="image_classification", kind="resnet"),
+    "images' F1": Variant(task="image_classification", kind="vit", data={"metric": "f1"}),
     "multilingual translations": Variant(
         task="translation",
         kind="mbart",
@@ -211,9 +217,12 @@ def studied(folder: Path, variant: Variant) -> Ledger:
             "who where when was it ? wrote a book in",
         ]
         source = {"files": files}
-    depths, _, rest = (ENCODERS | SEQ2SEQ | DECODERS)[variant.kind]
-    layers = dict.fromkeys(depths if isinstance(depths, tuple) else [depths], 1)
-    config = {"model_type": variant.kind, **rest, **layers}
+    if variant.task == "image_classification":
+        config = tiny_vit() if variant.kind == "vit" else tiny_cnn(8)
+    else:
+        depths, _, rest = (ENCODERS | SEQ2SEQ | DECODERS)[variant.kind]
+        layers = dict.fromkeys(depths if isinstance(depths, tuple) else [depths], 1)
+        config = {"model_type": variant.kind, **rest, **layers}
     other = save_model(
         folder / "other",
         variant.kind,
@@ -249,6 +258,9 @@ def studied(folder: Path, variant: Variant) -> Ledger:
 def printed(path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """What the last line says that a card's code prints in its folder, with the rows beside it."""
     shutil.copy(rows, path.parent)
+    if (images := rows.with_suffix(".npy")).exists():
+        shutil.copy(images, path.parent)
+        Image.fromarray(np.load(images)[0]).save(path.parent / "image.jpg")
     monkeypatch.chdir(path.parent)
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S))
     said = io.StringIO()

@@ -15,8 +15,9 @@ from fakes import FakeHub, a_study, listening
 from kdsearch.errors import InputError
 from kdsearch.study import hub, parse_study
 from kdsearch.study.catalogue import CATALOGUE, UNPINNED, Entry, Part, corrected, from_mrqa
+from kdsearch.study.known import columns_of
 from kdsearch.study.parsers import parse_rows
-from kdsearch.study.rows import DataRows, columns_of, read_dataset
+from kdsearch.study.rows import DataRows, read_dataset
 from kdsearch.study.schema import SPLITS, Dataset
 from kdsearch.study.tasks import SPECS, Columns
 
@@ -46,6 +47,14 @@ QUESTIONS = {
     "boolq": (8_427, 1_000, 3_270),
 }
 """Of language models."""
+IMAGES = {
+    "cifar10": (45_000, 5_000, 10_000),
+    "cifar100": (45_000, 5_000, 10_000),
+    "pets": (3_312, 368, 3_669),
+    "cars": (7_330, 814, 8_041),
+    "tiny_imagenet": (90_000, 10_000, 10_000),
+}
+CLASSES = {"cifar10": 10, "cifar100": 100, "pets": 37, "cars": 196, "tiny_imagenet": 200}
 WHOLE_TRAIN = {
     "gsm8k": 7_473,
     "boolq": 9_427,
@@ -74,6 +83,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "answers": {"text": ["Ann"], "answer_start": [0]},
     },
     "translation": {"translation": {"de": "a", "ro": "b", "en": "c"}},
+    "image_classification": {
+        **dict.fromkeys(("img", "image"), b"P6 1 1 255\n\0\0\0"),
+        **dict.fromkeys(("label", "fine_label"), 0),
+    },
 }
 LETTERED = {"text": ["so", "not"], "label": ["A", "B"]}
 ASKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -122,7 +135,7 @@ def all_parts() -> Iterable[Part]:
 
 def test_there_are_the_thirteen_data_sets_and_others_with_their_published_counts() -> None:
     counts = {name: tuple(entry.rows[s] for s in SPLITS) for name, entry in CATALOGUE.items()}
-    assert counts == PUBLISHED | OTHERS | QUESTIONS
+    assert counts == PUBLISHED | OTHERS | QUESTIONS | IMAGES
 
 
 @entries
@@ -132,9 +145,12 @@ def test_an_entry_fits_its_task(name: str) -> None:
     asked = {"gsm8k": "exact_match"}.get(name, "multiple_choice")
     assert entry.metric == (asked if entry.task == "lm" else SPECS[entry.task].metrics[0])
     assert len(set(entry.labels)) == len(entry.labels)
-    assert bool(entry.labels) == (entry.task in ("classification", "ner") and name != "klue3")
+    classes = entry.task == "image_classification" and len(entry.labels)
+    assert classes in (0, False, CLASSES.get(name))
+    if not classes:
+        assert bool(entry.labels) == (entry.task in ("classification", "ner") and name != "klue3")
     assert (entry.languages is not None) == (entry.task == "translation")
-    assert (entry.output_rows == 1) == (entry.task == "classification")
+    assert (entry.output_rows == 1) == SPECS[entry.task].one_label
     assert set(entry.rows) == set(SPLITS)
     assert entry.note
 
@@ -166,6 +182,12 @@ def test_every_split_has_parts_or_is_cut_off_train(name: str) -> None:
         assert name == "klue3"
         return
     assert "train" in entry.parts
+    if entry.fair:
+        assert not entry.cut
+        assert {*SPLITS} - {*entry.parts} == {"validation"}
+        whole = entry.rows["train"] + entry.rows["validation"]
+        assert entry.rows["validation"] == round(whole / 10 - 0.01)
+        return
     assert set(entry.parts) | set(entry.cut) == set(SPLITS)
     assert not set(entry.parts) & set(entry.cut)
     assert all(entry.parts.values())
@@ -225,6 +247,15 @@ def test_every_revision_is_a_commit_unless_it_is_listed_as_none() -> None:
     }
     assert branches == UNPINNED
     assert all(part.revision for part in all_parts())
+
+
+def test_the_numbers_of_the_classes_of_images_are_those_of_the_sources() -> None:
+    """As the repositories' own cards list them; of CIFAR-100 the card misspells crab."""
+    numbers = {"cifar10": (3, "cat"), "cifar100": (26, "crab"), "pets": (20, "maine_coon")}
+    for name, (number, label) in numbers.items():
+        assert CATALOGUE[name].labels[number] == label
+    counted = {name: entry.label_count for name, entry in CATALOGUE.items() if name in CLASSES}
+    assert {n: c for n, c in counted.items() if c} == {"cars": 196, "tiny_imagenet": 200}
 
 
 def test_the_languages_of_the_multilingual_sets() -> None:

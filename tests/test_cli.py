@@ -412,6 +412,49 @@ def test_plan_has_the_hours_of_each_student_and_teacher_follow_from_its_size(her
     assert facts["slot_seconds"]["most"] == pytest.approx(every)
 
 
+def test_plan_has_students_take_as_long_as_the_epochs_that_they_are_trained_for(
+    here: Path,
+) -> None:
+    rates = {
+        "strategy": "exhaustive",
+        "objective": "ce",
+        "temperature": [1],
+        "learning_rate": [1e-3],
+    }
+    study = tiny(training={"schedule": "cosine", "epochs": 9})
+    study["searches"] = {"one": rates | {"epochs": [2]}, "three": rates | {"epochs": [1, 2, 6]}}
+    del study["search"]
+    path = written(here / "s.yaml", study)
+    facts = json.loads(kdsearch("plan", path, "--seconds", "10", "--json").out)
+    assert [case["seconds_each"] for case in facts["cases"]] == pytest.approx([10, 15])
+    # What both want at two epochs is one training, which the simulation knows to take ten seconds.
+    assert facts["student_seconds"]["most"] == pytest.approx(10 + 45)
+    teacher = facts["teacher_seconds"]["most"]
+    assert facts["simulated"]["slot_seconds"] == pytest.approx(10 + 5 + 10 + 30 + teacher)
+
+
+def test_plan_sums_up_what_each_part_of_a_study_adds(here: Path) -> None:
+    study = tiny(erm=True)
+    big = study["teachers"]["big"]
+    study["teachers"]["other"] = {**big, "fine_tune": {"learning_rate": [1e-3, 1e-2]}}
+    study["test_cases"] = [
+        {"part": "baseline", "teacher": "big"},
+        {"part": "origin", "teacher": "other"},
+    ]
+    path = written(here / "s.yaml", study)
+    facts = json.loads(kdsearch("plan", path, "--seconds", "10", "--json").out)
+    baseline, origin = facts["parts"]
+    # The student on the labels alone is one, of the first part.
+    assert (baseline["part"], baseline["cases"], baseline["teachers"]) == ("baseline", 2, 1)
+    assert (origin["part"], origin["cases"], origin["teachers"]) == ("origin", 1, 2)
+    for end in ("fewest", "most"):
+        assert baseline["students"][end] + origin["students"][end] == facts["students"][end]
+        both = baseline["seconds"][end] + origin["seconds"][end]
+        assert both == pytest.approx(facts["slot_seconds"][end])
+    assert baseline["bytes"] + origin["bytes"] == sum(row["bytes"] for row in facts["caches"])
+    assert "origin" in kdsearch("plan", path).out
+
+
 def test_plan_of_a_translation_counts_an_output_layer_that_no_layers_are_cut_from(
     here: Path,
 ) -> None:

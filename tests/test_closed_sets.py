@@ -41,7 +41,6 @@ from kdsearch.tasks import TASKS
 BY_TASK = {
     "study.SPECS": SPECS,
     "tasks.TASKS": TASKS,
-    "grammar.GRAMMARS": GRAMMARS,
     "lora.TASK_TYPES": TASK_TYPES,
     "snippets.AUTO_CLASSES": AUTO_CLASSES,
 }
@@ -50,6 +49,15 @@ BY_TASK = {
 @pytest.mark.parametrize("name", BY_TASK)
 def test_a_map_by_task_has_every_task(name: str) -> None:
     assert set(BY_TASK[name]) == set(get_args(TaskName))
+
+
+def test_the_grammar_makes_rows_of_every_task_whose_columns_it_has() -> None:
+    assert set(GRAMMARS) == {name for name, spec in SPECS.items() if spec.generated is not None}
+
+
+def test_both_sides_of_a_task_say_what_its_models_read() -> None:
+    for name, spec in SPECS.items():
+        assert (spec.reads == "pixels") == TASKS[name].reads_pixels
 
 
 def test_a_metric_has_one_largest_score_whatever_the_task() -> None:

@@ -27,8 +27,10 @@ from models import (
     first,
     kind_for,
     macro_f1,
+    model_in,
     multilingual,
     one_by_one,
+    reader_in,
     rows_of,
     run_study,
     save_model,
@@ -912,9 +914,9 @@ def nothing_is_left(folder: Path) -> bool:
 def a_pass(task: str, folder: Path) -> dict[str, Any]:
     """What `write_outputs` needs for a few rows of a task, but for a path."""
     save_model(folder, kind_for(task), task=task, max_position_embeddings=128)
-    examples = encode(task, rows_of(task, 40), AutoTokenizer.from_pretrained(folder))
+    examples = encode(task, rows_of(task, 40), reader_in(task, folder))
     return {
-        "model": TASKS[task].head.from_pretrained(folder),
+        "model": model_in(task, folder),
         "task": TASKS[task],
         "examples": examples,
         "settings": settings_of(task, batch_size=1),

@@ -22,7 +22,7 @@ from fakes import (
 )
 from rich.console import Console
 
-from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training
+from kdsearch.agenda import Agenda, Cost, Outcome, StudentTraining, Training, sizes
 from kdsearch.agenda.outcome import LOST_WITHOUT_PROGRESS
 from kdsearch.driver import (
     Deadline,
@@ -178,14 +178,17 @@ def test_an_estimate_multiplies_what_is_left_by_each_students_mean_and_shares_th
     assert found.seconds == pytest.approx((took, took))
 
 
-def test_a_student_of_unknown_speed_is_taken_to_be_as_fast_as_the_others() -> None:
+def test_a_student_of_unknown_speed_is_taken_to_be_as_fast_as_another_for_its_size() -> None:
     agenda, _ = requests(**TWO_STUDENTS)
     while not (trained := [c for c in agenda.cases if agenda.trained(c)]):
         training = agenda.requests()[0].training
         cost = Cost(seconds=seconds_of(training), device="none", host="here")
         agenda.add(training.key, outcome_of(training, 0.5, cost=cost))
-    speed = {"one": 2.0, "other": 6.0}[trained[0].student]
-    assert estimate(agenda, 1).seconds == (23 * speed, 23 * speed)
+    took = {"one": 2.0, "other": 6.0}[trained[0].student]
+    size = {k.model: size for k, size in sizes(agenda.resolved).items() if k.role == "student"}
+    own, another = {"one": ("small", "big"), "other": ("big", "small")}[trained[0].student]
+    expected = 11 * took + 12 * took * size[another] / size[own]
+    assert estimate(agenda, 1).seconds == pytest.approx((expected, expected))
 
 
 def test_the_estimate_shrinks_to_nothing(tmp_path: Path) -> None:

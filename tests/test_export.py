@@ -26,7 +26,7 @@ from kdsearch.driver.keep import Keep
 from kdsearch.errors import InputError
 from kdsearch.ledger import Ledger, layout
 
-TASKS = ("classification", "ner", "qa", "translation", "lm")
+TASKS = ("classification", "ner", "qa", "translation", "lm", "image_classification")
 
 
 def finished(folder: Path, task: str, **sections: Any) -> tuple[Ledger, Agenda]:

@@ -79,6 +79,7 @@ OTHER: dict[str, Any] = {
     "learning_rate": 1.0,
     "settings": STUDENT.settings.model_copy(update={"epochs": 99}),
     "seed": 99,
+    "start": STUDENT.taught.teacher,
 }
 """Another value of each field of a student."""
 
@@ -476,6 +477,17 @@ def test_of_data_sets_that_a_student_is_trained_on_alike_the_longest_is_measured
     agenda = launched(tmp_path, pays, datasets=datasets)
     assert len(pays.models) == 1
     assert most_fused(agenda.resolved) == {("small", "short"): 8, ("small", "more"): 8}
+
+
+def test_of_images_those_of_the_most_pixels_are_measured(tmp_path: Path) -> None:
+    small = {
+        "task": "image_classification",
+        "grammar": {"train": 20, "validation": 10, "test": 10},
+    }
+    pays = Paying()
+    agenda = launched(tmp_path, pays, datasets={"large": {**small, "image_size": 32}, "own": small})
+    large = agenda.resolved.datasets["large"].splits["train"].digest
+    assert [train for _, train in pays.models] == [large]
 
 
 def test_a_changed_study_measures_what_is_new_and_keeps_what_is_not(tmp_path: Path) -> None:

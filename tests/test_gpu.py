@@ -16,9 +16,11 @@ from models import (
     run_study,
     task_study,
     tiny,
+    tiny_cnn,
     tiny_decoder,
     tiny_seq2seq,
 )
+from test_views import EVERY
 
 from kdsearch.agenda import Agenda, Outcome, Training
 from kdsearch.distill import limit_gpu, run_training
@@ -27,10 +29,11 @@ from kdsearch.distill.wide import Hidden, Room, WideUnits, wide_loss
 from kdsearch.engine import Worker
 from kdsearch.errors import MemoryExhaustedError
 from kdsearch.ledger import Ledger
+from kdsearch.tasks import Views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
-TASKS = ("classification", "ner", "qa", "translation", "lm")
+TASKS = ("classification", "ner", "qa", "translation", "lm", "image_classification")
 
 # What is dropped is drawn on the device, from other streams than on a CPU.
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -46,6 +49,8 @@ DECODERS = {
     "big": {"config": tiny_decoder(2, hidden_size=32)},
     "small": {"config": tiny_decoder()},
 }
+
+CNNS = {"big": {"config": tiny_cnn(16, 32)}, "small": {"config": tiny_cnn(8)}}
 
 
 @pytest.fixture
@@ -89,7 +94,8 @@ def test_a_whole_study_of_each_task_runs_there(tmp_path: Path, task: str, precis
 def test_a_student_learns_what_it_learns_on_a_cpu(
     tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = {"translation": SEQ2SEQ, "lm": DECODERS}.get(task, ENCODERS)
+    others = {"translation": SEQ2SEQ, "lm": DECODERS, "image_classification": CNNS}
+    models = others.get(task, ENCODERS)
     _, agenda = up_to_the_students(tmp_path, task_study(task, models=models))
     student = first(agenda, "student")
     there = run_training(student, tmp_path)
@@ -178,3 +184,15 @@ def test_a_wide_loss_in_bf16_is_no_further_from_single_precision_than_all_logits
     torch.testing.assert_close(gradient(wide=True, bf16=False), exact, rtol=1e-4, atol=1e-6)
     direct, found = gradient(wide=False, bf16=True), gradient(wide=True, bf16=True)
     assert float((found - exact).norm()) <= 1.01 * float((direct - exact).norm())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_view_is_the_same_image_as_on_a_cpu(name: str) -> None:
+    augmentation = EVERY[name]
+    assert augmentation is not None
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 3, 32, 32), generator=drawn, dtype=torch.uint8)
+    views, every = Views(augmentation=augmentation, seed=5), torch.arange(64)
+    expected = views.of(images, every, 3)
+    assert torch.equal(views.of(images.cuda(), every, 3).cpu(), expected)
+    assert torch.equal(views.of(images, every, 3, torch.device("cuda")).cpu(), expected)

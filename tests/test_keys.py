@@ -17,12 +17,18 @@ from kdsearch.agenda.training import DataSpec, Keyed, parse_training, written
 from kdsearch.search import (
     Ce,
     Checkpoint,
+    Ctkd,
+    Dist,
     Dkd,
+    EaDkd,
+    EaKd,
     Jsd,
     Labels,
+    Mlkd,
     Mse,
     Objective,
     ReverseKl,
+    Rld,
     TotalVariation,
     Trial,
 )
@@ -369,11 +375,17 @@ def test_a_field_that_came_later_is_in_the_key_once_it_differs(field: dict[str, 
 
 # -- objectives -----------------------------------------------------------------------------------
 
-OTHERS = [
+OTHERS: list[Any] = [
     ReverseKl(temperature=4, student_temperature=2, alpha=1),
     Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.5),
     TotalVariation(temperature=4, student_temperature=2, alpha=1),
     Dkd(temperature=4, target=1, non_target=8, warmup_epochs=20),
+    EaKd(temperature=4, alpha=1),
+    EaDkd(temperature=4, target=1, non_target=8),
+    Ctkd(alpha=1),
+    Rld(temperature=4, masked_correlation=8),
+    Dist(temperature=4),
+    Mlkd(temperature=4, two_views=True),
 ]
 
 
@@ -429,6 +441,29 @@ def test_a_parameter_that_came_later_is_in_the_key_once_it_differs(
     assert same.key == plain.key
     assert other.key != plain.key
     assert [parse_training(written(each)) for each in (same, other)] == [same, other]
+
+
+def test_a_control_and_standardised_logits_are_in_a_key_and_what_is_usual_is_in_none() -> None:
+    student = trainings()["names: CE"]
+    usual = Ce(temperature=4, student_temperature=2, alpha=1)
+    dkd = Dkd(temperature=4, target=1, non_target=8)
+    others: list[Objective] = [
+        usual,
+        replace(usual, standardise=True),
+        replace(usual, supervision="smoothed"),
+        replace(usual, supervision="permuted after 2"),
+        dkd,
+        replace(dkd, standardise=True),
+        replace(dkd, class_of="teacher"),
+    ]
+    every = [student.model_copy(update={"objective": each}) for each in others]
+    assert len({each.key for each in every}) == len(every)
+    assert [parse_training(written(each)) for each in every] == every
+    for plain in (written(every[0]), written(every[4])):
+        assert not {"standardise", "supervision", "class_of"} & {
+            *plain,
+            *plain.get("objective", {}),
+        }
 
 
 def test_students_of_different_objectives_have_different_keys() -> None:

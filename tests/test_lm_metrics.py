@@ -39,8 +39,8 @@ from kdsearch.distill.evaluation import evaluate
 from kdsearch.errors import InputError
 from kdsearch.report.write import report_files
 from kdsearch.study import SPECS, Row, parse_study
+from kdsearch.study.known import columns_of
 from kdsearch.study.parsers import parse_rows
-from kdsearch.study.rows import columns_of
 from kdsearch.study.schema import Dataset
 from kdsearch.study.survey import survey
 from kdsearch.study.yaml_file import read_yaml

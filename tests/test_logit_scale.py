@@ -14,13 +14,14 @@ from models import (
     data_of,
     everything,
     kind_for,
+    model_in,
+    reader_in,
     rows_of,
     run_study,
     save_model,
     settings_of,
     task_study,
 )
-from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from kdsearch.agenda import Agenda, Outcome, StudentTraining
@@ -51,8 +52,7 @@ OBJECTIVES: list[Tempered] = [
 def outputs_of(task: str, folder: Path, **fields: Any) -> tuple[CachedOutputs, Any, Any]:
     """A teacher's outputs on some rows, the examples of these and the teacher."""
     save_model(folder, kind_for(task), task=task, **fields)
-    model = TASKS[task].head.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = model_in(task, folder), reader_in(task, folder)
     data, settings = data_of(task), settings_of(task)
     examples = TASKS[task].encode(rows_of(task)[:7], tokenizer, data, settings, training=True)
     with torch.no_grad():

@@ -15,6 +15,7 @@ from test_cli import kdsearch
 from test_resume import DeadError, MemoryCheckpoints
 from test_training import TASK, bert, encoded, trained
 from torch import Tensor
+from transformers import AutoConfig
 
 from kdsearch.agenda import Outcome
 from kdsearch.distill import run_training
@@ -61,6 +62,35 @@ def test_adapters_and_the_new_head_learn_and_all_else_stays_as_it_was() -> None:
     }
     heads = {n for n in before if n.startswith("classifier.") or ".pooler." in n}
     assert changed == {name for name in before if ".lora_" in name} | heads
+
+
+def test_of_a_model_whose_body_is_several_parts_the_head_alone_learns_beside_adapters() -> None:
+    sides = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    sides["num_hidden_layers"] = 1
+    seen = {**sides, "image_size": 16, "patch_size": 8}
+    config = AutoConfig.for_model("clip", vision_config=seen, text_config=sides)
+    images = TASKS["image_classification"]
+    model = images.head.from_config(config)
+    adapt(model, Lora(r=4), images)
+    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name in learns if ".lora_" not in name} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+
+
+def test_of_one_of_timms_models_the_new_head_learns_beside_adapters() -> None:
+    pytest.importorskip("timm")
+    arguments = {"img_size": 16, "patch_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}
+    fields = {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "num_labels": 3}
+    images = TASKS["image_classification"]
+    model = images.head.from_config(AutoConfig.for_model("timm_wrapper", **fields))
+    adapt(model, Lora(r=2), images)
+    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name in learns if ".lora_" not in name} == {
+        "timm_model.head.weight",
+        "timm_model.head.bias",
+    }
 
 
 def test_all_linear_layers_of_the_blocks_are_adapted_or_those_that_are_named() -> None:

@@ -20,12 +20,15 @@ from kdsearch.search import (
     TIED,
     Ce,
     Dkd,
+    EaDkd,
+    EaKd,
     Jsd,
     Labels,
     LabelSmoothing,
     Mse,
     Objective,
     ReverseKl,
+    Rld,
     TotalVariation,
 )
 from kdsearch.tasks import IGNORED
@@ -222,7 +225,7 @@ def published(objective: Objective) -> tuple[float, Tensor]:
     value = compute(objective, Units(student=student, teacher=teacher, labels=labels))
     value.backward()
     assert student.grad is not None
-    return float(value), student.grad
+    return float(value.detach()), student.grad
 
 
 def vectors(name: str) -> list[Any]:
@@ -415,6 +418,10 @@ OBJECTIVES: dict[str, Objective] = {
     "JSD": Jsd(temperature=4, student_temperature=2, alpha=1, beta=0.3),
     "TVD": TotalVariation(temperature=4, student_temperature=2, alpha=1),
     "DKD": Dkd(temperature=4, target=1, non_target=8),
+    "DKD, standardised": Dkd(temperature=4, target=1, non_target=8, standardise=True),
+    "EA-KD": EaKd(temperature=4, alpha=1),
+    "EA-DKD": EaDkd(temperature=4, target=1, non_target=8),
+    "RLD": Rld(temperature=4, masked_correlation=8),
     "labels": Labels(),
     "smoothed labels": LabelSmoothing(smoothing=0.3),
 }

@@ -198,7 +198,7 @@ def test_workers_that_make_the_same_again_at_once_do_not_hurt_each_other(
     ]
     for worker in workers:
         worker.start()
-    same = dict(results.get(timeout=120) for _ in workers)
+    same = dict(results.get(timeout=600) for _ in workers)
     for worker in workers:
         worker.join()
     assert same == dict.fromkeys(keys, True)

@@ -23,7 +23,9 @@ from models import (
     encode,
     everything,
     kind_for,
+    model_in,
     one_by_one,
+    reader_in,
     rows_of,
     run_study,
     save_model,
@@ -32,6 +34,7 @@ from models import (
     without_cost,
 )
 from pydantic import TypeAdapter
+from scipy.special import softmax as scipy_softmax
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -189,8 +192,9 @@ def test_a_new_measure_is_one_function() -> None:
 
 
 def made(task: str, folder: Path, seed: int) -> Any:
-    save_model(folder, kind_for(task), task=task, seed=seed, max_position_embeddings=128)
-    return TASKS[task].head.from_pretrained(folder).eval()
+    longer = {} if TASKS[task].reads_pixels else {"max_position_embeddings": 128}
+    save_model(folder, kind_for(task), task=task, seed=seed, **longer)
+    return model_in(task, folder)
 
 
 @torch.no_grad()
@@ -212,7 +216,7 @@ def test_a_pass_over_a_split_measures_every_unit_once_beside_the_score(
     task: str, tmp_path: Path
 ) -> None:
     student, teacher = (made(task, tmp_path / str(n), n) for n in range(2))
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "0")
+    tokenizer = reader_in(task, tmp_path / "0")
     examples = encode(task, rows_of(task, 12), tokenizer, training=False)
     head = head_weights(teacher) if TASKS[task].wide else None
     kept = CachedOutputs(values=TASKS[task].outputs(teacher, everything(examples)), head=head)
@@ -257,7 +261,8 @@ def test_a_models_speed_counts_neither_its_first_steps_nor_what_is_measured(tmp_
 def trained(task: str, folder: Path, seen: list[float], **changes: Any) -> History:
     """A training of three epochs; `seen` takes each batch's entropy, by a formula of its own."""
     model = made(task, folder, 0)
-    examples = encode(task, rows_of(task, 12), AutoTokenizer.from_pretrained(folder))
+    tokenizer = reader_in(task, folder)
+    examples = encode(task, rows_of(task, 12), tokenizer)
     settings = settings_of(task, epochs=3, batch_size=5, beams=1, **changes)
     loss_of = batch_loss(TASKS[task], model, Labels())
 
@@ -275,10 +280,7 @@ def trained(task: str, folder: Path, seen: list[float], **changes: Any) -> Histo
         return loss_of(values, batch, epoch, watch)
 
     state = TrainingState(model, TASKS[task], examples, looking, settings, learning_rate=1e-3)
-    validation = encode(
-        task, rows_of(task, 12), AutoTokenizer.from_pretrained(folder), training=False
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    validation = encode(task, rows_of(task, 12), tokenizer, training=False)
     validate = partial(evaluate, model, TASKS[task], tokenizer, validation, data_of(task), settings)
     return train(state, validate, seed=1)
 
@@ -362,6 +364,25 @@ def test_a_student_without_a_teacher_agrees_with_none(ran: Ledger) -> None:
     for outcome in outcomes(ran, "student", teaching=None):
         assert set(outcome.measures) == set(MEASURES) - {"agreement"}
         assert all(set(epoch.measures) == set(outcome.measures) for epoch in outcome.epochs)
+
+
+def test_the_softmax_of_outputs_is_that_of_the_logits_that_were_kept(ran: Ledger) -> None:
+    for outcome in outcomes(ran, "outputs", split="train"):
+        logits = np.load(ran.folder / f"outputs/{outcome.key}.npy").astype(np.float64)
+        [at_4] = [each for each in outcome.softmax if each.temperature == 4]
+        ranks = -np.sort(-scipy_softmax(logits / 4, axis=1), axis=1)
+        assert at_4.ranks == pytest.approx(ranks.mean(axis=0), rel=1e-4)
+        shares = scipy_entropy(ranks, axis=1, base=ranks.shape[1])
+        assert at_4.relative_entropy == pytest.approx(shares.mean(), rel=1e-4)
+
+
+def test_at_a_temperature_of_1_the_softmax_is_that_of_the_other_measures(ran: Ledger) -> None:
+    tested = outcomes(ran, "outputs", split="test") + outcomes(ran, "student")
+    for outcome in tested:
+        [at_1] = [each for each in outcome.softmax if each.temperature == 1]
+        for name in ("relative_entropy", "relative_entropy_without_top"):
+            assert getattr(at_1, name) == pytest.approx(outcome.measures[name], rel=1e-4)
+    assert all(len(outcome.softmax) == 1 for outcome in outcomes(ran, "student"))
 
 
 def test_a_teachers_measures_are_those_of_its_epoch(ran: Ledger) -> None:

@@ -5,7 +5,6 @@ import os
 import pwd
 import random
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -82,8 +81,6 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
         as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
 
     def run(program: str, *arguments: str) -> None:
         # Its output may be kept open by the server, so it goes to a file and not to a pipe.
@@ -93,9 +90,10 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     data = str(folder / "data")
     run("initdb", "-D", data, "-U", "tester", "--auth=trust")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    # By a socket in its folder alone: a free port could be taken before the server has it.
+    options = f"-k {folder} -c listen_addresses= -c fsync=off"
     run("pg_ctl", "-D", data, "-w", "-o", options, "start")
-    yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+    yield f"postgresql+psycopg://tester@/postgres?host={folder}"
     run("pg_ctl", "-D", data, "-m", "immediate", "stop")
     shutil.rmtree(folder)
     (folder.parent / f"{folder.name}.log").unlink()

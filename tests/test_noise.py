@@ -37,7 +37,7 @@ from kdsearch.engine.base import Worker
 from kdsearch.ledger import Ledger, verify
 from kdsearch.ledger.tested import Tested as TestedRows
 from kdsearch.report.markdown import percent
-from kdsearch.report.write import report_files
+from kdsearch.report.write import noises_of, report_files
 from kdsearch.search import Labels
 from kdsearch.study import Resolved, ResolvedSplit, parse_study, resolve
 from kdsearch.tasks import TASKS
@@ -182,9 +182,13 @@ def test_the_score_of_every_training_follows_from_what_is_kept_of_its_rows(
         assert recomputed(columns, outcome.training.data) == pytest.approx(outcome.test, abs=1e-10)
 
 
-def test_the_noise_of_every_gain_of_a_real_study_is_known(searched: Ledger) -> None:
-    agenda = Agenda(searched.resolved(), searched.results())
-    found = analyse(agenda, Noises(agenda, TestedRows(searched.folder).rows, searched.rows))
+@pytest.mark.parametrize("task", ["classification", "image_classification"])
+def test_the_noise_of_every_gain_of_a_real_study_is_known(
+    task: str, copy_of_searched: Copy, tmp_path: Path
+) -> None:
+    ran = Ledger(copy_of_searched(task, tmp_path / "run"))
+    agenda = Agenda(ran.resolved(), ran.results())
+    found = analyse(agenda, noises_of(ran, agenda))
     gains = [gain for row in found.figure_1 for gain in row.gains]
     assert gains
     for gain in gains:

@@ -12,7 +12,7 @@ from test_training import GRADIENTS, SLOPE, Linear, assert_values, bert, encoded
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
-from kdsearch.distill.optimizer import optimizer_of
+from kdsearch.distill.optimizer import clip_gradients, optimizer_of
 from kdsearch.study import Sgd, TrainingSettings
 
 # -- the optimizer ---------------------------------------------------------------------------------
@@ -80,6 +80,28 @@ def test_the_gradient_is_clipped_before_sgd_takes_its_step() -> None:
     for name, gradient in zip(("weight", "bias"), GRADIENTS, strict=True):
         moved = (getattr(start, name) - getattr(model, name)).detach().numpy()
         np.testing.assert_allclose(moved, 0.1 * gradient / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("clip", [0.05, 0.3, 5.0])
+def test_each_layers_gradient_may_be_clipped_by_its_own_norm(clip: float, precision: str) -> None:
+    sgd = Sgd(momentum=0.0)
+    model = stepped(1, sgd=sgd, clip=clip, clip_per="layer", precision=precision)
+    start, shares = Linear(), []
+    for name, gradient in zip(("weight", "bias"), GRADIENTS, strict=True):
+        shares.append(min(1.0, clip / math.sqrt(float((gradient**2).sum()))))
+        moved = (getattr(start, name) - getattr(model, name)).detach().numpy()
+        tolerance = 1e-4 if precision == "fp32" else 3e-3
+        np.testing.assert_allclose(moved, 0.1 * gradient * shares[-1], rtol=tolerance)
+    assert (shares[0] != shares[1]) == (clip < 5)
+
+
+def test_a_layer_without_a_gradient_is_left_alone_when_each_is_clipped() -> None:
+    model = Linear()
+    model.weight.grad = torch.full_like(model.weight, 3.0)
+    clip_gradients(model.parameters(), 1.0, per_layer=True)
+    torch.testing.assert_close(model.weight.grad, torch.full_like(model.weight, 0.5))
+    assert model.bias.grad is None
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("sgd", SGD)])

@@ -28,7 +28,7 @@ EVERY_STEP: dict[str, Any] = {
     "teachers": {"big": {"model": "big", "fine_tune": {"learning_rate": [3e-3], "epochs": 3}}},
 }
 """Of a study: a checkpoint at every step, so that there had better be few."""
-TASKS = ("classification", "ner", "qa", "translation", "lm")
+TASKS = ("classification", "ner", "qa", "translation", "lm", "image_classification")
 
 
 class DeadError(Exception):

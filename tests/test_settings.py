@@ -123,7 +123,7 @@ def test_a_students_rates_win_over_its_data_sets_and_these_over_the_searchs() ->
         (both[0] | both[1], (1e-3, 1e-2)),
     ):
         study = study_of(**sections)
-        assert rates(study, the_case(study)) == wanted
+        assert rates(study, the_case(study)) == (wanted if sections else None)
         assert space_of(study, the_case(study)).values("learning_rate") == wanted
 
 
@@ -214,6 +214,17 @@ def test_a_setting_of_a_student_differs_at_its_place() -> None:
             "students.small.training: the last of stops is 3, but epochs is 5",
         ),
         ({"training": {"dropout": 1.0}}, "training.dropout: must be below 1"),
+        (
+            {"training": {"clip_per": "layer"}},
+            "training: clip_per: layer needs a clip, the largest norm of a layer's gradient",
+        ),
+        (
+            {
+                "training": {"clip": 1.0, "clip_per": "layer"},
+                **part("students", training={"clip": None}),
+            },
+            "students.small.training: clip_per: layer needs a clip",
+        ),
         (
             part("students", training={"epoch": 3}),
             "students.small.training.epoch: epoch is not a key here (did you mean epochs?)",
@@ -351,10 +362,12 @@ EVERY: dict[str, tuple[Any, Any]] = {
     "weight_decay": (0.5, -1.0),
     "dropout": (0.25, 1.0),
     "clip": (1.0, 0.0),
+    "clip_per": ("layer", "tensor"),
     "precision": ("fp32", "fp8"),
     "layers": ("0+2+4", "0+0"),
     "lora_rank": (4, 0),
     "learning_rate": (1e-3, 0.0),
+    "augmentation": ("light", "heavy"),
 }
 
 
@@ -365,10 +378,12 @@ def test_an_axis_knows_its_values_and_each_is_another_training(name: str) -> Non
     with pytest.raises(ValidationError):
         AXES[name].validate_python(wrong)
     optimizer = "sgd" if name in ("momentum", "nesterov") else "adamw"
-    (usual,) = students_of({"optimizer": (optimizer,)})
+    beside = {"clip": (1.0,)} if name == "clip_per" else {}
+    (usual,) = students_of({"optimizer": (optimizer,), **beside})
     # In place of the study's own, where the space has the axis already.
     changed = replace_axis(usual, name, right)
-    assert changed.key != usual.key
+    is_of_texts = name != "augmentation"  # see `test_views_cached`
+    assert (changed.key != usual.key) == is_of_texts
 
 
 def replace_axis(usual: StudentTraining, name: str, value: Any) -> StudentTraining:
@@ -377,6 +392,7 @@ def replace_axis(usual: StudentTraining, name: str, value: Any) -> StudentTraini
     optimizer = usual.settings.optimizer
     outputs, *_ = graph.outputs(case, graph.checkpoint(graph.teachers(case)[0], 1))
     settings = {"learning_rate": usual.learning_rate, "optimizer": optimizer, name: value}
+    settings |= {"clip": usual.settings.clip} if name == "clip_per" else {}
     trial = Trial(
         objective=usual.objective,
         checkpoint=usual.taught.checkpoint_name,
@@ -395,6 +411,10 @@ def replace_axis(usual: StudentTraining, name: str, value: Any) -> StudentTraini
         (
             {"optimizer": ("sgd",), "momentum": (0.9, 0.0), "nesterov": (True,)},
             "search: optimizer sgd, momentum 0.0, nesterov True: nesterov needs a momentum above 0",
+        ),
+        (
+            {"clip": ("none",), "clip_per": ("all", "layer")},
+            "search: clip none, clip_per layer: clip_per: layer needs a clip",
         ),
     ],
 )
@@ -455,6 +475,8 @@ def test_each_new_setting_is_another_training() -> None:
         {"lora": {"alpha": 8}},
         {"lora": {"modules": ["query"]}},
         {"lora": {"dropout": 0.1}},
+        {"clip": 1.0},
+        {"clip": 1.0, "clip_per": "layer"},
     ]
     found = [students_of({}, training=training)[0].key for training in some]
     assert all(one != other for one, other in combinations(found, 2))

@@ -354,7 +354,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(
 def test_an_unknown_key_like_no_other_comes_with_all_the_known_ones() -> None:
     assert the_problem(a_study(test_cases=[{"qqq": "a"}])) == (
         "x.yaml: test_cases[0].qqq: qqq is not a key here "
-        "(available: dataset, teacher, student, search)"
+        "(available: part, dataset, teacher, student, search)"
     )
 
 

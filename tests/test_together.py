@@ -125,6 +125,7 @@ def test_each_learns_what_it_learns_alone(dropout: float, cut: bool) -> None:
     "changes",
     [
         {"schedule": "cosine", "warmup": 0.2, "clip": 0.05},
+        {"clip": 0.01, "clip_per": "layer"},
         {"optimizer": "sgd", "sgd": Sgd(momentum=0.8, nesterov=True, weight_decay=0.1)},
     ],
 )

@@ -463,6 +463,10 @@ def test_what_is_wrong_with_a_cache_is_said(cache: Any, said: str) -> None:
             {"temperature": [1], "distance": ["ce"], "temperature_unit": "logit_scale"},
             "search.temperature_unit: the teacher's logit scale is known once",
         ),
+        (
+            {"temperature": [1], "distance": ["ce"], "standardise": [False, True]},
+            "search.standardise: standardised logits need all of the teacher's outputs",
+        ),
     ],
 )
 def test_another_temperature_or_objective_is_refused_with_hidden_named(

@@ -22,12 +22,14 @@ from models import (
     everything,
     kind_for,
     macro_f1,
+    model_in,
+    reader_in,
     rows_of,
     save_model,
     settings_of,
 )
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from kdsearch.distill.batch_loss import BatchLoss, batch_loss
 from kdsearch.distill.evaluation import evaluate, passes, predict
@@ -170,7 +172,8 @@ def test_predictions_come_with_the_batch_they_were_made_of(task: str, tmp_path: 
     rows = []
     for indices, batch, values in predict(model, TASKS[task], examples, settings_of(task)):
         expected = examples.batch(indices)
-        assert torch.equal(batch.arguments["input_ids"], expected.arguments["input_ids"])
+        for name, values_read in expected.arguments.items():
+            assert torch.equal(batch.arguments[name], values_read)
         assert torch.equal(batch.rows, expected.rows)
         assert len(values) == len(batch.rows) == len(batch.labels)
         rows += batch.rows.tolist()
@@ -223,9 +226,9 @@ def test_the_columns_of_predictions_can_be_put_in_another_order() -> None:
 
 
 def saved(task: str, folder: Path) -> tuple[Any, Any]:
-    """A tiny model at random for a task, and its tokenizer."""
+    """A tiny model at random for a task, and its tokenizer or what stands in its place."""
     save_model(folder, kind_for(task), task=task, max_position_embeddings=128)
-    return TASKS[task].head.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return model_in(task, folder), reader_in(task, folder)
 
 
 @torch.no_grad()

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from models import begin, save_model, task_study, tiny, tiny_seq2seq
+from models import PROCESSOR, begin, save_model, task_study, tiny, tiny_seq2seq, tiny_vit
 from safetensors.torch import load_file, save_file
 from test_trust import with_code
 from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -87,7 +88,8 @@ def written(folder: Path, head: Any, kind: str, **fields: Any) -> Path:
 
 def problems(tmp_path: Path, model: Path, task: str, *, given: bool = False) -> list[str]:
     """What is said of a study whose teacher `big` is the model in a folder."""
-    small = tiny_seq2seq() if task == "translation" else tiny()
+    smalls = {"translation": tiny_seq2seq(), "image_classification": tiny_vit()}
+    small = smalls.get(task, tiny())
     teacher = {"checkpoint": "big"} if given else {"model": "big"}
     study = task_study(
         task,
@@ -255,6 +257,24 @@ def test_a_layer_that_is_missing_is_counted_with_an_example(tmp_path: Path) -> N
     renamed(model, lambda name: "" if name.startswith("encoder.layer.1.") else name)
     (said,) = problems(tmp_path, model, "classification")
     assert "its file lacks 16 of the 37 weights of bert, such as bert.encoder.layer.1." in said
+
+
+def test_a_missing_layer_is_seen_where_the_parts_of_a_body_stand_beside_its_head(
+    tmp_path: Path,
+) -> None:
+    t5 = written(tmp_path / "t5", AutoModelForSeq2SeqLM, "t5", **SEQ2SEQ["t5"])
+    renamed(t5, lambda name: "" if name.startswith("decoder.block.1.") else name)
+    (said,) = problems(tmp_path, t5, "translation")
+    assert "its file lacks 13 of the 47 weights of t5, such as decoder.block.1." in said
+    sides = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    seen = {**sides, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8}
+    fields = {"vision_config": seen, "text_config": {**sides, "num_hidden_layers": 1}}
+    clip = written(tmp_path / "clip", AutoModelForImageClassification, "clip", **fields)
+    PROCESSOR.save_pretrained(clip)
+    assert problems(tmp_path, clip, "image_classification") == []
+    renamed(clip, lambda name: "" if ".layers.1." in name else name)
+    (said,) = problems(tmp_path, clip, "image_classification")
+    assert "its file lacks 16 of the 39 weights of clip, such as vision_model.encoder." in said
 
 
 def test_weights_of_another_shape_are_counted_with_an_example(tmp_path: Path) -> None:
