@@ -47,8 +47,9 @@ def gradients(
         state = TrainingState(
             *(model, task, examples, loss_of, settings_of(task_name)), learning_rate=1, parts=parts
         )
-        values, _ = state._said(torch.arange(len(examples)))
-        loss = loss_of(values, everything(examples), 1, None)
+        batch = everything(examples)
+        values, _ = state._said(torch.arange(len(examples)), batch, 1)
+        loss = loss_of(values, batch, 1, None)
     model.zero_grad()
     loss.backward()
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
