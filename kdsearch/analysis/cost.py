@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import fsum
 from typing import Literal, TypeVar
 
@@ -128,8 +129,12 @@ class CaseTrainings:
     def students(self) -> dict[str, str]:
         """Its students."""
         case, results = self._view.case, self._agenda.results
-        every = (t for seeds in self._agenda.students(case).values() for t in seeds)
-        found = {t.key: str(t) for t in every if t.key in results}
+        found: dict[str, str] = {}
+        for training in chain.from_iterable(self._agenda.students(case).values()):
+            # Of a key that two trials have, one name, whichever of them was asked for first.
+            name = str(training)
+            if training.key in results:
+                found[training.key] = min(name, found.get(training.key, name))
         further = (t for t in self._agenda.further(case) if t.key in results)
         return found | {t.key: f"{t} seed={t.seed}" for t in further}
 
