@@ -36,6 +36,7 @@ from kdsearch.analysis.temperature_lines import (
     temperature_lines,
 )
 from kdsearch.analysis.temperature_paired import SEEDS, Paired, Verdict, picked, reach
+from kdsearch.report.temperature import parts
 from kdsearch.report.temperature_words import teacher_in_words
 from kdsearch.report.write import report_files
 from kdsearch.study import TestCase
@@ -245,6 +246,26 @@ def test_a_claim_cannot_be_tested_without_what_it_compares(tested: Tested) -> No
     found = found_in([World().line()], tested.claim)
     assert found.verdict is Verdict.UNTESTED
     assert found.why
+
+
+def test_that_no_objective_is_best_everywhere_is_no_single_setting_s_to_say() -> None:
+    world = next(tested.holds for tested in CLAIMS if tested.claim is Claim.NO_BEST)
+    lines = lines_of(world, **LOSSES)
+    found = Temperatures(
+        lines=tuple(lines),
+        varied=("dataset", "objective"),
+        teachers=(),
+        plain=(),
+        findings=temperature_findings(lines, ()),
+        seeds=(0, 1, 2, 3, 4),
+        classes={"pets": 37, "cars": 196},
+    )
+    claims, each = (table for part in parts(found) for table in part.tables if table.wraps)
+    row = next(row for row in claims.rows if row[0] is Claim.NO_BEST)
+    assert (row[1], row[-1]) == (Verdict.HELD, None)
+    of_it = [row for row in each.rows if row[0] is Claim.NO_BEST]
+    assert len(of_it) == 2
+    assert {row[2] for row in of_it} == {None}
 
 
 def controls(world: World) -> list[TemperatureLine]:

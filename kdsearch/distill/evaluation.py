@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from kdsearch.agenda import DataSpec, Softmax
 from kdsearch.distill.batch_loss import TeacherOutputs, batch_loss, units_of
 from kdsearch.distill.layers import text_config
-from kdsearch.distill.losses import Units
 from kdsearch.distill.measures import Tally
 from kdsearch.distill.softmax import SoftmaxTally
 from kdsearch.search import Labels
@@ -98,12 +97,8 @@ def evaluate(
             loss = loss_of(values, batch)
             decode = partial(task.decode, model, tokenizer, batch, values, settings=settings)
             predictions.add(indices, decoded, decode)
-        some: Iterable[Units] = units_of(task, model, values, batch, teacher)
-        if temperatures and not task.wide:
-            some = [*some]
-            for each in some:
-                softmax.add(each.student, each.real)
-        tally.add(some)
+        found = units_of(task, model, values, batch, teacher)
+        tally.add(softmax.watching(found) if temperatures and not task.wide else found)
         total += loss.double() * labelled
         units += labelled
         started = _now(device, timed=timed)

@@ -5,12 +5,13 @@ Of tasks whose units all have the same classes, and few enough that all logits a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from kdsearch.agenda import MOST_RANKS, Softmax
+from kdsearch.distill.losses import Units
 
 TEMPERATURES = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 25, 30, 32, 40, 50, 64, 100)
 """Of a teacher: fixed, so that no outcome depends on the study that first asked for it."""
@@ -37,6 +38,12 @@ class SoftmaxTally:
             [old + new for old, new in zip(self._sums, sums, strict=True)] if self._sums else sums
         )
         self._units += len(logits_UC)
+
+    def watching(self, units: Iterable[Units]) -> Iterator[Units]:
+        """Units, counted in as they pass."""
+        for each in units:
+            self.add(each.student, each.real)
+            yield each
 
     @staticmethod
     def _sum(sorted_UC: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdsearch.agenda import Softmax
 from kdsearch.analysis.temperature import SoftTeacher, Temperatures
-from kdsearch.analysis.temperature_finding import Finding
+from kdsearch.analysis.temperature_finding import Claim, Finding
 from kdsearch.analysis.temperature_lines import (
     OF_TEACHER,
     SUPERVISION,
@@ -20,7 +20,7 @@ from kdsearch.analysis.temperature_lines import (
     longest,
     over_datasets,
 )
-from kdsearch.analysis.temperature_paired import Paired, Verdict
+from kdsearch.analysis.temperature_paired import Compared, Paired, Verdict
 from kdsearch.report.markdown import NOTHING, change, score, table
 from kdsearch.report.measures import NOT_MEASURED, cell
 from kdsearch.report.temperature_words import (
@@ -191,16 +191,22 @@ def claims_table(found: Temperatures) -> Table:
 
 
 def _claim(found: Finding) -> tuple[object, ...]:
-    whole = [each for each in found.comparisons if each.parts]
+    verdicts = [_verdict(found.claim, each) for each in found.comparisons]
     counts = None
-    if whole:
-        held, against = (
-            sum(each.verdict is verdict for each in whole)
-            for verdict in (Verdict.HELD, Verdict.NOT_HELD)
-        )
-        counts = f"{held} of {len(found.comparisons)}" + (f", not in {against}" if against else "")
+    if found.verdict is not Verdict.OPEN and any(verdicts):
+        against = verdicts.count(Verdict.NOT_HELD)
+        counts = f"{verdicts.count(Verdict.HELD)} of {len(verdicts)}"
+        counts += f", not in {against}" if against else ""
     differences = "; ".join(map(_difference, found.pooled)) or None
     return found.claim, found.verdict, found.why or None, differences, counts
+
+
+def _verdict(claim: Claim, each: Compared) -> Verdict | None:
+    """Whether a claim held in one comparison; None where that one alone cannot say so.
+
+    That no objective is the best everywhere takes two settings.
+    """
+    return each.verdict if each.parts and claim is not Claim.NO_BEST else None
 
 
 def _difference(part: Paired) -> str:
@@ -214,7 +220,7 @@ def _comparisons(found: Temperatures) -> list[Table]:
         (
             finding.claim,
             where_in_words(each, found.varied),
-            each.verdict if each.parts else None,
+            _verdict(finding.claim, each),
             "; ".join(map(_difference, each.parts)) or each.missing,
         )
         for finding in found.findings
