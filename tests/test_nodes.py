@@ -19,6 +19,7 @@ from test_ray import TINY, ready
 from kdsearch.agenda import Agenda, Outcome, written_outcome
 from kdsearch.driver import version_changes
 from kdsearch.engine.ray_tune import Cluster, Expected, watch_nodes
+from kdsearch.engine.ray_tune.bf16 import lacks_bf16, wants_bf16
 from kdsearch.engine.ray_tune.nodes import (
     SAME,
     Facts,
@@ -96,11 +97,40 @@ def test_all_that_a_node_lacks_is_said_at_once() -> None:
 
 
 def test_only_a_node_with_hardly_any_disk_or_memory_left_is_doubtful() -> None:
-    assert doubts(replace(SOUND, free={"disk": 2**30, "memory": 2**30})) == []
-    assert doubts(replace(SOUND, free={"disk": 5 * 10**8, "memory": 2 * 10**8})) == [
+    enough = replace(SOUND, free={"disk": 2**30, "memory": 2**30})
+    assert doubts(enough, wants_bf16=True) == []
+    short = replace(SOUND, free={"disk": 5 * 10**8, "memory": 2 * 10**8})
+    assert doubts(short, wants_bf16=True) == [
         "has only 500 MB of disk for temporary files left",
         "has only 200 MB of memory left",
     ]
+
+
+def test_a_cpu_without_bf16_is_doubtful_to_a_study_that_computes_in_it_on_cpus() -> None:
+    slow = replace(SOUND, lacks_bf16=True)
+    assert doubts(slow, wants_bf16=False) == []
+    assert "set training.precision: fp32" in doubts(slow, wants_bf16=True)[0]
+    cpus, gpus = (Needs(resources={name: 1}) for name in ("CPU", "GPU"))
+    bf16, fp32 = (resolved_of(a_study(training={"precision": name})) for name in ("bf16", "fp32"))
+    assert wants_bf16(bf16, {"student": cpus, "teacher": gpus})
+    assert not wants_bf16(bf16, {"student": gpus, "teacher": gpus})
+    assert not wants_bf16(fp32, {"student": cpus})
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "lacks"),
+    [
+        ("model name\t: EPYC\nflags\t\t: fpu avx avx2\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: fp asimd i8mm bf16\n", False),
+        ("Features\t: fp asimd\n", True),
+        ("", False),
+    ],
+)
+def test_what_a_machine_says_of_its_cpus_tells_whether_they_have_bf16(
+    cpuinfo: str, *, lacks: bool
+) -> None:
+    assert lacks_bf16(cpuinfo) is lacks
 
 
 def test_nodes_are_none_left_when_those_for_one_role_are_all_left_out() -> None:

@@ -194,7 +194,14 @@ class Run:
     @contextmanager
     def _cluster(self, where: Address) -> Iterator[Cluster]:
         """Ray, connected to and watched."""
-        from kdsearch.engine.ray_tune import connect, watch_health, watch_nodes
+        from kdsearch.engine.ray_tune import (
+            SLOW,
+            connect,
+            lacks_bf16_here,
+            wants_bf16,
+            watch_health,
+            watch_nodes,
+        )
 
         note_launch(self.ledger, "connecting to Ray")
         # Ray ends this process without a word if it dies while we connect.
@@ -217,6 +224,8 @@ class Run:
                 cluster = stack.enter_context(watching)
             else:
                 self.ledger.forget_nodes()
+                if wants_bf16(self._resolved, cluster.needed) and lacks_bf16_here():
+                    self.out.print(f"doubtful: this machine {SLOW}")
             self._tell_what_there_is(cluster)
             yield cluster
 

@@ -23,6 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdsearch.agenda import VERSION
+from kdsearch.engine.ray_tune.bf16 import SLOW, lacks_bf16_here, wants_bf16
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected
 from kdsearch.engine.ray_tune.left_out import it_lacks
 from kdsearch.engine.ray_tune.room import Needed, slots
@@ -65,6 +66,8 @@ class Facts:
     """Each as nvidia-smi says it: name, memory and how much is free, driver."""
     free: Mapping[str, int]
     """Bytes: of memory, and of disk for temporary files."""
+    lacks_bf16: bool = False
+    """Whether its CPUs compute bf16 in software."""
 
 
 def lacks(facts: Facts, expected: Expected) -> list[str]:
@@ -82,9 +85,10 @@ def lacks(facts: Facts, expected: Expected) -> list[str]:
     return found
 
 
-def doubts(facts: Facts) -> list[str]:
-    """What a node with these facts has so little of that its trainings may fail for it."""
-    return [
+def doubts(facts: Facts, *, wants_bf16: bool) -> list[str]:
+    """What a node with these facts may fail for, or be slow."""
+    slow = [SLOW] if wants_bf16 and facts.lacks_bf16 else []
+    return slow + [
         f"has only {readable_size(free)} of {what} left"
         for kind, what in (("disk", "disk for temporary files"), ("memory", "memory"))
         if (free := facts.free.get(kind, _LEAST_FREE)) < _LEAST_FREE
@@ -142,6 +146,7 @@ def look_here(expected: Expected) -> Facts:
         versions=versions,
         gpus=_gpus(),
         free={"disk": disk, **_memory()},
+        lacks_bf16=lacks_bf16_here(),
     )
 
 
@@ -338,7 +343,8 @@ class _Nodes:
         host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
         name = f"{host} ({address})"
         if facts and key not in self._known:
-            for doubt in doubts(facts):
+            slow = wants_bf16(self._expected.resolved, self._cluster.needed)
+            for doubt in doubts(facts, wants_bf16=slow):
                 self._say(f"doubtful: node {name} {doubt}")
         before, why = self._known.get(key, {"lacks": []})["lacks"], it_lacks(lacking)
         known = asdict(facts) if facts else {}
