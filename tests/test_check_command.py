@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_a_folder_of_other_files_is_refused(here: Path) -> None:
 
 
 # -- what models make of rows ----------------------------------------------------------------------
+
+
+def test_a_folder_whose_disk_cannot_hold_the_study_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1, 1, 0))
+    assert kdsearch("check", study_file(here)).code == 0  # it may be launched elsewhere
+    refused(kdsearch("check", study_file(here), "--folder", here / "run"), "but 0 kB is free")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from kdsearch.agenda import Agenda
 from kdsearch.cli.code import name_own_code, preflight_trusting
 from kdsearch.cli.options import (
     DataDir,
@@ -30,7 +31,7 @@ from kdsearch.cli.options import (
     say_of_data,
     study_models,
 )
-from kdsearch.driver import preflight_once
+from kdsearch.driver import check_disk, preflight_once
 from kdsearch.errors import InputError, Problem
 from kdsearch.ledger import Ledger
 from kdsearch.study import (
@@ -62,8 +63,8 @@ def check(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="The study's folder, where the result is kept for `launch`. Default: nothing is "
-            "kept.",
+            help="The study's folder, where the result is kept for `launch`, and on whose disk "
+            "there must be room. Default: nothing is kept.",
             callback=home,
         ),
     ] = None,
@@ -87,6 +88,8 @@ def check(
             look=preflight_trusting(study),
             say=say,
         )
+        if folder is not None:
+            check_disk(Agenda(resolved, ledger.results(study.tries)), ledger.folder)
     if as_json:
         typer.echo(json.dumps(_facts(resolved, found), indent=1))
         return

@@ -6,7 +6,7 @@ from kdsearch.driver.estimate import Estimate, duration, estimate, rough, span
 from kdsearch.driver.fusing import Pays, Probe, fused_words, measure, unmeasured
 from kdsearch.driver.garbage import Garbage, Left, garbage
 from kdsearch.driver.preflight import Look, preflight_once, present
-from kdsearch.driver.search import open_study, run_search
+from kdsearch.driver.search import check_disk, open_study, run_search
 from kdsearch.driver.versions import version_changes
 from kdsearch.driver.watch import Watch, note_launch
 
@@ -20,6 +20,7 @@ __all__ = [
     "Pays",
     "Probe",
     "Watch",
+    "check_disk",
     "duration",
     "estimate",
     "fused_words",

@@ -107,6 +107,44 @@ def open_study(
     return agenda
 
 
+def check_disk(agenda: Agenda, folder: Path) -> None:
+    """Raise `InputError` for a study whose kept files the disk of `folder` cannot hold."""
+    resolved = agenda.resolved
+    study = resolved.study
+    groups = {one_teacher(study, case): case for case in taught_cases(study)}
+    there = {"outputs": 0, "teacher": 0}
+    for outcome in used(agenda).values():
+        if outcome is None:
+            continue
+        training = outcome.training
+        # `checkpoint_bytes` does not know the size of a teacher at random.
+        if isinstance(training, TeacherTraining) and training.model.weights is not None:
+            there["teacher"] += outcome.cost.bytes_written
+        elif isinstance(training, OutputsTraining):
+            there["outputs"] += outcome.cost.bytes_written
+    signals = [resolved_signal_bytes(resolved, case) for case in groups.values()]
+    compared = sum(sum(each.values()) for each in signals)
+    viewed = sum(sum(resolved_view_bytes(resolved, case).values()) for case in groups.values())
+    outputs = sum(cached_bytes(resolved, case) for case in groups.values()) + compared
+    outputs -= there["outputs"]
+    checkpoints = checkpoint_bytes(resolved) - there["teacher"]
+    needed = max(outputs, 0) + max(checkpoints, 0)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        parts = {"what terms compare": compared, "those on views of images": viewed}
+        shown = [f"{what} {readable_size(size)}" for what, size in parts.items() if size]
+        of_parts = f" ({'; '.join(shown)})" if shown else ""
+        fewer = "name fewer layers in layer_mapping, lower max_length, " if compared else ""
+        fewer += "set fewer views (training.augmentation.views), " if viewed else ""
+        raise InputError.one(
+            folder,
+            f"the teachers' outputs need about {readable_size(max(outputs, 0))}{of_parts} and "
+            f"their checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is "
+            "free",
+            f"give a --folder with more room, {fewer}limit the training rows, or drop data sets",
+        )
+
+
 def _before(ledger: Ledger) -> Resolved | None:
     """What the folder holds; None where that is nothing, or of other code and not begun."""
     before = ledger.resolved() if ledger.exists else None
@@ -152,7 +190,7 @@ def _agenda(resolved: Resolved, ledger: Ledger) -> Agenda:
     """The agenda of a study that was resolved now, if the disk can hold what it keeps."""
     resolved = resolved.model_copy(update={"training_version": VERSION})
     agenda = Agenda(resolved, ledger.results(resolved.study.tries))
-    _check_disk(agenda, ledger.folder)
+    check_disk(agenda, ledger.folder)
     return agenda
 
 
@@ -182,44 +220,6 @@ def _unchanged(
     if look and not agenda.complete:
         preflight_once(resolved, ledger, place=place, look=look, say=say)
     return agenda
-
-
-def _check_disk(agenda: Agenda, folder: Path) -> None:
-    """Refuse a study whose kept files the disk cannot hold, before anything is trained."""
-    resolved = agenda.resolved
-    study = resolved.study
-    groups = {one_teacher(study, case): case for case in taught_cases(study)}
-    there = {"outputs": 0, "teacher": 0}
-    for outcome in used(agenda).values():
-        if outcome is None:
-            continue
-        training = outcome.training
-        # `checkpoint_bytes` does not know the size of a teacher at random.
-        if isinstance(training, TeacherTraining) and training.model.weights is not None:
-            there["teacher"] += outcome.cost.bytes_written
-        elif isinstance(training, OutputsTraining):
-            there["outputs"] += outcome.cost.bytes_written
-    signals = [resolved_signal_bytes(resolved, case) for case in groups.values()]
-    compared = sum(sum(each.values()) for each in signals)
-    viewed = sum(sum(resolved_view_bytes(resolved, case).values()) for case in groups.values())
-    outputs = sum(cached_bytes(resolved, case) for case in groups.values()) + compared
-    outputs -= there["outputs"]
-    checkpoints = checkpoint_bytes(resolved) - there["teacher"]
-    needed = max(outputs, 0) + max(checkpoints, 0)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        parts = {"what terms compare": compared, "those on views of images": viewed}
-        shown = [f"{what} {readable_size(size)}" for what, size in parts.items() if size]
-        of_parts = f" ({'; '.join(shown)})" if shown else ""
-        fewer = "name fewer layers in layer_mapping, lower max_length, " if compared else ""
-        fewer += "set fewer views (training.augmentation.views), " if viewed else ""
-        raise InputError.one(
-            folder,
-            f"the teachers' outputs need about {readable_size(max(outputs, 0))}{of_parts} and "
-            f"their checkpoints {readable_size(max(checkpoints, 0))}, but {readable_size(free)} is "
-            "free",
-            f"give a --folder with more room, {fewer}limit the training rows, or drop data sets",
-        )
 
 
 def _other_code(folder: Path, before: Resolved) -> InputError:
