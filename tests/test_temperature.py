@@ -36,6 +36,7 @@ from kdsearch.analysis.temperature_lines import (
     temperature_lines,
 )
 from kdsearch.analysis.temperature_paired import SEEDS, Paired, Verdict, picked, reach
+from kdsearch.report.page.temperature_charts import temperature_charts
 from kdsearch.report.temperature import parts
 from kdsearch.report.temperature_words import teacher_in_words
 from kdsearch.report.write import report_files
@@ -726,6 +727,22 @@ def test_the_page_draws_what_the_study_has(files: dict[str, str]) -> None:
     assert charts["softmax"][0]["title"] == "sentences/short/t_hs, random weights, 2 epochs"
     assert {s["name"] for c in charts["controls"] for s in c["series"]} == {"softmax", "smoothed"}
     assert page.count('data-temperature="') == sum(map(len, charts.values()))
+
+
+def test_lines_without_a_score_make_no_panel() -> None:
+    waiting = TemperaturePoint(temperature=1.0, state="unfinished", trials=1)
+    begun = World().line()
+    still = replace(World().line(dataset="cars"), points=(waiting,))
+    found = Temperatures(
+        lines=(begun, still),
+        varied=("dataset",),
+        teachers=(),
+        plain=(),
+        findings=(),
+        seeds=(0,),
+        classes={"pets": 37, "cars": 196},
+    )
+    assert [panel["dataset"] for panel in temperature_charts(found)["lines"]] == ["pets"]
 
 
 def test_the_tables_have_every_point_and_every_difference(

@@ -51,9 +51,14 @@ def _panels(
 ) -> list[dict[str, Any]]:
     """A panel for each combination of what differs between lines, but what differs `within` it.
 
-    Of each objective the line of the most epochs is the main one.
+    Of each objective the line of the most epochs is the main one. Lines without a score yet make no
+    panel.
     """
-    groups = _groups(lines, within, found.varied)
+    groups = [
+        group
+        for group in _groups(lines, within, found.varied)
+        if any(line.scored for line in group)
+    ]
     panels = []
     for group in groups:
         names = [n for n in found.varied if len({line.factors.get(n) for line in group}) > 1]
