@@ -745,6 +745,22 @@ def test_lines_without_a_score_make_no_panel() -> None:
     assert [panel["dataset"] for panel in temperature_charts(found)["lines"]] == ["pets"]
 
 
+def test_an_objective_looks_alike_in_all_panels() -> None:
+    of_all = [World().line(objective=kind) for kind in ("ce", "dkd")]
+    lines = [*of_all, World().line(objective="dkd", dataset="cars")]
+    found = Temperatures(
+        lines=tuple(lines),
+        varied=("dataset", "objective"),
+        teachers=(),
+        plain=(),
+        findings=(),
+        seeds=(0,),
+        classes={"pets": 37, "cars": 196},
+    )
+    looks = [[each["look"] for each in p["series"]] for p in temperature_charts(found)["lines"]]
+    assert looks == [[0, 1], [1]]
+
+
 def test_the_tables_have_every_point_and_every_difference(
     found: Temperatures, files: dict[str, str]
 ) -> None:

@@ -36,7 +36,7 @@ function drawLines(element, found) {
   const traces = [
     ...rest.map((each, i) => trace(each, { mode: "lines+markers", line: { color: greyOf(rest.length - 1 - i), width: 1.2 },
       marker: { color: greyOf(rest.length - 1 - i), size: 5, symbol: symbolOf(rest.length - i) } }, false)),
-    ...main.map((each, i) => trace(each, look(i, i < COLOURS.length ? "solid" : "dashdot"), true)).reverse(),
+    ...main.map((each) => trace(each, look(each.look, each.look < COLOURS.length ? "solid" : "dashdot"), true)).reverse(),
   ];
   if (found.alone !== null) {
     const [alone, name] = found.alone;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
@@ -47,13 +47,16 @@ def _groups(
 
 
 def _panels(
-    lines: Sequence[TemperatureLine], found: Temperatures, within: Iterable[str]
+    lines: Sequence[TemperatureLine], found: Temperatures, within: Collection[str]
 ) -> list[dict[str, Any]]:
     """A panel for each combination of what differs between lines, but what differs `within` it.
 
-    Of each objective the line of the most epochs is the main one. Lines without a score yet make no
-    panel.
+    Of each objective the line of the most epochs is the main one, which looks alike in all panels.
+    Lines without a score yet make no panel.
     """
+    told_apart = [name for name in found.varied if name in within and name != "epochs"]
+    kinds = dict.fromkeys(tuple(line.factors.get(n) for n in told_apart) for line in lines)
+    looks = {kind: look for look, kind in enumerate(kinds)}
     groups = [
         group
         for group in _groups(lines, within, found.varied)
@@ -84,6 +87,7 @@ def _panels(
                         line,
                         names,
                         main=line.factors["epochs"] == longest[line.without(["epochs"])],
+                        look=looks[tuple(line.factors.get(n) for n in told_apart)],
                     )
                     for line in group
                 ],
@@ -104,7 +108,9 @@ def _alone(plain: Plain, line: TemperatureLine, names: Sequence[str]) -> list[An
     return [_short(fmean(plain.tests) * line.largest / 100), name]
 
 
-def _series(line: TemperatureLine, names: Sequence[str], *, main: bool) -> dict[str, Any]:
+def _series(
+    line: TemperatureLine, names: Sequence[str], *, main: bool, look: int
+) -> dict[str, Any]:
     """A line; where it has no temperature, its one score."""
     points = [
         [
@@ -118,7 +124,13 @@ def _series(line: TemperatureLine, names: Sequence[str], *, main: bool) -> dict[
         if p.test is not None
     ]
     name = label(line.factors, names) or factor_in_words("objective", line.factors["objective"])
-    return {"name": name, "main": main, "epochs": line.factors["epochs"], "points": points}
+    return {
+        "name": name,
+        "main": main,
+        "look": look,
+        "epochs": line.factors["epochs"],
+        "points": points,
+    }
 
 
 def _share_ranges(panels: Sequence[dict[str, Any]]) -> None:
