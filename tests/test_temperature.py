@@ -269,6 +269,18 @@ def test_that_no_objective_is_best_everywhere_is_no_single_setting_s_to_say() ->
     assert {row[2] for row in of_it} == {None}
 
 
+def test_of_a_winner_that_sees_two_views_this_is_said() -> None:
+    world = World(height=lambda f: 2.0 * (f["objective"] == "mlkd"))
+    lines = [
+        world.line(objective=kind, dataset=name, **({"two_views": True} if two else {}))
+        for name in ("pets", "cars")
+        for kind, two in (("ce", False), ("mlkd", True))
+    ]
+    assert "two views" in found_in(lines, Claim.NO_BEST).why
+    one_view = [replace(each, factors={**each.factors, "two_views": False}) for each in lines]
+    assert found_in(one_view, Claim.NO_BEST).why == "MLKD is ahead of every other everywhere"
+
+
 def controls(world: World) -> list[TemperatureLine]:
     kinds = ["smoothed", "smoothed each", "permuted after 1"]
     return [world.line(), *(world.line(supervision=kind) for kind in kinds)]
@@ -386,6 +398,7 @@ def test_data_sets_may_differ_either_way(sign: int) -> None:
     found = found_in(lines_of(world, dataset=["pets", "cars"]), Claim.DATASETS)
     assert found.verdict is Verdict.HELD
     assert found.pooled[0].mean == pytest.approx(-6 * sign, abs=0.3)  # of cars less of pets
+    assert {each.verdict for each in found.comparisons} == {Verdict.HELD}
     alike = found_in(lines_of(World(noise=1.0), dataset=["pets", "cars"]), Claim.DATASETS)
     assert alike.verdict is Verdict.OPEN
 

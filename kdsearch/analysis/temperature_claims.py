@@ -253,7 +253,8 @@ def _datasets(case: Lines) -> Finding:
             what = f"large less small τ, of {one} less of {other}"
             where = dict(frozenset.intersection(*(line.without(["dataset"]) for line in lines)))
             found = compared(lines, where, (what, apart_by(favour, *lines)))
-            by_pair[one, other].append(found)
+            parts = tuple(replace(part, two_sided=True) for part in found.parts)
+            by_pair[one, other].append(replace(found, parts=parts))
     claim = Claim.DATASETS
     findings = [finding(claim, each, "") for each in by_pair.values()]
     if not findings:
@@ -264,8 +265,8 @@ def _datasets(case: Lines) -> Finding:
     comparisons = tuple(each for found in findings for each in found.comparisons)
     if any(part.verdict is Verdict.HELD for part in pooled):
         return Finding(claim=claim, verdict=Verdict.HELD, pooled=pooled, comparisons=comparisons)
-    why = next((found.why for found in findings if found.why), WITHIN)
     verdict = Verdict.OPEN
+    why = next((f.why for f in findings if f.verdict is verdict and f.why), WITHIN)
     return Finding(claim=claim, verdict=verdict, why=why, pooled=pooled, comparisons=comparisons)
 
 
@@ -291,7 +292,10 @@ def _no_best(case: Lines) -> Finding:
             return Finding(claim=claim, verdict=held, pooled=seen, comparisons=comparisons)
     winners = {setting.winner for setting in settings}
     if len(winners) == 1 and all(setting.clear for setting in settings):
-        verdict, why = Verdict.NOT_HELD, f"{winners.pop()} is ahead of every other everywhere"
+        winner = winners.pop()
+        verdict, why = Verdict.NOT_HELD, f"{winner} is ahead of every other everywhere"
+        if any(line.factors.get("two_views") for s in settings for line, _ in s.points[winner]):
+            why += ", and sees each image in two views, of which no other has the unmixed one"
     else:
         seeds = len(next(iter(settings[0].scores.values())))
         verdict, why = Verdict.OPEN, too_few(seeds) or WITHIN
