@@ -38,7 +38,7 @@ from kdsearch.study import Resolved, hub
 pytestmark = pytest.mark.undisturbed
 
 VERSIONS = dict.fromkeys(SAME, "1.0") | {"cuda": "12.6"}
-PLAIN = resolved_of(a_study())
+PLAIN = resolved_of(a_study(training={"precision": "fp32"}))
 EXPECTED = Expected(
     folder=Path("/shared/run"),
     mark=".probe-0",
