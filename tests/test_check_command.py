@@ -145,9 +145,6 @@ def test_a_folder_of_other_files_is_refused(here: Path) -> None:
     assert [path.name for path in (here / "run").iterdir()] == ["thesis.tex"]
 
 
-# -- what models make of rows ----------------------------------------------------------------------
-
-
 def test_a_folder_whose_disk_cannot_hold_the_study_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +152,9 @@ def test_a_folder_whose_disk_cannot_hold_the_study_is_refused(
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1, 1, 0))
     assert kdsearch("check", study_file(here)).code == 0  # it may be launched elsewhere
     refused(kdsearch("check", study_file(here), "--folder", here / "run"), "but 0 kB is free")
+
+
+# -- what models make of rows ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

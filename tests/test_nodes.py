@@ -47,7 +47,9 @@ EXPECTED = Expected(
     resolved=PLAIN,
     models=(),
 )
-SOUND = Facts(host="one", trouble="", models=(), versions=VERSIONS, gpus=(), free={})
+SOUND = Facts(
+    host="one", trouble="", models=(), versions=VERSIONS, gpus=(), free={}, lacks_bf16=False
+)
 
 
 # -- what counts --------------------------------------------------------------------------------
@@ -114,7 +116,11 @@ def test_a_cpu_without_bf16_is_doubtful_to_a_study_that_computes_in_it_on_cpus()
     bf16, fp32 = (resolved_of(a_study(training={"precision": name})) for name in ("bf16", "fp32"))
     assert wants_bf16(bf16, {"student": cpus, "teacher": gpus})
     assert not wants_bf16(bf16, {"student": gpus, "teacher": gpus})
-    assert not wants_bf16(fp32, {"student": cpus})
+    assert not wants_bf16(fp32, {"student": cpus, "teacher": cpus})
+    teacher = {**a_study()["teachers"]["big"], "training": {"precision": "bf16"}}
+    mixed = resolved_of(a_study(training={"precision": "fp32"}, teachers={"big": teacher}))
+    assert wants_bf16(mixed, {"student": gpus, "outputs": cpus})
+    assert not wants_bf16(mixed, {"student": cpus, "teacher": gpus})
 
 
 @pytest.mark.parametrize(

@@ -249,18 +249,23 @@ def test_a_claim_cannot_be_tested_without_what_it_compares(tested: Tested) -> No
     assert found.why
 
 
-def test_that_no_objective_is_best_everywhere_is_no_single_setting_s_to_say() -> None:
-    world = next(tested.holds for tested in CLAIMS if tested.claim is Claim.NO_BEST)
-    lines = lines_of(world, **LOSSES)
-    found = Temperatures(
+def study_of(lines: Sequence[TemperatureLine], *, varied: tuple[str, ...]) -> Temperatures:
+    """What a study has found that has these lines alone."""
+    return Temperatures(
         lines=tuple(lines),
-        varied=("dataset", "objective"),
+        varied=varied,
         teachers=(),
         plain=(),
         findings=temperature_findings(lines, ()),
-        seeds=(0, 1, 2, 3, 4),
+        seeds=tuple(range(SEEDS)),
         classes={"pets": 37, "cars": 196},
     )
+
+
+def test_that_no_objective_is_best_everywhere_is_no_single_setting_s_to_say() -> None:
+    world = next(tested.holds for tested in CLAIMS if tested.claim is Claim.NO_BEST)
+    lines = lines_of(world, **LOSSES)
+    found = study_of(lines, varied=("dataset", "objective"))
     claims, each = (table for part in parts(found) for table in part.tables if table.wraps)
     row = next(row for row in claims.rows if row[0] is Claim.NO_BEST)
     assert (row[1], row[-1]) == (Verdict.HELD, None)
@@ -276,7 +281,7 @@ def test_of_a_winner_that_sees_two_views_this_is_said() -> None:
         for name in ("pets", "cars")
         for kind, two in (("ce", False), ("mlkd", True))
     ]
-    assert "two views" in found_in(lines, Claim.NO_BEST).why
+    assert "a second, weaker view" in found_in(lines, Claim.NO_BEST).why
     one_view = [replace(each, factors={**each.factors, "two_views": False}) for each in lines]
     assert found_in(one_view, Claim.NO_BEST).why == "MLKD is ahead of every other everywhere"
 
@@ -746,30 +751,14 @@ def test_lines_without_a_score_make_no_panel() -> None:
     waiting = TemperaturePoint(temperature=1.0, state="unfinished", trials=1)
     begun = World().line()
     still = replace(World().line(dataset="cars"), points=(waiting,))
-    found = Temperatures(
-        lines=(begun, still),
-        varied=("dataset",),
-        teachers=(),
-        plain=(),
-        findings=(),
-        seeds=(0,),
-        classes={"pets": 37, "cars": 196},
-    )
+    found = study_of((begun, still), varied=("dataset",))
     assert [panel["dataset"] for panel in temperature_charts(found)["lines"]] == ["pets"]
 
 
 def test_an_objective_looks_alike_in_all_panels() -> None:
     of_all = [World().line(objective=kind) for kind in ("ce", "dkd")]
     lines = [*of_all, World().line(objective="dkd", dataset="cars")]
-    found = Temperatures(
-        lines=tuple(lines),
-        varied=("dataset", "objective"),
-        teachers=(),
-        plain=(),
-        findings=(),
-        seeds=(0,),
-        classes={"pets": 37, "cars": 196},
-    )
+    found = study_of(lines, varied=("dataset", "objective"))
     looks = [[each["look"] for each in p["series"]] for p in temperature_charts(found)["lines"]]
     assert looks == [[0, 1], [1]]
 

@@ -295,7 +295,7 @@ def _no_best(case: Lines) -> Finding:
         winner = winners.pop()
         verdict, why = Verdict.NOT_HELD, f"{winner} is ahead of every other everywhere"
         if any(line.factors.get("two_views") for s in settings for line, _ in s.points[winner]):
-            why += ", and sees each image in two views, of which no other has the unmixed one"
+            why += ", and it alone sees a second, weaker view of each image"
     else:
         seeds = len(next(iter(settings[0].scores.values())))
         verdict, why = Verdict.OPEN, too_few(seeds) or WITHIN

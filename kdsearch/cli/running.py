@@ -195,7 +195,7 @@ class Run:
     def _cluster(self, where: Address) -> Iterator[Cluster]:
         """Ray, connected to and watched."""
         from kdsearch.engine.ray_tune import (
-            SLOW,
+            SLOW_BF16,
             connect,
             lacks_bf16_here,
             wants_bf16,
@@ -225,7 +225,7 @@ class Run:
             else:
                 self.ledger.forget_nodes()
                 if wants_bf16(self._resolved, cluster.needed) and lacks_bf16_here():
-                    self.out.print(f"doubtful: this machine {SLOW}")
+                    self.out.print(f"doubtful: this machine {SLOW_BF16}")
             self._tell_what_there_is(cluster)
             yield cluster
 

@@ -9,7 +9,7 @@ os.environ.setdefault(
     "^(A worker died or was killed while executing|Raylet is terminated|The node with node id)",
 )
 
-from kdsearch.engine.ray_tune.bf16 import SLOW, lacks_bf16_here, wants_bf16
+from kdsearch.engine.ray_tune.bf16 import SLOW_BF16, lacks_bf16_here, wants_bf16
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
@@ -19,7 +19,7 @@ from kdsearch.engine.ray_tune.room import Needs, kinds, room, words
 from kdsearch.engine.ray_tune.task import run_on_worker
 
 __all__ = [
-    "SLOW",
+    "SLOW_BF16",
     "Cluster",
     "Expected",
     "Metrics",

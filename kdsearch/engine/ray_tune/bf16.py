@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kdsearch.engine.ray_tune.room import Needed
-from kdsearch.study import Resolved
+from kdsearch.study import Resolved, effective_settings, start_cases, taught_cases, test_cases
 
 _FLAGS = re.compile(r"^(?:flags|Features)\s*:(.*)$", re.MULTILINE)
 _COMPUTE = frozenset({"avx512f", "avx512_bf16", "amx_bf16", "bf16"})
@@ -28,12 +28,18 @@ def lacks_bf16_here() -> bool:
 
 
 def wants_bf16(resolved: Resolved, needed: Needed) -> bool:
-    """Whether a study computes in bf16, and on CPUs."""
-    on_cpus = not all(needs.gpus for needs in needed.values())
-    return on_cpus and resolved.study.training.precision == "bf16"
+    """Whether a study trains in bf16 on CPUs; values of a search's axes are not looked at."""
+    study = resolved.study
+    taught = (*taught_cases(study), *start_cases(study))
+    return any(
+        effective_settings(study, case, role).precision == "bf16"
+        for role, needs in needed.items()
+        if not needs.gpus
+        for case in (test_cases(study) if role == "student" else taught)
+    )
 
 
-SLOW = (
+SLOW_BF16 = (
     "has a CPU that computes bf16 in software, many times slower than fp32; set "
     "training.precision: fp32"
 )

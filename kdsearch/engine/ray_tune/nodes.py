@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdsearch.agenda import VERSION
-from kdsearch.engine.ray_tune.bf16 import SLOW, lacks_bf16_here, wants_bf16
+from kdsearch.engine.ray_tune.bf16 import SLOW_BF16, lacks_bf16_here, wants_bf16
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected
 from kdsearch.engine.ray_tune.left_out import it_lacks
 from kdsearch.engine.ray_tune.room import Needed, slots
@@ -66,7 +66,7 @@ class Facts:
     """Each as nvidia-smi says it: name, memory and how much is free, driver."""
     free: Mapping[str, int]
     """Bytes: of memory, and of disk for temporary files."""
-    lacks_bf16: bool = False
+    lacks_bf16: bool
     """Whether its CPUs compute bf16 in software."""
 
 
@@ -87,7 +87,7 @@ def lacks(facts: Facts, expected: Expected) -> list[str]:
 
 def doubts(facts: Facts, *, wants_bf16: bool) -> list[str]:
     """What a node with these facts may fail for, or be slow."""
-    slow = [SLOW] if wants_bf16 and facts.lacks_bf16 else []
+    slow = [SLOW_BF16] if wants_bf16 and facts.lacks_bf16 else []
     return slow + [
         f"has only {readable_size(free)} of {what} left"
         for kind, what in (("disk", "disk for temporary files"), ("memory", "memory"))
