@@ -11,6 +11,7 @@ from models import (
     DECODERS,
     encode,
     everything,
+    model_in,
     rows_of,
     save_model,
     settings_of,
@@ -57,7 +58,7 @@ def gradients(
 
 
 KINDS = [
-    *(("classification", kind) for kind in ("bert", "modernbert", "deberta-v2", "t5")),
+    *(("classification", kind) for kind in ("bert", "modernbert", "deberta-v2", "t5", "llama")),
     *(("translation", kind) for kind in ("bart", "t5")),
     *(("lm", kind) for kind in DECODERS),
 ]
@@ -70,7 +71,7 @@ def test_recomputed_activations_give_the_same_gradients_to_the_bit(
     folder = save_model(tmp_path, kind, task=task, layers=3)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     examples = encode(task, rows_of(task)[:6], tokenizer)
-    model: Any = TASKS[task].head.from_pretrained(folder)
+    model = model_in(task, folder)
     read_first_alone(model, TASKS[task], examples)
     for lora in (None, Lora(r=2, dropout=0.2)):
         if lora is not None:
