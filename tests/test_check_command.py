@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from models import begin
 from test_cli import here, kdsearch, refused, tiny
 
 from kdsearch.ledger import Ledger
@@ -151,7 +152,19 @@ def test_a_folder_whose_disk_cannot_hold_the_study_is_refused(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1, 1, 0))
     assert kdsearch("check", study_file(here)).code == 0  # it may be launched elsewhere
-    refused(kdsearch("check", study_file(here), "--folder", here / "run"), "but 0 kB is free")
+    result = kdsearch("check", study_file(here), "--folder", here / "run")
+    refused(result, "but 0 kB is free")
+    assert "Tokenizers" in result.out  # what was found is said all the same
+
+
+def test_a_full_disk_is_no_trouble_to_a_study_that_was_begun(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_file(here)
+    begin(here / "run", {**yaml.safe_load(study.read_text()), "name": "tiny"})
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1, 1, 0))
+    assert kdsearch("check", study, "--folder", here / "run").code == 0
 
 
 # -- what models make of rows ----------------------------------------------------------------------

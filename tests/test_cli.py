@@ -18,11 +18,13 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 import yaml
 from fakes import a_study
 from test_analysis import blocked_study, failing_teacher, searched
 
 from kdsearch.cli.app import main
+from kdsearch.engine.bf16 import lacks_bf16_here
 from kdsearch.ledger import Ledger, driver_lock
 
 COMMANDS = (
@@ -612,6 +614,17 @@ def test_launched_again_a_complete_search_trains_nothing(
     assert "nothing left to run" in result.out
     assert "For another data set: the stable configuration is" in result.out
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_cpu_that_computes_bf16_in_software_is_said_to_be_slow(
+    here: Path, precision: str
+) -> None:
+    training = {"epochs": 1, "batch_size": 8, "max_length": 32, "precision": precision}
+    study = written(here / "tiny.yaml", tiny(training=training))
+    result = kdsearch("launch", study, "--in-process", "--folder", here / "run")
+    slow = precision == "bf16" and lacks_bf16_here() and not torch.cuda.is_available()
+    assert ("say fp32 in training.precision" in result.out) is slow
 
 
 def test_a_search_that_ended_with_failures_exits_with_1_and_names_them(

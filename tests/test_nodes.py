@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from fakes import COST, a_study, attempt_at, outcome_of, resolved_of
 from nodes import machines
+from test_change import with_search
 from test_cli import kdsearch
 from test_ray import TINY, ready
+from test_settings import study_of
 
 from kdsearch.agenda import Agenda, Outcome, written_outcome
 from kdsearch.driver import version_changes
+from kdsearch.engine.bf16 import bf16_places, lacks_bf16, lacks_bf16_here
 from kdsearch.engine.ray_tune import Cluster, Expected, watch_nodes
-from kdsearch.engine.ray_tune.bf16 import lacks_bf16, wants_bf16
 from kdsearch.engine.ray_tune.nodes import (
     SAME,
     Facts,
@@ -33,7 +35,7 @@ from kdsearch.engine.ray_tune.nodes import (
 from kdsearch.engine.ray_tune.room import Needs
 from kdsearch.errors import StorageError
 from kdsearch.ledger import Ledger, driver_lock
-from kdsearch.study import Resolved, hub
+from kdsearch.study import ROLES, Resolved, hub
 
 pytestmark = pytest.mark.undisturbed
 
@@ -47,9 +49,7 @@ EXPECTED = Expected(
     resolved=PLAIN,
     models=(),
 )
-SOUND = Facts(
-    host="one", trouble="", models=(), versions=VERSIONS, gpus=(), free={}, lacks_bf16=False
-)
+SOUND = Facts(host="one", trouble="", models=(), versions=VERSIONS, gpus=(), free={})
 
 
 # -- what counts --------------------------------------------------------------------------------
@@ -100,9 +100,9 @@ def test_all_that_a_node_lacks_is_said_at_once() -> None:
 
 def test_only_a_node_with_hardly_any_disk_or_memory_left_is_doubtful() -> None:
     enough = replace(SOUND, free={"disk": 2**30, "memory": 2**30})
-    assert doubts(enough, wants_bf16=True) == []
+    assert doubts(enough, ["training.precision"]) == []
     short = replace(SOUND, free={"disk": 5 * 10**8, "memory": 2 * 10**8})
-    assert doubts(short, wants_bf16=True) == [
+    assert doubts(short, ["training.precision"]) == [
         "has only 500 MB of disk for temporary files left",
         "has only 200 MB of memory left",
     ]
@@ -110,17 +110,22 @@ def test_only_a_node_with_hardly_any_disk_or_memory_left_is_doubtful() -> None:
 
 def test_a_cpu_without_bf16_is_doubtful_to_a_study_that_computes_in_it_on_cpus() -> None:
     slow = replace(SOUND, lacks_bf16=True)
-    assert doubts(slow, wants_bf16=False) == []
-    assert "set training.precision: fp32" in doubts(slow, wants_bf16=True)[0]
-    cpus, gpus = (Needs(resources={name: 1}) for name in ("CPU", "GPU"))
-    bf16, fp32 = (resolved_of(a_study(training={"precision": name})) for name in ("bf16", "fp32"))
-    assert wants_bf16(bf16, {"student": cpus, "teacher": gpus})
-    assert not wants_bf16(bf16, {"student": gpus, "teacher": gpus})
-    assert not wants_bf16(fp32, {"student": cpus, "teacher": cpus})
-    teacher = {**a_study()["teachers"]["big"], "training": {"precision": "bf16"}}
-    mixed = resolved_of(a_study(training={"precision": "fp32"}, teachers={"big": teacher}))
-    assert wants_bf16(mixed, {"student": gpus, "outputs": cpus})
-    assert not wants_bf16(mixed, {"student": cpus, "teacher": gpus})
+    assert doubts(slow, ()) == []
+    assert "say fp32 in a and b" in doubts(slow, ("a", "b"))[0]
+
+
+def test_bf16_is_named_where_the_study_says_so() -> None:
+    fp32 = {"training": {"precision": "fp32"}}
+    bf16 = {"training": {"precision": "bf16"}}
+    assert bf16_places(study_of(), ROLES) == ["training.precision"]
+    assert bf16_places(study_of(**fp32), ROLES) == []
+    teacher = {**a_study()["teachers"]["big"], **bf16}
+    mixed = study_of(**fp32, teachers={"big": teacher})
+    assert bf16_places(mixed, ["outputs"]) == ["teachers.big.training.precision"]
+    assert bf16_places(mixed, ["student"]) == []
+    axis = with_search(precision=["fp32", "bf16"])
+    assert bf16_places(study_of(**fp32, **axis), ["student"]) == ["search.precision"]
+    assert bf16_places(study_of(**with_search(precision=["fp32"])), ["student"]) == []
 
 
 @pytest.mark.parametrize(
@@ -291,6 +296,16 @@ def test_the_nodes_of_a_search_are_looked_at_and_noted(cluster: Cluster, tmp_pat
     assert node["free"]["memory"] > 0
     assert (said, looked.left_out) == ([], set())
     assert not list(tmp_path.glob(".probe-*"))
+
+
+def test_a_node_without_bf16_is_named_to_a_study_that_computes_in_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with watch_nodes(cluster, resolved_of(a_study()), ready(tmp_path), said.append):
+        pass
+    assert len(said) == lacks_bf16_here()
+    assert all("say fp32 in training.precision" in line for line in said)
 
 
 def test_status_names_the_nodes_that_are_left_out_while_a_search_runs(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from kdsearch.analysis.temperature_lines import (
 )
 from kdsearch.analysis.temperature_paired import SEEDS, Paired, Verdict, picked, reach
 from kdsearch.report.page.temperature_charts import temperature_charts
-from kdsearch.report.temperature import parts
+from kdsearch.report.temperature import claims_table, parts
 from kdsearch.report.temperature_words import teacher_in_words
 from kdsearch.report.write import report_files
 from kdsearch.study import TestCase
@@ -274,6 +274,14 @@ def test_that_no_objective_is_best_everywhere_is_no_single_setting_s_to_say() ->
     assert {row[2] for row in of_it} == {None}
 
 
+def test_what_holds_in_one_comparison_and_not_in_another_is_counted() -> None:
+    steep = {("sgd", "pets"), ("adamw", "cars")}
+    world = World(favours=lambda f: 3.0 if (f["optimizer"], f["dataset"]) in steep else 0.2)
+    found = study_of(lines_of(world, dataset=["pets", "cars"], **CROSSING), varied=("dataset",))
+    row = next(row for row in claims_table(found).rows if row[0] is Claim.FLATTER)
+    assert (row[1], row[-1]) == (Verdict.OPEN, "4 of 8, not in 4")
+
+
 def test_of_a_winner_that_sees_two_views_this_is_said() -> None:
     world = World(height=lambda f: 2.0 * (f["objective"] == "mlkd"))
     lines = [
@@ -284,6 +292,12 @@ def test_of_a_winner_that_sees_two_views_this_is_said() -> None:
     assert "a second, weaker view" in found_in(lines, Claim.NO_BEST).why
     one_view = [replace(each, factors={**each.factors, "two_views": False}) for each in lines]
     assert found_in(one_view, Claim.NO_BEST).why == "MLKD is ahead of every other everywhere"
+    two_views = [replace(each, factors={**each.factors, "two_views": True}) for each in lines]
+    assert found_in(two_views, Claim.NO_BEST).why == "MLKD is ahead of every other everywhere"
+    worse = World(height=lambda f: 1.0 * (f["objective"] == "mlkd"))
+    tried = [worse.line(objective="mlkd", dataset=n, two_views=True) for n in ("pets", "cars")]
+    both = [*one_view, *tried]
+    assert found_in(both, Claim.NO_BEST).why == "MLKD is ahead of every other everywhere"
 
 
 def controls(world: World) -> list[TemperatureLine]:

@@ -21,7 +21,10 @@ from kdsearch.search import Ce, Checkpoint, Labels, LabelSmoothing, Mse, Objecti
 from kdsearch.study import HIDDEN, LATER, Augmentation, Record, ResolvedDataset, TrainingSettings
 
 VERSION = 3
-"""Of the training code. Raise it when the same training would give another result."""
+"""Of the training code. Raise it when the same training would give another result.
+
+What another CPU would round otherwise too is no other result.
+"""
 
 # What a training carries for readers and workers, and what its key leaves out: no result has it.
 _NAMES: dict[str, Any] = {

@@ -294,7 +294,7 @@ def _no_best(case: Lines) -> Finding:
     if len(winners) == 1 and all(setting.clear for setting in settings):
         winner = winners.pop()
         verdict, why = Verdict.NOT_HELD, f"{winner} is ahead of every other everywhere"
-        if any(line.factors.get("two_views") for s in settings for line, _ in s.points[winner]):
+        if all(setting.seeing_more == {winner} for setting in settings):
             why += ", and it alone sees a second, weaker view of each image"
     else:
         seeds = len(next(iter(settings[0].scores.values())))
@@ -321,6 +321,12 @@ class _Setting:
     @property
     def winner(self) -> str:
         return next(iter(self.points))
+
+    @property
+    def seeing_more(self) -> set[str]:
+        """The objectives that see two views of each image at their best by validation."""
+        best = {k: max(each, key=lambda p: validation_of(p[1])) for k, each in self.points.items()}
+        return {kind for kind, (line, _) in best.items() if line.factors.get("two_views")}
 
     @cached_property
     def winners(self) -> tuple[str, ...]:

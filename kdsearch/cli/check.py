@@ -79,6 +79,7 @@ def check(
     out = console()
     name_own_code(study, str(study_file), partial(typer.echo, err=True) if as_json else out.print)
     with _ledger(folder) as ledger:
+        begins = folder is not None and not ledger.exists
         say = (lambda line: None) if as_json else out.print
         resolved = _resolved(ledger, study, study_file, data_dir, say)
         found = preflight_once(
@@ -88,13 +89,15 @@ def check(
             look=preflight_trusting(study),
             say=say,
         )
-        if folder is not None:
+        if as_json:
+            typer.echo(json.dumps(_facts(resolved, found), indent=1))
+        else:
+            say_of_data(resolved, out)
+            _show(out, resolved, found)
+        if begins:  # `launch` looks at the disk no more where a study goes on
             check_disk(Agenda(resolved, ledger.results(study.tries)), ledger.folder)
     if as_json:
-        typer.echo(json.dumps(_facts(resolved, found), indent=1))
         return
-    say_of_data(resolved, out)
-    _show(out, resolved, found)
     verdict = count(len(found.doubts), "doubt") if found.doubts else "fine"
     out.print(f"{study_file}: {verdict}")
 

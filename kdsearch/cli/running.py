@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -42,8 +42,9 @@ from kdsearch.driver import (
     unmeasured,
 )
 from kdsearch.engine import Engine, EngineError, InProcessEngine, LocalRay, Worker
+from kdsearch.engine.bf16 import bf16_places, lacks_bf16_here, slow_bf16
 from kdsearch.ledger import Ledger
-from kdsearch.study import Preflight, Resolved, Study
+from kdsearch.study import ROLES, Preflight, Resolved, Role, Study
 
 if TYPE_CHECKING:
     from kdsearch.engine.ray_tune import Cluster
@@ -78,6 +79,10 @@ class Run:
 
     def _in_process(self) -> None:
         """Without Ray, one training at a time."""
+        import torch  # as every training does, and no command that only reads files
+
+        if not torch.cuda.is_available():
+            self._doubt_bf16(ROLES)
         self._run_models("in this process", partial(run_trusting, self._code, forward_preflight))
         self._fuse("in this process", self._fused_here)
         self._search(InProcessEngine(worker=self._worker))
@@ -165,6 +170,12 @@ class Run:
         self.out.print(line)
         note_launch(self.ledger, line)
 
+    def _doubt_bf16(self, roles: Collection[Role]) -> None:
+        """Say where trainings of these roles, on this machine's CPUs, are slow for bf16."""
+        places = bf16_places(self.study, roles)
+        if places and lacks_bf16_here():
+            self._say(f"doubtful: this machine {slow_bf16(places)}")
+
     def _run_models(self, where: str, run: Callable[..., Preflight]) -> None:
         """Run the models where there is room for them, if there was none before."""
         before = self.ledger.preflight()
@@ -195,10 +206,7 @@ class Run:
     def _cluster(self, where: Address) -> Iterator[Cluster]:
         """Ray, connected to and watched."""
         from kdsearch.engine.ray_tune import (
-            SLOW_BF16,
             connect,
-            lacks_bf16_here,
-            wants_bf16,
             watch_health,
             watch_nodes,
         )
@@ -224,8 +232,7 @@ class Run:
                 cluster = stack.enter_context(watching)
             else:
                 self.ledger.forget_nodes()
-                if wants_bf16(self._resolved, cluster.needed) and lacks_bf16_here():
-                    self.out.print(f"doubtful: this machine {SLOW_BF16}")
+                self._doubt_bf16([role for role, n in cluster.needed.items() if not n.gpus])
             self._tell_what_there_is(cluster)
             yield cluster
 

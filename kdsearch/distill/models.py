@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import BertProcessing
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from kdsearch.agenda import ModelSpec
 from kdsearch.distill.consent import trusts
@@ -221,8 +221,8 @@ def _give_vocabulary(config: Any, task: Task, tokenizer: Any) -> None:
 def _fit(model: Any, task: Task, tokenizer: Any) -> None:
     """Tell a decoder's head for classification what padding is: it reads the last other token.
 
-    Inputs are padded by the tokenizer, whatever the configuration says. A model that writes no text
-    is to keep no keys and values for a next token. Models of images: see `fit_images`.
+    Inputs are padded by the tokenizer, whatever the configuration says. Models of images: see
+    `fit_images`.
     """
     if task.reads_pixels:
         fit_images(model, tokenizer)
@@ -230,10 +230,6 @@ def _fit(model: Any, task: Task, tokenizer: Any) -> None:
     config = model.config.get_text_config()
     if not task.per_token and (config.pad_token_id is None or not config.is_encoder_decoder):
         config.pad_token_id = tokenizer.pad_token_id
-    if not task.wide:
-        for part in model.modules():  # T5's decoder has a configuration of its own
-            if isinstance(part, PreTrainedModel):
-                part.config.use_cache = False
 
 
 def known_inputs(model: Any, examples: Encoded) -> Encoded:

@@ -193,7 +193,7 @@ def claims_table(found: Temperatures) -> Table:
 def _claim(found: Finding) -> tuple[object, ...]:
     verdicts = [_verdict(found.claim, each) for each in found.comparisons]
     counts = None
-    if found.verdict is not Verdict.OPEN and any(verdicts):
+    if any(verdicts):
         against = verdicts.count(Verdict.NOT_HELD)
         counts = f"{verdicts.count(Verdict.HELD)} of {len(verdicts)}"
         counts += f", not in {against}" if against else ""

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from kdsearch.agenda import DataSpec
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
+from kdsearch.tasks.heads import said_by
 
 
 class Classification:
@@ -55,7 +56,7 @@ class Classification:
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[examples, labels]."""
-        logits: Tensor = model(**batch.arguments).logits
+        logits: Tensor = said_by(model, batch.arguments).logits
         return logits
 
     def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -88,7 +88,7 @@ class LanguageModelling:
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[completion tokens, width of the model]: what its head is given in front of each."""
-        return hidden_states(model, **batch.arguments, use_cache=False)[batch.counted]
+        return hidden_states(model, **batch.arguments)[batch.counted]
 
     def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A completion's token each."""

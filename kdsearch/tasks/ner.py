@@ -23,6 +23,7 @@ from transformers import AutoModelForTokenClassification
 from kdsearch.agenda import DataSpec
 from kdsearch.study.tags import OUTSIDE, Scheme, scheme_of, scored_entities
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
+from kdsearch.tasks.heads import said_by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class Ner:
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[words, tags]."""
-        logits: Tensor = model(**batch.arguments).logits
+        logits: Tensor = said_by(model, batch.arguments).logits
         return logits[batch.counted]
 
     def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -35,6 +35,7 @@ from transformers import AutoModelForQuestionAnswering
 from kdsearch.agenda import DataSpec
 from kdsearch.errors import InputError
 from kdsearch.tasks.base import IGNORED, Batch, Encoded, Settings, model_inputs
+from kdsearch.tasks.heads import said_by
 
 _LONGEST_ANSWER = 30
 """In tokens, as in BERT's and SQuAD's own code."""
@@ -127,7 +128,7 @@ class QuestionAnswering:
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[positions of contexts, 2]; of unanswerable questions, that of [CLS] before them."""
-        found = model(**batch.arguments)
+        found = said_by(model, batch.arguments)
         return torch.stack([found.start_logits, found.end_logits], dim=-1)[batch.counted]
 
     def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:

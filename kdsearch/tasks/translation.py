@@ -102,8 +102,7 @@ class Translation:
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """[target tokens, width of the decoder]: what the model's head is given."""
         inputs = _decoder_inputs(model, batch)
-        arguments = {**batch.arguments, "decoder_input_ids": inputs}
-        return hidden_states(model, **arguments, use_cache=False)[batch.counted]
+        return hidden_states(model, **batch.arguments, decoder_input_ids=inputs)[batch.counted]
 
     def units(self, values_RW: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A target token each."""

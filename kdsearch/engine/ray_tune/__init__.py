@@ -9,7 +9,6 @@ os.environ.setdefault(
     "^(A worker died or was killed while executing|Raylet is terminated|The node with node id)",
 )
 
-from kdsearch.engine.ray_tune.bf16 import SLOW_BF16, lacks_bf16_here, wants_bf16
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected, connect
 from kdsearch.engine.ray_tune.engine import RayTuneEngine
 from kdsearch.engine.ray_tune.health import watch_health
@@ -19,7 +18,6 @@ from kdsearch.engine.ray_tune.room import Needs, kinds, room, words
 from kdsearch.engine.ray_tune.task import run_on_worker
 
 __all__ = [
-    "SLOW_BF16",
     "Cluster",
     "Expected",
     "Metrics",
@@ -28,11 +26,9 @@ __all__ = [
     "connect",
     "gpu_memory",
     "kinds",
-    "lacks_bf16_here",
     "room",
     "run_on_worker",
     "slot_check",
-    "wants_bf16",
     "watch_health",
     "watch_nodes",
     "words",

@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdsearch.agenda import VERSION
-from kdsearch.engine.ray_tune.bf16 import SLOW_BF16, lacks_bf16_here, wants_bf16
+from kdsearch.engine.bf16 import bf16_places, lacks_bf16_here, slow_bf16
 from kdsearch.engine.ray_tune.cluster import Cluster, Expected
 from kdsearch.engine.ray_tune.left_out import it_lacks
 from kdsearch.engine.ray_tune.room import Needed, slots
@@ -66,8 +66,8 @@ class Facts:
     """Each as nvidia-smi says it: name, memory and how much is free, driver."""
     free: Mapping[str, int]
     """Bytes: of memory, and of disk for temporary files."""
-    lacks_bf16: bool
-    """Whether its CPUs compute bf16 in software."""
+    lacks_bf16: bool = False
+    """Whether its CPUs compute bf16 in software; a node of older code does not say."""
 
 
 def lacks(facts: Facts, expected: Expected) -> list[str]:
@@ -85,9 +85,12 @@ def lacks(facts: Facts, expected: Expected) -> list[str]:
     return found
 
 
-def doubts(facts: Facts, *, wants_bf16: bool) -> list[str]:
-    """What a node with these facts may fail for, or be slow."""
-    slow = [SLOW_BF16] if wants_bf16 and facts.lacks_bf16 else []
+def doubts(facts: Facts, bf16: Collection[str]) -> list[str]:
+    """What a node with these facts may fail for, or be slow.
+
+    `bf16` are the places where the study says that what fits its CPUs computes in that.
+    """
+    slow = [slow_bf16(bf16)] if bf16 and facts.lacks_bf16 else []
     return slow + [
         f"has only {readable_size(free)} of {what} left"
         for kind, what in (("disk", "disk for temporary files"), ("memory", "memory"))
@@ -343,8 +346,7 @@ class _Nodes:
         host, address = node["NodeManagerHostname"], node["NodeManagerAddress"]
         name = f"{host} ({address})"
         if facts and key not in self._known:
-            slow = wants_bf16(self._expected.resolved, self._cluster.needed)
-            for doubt in doubts(facts, wants_bf16=slow):
+            for doubt in doubts(facts, self._bf16(node)):
                 self._say(f"doubtful: node {name} {doubt}")
         before, why = self._known.get(key, {"lacks": []})["lacks"], it_lacks(lacking)
         known = asdict(facts) if facts else {}
@@ -361,6 +363,12 @@ class _Nodes:
                 told = {each for each in self._cluster.told if each[0] == name}
                 self._cluster.told.difference_update(told)
                 self._say(f"node {name} lacks nothing now and is in use again")
+
+    def _bf16(self, node: Mapping[str, Any]) -> list[str]:
+        """Where the study says that what fits a node's CPUs computes in bf16."""
+        needed = self._cluster.needed
+        roles = [role for role, each in needed.items() if not each.gpus and each.room(node)]
+        return bf16_places(self._expected.resolved.study, roles)
 
     def _write(self) -> None:
         nodes = sorted(self._known.values(), key=lambda node: str(node["name"]))
