@@ -291,8 +291,7 @@ class CrashingDisk(MemoryDisk):
     def link(self, source: Path, target: Path) -> bool:
         with self.step("link", target):
             linked = super().link(source, target)
-        if linked:
-            self.sync(target.parent)
+        self.sync(target.parent)
         return linked
 
     def replace(self, source: Path, target: Path) -> bool:

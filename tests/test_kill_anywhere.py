@@ -33,7 +33,7 @@ from kdsearch.engine import TabulatedEngine
 from kdsearch.errors import InputError
 from kdsearch.ledger import Disk, Ledger, discard, driver_lock, files_in, is_half, layout, verify
 from kdsearch.report import write_report
-from kdsearch.study import Study, parse_study
+from kdsearch.study import Study, digest_rows, parse_study
 
 EACH_STEP = portion(10_000, 120)
 MOST_TRAININGS = portion(40, 20)
@@ -424,6 +424,26 @@ def test_a_search_killed_before_and_after_every_step_decides_and_reports_the_sam
         if crashes.total() >= EACH_STEP:
             break
     assert min(crashes[how] for how in ("all", "power", "driver", "worker")) >= EACH_STEP // 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_that_a_killed_process_named_outlast_a_power_cut_after_the_next(
+    seed: int, tmp_path: Path
+) -> None:
+    killed = iter([True])
+
+    def dies(side: str, what: str, path: Path) -> bool:
+        return (side, what, path.suffix) == ("after", "link", ".jsonl") and next(killed, False)
+
+    disk = CrashingDisk(tmp_path, dies)
+    ledger, rows = Ledger(tmp_path, disk), [{"text": "a", "label": 0}]
+    ledger.prepare()
+    with pytest.raises(Killed):
+        ledger.write_rows(digest_rows(rows), rows)
+    disk.start_again()
+    ledger.write_rows(digest_rows(rows), rows)
+    disk.cut_power(random.Random(seed))
+    assert ledger.rows(digest_rows(rows)) == rows
 
 
 def test_a_search_killed_at_random_moments_decides_and_reports_the_same(tmp_path: Path) -> None:

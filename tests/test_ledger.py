@@ -321,6 +321,25 @@ class CrashingDisk(OsDisk):
         return result
 
 
+class SyncedDisk(OsDisk):
+    """The real disk, and which folders' names were made durable on it."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync(self, folder: Path) -> None:
+        self.synced.append(folder)
+        super().sync(folder)
+
+
+def test_a_name_that_another_process_gave_is_made_durable_too(tmp_path: Path) -> None:
+    ready(tmp_path)
+    Ledger(tmp_path).write_outcome(outcome_of(TRAINING, 0.25))
+    disk = SyncedDisk()
+    assert not Ledger(tmp_path, disk).write_outcome(outcome_of(TRAINING, 0.75))
+    assert tmp_path / "outcomes" in disk.synced
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_crash_at_any_call_leaves_a_whole_outcome_or_none(

@@ -139,6 +139,32 @@ def test_two_signals_at_once_stop_a_launch_once_and_without_a_traceback(tmp_path
     assert ended.stdout.count("stopped; what was finished is kept") == 1
 
 
+IN_A_CALLBACK = """
+import signal, sys
+from pathlib import Path
+from rich.console import Console
+from kdsearch.cli.stop import stoppable
+from kdsearch.ledger import Ledger
+
+with stoppable(Ledger(Path(sys.argv[1])), Console(), None):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise ValueError("a serializer failed")
+"""
+
+
+def test_a_signal_that_a_library_turns_into_its_own_error_stops_a_launch_all_the_same(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK, str(tmp_path)], capture_output=True, text=True
+    )
+    assert "ValueError" not in ended.stderr
+    assert ended.stderr.endswith("KeyboardInterrupt\n")
+    assert "stopped; what was finished is kept" in ended.stdout
+
+
 def test_a_launch_with_a_deadline_has_ended_by_then(tmp_path: Path, address: str) -> None:
     process = launch(tmp_path, "--address", address, "--deadline", "40s", study=LONG)
     until(lambda: driver_of(tmp_path / "run") is not None)  # the imports come before it counts

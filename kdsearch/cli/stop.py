@@ -112,7 +112,7 @@ def parse_deadline(text: str) -> Deadline:
 def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterator[None]:
     """Have signals, `kdsearch stop` and a deadline stop what runs inside; say how to go on."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    stop_on_signals(out, ledger)
+    stopping = stop_on_signals(out, ledger)
     over = threading.Event()
 
     def watch() -> None:
@@ -128,26 +128,27 @@ def stoppable(ledger: Ledger, out: Console, deadline: Deadline | None) -> Iterat
     thread.start()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        # Raised within a library's callback, an interrupt may come out as another exception.
+        if not (stopping.is_set() or isinstance(error, KeyboardInterrupt)):
+            raise
         if _stop_code(ledger) == 0:
             raise typer.Exit from None
-        raise
+        raise KeyboardInterrupt from None
     finally:
         over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def stop_on_signals(out: Console, ledger: Ledger) -> None:
-    """Stop on SIGTERM and Ctrl-C, within seconds; drain on SIGUSR1."""
-
-    stopping = False
+def stop_on_signals(out: Console, ledger: Ledger) -> threading.Event:
+    """Stop on SIGTERM and Ctrl-C, within seconds; drain on SIGUSR1. Says whether it is stopping."""
+    stopping = threading.Event()
 
     def interrupt(number: int, frame: object) -> None:
-        nonlocal stopping
-        if stopping:  # once is enough
+        if stopping.is_set():  # once is enough
             return
-        stopping = True
+        stopping.set()
         # What is still to be cleaned up then is Ray's, which ends with this process.
         timer = threading.Timer(_GRACE_SECONDS, _end, (ledger, _stop_code(ledger)))
         timer.daemon = True
@@ -163,6 +164,7 @@ def stop_on_signals(out: Console, ledger: Ledger) -> None:
     signal.signal(
         signal.SIGUSR1, lambda number, frame: ledger.ask_to_stop(drain=True, person=False)
     )
+    return stopping
 
 
 def _stop_code(ledger: Ledger) -> int:

@@ -40,7 +40,10 @@ class Disk(Protocol):
         """Write a file in the place of an older one, of use only while this machine runs."""
 
     def link(self, source: Path, target: Path) -> bool:
-        """Give `source` the further name `target`; False if that name is taken by another file."""
+        """Give `source` the further name `target`, durably; False if another file has that name.
+
+        That one's is made durable too: who gave it may have died before.
+        """
 
     def replace(self, source: Path, target: Path) -> bool:
         """Rename a file or a folder to `target`, taking the place of a file or an empty folder.
@@ -103,14 +106,15 @@ class OsDisk:
 
     def link(self, source: Path, target: Path) -> bool:
         """See `Disk.link`. EEXIST on our own inode is success: a retried call on a network disk."""
+        linked = True
         try:
             os.link(source, target)
         except FileExistsError:
-            return os.path.samestat(os.lstat(source), os.lstat(target))
+            linked = os.path.samestat(os.lstat(source), os.lstat(target))
         except OSError as error:
             raise storage_error(target, error) from None
         self.sync(target.parent)
-        return True
+        return linked
 
     def replace(self, source: Path, target: Path) -> bool:
         """See `Disk.replace`."""
